@@ -1,0 +1,36 @@
+//! The cores of Postern: everything the gateway decides, and nothing it touches.
+//!
+//! No tokio, no actix, no socket, no clock and no ambient randomness live in this crate; `clippy.toml`
+//! and `tests/tidy.rs` keep it so. A core is a plain struct that is told what happened and asked what
+//! to do about it, so every rule of the gateway can be tested in virtual time.
+//!
+//! # The contract, once for all cores
+//!
+//! ```text
+//! new(config, seed, now) -> Self
+//! handle_<noun>(input, now)        something happened
+//! handle_timeout(now)              time passed
+//! poll_timeout() -> Option<Instant>   when to call handle_timeout next
+//! poll_transmit() -> Option<_>     datagrams to send
+//! poll_event() -> Option<_>        what the owner must know or do
+//! ```
+//!
+//! * After any `&mut` call, drain every `poll_*` to `None`, then sleep until `poll_timeout()`.
+//! * `handle_timeout` early, late or twice is harmless.
+//! * `now` never goes back; a smaller value is treated as the last one seen.
+//! * Wall-clock time is a [`UnixTime`] argument beside `now`, where the wire speaks of dates.
+//! * Every queue and map has a limit in its config and a documented answer for when it is full.
+//! * A dropped packet is a [`DropReason`]: counted, never formatted.
+
+pub mod backoff;
+pub mod grant;
+pub mod ids;
+pub mod nat_table;
+pub mod packet;
+pub mod peer;
+pub mod policy;
+pub mod portal;
+pub mod supervision;
+
+pub use ids::UnixTime;
+pub use packet::DropReason;

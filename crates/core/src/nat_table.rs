@@ -1,0 +1,1 @@
+//! Flows between proxy IPs and real IPs.

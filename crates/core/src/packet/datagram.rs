@@ -1,0 +1,126 @@
+//! Outer UDP payloads between one pair of addresses.
+
+use std::net::SocketAddr;
+
+/// The two ends of a UDP path as this host sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path {
+    /// Our end. The address is never unspecified: it pins the source of what we send.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+/// The ECN field of an IP header (RFC 3168, section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ecn {
+    /// Not ECN-capable.
+    #[default]
+    NotEct = 0b00,
+    /// ECN-capable, codepoint 1.
+    Ect1 = 0b01,
+    /// ECN-capable, codepoint 0.
+    Ect0 = 0b10,
+    /// Congestion experienced.
+    Ce = 0b11,
+}
+
+impl Ecn {
+    /// From the two low bits of a traffic class or TOS byte.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Self {
+        match bits & 0b11 {
+            0b01 => Self::Ect1,
+            0b10 => Self::Ect0,
+            0b11 => Self::Ce,
+            _ => Self::NotEct,
+        }
+    }
+}
+
+/// UDP payloads on one path, back to back, all `segment_bytes` long but the last, which may be
+/// shorter: what one GRO read delivers and one GSO write takes.
+#[derive(Clone, Debug)]
+pub struct DatagramBatch {
+    /// Where from and where to.
+    pub path: Path,
+    /// The ECN field of the outer IP headers; all datagrams of a batch share it.
+    pub ecn: Ecn,
+    segment_bytes: usize,
+    bytes: Vec<u8>,
+}
+
+impl DatagramBatch {
+    /// A batch of `bytes` cut every `segment_bytes`. A `segment_bytes` of 0 means one datagram.
+    #[must_use]
+    pub fn new(path: Path, ecn: Ecn, segment_bytes: usize, bytes: Vec<u8>) -> Self {
+        let segment_bytes = if segment_bytes == 0 {
+            bytes.len().max(1)
+        } else {
+            segment_bytes
+        };
+        Self {
+            path,
+            ecn,
+            segment_bytes,
+            bytes,
+        }
+    }
+
+    /// A batch of one datagram.
+    #[must_use]
+    pub fn of(path: Path, datagram: Vec<u8>) -> Self {
+        Self::new(path, Ecn::NotEct, 0, datagram)
+    }
+
+    /// The datagrams, oldest first.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks(self.segment_bytes)
+    }
+
+    /// The number of datagrams.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len().div_ceil(self.segment_bytes)
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// All bytes, for a GSO write.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The length in bytes of every datagram but the last.
+    #[must_use]
+    pub fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_at_the_segment_length() {
+        let path = Path {
+            local: "127.0.0.1:1".parse().expect("literal"),
+            remote: "127.0.0.1:2".parse().expect("literal"),
+        };
+        let batch = DatagramBatch::new(path, Ecn::Ect0, 3, b"aaabbbc".to_vec());
+        assert_eq!(batch.len(), 3);
+        assert_eq!(
+            batch.segments().collect::<Vec<_>>(),
+            [b"aaa" as &[u8], b"bbb", b"c"]
+        );
+        let single = DatagramBatch::of(path, b"whole".to_vec());
+        assert_eq!(single.segments().count(), 1);
+    }
+}

@@ -1,0 +1,103 @@
+//! Why a packet went no further. Counted by variant, never formatted on the data path.
+
+/// One counter each; the names are the labels of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// Not an IP packet, or a header that does not fit its length.
+    MalformedIp,
+    /// Longer than the tunnel's MTU.
+    OversizedIp,
+    /// An IP fragment (protocol page, section 5.7: never forwarded).
+    Fragment,
+    /// A TCP, UDP or ICMP header that is cut short.
+    MalformedTransport,
+    /// Multicast from a client.
+    Multicast,
+    /// An ICMP error sent by a client (lesson 19).
+    IcmpErrorFromClient,
+    /// The source is not the client's tunnel address.
+    SourceMismatch,
+    /// No authorization covers it, or its filter forbids it.
+    NotAuthorized,
+    /// Towards another client or the gateway's own range.
+    TunnelRange,
+    /// A private or reserved address behind an Internet resource.
+    NotInternet,
+    /// A proxy IP that has no real address.
+    Unmapped,
+    /// A packet of a flow whose translation is gone (lesson 13).
+    ExpiredFlow,
+    /// No free port is left for the translation.
+    PortsExhausted,
+    /// A protocol that cannot be translated.
+    Untranslatable,
+    /// From the resource side, for an address no client has.
+    UnknownClient,
+    /// For a client whose tunnel is not up.
+    NotConnected,
+    /// From the tunnel, an address that no resource of the client covers.
+    ReturnNotAuthorized,
+    /// A UDP payload that is neither STUN, WireGuard nor ChannelData.
+    UnknownDatagram,
+    /// STUN that does not parse, or for nobody here.
+    StunRejected,
+    /// WireGuard that does not parse, does not decrypt, or for nobody here.
+    WireguardRejected,
+    /// A replayed or too old WireGuard counter.
+    WireguardReplayed,
+    /// A handshake beyond the rate limit; a cookie was sent instead.
+    HandshakeLimited,
+    /// ChannelData from an address that is no relay of ours.
+    ChannelDataRejected,
+    /// An in-tunnel control message that does not parse.
+    ControlRejected,
+    /// The receiving actor's mailbox is full.
+    MailboxFull,
+    /// The kernel refused it (no buffer, no route).
+    SendFailed,
+}
+
+impl DropReason {
+    /// All variants, in order, for counters and metrics.
+    pub const ALL: [Self; 26] = [
+        Self::MalformedIp,
+        Self::OversizedIp,
+        Self::Fragment,
+        Self::MalformedTransport,
+        Self::Multicast,
+        Self::IcmpErrorFromClient,
+        Self::SourceMismatch,
+        Self::NotAuthorized,
+        Self::TunnelRange,
+        Self::NotInternet,
+        Self::Unmapped,
+        Self::ExpiredFlow,
+        Self::PortsExhausted,
+        Self::Untranslatable,
+        Self::UnknownClient,
+        Self::NotConnected,
+        Self::ReturnNotAuthorized,
+        Self::UnknownDatagram,
+        Self::StunRejected,
+        Self::WireguardRejected,
+        Self::WireguardReplayed,
+        Self::HandshakeLimited,
+        Self::ChannelDataRejected,
+        Self::ControlRejected,
+        Self::MailboxFull,
+        Self::SendFailed,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lists_each_variant_at_its_own_place() {
+        for (place, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, place);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! IP.
+/// x
+pub struct IpPacket;
+/// x
+pub struct Transport;

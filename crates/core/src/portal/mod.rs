@@ -1,0 +1,3 @@
+//! The portal protocol: join, heartbeat, reconnect, and the translation of messages.
+
+pub mod wire;

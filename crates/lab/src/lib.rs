@@ -1,0 +1,1 @@
+//! The lab: a portal, a relay, a reference client and a playground in network namespaces.

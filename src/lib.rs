@@ -1,0 +1,4 @@
+//! Postern, a zero-trust gateway: actors around the sans-IO cores of `postern-core`.
+
+pub mod messages;
+pub mod shell;

@@ -1,0 +1,77 @@
+//! What a ConnectionActor is told. The SupervisorActor receives the same commands from the
+//! PortalActor, keeps its ledger, and passes them on to the connection they are for.
+
+use actix::Message;
+use postern_core::grant::{AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses};
+use postern_core::ids::{ClientId, ResourceId};
+use std::net::SocketAddr;
+
+/// Admit a client to a resource; open or keep its transport (upsert).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct OpenConnection(pub Box<AuthorizationRequest>);
+
+/// The client's ICE candidates, as SDP strings; unparsable ones are skipped one by one.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct AddCandidates {
+    /// Whose.
+    pub client: ClientId,
+    /// `candidate:…` strings.
+    pub candidates: Vec<String>,
+}
+
+/// The client's ICE candidates that are no longer valid.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RemoveCandidates {
+    /// Whose.
+    pub client: ClientId,
+    /// `candidate:…` strings.
+    pub candidates: Vec<String>,
+}
+
+/// Take a resource away from a client, at once.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RevokeAccess {
+    /// From whom.
+    pub client: ClientId,
+    /// What.
+    pub resource: ResourceId,
+}
+
+/// A resource changed: apply its filters wherever it is authorized.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct UpdateResource(pub Resource);
+
+/// Move the expiry of one authorization.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct SetExpiry(pub AuthorizationEntry);
+
+/// What the portal still grants: revoke everything else, take over the expiry times.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ReconcileAuthorizations {
+    /// The gateway's own tunnel addresses.
+    pub gateway: TunnelAddresses,
+    /// All clients' grants; absence means revoked.
+    pub authorizations: Vec<AuthorizationEntry>,
+}
+
+/// The local addresses that peers may reach this shard's sockets at, best first.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct LocalAddressesChanged {
+    /// Addresses of our interfaces, with the socket's port.
+    pub host: Vec<SocketAddr>,
+    /// Addresses that STUN servers saw (server-reflexive), each with the host address behind it.
+    pub reflexive: Vec<(SocketAddr, SocketAddr)>,
+}
+
+/// Say goodbye to the client and stop.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct CloseConnection;

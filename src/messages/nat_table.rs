@@ -1,0 +1,41 @@
+//! What a NatTableActor is told, beyond `InboundPackets` and `OutboundPackets`.
+
+use crate::messages::packets::OutboundPackets;
+use actix::{Message, Recipient};
+use postern_core::grant::TunnelAddresses;
+use postern_core::ids::{ClientId, ResourceId};
+use std::net::IpAddr;
+
+/// Deliver packets for these tunnel addresses to `connection`.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct AttachClient {
+    /// Whose.
+    pub client: ClientId,
+    /// Its tunnel addresses.
+    pub tunnel: TunnelAddresses,
+    /// Where its packets go.
+    pub connection: Recipient<OutboundPackets>,
+}
+
+/// Forget this client and everything kept for it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct DetachClient {
+    /// Whose.
+    pub client: ClientId,
+}
+
+/// A client announced the proxy IPs it uses for a name.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct AssignProxyIps {
+    /// Who.
+    pub client: ClientId,
+    /// Through which resource.
+    pub resource: ResourceId,
+    /// Without a trailing dot.
+    pub domain: String,
+    /// Chosen by the client.
+    pub proxy_ips: Vec<IpAddr>,
+}

@@ -1,0 +1,109 @@
+//! What every actor shares: the clock, the one timer, the death notice, the bounded send.
+
+use crate::messages::supervisor::{Child, ChildDied};
+use actix::dev::ToEnvelope;
+use actix::prelude::*;
+use postern_core::UnixTime;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The only place in the program that reads the monotonic clock. Follows tokio's paused time in tests.
+#[must_use]
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The only place in the program that reads the wall clock.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one door to the wall clock; everyone else is handed a UnixTime"
+)]
+pub fn unix_now() -> UnixTime {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixTime(since_epoch.map_or(0, |elapsed| elapsed.as_secs()))
+}
+
+/// An actor whose core asks to be woken.
+pub trait Driven: Actor<Context = Context<Self>> {
+    /// The actor's one timer.
+    fn wakeup(&mut self) -> &mut Wakeup;
+    /// The deadline has come: tell the core, then drain it.
+    fn on_deadline(&mut self, ctx: &mut Context<Self>);
+}
+
+/// At most one pending timer per actor; re-armed only when the core's deadline moves.
+#[derive(Default)]
+pub struct Wakeup {
+    armed: Option<(Instant, SpawnHandle)>,
+}
+
+/// Arms the actor's timer for `deadline`, or disarms it.
+pub fn arm<A: Driven>(actor: &mut A, deadline: Option<Instant>, ctx: &mut Context<A>) {
+    let armed = actor.wakeup().armed.take();
+    if armed.map(|(at, _)| at) == deadline {
+        actor.wakeup().armed = armed;
+        return;
+    }
+    if let Some((_, handle)) = armed {
+        ctx.cancel_future(handle);
+    }
+    let Some(at) = deadline else { return };
+    let handle = ctx.run_later(at.saturating_duration_since(now()), |actor, ctx| {
+        actor.wakeup().armed = None;
+        actor.on_deadline(ctx);
+    });
+    actor.wakeup().armed = Some((at, handle));
+}
+
+/// Tells the supervisor when the actor that holds it is gone, however that came about: `Drop` runs
+/// while the actor unwinds.
+pub struct DeathNotice {
+    child: Child,
+    supervisor: Recipient<ChildDied>,
+}
+
+impl DeathNotice {
+    /// To be held in a field of the actor.
+    #[must_use]
+    pub fn new(child: Child, supervisor: Recipient<ChildDied>) -> Self {
+        Self { child, supervisor }
+    }
+}
+
+impl Drop for DeathNotice {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a death must not get lost because the supervisor's mailbox is full"
+    )]
+    fn drop(&mut self) {
+        self.supervisor.do_send(ChildDied {
+            child: self.child,
+            panicked: std::thread::panicking(),
+        });
+    }
+}
+
+/// Sends on the control path: never dropped for lack of room, because the volume is bounded by the
+/// protocol (one message per portal event or per child).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "control messages are few and must arrive; the data path uses try_send"
+)]
+pub fn tell<M>(to: &Recipient<M>, message: M)
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    to.do_send(message);
+}
+
+/// As [`tell`], for an address.
+pub fn tell_addr<A, M>(to: &Addr<A>, message: M)
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    tell(&to.clone().recipient(), message);
+}
