@@ -4,7 +4,7 @@
 use actix::Message;
 use postern_core::grant::{AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses};
 use postern_core::ids::{ClientId, ResourceId};
-use std::net::SocketAddr;
+use postern_core::peer::LocalAddresses;
 
 /// Admit a client to a resource; open or keep its transport (upsert).
 #[derive(Debug, Clone, Message)]
@@ -61,15 +61,10 @@ pub struct ReconcileAuthorizations {
     pub authorizations: Vec<AuthorizationEntry>,
 }
 
-/// The local addresses that peers may reach this shard's sockets at, best first.
+/// The addresses at which peers may reach this shard's sockets.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct LocalAddressesChanged {
-    /// Addresses of our interfaces, with the socket's port.
-    pub host: Vec<SocketAddr>,
-    /// Addresses that STUN servers saw (server-reflexive), each with the host address behind it.
-    pub reflexive: Vec<(SocketAddr, SocketAddr)>,
-}
+pub struct LocalAddressesChanged(pub LocalAddresses);
 
 /// Say goodbye to the client and stop.
 #[derive(Debug, Clone, Copy, Message)]

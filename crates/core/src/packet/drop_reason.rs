@@ -90,6 +90,50 @@ impl DropReason {
     ];
 }
 
+/// How many packets were dropped, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropCounts([u64; DropReason::ALL.len()]);
+
+impl DropCounts {
+    /// Counts one packet.
+    pub fn count(&mut self, reason: DropReason) {
+        self.count_many(reason, 1);
+    }
+
+    /// Counts `packets` packets.
+    pub fn count_many(&mut self, reason: DropReason, packets: usize) {
+        self.0[reason as usize] += packets as u64;
+    }
+
+    /// Adds all of `other`.
+    pub fn add(&mut self, other: &Self) {
+        for (total, more) in self.0.iter_mut().zip(other.0) {
+            *total += more;
+        }
+    }
+
+    /// How many for this reason.
+    #[must_use]
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// How many in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        let counts = self.0;
+        DropReason::ALL
+            .into_iter()
+            .map(move |reason| (reason, counts[reason as usize]))
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

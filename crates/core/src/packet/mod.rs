@@ -14,7 +14,7 @@ pub mod ip;
 
 pub use batch::PacketBatch;
 pub use datagram::{DatagramBatch, Ecn, Path};
-pub use drop_reason::DropReason;
+pub use drop_reason::{DropCounts, DropReason};
 pub use ip::{IpPacket, Transport};
 
 /// The MTU of the tunnel, in bytes of inner IP packet (protocol page, section 5.7).

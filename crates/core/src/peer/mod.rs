@@ -1,9 +1,25 @@
 //! One client's transport: ICE finds the path, WireGuard protects what travels on it.
+//!
+//! * [`Peer`]: both, composed: datagrams in, IP packets out, and the reverse.
+//! * [`Demux`]: which peer a datagram from the shared socket belongs to.
+//! * [`AddressGatherer`]: at which addresses peers may reach the shared socket.
+//! * [`ControlPacket`]: the messages that client and gateway exchange inside the tunnel.
 
-/// The upper 24 bits of all WireGuard receiver indices of one peer; the lowest 8 bits of the 32-bit
-/// index number its sessions.
-///
-/// The low byte of the 24 names the shard, so that it can be read from a datagram at a fixed offset
-/// (see `demux`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerIndex(u32);
+mod control;
+mod demux;
+mod gatherer;
+mod ice;
+mod index;
+mod outbox;
+mod transport;
+mod wireguard;
+
+pub use control::{AssignedIps, ControlPacket, DomainStatus};
+pub use demux::{Demux, DemuxConfig, Routed};
+pub use gatherer::{AddressGatherer, GathererConfig, LocalAddresses};
+pub use index::{PeerIndex, PeerIndexPool};
+pub use transport::{Peer, PeerConfig, PeerEvent};
+pub use wireguard::GatewayKeys;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,492 @@
+//! Which peer a datagram from the shared socket belongs to, in constant time.
+//!
+//! | datagram | finds its peer by |
+//! |---|---|
+//! | STUN request | our user name fragment, the first half of USERNAME (RFC 8445, section 7.2.2) |
+//! | STUN response | the transaction id of the request we sent |
+//! | WireGuard initiation | the initiator's public key, after MAC and rate limit |
+//! | other WireGuard messages | the receiver index, whose upper 24 bits are the [`PeerIndex`] |
+//!
+//! Nothing here is authenticated beyond a handshake's MAC: a wrong guess is for the peer to refuse.
+
+use crate::DropReason;
+use crate::ids::PublicKey;
+use crate::packet::{DatagramBatch, DropCounts, Path};
+use crate::peer::index::PeerIndex;
+use crate::peer::wireguard::{
+    COOKIE_REPLY_BYTES, DATA_OVERHEAD_BYTES, GatewayKeys, HANDSHAKE_INIT_BYTES,
+    HANDSHAKE_RESPONSE_BYTES, HandshakeGate, HandshakeRefusal,
+};
+use is::stun::StunMessage;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// The limits and keys of a [`Demux`].
+pub struct DemuxConfig {
+    /// Whom handshakes must be addressed to.
+    pub keys: GatewayKeys,
+    /// Handshake messages a second before cookies are asked for.
+    pub handshakes_per_second: u64,
+    /// STUN requests whose response may be outstanding; beyond that the oldest is forgotten.
+    pub max_transactions: usize,
+}
+
+/// Where a datagram goes.
+#[derive(Debug)]
+pub enum Routed {
+    /// To this peer.
+    Peer(PeerIndex, DatagramBatch),
+    /// Back to where it came from: a cookie.
+    Reply(DatagramBatch),
+    /// A STUN response to none of the peers: for the address gatherer.
+    StunResponse(Path, Vec<u8>),
+}
+
+/// See the module's documentation.
+pub struct Demux {
+    gate: HandshakeGate,
+    peers: HashMap<PeerIndex, PeerKeys>,
+    by_public_key: HashMap<PublicKey, PeerIndex>,
+    by_ufrag: HashMap<String, PeerIndex>,
+    transactions: HashMap<TransactionId, PeerIndex>,
+    expiries: VecDeque<(Instant, TransactionId)>,
+    max_transactions: usize,
+    next_second: Instant,
+    drops: DropCounts,
+}
+
+type TransactionId = [u8; 12];
+
+struct PeerKeys {
+    public_key: PublicKey,
+    ufrag: String,
+}
+
+impl Demux {
+    /// Without peers.
+    #[must_use]
+    pub fn new(config: DemuxConfig, now: Instant) -> Self {
+        Self {
+            gate: HandshakeGate::new(config.keys, config.handshakes_per_second),
+            peers: HashMap::new(),
+            by_public_key: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            transactions: HashMap::new(),
+            expiries: VecDeque::new(),
+            max_transactions: config.max_transactions,
+            next_second: now + SECOND,
+            drops: DropCounts::default(),
+        }
+    }
+
+    /// From now on `index` is found by these keys. Replaces an earlier attachment.
+    pub fn attach(&mut self, index: PeerIndex, public_key: PublicKey, local_ufrag: &str) {
+        self.detach(index);
+        self.by_public_key.insert(public_key, index);
+        self.by_ufrag.insert(local_ufrag.to_owned(), index);
+        let ufrag = local_ufrag.to_owned();
+        self.peers.insert(index, PeerKeys { public_key, ufrag });
+    }
+
+    /// Forgets `index`. Keys that another peer has taken over since stay with that peer.
+    pub fn detach(&mut self, index: PeerIndex) {
+        let Some(keys) = self.peers.remove(&index) else {
+            return;
+        };
+        if self.by_public_key.get(&keys.public_key) == Some(&index) {
+            self.by_public_key.remove(&keys.public_key);
+        }
+        if self.by_ufrag.get(&keys.ufrag) == Some(&index) {
+            self.by_ufrag.remove(&keys.ufrag);
+        }
+    }
+
+    /// Remembers the STUN requests in what `from` sends, so that the responses find it.
+    pub fn note_sent(&mut self, from: PeerIndex, batch: &DatagramBatch, now: Instant) {
+        for datagram in batch.segments() {
+            if Kind::of(datagram) != Kind::StunRequest {
+                continue;
+            }
+            let id = transaction_id(datagram);
+            if self.expiries.len() >= self.max_transactions {
+                self.forget_oldest_transaction();
+            }
+            self.transactions.insert(id, from);
+            self.expiries.push_back((now + TRANSACTION_LIFETIME, id));
+        }
+    }
+
+    /// Sorts what was received. Datagrams for nobody are counted in [`Self::take_drops`].
+    pub fn route(&mut self, batch: DatagramBatch) -> Vec<Routed> {
+        if let Some(index) = self.sole_data_receiver(&batch) {
+            return vec![Routed::Peer(index, batch)];
+        }
+        let mut routed = Vec::new();
+        for datagram in batch.segments() {
+            match self.route_one(batch.path, datagram) {
+                Ok(destination) => routed.push(destination.carry(&batch, datagram)),
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+        routed
+    }
+
+    /// What was dropped since the last call.
+    pub fn take_drops(&mut self) -> DropCounts {
+        std::mem::take(&mut self.drops)
+    }
+
+    /// Renews the handshake allowance and forgets old transactions.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_second {
+            return;
+        }
+        self.next_second = now + SECOND;
+        self.gate.handle_second();
+        while self.expiries.front().is_some_and(|(at, _)| *at <= now) {
+            self.forget_oldest_transaction();
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.next_second)
+    }
+
+    fn forget_oldest_transaction(&mut self) {
+        if let Some((_, id)) = self.expiries.pop_front() {
+            self.transactions.remove(&id);
+        }
+    }
+
+    /// The fast path: a GRO batch of data messages of one session needs no cutting.
+    fn sole_data_receiver(&self, batch: &DatagramBatch) -> Option<PeerIndex> {
+        let mut segments = batch.segments();
+        let first = segments.next()?;
+        if Kind::of(first) != Kind::Data {
+            return None;
+        }
+        let receiver = first.get(4..8);
+        let all_alike = segments
+            .all(|datagram| Kind::of(datagram) == Kind::Data && datagram.get(4..8) == receiver);
+        let index = receiver_of(first, 4);
+        (all_alike && self.peers.contains_key(&index)).then_some(index)
+    }
+
+    fn route_one(&mut self, path: Path, datagram: &[u8]) -> Result<Destination, DropReason> {
+        let from = path.remote.ip();
+        let index = match Kind::of(datagram) {
+            Kind::StunRequest => *self.by_requested_ufrag(datagram)?,
+            Kind::StunResponse => match self.transactions.get(&transaction_id(datagram)) {
+                Some(index) => *index,
+                None => return Ok(Destination::Gatherer),
+            },
+            Kind::HandshakeInit => match self.gate.initiator(from, datagram) {
+                Ok(public_key) => *self
+                    .by_public_key
+                    .get(&public_key)
+                    .ok_or(DropReason::WireguardRejected)?,
+                Err(refusal) => return self.refuse(refusal),
+            },
+            Kind::HandshakeResponse => {
+                if let Err(refusal) = self.gate.response(from, datagram) {
+                    return self.refuse(refusal);
+                }
+                receiver_of(datagram, 8)
+            }
+            Kind::CookieReply | Kind::Data => receiver_of(datagram, 4),
+            Kind::ChannelData => return Err(DropReason::ChannelDataRejected),
+            Kind::Unknown => return Err(DropReason::UnknownDatagram),
+        };
+        if self.peers.contains_key(&index) {
+            Ok(Destination::Peer(index))
+        } else {
+            Err(DropReason::WireguardRejected)
+        }
+    }
+
+    fn by_requested_ufrag(&self, datagram: &[u8]) -> Result<&PeerIndex, DropReason> {
+        let message = StunMessage::parse(datagram).map_err(|_| DropReason::StunRejected)?;
+        let (local_ufrag, _) = message.split_username().ok_or(DropReason::StunRejected)?;
+        self.by_ufrag
+            .get(local_ufrag)
+            .ok_or(DropReason::StunRejected)
+    }
+
+    fn refuse(&mut self, refusal: HandshakeRefusal) -> Result<Destination, DropReason> {
+        match refusal {
+            HandshakeRefusal::Cookie(reply) => {
+                self.drops.count(DropReason::HandshakeLimited);
+                Ok(Destination::Back(reply))
+            }
+            HandshakeRefusal::Drop(reason) => Err(reason),
+        }
+    }
+}
+
+enum Destination {
+    Peer(PeerIndex),
+    Gatherer,
+    Back(Vec<u8>),
+}
+
+impl Destination {
+    fn carry(self, batch: &DatagramBatch, datagram: &[u8]) -> Routed {
+        match self {
+            Self::Peer(index) => {
+                let single = DatagramBatch::new(batch.path, batch.ecn, 0, datagram.to_vec());
+                Routed::Peer(index, single)
+            }
+            Self::Gatherer => Routed::StunResponse(batch.path, datagram.to_vec()),
+            Self::Back(reply) => Routed::Reply(DatagramBatch::of(batch.path, reply)),
+        }
+    }
+}
+
+/// What a datagram looks like from its first bytes and its length. STUN, ChannelData and WireGuard share
+/// a port as RFC 7983 foresees: by the first byte, and STUN by its magic cookie besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    StunRequest,
+    StunResponse,
+    HandshakeInit,
+    HandshakeResponse,
+    CookieReply,
+    Data,
+    ChannelData,
+    Unknown,
+}
+
+impl Kind {
+    pub(crate) fn of(datagram: &[u8]) -> Self {
+        match (datagram, datagram.len()) {
+            ([1, 0, 0, 0, ..], HANDSHAKE_INIT_BYTES) => Self::HandshakeInit,
+            ([2, 0, 0, 0, ..], HANDSHAKE_RESPONSE_BYTES) => Self::HandshakeResponse,
+            ([3, 0, 0, 0, ..], COOKIE_REPLY_BYTES) => Self::CookieReply,
+            ([4, 0, 0, 0, ..], DATA_OVERHEAD_BYTES..) => Self::Data,
+            ([0..=3, _, _, _, 0x21, 0x12, 0xA4, 0x42, ..], STUN_HEADER_BYTES..) => {
+                // The class is spread over bits 4 and 8 of the type (RFC 8489, section 5).
+                let is_request = datagram[0] & 0x01 == 0 && datagram[1] & 0x10 == 0;
+                if is_request {
+                    Self::StunRequest
+                } else {
+                    Self::StunResponse
+                }
+            }
+            ([0x40..=0x4F, ..], 4..) => Self::ChannelData,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub(crate) fn is_stun(self) -> bool {
+        matches!(self, Self::StunRequest | Self::StunResponse)
+    }
+}
+
+fn receiver_of(datagram: &[u8], offset: usize) -> PeerIndex {
+    let field = datagram[offset..offset + 4]
+        .try_into()
+        .expect("Kind::of has checked the length");
+    PeerIndex::of_receiver_index(u32::from_le_bytes(field))
+}
+
+fn transaction_id(datagram: &[u8]) -> TransactionId {
+    datagram[8..STUN_HEADER_BYTES]
+        .try_into()
+        .expect("Kind::of has checked the length")
+}
+
+/// RFC 8489, section 5.
+pub(crate) const STUN_HEADER_BYTES: usize = 20;
+const SECOND: Duration = Duration::from_secs(1);
+/// Longer than any response takes; the same as in Firezone's programs (protocol page, section 3.5).
+const TRANSACTION_LIFETIME: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Ecn;
+    use crate::peer::index::PeerIndexPool;
+    use crate::peer::testing::TestClient;
+    use proptest::prelude::*;
+
+    fn path() -> Path {
+        Path {
+            local: ([192, 0, 2, 10], 52625).into(),
+            remote: ([198, 51, 100, 5], 4000).into(),
+        }
+    }
+
+    fn demux(handshakes_per_second: u64) -> Demux {
+        let config = DemuxConfig {
+            keys: GatewayKeys::new([2; 32]),
+            handshakes_per_second,
+            max_transactions: 2,
+        };
+        Demux::new(config, Instant::now())
+    }
+
+    fn data_for(index: PeerIndex, session: u8, bytes: usize) -> Vec<u8> {
+        let mut datagram = vec![0; bytes];
+        datagram[0] = 4;
+        let receiver = index.to_bits() << 8 | u32::from(session);
+        datagram[4..8].copy_from_slice(&receiver.to_le_bytes());
+        datagram
+    }
+
+    fn stun_request(id: u8) -> Vec<u8> {
+        let mut datagram = vec![0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+        datagram.extend([id; 12]);
+        datagram
+    }
+
+    fn stun_response(id: u8) -> Vec<u8> {
+        let mut datagram = stun_request(id);
+        datagram[0] = 1;
+        datagram
+    }
+
+    fn destinations(routed: &[Routed]) -> Vec<Option<PeerIndex>> {
+        routed
+            .iter()
+            .map(|routed| match routed {
+                Routed::Peer(index, _) => Some(*index),
+                Routed::Reply(_) | Routed::StunResponse(..) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_gro_batch_of_one_session_stays_whole() {
+        let mut pool = PeerIndexPool::new([0; 32]);
+        let index = pool.allocate(0).expect("room");
+        let mut demux = demux(100);
+        demux.attach(index, PublicKey([1; 32]), "abcd");
+        let bytes = [
+            data_for(index, 1, 100),
+            data_for(index, 1, 100),
+            data_for(index, 1, 40),
+        ];
+        let batch = DatagramBatch::new(path(), Ecn::NotEct, 100, bytes.concat());
+        let routed = demux.route(batch);
+        assert_eq!(destinations(&routed), [Some(index)]);
+        let Routed::Peer(_, batch) = &routed[0] else {
+            unreachable!()
+        };
+        assert_eq!(batch.len(), 3);
+    }
+
+    #[test]
+    fn two_clients_behind_one_address_are_told_apart() {
+        let mut pool = PeerIndexPool::new([0; 32]);
+        let (a, b) = (
+            pool.allocate(0).expect("room"),
+            pool.allocate(0).expect("room"),
+        );
+        let mut demux = demux(100);
+        demux.attach(a, PublicKey([1; 32]), "aaaa");
+        demux.attach(b, PublicKey([2; 32]), "bbbb");
+        let bytes = [data_for(a, 1, 64), data_for(b, 1, 64), data_for(a, 2, 64)].concat();
+        let routed = demux.route(DatagramBatch::new(path(), Ecn::Ce, 64, bytes));
+        assert_eq!(destinations(&routed), [Some(a), Some(b), Some(a)]);
+    }
+
+    #[test]
+    fn stun_responses_find_the_sender_of_the_request_until_they_are_too_old() {
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let now = Instant::now();
+        let mut demux = demux(100);
+        demux.attach(index, PublicKey([1; 32]), "abcd");
+        demux.note_sent(index, &DatagramBatch::of(path(), stun_request(7)), now);
+        let answer = || DatagramBatch::of(path(), stun_response(7));
+        assert_eq!(destinations(&demux.route(answer())), [Some(index)]);
+        demux.handle_timeout(now + Duration::from_secs(11));
+        assert!(matches!(
+            demux.route(answer())[..],
+            [Routed::StunResponse(..)]
+        ));
+    }
+
+    #[test]
+    fn the_transaction_table_is_bounded() {
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let now = Instant::now();
+        let mut demux = demux(100);
+        demux.attach(index, PublicKey([1; 32]), "abcd");
+        for id in 0..100 {
+            demux.note_sent(index, &DatagramBatch::of(path(), stun_request(id)), now);
+        }
+        assert_eq!(demux.transactions.len(), 2);
+        assert_eq!(demux.expiries.len(), 2);
+        let newest = DatagramBatch::of(path(), stun_response(99));
+        assert_eq!(destinations(&demux.route(newest)), [Some(index)]);
+    }
+
+    #[test]
+    fn initiations_find_their_peer_by_public_key_and_strangers_find_nobody() {
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let (mut known, mut stranger) = (TestClient::new(), TestClient::with_private([8; 32]));
+        let mut demux = demux(100);
+        demux.attach(index, known.public_key(), "abcd");
+        let routed = demux.route(DatagramBatch::of(path(), known.initiation()));
+        assert_eq!(destinations(&routed), [Some(index)]);
+        assert!(
+            demux
+                .route(DatagramBatch::of(path(), stranger.initiation()))
+                .is_empty()
+        );
+        assert_eq!(demux.take_drops().of(DropReason::WireguardRejected), 1);
+    }
+
+    #[test]
+    fn a_handshake_flood_is_answered_with_cookies() {
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let mut client = TestClient::new();
+        let mut demux = demux(1);
+        demux.attach(index, client.public_key(), "abcd");
+        let flood: Vec<_> = (0..10)
+            .flat_map(|_| demux.route(DatagramBatch::of(path(), client.initiation())))
+            .collect();
+        assert!(
+            flood
+                .iter()
+                .any(|routed| matches!(routed, Routed::Reply(_)))
+        );
+        assert!(demux.take_drops().of(DropReason::HandshakeLimited) >= 8);
+    }
+
+    #[test]
+    fn a_peer_that_took_over_the_keys_keeps_them_when_the_old_one_goes() {
+        let mut pool = PeerIndexPool::new([0; 32]);
+        let (old, new) = (
+            pool.allocate(0).expect("room"),
+            pool.allocate(0).expect("room"),
+        );
+        let mut client = TestClient::new();
+        let mut demux = demux(100);
+        demux.attach(old, client.public_key(), "abcd");
+        demux.attach(new, client.public_key(), "abcd");
+        demux.detach(old);
+        let routed = demux.route(DatagramBatch::of(path(), client.initiation()));
+        assert_eq!(destinations(&routed), [Some(new)]);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_datagrams_never_panic_and_are_accounted_for(
+            first in 0u8..0x50,
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            segment in 1usize..300,
+        ) {
+            if let Some(byte) = bytes.first_mut() {
+                *byte = first;
+            }
+            let mut demux = demux(100);
+            let batch = DatagramBatch::new(path(), Ecn::NotEct, segment, bytes);
+            let total = batch.len() as u64;
+            let routed = demux.route(batch).len() as u64;
+            prop_assert_eq!(routed + demux.take_drops().total(), total);
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The ICE agent of one peer: full ICE, always controlled, nomination is never final.
+//!
+//! Wraps the `is` crate. It gathers nothing by itself: local addresses are told to it. Credentials of
+//! both sides come from the portal, so checks can start before any candidate of the client is known
+//! (RFC 8445, section 7.3.1.3: peer-reflexive candidates). Source of the numbers: protocol page,
+//! section 3.3.
+
+use crate::grant::IceCredentials;
+use crate::packet::{DatagramBatch, Path};
+use crate::peer::gatherer::LocalAddresses;
+use is::stun::{StunMessage, StunPacket};
+use is::{
+    Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
+};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// What the owner must know.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum IceEvent {
+    /// Send on this path from here on.
+    Nominated(Path),
+    /// No path works any more.
+    Disconnected,
+    /// A path works again.
+    Connected,
+}
+
+/// One peer's ICE agent.
+pub(crate) struct IceTransport {
+    agent: IceAgent,
+    local: Vec<Candidate>,
+}
+
+impl IceTransport {
+    pub(crate) fn new(local: &IceCredentials, remote: &IceCredentials) -> Self {
+        let mut agent = IceAgent::new(credentials(local));
+        agent.set_remote_credentials(credentials(remote));
+        agent.set_controlling(false);
+        agent.set_timing_advance(Duration::ZERO);
+        agent.set_local_preference(local_preference);
+        agent.set_max_candidate_pairs(MAX_CANDIDATE_PAIRS);
+        let mut transport = Self {
+            agent,
+            local: Vec::new(),
+        };
+        transport.set_idle(false);
+        transport
+    }
+
+    /// Checks rarely while idle. The gateway is patient by design: the client decides about failure.
+    pub(crate) fn set_idle(&mut self, idle: bool) {
+        let (initial, max, retransmits) = if idle {
+            (IDLE_RTO, IDLE_RTO, 40)
+        } else {
+            (ACTIVE_INITIAL_RTO, ACTIVE_MAX_RTO, 45)
+        };
+        self.agent.set_initial_stun_rto(initial);
+        self.agent.set_max_stun_rto(max);
+        self.agent.set_max_stun_retransmits(retransmits);
+    }
+
+    /// Takes over the current local addresses. Returns the strings of new candidates, best first, and
+    /// of candidates that are gone.
+    pub(crate) fn set_local_addresses(
+        &mut self,
+        addresses: &LocalAddresses,
+    ) -> (Vec<String>, Vec<String>) {
+        let wanted: Vec<Candidate> = candidates_of(addresses).collect();
+        let mut gone = Vec::new();
+        let agent = &mut self.agent;
+        self.local.retain(|known| {
+            let keep = wanted.iter().any(|candidate| same_place(candidate, known));
+            if !keep && agent.invalidate_candidate(known) {
+                gone.push(signalled(known));
+            }
+            keep
+        });
+        let mut added = Vec::new();
+        for candidate in wanted {
+            if self.local.iter().any(|known| same_place(&candidate, known)) {
+                continue;
+            }
+            if let Some(accepted) = self.agent.add_local_candidate(candidate) {
+                added.push(accepted.clone());
+            }
+        }
+        added.sort_by_key(|candidate| std::cmp::Reverse(candidate.prio()));
+        let strings = added.iter().map(signalled).collect();
+        self.local.extend(added);
+        (strings, gone)
+    }
+
+    /// All current local candidates as strings, best first.
+    pub(crate) fn local_candidates(&self) -> Vec<String> {
+        let mut current: Vec<&Candidate> = self.local.iter().collect();
+        current.sort_by_key(|candidate| std::cmp::Reverse(candidate.prio()));
+        current.into_iter().map(signalled).collect()
+    }
+
+    /// Adds a candidate of the client. Returns false when the string does not parse.
+    pub(crate) fn add_remote_candidate(&mut self, candidate: &str) -> bool {
+        let Some(parsed) = parse(candidate) else {
+            return false;
+        };
+        self.agent.add_remote_candidate(parsed);
+        true
+    }
+
+    /// Removes a candidate of the client. Returns false when the string does not parse.
+    pub(crate) fn remove_remote_candidate(&mut self, candidate: &str) -> bool {
+        let Some(parsed) = parse(candidate) else {
+            return false;
+        };
+        self.agent.invalidate_candidate(&parsed);
+        true
+    }
+
+    /// Whether any candidate of the client is known, signalled or discovered.
+    pub(crate) fn has_remote_candidates(&self) -> bool {
+        self.agent.remote_candidates().next().is_some()
+    }
+
+    /// Takes a STUN message. Returns false when it is not for this agent.
+    pub(crate) fn handle_stun(&mut self, path: Path, datagram: &[u8], now: Instant) -> bool {
+        let Ok(message) = StunMessage::parse(datagram) else {
+            return false;
+        };
+        let packet = StunPacket {
+            proto: Protocol::Udp,
+            source: path.remote,
+            destination: path.local,
+            message,
+        };
+        self.agent.handle_packet(now, packet)
+    }
+
+    /// Runs everything that is due at `now`. One call of the agent's own handler starts at most one
+    /// check, so it is called until nothing more is due, within a bound.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for _ in 0..MAX_STEPS {
+            self.agent.handle_timeout(now);
+            if self.agent.poll_timeout().is_none_or(|due| due > now) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+        self.agent.poll_timeout()
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<DatagramBatch> {
+        let transmit = self.agent.poll_transmit()?;
+        let path = Path {
+            local: transmit.source,
+            remote: transmit.destination,
+        };
+        Some(DatagramBatch::of(path, transmit.contents.into()))
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {
+        loop {
+            match self.agent.poll_event()? {
+                IceAgentEvent::NominatedSend {
+                    source,
+                    destination,
+                    ..
+                } => {
+                    return Some(IceEvent::Nominated(Path {
+                        local: source,
+                        remote: destination,
+                    }));
+                }
+                IceAgentEvent::IceConnectionStateChange(state) => match state {
+                    IceConnectionState::Disconnected => return Some(IceEvent::Disconnected),
+                    IceConnectionState::Connected | IceConnectionState::Completed => {
+                        return Some(IceEvent::Connected);
+                    }
+                    IceConnectionState::New | IceConnectionState::Checking => {}
+                },
+                IceAgentEvent::IceRestart(_) | IceAgentEvent::DiscoveredRecv { .. } => {}
+            }
+        }
+    }
+}
+
+fn credentials(of: &IceCredentials) -> IceCreds {
+    IceCreds {
+        ufrag: of.ufrag.clone(),
+        pass: of.password.to_string(),
+    }
+}
+
+fn candidates_of(addresses: &LocalAddresses) -> impl Iterator<Item = Candidate> {
+    let host = addresses
+        .host
+        .iter()
+        .filter_map(|addr| Candidate::host(*addr, Protocol::Udp).ok());
+    let reflexive = addresses.reflexive.iter().filter_map(|(mapped, base)| {
+        Candidate::server_reflexive(*mapped, *base, Protocol::Udp).ok()
+    });
+    host.chain(reflexive)
+}
+
+fn same_place(a: &Candidate, b: &Candidate) -> bool {
+    a.addr() == b.addr() && a.kind() == b.kind()
+}
+
+/// The candidate as it is signalled. The base of a reflexive candidate is a private address of ours and
+/// is replaced by the unspecified one (protocol page, section 3.3.2).
+fn signalled(candidate: &Candidate) -> String {
+    let text = candidate.to_sdp_string();
+    let Some((before, after)) = text.split_once(" raddr ") else {
+        return text;
+    };
+    let hidden = match candidate.addr() {
+        SocketAddr::V4(_) => "0.0.0.0",
+        SocketAddr::V6(_) => "::",
+    };
+    let mut fields = after.splitn(4, ' ');
+    let extensions = fields.nth(3).map(|rest| format!(" {rest}"));
+    format!(
+        "{before} raddr {hidden} rport 0{}",
+        extensions.unwrap_or_default()
+    )
+}
+
+/// Refuses what the agent's parser would let pass: lines without the prefix or without a numeric
+/// priority (protocol page, section 3.3.2), and transports other than UDP.
+fn parse(text: &str) -> Option<Candidate> {
+    if !text.starts_with("candidate:") {
+        return None;
+    }
+    text.split(' ').nth(3)?.parse::<u32>().ok()?;
+    let candidate = Candidate::from_sdp_string(text).ok()?;
+    (candidate.proto() == Protocol::Udp).then_some(candidate)
+}
+
+/// RFC 8445, section 5.1.2.1, with IPv6 before IPv4 and 2 less for each further candidate of a kind.
+fn local_preference(candidate: &Candidate, same_kind: usize) -> u32 {
+    let of_kind: u32 = match candidate.kind() {
+        CandidateKind::Host => 65_535,
+        CandidateKind::PeerReflexive => 49_151,
+        CandidateKind::ServerReflexive => 32_767,
+        CandidateKind::Relayed => 16_383,
+    };
+    let family = u32::from(candidate.addr().is_ipv4());
+    let further = u32::try_from(same_kind).unwrap_or(u32::MAX);
+    of_kind
+        .saturating_sub(family)
+        .saturating_sub(further.saturating_mul(2))
+}
+
+const ACTIVE_INITIAL_RTO: Duration = Duration::from_millis(250);
+const ACTIVE_MAX_RTO: Duration = Duration::from_secs(15);
+const IDLE_RTO: Duration = Duration::from_secs(25);
+/// A client with very many addresses must not cost more than this; the agent then keeps the best pairs.
+const MAX_CANDIDATE_PAIRS: usize = 100;
+/// As many steps as there can be pairs, and a few for replies.
+const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use zeroize::Zeroizing;
+
+    fn creds(ufrag: &str, password: &str) -> IceCredentials {
+        IceCredentials {
+            ufrag: ufrag.into(),
+            password: Zeroizing::new(password.into()),
+        }
+    }
+
+    fn gateway() -> IceTransport {
+        IceTransport::new(
+            &creds("6m26", "gj5f2zjrxg6cwvtrtqgfva"),
+            &creds("eokn", "5enp7ct6775ebzonvunxjy"),
+        )
+    }
+
+    fn addresses(host: &[&str], reflexive: &[(&str, &str)]) -> LocalAddresses {
+        let addr = |text: &str| text.parse().expect("literal");
+        LocalAddresses {
+            host: host.iter().map(|text| addr(text)).collect(),
+            reflexive: reflexive.iter().map(|(a, b)| (addr(a), addr(b))).collect(),
+        }
+    }
+
+    /// The client's side: controlling, as real clients are.
+    struct Client {
+        agent: IceAgent,
+    }
+
+    impl Client {
+        fn new(host: &str) -> Self {
+            let mut agent = IceAgent::new(credentials(&creds("eokn", "5enp7ct6775ebzonvunxjy")));
+            agent.set_remote_credentials(credentials(&creds("6m26", "gj5f2zjrxg6cwvtrtqgfva")));
+            agent.set_controlling(true);
+            agent.set_timing_advance(Duration::ZERO);
+            let addr: SocketAddr = host.parse().expect("literal");
+            agent.add_local_candidate(Candidate::host(addr, Protocol::Udp).expect("valid"));
+            Self { agent }
+        }
+
+        /// Exchanges datagrams without loss until nothing moves at `now`.
+        fn exchange(&mut self, gateway: &mut IceTransport, now: Instant) {
+            for _ in 0..50 {
+                self.agent.handle_timeout(now);
+                gateway.handle_timeout(now);
+                while let Some(sent) = self.agent.poll_transmit() {
+                    let path = Path {
+                        local: sent.destination,
+                        remote: sent.source,
+                    };
+                    gateway.handle_stun(path, &sent.contents, now);
+                }
+                while let Some(sent) = gateway.poll_transmit() {
+                    let bytes = sent.bytes().to_vec();
+                    let packet = StunPacket {
+                        proto: Protocol::Udp,
+                        source: sent.path.local,
+                        destination: sent.path.remote,
+                        message: StunMessage::parse(&bytes).expect("our own message"),
+                    };
+                    self.agent.handle_packet(now, packet);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn candidates_are_written_as_the_protocol_page_says() {
+        let mut ice = gateway();
+        let (added, gone) = ice.set_local_addresses(&addresses(
+            &["192.0.2.10:52625", "[2001:db8::10]:52625"],
+            &[("198.51.100.7:40000", "192.0.2.10:52625")],
+        ));
+        assert!(gone.is_empty());
+        let tails: Vec<&str> = added
+            .iter()
+            .map(|line| line.split_once(' ').expect("a foundation").1)
+            .collect();
+        assert_eq!(
+            tails,
+            [
+                "1 udp 2130706431 2001:db8::10 52625 typ host ufrag 6m26",
+                "1 udp 2130706175 192.0.2.10 52625 typ host ufrag 6m26",
+                "1 udp 1686109951 198.51.100.7 40000 typ srflx raddr 0.0.0.0 rport 0 ufrag 6m26",
+            ]
+        );
+        assert!(added.iter().all(|line| line.starts_with("candidate:")));
+        assert_eq!(ice.local_candidates(), added);
+    }
+
+    #[test]
+    fn a_vanished_address_is_signalled_once_and_a_known_one_is_not_signalled_again() {
+        let mut ice = gateway();
+        ice.set_local_addresses(&addresses(&["192.0.2.10:1", "192.0.2.11:1"], &[]));
+        let (added, gone) = ice.set_local_addresses(&addresses(&["192.0.2.10:1"], &[]));
+        assert!(added.is_empty());
+        assert_eq!(gone.len(), 1);
+        assert!(gone[0].contains("192.0.2.11"));
+    }
+
+    #[test]
+    fn nominates_without_knowing_any_candidate_of_the_client() {
+        let now = Instant::now();
+        let mut gateway = gateway();
+        let (candidates, _) = gateway.set_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
+        let mut client = Client::new("198.51.100.5:4000");
+        let remote = Candidate::from_sdp_string(&candidates[0]).expect("our own candidate");
+        client.agent.add_remote_candidate(remote);
+        client.exchange(&mut gateway, now);
+        let nominated = std::iter::from_fn(|| gateway.poll_event())
+            .filter_map(|event| match event {
+                IceEvent::Nominated(path) => Some(path),
+                IceEvent::Connected | IceEvent::Disconnected => None,
+            })
+            .last();
+        let expected = Path {
+            local: "192.0.2.10:52625".parse().expect("literal"),
+            remote: "198.51.100.5:4000".parse().expect("literal"),
+        };
+        assert_eq!(nominated, Some(expected));
+    }
+
+    #[test]
+    fn parses_candidates_of_the_recording_and_refuses_odd_ones() {
+        let mut ice = gateway();
+        let recorded = "candidate:fffeff7e871471d11d19d505 1 udp 2130706175 10.50.1.2 52625 typ host ufrag upii";
+        assert!(ice.add_remote_candidate(recorded));
+        assert!(!ice.add_remote_candidate(&recorded["candidate:".len()..]));
+        assert!(!ice.add_remote_candidate("candidate:1 1 udp high 10.50.1.2 52625 typ host"));
+        assert!(!ice.add_remote_candidate("candidate:1 1 tcp 1 10.50.1.2 52625 typ host"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_candidate_strings_never_panic(text in ".{0,120}", tail in ".{0,80}") {
+            let mut ice = gateway();
+            ice.add_remote_candidate(&text);
+            ice.add_remote_candidate(&format!("candidate:{tail}"));
+            ice.remove_remote_candidate(&format!("candidate:1 1 udp 1 {tail}"));
+        }
+
+        #[test]
+        fn arbitrary_stun_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let path = Path {
+                local: ([192, 0, 2, 10], 52625).into(),
+                remote: ([198, 51, 100, 5], 4000).into(),
+            };
+            let now = Instant::now();
+            let mut ice = gateway();
+            prop_assert!(!ice.handle_stun(path, &bytes, now));
+            if bytes.len() >= 20 {
+                let rest = u16::try_from(bytes.len() - 20).expect("short");
+                bytes[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
+                bytes[2..4].copy_from_slice(&rest.to_be_bytes());
+                prop_assert!(!ice.handle_stun(path, &bytes, now));
+            }
+        }
+    }
+}

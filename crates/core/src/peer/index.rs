@@ -1,0 +1,109 @@
+//! WireGuard receiver indices, allocated so that a datagram names its peer and its shard.
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::BTreeSet;
+
+/// The upper 24 bits of all WireGuard receiver indices of one peer; the lowest 8 bits of the 32-bit
+/// index number its sessions.
+///
+/// The lowest byte of the 24 is the shard that owns the peer. Receiver indices are little-endian on the
+/// wire, so the shard is the second byte of the field: a socket filter can read it at a fixed offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerIndex(u32);
+
+impl PeerIndex {
+    /// The peer that a receiver index from the wire names.
+    #[must_use]
+    pub fn of_receiver_index(receiver_index: u32) -> Self {
+        Self(receiver_index >> 8)
+    }
+
+    /// The 24 bits, in the low end of the word.
+    #[must_use]
+    pub fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The shard that owns the peer.
+    #[must_use]
+    pub fn shard(self) -> u8 {
+        self.0.to_le_bytes()[0]
+    }
+}
+
+/// Hands out peer indices that are unique while in use and not guessable in their order.
+pub struct PeerIndexPool {
+    rng: ChaCha12Rng,
+    in_use: BTreeSet<PeerIndex>,
+}
+
+impl PeerIndexPool {
+    /// Peers that one shard can have at once; the pool refuses beyond half of the 16-bit space, where
+    /// finding a free index by chance would begin to cost.
+    pub const MAX_PER_SHARD: usize = 1 << 15;
+
+    /// An empty pool.
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self {
+            rng: ChaCha12Rng::from_seed(seed),
+            in_use: BTreeSet::new(),
+        }
+    }
+
+    /// A free index of `shard`, or `None` when the shard has [`Self::MAX_PER_SHARD`] peers.
+    pub fn allocate(&mut self, shard: u8) -> Option<PeerIndex> {
+        let of_shard = self.in_use.iter().filter(|index| index.shard() == shard);
+        if of_shard.count() >= Self::MAX_PER_SHARD {
+            return None;
+        }
+        loop {
+            let random = self.rng.next_u32() & 0xFFFF;
+            let index = PeerIndex(random << 8 | u32::from(shard));
+            if self.in_use.insert(index) {
+                return Some(index);
+            }
+        }
+    }
+
+    /// Makes an index available again.
+    pub fn release(&mut self, index: PeerIndex) {
+        self.in_use.remove(&index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shard_is_the_second_byte_on_the_wire() {
+        let index = PeerIndexPool::new([7; 32])
+            .allocate(3)
+            .expect("an empty pool has room");
+        let receiver_index = index.to_bits() << 8 | 0x42;
+        assert_eq!(receiver_index.to_le_bytes()[1], 3);
+        assert_eq!(PeerIndex::of_receiver_index(receiver_index), index);
+    }
+
+    #[test]
+    fn indices_are_unique_until_released() {
+        let mut pool = PeerIndexPool::new([1; 32]);
+        let taken: BTreeSet<_> = (0..1000).filter_map(|_| pool.allocate(0)).collect();
+        assert_eq!(taken.len(), 1000);
+        for index in taken {
+            pool.release(index);
+        }
+        assert!(pool.in_use.is_empty());
+    }
+
+    #[test]
+    fn a_full_shard_refuses_and_leaves_the_others_alone() {
+        let mut pool = PeerIndexPool::new([2; 32]);
+        pool.in_use
+            .extend((0..PeerIndexPool::MAX_PER_SHARD as u32).map(|n| PeerIndex(n << 8)));
+        assert_eq!(pool.allocate(0), None);
+        assert!(pool.allocate(1).is_some());
+    }
+}

@@ -1,0 +1,151 @@
+//! Sealed datagrams on their way out, gathered into batches that one GSO write can take.
+
+use crate::packet::{DatagramBatch, Ecn, Path};
+use std::collections::VecDeque;
+
+/// Consecutive datagrams on one path with one ECN mark become one batch, as long as all are equally
+/// long but the last, and the kernel's limits are kept.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    open: Option<OpenBatch>,
+    closed: VecDeque<DatagramBatch>,
+}
+
+struct OpenBatch {
+    path: Path,
+    ecn: Ecn,
+    segment_bytes: usize,
+    segments: usize,
+    bytes: Vec<u8>,
+}
+
+impl Outbox {
+    /// Appends a datagram of at most `max_bytes` bytes that `write` produces in place; it returns the
+    /// length it wrote, or `None` for nothing.
+    pub(crate) fn push_with(
+        &mut self,
+        path: Path,
+        ecn: Ecn,
+        max_bytes: usize,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        let open = self.open_for(path, ecn, max_bytes);
+        let start = open.bytes.len();
+        open.bytes.resize(start + max_bytes, 0);
+        let written = write(&mut open.bytes[start..]).filter(|bytes| *bytes <= max_bytes);
+        let bytes = written.unwrap_or(0);
+        open.bytes.truncate(start + bytes);
+        if bytes == 0 {
+            return;
+        }
+        open.segments += 1;
+        if open.segments == 1 {
+            open.segment_bytes = bytes;
+        }
+        // A shorter datagram ends a GSO batch; a longer one cannot occur, open_for sees to that.
+        let is_last = bytes < open.segment_bytes || open.segments == MAX_SEGMENTS;
+        if is_last {
+            self.close();
+        }
+    }
+
+    /// Appends a finished datagram.
+    pub(crate) fn push(&mut self, path: Path, ecn: Ecn, datagram: &[u8]) {
+        self.push_with(path, ecn, datagram.len(), |slot| {
+            slot.copy_from_slice(datagram);
+            Some(datagram.len())
+        });
+    }
+
+    /// The next batch, oldest first.
+    pub(crate) fn pop(&mut self) -> Option<DatagramBatch> {
+        if self.closed.is_empty() {
+            self.close();
+        }
+        self.closed.pop_front()
+    }
+
+    fn open_for(&mut self, path: Path, ecn: Ecn, max_bytes: usize) -> &mut OpenBatch {
+        let fits = self.open.as_ref().is_some_and(|open| {
+            let same = open.path == path && open.ecn == ecn;
+            let not_longer = open.segments == 0 || max_bytes <= open.segment_bytes;
+            same && not_longer && open.bytes.len() + max_bytes <= MAX_BATCH_BYTES
+        });
+        if !fits {
+            self.close();
+        }
+        self.open.get_or_insert_with(|| OpenBatch {
+            path,
+            ecn,
+            segment_bytes: 0,
+            segments: 0,
+            bytes: Vec::new(),
+        })
+    }
+
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if open.segments > 0 {
+            let batch = DatagramBatch::new(open.path, open.ecn, open.segment_bytes, open.bytes);
+            self.closed.push_back(batch);
+        }
+    }
+}
+
+/// The kernel's limit of segments in one UDP GSO write (`UDP_MAX_SEGMENTS`, 64 before Linux 6.9).
+const MAX_SEGMENTS: usize = 64;
+/// The largest UDP payload of one write, less a margin for IP headers.
+const MAX_BATCH_BYTES: usize = 65_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path(port: u16) -> Path {
+        Path {
+            local: ([127, 0, 0, 1], 1).into(),
+            remote: ([127, 0, 0, 1], port).into(),
+        }
+    }
+
+    proptest! {
+        /// Whatever goes in comes out once, in order, on its path, in batches the kernel accepts.
+        #[test]
+        fn nothing_is_lost_or_reordered(
+            sent in proptest::collection::vec((1u16..3, 0u8..4, 1usize..1400), 0..300)
+        ) {
+            let mut outbox = Outbox::default();
+            for (number, (port, ecn, bytes)) in sent.iter().enumerate() {
+                outbox.push(path(*port), Ecn::from_bits(*ecn), &vec![number as u8; *bytes]);
+            }
+            let mut received = Vec::new();
+            while let Some(batch) = outbox.pop() {
+                prop_assert!(batch.len() <= MAX_SEGMENTS && batch.bytes().len() <= MAX_BATCH_BYTES);
+                for segment in batch.segments() {
+                    received.push((batch.path, batch.ecn, segment.to_vec()));
+                }
+            }
+            let expected: Vec<_> = sent
+                .iter()
+                .enumerate()
+                .map(|(number, (port, ecn, bytes))| {
+                    (path(*port), Ecn::from_bits(*ecn), vec![number as u8; *bytes])
+                })
+                .collect();
+            prop_assert_eq!(received, expected);
+        }
+    }
+
+    #[test]
+    fn equal_lengths_share_a_batch_and_a_short_one_ends_it() {
+        let mut outbox = Outbox::default();
+        for bytes in [100, 100, 60, 100] {
+            outbox.push(path(2), Ecn::NotEct, &vec![0; bytes]);
+        }
+        let lens: Vec<_> = std::iter::from_fn(|| outbox.pop())
+            .map(|batch| batch.len())
+            .collect();
+        assert_eq!(lens, [3, 1]);
+    }
+}

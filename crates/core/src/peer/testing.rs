@@ -1,0 +1,124 @@
+//! The other end of the wire for tests: a WireGuard initiator with fixed keys.
+
+use crate::grant::PresharedKey;
+use crate::ids::PublicKey;
+use crate::packet::PacketBatch;
+use crate::peer::index::PeerIndexPool;
+use crate::peer::wireguard::{GatewayKeys, WireguardTunnel};
+use boringtun::noise::{Tunn, TunnResult};
+use x25519_dalek::{PublicKey as X25519Public, StaticSecret};
+use zeroize::Zeroizing;
+
+const PSK: [u8; 32] = [3; 32];
+
+pub(crate) struct TestClient {
+    engine: Tunn,
+    public: PublicKey,
+}
+
+impl TestClient {
+    pub(crate) fn new() -> Self {
+        Self::with_private([1; 32])
+    }
+
+    pub(crate) fn with_private(private: [u8; 32]) -> Self {
+        let private = StaticSecret::from(private);
+        let public = PublicKey(X25519Public::from(&private).to_bytes());
+        let gateway = X25519Public::from(GatewayKeys::new([2; 32]).public().0);
+        Self {
+            engine: Tunn::new(private, gateway, Some(PSK), None, 77, None),
+            public,
+        }
+    }
+
+    pub(crate) fn public_key(&self) -> PublicKey {
+        self.public
+    }
+
+    pub(crate) fn preshared_key(&self) -> PresharedKey {
+        PresharedKey(Zeroizing::new(PSK))
+    }
+
+    pub(crate) fn gateway_keys(&self) -> GatewayKeys {
+        GatewayKeys::new([2; 32])
+    }
+
+    pub(crate) fn gateway_tunnel(&self) -> WireguardTunnel {
+        self.gateway_tunnel_with_psk(PSK)
+    }
+
+    pub(crate) fn gateway_tunnel_with_psk(&self, psk: [u8; 32]) -> WireguardTunnel {
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let psk = PresharedKey(Zeroizing::new(psk));
+        WireguardTunnel::new(&self.gateway_keys(), self.public, &psk, index)
+    }
+
+    pub(crate) fn initiation(&mut self) -> Vec<u8> {
+        // Timestamps of two initiations must differ (TAI64N), or the second counts as a replay.
+        let mut buffer = vec![0; 256];
+        match self.engine.format_handshake_initiation(&mut buffer, true) {
+            TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
+            other => panic!("no initiation: {other:?}"),
+        }
+    }
+
+    pub(crate) fn handle_response(&mut self, response: &[u8]) -> Vec<u8> {
+        let mut buffer = vec![0; 256];
+        match self.engine.decapsulate(None, response, &mut buffer) {
+            TunnResult::WriteToNetwork(keepalive) => keepalive.to_vec(),
+            other => panic!("the response was refused: {other:?}"),
+        }
+    }
+
+    pub(crate) fn accepts_response(&mut self, response: &[u8]) -> bool {
+        let mut buffer = vec![0; 256];
+        let result = self.engine.decapsulate(None, response, &mut buffer);
+        matches!(result, TunnResult::WriteToNetwork(_))
+    }
+
+    pub(crate) fn handle_cookie(&mut self, cookie: &[u8]) {
+        let mut buffer = vec![0; 256];
+        let result = self.engine.decapsulate(None, cookie, &mut buffer);
+        assert!(matches!(result, TunnResult::Done), "{result:?}");
+    }
+
+    pub(crate) fn establish(&mut self, tunnel: &mut WireguardTunnel) {
+        let mut batch = PacketBatch::default();
+        let crate::peer::wireguard::Opened::Reply(response) =
+            tunnel.open(&self.initiation(), &mut batch)
+        else {
+            panic!("no response");
+        };
+        let keepalive = self.handle_response(&response);
+        tunnel.open(&keepalive, &mut batch);
+        assert!(tunnel.is_established());
+    }
+
+    pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+        let mut buffer = vec![0; packet.len() + 160];
+        match self.engine.encapsulate(packet, &mut buffer) {
+            TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
+            other => panic!("not sealed: {other:?}"),
+        }
+    }
+
+    pub(crate) fn open(&mut self, datagram: &[u8]) -> Vec<u8> {
+        let mut buffer = vec![0; datagram.len().max(256)];
+        match self.engine.decapsulate(None, datagram, &mut buffer) {
+            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
+                packet.to_vec()
+            }
+            other => panic!("not opened: {other:?}"),
+        }
+    }
+}
+
+/// A UDP packet with a correct header checksum.
+pub(crate) fn ipv4_packet(source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ipv4(source, destination, 64).udp(4000, 5000);
+    let mut packet = Vec::with_capacity(builder.size(payload.len()));
+    builder
+        .write(&mut packet, payload)
+        .expect("writing to memory");
+    packet
+}
