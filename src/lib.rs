@@ -1,4 +1,8 @@
 //! Postern, a zero-trust gateway: actors around the sans-IO cores of `postern-core`.
 
+pub mod actors;
 pub mod messages;
+pub mod metrics;
+pub mod shard;
 pub mod shell;
+pub mod sockets;

@@ -1,9 +1,11 @@
 //! What every actor shares: the clock, the one timer, the death notice, the bounded send.
 
+use crate::messages::packets::Payload;
 use crate::messages::supervisor::{Child, ChildDied};
+use crate::metrics::Metrics;
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
-use postern_core::UnixTime;
+use postern_core::{DropReason, UnixTime};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The only place in the program that reads the monotonic clock. Follows tokio's paused time in tests.
@@ -80,6 +82,13 @@ impl Drop for DeathNotice {
             child: self.child,
             panicked: std::thread::panicking(),
         });
+    }
+}
+
+/// Sends on the data path: never waits, never queues beyond the mailbox. What does not fit is counted.
+pub fn offer<M: Payload>(to: &Recipient<M>, payload: M, metrics: &Metrics) {
+    if let Err(SendError::Full(lost) | SendError::Closed(lost)) = to.try_send(payload) {
+        metrics.count_drops(DropReason::MailboxFull, lost.packets());
     }
 }
 

@@ -66,7 +66,12 @@ pub struct ReconcileAuthorizations {
 #[rtype(result = "()")]
 pub struct LocalAddressesChanged(pub LocalAddresses);
 
-/// Say goodbye to the client and stop.
+/// Say goodbye to the client and forget everything; answered when the goodbye is on its way.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct CloseConnection;
+
+/// End the actor. Only after `ConnectionClosed`.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StopConnection;

@@ -28,3 +28,33 @@ pub struct OutboundDatagrams {
     /// What and where to.
     pub batch: DatagramBatch,
 }
+
+/// A message of the data path: droppable, and countable when dropped.
+pub trait Payload: Message<Result = ()> + Send + 'static {
+    /// How many packets or datagrams it carries.
+    fn packets(&self) -> usize;
+}
+
+impl Payload for InboundPackets {
+    fn packets(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Payload for OutboundPackets {
+    fn packets(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Payload for InboundDatagrams {
+    fn packets(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Payload for OutboundDatagrams {
+    fn packets(&self) -> usize {
+        self.batch.len()
+    }
+}

@@ -68,12 +68,14 @@ pub struct PortalRefused {
     pub reason: String,
 }
 
-/// A connection has nothing left to serve and stopped by itself.
+/// A connection has nothing left to serve.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionClosed {
     /// Whose.
     pub client: ClientId,
+    /// How many `OpenConnection` it had seen by then: if more are on their way, it is not to be stopped.
+    pub opened: u64,
 }
 
 /// Stop the gateway: goodbyes, flush, exit with this code.

@@ -35,3 +35,8 @@ pub struct DetachPeer {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseRelays(pub Vec<Relay>);
+
+/// Answered when everything that was sent before has been handed to the kernel or has to wait for it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct FlushDatagrams;

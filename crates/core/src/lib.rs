@@ -23,6 +23,7 @@
 //! * A dropped packet is a [`DropReason`]: counted, never formatted.
 
 pub mod backoff;
+pub mod connection;
 pub mod grant;
 pub mod ids;
 pub mod nat_table;

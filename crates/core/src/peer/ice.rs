@@ -263,6 +263,7 @@ const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::testing::TestAgent;
     use proptest::prelude::*;
     use zeroize::Zeroizing;
 
@@ -285,48 +286,6 @@ mod tests {
         LocalAddresses {
             host: host.iter().map(|text| addr(text)).collect(),
             reflexive: reflexive.iter().map(|(a, b)| (addr(a), addr(b))).collect(),
-        }
-    }
-
-    /// The client's side: controlling, as real clients are.
-    struct Client {
-        agent: IceAgent,
-    }
-
-    impl Client {
-        fn new(host: &str) -> Self {
-            let mut agent = IceAgent::new(credentials(&creds("eokn", "5enp7ct6775ebzonvunxjy")));
-            agent.set_remote_credentials(credentials(&creds("6m26", "gj5f2zjrxg6cwvtrtqgfva")));
-            agent.set_controlling(true);
-            agent.set_timing_advance(Duration::ZERO);
-            let addr: SocketAddr = host.parse().expect("literal");
-            agent.add_local_candidate(Candidate::host(addr, Protocol::Udp).expect("valid"));
-            Self { agent }
-        }
-
-        /// Exchanges datagrams without loss until nothing moves at `now`.
-        fn exchange(&mut self, gateway: &mut IceTransport, now: Instant) {
-            for _ in 0..50 {
-                self.agent.handle_timeout(now);
-                gateway.handle_timeout(now);
-                while let Some(sent) = self.agent.poll_transmit() {
-                    let path = Path {
-                        local: sent.destination,
-                        remote: sent.source,
-                    };
-                    gateway.handle_stun(path, &sent.contents, now);
-                }
-                while let Some(sent) = gateway.poll_transmit() {
-                    let bytes = sent.bytes().to_vec();
-                    let packet = StunPacket {
-                        proto: Protocol::Udp,
-                        source: sent.path.local,
-                        destination: sent.path.remote,
-                        message: StunMessage::parse(&bytes).expect("our own message"),
-                    };
-                    self.agent.handle_packet(now, packet);
-                }
-            }
         }
     }
 
@@ -369,10 +328,18 @@ mod tests {
         let now = Instant::now();
         let mut gateway = gateway();
         let (candidates, _) = gateway.set_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
-        let mut client = Client::new("198.51.100.5:4000");
-        let remote = Candidate::from_sdp_string(&candidates[0]).expect("our own candidate");
-        client.agent.add_remote_candidate(remote);
-        client.exchange(&mut gateway, now);
+        let mut client = TestAgent::new("198.51.100.5:4000");
+        client.add_remote_candidate(&candidates[0]);
+        for _ in 0..50 {
+            gateway.handle_timeout(now);
+            for sent in client.progress(now) {
+                gateway.handle_stun(sent.path, sent.bytes(), now);
+            }
+            while let Some(sent) = gateway.poll_transmit() {
+                client.handle(&sent, now);
+            }
+        }
+        assert_eq!(client.nominated(), Some(([192, 0, 2, 10], 52625).into()));
         let nominated = std::iter::from_fn(|| gateway.poll_event())
             .filter_map(|event| match event {
                 IceEvent::Nominated(path) => Some(path),

@@ -22,4 +22,4 @@ pub use transport::{Peer, PeerConfig, PeerEvent};
 pub use wireguard::GatewayKeys;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

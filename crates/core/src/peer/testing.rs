@@ -1,11 +1,15 @@
-//! The other end of the wire for tests: a WireGuard initiator with fixed keys.
+//! The other end of the wire for tests: a WireGuard initiator with fixed keys, and a controlling ICE agent.
 
 use crate::grant::PresharedKey;
 use crate::ids::PublicKey;
-use crate::packet::PacketBatch;
+use crate::packet::{DatagramBatch, PacketBatch, Path};
 use crate::peer::index::PeerIndexPool;
 use crate::peer::wireguard::{GatewayKeys, WireguardTunnel};
 use boringtun::noise::{Tunn, TunnResult};
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 use x25519_dalek::{PublicKey as X25519Public, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -121,4 +125,79 @@ pub(crate) fn ipv4_packet(source: [u8; 4], destination: [u8; 4], payload: &[u8])
         .write(&mut packet, payload)
         .expect("writing to memory");
     packet
+}
+
+/// A controlling ICE agent at one address, as real clients are.
+pub(crate) struct TestAgent {
+    agent: IceAgent,
+    addr: SocketAddr,
+}
+
+impl TestAgent {
+    pub(crate) fn new(addr: &str) -> Self {
+        let creds = |ufrag: &str, pass: &str| IceCreds {
+            ufrag: ufrag.into(),
+            pass: pass.into(),
+        };
+        let mut agent = IceAgent::new(creds("eokn", "5enp7ct6775ebzonvunxjy"));
+        agent.set_remote_credentials(creds("6m26", "gj5f2zjrxg6cwvtrtqgfva"));
+        agent.set_controlling(true);
+        agent.set_timing_advance(Duration::ZERO);
+        let addr: SocketAddr = addr.parse().expect("literal");
+        agent.add_local_candidate(Candidate::host(addr, Protocol::Udp).expect("valid"));
+        Self { agent, addr }
+    }
+
+    pub(crate) fn add_remote_candidate(&mut self, line: &str) {
+        let candidate = Candidate::from_sdp_string(line).expect("a candidate of the gateway");
+        self.agent.add_remote_candidate(candidate);
+    }
+
+    /// The path from here to `gateway`, as the gateway sees it.
+    pub(crate) fn path_to(&self, gateway: SocketAddr) -> Path {
+        Path {
+            local: gateway,
+            remote: self.addr,
+        }
+    }
+
+    /// What the agent sends at `now`.
+    pub(crate) fn progress(&mut self, now: Instant) -> Vec<DatagramBatch> {
+        self.agent.handle_timeout(now);
+        std::iter::from_fn(|| self.agent.poll_transmit())
+            .map(|sent| {
+                let path = Path {
+                    local: sent.destination,
+                    remote: sent.source,
+                };
+                DatagramBatch::of(path, sent.contents.into())
+            })
+            .collect()
+    }
+
+    pub(crate) fn handle(&mut self, batch: &DatagramBatch, now: Instant) {
+        for datagram in batch.segments() {
+            let Ok(message) = StunMessage::parse(datagram) else {
+                continue;
+            };
+            let packet = StunPacket {
+                proto: Protocol::Udp,
+                source: batch.path.local,
+                destination: batch.path.remote,
+                message,
+            };
+            self.agent.handle_packet(now, packet);
+        }
+    }
+
+    pub(crate) fn nominated(&mut self) -> Option<SocketAddr> {
+        std::iter::from_fn(|| self.agent.poll_event())
+            .filter_map(|event| match event {
+                IceAgentEvent::NominatedSend { destination, .. } => Some(destination),
+                IceAgentEvent::IceRestart(_)
+                | IceAgentEvent::IceConnectionStateChange(_)
+                | IceAgentEvent::DiscoveredRecv { .. } => None,
+            })
+            .last()
+    }
 }

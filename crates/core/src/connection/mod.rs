@@ -1,0 +1,421 @@
+//! One client of the gateway: its authorizations and its transport, and what passes between them.
+//!
+//! The authorizations outlive the transport: a client whose path broke, or which roamed to new keys,
+//! finds them as they were. When the last one goes, the client is told goodbye and the connection closes.
+//! Source: protocol page, sections 3.4, 4 and 5.
+
+use crate::UnixTime;
+use crate::grant::{AuthorizationEntry, AuthorizationRequest, Resource, TransportKeys, TunnelAddresses};
+use crate::ids::{PublicKey, ResourceId};
+use crate::packet::checksum::mark_congestion;
+use crate::packet::icmp;
+use crate::packet::{DatagramBatch, DropCounts, IpPacket, PacketBatch, Path};
+use crate::peer::{
+    AssignedIps, ControlPacket, DomainStatus, GatewayKeys, LocalAddresses, Peer, PeerConfig,
+    PeerEvent, PeerIndex,
+};
+use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict};
+use crate::{DropReason, policy};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// What a [`Connection`] is made of.
+#[derive(Clone)]
+pub struct ConnectionConfig {
+    /// Ours.
+    pub keys: GatewayKeys,
+    /// Unique while the connection lives.
+    pub index: PeerIndex,
+    /// The client's tunnel addresses.
+    pub client: TunnelAddresses,
+    /// The gateway's own, once the portal has told them.
+    pub gateway: Option<TunnelAddresses>,
+    /// Resources that one client may hold.
+    pub max_resources: usize,
+}
+
+/// What the owner must do or know, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// Acknowledge the request to the portal; always before any candidate.
+    Accepted {
+        /// As in the request.
+        reply_ref: String,
+    },
+    /// The request cannot be granted.
+    Refused(policy::PolicyError),
+    /// Deliver this client's datagrams from now on.
+    PeerAttached {
+        /// Finds its handshakes.
+        public_key: PublicKey,
+        /// Finds its STUN requests.
+        local_ufrag: String,
+    },
+    /// The transport is gone; the authorizations stay.
+    PeerDetached,
+    /// Signal these to the client.
+    CandidatesGathered(Vec<String>),
+    /// Withdraw these from the client.
+    CandidatesInvalidated(Vec<String>),
+    /// For the log.
+    PathNominated(Path),
+    /// For the log.
+    SessionEstablished,
+    /// For the log: the authorization has run out.
+    Expired(ResourceId),
+    /// The client announced proxy IPs of a name.
+    ProxyIpsAssigned(AssignedIps),
+    /// Nothing is left to serve.
+    Closed,
+}
+
+/// See the module's documentation.
+pub struct Connection {
+    config: ConnectionConfig,
+    policy: Policy,
+    transport: Option<(TransportKeys, Peer)>,
+    addresses: LocalAddresses,
+    inbound: VecDeque<PacketBatch>,
+    events: VecDeque<ConnectionEvent>,
+    farewell: VecDeque<DatagramBatch>,
+    drops: DropCounts,
+    closed: bool,
+}
+
+impl Connection {
+    /// A client without authorizations.
+    #[must_use]
+    pub fn new(config: ConnectionConfig) -> Self {
+        Self {
+            policy: fresh_policy(&config),
+            config,
+            transport: None,
+            addresses: LocalAddresses::default(),
+            inbound: VecDeque::new(),
+            events: VecDeque::new(),
+            farewell: VecDeque::new(),
+            drops: DropCounts::default(),
+            closed: false,
+        }
+    }
+
+    /// The portal grants a resource: remember it, keep or replace the transport, acknowledge.
+    pub fn handle_authorization(
+        &mut self,
+        request: AuthorizationRequest,
+        unix_now: UnixTime,
+        now: Instant,
+    ) {
+        let keys = request.transport_keys();
+        let granted = self.policy.allow(request.resource, request.expires_at, unix_now, now);
+        match granted {
+            Err(error @ policy::PolicyError::TooManyResources { .. }) => {
+                self.events.push_back(ConnectionEvent::Refused(error));
+                return;
+            }
+            // A changed kind is the portal's mistake: the earlier grant stands and is acknowledged.
+            Err(error @ policy::PolicyError::KindChanged { .. }) => {
+                self.events.push_back(ConnectionEvent::Refused(error));
+            }
+            Ok(()) => {}
+        }
+        self.closed = false;
+        self.events.push_back(ConnectionEvent::Accepted {
+            reply_ref: request.reply_ref,
+        });
+        self.upsert_transport(keys, now);
+    }
+
+    fn upsert_transport(&mut self, keys: TransportKeys, now: Instant) {
+        if let Some((current, peer)) = &mut self.transport
+            && *current == keys
+        {
+            peer.handle_upsert(now);
+            self.after_peer();
+            return;
+        }
+        let config = PeerConfig {
+            keys: self.config.keys.clone(),
+            index: self.config.index,
+            transport: keys.clone(),
+        };
+        let mut peer = Peer::new(&config, now);
+        self.events.push_back(ConnectionEvent::PeerAttached {
+            public_key: keys.client_public_key,
+            local_ufrag: keys.local_ice.ufrag.clone(),
+        });
+        peer.handle_local_addresses(&self.addresses, now);
+        self.transport = Some((keys, peer));
+        self.after_peer();
+    }
+
+    /// Our addresses, or their change.
+    pub fn handle_local_addresses(&mut self, addresses: LocalAddresses, now: Instant) {
+        self.addresses = addresses;
+        if let Some((_, peer)) = &mut self.transport {
+            peer.handle_local_addresses(&self.addresses, now);
+        }
+        self.after_peer();
+    }
+
+    /// Candidates of the client. Returns how many did not parse.
+    pub fn add_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
+        let peer = self.transport.as_mut().map(|(_, peer)| peer);
+        let odd = peer.map_or(0, |peer| peer.add_remote_candidates(candidates, now));
+        self.after_peer();
+        odd
+    }
+
+    /// Candidates that the client withdrew. Returns how many did not parse.
+    pub fn remove_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
+        let peer = self.transport.as_mut().map(|(_, peer)| peer);
+        let odd = peer.map_or(0, |peer| peer.remove_remote_candidates(candidates, now));
+        self.after_peer();
+        odd
+    }
+
+    /// The portal takes a resource away.
+    pub fn handle_revocation(&mut self, resource: ResourceId, now: Instant) {
+        self.policy.revoke(resource);
+        self.after_policy(now);
+    }
+
+    /// A resource changed somewhere: its filters apply if this client has it.
+    pub fn handle_resource_update(&mut self, resource: &Resource) {
+        self.policy.update_filters(resource);
+    }
+
+    /// The expiry of one authorization moved.
+    pub fn handle_expiry(&mut self, entry: AuthorizationEntry, unix_now: UnixTime, now: Instant) {
+        self.policy
+            .set_expiry(entry.resource, entry.expires_at, unix_now, now);
+        self.after_policy(now);
+    }
+
+    /// The list of all that is still granted to this client; everything else is revoked (lesson 23).
+    pub fn handle_reconciliation(
+        &mut self,
+        gateway: TunnelAddresses,
+        granted: &[AuthorizationEntry],
+        unix_now: UnixTime,
+        now: Instant,
+    ) {
+        self.config.gateway = Some(gateway);
+        self.policy.set_gateway_addresses(gateway);
+        let granted = granted.iter().map(|entry| (entry.resource, entry.expires_at));
+        self.policy.reconcile(granted, unix_now, now);
+        self.after_policy(now);
+    }
+
+    /// Datagrams from the client.
+    pub fn handle_datagrams(&mut self, datagrams: &DatagramBatch, now: Instant) {
+        let Some((_, peer)) = &mut self.transport else {
+            self.drops.count_many(DropReason::NotConnected, datagrams.len());
+            return;
+        };
+        let mut packets = peer.handle_datagrams(datagrams, &mut self.drops, now);
+        let mut replies = PacketBatch::default();
+        let mut control = Vec::new();
+        let (policy, drops) = (&mut self.policy, &mut self.drops);
+        packets.retain_mut(|packet| {
+            if ControlPacket::is_control(packet) {
+                control.push(ControlPacket::parse(packet));
+                return false;
+            }
+            mark_congestion(packet, datagrams.ecn);
+            admit(policy, packet, &mut replies, drops)
+        });
+        if !replies.is_empty() {
+            peer.send(&replies, drops, now);
+        }
+        if !packets.is_empty() {
+            self.inbound.push_back(packets);
+        }
+        for message in control.into_iter().flatten() {
+            self.handle_control(message, now);
+        }
+        self.after_peer();
+    }
+
+    fn handle_control(&mut self, message: Result<ControlPacket, DropReason>, now: Instant) {
+        match message {
+            Ok(ControlPacket::Goodbye) => self.forget_everything(),
+            Ok(ControlPacket::AssignedIps(assigned)) => self.handle_assigned_ips(assigned, now),
+            Ok(ControlPacket::DomainStatus(_) | ControlPacket::Unknown(_)) => {}
+            Err(reason) => self.drops.count(reason),
+        }
+    }
+
+    /// Names are not translated by this version: the client is told so at once.
+    fn handle_assigned_ips(&mut self, assigned: AssignedIps, now: Instant) {
+        let status = DomainStatus {
+            resource: assigned.resource,
+            domain: assigned.domain.clone(),
+            active: false,
+        };
+        self.events.push_back(ConnectionEvent::ProxyIpsAssigned(assigned));
+        if let Some((_, peer)) = &mut self.transport {
+            let packet = PacketBatch::of(&ControlPacket::domain_status(&status));
+            peer.send(&packet, &mut self.drops, now);
+        }
+    }
+
+    /// Packets for the client.
+    pub fn handle_packets(&mut self, mut packets: PacketBatch, now: Instant) {
+        let (policy, drops) = (&mut self.policy, &mut self.drops);
+        packets.retain_mut(|packet| {
+            let parsed = IpPacket::parse(packet);
+            let verdict = parsed.map(|packet| policy.outbound(&packet));
+            match verdict {
+                Ok(Verdict::Forward { .. }) => true,
+                Ok(Verdict::Drop(reason) | Verdict::Reject(reason, _)) | Err(reason) => {
+                    drops.count(reason);
+                    false
+                }
+            }
+        });
+        match &mut self.transport {
+            Some((_, peer)) => peer.send(&packets, &mut self.drops, now),
+            None => self.drops.count_many(DropReason::NotConnected, packets.len()),
+        }
+    }
+
+    /// Tell the client goodbye and close.
+    pub fn close(&mut self, now: Instant) {
+        if let Some((_, peer)) = &mut self.transport {
+            let goodbye = PacketBatch::of(&ControlPacket::goodbye());
+            peer.send(&goodbye, &mut DropCounts::default(), now);
+            self.farewell.extend(std::iter::from_fn(|| peer.poll_transmit()));
+        }
+        self.forget_everything();
+    }
+
+    /// Drives expiry, ICE and WireGuard.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.policy.handle_timeout(now);
+        self.after_policy(now);
+        if let Some((_, peer)) = &mut self.transport {
+            peer.handle_timeout(now);
+        }
+        self.after_peer();
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let peer = self.transport.as_mut().and_then(|(_, peer)| peer.poll_timeout());
+        [self.policy.poll_timeout(), peer].into_iter().flatten().min()
+    }
+
+    /// The next batch of datagrams to send.
+    pub fn poll_transmit(&mut self) -> Option<DatagramBatch> {
+        let farewell = self.farewell.pop_front();
+        farewell.or_else(|| self.transport.as_mut().and_then(|(_, peer)| peer.poll_transmit()))
+    }
+
+    /// The next batch of admitted packets on their way to a resource.
+    pub fn poll_inbound(&mut self) -> Option<PacketBatch> {
+        self.inbound.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        self.events.pop_front()
+    }
+
+    /// What was dropped since the last call.
+    pub fn take_drops(&mut self) -> DropCounts {
+        std::mem::take(&mut self.drops)
+    }
+
+    fn after_policy(&mut self, now: Instant) {
+        while let Some(event) = self.policy.poll_event() {
+            match event {
+                PolicyEvent::Expired { resource } => {
+                    self.events.push_back(ConnectionEvent::Expired(resource));
+                }
+                PolicyEvent::Revoked { .. } => {}
+            }
+        }
+        if self.policy.is_empty() && !self.closed {
+            self.close(now);
+        }
+    }
+
+    fn after_peer(&mut self) {
+        let mut failed = false;
+        let Some((_, peer)) = &mut self.transport else {
+            return;
+        };
+        while let Some(event) = peer.poll_event() {
+            self.events.push_back(match event {
+                PeerEvent::CandidatesGathered(lines) => ConnectionEvent::CandidatesGathered(lines),
+                PeerEvent::CandidatesInvalidated(lines) => {
+                    ConnectionEvent::CandidatesInvalidated(lines)
+                }
+                PeerEvent::PathNominated(path) => ConnectionEvent::PathNominated(path),
+                PeerEvent::SessionEstablished => ConnectionEvent::SessionEstablished,
+                PeerEvent::Failed => {
+                    failed = true;
+                    ConnectionEvent::PeerDetached
+                }
+            });
+        }
+        if failed {
+            self.transport = None;
+        }
+    }
+
+    /// A later authorization opens the connection anew.
+    fn forget_everything(&mut self) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.policy = fresh_policy(&self.config);
+        if self.transport.take().is_some() {
+            self.events.push_back(ConnectionEvent::PeerDetached);
+        }
+        self.events.push_back(ConnectionEvent::Closed);
+    }
+}
+
+fn fresh_policy(config: &ConnectionConfig) -> Policy {
+    Policy::new(PolicyConfig {
+        client: config.client,
+        gateway: config.gateway,
+        max_resources: config.max_resources,
+    })
+}
+
+/// Whether a decrypted packet may go on to its resource; otherwise counts it and, where the client
+/// should know, appends the ICMP error to `replies`.
+fn admit(
+    policy: &mut Policy,
+    packet: &[u8],
+    replies: &mut PacketBatch,
+    drops: &mut DropCounts,
+) -> bool {
+    let packet = match IpPacket::parse(packet) {
+        Ok(packet) => packet,
+        Err(reason) => {
+            drops.count(reason);
+            return false;
+        }
+    };
+    match policy.inbound(&packet) {
+        Verdict::Forward { .. } => true,
+        Verdict::Drop(reason) => {
+            drops.count(reason);
+            false
+        }
+        Verdict::Reject(reason, reply) => {
+            drops.count(reason);
+            if let Some(reply) = icmp::reply_to(&packet, reply) {
+                replies.push(&reply);
+            }
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

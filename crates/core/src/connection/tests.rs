@@ -1,0 +1,363 @@
+//! A connection against a client of other parts: a controlling ICE agent and a WireGuard initiator, over a
+//! lossless wire in virtual time.
+
+use super::*;
+use crate::grant::{ClientProfile, Filter, IceCredentials, ResourceKind};
+use crate::ids::ClientId;
+use crate::packet::{Ecn, Transport};
+use crate::peer::PeerIndexPool;
+use crate::peer::testing::{TestAgent, TestClient, ipv4_packet};
+use std::net::SocketAddr;
+use std::time::Duration;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+const CLIENT: [u8; 4] = [100, 64, 1, 2];
+const WEB: [u8; 4] = [10, 20, 0, 100];
+const UNIX_NOW: UnixTime = UnixTime(1_790_000_000);
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("literal")
+}
+
+fn tunnel(v4: [u8; 4], v6: &str) -> TunnelAddresses {
+    TunnelAddresses {
+        ipv4: v4.into(),
+        ipv6: v6.parse().expect("literal"),
+    }
+}
+
+fn ice(ufrag: &str, password: &str) -> IceCredentials {
+    IceCredentials {
+        ufrag: ufrag.into(),
+        password: Zeroizing::new(password.into()),
+    }
+}
+
+fn resource(number: u128, filters: Vec<Filter>) -> Resource {
+    Resource {
+        id: ResourceId(Uuid::from_u128(number)),
+        name: "web".into(),
+        kind: ResourceKind::Cidr("10.20.0.0/24".parse().expect("literal")),
+        filters,
+    }
+}
+
+/// A client and the connection that serves it.
+struct Pair {
+    connection: Connection,
+    wireguard: TestClient,
+    agent: TestAgent,
+    now: Instant,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let wireguard = TestClient::new();
+        let config = ConnectionConfig {
+            keys: wireguard.gateway_keys(),
+            index: PeerIndexPool::new([0; 32]).allocate(0).expect("room"),
+            client: tunnel(CLIENT, "fd00:2021:1111::102"),
+            gateway: Some(tunnel([100, 64, 0, 1], "fd00:2021:1111::1")),
+            max_resources: 8,
+        };
+        let mut connection = Connection::new(config);
+        let now = Instant::now();
+        let host = vec![addr("192.0.2.10:52625")];
+        let reflexive = Vec::new();
+        connection.handle_local_addresses(LocalAddresses { host, reflexive }, now);
+        Self {
+            connection,
+            wireguard,
+            agent: TestAgent::new("198.51.100.5:4000"),
+            now,
+        }
+    }
+
+    fn request(&self, resource: Resource, expires_at: Option<UnixTime>) -> AuthorizationRequest {
+        AuthorizationRequest {
+            reply_ref: "ref".into(),
+            client: ClientProfile {
+                id: ClientId(Uuid::from_u128(1)),
+                public_key: self.wireguard.public_key(),
+                preshared_key: self.wireguard.preshared_key(),
+                tunnel: tunnel(CLIENT, "fd00:2021:1111::102"),
+            },
+            resource,
+            gateway_ice: ice("6m26", "gj5f2zjrxg6cwvtrtqgfva"),
+            client_ice: ice("eokn", "5enp7ct6775ebzonvunxjy"),
+            expires_at,
+        }
+    }
+
+    fn grant(&mut self, resource: Resource) {
+        let request = self.request(resource, None);
+        self.connection.handle_authorization(request, UNIX_NOW, self.now);
+    }
+
+    fn events(&mut self) -> Vec<ConnectionEvent> {
+        std::iter::from_fn(|| self.connection.poll_event()).collect()
+    }
+
+    /// ICE until nothing moves.
+    fn connect(&mut self) {
+        for event in self.events() {
+            if let ConnectionEvent::CandidatesGathered(lines) = event {
+                lines.iter().for_each(|line| self.agent.add_remote_candidate(line));
+            }
+        }
+        for _ in 0..50 {
+            self.connection.handle_timeout(self.now);
+            for datagram in self.agent.progress(self.now) {
+                self.connection.handle_datagrams(&datagram, self.now);
+            }
+            while let Some(batch) = self.connection.poll_transmit() {
+                self.agent.handle(&batch, self.now);
+            }
+        }
+    }
+
+    /// ICE, then the WireGuard handshake.
+    fn establish(&mut self) {
+        self.connect();
+        let initiation = self.wireguard.initiation();
+        let response = self.exchange(initiation).pop().expect("a handshake response");
+        let keepalive = self.wireguard.handle_response(&response);
+        self.exchange(keepalive);
+    }
+
+    /// Sends one datagram; returns what comes back, STUN left out.
+    fn exchange(&mut self, datagram: Vec<u8>) -> Vec<Vec<u8>> {
+        self.exchange_marked(datagram, Ecn::NotEct)
+    }
+
+    fn exchange_marked(&mut self, datagram: Vec<u8>, ecn: Ecn) -> Vec<Vec<u8>> {
+        let path = self.agent.path_to(addr("192.0.2.10:52625"));
+        let batch = DatagramBatch::new(path, ecn, 0, datagram);
+        self.connection.handle_datagrams(&batch, self.now);
+        self.sent()
+    }
+
+    fn sent(&mut self) -> Vec<Vec<u8>> {
+        let batches = std::iter::from_fn(|| self.connection.poll_transmit());
+        let datagrams: Vec<_> =
+            batches.flat_map(|batch| batch.segments().map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+        datagrams.into_iter().filter(|datagram| !(datagram[0] == 0 || datagram[1] == 1)).collect()
+    }
+
+    fn send_packet(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
+        let datagram = self.wireguard.seal(packet);
+        self.exchange(datagram)
+    }
+
+    fn inbound(&mut self) -> Vec<Vec<u8>> {
+        let batches = std::iter::from_fn(|| self.connection.poll_inbound());
+        batches.flat_map(|batch| batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>()).collect()
+    }
+}
+
+fn udp_to_web() -> Vec<u8> {
+    ipv4_packet(CLIENT, WEB, b"hello")
+}
+
+#[test]
+fn the_acknowledgement_comes_before_any_candidate() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    let events = pair.events();
+    assert_eq!(events[0], ConnectionEvent::Accepted { reply_ref: "ref".into() });
+    assert!(matches!(events[1], ConnectionEvent::PeerAttached { .. }));
+    assert!(matches!(events[2], ConnectionEvent::CandidatesGathered(_)));
+}
+
+#[test]
+fn lesson_01_is_acknowledged_without_any_address_or_relay() {
+    let mut pair = Pair::new();
+    pair.connection.handle_local_addresses(LocalAddresses::default(), pair.now);
+    pair.events();
+    pair.grant(resource(1, vec![]));
+    assert_eq!(pair.events()[0], ConnectionEvent::Accepted { reply_ref: "ref".into() });
+}
+
+#[test]
+fn a_packet_travels_to_the_resource_and_its_answer_back() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    assert!(pair.send_packet(&udp_to_web()).is_empty());
+    assert_eq!(pair.inbound(), [udp_to_web()]);
+
+    let answer = ipv4_packet(WEB, CLIENT, b"hello yourself");
+    pair.connection.handle_packets(PacketBatch::of(&answer), pair.now);
+    let sent = pair.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(pair.wireguard.open(&sent[0]), answer);
+    assert_eq!(pair.connection.take_drops().total(), 0);
+}
+
+#[test]
+fn lesson_19_a_filtered_packet_is_answered_with_prohibited() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![Filter::Tcp(80..=80)]));
+    pair.establish();
+    let replies = pair.send_packet(&udp_to_web());
+    assert!(pair.inbound().is_empty());
+    let reply = pair.wireguard.open(&replies[0]);
+    let parsed = IpPacket::parse(&reply).expect("a valid packet");
+    assert_eq!(parsed.transport(), Transport::IcmpError);
+    assert_eq!(&reply[20..22], [3, 13]);
+    assert_eq!(pair.connection.take_drops().of(DropReason::NotAuthorized), 1);
+}
+
+#[test]
+fn the_same_keys_keep_the_session_and_signal_candidates_again() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.events();
+    pair.grant(resource(2, vec![]));
+    let events = pair.events();
+    assert!(matches!(
+        events[..],
+        [ConnectionEvent::Accepted { .. }, ConnectionEvent::CandidatesGathered(_)]
+    ));
+    pair.send_packet(&udp_to_web());
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn new_keys_replace_the_transport_and_keep_the_authorizations() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![Filter::Udp(5000..=5000)]));
+    pair.establish();
+    pair.events();
+    pair.wireguard = TestClient::with_private([5; 32]);
+    pair.agent = TestAgent::new("203.0.113.77:9999");
+    pair.grant(Resource {
+        kind: ResourceKind::Cidr("10.99.0.0/24".parse().expect("literal")),
+        ..resource(2, vec![])
+    });
+    pair.establish();
+    pair.send_packet(&udp_to_web());
+    assert_eq!(pair.inbound().len(), 1, "the first resource was forgotten");
+}
+
+#[test]
+fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.events();
+    pair.connection.handle_revocation(ResourceId(Uuid::from_u128(1)), pair.now);
+    let sent = pair.sent();
+    assert_eq!(pair.wireguard.open(&sent[0]), ControlPacket::goodbye());
+    assert_eq!(
+        pair.events(),
+        [ConnectionEvent::PeerDetached, ConnectionEvent::Closed]
+    );
+    let late = pair.wireguard.seal(&udp_to_web());
+    pair.exchange(late);
+    assert!(pair.inbound().is_empty());
+}
+
+#[test]
+fn lesson_23_a_client_absent_from_the_list_loses_everything() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.events();
+    let gateway = tunnel([100, 64, 0, 1], "fd00:2021:1111::1");
+    pair.connection.handle_reconciliation(gateway, &[], UNIX_NOW, pair.now);
+    assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
+}
+
+#[test]
+fn an_expired_authorization_stops_traffic() {
+    let mut pair = Pair::new();
+    let request = pair.request(resource(1, vec![]), Some(UnixTime(UNIX_NOW.0 + 60)));
+    pair.connection.handle_authorization(request, UNIX_NOW, pair.now);
+    pair.establish();
+    pair.send_packet(&udp_to_web());
+    assert_eq!(pair.inbound().len(), 1);
+    pair.events();
+    pair.now += Duration::from_secs(61);
+    pair.connection.handle_timeout(pair.now);
+    let events = pair.events();
+    assert_eq!(events[0], ConnectionEvent::Expired(ResourceId(Uuid::from_u128(1))));
+    assert_eq!(events.last(), Some(&ConnectionEvent::Closed));
+}
+
+#[test]
+fn a_goodbye_of_the_client_ends_everything_and_a_later_grant_begins_anew() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.events();
+    pair.send_packet(&ControlPacket::goodbye());
+    assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
+
+    pair.wireguard = TestClient::with_private([6; 32]);
+    pair.agent = TestAgent::new("198.51.100.5:4001");
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.send_packet(&udp_to_web());
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn control_packets_never_reach_the_resource() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    let mut unknown = ControlPacket::goodbye();
+    unknown[40] = 99;
+    pair.send_packet(&unknown);
+    assert!(pair.inbound().is_empty());
+}
+
+#[test]
+fn congestion_on_the_way_is_told_to_the_inner_packet() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    let mut packet = udp_to_web();
+    crate::packet::checksum::set_ecn(&mut packet, Ecn::Ect0);
+    let sealed = pair.wireguard.seal(&packet);
+    pair.exchange_marked(sealed, Ecn::Ce);
+    let arrived = pair.inbound().pop().expect("forwarded");
+    assert_eq!(IpPacket::parse(&arrived).expect("valid").ecn(), Ecn::Ce);
+}
+
+#[test]
+fn without_candidates_for_ten_seconds_the_transport_is_given_up_and_the_grant_kept() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.events();
+    pair.connection.handle_timeout(pair.now + Duration::from_secs(11));
+    assert_eq!(pair.events(), [ConnectionEvent::PeerDetached]);
+    pair.now += Duration::from_secs(12);
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.send_packet(&udp_to_web());
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn packets_for_a_client_without_a_session_are_dropped_and_counted() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    let answer = ipv4_packet(WEB, CLIENT, b"early");
+    pair.connection.handle_packets(PacketBatch::of(&answer), pair.now);
+    assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
+}
+
+#[test]
+fn more_resources_than_the_limit_are_refused_without_acknowledgement() {
+    let mut pair = Pair::new();
+    for number in 1..=8 {
+        pair.grant(resource(number, vec![]));
+    }
+    pair.events();
+    pair.grant(resource(9, vec![]));
+    assert!(matches!(pair.events()[..], [ConnectionEvent::Refused(_)]));
+}

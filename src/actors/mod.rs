@@ -1,0 +1,9 @@
+//! The actors: thin shells that carry messages to a core and what the core says back to others.
+
+pub mod connection;
+pub mod dns;
+pub mod nat_table;
+pub mod portal;
+pub mod supervisor;
+pub mod tun;
+pub mod udp;

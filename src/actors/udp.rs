@@ -1,0 +1,243 @@
+//! UdpActor: the shared sockets of a shard.
+//!
+//! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives: `OutboundDatagrams`,
+//! `AttachPeer`, `DetachPeer`, `UseRelays`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each
+//! connection. When its mailbox is full: datagrams are dropped and counted. On death: the process ends.
+
+use crate::messages::connection::LocalAddressesChanged;
+use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
+use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use crate::metrics::Metrics;
+use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
+use crate::sockets::{SendQueue, UdpPorts};
+use actix::prelude::*;
+use postern_core::DropReason;
+use postern_core::packet::DatagramBatch;
+use postern_core::peer::{AddressGatherer, Demux, PeerIndex, Routed};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Lists the addresses of the host that may be offered to clients, best first.
+pub type ListAddresses = Box<dyn Fn() -> Vec<IpAddr> + Send>;
+
+/// Everything a UdpActor is built from.
+pub struct UdpSpec {
+    /// Registered with this thread's event loop.
+    pub ports: UdpPorts,
+    /// Fresh.
+    pub demux: Demux,
+    /// Fresh.
+    pub gatherer: AddressGatherer,
+    /// STUN servers from the configuration, asked besides the portal's relays.
+    pub stun_servers: Vec<SocketAddr>,
+    /// Asked at start and every few seconds.
+    pub list_addresses: ListAddresses,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
+    /// Held until the end.
+    pub death: DeathNotice,
+}
+
+/// See the module's documentation.
+pub struct UdpActor {
+    spec: UdpSpec,
+    peers: BTreeMap<PeerIndex, PeerLinks>,
+    queue: SendQueue,
+    awaits_room: bool,
+    wakeup: Wakeup,
+}
+
+struct PeerLinks {
+    connection: Recipient<InboundDatagrams>,
+    addresses: Recipient<LocalAddressesChanged>,
+}
+
+impl UdpActor {
+    /// Batches that may wait, from all connections of the shard together.
+    pub const MAILBOX: usize = 1024;
+
+    /// Without peers.
+    #[must_use]
+    pub fn new(spec: UdpSpec) -> Self {
+        Self {
+            spec,
+            peers: BTreeMap::new(),
+            queue: SendQueue::default(),
+            awaits_room: false,
+            wakeup: Wakeup::default(),
+        }
+    }
+}
+
+impl Actor for UdpActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        for receiver in self.spec.ports.receivers() {
+            ctx.add_stream(receiver);
+        }
+        self.list_addresses();
+        ctx.run_interval(LIST_ADDRESSES_EVERY, |actor, ctx| {
+            actor.list_addresses();
+            actor.drive(ctx);
+        });
+        let servers = self.spec.stun_servers.clone();
+        self.spec.gatherer.handle_servers(&servers, shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Driven for UdpActor {
+    fn wakeup(&mut self) -> &mut Wakeup {
+        &mut self.wakeup
+    }
+
+    fn on_deadline(&mut self, ctx: &mut Context<Self>) {
+        let now = shell::now();
+        self.spec.demux.handle_timeout(now);
+        self.spec.gatherer.handle_timeout(now);
+        self.drive(ctx);
+    }
+}
+
+impl StreamHandler<Vec<DatagramBatch>> for UdpActor {
+    fn handle(&mut self, batches: Vec<DatagramBatch>, ctx: &mut Context<Self>) {
+        for batch in batches {
+            for routed in self.spec.demux.route(batch) {
+                self.deliver(routed);
+            }
+        }
+        self.drive(ctx);
+    }
+}
+
+impl Handler<OutboundDatagrams> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, message: OutboundDatagrams, ctx: &mut Context<Self>) {
+        let OutboundDatagrams { from, batch } = message;
+        self.spec.demux.note_sent(from, &batch, shell::now());
+        self.send(batch);
+        self.drive(ctx);
+    }
+}
+
+impl Handler<AttachPeer> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, peer: AttachPeer, _: &mut Context<Self>) {
+        self.spec.demux.attach(peer.index, peer.public_key, &peer.local_ufrag);
+        let known = self.spec.gatherer.current().clone();
+        tell(&peer.addresses, LocalAddressesChanged(known));
+        let links = PeerLinks {
+            connection: peer.connection,
+            addresses: peer.addresses,
+        };
+        self.peers.insert(peer.index, links);
+    }
+}
+
+impl Handler<DetachPeer> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, peer: DetachPeer, _: &mut Context<Self>) {
+        self.spec.demux.detach(peer.index);
+        self.peers.remove(&peer.index);
+    }
+}
+
+impl Handler<UseRelays> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, UseRelays(relays): UseRelays, ctx: &mut Context<Self>) {
+        let mut servers = self.spec.stun_servers.clone();
+        servers.extend(relays.iter().map(|relay| relay.addr));
+        self.spec.gatherer.handle_servers(&servers, shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<FlushDatagrams> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, _: FlushDatagrams, ctx: &mut Context<Self>) {
+        self.drive(ctx);
+    }
+}
+
+/// The send buffer has room again.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct SocketWritable;
+
+impl Handler<SocketWritable> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, _: SocketWritable, ctx: &mut Context<Self>) {
+        self.awaits_room = false;
+        let lost = self.queue.flush(&self.spec.ports);
+        self.spec.metrics.count_drops(DropReason::SendFailed, lost);
+        self.drive(ctx);
+    }
+}
+
+impl UdpActor {
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(request) = self.spec.gatherer.poll_transmit() {
+            self.send(request);
+        }
+        if let Some(addresses) = self.spec.gatherer.poll_change() {
+            for peer in self.peers.values() {
+                tell(&peer.addresses, LocalAddressesChanged(addresses.clone()));
+            }
+        }
+        self.spec.metrics.add_drops(&self.spec.demux.take_drops());
+        self.await_room(ctx);
+        let deadlines = [self.spec.demux.poll_timeout(), self.spec.gatherer.poll_timeout()];
+        arm(self, deadlines.into_iter().flatten().min(), ctx);
+    }
+
+    fn deliver(&mut self, routed: Routed) {
+        match routed {
+            Routed::Peer(index, batch) => {
+                if let Some(peer) = self.peers.get(&index) {
+                    offer(&peer.connection, InboundDatagrams(batch), &self.spec.metrics);
+                }
+            }
+            Routed::Reply(reply) => self.send(reply),
+            Routed::StunResponse(path, datagram) => {
+                let now = shell::now();
+                if !self.spec.gatherer.handle_response(path, &datagram, now) {
+                    self.spec.metrics.count_drops(DropReason::StunRejected, 1);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, batch: DatagramBatch) {
+        let lost = self.queue.send(&self.spec.ports, batch);
+        self.spec.metrics.count_drops(DropReason::SendFailed, lost);
+    }
+
+    fn await_room(&mut self, ctx: &mut Context<Self>) {
+        if self.awaits_room {
+            return;
+        }
+        if let Some(port) = self.queue.blocked_port(&self.spec.ports).cloned() {
+            self.awaits_room = true;
+            let room = async move { port.writable().await }.into_actor(self);
+            ctx.spawn(room.map(|_, _, ctx| ctx.notify(SocketWritable)));
+        }
+    }
+
+    fn list_addresses(&mut self) {
+        let addresses = (self.spec.list_addresses)();
+        self.spec.gatherer.handle_interfaces(&addresses);
+    }
+}
+
+/// A new address is of use soon enough; listing costs some 50 µs.
+const LIST_ADDRESSES_EVERY: Duration = Duration::from_secs(5);

@@ -1,0 +1,408 @@
+//! The UDP sockets that all peers of a shard share: offloads, pinned source addresses, bounded queues.
+//!
+//! One socket for each address family, bound to the wildcard address. What is received says at which of
+//! our addresses it arrived, and what is sent names its source, so that a host with several addresses
+//! answers from the one it was asked at.
+
+use futures_util::Stream;
+use postern_core::packet::{DatagramBatch, Ecn, Path};
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// The buffers that are asked for; the kernel may grant less, which is survived (lesson 29).
+#[derive(Clone, Copy, Debug)]
+pub struct BufferSizes {
+    /// `SO_RCVBUF` in bytes.
+    pub receive_bytes: usize,
+    /// `SO_SNDBUF` in bytes.
+    pub send_bytes: usize,
+}
+
+/// Bound but not yet part of an event loop: can be made on any thread.
+pub struct BoundSockets {
+    v4: Option<std::net::UdpSocket>,
+    v6: Option<std::net::UdpSocket>,
+    port: u16,
+}
+
+impl BoundSockets {
+    /// Binds `port` for both families. A host without one of the families gets the other only.
+    ///
+    /// # Errors
+    /// When neither family can be bound, the error of IPv4.
+    pub fn bind(port: u16, buffers: BufferSizes) -> io::Result<Self> {
+        let v4 = bind_one(Ipv4Addr::UNSPECIFIED.into(), port, buffers);
+        let v6 = bind_one(Ipv6Addr::UNSPECIFIED.into(), port, buffers);
+        match (v4, v6) {
+            (Ok(v4), v6) => {
+                let port = v4.local_addr()?.port();
+                Ok(Self {
+                    v4: Some(v4),
+                    v6: unless_taken(v6)?,
+                    port,
+                })
+            }
+            (Err(error), _) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+            (Err(_), Ok(v6)) => {
+                let port = v6.local_addr()?.port();
+                Ok(Self {
+                    v4: None,
+                    v6: Some(v6),
+                    port,
+                })
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// The port of the sockets.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// A family that the host does not have is done without; a port that is taken is an error.
+fn unless_taken(
+    bound: io::Result<std::net::UdpSocket>,
+) -> io::Result<Option<std::net::UdpSocket>> {
+    match bound {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn bind_one(ip: IpAddr, port: u16, buffers: BufferSizes) -> io::Result<std::net::UdpSocket> {
+    let address = SocketAddr::new(ip, port);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Refused sizes are not an error: the defaults work, with more loss under bursts.
+    let _ = socket.set_recv_buffer_size(buffers.receive_bytes);
+    let _ = socket.set_send_buffer_size(buffers.send_bytes);
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// One socket in an event loop.
+pub struct UdpPort {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    port: u16,
+}
+
+/// Both families. Cheap to clone.
+#[derive(Clone)]
+pub struct UdpPorts {
+    v4: Option<Rc<UdpPort>>,
+    v6: Option<Rc<UdpPort>>,
+}
+
+impl UdpPorts {
+    /// Registers the sockets with the event loop of the current thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses the registration or the options that offloads need.
+    pub fn new(bound: BoundSockets) -> io::Result<Self> {
+        let port = bound.port;
+        let register = |socket: Option<std::net::UdpSocket>| {
+            socket.map(|socket| UdpPort::new(socket, port).map(Rc::new)).transpose()
+        };
+        Ok(Self {
+            v4: register(bound.v4)?,
+            v6: register(bound.v6)?,
+        })
+    }
+
+    /// What is received on either family, for ever.
+    pub fn receivers(&self) -> impl Iterator<Item = DatagramStream> + use<> {
+        let ports = [self.v4.clone(), self.v6.clone()];
+        ports.into_iter().flatten().map(DatagramStream::new)
+    }
+
+    /// The socket that reaches `remote`, if the host has that family.
+    #[must_use]
+    pub fn for_remote(&self, remote: SocketAddr) -> Option<&Rc<UdpPort>> {
+        match remote {
+            SocketAddr::V4(_) => self.v4.as_ref(),
+            SocketAddr::V6(_) => self.v6.as_ref(),
+        }
+    }
+}
+
+impl UdpPort {
+    fn new(socket: std::net::UdpSocket, port: u16) -> io::Result<Self> {
+        let socket = UdpSocket::from_std(socket)?;
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self {
+            socket,
+            state,
+            port,
+        })
+    }
+
+    /// Sends a batch, as GSO writes where the kernel takes them. Returns how many datagrams of it were
+    /// handed over.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when the send buffer is full, or what the kernel says, together
+    /// with the number of datagrams that went out before.
+    pub fn send(&self, batch: &DatagramBatch, skip: usize) -> Result<usize, (usize, io::Error)> {
+        let segment = batch.segment_bytes();
+        let mut sent = skip;
+        while sent < batch.len() {
+            // Read anew each time: the kernel may have refused GSO since.
+            let run = self.state.max_gso_segments().min(batch.len() - sent);
+            let start = sent * segment;
+            let end = (start + run * segment).min(batch.bytes().len());
+            let contents = &batch.bytes()[start..end];
+            self.write(batch, contents).map_err(|error| (sent, error))?;
+            sent += run;
+        }
+        Ok(sent)
+    }
+
+    fn write(&self, batch: &DatagramBatch, contents: &[u8]) -> io::Result<()> {
+        let local = batch.path.local.ip();
+        let transmit = Transmit {
+            destination: batch.path.remote,
+            ecn: codepoint(batch.ecn),
+            contents,
+            segment_size: Some(batch.segment_bytes()),
+            src_ip: (!local.is_unspecified()).then_some(local),
+        };
+        let state = &self.state;
+        let socket = &self.socket;
+        socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit))
+    }
+
+    /// Waits until the send buffer has room.
+    ///
+    /// # Errors
+    /// When the event loop is shutting down.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
+    }
+}
+
+/// Datagrams as the kernel delivers them: each item is what one read returned.
+pub struct DatagramStream {
+    port: Rc<UdpPort>,
+    buffers: Vec<Vec<u8>>,
+    reads: usize,
+}
+
+impl DatagramStream {
+    fn new(port: Rc<UdpPort>) -> Self {
+        let bytes = port.state.gro_segments() * MAX_DATAGRAM_BYTES;
+        Self {
+            port,
+            buffers: vec![vec![0; bytes]; BATCH_SIZE],
+            reads: 0,
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Vec<DatagramBatch>> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut slices: Vec<IoSliceMut<'_>> =
+            self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let (socket, state) = (&self.port.socket, &self.port.state);
+        let count = socket.try_io(Interest::READABLE, || {
+            state.recv(socket.into(), &mut slices, &mut metas)
+        })?;
+        drop(slices);
+        let received = metas.iter().zip(&self.buffers).take(count);
+        Ok(received
+            .map(|(meta, buffer)| to_batch(meta, &buffer[..meta.len], self.port.port))
+            .collect())
+    }
+}
+
+impl Stream for DatagramStream {
+    type Item = Vec<DatagramBatch>;
+
+    /// Yields to the other actors of the shard after a few reads, so that a flood of datagrams cannot
+    /// keep them from emptying their mailboxes.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.reads >= READS_BEFORE_YIELD {
+            self.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            if ready!(self.port.socket.poll_recv_ready(cx)).is_err() {
+                return Poll::Ready(None);
+            }
+            match self.read() {
+                Ok(batches) => {
+                    self.reads += 1;
+                    return Poll::Ready(Some(batches));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reads = 0,
+                // An ICMP error about something we sent surfaces here; it says nothing about us.
+                Err(error) => tracing::debug!(%error, "receiving"),
+            }
+        }
+    }
+}
+
+fn to_batch(meta: &RecvMeta, bytes: &[u8], port: u16) -> DatagramBatch {
+    let unspecified: IpAddr = match meta.addr {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let path = Path {
+        local: SocketAddr::new(meta.dst_ip.unwrap_or(unspecified), port),
+        remote: meta.addr,
+    };
+    let ecn = meta.ecn.map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
+    DatagramBatch::new(path, ecn, meta.stride, bytes.to_vec())
+}
+
+fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
+    EcnCodepoint::from_bits(ecn as u8)
+}
+
+/// Batches that wait for room in the send buffer, oldest first.
+#[derive(Default)]
+pub struct SendQueue {
+    waiting: VecDeque<(DatagramBatch, usize)>,
+}
+
+impl SendQueue {
+    /// How many batches may wait.
+    pub const LIMIT: usize = 64;
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Sends `batch`, or lets it wait behind others. Returns how many datagrams are lost: the queue was
+    /// full, the host lacks the family, or the kernel refused.
+    pub fn send(&mut self, ports: &UdpPorts, batch: DatagramBatch) -> usize {
+        if !self.waiting.is_empty() {
+            return self.enqueue(batch, 0);
+        }
+        self.attempt(ports, batch, 0)
+    }
+
+    /// Tries again what waits. Returns how many datagrams are lost.
+    pub fn flush(&mut self, ports: &UdpPorts) -> usize {
+        let mut lost = 0;
+        for _ in 0..self.waiting.len() {
+            let Some((batch, sent)) = self.waiting.pop_front() else {
+                break;
+            };
+            let before = self.waiting.len();
+            lost += self.attempt(ports, batch, sent);
+            let blocked = self.waiting.len() > before;
+            if blocked {
+                self.waiting.rotate_right(1);
+                break;
+            }
+        }
+        lost
+    }
+
+    /// The socket that what waits first is for.
+    #[must_use]
+    pub fn blocked_port<'a>(&self, ports: &'a UdpPorts) -> Option<&'a Rc<UdpPort>> {
+        let (batch, _) = self.waiting.front()?;
+        ports.for_remote(batch.path.remote)
+    }
+
+    fn attempt(&mut self, ports: &UdpPorts, batch: DatagramBatch, sent: usize) -> usize {
+        let Some(port) = ports.for_remote(batch.path.remote) else {
+            return batch.len() - sent;
+        };
+        match port.send(&batch, sent) {
+            Ok(_) => 0,
+            Err((sent, error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.enqueue(batch, sent)
+            }
+            Err((sent, error)) => {
+                tracing::debug!(%error, remote = %batch.path.remote, "sending");
+                batch.len() - sent
+            }
+        }
+    }
+
+    fn enqueue(&mut self, batch: DatagramBatch, sent: usize) -> usize {
+        if self.waiting.len() >= Self::LIMIT {
+            return batch.len() - sent;
+        }
+        self.waiting.push_back((batch, sent));
+        0
+    }
+}
+
+/// The largest datagram that is read whole; the tunnel's own are at most 1316 bytes (protocol page,
+/// section 5.7).
+const MAX_DATAGRAM_BYTES: usize = 1500;
+/// One read may be 64 datagrams of 64 segments; two of these fill no mailbox.
+const READS_BEFORE_YIELD: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+
+    const BUFFERS: BufferSizes = BufferSizes {
+        receive_bytes: 1 << 20,
+        send_bytes: 1 << 20,
+    };
+
+    fn ports() -> (UdpPorts, u16) {
+        let bound = BoundSockets::bind(0, BUFFERS).expect("a free port");
+        let port = bound.port();
+        (UdpPorts::new(bound).expect("registered"), port)
+    }
+
+    fn batch(from: u16, to: u16, segments: usize) -> DatagramBatch {
+        let path = Path {
+            local: ([127, 0, 0, 1], from).into(),
+            remote: ([127, 0, 0, 1], to).into(),
+        };
+        let bytes = (0..segments).flat_map(|n| [n as u8; 1000]).collect();
+        DatagramBatch::new(path, Ecn::Ect0, 1000, bytes)
+    }
+
+    #[tokio::test]
+    async fn a_batch_arrives_whole_with_its_addresses_and_its_ecn_mark() {
+        let ((sender, from), (receiver, to)) = (ports(), ports());
+        let mut queue = SendQueue::default();
+        assert_eq!(queue.send(&sender, batch(from, to, 10)), 0);
+        let mut stream = receiver.receivers().next().expect("IPv4");
+        let mut datagrams = Vec::new();
+        while datagrams.len() < 10 {
+            for received in stream.next().await.expect("a read") {
+                assert_eq!(received.path.local, ([127, 0, 0, 1], to).into());
+                assert_eq!(received.path.remote, ([127, 0, 0, 1], from).into());
+                assert_eq!(received.ecn, Ecn::Ect0);
+                datagrams.extend(received.segments().map(<[u8]>::to_vec));
+            }
+        }
+        let expected: Vec<_> = (0..10).map(|n| vec![n; 1000]).collect();
+        assert_eq!(datagrams, expected);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_and_not_another_port() {
+        let bound = BoundSockets::bind(0, BUFFERS).expect("a free port");
+        let again = BoundSockets::bind(bound.port(), BUFFERS);
+        assert_eq!(again.err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
+    }
+}
