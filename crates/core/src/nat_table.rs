@@ -35,13 +35,8 @@ impl NatTable {
     /// Sorts packets from resources by client; order within a client is kept. Packets for nobody are
     /// counted as [`DropReason::UnknownClient`].
     pub fn handle_outbound(&mut self, batch: PacketBatch) -> Vec<(ClientId, PacketBatch)> {
-        let mut destinations = batch.iter().map(destination);
-        let first = destinations.next().flatten();
-        // One read of the TUN device is one flow, so this is the rule and the loop below the exception.
-        if let Some(client) = first.and_then(|address| self.by_address.get(&address))
-            && destinations.all(|other| other == first)
-        {
-            return vec![(*client, batch)];
+        if let Some(client) = self.sole_receiver(&batch) {
+            return vec![(client, batch)];
         }
         let mut sorted: Vec<(ClientId, PacketBatch)> = Vec::new();
         for packet in batch.iter() {
@@ -56,6 +51,15 @@ impl NatTable {
             }
         }
         sorted
+    }
+
+    /// One read of the TUN device is one flow, so this is the rule.
+    fn sole_receiver(&self, batch: &PacketBatch) -> Option<ClientId> {
+        let mut destinations = batch.iter().map(destination);
+        let first = destinations.next()??;
+        let all_alike = destinations.all(|other| other == Some(first));
+        let client = self.by_address.get(&first)?;
+        all_alike.then_some(*client)
     }
 
     /// What was dropped since the last call.

@@ -108,16 +108,13 @@ impl Connection {
     ) {
         let keys = request.transport_keys();
         let granted = self.policy.allow(request.resource, request.expires_at, unix_now, now);
-        match granted {
-            Err(error @ policy::PolicyError::TooManyResources { .. }) => {
-                self.events.push_back(ConnectionEvent::Refused(error));
+        if let Err(error) = granted {
+            let full = matches!(error, policy::PolicyError::TooManyResources { .. });
+            self.events.push_back(ConnectionEvent::Refused(error));
+            if full {
                 return;
             }
-            // A changed kind is the portal's mistake: the earlier grant stands and is acknowledged.
-            Err(error @ policy::PolicyError::KindChanged { .. }) => {
-                self.events.push_back(ConnectionEvent::Refused(error));
-            }
-            Ok(()) => {}
+            // Anything else is the portal's mistake: the earlier grant stands and is acknowledged.
         }
         self.closed = false;
         self.events.push_back(ConnectionEvent::Accepted {
