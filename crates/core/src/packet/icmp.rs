@@ -1,1 +1,149 @@
-//! ICMP.
+//! ICMP errors that the gateway itself sends down the tunnel, about packets it refuses.
+//!
+//! Two kinds, byte for byte as the protocol page, section 5.6 has them. Never about another ICMP
+//! error, and never to or from an address that is not one host's (RFC 1122, section 3.2.2; RFC 4443,
+//! section 2.4 (e)): such packets are dropped in silence.
+
+use super::checksum::{checksum, transport_checksum};
+use super::{IpPacket, TUNNEL_MTU_BYTES, Transport, ip};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Which error to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpReply {
+    /// The policy forbids it: ICMP type 3 code 13 (RFC 1812), ICMPv6 type 1 code 1. Clients read it
+    /// as "ask for access again" (lesson 8).
+    Prohibited,
+    /// Permitted, but there is no way there: ICMP type 3 code 0, ICMPv6 type 1 code 3 (address
+    /// unreachable).
+    NetworkUnreachable,
+}
+
+/// Builds the error about `packet`, addressed to its source and sent in the name of its destination.
+///
+/// At most 96 bytes for IPv4 and 1280 for IPv6. `None` if the packet must not be answered.
+#[must_use]
+pub fn reply_to(packet: &IpPacket<'_>, reply: IcmpReply) -> Option<Vec<u8>> {
+    if packet.transport() == Transport::IcmpError {
+        return None;
+    }
+    match (packet.source(), packet.destination()) {
+        (IpAddr::V4(client), IpAddr::V4(target)) => {
+            let answerable = is_one_host_v4(client) && can_speak_v4(target);
+            answerable.then(|| reply_v4(packet, reply, client, target))
+        }
+        (IpAddr::V6(client), IpAddr::V6(target)) => {
+            let answerable = is_one_host_v6(client) && is_one_host_v6(target);
+            answerable.then(|| reply_v6(packet, reply, client, target))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
+fn reply_v4(
+    offending: &IpPacket<'_>,
+    reply: IcmpReply,
+    client: Ipv4Addr,
+    target: Ipv4Addr,
+) -> Vec<u8> {
+    let code = match reply {
+        IcmpReply::Prohibited => 13,
+        IcmpReply::NetworkUnreachable => 0,
+    };
+    let quoted_bytes = offending.transport_offset() + IPV4_QUOTED_TRANSPORT_BYTES;
+    let message = error_message(ICMPV4_UNREACHABLE, code, offending, quoted_bytes);
+
+    let mut packet = Vec::with_capacity(IPV4_HEADER_BYTES + message.len());
+    packet.extend([0x45, 0]);
+    packet.extend(length_u16(IPV4_HEADER_BYTES + message.len()));
+    // Identification 0 and "don't fragment": an atomic datagram (RFC 6864, section 4.1).
+    packet.extend([0, 0, 0x40, 0, REPLY_TTL, ip::PROTOCOL_ICMP, 0, 0]);
+    packet.extend(target.octets());
+    packet.extend(client.octets());
+    let header_sum = checksum(&packet);
+    packet[10..12].copy_from_slice(&header_sum.to_be_bytes());
+
+    let message_sum = checksum(&message);
+    packet.extend(message);
+    write_message_sum(&mut packet, IPV4_HEADER_BYTES, message_sum);
+    packet
+}
+
+fn reply_v6(
+    offending: &IpPacket<'_>,
+    reply: IcmpReply,
+    client: Ipv6Addr,
+    target: Ipv6Addr,
+) -> Vec<u8> {
+    let code = match reply {
+        IcmpReply::Prohibited => 1,
+        IcmpReply::NetworkUnreachable => 3,
+    };
+    let quoted_bytes = TUNNEL_MTU_BYTES - IPV6_HEADER_BYTES - ICMP_HEADER_BYTES;
+    let message = error_message(ICMPV6_UNREACHABLE, code, offending, quoted_bytes);
+
+    let mut packet = Vec::with_capacity(IPV6_HEADER_BYTES + message.len());
+    packet.extend([0x60, 0, 0, 0]);
+    packet.extend(length_u16(message.len()));
+    packet.extend([ip::PROTOCOL_ICMPV6, REPLY_TTL]);
+    packet.extend(target.octets());
+    packet.extend(client.octets());
+
+    let (source, destination) = (target.into(), client.into());
+    let message_sum = transport_checksum(source, destination, ip::PROTOCOL_ICMPV6, &message);
+    packet.extend(message);
+    write_message_sum(&mut packet, IPV6_HEADER_BYTES, message_sum);
+    packet
+}
+
+/// An ICMP error without its checksum: type, code, four unused bytes, and the start of the offending
+/// packet.
+fn error_message(kind: u8, code: u8, offending: &IpPacket<'_>, quoted_bytes: usize) -> Vec<u8> {
+    let bytes = offending.bytes();
+    let quoted = bytes.get(..quoted_bytes).unwrap_or(bytes);
+    let mut message = Vec::with_capacity(ICMP_HEADER_BYTES + quoted.len());
+    message.extend([kind, code, 0, 0, 0, 0, 0, 0]);
+    message.extend(quoted);
+    message
+}
+
+fn write_message_sum(packet: &mut [u8], message_offset: usize, sum: u16) {
+    packet[message_offset + 2..message_offset + 4].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn length_u16(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes)
+        .expect("a reply is never longer than the tunnel's MTU")
+        .to_be_bytes()
+}
+
+/// RFC 1122, section 3.2.2: not zero, loopback, broadcast, multicast or class E.
+fn is_one_host_v4(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    !matches!(first, 0 | 127 | 224..)
+}
+
+/// A destination in whose name an error may be sent. Less strict than [`is_one_host_v4`]: an address
+/// that an Internet resource refuses, such as loopback, is answered (section 5.2.7).
+fn can_speak_v4(address: Ipv4Addr) -> bool {
+    !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified()
+}
+
+fn is_one_host_v6(address: Ipv6Addr) -> bool {
+    !address.is_multicast() && !address.is_unspecified()
+}
+
+/// Hops a reply may take: the client is one hop away, its neighbours not many more.
+const REPLY_TTL: u8 = 20;
+/// Destination unreachable (RFC 792).
+const ICMPV4_UNREACHABLE: u8 = 3;
+/// Destination unreachable (RFC 4443, section 3.1).
+const ICMPV6_UNREACHABLE: u8 = 1;
+/// What RFC 792 promises of the offending packet beyond its IP header (lesson 20).
+const IPV4_QUOTED_TRANSPORT_BYTES: usize = 8;
+const ICMP_HEADER_BYTES: usize = 8;
+const IPV4_HEADER_BYTES: usize = 20;
+const IPV6_HEADER_BYTES: usize = 40;
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,393 @@
-//! IP.
-/// x
-pub struct IpPacket;
-/// x
-pub struct Transport;
+//! Inner IP packets: parsed once at the door, viewed without a copy ever after.
+//!
+//! An [`IpPacket`] is the proof that its bytes are one whole IPv4 (RFC 791) or IPv6 (RFC 8200) packet
+//! with lengths that match, no fragment, and a transport header that can be read. Refused besides
+//! what is malformed: fragments, also IPv6 ones that are whole (protocol page, section 5.7), and
+//! packets that name further destinations than the one that policy looks at: IPv4 source-route
+//! options (RFC 7126, sections 4.3 and 4.4) and IPv6 routing headers with segments left (RFC 5095).
+//! Checksums are not looked at: the receiving host does that, and offloads leave them unfinished.
+
+use super::{DropReason, Ecn, TUNNEL_MTU_BYTES};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// IP protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
+/// IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
+
+/// A view of one IP packet, borrowed from whoever owns the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct IpPacket<'a> {
+    bytes: &'a [u8],
+    source: IpAddr,
+    destination: IpAddr,
+    transport: Transport,
+    protocol: u8,
+    transport_offset: usize,
+}
+
+/// What the transport header says, as far as policy and translation ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP (RFC 9293).
+    Tcp {
+        /// As in the header.
+        source_port: u16,
+        /// As in the header.
+        destination_port: u16,
+    },
+    /// UDP (RFC 768).
+    Udp {
+        /// As in the header.
+        source_port: u16,
+        /// As in the header.
+        destination_port: u16,
+    },
+    /// An ICMP or ICMPv6 echo request or reply.
+    IcmpEcho {
+        /// Tells the sender's conversations apart, as a port does.
+        identifier: u16,
+        /// Whether it is a request; else a reply.
+        request: bool,
+    },
+    /// An ICMP message about another packet: the error types of RFC 1122, section 3.2.2, all types
+    /// below 128 of ICMPv6 (RFC 4443, section 2.1), and redirects of both.
+    IcmpError,
+    /// Any other ICMP or ICMPv6 message.
+    IcmpOther,
+    /// Neither TCP nor UDP nor the ICMP of this IP version; the IP protocol number.
+    Other(u8),
+}
+
+impl<'a> IpPacket<'a> {
+    /// Proves that `bytes` is one whole packet that fits the tunnel.
+    ///
+    /// # Errors
+    ///
+    /// * [`DropReason::OversizedIp`]: longer than [`TUNNEL_MTU_BYTES`].
+    /// * [`DropReason::MalformedIp`]: no IP, a length that is not that of `bytes`, malformed options or
+    ///   extension headers, or more than eight of the latter; source routing.
+    /// * [`DropReason::Fragment`]: a fragment.
+    /// * [`DropReason::MalformedTransport`]: TCP, UDP or ICMP that is cut short.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DropReason> {
+        Self::parse_within(bytes, TUNNEL_MTU_BYTES)
+    }
+
+    /// As [`Self::parse`], but for packets of up to 65535 bytes: what a TUN queue with segmentation
+    /// offload hands over, to be cut later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn parse_unbounded(bytes: &'a [u8]) -> Result<Self, DropReason> {
+        Self::parse_within(bytes, usize::from(u16::MAX))
+    }
+
+    fn parse_within(bytes: &'a [u8], max_bytes: usize) -> Result<Self, DropReason> {
+        if bytes.len() > max_bytes {
+            return Err(DropReason::OversizedIp);
+        }
+        match version(bytes) {
+            Some(4) => Self::parse_v4(bytes),
+            Some(6) => Self::parse_v6(bytes),
+            Some(_) | None => Err(DropReason::MalformedIp),
+        }
+    }
+
+    fn parse_v4(bytes: &'a [u8]) -> Result<Self, DropReason> {
+        let header = bytes
+            .first_chunk::<IPV4_HEADER_BYTES>()
+            .ok_or(DropReason::MalformedIp)?;
+        let header_bytes = usize::from(header[0] & 0x0f) * 4;
+        let total_bytes = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if total_bytes != bytes.len() || header_bytes < IPV4_HEADER_BYTES {
+            return Err(DropReason::MalformedIp);
+        }
+        let segment = bytes.get(header_bytes..).ok_or(DropReason::MalformedIp)?;
+        if u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT_BITS != 0 {
+            return Err(DropReason::Fragment);
+        }
+        refuse_source_route(&bytes[IPV4_HEADER_BYTES..header_bytes])?;
+        let protocol = header[9];
+        let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        Ok(Self {
+            bytes,
+            source: Ipv4Addr::new(s0, s1, s2, s3).into(),
+            destination: Ipv4Addr::new(d0, d1, d2, d3).into(),
+            transport: match protocol {
+                PROTOCOL_ICMP => parse_icmp(segment, &ICMPV4)?,
+                _ => parse_ports(protocol, segment)?,
+            },
+            protocol,
+            transport_offset: header_bytes,
+        })
+    }
+
+    fn parse_v6(bytes: &'a [u8]) -> Result<Self, DropReason> {
+        let (header, payload) = bytes
+            .split_first_chunk::<IPV6_HEADER_BYTES>()
+            .ok_or(DropReason::MalformedIp)?;
+        if usize::from(u16::from_be_bytes([header[4], header[5]])) != payload.len() {
+            return Err(DropReason::MalformedIp);
+        }
+        let (protocol, segment) = skip_extension_headers(header[6], payload)?;
+        let (_, addresses) = header.split_at(8);
+        let (source, destination) = addresses.split_at(16);
+        Ok(Self {
+            bytes,
+            source: ipv6(source),
+            destination: ipv6(destination),
+            transport: match protocol {
+                PROTOCOL_ICMPV6 => parse_icmp(segment, &ICMPV6)?,
+                _ => parse_ports(protocol, segment)?,
+            },
+            protocol,
+            transport_offset: bytes.len() - segment.len(),
+        })
+    }
+
+    /// The source address.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    /// The destination address.
+    #[must_use]
+    pub fn destination(&self) -> IpAddr {
+        self.destination
+    }
+
+    /// The IP protocol number of what follows the IP header and its extension headers.
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// The transport header.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The ECN field (RFC 3168, section 5).
+    #[must_use]
+    pub fn ecn(&self) -> Ecn {
+        ecn(self.bytes).unwrap_or_default()
+    }
+
+    /// The whole packet.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Where the transport header starts, in bytes from the start of the packet.
+    #[must_use]
+    pub fn transport_offset(&self) -> usize {
+        self.transport_offset
+    }
+
+    /// The transport header and its payload.
+    #[must_use]
+    pub fn segment(&self) -> &'a [u8] {
+        self.bytes.get(self.transport_offset..).unwrap_or_default()
+    }
+
+    /// Whether it is IPv4; else it is IPv6.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.source.is_ipv4()
+    }
+}
+
+impl fmt::Debug for IpPacket<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IpPacket")
+            .field("source", &self.source)
+            .field("destination", &self.destination)
+            .field("transport", &self.transport)
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The length in bytes that the IP header claims, where `bytes` has room for it.
+///
+/// WireGuard pads its payload to 16 bytes (white paper, section 5.4.6): what follows the declared
+/// length is to be cut before [`IpPacket::parse`]. `None` if this is no IP, or cut short.
+#[must_use]
+pub fn declared_len(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<6>()?;
+    let declared = match header[0] >> 4 {
+        4 => usize::from(u16::from_be_bytes([header[2], header[3]])),
+        6 => IPV6_HEADER_BYTES + usize::from(u16::from_be_bytes([header[4], header[5]])),
+        _ => return None,
+    };
+    (declared <= bytes.len()).then_some(declared)
+}
+
+/// The ECN field of an IP packet that need not be whole; `None` if this is no IP.
+#[must_use]
+pub fn ecn(packet: &[u8]) -> Option<Ecn> {
+    let second = *packet.get(1)?;
+    match version(packet)? {
+        4 => Some(Ecn::from_bits(second)),
+        6 => Some(Ecn::from_bits(second >> 4)),
+        _ => None,
+    }
+}
+
+fn version(bytes: &[u8]) -> Option<u8> {
+    bytes.first().map(|first| first >> 4)
+}
+
+fn ipv6(bytes: &[u8]) -> IpAddr {
+    let octets = bytes.first_chunk::<16>().copied().unwrap_or_default();
+    Ipv6Addr::from(octets).into()
+}
+
+/// Walks the options of an IPv4 header: a source route would lead the packet on to addresses that no
+/// rule has looked at, and a malformed list could hide one.
+fn refuse_source_route(mut options: &[u8]) -> Result<(), DropReason> {
+    while let [kind, rest @ ..] = options {
+        options = match *kind {
+            OPTION_END => return Ok(()),
+            OPTION_NOP => rest,
+            OPTION_LOOSE_ROUTE | OPTION_STRICT_ROUTE => return Err(DropReason::MalformedIp),
+            _ => {
+                let bytes = rest.first().map_or(0, |length| usize::from(*length));
+                if bytes < 2 {
+                    return Err(DropReason::MalformedIp);
+                }
+                options.get(bytes..).ok_or(DropReason::MalformedIp)?
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Returns the first protocol that is no extension header, and what follows from it on.
+fn skip_extension_headers(first_protocol: u8, payload: &[u8]) -> Result<(u8, &[u8]), DropReason> {
+    let mut protocol = first_protocol;
+    let mut rest = payload;
+    for place in 0..=IPV6_EXTENSION_HEADERS_MAX {
+        match protocol {
+            EXTENSION_FRAGMENT => return Err(DropReason::Fragment),
+            // RFC 8200, section 4.1: only directly after the IPv6 header.
+            EXTENSION_HOP_BY_HOP if place > 0 => return Err(DropReason::MalformedIp),
+            EXTENSION_HOP_BY_HOP | EXTENSION_ROUTING | EXTENSION_DESTINATION => {}
+            // Authentication headers end the walk: what they protect cannot be translated, and
+            // no filter names them.
+            _ => return Ok((protocol, rest)),
+        }
+        let [next, eights, _, segments_left, ..] = *rest else {
+            return Err(DropReason::MalformedIp);
+        };
+        if protocol == EXTENSION_ROUTING && segments_left != 0 {
+            return Err(DropReason::MalformedIp);
+        }
+        rest = rest
+            .get((usize::from(eights) + 1) * 8..)
+            .ok_or(DropReason::MalformedIp)?;
+        protocol = next;
+    }
+    Err(DropReason::MalformedIp)
+}
+
+fn parse_ports(protocol: u8, segment: &[u8]) -> Result<Transport, DropReason> {
+    match protocol {
+        PROTOCOL_TCP => {
+            let header = segment
+                .first_chunk::<20>()
+                .ok_or(DropReason::MalformedTransport)?;
+            let header_bytes = usize::from(header[12] >> 4) * 4;
+            if header_bytes < header.len() || header_bytes > segment.len() {
+                return Err(DropReason::MalformedTransport);
+            }
+            Ok(Transport::Tcp {
+                source_port: u16::from_be_bytes([header[0], header[1]]),
+                destination_port: u16::from_be_bytes([header[2], header[3]]),
+            })
+        }
+        PROTOCOL_UDP => {
+            let header = segment
+                .first_chunk::<8>()
+                .ok_or(DropReason::MalformedTransport)?;
+            let datagram_bytes = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            if datagram_bytes < header.len() || datagram_bytes > segment.len() {
+                return Err(DropReason::MalformedTransport);
+            }
+            Ok(Transport::Udp {
+                source_port: u16::from_be_bytes([header[0], header[1]]),
+                destination_port: u16::from_be_bytes([header[2], header[3]]),
+            })
+        }
+        other => Ok(Transport::Other(other)),
+    }
+}
+
+/// What differs between ICMP and ICMPv6 for [`Transport`].
+struct IcmpTypes {
+    echo_request: u8,
+    echo_reply: u8,
+    is_error: fn(u8) -> bool,
+}
+
+const ICMPV4: IcmpTypes = IcmpTypes {
+    echo_request: 8,
+    echo_reply: 0,
+    // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
+    is_error: |kind| matches!(kind, 3 | 4 | 5 | 11 | 12),
+};
+
+const ICMPV6: IcmpTypes = IcmpTypes {
+    echo_request: 128,
+    echo_reply: 129,
+    // RFC 4443, section 2.1: errors have a zero high bit; 137 is a redirect (RFC 4861).
+    is_error: |kind| kind < 128 || kind == 137,
+};
+
+fn parse_icmp(segment: &[u8], types: &IcmpTypes) -> Result<Transport, DropReason> {
+    let header = segment
+        .first_chunk::<8>()
+        .ok_or(DropReason::MalformedTransport)?;
+    let kind = header[0];
+    if kind == types.echo_request || kind == types.echo_reply {
+        return Ok(Transport::IcmpEcho {
+            identifier: u16::from_be_bytes([header[4], header[5]]),
+            request: kind == types.echo_request,
+        });
+    }
+    if (types.is_error)(kind) {
+        return Ok(Transport::IcmpError);
+    }
+    Ok(Transport::IcmpOther)
+}
+
+/// Bytes of an IPv4 header without options.
+const IPV4_HEADER_BYTES: usize = 20;
+/// Bytes of an IPv6 header without extension headers.
+const IPV6_HEADER_BYTES: usize = 40;
+/// "More fragments" and the fragment offset (RFC 791, section 3.1).
+const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
+/// More extension headers than any honest packet carries; RFC 8200, section 4.1 lists seven.
+const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
+
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_LOOSE_ROUTE: u8 = 131;
+const OPTION_STRICT_ROUTE: u8 = 137;
+
+const EXTENSION_HOP_BY_HOP: u8 = 0;
+const EXTENSION_ROUTING: u8 = 43;
+const EXTENSION_FRAGMENT: u8 = 44;
+const EXTENSION_DESTINATION: u8 = 60;
+
+#[cfg(test)]
+mod tests;

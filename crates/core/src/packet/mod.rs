@@ -7,10 +7,13 @@
 //! * [`DropReason`]: why a packet went no further.
 
 pub mod batch;
+pub mod checksum;
 pub mod datagram;
 mod drop_reason;
 pub mod icmp;
 pub mod ip;
+#[cfg(test)]
+pub(crate) mod samples;
 
 pub use batch::PacketBatch;
 pub use datagram::{DatagramBatch, Ecn, Path};

@@ -1,1 +1,413 @@
-//! Who may reach what.
+//! Who may reach what: the grants of one client, and the decision about each of its packets.
+//!
+//! Implements the protocol page, sections 5.1 (grants, selection), 5.2 steps 1 and 3 – 9 (inbound) and
+//! 5.3 steps 2, 4 and 5 (outbound). Refuses to know other clients (each has a policy of its own), to
+//! translate (that is the NAT's), and to look at wall-clock time beyond the moment a grant arrives.
+//! A decision takes no allocation and no cache: it costs one ordered-map look-up for a proxy IP, else
+//! one binary search for each different prefix length among the client's networks.
+
+mod decision;
+mod filter;
+pub mod ranges;
+mod routes;
+
+pub use decision::Verdict;
+
+use crate::grant::{Resource, ResourceKind, TunnelAddresses};
+use crate::ids::{ResourceId, UnixTime};
+use routes::Routes;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// What a [`Policy`] is for, and its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyConfig {
+    /// The client's own tunnel addresses: the only sources it may use.
+    pub client: TunnelAddresses,
+    /// The gateway's tunnel addresses; `None` until the portal told them.
+    pub gateway: Option<TunnelAddresses>,
+    /// How many resources the client may hold; one more is refused.
+    pub max_resources: usize,
+}
+
+/// A resource is gone, and its proxy IPs with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyEvent {
+    /// Its time was over.
+    Expired {
+        /// Which.
+        resource: ResourceId,
+    },
+    /// It was revoked by name, or absent when the portal listed what it grants.
+    Revoked {
+        /// Which.
+        resource: ResourceId,
+    },
+}
+
+/// Why a change was refused. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The client holds as many resources as it may.
+    #[error("the client already holds {limit} resources, which is the limit")]
+    TooManyResources {
+        /// [`PolicyConfig::max_resources`].
+        limit: usize,
+    },
+    /// The portal granted a held resource again with another kind, address or pattern. It has to
+    /// revoke it first (protocol page, section 5.1).
+    #[error("resource {resource} is held with another kind or address and must be revoked first")]
+    KindChanged {
+        /// Which.
+        resource: ResourceId,
+    },
+    /// The client does not hold the resource.
+    #[error("resource {resource} is not granted")]
+    NotGranted {
+        /// Which.
+        resource: ResourceId,
+    },
+    /// Only a DNS resource has proxy IPs.
+    #[error("resource {resource} is no DNS resource")]
+    NotDns {
+        /// Which.
+        resource: ResourceId,
+    },
+    /// The client chose a proxy IP outside the ranges for them (lesson 16).
+    #[error("{ip} is outside the proxy ranges")]
+    NotProxyIp {
+        /// Which.
+        ip: IpAddr,
+    },
+    /// The client uses as many proxy IPs as it may.
+    #[error("the client already uses {limit} proxy IPs, which is the limit")]
+    TooManyProxyIps {
+        /// [`MAX_PROXY_IPS`].
+        limit: usize,
+    },
+}
+
+/// How many proxy IPs a client may have: 2048 names of eight, far beyond what a person visits and small
+/// enough that a hostile client costs the gateway little memory.
+pub const MAX_PROXY_IPS: usize = 16_384;
+
+/// The policy of one client.
+#[derive(Debug)]
+pub struct Policy {
+    config: PolicyConfig,
+    grants: BTreeMap<ResourceId, Grant>,
+    /// The resources that each proxy IP belongs to.
+    proxy_ips: BTreeMap<IpAddr, Vec<ResourceId>>,
+    /// Never more than [`PolicyConfig::max_resources`]; the oldest gives way.
+    events: VecDeque<PolicyEvent>,
+    /// The latest `now` that was seen.
+    clock: Option<Instant>,
+    derived: Derived,
+}
+
+#[derive(Debug)]
+struct Grant {
+    resource: Resource,
+    /// `None` never expires.
+    expires_at: Option<Instant>,
+}
+
+/// What follows from the grants and is kept because each packet or poll needs it.
+#[derive(Debug, Default)]
+struct Derived {
+    routes: Routes,
+    internet: Option<ResourceId>,
+    holds_dns: bool,
+    next_expiry: Option<Instant>,
+}
+
+impl Policy {
+    /// A policy that grants nothing.
+    #[must_use]
+    pub fn new(config: PolicyConfig) -> Self {
+        Self {
+            config,
+            grants: BTreeMap::new(),
+            proxy_ips: BTreeMap::new(),
+            events: VecDeque::new(),
+            clock: None,
+            derived: Derived::default(),
+        }
+    }
+
+    /// Takes over the gateway's tunnel addresses, which the client may always reach.
+    pub fn set_gateway_addresses(&mut self, gateway: TunnelAddresses) {
+        self.config.gateway = Some(gateway);
+    }
+
+    /// Grants `resource` until `expires_at`, or for ever if that is `None`.
+    ///
+    /// A resource that is already held takes over the filters and the expiry. A grant whose time is
+    /// over is removed by the next [`Self::handle_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::TooManyResources`] and [`PolicyError::KindChanged`].
+    pub fn allow(
+        &mut self,
+        resource: Resource,
+        expires_at: Option<UnixTime>,
+        unix_now: UnixTime,
+        now: Instant,
+    ) -> Result<(), PolicyError> {
+        let now = self.advance(now);
+        let limit = self.config.max_resources;
+        let held = self.grants.len();
+        let expires_at = monotonic(expires_at, unix_now, now);
+        match self.grants.get_mut(&resource.id) {
+            Some(grant) if !is_same_kind(&grant.resource.kind, &resource.kind) => {
+                return Err(PolicyError::KindChanged {
+                    resource: resource.id,
+                });
+            }
+            Some(grant) => {
+                grant.resource.filters = resource.filters;
+                grant.expires_at = expires_at;
+            }
+            None if held >= limit => return Err(PolicyError::TooManyResources { limit }),
+            None => {
+                let grant = Grant {
+                    resource,
+                    expires_at,
+                };
+                self.grants.insert(grant.resource.id, grant);
+            }
+        }
+        self.derive();
+        Ok(())
+    }
+
+    /// Takes a resource away at once, with its proxy IPs. Returns whether it was held.
+    pub fn revoke(&mut self, resource: ResourceId) -> bool {
+        if self.grants.remove(&resource).is_none() {
+            return false;
+        }
+        self.emit(PolicyEvent::Revoked { resource });
+        self.forget_proxy_ips();
+        self.derive();
+        true
+    }
+
+    /// Takes over the filters of `resource`, and nothing else of it, if it is held. Returns whether it
+    /// did; a resource of another type is ignored with a warning (protocol page, section 2.2).
+    pub fn update_filters(&mut self, resource: &Resource) -> bool {
+        let Some(grant) = self.grants.get_mut(&resource.id) else {
+            return false;
+        };
+        let (held, told) = (&grant.resource.kind, &resource.kind);
+        if std::mem::discriminant(held) != std::mem::discriminant(told) {
+            tracing::warn!(resource = %resource.id, "update of a resource to another type ignored");
+            return false;
+        }
+        grant.resource.filters.clone_from(&resource.filters);
+        true
+    }
+
+    /// Moves the expiry of a held resource. Returns whether it is held.
+    pub fn set_expiry(
+        &mut self,
+        resource: ResourceId,
+        expires_at: Option<UnixTime>,
+        unix_now: UnixTime,
+        now: Instant,
+    ) -> bool {
+        let now = self.advance(now);
+        let Some(grant) = self.grants.get_mut(&resource) else {
+            return false;
+        };
+        grant.expires_at = monotonic(expires_at, unix_now, now);
+        self.derive();
+        true
+    }
+
+    /// Revokes every resource that is absent from `granted` and takes over the expiry of the others
+    /// (lesson 23). What the client does not hold is not created: only the portal's grant carries
+    /// what that takes.
+    pub fn reconcile(
+        &mut self,
+        granted: impl Iterator<Item = (ResourceId, Option<UnixTime>)>,
+        unix_now: UnixTime,
+        now: Instant,
+    ) {
+        let now = self.advance(now);
+        let granted: BTreeMap<_, _> = granted.collect();
+        for (id, grant) in &mut self.grants {
+            if let Some(expires_at) = granted.get(id) {
+                grant.expires_at = monotonic(*expires_at, unix_now, now);
+            }
+        }
+        self.remove_where(
+            |id, _| !granted.contains_key(&id),
+            |resource| PolicyEvent::Revoked { resource },
+        );
+    }
+
+    /// Lets `ips` lead to `resource` as well: its filters then apply to them. They go with the
+    /// resource, or by [`Self::clear_proxies`]. Telling the same again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::NotGranted`], [`PolicyError::NotDns`], [`PolicyError::NotProxyIp`] and
+    /// [`PolicyError::TooManyProxyIps`].
+    pub fn assign_proxies(
+        &mut self,
+        resource: ResourceId,
+        ips: &[IpAddr],
+    ) -> Result<(), PolicyError> {
+        match self.grants.get(&resource).map(|grant| &grant.resource.kind) {
+            None => return Err(PolicyError::NotGranted { resource }),
+            Some(ResourceKind::Cidr(_) | ResourceKind::Internet) => {
+                return Err(PolicyError::NotDns { resource });
+            }
+            Some(ResourceKind::Dns(_)) => {}
+        }
+        if let Some(&ip) = ips.iter().find(|ip| !ranges::is_proxy(**ip)) {
+            return Err(PolicyError::NotProxyIp { ip });
+        }
+        if self.proxy_ips.len() + self.count_unknown(ips) > MAX_PROXY_IPS {
+            return Err(PolicyError::TooManyProxyIps {
+                limit: MAX_PROXY_IPS,
+            });
+        }
+        for ip in ips {
+            let owners = self.proxy_ips.entry(*ip).or_default();
+            if !owners.contains(&resource) {
+                owners.push(resource);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all proxy IPs: the client has started to number its names anew (lesson 17).
+    pub fn clear_proxies(&mut self) {
+        self.proxy_ips.clear();
+    }
+
+    /// Removes the resources whose time is over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        if self.derived.next_expiry.is_none_or(|at| at > now) {
+            return;
+        }
+        self.remove_where(
+            |_, grant| grant.expires_at.is_some_and(|at| at <= now),
+            |resource| PolicyEvent::Expired { resource },
+        );
+    }
+
+    /// When the next resource expires.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.derived.next_expiry
+    }
+
+    /// The next resource that is gone; those that one call removed come in the order of their ids.
+    pub fn poll_event(&mut self) -> Option<PolicyEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether the client holds no resource; its connection then has nothing left to serve.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
+    /// The resources that the client holds, in the order of their ids.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.grants.values().map(|grant| &grant.resource)
+    }
+
+    fn advance(&mut self, now: Instant) -> Instant {
+        let now = self.clock.map_or(now, |clock| clock.max(now));
+        self.clock = Some(now);
+        now
+    }
+
+    fn remove_where(
+        &mut self,
+        is_over: impl Fn(ResourceId, &Grant) -> bool,
+        event: impl Fn(ResourceId) -> PolicyEvent,
+    ) {
+        let mut gone = Vec::new();
+        self.grants.retain(|id, grant| {
+            let is_over = is_over(*id, grant);
+            if is_over {
+                gone.push(*id);
+            }
+            !is_over
+        });
+        if gone.is_empty() {
+            return self.derive();
+        }
+        for id in gone {
+            self.emit(event(id));
+        }
+        self.forget_proxy_ips();
+        self.derive();
+    }
+
+    fn emit(&mut self, event: PolicyEvent) {
+        if self.events.len() >= self.config.max_resources {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Takes the proxy IPs away that belonged to resources that are gone.
+    fn forget_proxy_ips(&mut self) {
+        let grants = &self.grants;
+        self.proxy_ips.retain(|_, owners| {
+            owners.retain(|owner| grants.contains_key(owner));
+            !owners.is_empty()
+        });
+    }
+
+    fn count_unknown(&self, ips: &[IpAddr]) -> usize {
+        let is_unknown = |ip: &&IpAddr| !self.proxy_ips.contains_key(*ip);
+        ips.iter().filter(is_unknown).count()
+    }
+
+    fn derive(&mut self) {
+        let resources = || self.grants.values().map(|grant| &grant.resource);
+        self.derived = Derived {
+            routes: resources()
+                .filter_map(|resource| match resource.kind {
+                    ResourceKind::Cidr(network) => Some((network, resource.id)),
+                    ResourceKind::Dns(_) | ResourceKind::Internet => None,
+                })
+                .collect(),
+            internet: resources()
+                .rfind(|resource| resource.kind == ResourceKind::Internet)
+                .map(|resource| resource.id),
+            holds_dns: resources().any(|resource| matches!(resource.kind, ResourceKind::Dns(_))),
+            next_expiry: self
+                .grants
+                .values()
+                .filter_map(|grant| grant.expires_at)
+                .min(),
+        };
+    }
+}
+
+/// Whether the portal means the same thing: networks are compared without their host bits.
+fn is_same_kind(held: &ResourceKind, told: &ResourceKind) -> bool {
+    match (held, told) {
+        (ResourceKind::Cidr(held), ResourceKind::Cidr(told)) => held.trunc() == told.trunc(),
+        (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => held == told,
+    }
+}
+
+/// Carries a date over to the monotonic clock; dates too far for that clock never come.
+fn monotonic(expires_at: Option<UnixTime>, unix_now: UnixTime, now: Instant) -> Option<Instant> {
+    let seconds = expires_at?.0.saturating_sub(unix_now.0);
+    now.checked_add(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests;

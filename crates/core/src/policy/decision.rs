@@ -1,0 +1,158 @@
+//! The decision about each packet: the protocol page, section 5.2 steps 1 and 3 – 9 (inbound), and
+//! section 5.3 steps 2, 4 and 5 (outbound), with the selection among resources of section 5.1.
+
+use super::filter::{Flow, permits};
+use super::{Policy, ranges};
+use crate::ids::ResourceId;
+use crate::packet::icmp::IcmpReply;
+use crate::packet::{DropReason, IpPacket, Transport};
+use std::net::IpAddr;
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Forward {
+        /// Whether its destination is a proxy IP, to be translated by the NAT first. Always false
+        /// outbound, where the NAT comes before the policy.
+        translate: bool,
+    },
+    /// It ends here, without a word.
+    Drop(DropReason),
+    /// It ends here, and its sender is told so, if it may be answered at all
+    /// ([`crate::packet::icmp::reply_to`]).
+    Reject(DropReason, IcmpReply),
+}
+
+impl Policy {
+    /// Decides about a packet that came out of the tunnel (protocol page, section 5.2). In-tunnel
+    /// control messages must have been taken out before.
+    #[must_use]
+    pub fn inbound(&self, packet: &IpPacket<'_>) -> Verdict {
+        let destination = packet.destination();
+        if ranges::is_group(destination) {
+            return Verdict::Drop(DropReason::Multicast);
+        }
+        if packet.transport() == Transport::IcmpError {
+            return Verdict::Drop(DropReason::IcmpErrorFromClient);
+        }
+        if !self.config.client.contains(packet.source()) {
+            return Verdict::Reject(DropReason::SourceMismatch, IcmpReply::Prohibited);
+        }
+        if self.is_gateway(destination) {
+            return Verdict::Forward { translate: false };
+        }
+        if ranges::is_tunnel(destination) {
+            return Verdict::Reject(DropReason::TunnelRange, IcmpReply::Prohibited);
+        }
+        let is_proxy = ranges::is_proxy(destination);
+        let is_mapped = is_proxy && self.proxy_ips.contains_key(&destination);
+        match self.classify(destination, Flow::towards(packet.transport())) {
+            Class::Permitted(_) if is_proxy && !is_mapped => UNMAPPED,
+            Class::Permitted(_) => Verdict::Forward {
+                translate: is_proxy,
+            },
+            // A proxy IP of a name that is not set up (yet): "prohibited" would make the client
+            // ask again for what it has (lesson 8). Without any DNS resource it should ask.
+            Class::Uncovered if is_proxy && self.derived.holds_dns => UNMAPPED,
+            Class::Uncovered | Class::Filtered(_) => {
+                Verdict::Reject(DropReason::NotAuthorized, IcmpReply::Prohibited)
+            }
+            Class::NotInternet => {
+                Verdict::Reject(DropReason::NotInternet, IcmpReply::NetworkUnreachable)
+            }
+        }
+    }
+
+    /// Decides about a packet towards the client, after the NAT (protocol page, section 5.3).
+    #[must_use]
+    pub fn outbound(&self, packet: &IpPacket<'_>) -> Verdict {
+        let source = packet.source();
+        if !self.config.client.contains(packet.destination()) {
+            return Verdict::Drop(DropReason::UnknownClient);
+        }
+        if self.is_gateway(source) {
+            return Verdict::Forward { translate: false };
+        }
+        if ranges::is_tunnel(source) {
+            return Verdict::Drop(DropReason::TunnelRange);
+        }
+        // Any router on the way may have to report (lesson 19).
+        if packet.transport() == Transport::IcmpError {
+            return Verdict::Forward { translate: false };
+        }
+        match self.classify(source, Flow::back(packet.transport())) {
+            Class::Permitted(_) => Verdict::Forward { translate: false },
+            Class::Filtered(_) | Class::Uncovered | Class::NotInternet => {
+                Verdict::Drop(DropReason::ReturnNotAuthorized)
+            }
+        }
+    }
+
+    /// The resource that decides about an inbound packet to its destination, for logs and counters;
+    /// `None` if there is none, also where no resource is asked.
+    #[must_use]
+    pub fn deciding_resource(&self, packet: &IpPacket<'_>) -> Option<ResourceId> {
+        match self.classify(packet.destination(), Flow::towards(packet.transport())) {
+            Class::Permitted(resource) | Class::Filtered(resource) => Some(resource),
+            Class::Uncovered | Class::NotInternet => None,
+        }
+    }
+
+    /// Section 5.2, step 7.
+    fn classify(&self, ip: IpAddr, flow: Flow) -> Class {
+        if let Some(internet) = self.derived.internet
+            && !ranges::is_proxy(ip)
+        {
+            // No other resource is asked then, not even one that covers a private network.
+            return match ranges::is_internet(ip) {
+                true => Class::Permitted(internet),
+                false => Class::NotInternet,
+            };
+        }
+        // Section 5.1: first whoever permits it, then the longest prefix, then the greater id.
+        self.candidates(ip)
+            .filter_map(|(prefix_bits, id)| {
+                let filters = &self.grants.get(&id)?.resource.filters;
+                Some((permits(filters, flow), prefix_bits, id))
+            })
+            .max()
+            .map_or(Class::Uncovered, |(permitted, _, id)| {
+                if permitted {
+                    Class::Permitted(id)
+                } else {
+                    Class::Filtered(id)
+                }
+            })
+    }
+
+    /// All resources whose network contains `ip`, with the prefix length of that network.
+    fn candidates(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
+        let host_bits = if ip.is_ipv4() { 32 } else { 128 };
+        let owners = self.proxy_ips.get(&ip).into_iter().flatten();
+        owners
+            .map(move |id| (host_bits, *id))
+            .chain(self.derived.routes.covering(ip))
+    }
+
+    fn is_gateway(&self, ip: IpAddr) -> bool {
+        self.config
+            .gateway
+            .is_some_and(|gateway| gateway.contains(ip))
+    }
+}
+
+/// What the resources say about an address and a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// This one permits it.
+    Permitted(ResourceId),
+    /// This one decides, and its filters forbid it.
+    Filtered(ResourceId),
+    /// None is about this address.
+    Uncovered,
+    /// An Internet resource is held, and this address is not the Internet.
+    NotInternet,
+}
+
+const UNMAPPED: Verdict = Verdict::Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable);

@@ -1,0 +1,156 @@
+//! Which networks contain an address: an ordered table, one level for each prefix length in use.
+
+use crate::ids::ResourceId;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// The networks of a client's CIDR resources. Built whole, never changed.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    v4: Vec<Level>,
+    v6: Vec<Level>,
+}
+
+/// All networks of one family and one prefix length.
+#[derive(Debug)]
+struct Level {
+    prefix_bits: u8,
+    mask: u128,
+    /// Network and owner, sorted, so that the owners of a network stand together.
+    networks: Vec<(u128, ResourceId)>,
+}
+
+impl Routes {
+    /// The networks that contain `ip`, each by its prefix length and its owner.
+    pub(super) fn covering(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
+        let levels = if ip.is_ipv4() { &self.v4 } else { &self.v6 };
+        let bits = aligned(ip);
+        levels.iter().flat_map(move |level| {
+            let network = bits & level.mask;
+            let first = level.networks.partition_point(|(own, _)| *own < network);
+            level.networks[first..]
+                .iter()
+                .take_while(move |(own, _)| *own == network)
+                .map(|(_, owner)| (level.prefix_bits, *owner))
+        })
+    }
+}
+
+impl FromIterator<(IpNet, ResourceId)> for Routes {
+    fn from_iter<T: IntoIterator<Item = (IpNet, ResourceId)>>(networks: T) -> Self {
+        let mut levels: [BTreeMap<u8, Vec<(u128, ResourceId)>>; 2] = Default::default();
+        let [v4, v6] = &mut levels;
+        for (network, owner) in networks {
+            let family = if network.addr().is_ipv4() {
+                &mut *v4
+            } else {
+                &mut *v6
+            };
+            let level = family.entry(network.prefix_len()).or_default();
+            level.push((aligned(network.network()), owner));
+        }
+        let [v4, v6] = levels.map(|family| family.into_iter().map(Level::from).collect());
+        Self { v4, v6 }
+    }
+}
+
+impl From<(u8, Vec<(u128, ResourceId)>)> for Level {
+    fn from((prefix_bits, mut networks): (u8, Vec<(u128, ResourceId)>)) -> Self {
+        networks.sort_unstable();
+        let host_bits = u128::BITS - u32::from(prefix_bits);
+        Self {
+            prefix_bits,
+            mask: u128::MAX.checked_shl(host_bits).unwrap_or(0),
+            networks,
+        }
+    }
+}
+
+/// The bits of an address from the top of a word on, so that a mask fits both families.
+fn aligned(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << (128 - 32),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn id(number: usize) -> ResourceId {
+        ResourceId(Uuid::from_u128(number as u128))
+    }
+
+    fn routes(networks: &[&str]) -> Routes {
+        let parse = |text: &&str| text.parse::<IpNet>().expect("a network");
+        let numbered = networks.iter().map(parse).enumerate();
+        numbered.map(|(number, net)| (net, id(number))).collect()
+    }
+
+    fn covering(routes: &Routes, ip: &str) -> Vec<(u8, ResourceId)> {
+        routes.covering(ip.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn a_default_route_covers_its_family_only() {
+        let routes = routes(&["0.0.0.0/0", "::/0"]);
+        assert_eq!(covering(&routes, "203.0.113.9"), [(0, id(0))]);
+        assert_eq!(covering(&routes, "2001:db8::9"), [(0, id(1))]);
+    }
+
+    #[test]
+    fn host_bits_of_a_network_do_not_matter() {
+        let routes = routes(&["10.20.0.9/16", "10.20.0.9/32"]);
+        assert_eq!(covering(&routes, "10.20.255.255"), [(16, id(0))]);
+        let both = [(16, id(0)), (32, id(1))];
+        assert_eq!(covering(&routes, "10.20.0.9"), both);
+    }
+
+    proptest! {
+        /// Few bits vary, so that networks nest and collide.
+        #[test]
+        fn agrees_with_asking_every_network(
+            networks in proptest::collection::vec((any::<bool>(), 0u8..8, 0u8..=32), 0..20),
+            is_v4 in any::<bool>(),
+            last in 0u8..8,
+        ) {
+            let address = |is_v4, last| -> IpAddr {
+                if is_v4 { [10, 0, 0, last].into() } else { [0xfd, 0, 0, last].map(u16::from).into_v6() }
+            };
+            let networks: Vec<_> = networks
+                .into_iter()
+                .enumerate()
+                .map(|(number, (is_v4, last, prefix))| {
+                    (IpNet::new(address(is_v4, last), prefix).expect("at most 32"), id(number))
+                })
+                .collect();
+            let ip = address(is_v4, last);
+            let mut expected: Vec<_> = networks
+                .iter()
+                .filter(|(network, _)| network.contains(&ip))
+                .map(|(network, owner)| (network.prefix_len(), *owner))
+                .collect();
+            expected.sort_unstable();
+            let routes: Routes = networks.into_iter().collect();
+            let mut found: Vec<_> = routes.covering(ip).collect();
+            found.sort_unstable();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    trait IntoV6 {
+        fn into_v6(self) -> IpAddr;
+    }
+
+    impl IntoV6 for [u16; 4] {
+        fn into_v6(self) -> IpAddr {
+            let [a, b, c, d] = self;
+            // The varying bits stand within the first 32, where the prefixes end.
+            [a << 8 | b, c << 8 | d, 0, 0, 0, 0, 0, 0].into()
+        }
+    }
+}

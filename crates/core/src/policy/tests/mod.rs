@@ -1,0 +1,170 @@
+//! What the tests of the policy share: resources from text, and a client to send packets for.
+
+mod decision;
+mod grants;
+mod reference;
+
+use super::*;
+use crate::grant::Filter;
+use crate::packet::icmp::IcmpReply;
+use crate::packet::samples::{Shape, packet_between};
+use crate::packet::{DropReason, IpPacket};
+use uuid::Uuid;
+
+const CLIENT: &str = "100.64.0.5";
+const CLIENT_V6: &str = "fd00:2021:1111::5";
+const GATEWAY: &str = "100.64.0.1";
+const GATEWAY_V6: &str = "fd00:2021:1111::1";
+const PROXY: &str = "100.96.0.1";
+const PROXY_V6: &str = "fd00:2021:1111:8000::1";
+const EPOCH: UnixTime = UnixTime(1_790_000_000);
+
+const PASS: Verdict = Verdict::Forward { translate: false };
+const TRANSLATE: Verdict = Verdict::Forward { translate: true };
+const PROHIBITED: Verdict = Verdict::Reject(DropReason::NotAuthorized, IcmpReply::Prohibited);
+const NOT_INTERNET: Verdict =
+    Verdict::Reject(DropReason::NotInternet, IcmpReply::NetworkUnreachable);
+const RETURN_REFUSED: Verdict = Verdict::Drop(DropReason::ReturnNotAuthorized);
+
+fn addresses(ipv4: &str, ipv6: &str) -> TunnelAddresses {
+    TunnelAddresses {
+        ipv4: ipv4.parse().expect("an address"),
+        ipv6: ipv6.parse().expect("an address"),
+    }
+}
+
+fn id(number: u128) -> ResourceId {
+    ResourceId(Uuid::from_u128(number))
+}
+
+fn resource(number: u128, kind: ResourceKind, filters: &[Filter]) -> Resource {
+    Resource {
+        id: id(number),
+        name: String::new(),
+        kind,
+        filters: filters.to_vec(),
+    }
+}
+
+fn cidr(number: u128, network: &str, filters: &[Filter]) -> Resource {
+    let network = network.parse().expect("a network");
+    resource(number, ResourceKind::Cidr(network), filters)
+}
+
+fn dns(number: u128, pattern: &str, filters: &[Filter]) -> Resource {
+    resource(number, ResourceKind::Dns(pattern.into()), filters)
+}
+
+fn internet(number: u128) -> Resource {
+    resource(number, ResourceKind::Internet, &[])
+}
+
+fn to_port(to: u16) -> Shape {
+    Shape::Tcp { from: 50000, to }
+}
+
+fn from_port(from: u16) -> Shape {
+    Shape::Tcp { from, to: 50000 }
+}
+
+const PING: Shape = Shape::EchoRequest(1);
+
+/// Where the clock of a test starts; it moves only by what the test adds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an `Instant` has no other source"
+)]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// A policy, its clock, and the packets thrown at it.
+struct Scene {
+    policy: Policy,
+    now: Instant,
+}
+
+impl Scene {
+    fn with(resources: impl IntoIterator<Item = Resource>) -> Self {
+        let mut scene = Self {
+            policy: Policy::new(PolicyConfig {
+                client: addresses(CLIENT, CLIENT_V6),
+                gateway: Some(addresses(GATEWAY, GATEWAY_V6)),
+                max_resources: 4,
+            }),
+            now: start(),
+        };
+        for resource in resources {
+            scene.allow(resource, None).expect("within the limit");
+        }
+        scene
+    }
+
+    /// `expires_in`: seconds from the scene's start.
+    fn allow(&mut self, resource: Resource, expires_in: Option<u64>) -> Result<(), PolicyError> {
+        let expires_at = expires_in.map(|seconds| UnixTime(EPOCH.0 + seconds));
+        self.policy.allow(resource, expires_at, EPOCH, self.now)
+    }
+
+    fn assign(&mut self, number: u128, ips: &[&str]) -> Result<(), PolicyError> {
+        let ips: Vec<IpAddr> = ips
+            .iter()
+            .map(|ip| ip.parse().expect("an address"))
+            .collect();
+        self.policy.assign_proxies(id(number), &ips)
+    }
+
+    fn tick_at(&mut self, seconds: u64) -> Vec<PolicyEvent> {
+        self.policy
+            .handle_timeout(self.now + Duration::from_secs(seconds));
+        self.events()
+    }
+
+    fn events(&mut self) -> Vec<PolicyEvent> {
+        std::iter::from_fn(|| self.policy.poll_event()).collect()
+    }
+
+    fn inbound(&self, source: &str, destination: &str, shape: Shape) -> Verdict {
+        let bytes = packet_between(source, destination, shape);
+        self.policy
+            .inbound(&IpPacket::parse(&bytes).expect("valid"))
+    }
+
+    fn outbound(&self, source: &str, destination: &str, shape: Shape) -> Verdict {
+        let bytes = packet_between(source, destination, shape);
+        self.policy
+            .outbound(&IpPacket::parse(&bytes).expect("valid"))
+    }
+
+    /// From the client's own address of the right family.
+    fn send(&self, destination: &str, shape: Shape) -> Verdict {
+        let own = if destination.contains(':') {
+            CLIENT_V6
+        } else {
+            CLIENT
+        };
+        self.inbound(own, destination, shape)
+    }
+
+    /// To the client's own address of the right family.
+    fn receive(&self, source: &str, shape: Shape) -> Verdict {
+        let own = if source.contains(':') {
+            CLIENT_V6
+        } else {
+            CLIENT
+        };
+        self.outbound(source, own, shape)
+    }
+}
+
+fn expired(number: u128) -> PolicyEvent {
+    PolicyEvent::Expired {
+        resource: id(number),
+    }
+}
+
+fn revoked(number: u128) -> PolicyEvent {
+    PolicyEvent::Revoked {
+        resource: id(number),
+    }
+}
