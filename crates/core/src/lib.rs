@@ -33,5 +33,8 @@ pub mod policy;
 pub mod portal;
 pub mod supervision;
 
+#[cfg(test)]
+mod testing;
+
 pub use ids::UnixTime;
 pub use packet::DropReason;

@@ -71,8 +71,12 @@ impl NatTable {
 /// The destination address, from the fixed header alone; the connection proves the rest.
 fn destination(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
-        4 => <[u8; 4]>::try_from(packet.get(16..20)?).ok().map(Into::into),
-        6 => <[u8; 16]>::try_from(packet.get(24..40)?).ok().map(Into::into),
+        4 => <[u8; 4]>::try_from(packet.get(16..20)?)
+            .ok()
+            .map(Into::into),
+        6 => <[u8; 16]>::try_from(packet.get(24..40)?)
+            .ok()
+            .map(Into::into),
         _ => None,
     }
 }
@@ -89,7 +93,9 @@ mod tests {
     fn client(number: u8) -> (ClientId, TunnelAddresses) {
         let tunnel = TunnelAddresses {
             ipv4: [100, 64, 1, number].into(),
-            ipv6: format!("fd00:2021:1111::{number:x}").parse().expect("literal"),
+            ipv6: format!("fd00:2021:1111::{number:x}")
+                .parse()
+                .expect("literal"),
         };
         (ClientId(Uuid::from_u128(number.into())), tunnel)
     }
@@ -114,7 +120,10 @@ mod tests {
         let sorted = table.handle_outbound(batch);
         assert_eq!(sorted.len(), 2);
         assert_eq!(sorted[0].0, client(1).0);
-        assert_eq!(sorted[0].1.iter().collect::<Vec<_>>(), [&packets[0][..], &packets[2]]);
+        assert_eq!(
+            sorted[0].1.iter().collect::<Vec<_>>(),
+            [&packets[0][..], &packets[2]]
+        );
         assert_eq!(sorted[1].0, client(2).0);
         assert_eq!(table.take_drops().of(DropReason::UnknownClient), 1);
     }

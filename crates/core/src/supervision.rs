@@ -50,11 +50,12 @@ impl RestartBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::beginning;
     use proptest::prelude::*;
 
     #[test]
     fn gives_up_on_the_burst_but_forgets_old_deaths() {
-        let now = Instant::now();
+        let now = beginning();
         let mut budget = RestartBudget::new(2, Duration::from_secs(30));
         assert_eq!(budget.handle_death(now), RestartVerdict::Restart);
         assert_eq!(budget.handle_death(now), RestartVerdict::Restart);
@@ -69,7 +70,7 @@ mod tests {
         fn agrees_with_a_naive_count(gaps in proptest::collection::vec(0u64..20, 1..60)) {
             let (max, within) = (3, Duration::from_secs(30));
             let mut budget = RestartBudget::new(max, within);
-            let mut now = Instant::now();
+            let mut now = beginning();
             let mut restarts: Vec<Instant> = Vec::new();
             for gap in gaps {
                 now += Duration::from_secs(gap);

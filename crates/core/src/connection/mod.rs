@@ -5,7 +5,9 @@
 //! Source: protocol page, sections 3.4, 4 and 5.
 
 use crate::UnixTime;
-use crate::grant::{AuthorizationEntry, AuthorizationRequest, Resource, TransportKeys, TunnelAddresses};
+use crate::grant::{
+    AuthorizationEntry, AuthorizationRequest, Resource, TransportKeys, TunnelAddresses,
+};
 use crate::ids::{PublicKey, ResourceId};
 use crate::packet::checksum::mark_congestion;
 use crate::packet::icmp;
@@ -107,7 +109,9 @@ impl Connection {
         now: Instant,
     ) {
         let keys = request.transport_keys();
-        let granted = self.policy.allow(request.resource, request.expires_at, unix_now, now);
+        let granted = self
+            .policy
+            .allow(request.resource, request.expires_at, unix_now, now);
         if let Err(error) = granted {
             let full = matches!(error, policy::PolicyError::TooManyResources { .. });
             self.events.push_back(ConnectionEvent::Refused(error));
@@ -199,7 +203,9 @@ impl Connection {
     ) {
         self.config.gateway = Some(gateway);
         self.policy.set_gateway_addresses(gateway);
-        let granted = granted.iter().map(|entry| (entry.resource, entry.expires_at));
+        let granted = granted
+            .iter()
+            .map(|entry| (entry.resource, entry.expires_at));
         self.policy.reconcile(granted, unix_now, now);
         self.after_policy(now);
     }
@@ -207,7 +213,8 @@ impl Connection {
     /// Datagrams from the client.
     pub fn handle_datagrams(&mut self, datagrams: &DatagramBatch, now: Instant) {
         let Some((_, peer)) = &mut self.transport else {
-            self.drops.count_many(DropReason::NotConnected, datagrams.len());
+            self.drops
+                .count_many(DropReason::NotConnected, datagrams.len());
             return;
         };
         let mut packets = peer.handle_datagrams(datagrams, &mut self.drops, now);
@@ -250,7 +257,8 @@ impl Connection {
             domain: assigned.domain.clone(),
             active: false,
         };
-        self.events.push_back(ConnectionEvent::ProxyIpsAssigned(assigned));
+        self.events
+            .push_back(ConnectionEvent::ProxyIpsAssigned(assigned));
         if let Some((_, peer)) = &mut self.transport {
             let packet = PacketBatch::of(&ControlPacket::domain_status(&status));
             peer.send(&packet, &mut self.drops, now);
@@ -273,7 +281,9 @@ impl Connection {
         });
         match &mut self.transport {
             Some((_, peer)) => peer.send(&packets, &mut self.drops, now),
-            None => self.drops.count_many(DropReason::NotConnected, packets.len()),
+            None => self
+                .drops
+                .count_many(DropReason::NotConnected, packets.len()),
         }
     }
 
@@ -282,7 +292,8 @@ impl Connection {
         if let Some((_, peer)) = &mut self.transport {
             let goodbye = PacketBatch::of(&ControlPacket::goodbye());
             peer.send(&goodbye, &mut DropCounts::default(), now);
-            self.farewell.extend(std::iter::from_fn(|| peer.poll_transmit()));
+            self.farewell
+                .extend(std::iter::from_fn(|| peer.poll_transmit()));
         }
         self.forget_everything();
     }
@@ -299,14 +310,24 @@ impl Connection {
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let peer = self.transport.as_mut().and_then(|(_, peer)| peer.poll_timeout());
-        [self.policy.poll_timeout(), peer].into_iter().flatten().min()
+        let peer = self
+            .transport
+            .as_mut()
+            .and_then(|(_, peer)| peer.poll_timeout());
+        [self.policy.poll_timeout(), peer]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next batch of datagrams to send.
     pub fn poll_transmit(&mut self) -> Option<DatagramBatch> {
         let farewell = self.farewell.pop_front();
-        farewell.or_else(|| self.transport.as_mut().and_then(|(_, peer)| peer.poll_transmit()))
+        farewell.or_else(|| {
+            self.transport
+                .as_mut()
+                .and_then(|(_, peer)| peer.poll_transmit())
+        })
     }
 
     /// The next batch of admitted packets on their way to a resource.

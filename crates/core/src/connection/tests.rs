@@ -7,6 +7,7 @@ use crate::ids::ClientId;
 use crate::packet::{Ecn, Transport};
 use crate::peer::PeerIndexPool;
 use crate::peer::testing::{TestAgent, TestClient, ipv4_packet};
+use crate::testing::beginning;
 use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
@@ -62,7 +63,7 @@ impl Pair {
             max_resources: 8,
         };
         let mut connection = Connection::new(config);
-        let now = Instant::now();
+        let now = beginning();
         let host = vec![addr("192.0.2.10:52625")];
         let reflexive = Vec::new();
         connection.handle_local_addresses(LocalAddresses { host, reflexive }, now);
@@ -92,7 +93,8 @@ impl Pair {
 
     fn grant(&mut self, resource: Resource) {
         let request = self.request(resource, None);
-        self.connection.handle_authorization(request, UNIX_NOW, self.now);
+        self.connection
+            .handle_authorization(request, UNIX_NOW, self.now);
     }
 
     fn events(&mut self) -> Vec<ConnectionEvent> {
@@ -103,7 +105,9 @@ impl Pair {
     fn connect(&mut self) {
         for event in self.events() {
             if let ConnectionEvent::CandidatesGathered(lines) = event {
-                lines.iter().for_each(|line| self.agent.add_remote_candidate(line));
+                lines
+                    .iter()
+                    .for_each(|line| self.agent.add_remote_candidate(line));
             }
         }
         for _ in 0..50 {
@@ -121,7 +125,10 @@ impl Pair {
     fn establish(&mut self) {
         self.connect();
         let initiation = self.wireguard.initiation();
-        let response = self.exchange(initiation).pop().expect("a handshake response");
+        let response = self
+            .exchange(initiation)
+            .pop()
+            .expect("a handshake response");
         let keepalive = self.wireguard.handle_response(&response);
         self.exchange(keepalive);
     }
@@ -140,9 +147,13 @@ impl Pair {
 
     fn sent(&mut self) -> Vec<Vec<u8>> {
         let batches = std::iter::from_fn(|| self.connection.poll_transmit());
-        let datagrams: Vec<_> =
-            batches.flat_map(|batch| batch.segments().map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
-        datagrams.into_iter().filter(|datagram| !(datagram[0] == 0 || datagram[1] == 1)).collect()
+        let datagrams: Vec<_> = batches
+            .flat_map(|batch| batch.segments().map(<[u8]>::to_vec).collect::<Vec<_>>())
+            .collect();
+        datagrams
+            .into_iter()
+            .filter(|datagram| !(datagram[0] == 0 || datagram[1] == 1))
+            .collect()
     }
 
     fn send_packet(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
@@ -152,7 +163,9 @@ impl Pair {
 
     fn inbound(&mut self) -> Vec<Vec<u8>> {
         let batches = std::iter::from_fn(|| self.connection.poll_inbound());
-        batches.flat_map(|batch| batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>()).collect()
+        batches
+            .flat_map(|batch| batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
+            .collect()
     }
 }
 
@@ -165,7 +178,12 @@ fn the_acknowledgement_comes_before_any_candidate() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let events = pair.events();
-    assert_eq!(events[0], ConnectionEvent::Accepted { reply_ref: "ref".into() });
+    assert_eq!(
+        events[0],
+        ConnectionEvent::Accepted {
+            reply_ref: "ref".into()
+        }
+    );
     assert!(matches!(events[1], ConnectionEvent::PeerAttached { .. }));
     assert!(matches!(events[2], ConnectionEvent::CandidatesGathered(_)));
 }
@@ -173,10 +191,16 @@ fn the_acknowledgement_comes_before_any_candidate() {
 #[test]
 fn lesson_01_is_acknowledged_without_any_address_or_relay() {
     let mut pair = Pair::new();
-    pair.connection.handle_local_addresses(LocalAddresses::default(), pair.now);
+    pair.connection
+        .handle_local_addresses(LocalAddresses::default(), pair.now);
     pair.events();
     pair.grant(resource(1, vec![]));
-    assert_eq!(pair.events()[0], ConnectionEvent::Accepted { reply_ref: "ref".into() });
+    assert_eq!(
+        pair.events()[0],
+        ConnectionEvent::Accepted {
+            reply_ref: "ref".into()
+        }
+    );
 }
 
 #[test]
@@ -188,7 +212,8 @@ fn a_packet_travels_to_the_resource_and_its_answer_back() {
     assert_eq!(pair.inbound(), [udp_to_web()]);
 
     let answer = ipv4_packet(WEB, CLIENT, b"hello yourself");
-    pair.connection.handle_packets(PacketBatch::of(&answer), pair.now);
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer), pair.now);
     let sent = pair.sent();
     assert_eq!(sent.len(), 1);
     assert_eq!(pair.wireguard.open(&sent[0]), answer);
@@ -206,7 +231,10 @@ fn lesson_19_a_filtered_packet_is_answered_with_prohibited() {
     let parsed = IpPacket::parse(&reply).expect("a valid packet");
     assert_eq!(parsed.transport(), Transport::IcmpError);
     assert_eq!(&reply[20..22], [3, 13]);
-    assert_eq!(pair.connection.take_drops().of(DropReason::NotAuthorized), 1);
+    assert_eq!(
+        pair.connection.take_drops().of(DropReason::NotAuthorized),
+        1
+    );
 }
 
 #[test]
@@ -219,7 +247,10 @@ fn the_same_keys_keep_the_session_and_signal_candidates_again() {
     let events = pair.events();
     assert!(matches!(
         events[..],
-        [ConnectionEvent::Accepted { .. }, ConnectionEvent::CandidatesGathered(_)]
+        [
+            ConnectionEvent::Accepted { .. },
+            ConnectionEvent::CandidatesGathered(_)
+        ]
     ));
     pair.send_packet(&udp_to_web());
     assert_eq!(pair.inbound().len(), 1);
@@ -248,7 +279,8 @@ fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
     pair.grant(resource(1, vec![]));
     pair.establish();
     pair.events();
-    pair.connection.handle_revocation(ResourceId(Uuid::from_u128(1)), pair.now);
+    pair.connection
+        .handle_revocation(ResourceId(Uuid::from_u128(1)), pair.now);
     let sent = pair.sent();
     assert_eq!(pair.wireguard.open(&sent[0]), ControlPacket::goodbye());
     assert_eq!(
@@ -267,7 +299,8 @@ fn lesson_23_a_client_absent_from_the_list_loses_everything() {
     pair.establish();
     pair.events();
     let gateway = tunnel([100, 64, 0, 1], "fd00:2021:1111::1");
-    pair.connection.handle_reconciliation(gateway, &[], UNIX_NOW, pair.now);
+    pair.connection
+        .handle_reconciliation(gateway, &[], UNIX_NOW, pair.now);
     assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
 }
 
@@ -275,7 +308,8 @@ fn lesson_23_a_client_absent_from_the_list_loses_everything() {
 fn an_expired_authorization_stops_traffic() {
     let mut pair = Pair::new();
     let request = pair.request(resource(1, vec![]), Some(UnixTime(UNIX_NOW.0 + 60)));
-    pair.connection.handle_authorization(request, UNIX_NOW, pair.now);
+    pair.connection
+        .handle_authorization(request, UNIX_NOW, pair.now);
     pair.establish();
     pair.send_packet(&udp_to_web());
     assert_eq!(pair.inbound().len(), 1);
@@ -283,7 +317,10 @@ fn an_expired_authorization_stops_traffic() {
     pair.now += Duration::from_secs(61);
     pair.connection.handle_timeout(pair.now);
     let events = pair.events();
-    assert_eq!(events[0], ConnectionEvent::Expired(ResourceId(Uuid::from_u128(1))));
+    assert_eq!(
+        events[0],
+        ConnectionEvent::Expired(ResourceId(Uuid::from_u128(1)))
+    );
     assert_eq!(events.last(), Some(&ConnectionEvent::Closed));
 }
 
@@ -333,7 +370,8 @@ fn without_candidates_for_ten_seconds_the_transport_is_given_up_and_the_grant_ke
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.events();
-    pair.connection.handle_timeout(pair.now + Duration::from_secs(11));
+    pair.connection
+        .handle_timeout(pair.now + Duration::from_secs(11));
     assert_eq!(pair.events(), [ConnectionEvent::PeerDetached]);
     pair.now += Duration::from_secs(12);
     pair.grant(resource(1, vec![]));
@@ -347,7 +385,8 @@ fn packets_for_a_client_without_a_session_are_dropped_and_counted() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let answer = ipv4_packet(WEB, CLIENT, b"early");
-    pair.connection.handle_packets(PacketBatch::of(&answer), pair.now);
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer), pair.now);
     assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
 }
 

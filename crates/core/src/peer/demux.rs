@@ -309,6 +309,7 @@ mod tests {
     use crate::packet::Ecn;
     use crate::peer::index::PeerIndexPool;
     use crate::peer::testing::TestClient;
+    use crate::testing::beginning;
     use proptest::prelude::*;
 
     fn path() -> Path {
@@ -324,7 +325,7 @@ mod tests {
             handshakes_per_second,
             max_transactions: 2,
         };
-        Demux::new(config, Instant::now())
+        Demux::new(config, beginning())
     }
 
     fn data_for(index: PeerIndex, session: u8, bytes: usize) -> Vec<u8> {
@@ -395,7 +396,7 @@ mod tests {
     #[test]
     fn stun_responses_find_the_sender_of_the_request_until_they_are_too_old() {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
-        let now = Instant::now();
+        let now = beginning();
         let mut demux = demux(100);
         demux.attach(index, PublicKey([1; 32]), "abcd");
         demux.note_sent(index, &DatagramBatch::of(path(), stun_request(7)), now);
@@ -411,7 +412,7 @@ mod tests {
     #[test]
     fn the_transaction_table_is_bounded() {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
-        let now = Instant::now();
+        let now = beginning();
         let mut demux = demux(100);
         demux.attach(index, PublicKey([1; 32]), "abcd");
         for id in 0..100 {

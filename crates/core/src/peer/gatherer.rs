@@ -239,6 +239,7 @@ const RETRY_SILENT_SERVER: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::beginning;
     use is::stun::{StunMessage, TransId};
     use proptest::prelude::*;
 
@@ -288,7 +289,7 @@ mod tests {
 
     #[test]
     fn learns_the_reflexive_address_behind_a_nat() {
-        let now = Instant::now();
+        let now = beginning();
         let mut gatherer = gatherer();
         gatherer.poll_change();
         gatherer.handle_servers(&[addr(SERVER)], now);
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn without_nat_there_is_nothing_to_add() {
-        let now = Instant::now();
+        let now = beginning();
         let mut gatherer = gatherer();
         gatherer.poll_change();
         gatherer.handle_servers(&[addr(SERVER)], now);
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn answers_from_elsewhere_or_to_other_questions_are_ignored() {
-        let now = Instant::now();
+        let now = beginning();
         let mut gatherer = gatherer();
         gatherer.handle_servers(&[addr(SERVER)], now);
         let request = gatherer.poll_transmit().expect("asked");
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_silent_server_is_asked_a_bounded_number_of_times() {
-        let mut now = Instant::now();
+        let mut now = beginning();
         let start = now;
         let mut gatherer = gatherer();
         gatherer.handle_servers(&[addr(SERVER)], now);
@@ -350,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_mapping_that_is_no_longer_confirmed_is_withdrawn() {
-        let start = Instant::now();
+        let start = beginning();
         let mut gatherer = gatherer();
         gatherer.handle_servers(&[addr(SERVER)], start);
         let request = gatherer.poll_transmit().expect("asked");
@@ -371,7 +372,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_responses_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-            let now = Instant::now();
+            let now = beginning();
             let mut gatherer = gatherer();
             gatherer.handle_servers(&[addr(SERVER)], now);
             prop_assert!(!gatherer.handle_response(path_from(SERVER), &bytes, now));

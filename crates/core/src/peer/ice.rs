@@ -264,6 +264,7 @@ const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;
 mod tests {
     use super::*;
     use crate::peer::testing::TestAgent;
+    use crate::testing::beginning;
     use proptest::prelude::*;
     use zeroize::Zeroizing;
 
@@ -325,7 +326,7 @@ mod tests {
 
     #[test]
     fn nominates_without_knowing_any_candidate_of_the_client() {
-        let now = Instant::now();
+        let now = beginning();
         let mut gateway = gateway();
         let (candidates, _) = gateway.set_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
         let mut client = TestAgent::new("198.51.100.5:4000");
@@ -378,7 +379,7 @@ mod tests {
                 local: ([192, 0, 2, 10], 52625).into(),
                 remote: ([198, 51, 100, 5], 4000).into(),
             };
-            let now = Instant::now();
+            let now = beginning();
             let mut ice = gateway();
             prop_assert!(!ice.handle_stun(path, &bytes, now));
             if bytes.len() >= 20 {

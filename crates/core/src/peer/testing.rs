@@ -60,18 +60,20 @@ impl TestClient {
     pub(crate) fn initiation(&mut self) -> Vec<u8> {
         // Timestamps of two initiations must differ (TAI64N), or the second counts as a replay.
         let mut buffer = vec![0; 256];
-        match self.engine.format_handshake_initiation(&mut buffer, true) {
-            TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
-            other => panic!("no initiation: {other:?}"),
-        }
+        let result = self.engine.format_handshake_initiation(&mut buffer, true);
+        let TunnResult::WriteToNetwork(datagram) = result else {
+            panic!("no initiation: {result:?}");
+        };
+        datagram.to_vec()
     }
 
     pub(crate) fn handle_response(&mut self, response: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; 256];
-        match self.engine.decapsulate(None, response, &mut buffer) {
-            TunnResult::WriteToNetwork(keepalive) => keepalive.to_vec(),
-            other => panic!("the response was refused: {other:?}"),
-        }
+        let result = self.engine.decapsulate(None, response, &mut buffer);
+        let TunnResult::WriteToNetwork(keepalive) = result else {
+            panic!("the response was refused: {result:?}");
+        };
+        keepalive.to_vec()
     }
 
     pub(crate) fn accepts_response(&mut self, response: &[u8]) -> bool {
@@ -100,20 +102,22 @@ impl TestClient {
 
     pub(crate) fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; packet.len() + 160];
-        match self.engine.encapsulate(packet, &mut buffer) {
-            TunnResult::WriteToNetwork(datagram) => datagram.to_vec(),
-            other => panic!("not sealed: {other:?}"),
-        }
+        let result = self.engine.encapsulate(packet, &mut buffer);
+        let TunnResult::WriteToNetwork(datagram) = result else {
+            panic!("not sealed: {result:?}");
+        };
+        datagram.to_vec()
     }
 
     pub(crate) fn open(&mut self, datagram: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; datagram.len().max(256)];
-        match self.engine.decapsulate(None, datagram, &mut buffer) {
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                packet.to_vec()
-            }
-            other => panic!("not opened: {other:?}"),
-        }
+        let result = self.engine.decapsulate(None, datagram, &mut buffer);
+        let (TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _)) =
+            result
+        else {
+            panic!("not opened: {result:?}");
+        };
+        packet.to_vec()
     }
 }
 
