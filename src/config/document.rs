@@ -1,7 +1,8 @@
 //! Reads the file: which known keys it sets, where, and everything that is wrong with it.
 
+use super::keys::{self, KEYS};
 use super::problem::{Place, Problem};
-use super::schema::{self, KEYS, Key, Kind, Presence, Raw};
+use super::schema::{Key, Kind, Presence, Raw};
 use super::suggest;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -58,7 +59,7 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     fn read_root(&mut self, root: &dyn TableLike) {
-        let sections = schema::sections();
+        let sections = keys::sections();
         for (name, item) in root.iter() {
             let at = root.key(name).and_then(toml_edit::Key::span);
             match item.as_table_like() {
@@ -78,7 +79,7 @@ impl Reader<'_> {
         for (name, item) in section.iter() {
             let at = section.key(name).and_then(toml_edit::Key::span);
             let path = format!("{section_name}.{name}");
-            match schema::find(&path) {
+            match keys::find(&path) {
                 Some(key) if key.presence == Presence::EnvironmentOnly => {
                     self.refuse_secret(key, at)
                 }
@@ -91,7 +92,7 @@ impl Reader<'_> {
     /// Every key of an unknown section is reported, each with its own suggestion.
     fn refuse_section(&mut self, name: &str, section: &dyn TableLike, at: Option<Range<usize>>) {
         if section.is_empty() {
-            let hint = suggest::did_you_mean(name, schema::sections());
+            let hint = suggest::did_you_mean(name, keys::sections());
             self.refuse(at, format!("unknown section \"{name}\"{hint}"));
         }
         for (key, _) in section.iter() {

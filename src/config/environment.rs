@@ -1,8 +1,9 @@
 //! The overrides in the environment.
 
 use super::document::wrong_value;
+use super::keys::{self, KEYS};
 use super::problem::{Place, Problem};
-use super::schema::{self, KEYS, Key, Kind, Presence, Raw, VARIABLE_PREFIX};
+use super::schema::{Key, Kind, Presence, Raw, VARIABLE_PREFIX};
 use super::suggest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -105,7 +106,7 @@ impl Overrides {
 
     /// `RUST_LOG` counts where our own variable is not set; empty, it counts as not set, as everywhere.
     fn take_log_filter(&mut self, environment: &Environment, problems: &mut Vec<Problem>) {
-        let key = schema::find("log.filter").expect("the table has log.filter");
+        let key = keys::find("log.filter").expect("the table has log.filter");
         let overridden = environment.get(&key.variable()).is_some();
         match environment.get(LOG_VARIABLE) {
             Some(value) if !overridden && !value.is_empty() => {

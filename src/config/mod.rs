@@ -2,7 +2,7 @@
 //!
 //! Reads, checks and types everything before anything starts, and reports all problems at once, each
 //! with its place and its remedy. Refuses unknown keys, unknown `POSTERN__` variables, values of the
-//! wrong type or out of range, and secrets inside the file. [`schema`] is the one list of keys: the
+//! wrong type or out of range, and secrets inside the file. [`keys`] is the one list of keys: the
 //! checks, `postern check` and the test of `config/gateway.toml` all read it.
 //!
 //! Precedence of a key, strongest first: environment variable `POSTERN__SECTION__KEY`, the file, the
@@ -12,6 +12,7 @@
 mod document;
 mod effective;
 mod environment;
+pub mod keys;
 mod problem;
 pub mod schema;
 mod secret;

@@ -2,8 +2,9 @@
 
 use super::document::Entries;
 use super::environment::Overrides;
+use super::keys::KEYS;
 use super::problem::{Place, Problem};
-use super::schema::{KEYS, Key, Presence, Raw, is_path};
+use super::schema::{Key, Presence, Raw, is_path};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Tests of the whole loader, over real files.
 
-use super::schema::{self, KEYS, Presence};
+use super::keys::{self, KEYS};
+use super::schema::{self, Presence};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -380,7 +381,7 @@ fn what_check_shows_is_toml_and_hides_the_token() {
 /// TOML that is nearly a configuration: known and unknown sections and keys, any kind of value.
 fn nearly_a_configuration() -> impl Strategy<Value = String> {
     let names: Vec<&'static str> = KEYS.iter().map(|key| key.parts().1).chain(["x"]).collect();
-    let sections: Vec<&'static str> = schema::sections().into_iter().chain(["y"]).collect();
+    let sections: Vec<&'static str> = keys::sections().into_iter().chain(["y"]).collect();
     let value = prop_oneof![
         Just("[]".to_owned()),
         Just("{ a = 1 }".to_owned()),
