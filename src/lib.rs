@@ -1,8 +1,14 @@
 //! Postern, a zero-trust gateway: actors around the sans-IO cores of `postern-core`.
 
 pub mod actors;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod logging;
 pub mod messages;
 pub mod metrics;
 pub mod shard;
 pub mod shell;
 pub mod sockets;
+pub mod system;
+pub mod tunnel;

@@ -1,0 +1,78 @@
+//! The command line: what can be asked for, and how answers and errors are shown.
+//!
+//! Results go to stdout, log lines and problems to stderr. Exit codes: 0 done, 1 wrong configuration
+//! or another fatal error, 2 wrong usage, 70 too many restarts of a part (a bug; start the process
+//! again).
+
+use crate::config::{self, Environment, Loaded};
+use crate::{gateway, logging};
+use clap::{Args, Parser, Subcommand};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A zero-trust gateway that answers first and resolves later.
+#[derive(Debug, Parser)]
+#[command(name = "postern", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Gateway(ConfigArgs),
+    /// Check the gateway's configuration, and show it with where each value came from.
+    Check(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The gateway's configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/postern/gateway.toml")]
+    config: PathBuf,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it could not be done, with the remedy; for [`show_error`].
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Gateway(args) => {
+                let loaded = load(&args)?;
+                logging::init(&loaded.config.log)?;
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                gateway::run(loaded.config)
+            }
+            Command::Check(args) => check(&load(&args)?),
+        }
+    }
+}
+
+/// Writes the error to stderr: one line for each problem, nothing else.
+pub fn show_error(error: &anyhow::Error) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr(), "{error:#}");
+}
+
+fn load(args: &ConfigArgs) -> anyhow::Result<Loaded> {
+    Ok(config::load(&args.config, &Environment::of_process())?)
+}
+
+fn check(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    for warning in &loaded.warnings {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    match write!(io::stdout(), "{}", loaded.effective) {
+        // `postern check | head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

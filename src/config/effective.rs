@@ -1,0 +1,50 @@
+//! The effective configuration, as `postern check` shows it.
+
+use super::schema::{Presence, Scalar};
+use super::settings::{Origin, Settings};
+use std::fmt;
+
+/// Every key, its value and where it came from. Printed, it is TOML again: one dotted key a line,
+/// with the origin as a comment; keys without a value are comments altogether. Secrets are hidden.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    lines: Vec<(String, String)>,
+}
+
+impl Effective {
+    pub(super) fn new(settings: &Settings, token_origin: Origin) -> Self {
+        let line = |setting: &super::settings::Setting| {
+            let path = setting.key.path;
+            match (&setting.raw, setting.key.presence) {
+                _ if matches!(setting.key.kind.scalar(), Scalar::Secret) => {
+                    (format!("# {path} = (hidden)"), token_origin.to_string())
+                }
+                (Some(raw), _) => (format!("{path} = {raw}"), setting.origin.to_string()),
+                (None, Presence::Optional(instead)) => {
+                    (format!("# {path} is not set"), instead.to_owned())
+                }
+                (None, _) => (format!("# {path} is not set"), setting.origin.to_string()),
+            }
+        };
+        Self {
+            lines: settings.all.iter().map(line).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Effective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.lines.iter().map(|(value, _)| value.chars().count());
+        let width = width
+            .filter(|width| *width <= ALIGNED_MAX)
+            .max()
+            .unwrap_or(0);
+        for (value, origin) in &self.lines {
+            writeln!(f, "{value:width$}  # {origin}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Longer values stand out instead of pushing every comment to the right.
+const ALIGNED_MAX: usize = 64;

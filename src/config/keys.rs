@@ -1,0 +1,231 @@
+//! The one list of keys: type, unit, default and meaning of each.
+//!
+//! The checks, `postern check` and the test of `config/gateway.toml` read this table; a key that is
+//! not in it does not exist.
+
+use super::schema::{Key, Kind, Presence, Scalar};
+
+/// The key with this path.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The sections of the file, in order.
+#[must_use]
+pub fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&'static str> = KEYS.iter().map(|key| key.parts().0).collect();
+    sections.dedup();
+    sections
+}
+
+/// Every key, in the order of `config/gateway.toml`.
+pub static KEYS: &[Key] = &[
+    Key {
+        path: "portal.url",
+        kind: Kind::One(Scalar::PortalUrl),
+        presence: Presence::Required,
+        unit: "",
+        example: "\"wss://portal.example.com\"",
+        doc: "Base address of the portal's websocket.",
+    },
+    Key {
+        path: "portal.token_file",
+        kind: Kind::One(Scalar::Path),
+        presence: Presence::Optional("the token comes from the environment or from systemd"),
+        unit: "",
+        example: "\"/etc/postern/token\"",
+        doc: "File with the token that the portal issued for this gateway.",
+    },
+    Key {
+        path: "portal.token",
+        kind: Kind::One(Scalar::Secret),
+        presence: Presence::EnvironmentOnly,
+        unit: "",
+        example: "POSTERN__PORTAL__TOKEN",
+        doc: "The token itself.",
+    },
+    Key {
+        path: "portal.id",
+        kind: Kind::One(Scalar::Text),
+        presence: Presence::Optional("kept in id_file"),
+        unit: "",
+        example: "\"edge-gateway-1\"",
+        doc: "The name under which the portal knows this machine, for ever.",
+    },
+    Key {
+        path: "portal.id_file",
+        kind: Kind::One(Scalar::Path),
+        presence: Presence::Default("\"/var/lib/postern/gateway_id\""),
+        unit: "",
+        example: "\"/var/lib/postern/gateway_id\"",
+        doc: "Where the id is kept when it is not configured.",
+    },
+    Key {
+        path: "portal.name",
+        kind: Kind::One(Scalar::Text),
+        presence: Presence::Optional("the host name"),
+        unit: "",
+        example: "\"Edge gateway, first floor\"",
+        doc: "For people, in the portal's lists.",
+    },
+    Key {
+        path: "portal.generation",
+        kind: Kind::One(Scalar::Choice(&["auto", "v2", "v1"])),
+        presence: Presence::Default("\"auto\""),
+        unit: "",
+        example: "\"auto\"",
+        doc: "Which generation of the protocol to speak.",
+    },
+    Key {
+        path: "portal.max_outage",
+        kind: Kind::One(Scalar::Duration),
+        presence: Presence::Default("\"24h\""),
+        unit: "duration",
+        example: "\"24h\"",
+        doc: "How long to go on without the portal before giving up.",
+    },
+    Key {
+        path: "network.udp_port",
+        kind: Kind::One(Scalar::Integer {
+            min: 0,
+            max: 65_535,
+        }),
+        presence: Presence::Default("52625"),
+        unit: "port; 0 lets the kernel choose",
+        example: "52625",
+        doc: "The one UDP port, for IPv4 and IPv6.",
+    },
+    Key {
+        path: "network.interfaces",
+        kind: Kind::List(Scalar::InterfacePattern),
+        presence: Presence::Default("[]"),
+        unit: "",
+        example: "[\"eth0\", \"wlan*\"]",
+        doc: "Interfaces whose addresses are offered to clients; empty means all.",
+    },
+    Key {
+        path: "network.exclude_interfaces",
+        kind: Kind::List(Scalar::InterfacePattern),
+        presence: Presence::Default("[\"lo\", \"docker*\", \"br-*\", \"veth*\"]"),
+        unit: "",
+        example: "[\"lo\", \"docker*\"]",
+        doc: "Interfaces whose addresses are not offered.",
+    },
+    Key {
+        path: "network.stun_servers",
+        kind: Kind::List(Scalar::SocketAddress),
+        presence: Presence::Default("[]"),
+        unit: "",
+        example: "[\"192.0.2.1:3478\", \"[2001:db8::1]:3478\"]",
+        doc: "STUN servers to ask for our public address, beside the portal's relays.",
+    },
+    Key {
+        path: "network.receive_buffer_bytes",
+        kind: Kind::One(Scalar::Integer {
+            min: BUFFER_BYTES_MIN,
+            max: BUFFER_BYTES_MAX,
+        }),
+        presence: Presence::Default("16777216"),
+        unit: "bytes",
+        example: "16777216",
+        doc: "Receive buffer of each UDP socket.",
+    },
+    Key {
+        path: "network.send_buffer_bytes",
+        kind: Kind::One(Scalar::Integer {
+            min: BUFFER_BYTES_MIN,
+            max: BUFFER_BYTES_MAX,
+        }),
+        presence: Presence::Default("2097152"),
+        unit: "bytes",
+        example: "2097152",
+        doc: "Send buffer of each UDP socket.",
+    },
+    Key {
+        path: "tunnel.interface",
+        kind: Kind::One(Scalar::InterfaceName),
+        presence: Presence::Default("\"postern0\""),
+        unit: "",
+        example: "\"postern0\"",
+        doc: "Name of the TUN interface.",
+    },
+    Key {
+        path: "tunnel.masquerade",
+        kind: Kind::One(Scalar::Flag),
+        presence: Presence::Default("true"),
+        unit: "",
+        example: "true",
+        doc: "Whether clients appear to resources under the gateway's own addresses.",
+    },
+    Key {
+        path: "tunnel.forwarding",
+        kind: Kind::One(Scalar::Flag),
+        presence: Presence::Default("true"),
+        unit: "",
+        example: "true",
+        doc: "Whether the gateway switches the kernel's forwarding on.",
+    },
+    Key {
+        path: "tunnel.egress_interfaces",
+        kind: Kind::List(Scalar::EgressPattern),
+        presence: Presence::Default("[]"),
+        unit: "",
+        example: "[\"eth1\", \"ens*\"]",
+        doc: "Interfaces to masquerade on; empty means every one but the tunnel's.",
+    },
+    Key {
+        path: "limits.clients",
+        kind: Kind::One(Scalar::Integer {
+            min: 1,
+            max: 1_000_000,
+        }),
+        presence: Presence::Default("10000"),
+        unit: "clients",
+        example: "10000",
+        doc: "Clients connected at one time; more are refused.",
+    },
+    Key {
+        path: "limits.resources_per_client",
+        kind: Kind::One(Scalar::Integer {
+            min: 1,
+            max: 65_536,
+        }),
+        presence: Presence::Default("1024"),
+        unit: "resources",
+        example: "1024",
+        doc: "Resources granted to one client at one time; more are refused.",
+    },
+    Key {
+        path: "limits.handshakes_per_second",
+        kind: Kind::One(Scalar::Integer {
+            min: 1,
+            max: 1_000_000,
+        }),
+        presence: Presence::Default("100"),
+        unit: "handshakes per second",
+        example: "100",
+        doc: "WireGuard handshakes answered before senders must prove their address by a cookie.",
+    },
+    Key {
+        path: "log.format",
+        kind: Kind::One(Scalar::Choice(&["text", "json"])),
+        presence: Presence::Default("\"text\""),
+        unit: "",
+        example: "\"text\"",
+        doc: "How log lines are written to stderr.",
+    },
+    Key {
+        path: "log.filter",
+        kind: Kind::One(Scalar::LogFilter),
+        presence: Presence::Default("\"info\""),
+        unit: "",
+        example: "\"info,postern::actors=debug\"",
+        doc: "What is logged.",
+    },
+];
+
+/// The kernel's own minimum is 2304 bytes; below 64 KiB one super-packet does not fit.
+const BUFFER_BYTES_MIN: i64 = 65_536;
+/// The kernel doubles the value in a signed 32-bit number.
+const BUFFER_BYTES_MAX: i64 = 1_073_741_823;

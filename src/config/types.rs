@@ -1,0 +1,218 @@
+//! The typed configuration. Actors and cores are given the small part that concerns them.
+
+use super::schema::{self, Raw};
+use super::secret::Secret;
+use super::settings::{Origin, Settings};
+use super::values::{InterfaceName, InterfacePattern};
+use serde::{Deserialize, Deserializer};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+/// Everything that the gateway can be told.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// The control plane.
+    pub portal: PortalConfig,
+    /// The outside: sockets and addresses.
+    pub network: NetworkConfig,
+    /// The inside: the TUN interface and the way to the resources.
+    pub tunnel: TunnelConfig,
+    /// What one gateway takes on.
+    pub limits: LimitsConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// `[portal]`
+#[derive(Clone, Debug)]
+pub struct PortalConfig {
+    /// Base address; the scheme is ws, wss, http or https.
+    pub url: Url,
+    /// Sent in the upgrade request. Printable ASCII without spaces, never empty.
+    pub token: Secret,
+    /// The external id; see [`crate::system::external_id`].
+    pub id: Option<String>,
+    /// Where a generated id is kept.
+    pub id_file: PathBuf,
+    /// For people; the host name if not set.
+    pub name: Option<String>,
+    /// Which endpoint to use.
+    pub generation: Generation,
+    /// How long to go on without the portal.
+    pub max_outage: Duration,
+}
+
+/// Generation of the portal protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Generation {
+    /// Version 2 first, then version 1.
+    #[default]
+    Auto,
+    /// Only `/gateway/v2/websocket`.
+    V2,
+    /// Only `/gateway/websocket`.
+    V1,
+}
+
+/// `[network]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// 0 lets the kernel choose.
+    pub udp_port: u16,
+    /// Whose addresses are host candidates; empty means all.
+    pub interfaces: Vec<InterfacePattern>,
+    /// Whose addresses are not.
+    pub exclude_interfaces: Vec<InterfacePattern>,
+    /// Asked for our server-reflexive addresses.
+    pub stun_servers: Vec<SocketAddr>,
+    /// `SO_RCVBUF`, bytes.
+    pub receive_buffer_bytes: usize,
+    /// `SO_SNDBUF`, bytes.
+    pub send_buffer_bytes: usize,
+}
+
+/// `[tunnel]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelConfig {
+    /// Of the TUN.
+    pub interface: InterfaceName,
+    /// Hide clients behind our addresses.
+    pub masquerade: bool,
+    /// Switch the kernel's forwarding on.
+    pub forwarding: bool,
+    /// Where to masquerade; empty means everywhere but on the tunnel. Each is a name or a prefix and `*`.
+    pub egress_interfaces: Vec<InterfacePattern>,
+}
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Connected at one time.
+    pub clients: usize,
+    /// Granted to one client at one time.
+    pub resources_per_client: usize,
+    /// Answered without a cookie.
+    pub handshakes_per_second: u32,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// How.
+    pub format: LogFormat,
+    /// What: `tracing` directives.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// As in the file: without the token, which is not there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layers {
+    portal: PortalLayer,
+    network: NetworkConfig,
+    tunnel: TunnelConfig,
+    limits: LimitsConfig,
+    log: LogConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PortalLayer {
+    #[serde(deserialize_with = "url")]
+    url: Url,
+    /// Read by [`super::token`]; named here only because unknown keys are refused.
+    #[serde(default, rename = "token_file")]
+    _token_file: Option<PathBuf>,
+    id: Option<String>,
+    id_file: PathBuf,
+    name: Option<String>,
+    generation: Generation,
+    #[serde(deserialize_with = "duration")]
+    max_outage: Duration,
+}
+
+/// Layers defaults, the file and the environment with the `config` crate and types the result.
+///
+/// # Errors
+///
+/// In words. Everything a user can do wrong was found before, with its place; what is left would be a
+/// disagreement between the table of keys and these types, and a test looks for those.
+pub(super) fn build(settings: &Settings, token: Secret) -> Result<GatewayConfig, String> {
+    let mut builder = config::Config::builder();
+    for setting in &settings.all {
+        let Some(raw) = &setting.raw else { continue };
+        let path = setting.key.path;
+        let layered = match setting.origin {
+            Origin::Default => builder.set_default(path, raw.clone()),
+            Origin::File { .. } | Origin::Environment(_) | Origin::Credential => {
+                builder.set_override(path, raw.clone())
+            }
+        };
+        builder = layered.map_err(|error| error.to_string())?;
+    }
+    let layers = builder.build().and_then(config::Config::try_deserialize);
+    let layers: Layers = layers.map_err(|error| error.to_string())?;
+    let portal = layers.portal;
+    Ok(GatewayConfig {
+        portal: PortalConfig {
+            url: portal.url,
+            token,
+            id: portal.id,
+            id_file: portal.id_file,
+            name: portal.name,
+            generation: portal.generation,
+            max_outage: portal.max_outage,
+        },
+        network: layers.network,
+        tunnel: layers.tunnel,
+        limits: layers.limits,
+        log: layers.log,
+    })
+}
+
+impl From<Raw> for config::ValueKind {
+    fn from(raw: Raw) -> Self {
+        match raw {
+            Raw::Flag(flag) => Self::Boolean(flag),
+            Raw::Integer(number) => Self::I64(number),
+            Raw::Text(text) | Raw::Other(text) => Self::String(text),
+            Raw::List(items) => items.into(),
+        }
+    }
+}
+
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Url::parse(&text).map_err(serde::de::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    schema::parse_duration(&text).map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,204 @@
+//! The program as users meet it: `postern check` over good and bad files, word for word.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const MINIMAL: &str = "[portal]\nurl = \"wss://portal.example.com\"\ntoken_file = \"token\"\n";
+
+struct Fixture {
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new(toml: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::write(directory.path().join("gateway.toml"), toml).expect("writable");
+        fs::write(directory.path().join("token"), ".s3cr3t\n").expect("writable");
+        Self { directory }
+    }
+
+    fn check(&self, variables: &[(&str, &str)]) -> Answer {
+        run(
+            self.directory.path(),
+            &["check", "--config", "gateway.toml"],
+            variables,
+        )
+    }
+}
+
+struct Answer {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(directory: &Path, words: &[&str], variables: &[(&str, &str)]) -> Answer {
+    let program = env!("CARGO_BIN_EXE_postern");
+    let output: Output = Command::new(program)
+        .args(words)
+        .current_dir(directory)
+        .env_clear()
+        // A backtrace would show here if errors had one.
+        .env("RUST_BACKTRACE", "1")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Answer {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+#[test]
+fn check_shows_every_value_and_where_it_came_from() {
+    let answer = Fixture::new(MINIMAL).check(&[
+        ("POSTERN__TUNNEL__INTERFACE", "wan-gate"),
+        ("RUST_LOG", "debug"),
+    ]);
+    let expected = "\
+portal.url = \"wss://portal.example.com\"                       # gateway.toml:2
+portal.token_file = \"token\"                                   # gateway.toml:3
+# portal.token = (hidden)                                     # gateway.toml:3
+# portal.id is not set                                        # kept in id_file
+portal.id_file = \"/var/lib/postern/gateway_id\"                # default
+# portal.name is not set                                      # the host name
+portal.generation = \"auto\"                                    # default
+portal.max_outage = \"24h\"                                     # default
+network.udp_port = 52625                                      # default
+network.interfaces = []                                       # default
+network.exclude_interfaces = [\"lo\", \"docker*\", \"br-*\", \"veth*\"]  # default
+network.stun_servers = []                                     # default
+network.receive_buffer_bytes = 16777216                       # default
+network.send_buffer_bytes = 2097152                           # default
+tunnel.interface = \"wan-gate\"                                 # env POSTERN__TUNNEL__INTERFACE
+tunnel.masquerade = true                                      # default
+tunnel.forwarding = true                                      # default
+tunnel.egress_interfaces = []                                 # default
+limits.clients = 10000                                        # default
+limits.resources_per_client = 1024                            # default
+limits.handshakes_per_second = 100                            # default
+log.format = \"text\"                                           # default
+log.filter = \"debug\"                                          # env RUST_LOG
+";
+    let squeezed = |text: &str| {
+        let lines = text
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(squeezed(&answer.stdout), squeezed(expected));
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn check_lists_all_problems_on_stderr_and_fails() {
+    let fixture = Fixture::new(
+        "[prtal]\n\
+         url = \"wss://portal.example.com\"\n\
+         [network]\n\
+         udp_port = \"52625\"\n",
+    );
+    let answer = fixture.check(&[
+        ("POSTERN__LOG__FROMAT", "json"),
+        ("POSTERN__PORTAL__TOKEN", ".t"),
+    ]);
+    let expected = "\
+gateway.toml:2:1: unknown key \"prtal.url\"; did you mean \"portal.url\"?
+gateway.toml:4:12: network.udp_port: found \"52625\", expected a whole number from 0 to 65535; for example udp_port = 52625
+POSTERN__LOG__FROMAT: unknown variable; did you mean \"POSTERN__LOG__FORMAT\"?
+";
+    assert_eq!(answer.stderr, expected);
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn a_missing_file_is_one_clear_line() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for command in ["check", "gateway"] {
+        let answer = run(directory.path(), &[command, "--config", "none.toml"], &[]);
+        assert_eq!(
+            answer.stderr,
+            "none.toml: does not exist; name a readable configuration with --config \
+             (config/gateway.toml in the source tree documents every key)\n"
+        );
+        assert_eq!(answer.code, Some(1));
+    }
+}
+
+#[test]
+fn a_token_in_the_file_is_refused_with_the_remedy_and_never_repeated() {
+    let fixture =
+        Fixture::new("[portal]\nurl = \"wss://portal.example.com\"\ntoken = \".s3cr3t\"\n");
+    let answer = fixture.check(&[]);
+    let expected = "gateway.toml:3:1: portal.token must not be in this file; put the token into a file of its own \
+         (mode 0600) and name it with token_file, or set POSTERN__PORTAL__TOKEN\n";
+    assert_eq!(answer.stderr, expected);
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn the_secret_shows_nowhere_wherever_it_comes_from() {
+    let with_file = Fixture::new(MINIMAL).check(&[]);
+    let without = Fixture::new("[portal]\nurl = \"wss://portal.example.com\"\n");
+    let with_variable = without.check(&[("POSTERN__PORTAL__TOKEN", ".s3cr3t")]);
+    for answer in [with_file, with_variable] {
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        assert!(!answer.stdout.contains("s3cr3t") && !answer.stderr.contains("s3cr3t"));
+    }
+    // Not even when it is damaged.
+    let damaged = without.check(&[("POSTERN__PORTAL__TOKEN", ".s3cr3t\u{fc}")]);
+    assert_eq!(
+        damaged.stderr,
+        "POSTERN__PORTAL__TOKEN: holds characters that no token has; set it to the token, or unset it\n"
+    );
+}
+
+#[test]
+fn a_missing_token_names_the_three_ways_to_give_one() {
+    let answer = Fixture::new("[portal]\nurl = \"wss://portal.example.com\"\n").check(&[]);
+    let expected = "gateway.toml: there is no token: name a file with token_file = \"/etc/postern/token\" under [portal], \
+         or set POSTERN__PORTAL__TOKEN, or pass it by systemd with LoadCredential=POSTERN_TOKEN:/etc/postern/token\n";
+    assert_eq!(answer.stderr, expected);
+    assert_eq!(answer.code, Some(1));
+}
+
+#[test]
+fn what_looks_like_an_override_but_is_none_is_a_warning() {
+    let answer = Fixture::new(MINIMAL).check(&[("POSTERN_NETWORK_UDP_PORT", "1")]);
+    assert_eq!(
+        answer.stderr,
+        "warning: the environment variable POSTERN_NETWORK_UDP_PORT is not used; \
+         did you mean POSTERN__NETWORK__UDP_PORT (two underscores)?\n"
+    );
+    assert_eq!(answer.code, Some(0));
+}
+
+#[test]
+fn the_reference_configuration_lacks_only_a_token() {
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/config/gateway.toml");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let words = ["check", "--config", reference];
+    let with_token = run(
+        directory.path(),
+        &words,
+        &[("POSTERN__PORTAL__TOKEN", ".t")],
+    );
+    assert_eq!((with_token.code, with_token.stderr.as_str()), (Some(0), ""));
+    let without = run(directory.path(), &words, &[]);
+    assert!(
+        without.stderr.contains("there is no token"),
+        "{}",
+        without.stderr
+    );
+}
+
+#[test]
+fn wrong_usage_is_explained_and_has_a_code_of_its_own() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let answer = run(directory.path(), &["chekc"], &[]);
+    assert_eq!(answer.code, Some(2));
+    assert!(answer.stderr.contains("'check'"), "{}", answer.stderr);
+}
