@@ -1,1 +1,148 @@
-//! Exponential backoff with jitter.
+//! Exponential backoff with jitter: how long to wait before the next attempt.
+//!
+//! It only computes durations; who waits, and for what, is the caller's business. The numbers of the
+//! portal's reconnect policy come from the protocol page, section 1.7.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::time::Duration;
+
+/// The shape of a [`Backoff`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackoffConfig {
+    /// The first wait, before jitter.
+    pub initial: Duration,
+    /// What each wait is multiplied with to give the next; at least 1.
+    pub factor: f64,
+    /// No wait is longer than this, jitter included.
+    pub cap: Duration,
+    /// Share of a wait by which it is lengthened or shortened at random, from 0 to 1.
+    pub jitter: f64,
+}
+
+impl Default for BackoffConfig {
+    /// 0.5 s, growing by half to at most 60 s, ±50 % (protocol page, section 1.7).
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_millis(500),
+            factor: 1.5,
+            cap: Duration::from_secs(60),
+            jitter: 0.5,
+        }
+    }
+}
+
+/// A growing sequence of waits.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    config: BackoffConfig,
+    interval: Duration,
+    rng: ChaCha8Rng,
+}
+
+impl Backoff {
+    /// A sequence that starts at `config.initial`; the same seed gives the same jitter.
+    #[must_use]
+    pub fn new(config: BackoffConfig, seed: [u8; 32]) -> Self {
+        Self {
+            interval: config.initial.min(config.cap),
+            config,
+            rng: ChaCha8Rng::from_seed(seed),
+        }
+    }
+
+    /// The next wait; the one after it is longer.
+    ///
+    /// The jitter is uniform between `interval × (1 - jitter)` and the smaller of
+    /// `interval × (1 + jitter)` and the cap. Cutting the range rather than the result keeps those
+    /// who wait at the cap from waking together.
+    pub fn next_delay(&mut self) -> Duration {
+        let interval = self.interval.as_secs_f64();
+        let cap = self.config.cap.as_secs_f64();
+        let low = interval * (1.0 - self.config.jitter);
+        let high = (interval * (1.0 + self.config.jitter)).min(cap);
+        let delay = low + (high - low) * self.unit();
+        self.interval = Duration::from_secs_f64((interval * self.config.factor).min(cap));
+        Duration::from_secs_f64(delay)
+    }
+
+    /// As [`Self::next_delay`], unless the other side said how long to wait: its word replaces the
+    /// computed value, which grows all the same.
+    pub fn next_delay_unless(&mut self, told: Option<Duration>) -> Duration {
+        let computed = self.next_delay();
+        told.unwrap_or(computed)
+    }
+
+    /// Starts over, because the last attempt succeeded.
+    pub fn reset(&mut self) {
+        self.interval = self.config.initial.min(self.config.cap);
+    }
+
+    /// A uniform number in 0 ≤ x < 1, from the upper 53 bits of one draw.
+    fn unit(&mut self) -> f64 {
+        let mantissa = (self.rng.next_u64() >> 11) as f64;
+        mantissa / 9_007_199_254_740_992.0 // 2^53
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn without_jitter() -> Backoff {
+        let config = BackoffConfig {
+            jitter: 0.0,
+            ..BackoffConfig::default()
+        };
+        Backoff::new(config, [0; 32])
+    }
+
+    #[test]
+    fn grows_by_half_to_the_cap_and_stays_there() {
+        let mut backoff = without_jitter();
+        let waits: Vec<u128> = (0..14).map(|_| backoff.next_delay().as_millis()).collect();
+        assert_eq!(waits[..4], [500, 750, 1125, 1687]);
+        assert_eq!(waits[12..], [60_000, 60_000]);
+    }
+
+    #[test]
+    fn starts_over_after_a_reset() {
+        let mut backoff = without_jitter();
+        backoff.next_delay();
+        backoff.next_delay();
+        backoff.reset();
+        assert_eq!(backoff.next_delay(), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn the_other_sides_word_replaces_the_value_but_not_the_growth() {
+        let mut backoff = without_jitter();
+        let told = Duration::from_secs(7);
+        assert_eq!(backoff.next_delay_unless(Some(told)), told);
+        assert_eq!(backoff.next_delay_unless(None), Duration::from_millis(750));
+    }
+
+    #[test]
+    fn two_seeds_do_not_wake_together() {
+        let mut one = Backoff::new(BackoffConfig::default(), [1; 32]);
+        let mut two = Backoff::new(BackoffConfig::default(), [2; 32]);
+        assert_ne!(one.next_delay(), two.next_delay());
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_is_within_half_of_its_interval_and_below_the_cap(
+            seed: [u8; 32], steps in 1usize..40,
+        ) {
+            let mut backoff = Backoff::new(BackoffConfig::default(), seed);
+            let mut interval = 0.5f64;
+            for _ in 0..steps {
+                let wait = backoff.next_delay().as_secs_f64();
+                prop_assert!(wait >= interval * 0.5 - 1e-6);
+                prop_assert!(wait <= (interval * 1.5).min(60.0) + 1e-6);
+                interval = (interval * 1.5).min(60.0);
+            }
+        }
+    }
+}

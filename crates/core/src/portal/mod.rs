@@ -1,3 +1,636 @@
-//! The portal protocol: join, heartbeat, reconnect, and the translation of messages.
+//! The portal protocol: connect, join, heartbeat, reconnect, and the translation of messages.
+//!
+//! A state machine without sockets. It says what to connect to and what to write; it is told what was
+//! connected, read and lost. It refuses to end anything by itself but for the three reasons that no
+//! retry can mend: a 401, a refused join, an expired token. Whatever else the portal does, the data
+//! plane goes on and the portal is tried again (lesson 24). Source: protocol page, sections 1 and 2.
+//!
+//! ```text
+//!            handle_timeout                handle_connected          join reply
+//! Waiting ──── Connect ────▶ Connecting ────── join ────▶ Joining ────────────▶ joined
+//!    ▲                           │                           │                     │
+//!    └── backoff, Retry-After ───┴──── error, close, silence, late answer ─────────┘
+//! ```
+//!
+//! Deviations from the reference gateway: one that has never joined does not give up after 15 s, since
+//! booting without a network is normal (lesson 21); the generation is found out by asking (404).
 
+mod config;
+mod connect;
+mod noise;
+mod outbox;
+mod retry_after;
+mod session;
+mod translate;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{
+    Generation, GenerationChoice, PortalConfig, PortalConfigError, PortalLimits, PortalUrl, Token,
+};
+pub use connect::{COMPATIBLE_VERSION, ConnectRequest, Headers, UpgradeFailure};
+pub use noise::{Noise, NoiseKind};
+
+use crate::backoff::Backoff;
+use crate::grant::{AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource};
+use crate::ids::{ClientId, RelayId, ResourceId, UnixTime};
+use connect::UpgradeVerdict;
+use noise::NoiseFilter;
+use outbox::{Full, Outbox, Outgoing};
+use session::{Reply, Session};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+use translate::TranslateError;
+
+/// What the owner must do or know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PortalEvent {
+    /// Open a websocket; answer with `handle_connected`, `handle_upgrade_failed` or
+    /// `handle_connect_error`.
+    Connect(ConnectRequest),
+    /// Close the websocket, or give up opening it; no answer is expected.
+    Disconnect,
+    /// The portal let us in.
+    Joined {
+        /// What it speaks.
+        generation: Generation,
+    },
+    /// A portal that had let us in is lost.
+    Left {
+        /// In words.
+        reason: String,
+    },
+    /// An attempt failed, another follows.
+    Retrying {
+        /// In words.
+        reason: String,
+        /// When.
+        after: Duration,
+        /// Whether this reason is new in this outage.
+        news: bool,
+    },
+    /// It is over; nothing is tried any more.
+    Fatal {
+        /// In words, with the remedy.
+        reason: String,
+    },
+    /// Addresses, relays and all grants that are still valid.
+    Initialized(GatewayInit),
+    /// A grant that waits for `accept`.
+    AuthorizationRequested(Box<AuthorizationRequest>),
+    /// A client's candidates.
+    CandidatesAdded {
+        /// Whose.
+        client: ClientId,
+        /// `candidate:…`, unparsed.
+        candidates: Vec<String>,
+    },
+    /// A client's candidates that are no longer valid.
+    CandidatesRemoved {
+        /// Whose.
+        client: ClientId,
+        /// `candidate:…`, unparsed.
+        candidates: Vec<String>,
+    },
+    /// A grant was withdrawn.
+    AccessRejected {
+        /// From whom.
+        client: ClientId,
+        /// What.
+        resource: ResourceId,
+    },
+    /// A resource's filters changed.
+    ResourceUpdated(Resource),
+    /// Relays came or went.
+    RelaysChanged {
+        /// Gone.
+        disconnected: Vec<RelayId>,
+        /// New or still there.
+        connected: Vec<Relay>,
+    },
+    /// The expiry of a grant moved.
+    ExpirySet(AuthorizationEntry),
+    /// The portal said something that we cannot use; worth a line in the log.
+    Noise(Noise),
+}
+
+/// The gateway's side of the portal protocol.
+#[derive(Debug)]
+pub struct PortalProtocol {
+    config: PortalConfig,
+    now: Instant,
+    phase: Phase,
+    generation: Generation,
+    backoff: Backoff,
+    outage: Outage,
+    outbox: Outbox,
+    noise: NoiseFilter,
+    events: VecDeque<PortalEvent>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// No socket until then.
+    Waiting { until: Instant },
+    /// The shell is opening one; this is how long it may take.
+    Connecting { deadline: Instant },
+    /// There is one.
+    Online(Session),
+    /// Refused, or told to leave.
+    Stopped,
+}
+
+/// The time without the portal.
+#[derive(Debug)]
+struct Outage {
+    /// When it began; of no meaning while joined.
+    since: Instant,
+    ever_joined: bool,
+    /// Whether the owner was told that we joined, and not yet that we left.
+    announced: bool,
+    reasons: BTreeSet<String>,
+}
+
+/// Whether the portal itself answered before things went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// Nobody did: no network, no name, no port, no answer.
+    Unreachable,
+    /// It did, and perhaps said how long to wait.
+    Answered(Option<Duration>),
+}
+
+impl PortalProtocol {
+    /// A protocol that wants to connect at once: call `handle_timeout`.
+    #[must_use]
+    pub fn new(config: PortalConfig, seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            now,
+            phase: Phase::Waiting { until: now },
+            generation: config.generation.first(),
+            backoff: Backoff::new(config.backoff, seed),
+            outage: Outage {
+                since: now,
+                ever_joined: false,
+                announced: false,
+                reasons: BTreeSet::new(),
+            },
+            outbox: Outbox::new(config.limits),
+            noise: NoiseFilter::default(),
+            events: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// The websocket is open; `generation` as in the request.
+    pub fn handle_connected(&mut self, generation: Generation, now: Instant) {
+        self.advance(now);
+        if !matches!(self.phase, Phase::Connecting { .. }) {
+            self.events.push_back(PortalEvent::Disconnect);
+            return;
+        }
+        self.generation = generation;
+        self.outbox.reset(generation);
+        let join = self.outbox.write(&Outgoing::Join);
+        self.phase = Phase::Online(Session::new(join, self.now));
+    }
+
+    /// The portal answered the upgrade with something else. `unix_now` is for a `Retry-After` date.
+    pub fn handle_upgrade_failed(
+        &mut self,
+        failure: &UpgradeFailure,
+        now: Instant,
+        unix_now: UnixTime,
+    ) {
+        self.advance(now);
+        if !matches!(self.phase, Phase::Connecting { .. }) {
+            return;
+        }
+        match connect::judge(failure, unix_now) {
+            UpgradeVerdict::Refused { reason } => self.stop(reason),
+            UpgradeVerdict::NotServed { reason } => self.try_older_generation(reason),
+            UpgradeVerdict::Retry { reason, after } => {
+                self.retry(reason, Failure::Answered(after));
+            }
+        }
+    }
+
+    /// The websocket could not be opened: no name, no route, refused, reset, TLS.
+    pub fn handle_connect_error(&mut self, reason: &str, now: Instant) {
+        self.advance(now);
+        if matches!(self.phase, Phase::Connecting { .. }) {
+            let reason = format!("cannot reach the portal: {reason}");
+            self.retry(reason, Failure::Unreachable);
+        }
+    }
+
+    /// A text frame arrived.
+    pub fn handle_text(&mut self, text: &str, now: Instant) {
+        self.advance(now);
+        if !matches!(self.phase, Phase::Online(_)) {
+            return;
+        }
+        match wire::Frame::read(text) {
+            Ok(frame) => self.handle_frame(frame),
+            Err(what) => self.report(NoiseKind::UnreadableFrame, "", what),
+        }
+    }
+
+    /// A binary frame arrived.
+    pub fn handle_binary(&mut self, now: Instant) {
+        self.advance(now);
+        if matches!(self.phase, Phase::Online(_)) {
+            self.report(NoiseKind::BinaryFrame, "", String::new());
+        }
+    }
+
+    /// The websocket is gone: a close frame, an error, the end of the stream.
+    pub fn handle_closed(&mut self, reason: &str, now: Instant) {
+        self.advance(now);
+        if matches!(self.phase, Phase::Online(_)) {
+            self.lose(reason.to_owned());
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        match &mut self.phase {
+            Phase::Waiting { until } if *until <= self.now => self.connect(),
+            Phase::Connecting { deadline } if *deadline <= self.now => {
+                self.events.push_back(PortalEvent::Disconnect);
+                let reason = "the portal did not answer within 15 s".to_owned();
+                self.retry(reason, Failure::Unreachable);
+            }
+            Phase::Online(session) if session.join_deadline().is_some_and(|at| at <= self.now) => {
+                self.disconnect("the portal did not answer the join within 5 s");
+            }
+            Phase::Online(session) if session.next_heartbeat() <= self.now => self.beat(),
+            Phase::Waiting { .. }
+            | Phase::Connecting { .. }
+            | Phase::Online(_)
+            | Phase::Stopped => {}
+        }
+        self.give_up_in_time();
+    }
+
+    /// When to call `handle_timeout` next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Waiting { until } => *until,
+            Phase::Connecting { deadline } => *deadline,
+            Phase::Online(session) => match session.join_deadline() {
+                Some(deadline) => deadline.min(session.next_heartbeat()),
+                None => return Some(session.next_heartbeat()),
+            },
+            Phase::Stopped => return None,
+        };
+        Some(self.give_up_at().map_or(own, |at| at.min(own)))
+    }
+
+    /// The next text frame to write.
+    pub fn poll_transmit(&mut self) -> Option<String> {
+        self.outbox.poll_frame()
+    }
+
+    /// The next thing the owner must do or know.
+    pub fn poll_event(&mut self) -> Option<PortalEvent> {
+        self.events.pop_front()
+    }
+
+    /// Acknowledges a grant. Dropped when the portal does not wait for it: the ref came over a socket
+    /// that is gone, or is acknowledged already.
+    pub fn accept(&mut self, reply_ref: &str) {
+        if self.outbox.take_expected(reply_ref) {
+            self.send(Outgoing::Acknowledge(reply_ref.to_owned()));
+        }
+    }
+
+    /// Tells a client of new local candidates: at once, or after the next join.
+    pub fn add_candidates(&mut self, client: ClientId, candidates: Vec<String>) {
+        if self.is_joined() {
+            self.outbox.broadcast(client, candidates);
+        } else if let Err(Full) = self.outbox.hold_added(client, candidates) {
+            self.report(NoiseKind::TooManyHeld, "", String::new());
+        }
+    }
+
+    /// Tells a client to forget local candidates: at once, or after the next join.
+    pub fn remove_candidates(&mut self, client: ClientId, candidates: Vec<String>) {
+        if self.is_joined() {
+            self.outbox.invalidate(client, candidates);
+        } else if let Err(Full) = self.outbox.hold_removed(client, candidates) {
+            self.report(NoiseKind::TooManyHeld, "", String::new());
+        }
+    }
+
+    /// Tells the portal that no relay answers; it sends those it has.
+    pub fn report_no_relays(&mut self) {
+        if matches!(self.phase, Phase::Online(_)) {
+            self.send(Outgoing::NoRelays);
+        }
+    }
+
+    /// Leaves the portal for good.
+    pub fn leave(&mut self, now: Instant) {
+        self.advance(now);
+        self.hang_up("told to leave");
+        self.phase = Phase::Stopped;
+    }
+
+    /// Whether the portal has let us in.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        matches!(&self.phase, Phase::Online(session) if session.join_deadline().is_none())
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+}
+
+/// What arrives over the socket.
+impl PortalProtocol {
+    fn handle_frame(&mut self, frame: wire::Frame) {
+        match frame.event.as_str() {
+            "phx_reply" => self.handle_reply(frame),
+            "phx_close" => self.disconnect("the portal closed the channel"),
+            "phx_error" => self.report(NoiseKind::PortalError, &frame.topic, String::new()),
+            "disconnect" => self.handle_disconnect(frame.payload),
+            event => match translate::push(event, frame.payload) {
+                Ok(translated) => self.handle_push(event, translated),
+                Err(TranslateError::UnknownEvent) => {
+                    self.report(NoiseKind::UnknownEvent, event, String::new());
+                }
+                Err(TranslateError::WrongPayload(what)) => {
+                    self.report(NoiseKind::WrongPayload, event, what);
+                }
+            },
+        }
+    }
+
+    fn handle_push(&mut self, event: &str, translated: translate::Translated) {
+        if translated.skipped > 0 {
+            let detail = format!("{} lines left out", translated.skipped);
+            self.report(NoiseKind::PartlyUnreadable, event, detail);
+        }
+        if let PortalEvent::AuthorizationRequested(request) = &translated.event {
+            self.outbox.expect_acknowledgement(&request.reply_ref);
+        }
+        self.events.push_back(translated.event);
+    }
+
+    fn handle_reply(&mut self, frame: wire::Frame) {
+        let error = match wire::read_reply(frame.payload) {
+            Ok(Ok(())) => None,
+            Ok(Err(reason)) => Some(reason),
+            Err(what) => return self.report(NoiseKind::WrongPayload, "phx_reply", what),
+        };
+        let Phase::Online(session) = &mut self.phase else {
+            return;
+        };
+        match (session.take_reply(&frame.topic, frame.reference), error) {
+            (Reply::Join, None) => self.joined(),
+            (Reply::Join, Some(reason)) => self.stop(refused_join(&reason)),
+            (Reply::Heartbeat, _) | (Reply::Message, None) => {}
+            (Reply::Message, Some(reason)) if reason == "unmatched topic" => self.rejoin(),
+            (Reply::Message, Some(reason)) => {
+                self.report(NoiseKind::ErrorReply, &reason, String::new());
+            }
+        }
+    }
+
+    /// Only an expired token is final; for other reasons the portal closes the socket if it means it.
+    fn handle_disconnect(&mut self, payload: wire::Payload) {
+        match wire::read_payload::<wire::Reason>(payload) {
+            Ok(disconnect) if disconnect.reason == "token_expired" => self.stop(
+                "the portal says that the token has expired or was deleted; create a new gateway \
+                 token in the portal, put it where portal.token_file points, and restart"
+                    .to_owned(),
+            ),
+            Ok(disconnect) => {
+                self.report(
+                    NoiseKind::UnknownDisconnect,
+                    &disconnect.reason,
+                    String::new(),
+                );
+            }
+            Err(what) => self.report(NoiseKind::WrongPayload, "disconnect", what),
+        }
+    }
+
+    fn joined(&mut self) {
+        self.backoff.reset();
+        self.outage.ever_joined = true;
+        self.outage.reasons.clear();
+        let generation = self.generation;
+        if !std::mem::replace(&mut self.outage.announced, true) {
+            self.events.push_back(PortalEvent::Joined { generation });
+        }
+        if generation == Generation::V2 {
+            self.outbox.write(&Outgoing::Capabilities);
+        }
+        self.outbox.flush();
+    }
+
+    /// The portal has forgotten that we joined. Asking again on the same socket is enough, but not
+    /// for ever: a portal that forgets at once is left alone for a while.
+    fn rejoin(&mut self) {
+        let Phase::Online(session) = &mut self.phase else {
+            return;
+        };
+        if session.join_deadline().is_some() {
+            return; // An older message's answer; the join is on its way.
+        }
+        if !session.may_rejoin(self.now) {
+            return self.disconnect("the portal keeps forgetting that we joined");
+        }
+        let join = self.outbox.write(&Outgoing::Join);
+        session.rejoin(join, self.now);
+        self.outage.since = self.now;
+        let detail = "joining again".to_owned();
+        self.report(NoiseKind::ErrorReply, "unmatched topic", detail);
+    }
+
+    fn beat(&mut self) {
+        let Phase::Online(session) = &mut self.phase else {
+            return;
+        };
+        if session.is_dead() {
+            // Lesson 28: a websocket that looks open can be dead.
+            return self.disconnect("the portal does not answer heartbeats");
+        }
+        let reference = self.outbox.write(&Outgoing::Heartbeat);
+        session.sent_heartbeat(reference, self.now);
+    }
+}
+
+/// Coming and going.
+impl PortalProtocol {
+    fn connect(&mut self) {
+        let request = connect::request(&self.config, self.generation);
+        self.events.push_back(PortalEvent::Connect(request));
+        self.phase = Phase::Connecting {
+            deadline: self.now + CONNECT_TIMEOUT,
+        };
+    }
+
+    /// In auto mode a missing second endpoint leads to the first at once: it is one attempt.
+    fn try_older_generation(&mut self, reason: String) {
+        let auto = self.config.generation == GenerationChoice::Auto;
+        if auto && self.generation == Generation::V2 {
+            self.generation = Generation::V1;
+            self.connect();
+        } else {
+            self.retry(reason, Failure::Answered(None));
+        }
+    }
+
+    /// Ends an attempt and plans the next one, which begins with the preferred generation again.
+    fn retry(&mut self, reason: String, failure: Failure) {
+        self.generation = self.config.generation.first();
+        self.outbox.reset(self.generation);
+        let after = self.delay(failure);
+        self.phase = Phase::Waiting {
+            until: self.now + after,
+        };
+        let known = self.outage.reasons.len();
+        if known < MAX_REASONS {
+            self.outage.reasons.insert(reason.clone());
+        }
+        self.events.push_back(PortalEvent::Retrying {
+            news: self.outage.reasons.len() > known,
+            reason,
+            after,
+        });
+        self.give_up_in_time();
+    }
+
+    /// The reference gateway tries every second until it first joins, and gives up after 15 s. We do
+    /// not give up, but a portal that answers and refuses is then asked less and less often.
+    fn delay(&mut self, failure: Failure) -> Duration {
+        let told = match failure {
+            Failure::Unreachable => None,
+            Failure::Answered(told) => told,
+        };
+        let new_here = self.now.saturating_duration_since(self.outage.since) < FIRST_JOIN_PATIENCE;
+        let eager = !self.outage.ever_joined && (new_here || failure == Failure::Unreachable);
+        match told {
+            None if eager => FIRST_JOIN_INTERVAL,
+            told => self.backoff.next_delay_unless(told),
+        }
+    }
+
+    /// The socket is gone by itself.
+    fn lose(&mut self, reason: String) {
+        self.announce_left(&reason);
+        self.retry(reason, Failure::Answered(None));
+    }
+
+    /// The socket is there, and useless.
+    fn disconnect(&mut self, reason: &str) {
+        self.events.push_back(PortalEvent::Disconnect);
+        self.lose(reason.to_owned());
+    }
+
+    fn announce_left(&mut self, reason: &str) {
+        if std::mem::take(&mut self.outage.announced) {
+            self.outage.since = self.now;
+            let reason = reason.to_owned();
+            self.events.push_back(PortalEvent::Left { reason });
+        }
+    }
+
+    /// Closes whatever is open.
+    fn hang_up(&mut self, reason: &str) {
+        self.announce_left(reason);
+        if matches!(self.phase, Phase::Online(_) | Phase::Connecting { .. }) {
+            self.events.push_back(PortalEvent::Disconnect);
+        }
+        self.outbox.reset(self.generation);
+    }
+
+    /// Nothing more will be tried.
+    fn stop(&mut self, reason: String) {
+        self.hang_up(&reason);
+        self.phase = Phase::Stopped;
+        self.events.push_back(PortalEvent::Fatal { reason });
+    }
+
+    fn give_up_at(&self) -> Option<Instant> {
+        self.outage.since.checked_add(self.config.max_outage)
+    }
+
+    fn give_up_in_time(&mut self) {
+        let tired = self.give_up_at().is_some_and(|at| at <= self.now);
+        if tired && !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
+            self.stop(format!(
+                "the portal has been away for {} s, which is portal.max_outage; look at portal.url \
+                 and the network, then start again",
+                self.config.max_outage.as_secs()
+            ));
+        }
+    }
+
+    /// Writes a message, or keeps it until the join is answered.
+    fn send(&mut self, message: Outgoing) {
+        if self.is_joined() {
+            self.outbox.write(&message);
+        } else if let Err(Full) = self.outbox.queue(message) {
+            self.report(NoiseKind::QueueFull, "", String::new());
+        }
+    }
+
+    fn report(&mut self, kind: NoiseKind, about: &str, detail: String) {
+        let noise = self.noise.report(kind, about, detail);
+        self.events.extend(noise.map(PortalEvent::Noise));
+    }
+}
+
+/// The words for a join that was answered with an error.
+fn refused_join(reason: &str) -> String {
+    let shown: String = reason
+        .chars()
+        .take(64)
+        .flat_map(char::escape_default)
+        .collect();
+    let remedy = match reason {
+        "invalid_version" => "the portal does not work with gateways of our version; update one",
+        "disabled" => "enable this gateway, or its site or account, in the portal",
+        _ => "look into the portal's log, then start again",
+    };
+    format!("the portal refused the join ({shown}); {remedy}")
+}
+
+/// TCP, TLS and upgrade together (protocol page, section 1.6).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Between attempts before the first join (protocol page, section 1.7).
+const FIRST_JOIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// For how long a portal that answers is asked every second (protocol page, section 1.7).
+const FIRST_JOIN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Reasons of one outage that are told as news; more than there are kinds of failure.
+const MAX_REASONS: usize = 16;
+
+/// For tests of this module and below.
+#[cfg(test)]
+fn test_config() -> PortalConfig {
+    PortalConfig {
+        url: PortalUrl::parse("ws://192.0.2.1:8081").unwrap(),
+        token: Token::new("secret-token").unwrap(),
+        id: "gw-1".into(),
+        name: "lab-gw".into(),
+        public_key: crate::ids::PublicKey([2; 32]),
+        generation: GenerationChoice::Auto,
+        kernel: "6.18.0".into(),
+        arch: "x86_64".into(),
+        max_outage: Duration::from_secs(24 * 3_600),
+        backoff: crate::backoff::BackoffConfig::default(),
+        limits: PortalLimits::default(),
+    }
+}

@@ -4,9 +4,19 @@
 //! writes), nothing else is shared between them. Unknown members are ignored; members that the
 //! gateway can do without are optional. Source: protocol page, sections 1.4, 2.1 – 2.3.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A payload before its event says what it should be. Others pass it on and look at nothing.
+pub(super) type Payload = Value;
+
+/// The topic of a gateway's channel.
+pub(super) const GATEWAY_TOPIC: &str = "gateway";
+
+/// The topic of heartbeats.
+pub(super) const HEARTBEAT_TOPIC: &str = "phoenix";
 
 /// One text frame: Phoenix serializer V1, a JSON object (never an array).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +32,124 @@ pub struct Frame {
     /// integer; a decimal string is tolerated when read.
     #[serde(rename = "ref", default, deserialize_with = "lenient_ref")]
     pub reference: Option<u64>,
+}
+
+impl Frame {
+    /// Reads one text frame.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words and without quoting what the portal wrote.
+    pub fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| without_quotes(&error))
+    }
+}
+
+/// Writes one text frame, its members and those of the payload in the order of their declaration.
+///
+/// # Panics
+///
+/// Never with the payloads of this module: plain structs of texts, numbers and lists serialise.
+pub fn write_frame(topic: &str, event: &str, payload: &impl Serialize, reference: u64) -> String {
+    #[derive(Serialize)]
+    struct Written<'a, P> {
+        topic: &'a str,
+        event: &'a str,
+        payload: &'a P,
+        #[serde(rename = "ref")]
+        reference: u64,
+    }
+    let frame = Written {
+        topic,
+        event,
+        payload,
+        reference,
+    };
+    serde_json::to_string(&frame).expect("structs of texts, numbers and lists serialise")
+}
+
+/// Any payload that a gateway sends.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Outgoing {
+    /// `null`
+    Null,
+    /// `{}`
+    Empty {},
+    /// What we can.
+    Capabilities(Capabilities),
+    /// Granted.
+    Created(AuthorizationCreated),
+    /// Local candidates, new or no longer valid.
+    Candidates(BroadcastCandidates),
+}
+
+/// Reads a payload as the object that its event promises.
+///
+/// # Errors
+///
+/// What is wrong with it, in words and without quoting what the portal wrote.
+pub(super) fn read_payload<T: DeserializeOwned>(payload: Value) -> Result<T, String> {
+    serde_json::from_value(payload).map_err(|error| without_quotes(&error))
+}
+
+/// Reads the payload of `phx_reply`: `Ok(Ok(()))`, or `Ok(Err(reason))` for an error reply, its reason
+/// `other` when it gives none that we can read.
+///
+/// # Errors
+///
+/// The payload is not that of a reply.
+pub(super) fn read_reply(payload: Value) -> Result<Result<(), String>, String> {
+    let reply: Reply = read_payload(payload)?;
+    match reply.status.as_str() {
+        "ok" => Ok(Ok(())),
+        "error" => {
+            let reason = serde_json::from_value::<Reason>(reply.response);
+            Ok(Err(
+                reason.map_or_else(|_| "other".to_owned(), |said| said.reason)
+            ))
+        }
+        _ => Err("its status is neither ok nor error".to_owned()),
+    }
+}
+
+/// Takes out of the list called `list` what cannot be read as `T`, so that one bad line does not cost
+/// the others, and says how much that was. A list that is null counts as absent.
+pub(super) fn drop_unreadable<T: DeserializeOwned>(payload: &mut Value, list: &str) -> usize {
+    if payload.get(list).is_some_and(Value::is_null)
+        && let Some(object) = payload.as_object_mut()
+    {
+        object.remove(list);
+    }
+    let Some(Value::Array(items)) = payload.get_mut(list) else {
+        return 0;
+    };
+    let before = items.len();
+    items.retain(|item| T::deserialize(item).is_ok());
+    before - items.len()
+}
+
+/// The member `code` of a problem document (RFC 9457), shortened to what fits into a sentence.
+pub(super) fn problem_code(body: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Problem {
+        code: String,
+    }
+    let problem: Problem = serde_json::from_str(body.trim()).ok()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    (problem.code.len() <= 64 && problem.code.chars().all(plain)).then_some(problem.code)
+}
+
+/// A parser's complaint without the texts it quotes: those may be keys and passwords.
+fn without_quotes(error: &serde_json::Error) -> String {
+    let complaint = error.to_string();
+    match (complaint.find('"'), complaint.rfind('"')) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}\"…{}", &complaint[..start], &complaint[end..])
+        }
+        (Some(start), _) => complaint[..start].to_owned(),
+        (None, _) => complaint,
+    }
 }
 
 fn lenient_ref<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
@@ -306,6 +434,54 @@ mod tests {
             written,
             json!({"topic":"gateway","event":"phx_join","payload":null,"ref":0})
         );
+    }
+
+    #[test]
+    fn frames_are_written_in_the_recorded_order_of_members() {
+        let payload = BroadcastCandidates {
+            client_ids: vec!["c".into()],
+            candidates: vec!["candidate:1".into()],
+        };
+        assert_eq!(
+            write_frame(GATEWAY_TOPIC, "broadcast_ice_candidates", &payload, 3),
+            r#"{"topic":"gateway","event":"broadcast_ice_candidates","payload":{"client_ids":["c"],"candidates":["candidate:1"]},"ref":3}"#
+        );
+        assert_eq!(
+            write_frame(HEARTBEAT_TOPIC, "heartbeat", &Outgoing::Empty {}, 2),
+            r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":2}"#
+        );
+    }
+
+    #[test]
+    fn one_bad_line_does_not_cost_the_others() {
+        let mut payload =
+            json!({"relays": [{"id":"a","type":"quic"}, {"id":"b","type":"stun","addr":"x"}]});
+        assert_eq!(drop_unreadable::<Relay>(&mut payload, "relays"), 1);
+        assert_eq!(payload["relays"].as_array().map(Vec::len), Some(1));
+        let mut payload = json!({"relays": null});
+        assert_eq!(drop_unreadable::<Relay>(&mut payload, "relays"), 0);
+        assert_eq!(payload, json!({}));
+        assert_eq!(drop_unreadable::<Relay>(&mut json!(7), "relays"), 0);
+    }
+
+    #[test]
+    fn complaints_do_not_repeat_what_may_be_secret() {
+        let payload = json!({"client_id": "c", "candidates": "top secret \" quoted"});
+        let complaint = read_payload::<ClientCandidates>(payload).unwrap_err();
+        assert!(complaint.contains("invalid type"), "{complaint}");
+        assert!(!complaint.contains("secret") && !complaint.contains("quoted"));
+    }
+
+    #[test]
+    fn a_problem_code_is_taken_only_when_it_looks_like_one() {
+        let code = |body: &str| problem_code(body);
+        assert_eq!(
+            code(r#" {"type":"about:blank","status":401,"code":"invalid_token"} "#).as_deref(),
+            Some("invalid_token")
+        );
+        for body in ["", "<html>", r#"{"code":7}"#, r#"{"code":"a\nb"}"#] {
+            assert_eq!(code(body), None, "{body}");
+        }
     }
 
     #[test]

@@ -1,0 +1,117 @@
+//! One open websocket: which answers it waits for, and how long.
+//!
+//! Source: protocol page, sections 1.5 and 1.6.
+
+use super::wire;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The state of an open websocket.
+#[derive(Debug)]
+pub(super) struct Session {
+    join: Option<PendingJoin>,
+    next_heartbeat: Instant,
+    unanswered: VecDeque<u64>,
+    rejoined_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct PendingJoin {
+    reference: u64,
+    deadline: Instant,
+}
+
+/// What a reply answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    Join,
+    Heartbeat,
+    Message,
+}
+
+impl Session {
+    /// A socket over which a join with this ref has been sent.
+    pub(super) fn new(join: u64, now: Instant) -> Self {
+        Self {
+            join: Some(PendingJoin {
+                reference: join,
+                deadline: now + JOIN_TIMEOUT,
+            }),
+            next_heartbeat: now + HEARTBEAT_INTERVAL,
+            unanswered: VecDeque::with_capacity(MAX_UNANSWERED + 1),
+            rejoined_at: None,
+        }
+    }
+
+    /// Until when the join must be answered; `None` once it is.
+    pub(super) fn join_deadline(&self) -> Option<Instant> {
+        self.join.as_ref().map(|join| join.deadline)
+    }
+
+    /// When the next heartbeat is due.
+    pub(super) fn next_heartbeat(&self) -> Instant {
+        self.next_heartbeat
+    }
+
+    /// Whether too many heartbeats have gone unanswered.
+    pub(super) fn is_dead(&self) -> bool {
+        self.unanswered.len() > MAX_UNANSWERED
+    }
+
+    /// A heartbeat with this ref went out. After a pause of the whole machine the missed ones are not
+    /// made up for.
+    pub(super) fn sent_heartbeat(&mut self, reference: u64, now: Instant) {
+        self.unanswered.push_back(reference);
+        self.next_heartbeat += HEARTBEAT_INTERVAL;
+        if self.next_heartbeat <= now {
+            self.next_heartbeat = now + HEARTBEAT_INTERVAL;
+        }
+    }
+
+    /// Finds what a reply answers, and stops waiting for that. The answer to a heartbeat answers the
+    /// earlier ones, too: they were asked only to see whether anybody is there.
+    pub(super) fn take_reply(&mut self, topic: &str, reference: Option<u64>) -> Reply {
+        let Some(reference) = reference else {
+            return Reply::Message;
+        };
+        if let Some(at) = self.unanswered.iter().position(|sent| *sent == reference) {
+            self.unanswered.drain(..=at);
+            return Reply::Heartbeat;
+        }
+        if topic != wire::GATEWAY_TOPIC {
+            return Reply::Heartbeat; // Late, about a topic that we do not join.
+        }
+        match self.join.take_if(|join| join.reference == reference) {
+            Some(_) => Reply::Join,
+            None => Reply::Message,
+        }
+    }
+
+    /// Whether the last rejoin, if any, lasted long enough for another.
+    pub(super) fn may_rejoin(&self, now: Instant) -> bool {
+        self.rejoined_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= REJOIN_INTERVAL)
+    }
+
+    /// A further join with this ref went out over the same socket.
+    pub(super) fn rejoin(&mut self, join: u64, now: Instant) {
+        self.join = Some(PendingJoin {
+            reference: join,
+            deadline: now + JOIN_TIMEOUT,
+        });
+        self.rejoined_at = Some(now);
+    }
+}
+
+/// Protocol page, section 1.5.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Protocol page, section 1.6; the portal hangs up after 37 s of silence.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One more than these, and the socket is taken for dead (protocol page, section 1.6).
+const MAX_UNANSWERED: usize = 3;
+
+/// A portal that forgets a join sooner than this after the last one is left instead of asked again:
+/// our own choice, so that two sides that disagree do not talk at the speed of the network.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,0 +1,364 @@
+//! The connection to the portal.
+//!
+//! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
+//! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, LeavePortal.
+//! Emits OpenConnection, AddCandidates, RemoveCandidates, RevokeAccess, UpdateResource, SetExpiry,
+//! GatewayInitialized, RelaysChanged, PortalRefused, all of them to the supervisor.
+//! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
+//! On death it is rebuilt and joins anew; the data plane does not notice.
+
+mod link;
+
+use crate::messages::connection::{
+    AddCandidates, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry, UpdateResource,
+};
+use crate::messages::portal::{
+    CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal,
+};
+use crate::messages::supervisor::{GatewayInitialized, PortalRefused, RelaysChanged};
+use crate::shell::{DeathNotice, Driven, Wakeup, arm, now, tell, unix_now};
+use actix::prelude::*;
+use link::{Incoming, OpenError, Socket, Writer};
+use postern_core::portal::{
+    ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
+};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tracing::{debug, error, info, warn};
+
+/// Joins the portal and carries its messages.
+pub struct PortalActor {
+    protocol: PortalProtocol,
+    outlets: PortalOutlets,
+    link: Link,
+    wakeup: Wakeup,
+    _death: DeathNotice,
+}
+
+/// What a PortalActor is built from.
+pub struct PortalSpec {
+    /// Where the portal is and who we are.
+    pub config: PortalConfig,
+    /// For the jitter of its backoff.
+    pub seed: [u8; 32],
+    /// Where its messages go.
+    pub outlets: PortalOutlets,
+    /// Told when the actor is gone.
+    pub death: DeathNotice,
+}
+
+/// Where a PortalActor's messages go.
+#[derive(Clone)]
+pub struct PortalOutlets {
+    /// A grant that waits for ConnectionAccepted.
+    pub open: Recipient<OpenConnection>,
+    /// A client's candidates.
+    pub add_candidates: Recipient<AddCandidates>,
+    /// A client's candidates that are no longer valid.
+    pub remove_candidates: Recipient<RemoveCandidates>,
+    /// A grant that was withdrawn.
+    pub revoke: Recipient<RevokeAccess>,
+    /// A resource's new filters.
+    pub update: Recipient<UpdateResource>,
+    /// A grant's new expiry.
+    pub expiry: Recipient<SetExpiry>,
+    /// What each join brings.
+    pub initialized: Recipient<GatewayInitialized>,
+    /// Relays that came or went.
+    pub relays: Recipient<RelaysChanged>,
+    /// The end of all attempts.
+    pub refused: Recipient<PortalRefused>,
+}
+
+impl PortalOutlets {
+    /// All to one actor: the supervisor, or the one that stands for it in a test.
+    #[must_use]
+    pub fn all_to<A>(supervisor: &Addr<A>) -> Self
+    where
+        A: Actor<Context = Context<A>>
+            + Handler<OpenConnection>
+            + Handler<AddCandidates>
+            + Handler<RemoveCandidates>
+            + Handler<RevokeAccess>
+            + Handler<UpdateResource>
+            + Handler<SetExpiry>
+            + Handler<GatewayInitialized>
+            + Handler<RelaysChanged>
+            + Handler<PortalRefused>,
+    {
+        Self {
+            open: supervisor.clone().recipient(),
+            add_candidates: supervisor.clone().recipient(),
+            remove_candidates: supervisor.clone().recipient(),
+            revoke: supervisor.clone().recipient(),
+            update: supervisor.clone().recipient(),
+            expiry: supervisor.clone().recipient(),
+            initialized: supervisor.clone().recipient(),
+            relays: supervisor.clone().recipient(),
+            refused: supervisor.clone().recipient(),
+        }
+    }
+}
+
+/// What there is of a websocket.
+enum Link {
+    Down,
+    Opening(SpawnHandle),
+    Up { reader: SpawnHandle, writer: Writer },
+}
+
+impl PortalActor {
+    /// An actor that connects as soon as it is started.
+    #[must_use]
+    pub fn new(spec: PortalSpec) -> Self {
+        Self {
+            protocol: PortalProtocol::new(spec.config, spec.seed, now()),
+            outlets: spec.outlets,
+            link: Link::Down,
+            wakeup: Wakeup::default(),
+            _death: spec.death,
+        }
+    }
+}
+
+impl Actor for PortalActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.on_deadline(ctx);
+    }
+}
+
+impl Driven for PortalActor {
+    fn wakeup(&mut self) -> &mut Wakeup {
+        &mut self.wakeup
+    }
+
+    fn on_deadline(&mut self, ctx: &mut Context<Self>) {
+        self.protocol.handle_timeout(now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<ConnectionAccepted> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ConnectionAccepted, ctx: &mut Context<Self>) {
+        self.protocol.accept(&message.reply_ref);
+        self.drive(ctx);
+        debug!(milestone = "authorization_created", "acknowledged");
+    }
+}
+
+impl Handler<CandidatesGathered> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CandidatesGathered, ctx: &mut Context<Self>) {
+        let CandidatesGathered { client, candidates } = message;
+        self.protocol.add_candidates(client, candidates);
+        self.drive(ctx);
+    }
+}
+
+impl Handler<CandidatesInvalidated> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CandidatesInvalidated, ctx: &mut Context<Self>) {
+        let CandidatesInvalidated { client, candidates } = message;
+        self.protocol.remove_candidates(client, candidates);
+        self.drive(ctx);
+    }
+}
+
+impl Handler<LeavePortal> for PortalActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: LeavePortal, ctx: &mut Context<Self>) -> Self::Result {
+        let closing = self.hang_up(ctx);
+        self.protocol.leave(now());
+        self.drive(ctx);
+        let closed = async move {
+            if let Some(closing) = closing {
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, closing).await;
+            }
+        };
+        Box::pin(closed.into_actor(self).map(|(), _, ctx| ctx.stop()))
+    }
+}
+
+impl StreamHandler<Incoming> for PortalActor {
+    fn handle(&mut self, item: Incoming, ctx: &mut Context<Self>) {
+        match item {
+            Incoming::Text(text) => self.protocol.handle_text(&text, now()),
+            Incoming::Binary => self.protocol.handle_binary(now()),
+            Incoming::Closed(reason) => {
+                self.hang_up(ctx);
+                self.protocol.handle_closed(&reason, now());
+            }
+        }
+        self.drive(ctx);
+    }
+
+    /// The last item said so already; the actor lives on.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+impl PortalActor {
+    /// Drains the protocol, then asks for the next wake-up. Called after every mutation of it.
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            while let Some(frame) = self.protocol.poll_transmit() {
+                self.write(frame, ctx);
+            }
+            let Some(event) = self.protocol.poll_event() else {
+                break;
+            };
+            self.perform(event, ctx);
+        }
+        arm(self, self.protocol.poll_timeout(), ctx);
+    }
+
+    fn write(&mut self, frame: String, ctx: &mut Context<Self>) {
+        let taken = matches!(&self.link, Link::Up { writer, .. } if writer.send(frame));
+        if !taken {
+            self.hang_up(ctx);
+            let reason = "the portal takes no more frames";
+            self.protocol.handle_closed(reason, now());
+        }
+    }
+
+    fn perform(&mut self, event: PortalEvent, ctx: &mut Context<Self>) {
+        let to = &self.outlets;
+        match event {
+            PortalEvent::Connect(request) => self.open(request, ctx),
+            PortalEvent::Disconnect => drop(self.hang_up(ctx)),
+            PortalEvent::Joined { generation } => {
+                info!(milestone = "joined", %generation, "joined the portal");
+            }
+            PortalEvent::Left { reason } => info!(milestone = "left", reason, "left the portal"),
+            PortalEvent::Retrying {
+                reason,
+                after,
+                news,
+            } => log_retry(&reason, after, news),
+            PortalEvent::Noise(noise) => log_noise(&noise),
+            PortalEvent::Fatal { reason } => {
+                error!(reason, "the portal is lost for good");
+                tell(&to.refused, PortalRefused { reason });
+            }
+            PortalEvent::Initialized(init) => {
+                debug!(
+                    relays = init.relays.len(),
+                    authorizations = init.authorizations.len(),
+                    "initialized"
+                );
+                tell(&to.initialized, GatewayInitialized(init));
+            }
+            PortalEvent::AuthorizationRequested(request) => {
+                debug!(milestone = "authorization_requested", client = %request.client.id,
+                    resource = %request.resource.id, "asked to admit a client");
+                tell(&to.open, OpenConnection(request));
+            }
+            PortalEvent::CandidatesAdded { client, candidates } => {
+                tell(&to.add_candidates, AddCandidates { client, candidates });
+            }
+            PortalEvent::CandidatesRemoved { client, candidates } => {
+                tell(
+                    &to.remove_candidates,
+                    RemoveCandidates { client, candidates },
+                );
+            }
+            PortalEvent::AccessRejected { client, resource } => {
+                tell(&to.revoke, RevokeAccess { client, resource });
+            }
+            PortalEvent::ResourceUpdated(resource) => tell(&to.update, UpdateResource(resource)),
+            PortalEvent::ExpirySet(entry) => tell(&to.expiry, SetExpiry(entry)),
+            PortalEvent::RelaysChanged {
+                disconnected,
+                connected,
+            } => tell(
+                &to.relays,
+                RelaysChanged {
+                    disconnected,
+                    connected,
+                },
+            ),
+        }
+    }
+
+    fn open(&mut self, request: ConnectRequest, ctx: &mut Context<Self>) {
+        debug!(url = request.url, "connecting to the portal");
+        let generation = request.generation;
+        let opened = link::open(request).into_actor(self);
+        let handle = ctx.spawn(opened.map(move |outcome, actor, ctx| {
+            actor.opened(generation, outcome, ctx);
+        }));
+        self.link = Link::Opening(handle);
+    }
+
+    fn opened(
+        &mut self,
+        generation: Generation,
+        outcome: Result<Socket, OpenError>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.link = Link::Down;
+        match outcome {
+            Ok(socket) => {
+                let (incoming, writer) = link::split(socket);
+                let reader = Self::add_stream(incoming, ctx);
+                self.link = Link::Up { reader, writer };
+                self.protocol.handle_connected(generation, now());
+            }
+            Err(OpenError::Refused(failure)) => {
+                self.protocol
+                    .handle_upgrade_failed(&failure, now(), unix_now());
+            }
+            Err(OpenError::Unreachable(reason)) => {
+                self.protocol.handle_connect_error(&reason, now());
+            }
+        }
+        self.drive(ctx);
+    }
+
+    /// Closes whatever there is of a websocket; the task ends when the close frame is out.
+    fn hang_up(&mut self, ctx: &mut Context<Self>) -> Option<JoinHandle<()>> {
+        match std::mem::replace(&mut self.link, Link::Down) {
+            Link::Down => None,
+            Link::Opening(handle) => {
+                ctx.cancel_future(handle);
+                None
+            }
+            Link::Up { reader, writer } => {
+                ctx.cancel_future(reader);
+                Some(writer.close())
+            }
+        }
+    }
+}
+
+/// The first time in an outage that something goes wrong is worth a look, a repetition is not.
+fn log_retry(reason: &str, after: Duration, news: bool) {
+    let after_ms = after.as_millis();
+    if news {
+        warn!(reason, after_ms, "the portal is away, trying again");
+    } else {
+        debug!(reason, after_ms, "the portal is away, trying again");
+    }
+}
+
+/// The core lets each kind pass once.
+fn log_noise(noise: &Noise) {
+    let Noise {
+        kind,
+        about,
+        detail,
+    } = noise;
+    warn!(
+        ?kind,
+        about, detail, "the portal said what we cannot use; told once"
+    );
+}
+
+/// A stopping gateway waits no longer for its close frame to leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
