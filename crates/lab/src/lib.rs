@@ -1,1 +1,3 @@
 //! The lab: a portal, a relay, a reference client and a playground in network namespaces.
+
+pub mod client;

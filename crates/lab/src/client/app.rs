@@ -1,0 +1,503 @@
+//! The wiring of the client: one loop over the portal, the interface, the connections and signals.
+//!
+//! Decides nothing about packets; see `router`. Everything that is known about a grant's history, for
+//! the timeline, is kept here.
+
+use super::Shared;
+use super::config::Config;
+use super::connection::{Connection, ConnectionEvent, Keys, News, Opening};
+use super::ice;
+use super::portal::{self, PortalEvent, PortalHandle};
+use super::router::Route;
+use super::timeline::{Milestone, Timeline, millis};
+use super::tunnel::Tunnel;
+use super::wire::{
+    AuthorizationCreated, GatewayCandidates, GatewayId, IceCredentials, Init, Interface, Outgoing,
+    Push, Relay, RelaysPresence, ResourceId,
+};
+use super::wireguard::{BUFFER_BYTES, Identity, PeerKeys};
+use anyhow::{Context as _, bail};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tun_rs::AsyncDevice;
+use url::Url;
+
+/// The reference client.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Append each milestone as a JSON line to this file.
+    #[arg(long, value_name = "FILE")]
+    pub timeline: Option<PathBuf>,
+    /// Use this portal instead of the configured one.
+    #[arg(long, value_name = "URL")]
+    pub portal_url: Option<Url>,
+    /// Create this interface instead of the configured one.
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line with the remedy: wrong configuration, missing privileges, or a portal that refuses us for
+/// good. An unreachable portal is no error.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut config = Config::read(&args.config)?;
+    if let Some(url) = args.portal_url {
+        config.portal.url = url;
+    }
+    if let Some(interface) = args.interface {
+        config.tunnel.interface = interface;
+    }
+    config.check()?;
+    let base = args.config.parent().unwrap_or(Path::new("."));
+    let token = config.portal.token(base)?;
+    let timeline = Timeline::open(args.timeline.as_deref()).context("cannot open the timeline")?;
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).context("the system has no randomness")?;
+    let identity = Identity::from_secret(secret);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let tunnel = Tunnel::create(&config.tunnel.interface).await?;
+    let (portal_sender, portal_events) = mpsc::unbounded_channel();
+    let settings = portal::Settings {
+        id: config.portal.id.unwrap_or(config.portal.name.clone()),
+        url: config.portal.url,
+        token,
+        name: config.portal.name,
+        generation: config.portal.generation,
+        public_key: identity.public_key(),
+    };
+    let ice = ice::Settings {
+        check_interval: config.ice.check_interval(),
+        interfaces: config.ice.interfaces,
+        tunnel_interface: config.tunnel.interface,
+        stun_servers: Vec::new(),
+        include_loopback: false,
+    };
+    let portal = portal::spawn(settings, portal_sender);
+    let (app, connection_events) = App::new(identity, tunnel, portal, timeline, ice);
+    tokio::select! {
+        result = app.run(portal_events, connection_events, async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }) => result,
+    }
+}
+
+/// A connection, and since when its milestones are measured.
+struct Entry {
+    connection: Connection,
+    first_packet_at: Instant,
+    opened_at: Instant,
+}
+
+struct App {
+    identity: Identity,
+    tunnel: Tunnel,
+    portal: PortalHandle,
+    timeline: Timeline,
+    ice: ice::Settings,
+    relays: BTreeMap<String, Vec<SocketAddr>>,
+    shared: Arc<Shared>,
+    connections: BTreeMap<GatewayId, Entry>,
+    events: mpsc::UnboundedSender<ConnectionEvent>,
+    epoch: u32,
+    own: Option<Interface>,
+    scratch: Box<[u8; BUFFER_BYTES]>,
+}
+
+impl App {
+    fn new(
+        identity: Identity,
+        tunnel: Tunnel,
+        portal: PortalHandle,
+        timeline: Timeline,
+        ice: ice::Settings,
+    ) -> (Self, mpsc::UnboundedReceiver<ConnectionEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(tunnel.device()));
+        let app = Self {
+            identity,
+            tunnel,
+            portal,
+            timeline,
+            ice,
+            relays: BTreeMap::new(),
+            shared,
+            connections: BTreeMap::new(),
+            events,
+            epoch: 0,
+            own: None,
+            scratch: Box::new([0; BUFFER_BYTES]),
+        };
+        (app, receiver)
+    }
+
+    async fn run(
+        mut self,
+        mut portal: mpsc::UnboundedReceiver<PortalEvent>,
+        mut connections: mpsc::UnboundedReceiver<ConnectionEvent>,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let device = self.tunnel.device();
+        let mut packet = vec![0; BUFFER_BYTES];
+        let mut report = tokio::time::interval(REPORT_INTERVAL);
+        tokio::pin!(stop);
+        let outcome = loop {
+            tokio::select! {
+                received = device.recv(&mut packet) => match received {
+                    Ok(len) => self.take_burst(&device, &mut packet, len).await,
+                    Err(error) => break Err(error).context("the interface is gone"),
+                },
+                event = connections.recv() => if let Some(event) = event {
+                    self.handle_connection_event(event);
+                },
+                event = portal.recv() => match event {
+                    Some(PortalEvent::Refused(reason)) => {
+                        break Err(anyhow::anyhow!("the portal refuses us: {reason}"));
+                    }
+                    Some(event) => self.handle_portal_event(event).await,
+                    None => bail!("the portal task died"),
+                },
+                _ = report.tick() => self.shared.counters.report(),
+                () = &mut stop => break Ok(()),
+            }
+        };
+        self.leave().await;
+        outcome
+    }
+
+    /// Goodbye to all gateways, then to the portal. The interface goes with `self`.
+    async fn leave(mut self) {
+        let leaving = std::mem::take(&mut self.connections)
+            .into_iter()
+            .map(|(gateway, entry)| {
+                self.record(Milestone {
+                    milestone: "goodbye",
+                    gateway: Some(gateway),
+                    reason: Some("sent".into()),
+                    ..Milestone::default()
+                });
+                entry.connection.leave()
+            });
+        futures_util::future::join_all(leaving).await;
+        self.portal.close().await;
+    }
+
+    async fn take_burst(&mut self, device: &AsyncDevice, packet: &mut [u8], len: usize) {
+        let mut len = len;
+        for _ in 0..BURST {
+            self.handle_packet(&packet[..len]).await;
+            match device.try_recv(packet) {
+                Ok(next) => len = next,
+                Err(_) => return,
+            }
+        }
+        self.handle_packet(&packet[..len]).await;
+    }
+
+    async fn handle_packet(&mut self, packet: &[u8]) {
+        let route = self.shared.router().handle_outbound(packet, now());
+        match route {
+            Route::Forward(gateway) => self.send(gateway, packet).await,
+            Route::Ask(resource) => self.ask(resource),
+            Route::Held => {}
+            Route::Drop(reason) => self.shared.counters.count_drop(reason),
+        }
+    }
+
+    async fn send(&mut self, gateway: GatewayId, packet: &[u8]) {
+        if let Some(entry) = self.connections.get(&gateway) {
+            let scratch = self.scratch.as_mut_slice();
+            entry.connection.send(packet, scratch).await;
+        }
+    }
+
+    fn ask(&self, resource_id: ResourceId) {
+        let (connected_gateway_ids, first_packet_at) = {
+            let router = self.shared.router();
+            (
+                router.connected_gateways(resource_id),
+                router.first_packet_at(resource_id),
+            )
+        };
+        self.portal.send(Outgoing::RequestAuthorization {
+            resource_id,
+            connected_gateway_ids,
+        });
+        self.record(Milestone {
+            milestone: "authorization_requested",
+            resource: Some(resource_id),
+            since_first_packet_ms: first_packet_at.map(since),
+            ..Milestone::default()
+        });
+    }
+
+    async fn handle_portal_event(&mut self, event: PortalEvent) {
+        match event {
+            PortalEvent::Joined => self.record(Milestone {
+                milestone: "joined",
+                ..Milestone::default()
+            }),
+            PortalEvent::Lost(reason) => tracing::warn!(reason, "no portal; trying again"),
+            // The loop ends on it before it comes here.
+            PortalEvent::Refused(_) => {}
+            PortalEvent::Push(push) => self.handle_push(push).await,
+        }
+    }
+
+    async fn handle_push(&mut self, push: Push) {
+        match push {
+            Push::Init(init) => self.handle_init(init).await,
+            Push::ConfigChanged(interface) => {
+                self.own = Some(interface);
+                self.configure().await;
+            }
+            Push::AuthorizationCreated(grant) => self.handle_grant(*grant).await,
+            Push::AuthorizationFailed(failed) => {
+                self.shared.router().handle_refused(failed.resource_id);
+                self.record(Milestone {
+                    milestone: "authorization_failed",
+                    resource: Some(failed.resource_id),
+                    reason: Some(failed.reason),
+                    ..Milestone::default()
+                });
+            }
+            Push::Candidates(GatewayCandidates {
+                gateway_id,
+                candidates,
+            }) => match self.connections.get(&gateway_id) {
+                Some(entry) => entry.connection.add_candidates(candidates),
+                None => tracing::debug!(%gateway_id, "candidates of an unknown gateway are lost"),
+            },
+            Push::CandidatesInvalidated(GatewayCandidates { gateway_id, .. }) => {
+                // The library cannot forget one; its checks go unanswered and it is given up.
+                tracing::debug!(%gateway_id, "the gateway withdrew candidates");
+            }
+            Push::ResourceUpserted(resource) => {
+                let idle = self.shared.router().upsert_resource(resource);
+                self.resources_changed(idle).await;
+            }
+            Push::ResourceDeleted(resource) => {
+                let idle = self.shared.router().remove_resource(resource);
+                self.resources_changed(idle).await;
+            }
+            Push::RelaysPresence(presence) => self.handle_relays(presence),
+            // The channel turns it into a refusal.
+            Push::Disconnect(_) => {}
+        }
+    }
+
+    async fn handle_init(&mut self, init: Init) {
+        self.own = Some(init.interface);
+        self.relays.clear();
+        self.add_relays(init.relays);
+        let idle = self.shared.router().replace_resources(init.resources);
+        self.resources_changed(idle).await;
+    }
+
+    async fn resources_changed(&mut self, idle: impl IntoIterator<Item = GatewayId>) {
+        for gateway in idle {
+            if let Some(entry) = self.connections.remove(&gateway) {
+                self.record(Milestone {
+                    milestone: "goodbye",
+                    gateway: Some(gateway),
+                    reason: Some("no resource left".into()),
+                    ..Milestone::default()
+                });
+                entry.connection.leave().await;
+            }
+        }
+        self.configure().await;
+    }
+
+    async fn configure(&mut self) {
+        let Some(own) = self.own else { return };
+        let networks = {
+            let mut router = self.shared.router();
+            router.set_own_addresses(own);
+            router.networks()
+        };
+        if let Err(error) = self.tunnel.configure(own, networks).await {
+            tracing::warn!(%error, "some of the interface's configuration is missing");
+        }
+    }
+
+    fn handle_relays(&mut self, presence: RelaysPresence) {
+        for id in presence.disconnected_ids {
+            self.relays.remove(&id);
+        }
+        for relay in &presence.connected {
+            self.relays.remove(&relay.id);
+        }
+        self.add_relays(presence.connected);
+    }
+
+    fn add_relays(&mut self, relays: Vec<Relay>) {
+        for Relay { id, addr } in relays {
+            self.relays.entry(id).or_default().push(addr);
+        }
+    }
+
+    async fn handle_grant(&mut self, grant: AuthorizationCreated) {
+        let (resource, gateway) = (grant.resource_id, grant.gateway_id);
+        if grant.use_iceless {
+            tracing::error!("the portal chose a protocol that we said we do not speak");
+            self.shared.router().handle_refused(resource);
+            return;
+        }
+        let addresses = Interface {
+            ipv4: grant.gateway_ipv4,
+            ipv6: grant.gateway_ipv6,
+        };
+        let granted = self
+            .shared
+            .router()
+            .handle_granted(resource, gateway, addresses);
+        let Some(granted) = granted else {
+            tracing::debug!(%resource, "ignoring a grant that we did not ask for");
+            return;
+        };
+        self.record(Milestone {
+            milestone: "authorization_created",
+            resource: Some(resource),
+            gateway: Some(gateway),
+            since_first_packet_ms: Some(since(granted.first_packet_at)),
+            ..Milestone::default()
+        });
+        self.open_or_keep(gateway, keys(grant), granted.first_packet_at);
+        for packet in granted.held {
+            self.send(gateway, &packet).await;
+        }
+    }
+
+    fn open_or_keep(&mut self, gateway: GatewayId, keys: Keys, first_packet_at: Instant) {
+        if let Some(entry) = self.connections.get(&gateway)
+            && *entry.connection.keys() == keys
+        {
+            entry.connection.refresh();
+            return;
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        let servers = self.relays.values().flatten().copied();
+        let opening = Opening {
+            gateway,
+            epoch: self.epoch,
+            keys,
+            ice: ice::Settings {
+                stun_servers: servers.take(MAX_STUN_SERVERS).collect(),
+                ..self.ice.clone()
+            },
+        };
+        let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
+        let entry = Entry {
+            connection: Connection::open(opening, &self.identity, shared, events),
+            first_packet_at,
+            opened_at: now(),
+        };
+        // One with other keys is replaced: the gateway has dropped its end already.
+        self.connections.insert(gateway, entry);
+    }
+
+    fn handle_connection_event(&mut self, event: ConnectionEvent) {
+        let ConnectionEvent {
+            gateway,
+            epoch,
+            news,
+        } = event;
+        let Some(entry) = self.connections.get(&gateway) else {
+            return;
+        };
+        if entry.connection.epoch() != epoch {
+            return;
+        }
+        let mut milestone = Milestone {
+            gateway: Some(gateway),
+            ms: Some(since(entry.opened_at)),
+            since_first_packet_ms: Some(since(entry.first_packet_at)),
+            ..Milestone::default()
+        };
+        match news {
+            News::Candidates(candidates) => {
+                self.portal.send(Outgoing::NewCandidates {
+                    gateway_id: gateway,
+                    candidates,
+                });
+                return;
+            }
+            News::PathNominated(local, remote) => {
+                milestone.milestone = "path_nominated";
+                milestone.local = Some(local);
+                milestone.remote = Some(remote);
+            }
+            News::HandshakeCompleted => milestone.milestone = "handshake_completed",
+            News::FirstPacket => milestone.milestone = "first_packet_received",
+            News::Goodbye => {
+                milestone.milestone = "goodbye";
+                milestone.reason = Some("received".into());
+                self.forget(gateway);
+            }
+            News::Lost(reason) => {
+                milestone.milestone = "connection_lost";
+                milestone.reason = Some(reason.into());
+                self.forget(gateway);
+            }
+        }
+        self.record(milestone);
+    }
+
+    fn forget(&mut self, gateway: GatewayId) {
+        self.connections.remove(&gateway);
+        self.shared.router().forget_gateway(gateway);
+    }
+
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "milestones are made on the spot, and this reads better at every call"
+    )]
+    fn record(&self, milestone: Milestone) {
+        self.timeline.record(&milestone);
+    }
+}
+
+fn keys(grant: AuthorizationCreated) -> Keys {
+    let credentials = |from: IceCredentials| ice::Credentials {
+        ufrag: from.username,
+        password: from.password,
+    };
+    Keys {
+        peer: PeerKeys {
+            public_key: grant.gateway_public_key.0,
+            preshared_key: grant.preshared_key.0,
+        },
+        local: credentials(grant.client_ice_credentials),
+        remote: credentials(grant.gateway_ice_credentials),
+    }
+}
+
+fn since(at: Instant) -> f64 {
+    millis(now().saturating_duration_since(at))
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Packets handled before other events get their turn.
+const BURST: usize = 64;
+/// How often counters are looked at.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// A few are enough to learn our addresses.
+const MAX_STUN_SERVERS: usize = 4;

@@ -1,0 +1,61 @@
+//! The reference client for Linux: real software for small set-ups, and the other end of every test.
+//!
+//! Built on other stacks than the gateway (`webrtc-ice` as the controlling agent, `defguard_boringtun`
+//! as the initiator) and written from the protocol page, so that the two check each other. It serves
+//! CIDR resources over IPv4 and IPv6. It refuses to be clever: filters are the gateway's business (a
+//! packet that they forbid is sent and answered with ICMP), and a lost gateway is asked for again by the
+//! next packet. Source: protocol page, sections 1 to 6 and 12.
+//!
+//! Reading order: `app` wires everything; `router` decides; `connection` drives one gateway.
+
+pub mod app;
+pub mod config;
+pub mod connection;
+pub mod control;
+pub mod counters;
+pub mod ice;
+pub mod packet;
+pub mod portal;
+pub mod router;
+#[cfg(test)]
+mod testing;
+pub mod timeline;
+pub mod tunnel;
+pub mod wire;
+pub mod wireguard;
+
+pub use app::{Args, run};
+
+use counters::Counters;
+use router::Router;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tunnel::PacketSink;
+
+/// What the wiring and the connections share.
+pub struct Shared {
+    router: Mutex<Router>,
+    /// Where packets for applications go.
+    pub sink: Arc<dyn PacketSink>,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+impl Shared {
+    /// With an empty router.
+    #[must_use]
+    pub fn new(sink: Arc<dyn PacketSink>) -> Self {
+        Self {
+            router: Mutex::default(),
+            sink,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The router. Not to be held across an await.
+    ///
+    /// # Panics
+    /// Never: the router does not panic.
+    pub fn router(&self) -> MutexGuard<'_, Router> {
+        self.router.lock().expect("the router does not panic")
+    }
+}

@@ -1,0 +1,257 @@
+use super::*;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_tungstenite::accept_hdr_async;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+type ServerSocket = WebSocketStream<TcpStream>;
+
+fn settings(url: &str, generation: Generation) -> Settings {
+    #[derive(serde::Deserialize)]
+    struct Wrapper {
+        token: Token,
+    }
+    let Wrapper { token } = toml::from_str("token = \"cltok\"").expect("a token");
+    Settings {
+        url: url.parse().expect("a URL"),
+        token,
+        name: "lab-client".into(),
+        id: "cl-1".into(),
+        generation,
+        public_key: [1; 32],
+    }
+}
+
+struct Portal {
+    listener: TcpListener,
+    events: mpsc::UnboundedReceiver<PortalEvent>,
+    handle: PortalHandle,
+}
+
+impl Portal {
+    async fn start(generation: Generation) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("ws://{}", listener.local_addr().expect("bound"));
+        let (sender, events) = mpsc::unbounded_channel();
+        let handle = spawn(settings(&url, generation), sender);
+        Self {
+            listener,
+            events,
+            handle,
+        }
+    }
+
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error type is the websocket library's"
+    )]
+    async fn accept(&self) -> (ServerSocket, Request) {
+        let (stream, _) = self.listener.accept().await.expect("accepts");
+        let mut seen = None;
+        let callback = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            seen = Some(request.clone());
+            Ok(response)
+        };
+        let socket = accept_hdr_async(stream, callback).await.expect("upgrades");
+        (socket, seen.expect("called"))
+    }
+
+    async fn event(&mut self) -> PortalEvent {
+        self.events.recv().await.expect("an event")
+    }
+}
+
+async fn receive(socket: &mut ServerSocket) -> Value {
+    loop {
+        let message = socket.next().await.expect("open").expect("a message");
+        if let Message::Text(text) = message {
+            return serde_json::from_str(text.as_str()).expect("JSON");
+        }
+    }
+}
+
+async fn push(socket: &mut ServerSocket, frame: &Value) {
+    let message = Message::text(frame.to_string());
+    socket.send(message).await.expect("sends");
+}
+
+async fn accept_join(socket: &mut ServerSocket) {
+    assert_eq!(receive(socket).await["event"], "phx_join");
+    let reply = json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "ok", "response": {}}});
+    push(socket, &reply).await;
+}
+
+/// Path, query and headers are those of the recorded client, its version aside.
+#[tokio::test]
+async fn joins_as_the_recorded_client_did() {
+    let mut portal = Portal::start(Generation::V2).await;
+    let (mut socket, request) = portal.accept().await;
+    assert_eq!(
+        request.uri().to_string(),
+        "/client/v2/websocket?external_id=cl-1&name=lab-client&public_key=AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE%3D"
+    );
+    assert_eq!(request.headers()["x-authorization"], "Bearer cltok");
+    assert!(
+        request.headers()["user-agent"]
+            .to_str()
+            .expect("ASCII")
+            .contains("headless-client/1.5.")
+    );
+    let join = receive(&mut socket).await;
+    assert_eq!(
+        join,
+        json!({"topic": "client", "event": "phx_join", "payload": null, "ref": 0})
+    );
+    push(&mut socket, &json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "ok", "response": {}}})).await;
+    assert!(matches!(portal.event().await, PortalEvent::Joined));
+    let capabilities = receive(&mut socket).await;
+    assert_eq!(capabilities["event"], "set_snownet_capabilities");
+    assert_eq!(capabilities["ref"], 1);
+}
+
+#[tokio::test]
+async fn generation_1_uses_the_old_path_and_announces_nothing() {
+    let mut portal = Portal::start(Generation::V1).await;
+    let (mut socket, request) = portal.accept().await;
+    assert_eq!(request.uri().path(), "/client/websocket");
+    accept_join(&mut socket).await;
+    assert!(matches!(portal.event().await, PortalEvent::Joined));
+    let resource_id = wire::ResourceId(Uuid::nil());
+    portal.handle.send(Outgoing::RequestAuthorization {
+        resource_id,
+        connected_gateway_ids: Vec::new(),
+    });
+    let request = receive(&mut socket).await;
+    assert_eq!(
+        (&request["event"], &request["ref"]),
+        (&json!("create_flow"), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn comes_back_after_a_loss_with_the_candidates_gathered_meanwhile() {
+    let mut portal = Portal::start(Generation::V1).await;
+    let (mut socket, _) = portal.accept().await;
+    accept_join(&mut socket).await;
+    assert!(matches!(portal.event().await, PortalEvent::Joined));
+    drop(socket);
+    assert!(matches!(portal.event().await, PortalEvent::Lost(_)));
+    let gateway_id = wire::GatewayId(Uuid::nil());
+    portal.handle.send(Outgoing::RequestAuthorization {
+        resource_id: wire::ResourceId(Uuid::nil()),
+        connected_gateway_ids: Vec::new(),
+    });
+    portal.handle.send(Outgoing::NewCandidates {
+        gateway_id,
+        candidates: vec!["candidate:x".into()],
+    });
+    let (mut socket, _) = portal.accept().await;
+    accept_join(&mut socket).await;
+    let first = receive(&mut socket).await;
+    assert_eq!(
+        first["event"], "new_gateway_ice_candidates",
+        "the request is dropped"
+    );
+    assert_eq!(first["ref"], 1, "references start anew");
+}
+
+#[tokio::test]
+async fn a_malformed_frame_costs_nothing() {
+    let mut portal = Portal::start(Generation::V1).await;
+    let (mut socket, _) = portal.accept().await;
+    accept_join(&mut socket).await;
+    assert!(matches!(portal.event().await, PortalEvent::Joined));
+    socket.send(Message::text("[1,2,3]")).await.expect("sends");
+    push(
+        &mut socket,
+        &json!({"topic": "client", "event": "init", "payload": 5, "ref": null}),
+    )
+    .await;
+    let deleted = json!({"topic": "client", "event": "resource_deleted", "payload": Uuid::nil(), "ref": null});
+    push(&mut socket, &deleted).await;
+    assert!(matches!(
+        portal.event().await,
+        PortalEvent::Push(Push::ResourceDeleted(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_refused_join_and_a_disconnect_are_final() {
+    for frame in [
+        json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "error", "response": {"reason": "disabled"}}}),
+        json!({"topic": "client", "event": "disconnect", "payload": {"reason": "token_expired"}, "ref": null}),
+    ] {
+        let mut portal = Portal::start(Generation::V2).await;
+        let (mut socket, _) = portal.accept().await;
+        push(&mut socket, &frame).await;
+        assert!(matches!(portal.event().await, PortalEvent::Refused(_)));
+    }
+}
+
+#[tokio::test]
+async fn only_401_is_final_among_http_answers() {
+    for (answer, is_final) in [("401 Unauthorized", true), ("409 Conflict", false)] {
+        let mut portal = Portal::start(Generation::V2).await;
+        let (mut stream, _) = portal.listener.accept().await.expect("accepts");
+        let mut request = [0; 2048];
+        let len = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await;
+        assert!(len.is_ok_and(|len| len > 0));
+        let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+            .await
+            .expect("answers");
+        match portal.event().await {
+            PortalEvent::Refused(_) => assert!(is_final),
+            PortalEvent::Lost(reason) => assert!(!is_final && reason.contains("409"), "{reason}"),
+            PortalEvent::Joined | PortalEvent::Push(_) => panic!("joined without a portal"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn leaving_closes_the_websocket_in_order() {
+    let portal = Portal::start(Generation::V1).await;
+    let (mut socket, _) = portal.accept().await;
+    accept_join(&mut socket).await;
+    let closing = tokio::spawn(portal.handle.close());
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Close(_))) => break,
+            Some(Ok(_)) => {}
+            other => panic!("no close frame: {other:?}"),
+        }
+    }
+    closing.await.expect("closed");
+}
+
+#[test]
+fn a_uuid_is_hashed_and_other_ids_go_as_they_are() {
+    assert_eq!(
+        external_id("123e4567-e89b-12d3-a456-426614174000"),
+        "986c0dc956dc822b5d8f698661b9eb1ef880786ff9043c16744d2a420e99e9bb"
+    );
+    assert_eq!(external_id("cl-1"), "cl-1");
+}
+
+#[test]
+fn the_base_urls_path_is_kept_and_its_query_is_not() {
+    let url = |base| websocket_url(&settings(base, Generation::V2));
+    let with_path = url("https://portal.example/api/?x=1");
+    assert_eq!(with_path.scheme(), "wss");
+    assert_eq!(with_path.path(), "/api/client/v2/websocket");
+    assert!(
+        with_path
+            .query()
+            .is_some_and(|query| query.starts_with("external_id="))
+    );
+}
+
+#[test]
+fn backs_off_from_half_a_second_to_about_a_minute() {
+    for failures in [0, 1, 5, 100, u32::MAX] {
+        let wait = backoff(failures);
+        assert!(wait >= Duration::from_millis(250), "{wait:?}");
+        assert!(wait <= LONGEST_BACKOFF * 3 / 2, "{wait:?}");
+    }
+    assert!(backoff(0) <= Duration::from_millis(750));
+}

@@ -1,0 +1,198 @@
+//! A gateway for tests, on the other stacks: an `is` agent in the controlled role and a WireGuard
+//! responder on one UDP socket. It answers every inner UDP packet with its mirror image.
+
+use super::control;
+use super::ice::Credentials;
+use super::wireguard::tests::Responder;
+use super::wireguard::{BUFFER_BYTES, Identity};
+use defguard_boringtun::noise::TunnResult;
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+/// The protocol page's vectors.
+pub(super) const CLIENT_UFRAG: &str = "eokn";
+pub(super) const GATEWAY_UFRAG: &str = "6m26";
+pub(super) const CLIENT_PASSWORD: &str = "5enp7ct6775ebzonvunxjy";
+pub(super) const GATEWAY_PASSWORD: &str = "gj5f2zjrxg6cwvtrtqgfva";
+pub(super) const PSK: [u8; 32] = [7; 32];
+const GATEWAY_SECRET: [u8; 32] = [2; 32];
+
+pub(super) fn client_credentials() -> Credentials {
+    Credentials {
+        ufrag: CLIENT_UFRAG.into(),
+        password: CLIENT_PASSWORD.into(),
+    }
+}
+
+pub(super) fn gateway_credentials() -> Credentials {
+    Credentials {
+        ufrag: GATEWAY_UFRAG.into(),
+        password: GATEWAY_PASSWORD.into(),
+    }
+}
+
+pub(super) fn gateway_public_key() -> [u8; 32] {
+    Identity::from_secret(GATEWAY_SECRET).public_key()
+}
+
+/// What a test tells its gateway.
+pub(super) enum Order {
+    /// The client signalled this.
+    Candidate(String),
+    /// Say goodbye to the client.
+    Goodbye,
+}
+
+/// The gateway, before it runs.
+pub(super) struct Gateway {
+    agent: IceAgent,
+    socket: UdpSocket,
+    nominated: Option<SocketAddr>,
+    wireguard: Responder,
+    /// Counts what arrives, besides echoing it.
+    heard: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+/// What a test holds of a running gateway.
+pub(super) struct GatewayHandle {
+    pub(super) candidate: String,
+    pub(super) addr: SocketAddr,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    /// Inner packets that arrived.
+    pub(super) heard: mpsc::UnboundedReceiver<Vec<u8>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for GatewayHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Gateway {
+    /// Starts one on `ip` for the client with this key.
+    pub(super) async fn start(ip: &str, client: [u8; 32]) -> GatewayHandle {
+        let socket = UdpSocket::bind((ip, 0)).await.expect("binds");
+        let addr = socket.local_addr().expect("bound");
+        let creds = |from: Credentials| IceCreds {
+            ufrag: from.ufrag,
+            pass: from.password,
+        };
+        let mut agent = IceAgent::new(creds(gateway_credentials()));
+        agent.set_controlling(false);
+        agent.set_remote_credentials(creds(client_credentials()));
+        agent.add_local_candidate(Candidate::host(addr, "udp").expect("valid"));
+        let (orders, received) = mpsc::unbounded_channel();
+        let (heard_sender, heard) = mpsc::unbounded_channel();
+        let gateway = Self {
+            agent,
+            socket,
+            nominated: None,
+            wireguard: Responder::new(GATEWAY_SECRET, client, PSK),
+            heard: heard_sender,
+        };
+        let (ip, port) = (addr.ip(), addr.port());
+        GatewayHandle {
+            candidate: format!(
+                "candidate:1 1 udp 2130706175 {ip} {port} typ host ufrag {GATEWAY_UFRAG}"
+            ),
+            addr,
+            orders,
+            heard,
+            task: tokio::spawn(gateway.run(received)),
+        }
+    }
+
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut buffer = [0; BUFFER_BYTES];
+        loop {
+            self.drain().await;
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => {
+                    let (len, source) = received.expect("receives");
+                    self.receive(&buffer[..len], source).await;
+                }
+                Some(order) = orders.recv() => match order {
+                    Order::Candidate(text) => {
+                        let candidate = Candidate::from_sdp_string(&text);
+                        self.agent.add_remote_candidate(candidate.expect("readable"));
+                    }
+                    Order::Goodbye => self.send(&control::goodbye()).await,
+                },
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        }
+    }
+
+    async fn drain(&mut self) {
+        self.agent.handle_timeout(now());
+        while let Some(transmit) = self.agent.poll_transmit() {
+            let sending = self
+                .socket
+                .send_to(&transmit.contents, transmit.destination);
+            let _ = sending.await;
+        }
+        while let Some(event) = self.agent.poll_event() {
+            if let IceAgentEvent::NominatedSend { destination, .. } = event {
+                self.nominated = Some(destination);
+            }
+        }
+    }
+
+    async fn receive(&mut self, datagram: &[u8], source: SocketAddr) {
+        if let Ok(message) = StunMessage::parse(datagram) {
+            let packet = StunPacket {
+                proto: Protocol::Udp,
+                source,
+                destination: self.socket.local_addr().expect("bound"),
+                message,
+            };
+            self.agent.handle_packet(now(), packet);
+            return;
+        }
+        if let Some(answer) = self.wireguard.handle(datagram) {
+            // Like the real one before a nomination: answer where it came from.
+            let path = self.nominated.unwrap_or(source);
+            self.socket.send_to(&answer, path).await.expect("sends");
+        }
+        for packet in std::mem::take(&mut self.wireguard.received) {
+            if let Some(mirrored) = mirror(&packet) {
+                self.send(&mirrored).await;
+            }
+            let _ = self.heard.send(packet);
+        }
+    }
+
+    async fn send(&mut self, packet: &[u8]) {
+        let mut out = [0; BUFFER_BYTES];
+        if let TunnResult::WriteToNetwork(datagram) =
+            self.wireguard.tunn.encapsulate(packet, &mut out)
+        {
+            let path = self.nominated.expect("packets follow a nomination");
+            self.socket.send_to(datagram, path).await.expect("sends");
+        }
+    }
+}
+
+/// Swaps addresses and ports of a UDP packet over IPv4 or IPv6, which leaves all checksums right.
+pub(super) fn mirror(packet: &[u8]) -> Option<Vec<u8>> {
+    let mut mirrored = packet.to_vec();
+    let (addresses, len, ports) = match packet.first()? >> 4 {
+        4 if packet.get(9) == Some(&17) => (12, 4, 20),
+        6 if packet.get(6) == Some(&17) => (8, 16, 40),
+        _ => return None,
+    };
+    let (source, destination) = mirrored.get_mut(addresses..ports)?.split_at_mut(len);
+    source.swap_with_slice(destination);
+    let (source, destination) = mirrored.get_mut(ports..ports + 4)?.split_at_mut(2);
+    source.swap_with_slice(destination);
+    Some(mirrored)
+}
+
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,137 @@
+//! What happened when, for people (one log line each) and for machines (one JSON line each).
+//!
+//! Carries addresses and names on purpose, above DEBUG: this client is the lab's measuring instrument.
+
+use super::wire::{GatewayId, ResourceId};
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// One milestone. Fields that do not apply stay empty and are not written.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Milestone {
+    /// `joined`, `authorization_requested`, `authorization_created`, `authorization_failed`,
+    /// `path_nominated`, `handshake_completed`, `first_packet_received`, `connection_lost`, `goodbye`.
+    pub milestone: &'static str,
+    /// Which resource it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<ResourceId>,
+    /// Which gateway it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayId>,
+    /// Our end of the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<SocketAddr>,
+    /// The gateway's end of the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<SocketAddr>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Milliseconds since the grant that opened this connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<f64>,
+    /// Milliseconds since the first packet that asked for the resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_first_packet_ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    unix_ms: u64,
+    #[serde(flatten)]
+    milestone: &'a Milestone,
+}
+
+/// Where milestones go.
+pub struct Timeline {
+    file: Option<Mutex<File>>,
+}
+
+impl Timeline {
+    /// Appends to `path`, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be opened for appending.
+    pub fn open(path: Option<&Path>) -> io::Result<Self> {
+        let open = |path| File::options().create(true).append(true).open(path);
+        let file = path.map(open).transpose()?.map(Mutex::new);
+        Ok(Self { file })
+    }
+
+    /// Logs the milestone and appends it to the file.
+    pub fn record(&self, event: &Milestone) {
+        tracing::info!(
+            milestone = event.milestone,
+            resource = event.resource.map(tracing::field::display),
+            gateway = event.gateway.map(tracing::field::display),
+            local = event.local.map(tracing::field::display),
+            remote = event.remote.map(tracing::field::display),
+            reason = event.reason,
+            ms = event.ms,
+            since_first_packet_ms = event.since_first_packet_ms,
+        );
+        let Some(file) = &self.file else { return };
+        let line = Line {
+            unix_ms: unix_ms(),
+            milestone: event,
+        };
+        let mut text = serde_json::to_string(&line).expect("plain data is serializable");
+        text.push('\n');
+        let mut file = file.lock().expect("nobody panics while holding it");
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            tracing::warn!(%error, "cannot append to the timeline file");
+        }
+    }
+}
+
+/// A duration in milliseconds, to the microsecond.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a timeline is read beside other processes' timelines, so it needs the wall clock"
+)]
+fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |elapsed| {
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn appends_one_json_line_per_milestone_without_empty_fields() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("timeline.jsonl");
+        for name in ["joined", "goodbye"] {
+            let timeline = Timeline::open(Some(&path)).expect("opens");
+            timeline.record(&Milestone {
+                milestone: name,
+                ms: Some(millis(Duration::from_micros(1500))),
+                ..Milestone::default()
+            });
+        }
+        let text = std::fs::read_to_string(&path).expect("is there");
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["milestone"], "joined");
+        assert_eq!(lines[0]["ms"], 1.5);
+        assert!(lines[0]["unix_ms"].as_u64().is_some_and(|ms| ms > 0));
+        assert!(lines[0].get("gateway").is_none());
+    }
+}
