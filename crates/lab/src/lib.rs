@@ -1,3 +1,6 @@
 //! The lab: a portal, a relay, a reference client and a playground in network namespaces.
 
 pub mod client;
+pub mod demo;
+pub mod playground;
+pub mod web;

@@ -1,0 +1,196 @@
+//! `postern demo`: the whole of Postern on one machine, with real traffic and a timeline.
+//!
+//! Builds a playground, starts portal, relay, gateway and client as processes of their own, fetches a
+//! page over IPv4 and IPv6 through the tunnel, pings, is refused at a port that the policy does not
+//! name, and shows when what happened and where the packets went. Refuses to leave anything behind:
+//! whether it ends well, fails, or is interrupted.
+
+mod report;
+mod screen;
+mod timeline;
+
+use crate::playground::icmp::{IcmpTap, Unreachable};
+use crate::playground::lab::{DENIED_PORT, Lab, Setup, WEB_PORT};
+use crate::playground::network::{WEB_V4, WEB_V6};
+use crate::playground::traffic::{self, Fetched, Pinged};
+use crate::playground::wait::{Interrupt, Interrupted};
+use crate::playground::{Playground, Role};
+use anyhow::{Context, Result, bail, ensure};
+use report::Counters;
+use screen::Screen;
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+/// Shows the gateway at work in private network namespaces.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// Stay up afterwards, to play with it, until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// Not root, a tool is missing, a step failed (its logs are shown before), or it was interrupted.
+pub async fn run(args: Args) -> Result<()> {
+    let interrupt = Interrupt::default();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut ctrl_c = signal(SignalKind::interrupt())?;
+    let demo = {
+        let interrupt = interrupt.clone();
+        tokio::task::spawn_blocking(move || demonstrate(&interrupt, args.keep))
+    };
+    let caller_off = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+            _ = ctrl_c.recv() => {}
+        }
+        interrupt.trigger();
+    });
+    let result = demo.await;
+    caller_off.abort();
+    result.context("the demo panicked")?
+}
+
+/// How long one fetch may take: the set-up of the tunnel included.
+const FETCH_LIMIT: Duration = Duration::from_secs(15);
+
+/// Everything, blocking; everything that it made is gone when it returns.
+fn demonstrate(interrupt: &Interrupt, keep: bool) -> Result<()> {
+    let mut screen = Screen::of_stdout();
+    let begun = Instant::now();
+    let playground = Playground::with_interrupt(interrupt.clone())?;
+    report::map(&mut screen, &playground)?;
+    screen.done("namespaces and links", begun.elapsed(), "")?;
+    let postern = std::env::current_exe().context("cannot find the own program")?;
+    let mut lab = Lab::new(playground, &postern, Setup::default())?;
+    let shown = show(&mut screen, &mut lab);
+    if let Err(error) = shown {
+        if error.is::<Interrupted>() {
+            bail!("interrupted; everything was removed");
+        }
+        screen.failed(&error)?;
+        screen.plain(&lab.log_tails(20))?;
+        bail!("the demo failed");
+    }
+    if keep {
+        report::how_to_play(&mut screen, lab.playground())?;
+        interrupt.wait();
+    }
+    drop(lab);
+    screen.plain("\nAll namespaces, processes and files of this run are removed.\n")
+}
+
+/// Starts a program and waits until it is ready.
+type Start = fn(&mut Lab) -> Result<()>;
+
+/// The programs, the traffic, the report.
+fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
+    let starts: [(&str, Start); 5] = [
+        ("web server answers", Lab::start_web),
+        ("relay answers STUN", Lab::start_relay),
+        ("portal listens", Lab::start_portal),
+        ("gateway has joined", Lab::start_gateway),
+        ("client has joined", Lab::start_client),
+    ];
+    for (what, start) in starts {
+        let begun = Instant::now();
+        start(lab)?;
+        screen.done(what, begun.elapsed(), "")?;
+    }
+    let before = Counters::read(lab.playground())?;
+    screen.heading("Traffic through the tunnel")?;
+    let (first, started_ms) = first_page(screen, lab)?;
+    page(screen, lab, WEB_V6.into())?;
+    for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
+        pinged(screen, lab, address)?;
+    }
+    for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
+        refused(screen, lab, address)?;
+    }
+    timeline::show(screen, lab, started_ms, &first)?;
+    report::paths(screen, lab)?;
+    before.show_growth(screen, lab.playground())
+}
+
+/// The fetch that sets the tunnel up, and when it began (milliseconds since 1970).
+fn first_page(screen: &mut Screen, lab: &Lab) -> Result<(Fetched, f64)> {
+    let fetched = page(screen, lab, WEB_V4.into())?;
+    // From curl's end backwards: its start-up is not part of what is measured.
+    let started_ms = timeline::unix_ms() - fetched.total.as_secs_f64() * 1000.0;
+    Ok((fetched, started_ms))
+}
+
+fn page(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<Fetched> {
+    let url = traffic::url(address, WEB_PORT, "/");
+    let fetched = traffic::fetch(lab.playground(), Role::Client, &url, FETCH_LIMIT)?;
+    ensure!(
+        fetched.is_page(),
+        "no page from {url}: curl ended with {}, status {} {}",
+        fetched.exit,
+        fetched.status,
+        fetched.refusal
+    );
+    let what = format!("page over {}", family(address));
+    let told = format!("{url}  status 200, {} bytes", fetched.body.len());
+    screen.done(&what, fetched.first_byte, &told)?;
+    Ok(fetched)
+}
+
+fn pinged(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<()> {
+    let pinged = traffic::ping(lab.playground(), Role::Client, address)?;
+    let Pinged {
+        sent,
+        received,
+        mean_ms: Some(mean_ms),
+    } = pinged
+    else {
+        bail!("no answer to a ping of {address}");
+    };
+    ensure!(
+        sent == received,
+        "{address} answered {received} of {sent} pings"
+    );
+    let mean = Duration::from_secs_f64(mean_ms / 1000.0);
+    let what = format!("ping over {}", family(address));
+    screen.done(
+        &what,
+        mean,
+        &format!("{address}  {received} of {sent} answered"),
+    )
+}
+
+/// A port that the policy does not name: refused by the gateway, at once and in so many words.
+fn refused(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<()> {
+    let playground = lab.playground();
+    let tap = IcmpTap::open(playground, Role::Client, address)?;
+    let url = traffic::url(address, DENIED_PORT, "/");
+    let fetched = traffic::fetch(playground, Role::Client, &url, FETCH_LIMIT)?;
+    ensure!(
+        fetched.exit == 7,
+        "{url} should be refused, but curl ended with {}",
+        fetched.exit
+    );
+    let limit = Duration::from_secs(2);
+    let error: Unreachable = tap.wait_for(playground, address, DENIED_PORT, limit)?;
+    let words = format!("ICMP type {} code {}", error.kind, error.code);
+    ensure!(
+        error.is_prohibited(),
+        "{url} was refused with {words}, not with \"prohibited\""
+    );
+    let what = format!("port {DENIED_PORT} refused over {}", family(address));
+    let told = format!("{words} \"prohibited\"; curl says: {}", fetched.refusal);
+    screen.done(&what, fetched.total, &told)
+}
+
+fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
+}

@@ -1,0 +1,139 @@
+//! The picture of the playground, where the packets went, and how to play with it.
+
+use super::screen::Screen;
+use crate::playground::lab::{CLIENT, DENIED_PORT, GATEWAY, Lab, RESOURCE_V4};
+use crate::playground::network::{
+    self, CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, GATEWAY_WAN,
+    InterfaceBytes, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4, WEB_V6,
+};
+use crate::playground::{Playground, Role};
+use anyhow::Result;
+
+/// Who is where.
+pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
+    screen.heading("Postern in four private network namespaces")?;
+    let rows = [
+        Role::ALL.map(|role| role.name().to_owned()),
+        Role::ALL.map(|role| playground.namespace(role)),
+        [
+            CLIENT_V4.to_string(),
+            ROUTER_V4.to_string(),
+            GATEWAY_V4.to_string(),
+            WEB_V4.to_string(),
+        ],
+        [
+            CLIENT_V6.to_string(),
+            ROUTER_V6.to_string(),
+            GATEWAY_V6.to_string(),
+            WEB_V6.to_string(),
+        ],
+        [
+            "curl, ping",
+            "NAT, portal, relay",
+            "the gateway",
+            "web server",
+        ]
+        .map(str::to_owned),
+    ];
+    for (row, cells) in rows.iter().enumerate() {
+        let link = if row == 0 { "───  " } else { "     " };
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:<20}")).collect();
+        screen.line(&format!("  {}", cells.join(link)))?;
+    }
+    screen.line("")
+}
+
+/// Which addresses the two ends chose for the path between them.
+pub(super) fn paths(screen: &mut Screen, lab: &Lab) -> Result<()> {
+    screen.heading("Where the packets went")?;
+    for (who, milestones) in [
+        ("client", lab.client_milestones()),
+        ("gateway", lab.gateway_milestones()),
+    ] {
+        let last = milestones
+            .iter()
+            .rfind(|milestone| milestone.name == "path_nominated");
+        if let Some(path) = last {
+            let (local, remote) = (path.field("local"), path.field("remote"));
+            screen.line(&format!("  path of the {who:<8} {local} – {remote}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The interfaces that a packet from the client to the web server passes, in that order.
+const HOPS: [(Role, &str, &str); 7] = [
+    (
+        Role::Client,
+        CLIENT_INTERFACE,
+        "the client's end of the tunnel",
+    ),
+    (Role::Client, "eth0", "encrypted, to the router"),
+    (Role::Router, "lan0", "encrypted, from the client"),
+    (Role::Router, "wan0", "encrypted, behind the NAT"),
+    (Role::Gateway, GATEWAY_WAN, "encrypted, at the gateway"),
+    (
+        Role::Gateway,
+        TUNNEL_INTERFACE,
+        "the gateway's end of the tunnel",
+    ),
+    (Role::Gateway, "lan0", "in the clear, to the web server"),
+];
+
+/// The byte counters of all hops at one time.
+pub(super) struct Counters([InterfaceBytes; HOPS.len()]);
+
+impl Counters {
+    /// Reads them; an interface that does not exist counts nothing.
+    pub(super) fn read(playground: &Playground) -> Result<Self> {
+        let mut counters = [InterfaceBytes::default(); HOPS.len()];
+        for (counter, (role, interface, _)) in counters.iter_mut().zip(HOPS) {
+            let read = network::interface_bytes(playground, role, interface)?;
+            *counter = read.unwrap_or_default();
+        }
+        Ok(Self(counters))
+    }
+
+    /// Shows what went through each hop since they were read.
+    pub(super) fn show_growth(&self, screen: &mut Screen, playground: &Playground) -> Result<()> {
+        let now = Self::read(playground)?;
+        let header = format!("  {:<22}{:>12}{:>12}", "interface", "received", "sent");
+        screen.line(&format!(
+            "{}   bytes of all traffic above",
+            screen.dim(&header)
+        ))?;
+        for (((role, interface, told), before), after) in HOPS.iter().zip(self.0).zip(now.0) {
+            let received = after.received.saturating_sub(before.received);
+            let sent = after.sent.saturating_sub(before.sent);
+            let interface = format!("{} {interface}", role.name());
+            screen.line(&format!(
+                "  {interface:<22}{received:>12}{sent:>12}   {told}"
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+/// What to type while it stays up.
+pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Result<()> {
+    let client = playground.namespace(Role::Client);
+    let gateway = playground.namespace(Role::Gateway);
+    let directory = playground.directory().display();
+    screen.heading("It stays up. In another terminal, as root:")?;
+    screen.plain(&format!(
+        "  ip netns exec {client} curl http://{WEB_V4}/\n\
+         \x20 ip netns exec {client} curl http://[{WEB_V6}]/\n\
+         \x20 ip netns exec {client} curl -o /dev/null http://{WEB_V4}/bytes/100000000\n\
+         \x20 ip netns exec {client} curl http://{WEB_V4}:{DENIED_PORT}/     (refused)\n\
+         \x20 ip netns exec {client} ping {WEB_V6}\n\
+         \x20 ip netns exec {gateway} tcpdump -ni {TUNNEL_INTERFACE}\n\
+         \x20 ls {directory}     (logs and configurations)\n\
+         \n\
+         The portal takes orders on {directory}/portal.sock, one JSON object a line, as\n\
+         \x20 {{\"op\":\"reject_access\",\"client\":\"{CLIENT}\",\"resource\":\"{RESOURCE_V4}\"}}\n\
+         \x20 {{\"op\":\"init_again\",\"gateway\":\"{GATEWAY}\"}}\n\
+         \x20 {{\"op\":\"grants\"}}\n\
+         \n\
+         Ctrl-C ends it and removes everything.\n"
+    ))
+}

@@ -1,0 +1,131 @@
+//! When what happened, from the first packet to the first byte, as client, gateway and portal tell it.
+
+use super::screen::Screen;
+use crate::playground::lab::Lab;
+use crate::playground::milestones::Milestone;
+use crate::playground::traffic::Fetched;
+use anyhow::Result;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The clock that the programs' own milestones are read from.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the programs write wall-clock time, and the demo lays its own beside it"
+)]
+pub(super) fn unix_ms() -> f64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0.0, |elapsed| elapsed.as_secs_f64() * 1000.0)
+}
+
+/// One line of the timeline.
+struct Entry {
+    unix_ms: f64,
+    who: &'static str,
+    what: String,
+}
+
+/// Shows the timeline of the first fetch.
+pub(super) fn show(
+    screen: &mut Screen,
+    lab: &Lab,
+    started_ms: f64,
+    fetched: &Fetched,
+) -> Result<()> {
+    let first_byte_ms = started_ms + fetched.first_byte.as_secs_f64() * 1000.0;
+    let mut entries = vec![
+        entry(started_ms, "client", "curl sends its first packet"),
+        entry(
+            first_byte_ms,
+            "client",
+            "curl has the first byte of the page",
+        ),
+    ];
+    for (who, milestones) in [
+        ("client", lab.client_milestones()),
+        ("gateway", lab.gateway_milestones()),
+    ] {
+        let within = milestones.iter().filter(|milestone| {
+            // Half a millisecond of slack: some programs write whole milliseconds.
+            (started_ms - 0.5..=first_byte_ms + 0.5).contains(&milestone.unix_ms)
+        });
+        entries.extend(within.map(|milestone| Entry {
+            unix_ms: milestone.unix_ms,
+            who,
+            what: described(who, milestone),
+        }));
+    }
+    screen.heading("Timeline of the first page (ms)")?;
+    write(screen, entries)
+}
+
+fn entry(unix_ms: f64, who: &'static str, what: &str) -> Entry {
+    Entry {
+        unix_ms,
+        who,
+        what: what.to_owned(),
+    }
+}
+
+/// In the order of time, counted from the first.
+fn write(screen: &mut Screen, mut entries: Vec<Entry>) -> Result<()> {
+    entries.sort_by(|a, b| a.unix_ms.total_cmp(&b.unix_ms));
+    let zero = entries.first().map_or(0.0, |first| first.unix_ms);
+    for Entry { unix_ms, who, what } in entries {
+        let who = screen.dim(&format!("{who:<8}"));
+        screen.line(&format!("  {:>8.1}  {who} {what}", unix_ms - zero))?;
+    }
+    Ok(())
+}
+
+/// A milestone in words; those that are not known are shown under their own names.
+fn described(who: &str, milestone: &Milestone) -> String {
+    let field = |name| milestone.field(name);
+    match (who, &*milestone.name) {
+        ("client", "authorization_requested") => "asks the portal for access".to_owned(),
+        ("client", "authorization_created") => "is told by the portal: granted".to_owned(),
+        ("gateway", "authorization_created") => "has answered the portal: ready".to_owned(),
+        (_, "path_nominated") => {
+            let (local, remote) = (field("local"), field("remote"));
+            match local.is_empty() && remote.is_empty() {
+                true => "path nominated".to_owned(),
+                false => format!("path nominated: {local} – {remote}"),
+            }
+        }
+        (_, "handshake_completed") => "WireGuard handshake completed".to_owned(),
+        (_, other) => other.replace('_', " "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::screen::tests::Paper;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn entries_are_sorted_and_counted_from_the_first() {
+        let paper = Paper::default();
+        let entries = vec![
+            entry(1_000_012.5, "gateway", "later"),
+            entry(1_000_000.0, "client", "first"),
+        ];
+        write(&mut paper.screen(false), entries).expect("written");
+        let expected = "       0.0  client   first\n      12.5  gateway  later\n";
+        assert_eq!(paper.text(), expected);
+    }
+
+    #[test]
+    fn unknown_milestones_keep_their_names() {
+        let mut milestone = Milestone {
+            unix_ms: 0.0,
+            name: "candidates_gathered".to_owned(),
+            fields: serde_json::Map::new(),
+        };
+        assert_eq!(described("gateway", &milestone), "candidates gathered");
+        milestone.name = "path_nominated".to_owned();
+        assert_eq!(described("gateway", &milestone), "path nominated");
+        milestone.fields.insert("local".to_owned(), json!("a:1"));
+        milestone.fields.insert("remote".to_owned(), json!("b:2"));
+        assert_eq!(described("client", &milestone), "path nominated: a:1 – b:2");
+    }
+}

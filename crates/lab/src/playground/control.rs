@@ -1,0 +1,155 @@
+//! The lab portal's control socket, from the outside: one JSON line asks, one JSON line answers.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The portal answers from memory, except `authorize`, which makes that many set-ups first.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// A portal's control socket. Connects anew for each question, so it survives the portal's restart.
+#[derive(Clone, Debug)]
+pub struct Control {
+    path: PathBuf,
+}
+
+impl Control {
+    /// The socket at `path`.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Asks, and returns the answer.
+    ///
+    /// # Errors
+    /// Nobody listens, no answer comes, or the answer is an error.
+    pub fn ask(&self, question: &Value) -> Result<Value> {
+        let socket = UnixStream::connect(&self.path)
+            .with_context(|| format!("no portal at {}", self.path.display()))?;
+        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        writeln!(&socket, "{question}")?;
+        let mut line = String::new();
+        BufReader::new(&socket).read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line)
+            .with_context(|| format!("the portal answered {question} with: {line}"))?;
+        if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
+            bail!("the portal refused {question}: {error}");
+        }
+        Ok(answer)
+    }
+
+    /// The grants that the portal holds.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn ask_grants(&self) -> Result<Value> {
+        self.ask(&json!({"op": "grants"}))
+    }
+
+    /// Revokes a grant.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn reject_access(&self, client: &str, resource: &str) -> Result<()> {
+        let op = json!({"op": "reject_access", "client": client, "resource": resource});
+        self.ask(&op).map(drop)
+    }
+
+    /// Sends `init` again to a gateway.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn init_again(&self, gateway: &str) -> Result<()> {
+        self.ask(&json!({"op": "init_again", "gateway": gateway}))
+            .map(drop)
+    }
+
+    /// Sends the authorization of a grant again to its gateway.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn repeat_authorization(&self, client: &str, resource: &str) -> Result<()> {
+        let op = json!({"op": "repeat_authorization", "client": client, "resource": resource});
+        self.ask(&op).map(drop)
+    }
+
+    /// Lets a grant expire in `expires_in`, and tells its gateway.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn set_expiry(&self, client: &str, resource: &str, expires_in: &str) -> Result<()> {
+        let op = json!({"op": "set_expiry", "client": client, "resource": resource,
+                        "expires_in": expires_in});
+        self.ask(&op).map(drop)
+    }
+
+    /// Pushes text as it is to a gateway or client.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn push_text(&self, peer: &str, text: &str) -> Result<()> {
+        self.ask(&json!({"op": "push_text", "peer": peer, "text": text}))
+            .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A portal that answers one question with `answer` and hands back the question.
+    fn answering(
+        answer: &'static str,
+    ) -> (tempfile::TempDir, Control, std::thread::JoinHandle<String>) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control");
+        let listener = UnixListener::bind(&path).expect("listens");
+        let portal = std::thread::spawn(move || {
+            let (socket, _) = listener.accept().expect("a question");
+            let mut question = String::new();
+            BufReader::new(&socket)
+                .read_line(&mut question)
+                .expect("a line");
+            writeln!(&socket, "{answer}").expect("answers");
+            question
+        });
+        (directory, Control::new(&path), portal)
+    }
+
+    #[test]
+    fn asks_in_one_line_and_reads_one() {
+        let (_directory, control, portal) = answering(r#"{"ok":true}"#);
+        control.push_text("gw", "not\njson").expect("accepted");
+        let question = portal.join().expect("a portal");
+        let question: Value = serde_json::from_str(&question).expect("one line of JSON");
+        assert_eq!(
+            question,
+            json!({"op":"push_text","peer":"gw","text":"not\njson"})
+        );
+    }
+
+    #[test]
+    fn an_error_in_the_answer_is_an_error() {
+        let (_directory, control, portal) = answering(r#"{"error":"no such gateway"}"#);
+        let error = control
+            .init_again("nobody")
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains("no such gateway"), "{error}");
+        portal.join().expect("a portal");
+    }
+
+    #[test]
+    fn a_missing_portal_is_named() {
+        let control = Control::new(Path::new("no/such/socket"));
+        let error = control.init_again("gw").expect_err("nobody").to_string();
+        assert!(error.contains("no/such/socket"), "{error}");
+    }
+}

@@ -1,0 +1,62 @@
+//! Removing the playground, whatever ends the process that made it.
+//!
+//! The janitor is a shell that blocks on a pipe whose other end only the maker holds. When the maker
+//! closes it, or dies of anything at all, the shell reads the end of the file and cleans up: processes
+//! in the namespaces, the namespaces, the directory. So there is one way to clean up, and every run
+//! tries it. It sits in a process group of its own and ignores the polite signals, so that a Ctrl-C at
+//! the terminal does not reach it before its work is done.
+
+use super::Role;
+use super::namespaces::RunName;
+use anyhow::{Context, Result};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// `$0` is the directory, the arguments are the namespaces.
+const SCRIPT: &str = r#"
+trap '' HUP INT TERM
+while read -r line; do :; done
+for namespace in "$@"; do
+    for pid in $(ip netns pids "$namespace"); do kill -KILL "$pid"; done
+done
+for namespace in "$@"; do ip netns del "$namespace"; done
+rm -rf -- "$0"
+"#;
+
+/// The cleaner of one playground. Dropping it cleans, and waits until that is done.
+pub(super) struct Janitor {
+    shell: Child,
+}
+
+impl Janitor {
+    /// To be started before the first namespace is made.
+    pub(super) fn start(run: &RunName, directory: &Path) -> Result<Self> {
+        let shell = Command::new("sh")
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg(directory)
+            .args(Role::ALL.map(|role| run.namespace(role)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            .process_group(0)
+            .spawn()
+            .context("cannot start the shell that cleans up")?;
+        Ok(Self { shell })
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.shell.id()
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        // It can only fail for a shell that is gone, and then there is nothing to wait for.
+        let _cleaned = self.shell.wait();
+    }
+}

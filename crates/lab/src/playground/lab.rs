@@ -1,0 +1,497 @@
+//! The programs of a whole set-up in a playground: web server, relay, portal, gateway and client.
+//!
+//! Each is a process of its own, started with a generated configuration and ready when its `start_…`
+//! returns: seen by what it does (a port that answers, an address on an interface), not by time.
+//! Refuses to go on when a program ends before it was ready, and shows the end of its log.
+
+use super::control::Control;
+use super::milestones::{self, Milestone};
+use super::network::{
+    CLIENT_INTERFACE, CLIENT_TUNNEL_V4, CLIENT_TUNNEL_V6, GATEWAY_TUNNEL_V4, GATEWAY_TUNNEL_V6,
+    GATEWAY_WAN, RESOURCE_NET_V4, RESOURCE_NET_V6, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4,
+    WEB_V6, carries, leads_to,
+};
+use super::process::Process;
+use super::{Playground, Role};
+use anyhow::{Context, Result, anyhow, bail};
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a program may take to become ready. Generous: the machine may be busy compiling.
+pub const READY_LIMIT: Duration = Duration::from_secs(20);
+/// The port of the web server that the policy permits.
+pub const WEB_PORT: u16 = 80;
+/// The port of the web server that the policy does not permit.
+pub const DENIED_PORT: u16 = 8080;
+/// The client's name in the portal.
+pub const CLIENT: &str = "alice-laptop";
+/// The gateway's name in the portal.
+pub const GATEWAY: &str = "gw";
+/// The IPv4 resource's name in the portal.
+pub const RESOURCE_V4: &str = "office-v4";
+/// The IPv6 resource's name in the portal.
+pub const RESOURCE_V6: &str = "office-v6";
+
+const PORTAL_PORT: u16 = 8081;
+const RELAY_PORT: u16 = 3478;
+
+/// The generation of the portal protocol that a program is told to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// `create_flow`, `authorize_flow`.
+    V1,
+    /// `request_authorization`, `create_authorization`.
+    V2,
+    /// Version 2 if the portal has it, else 1. Gateways only.
+    Auto,
+}
+
+impl Generation {
+    fn word(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+/// What differs from test to test.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Whether there is a relay.
+    pub relay: bool,
+    /// What the gateway speaks.
+    pub gateway_generation: Generation,
+    /// What the client speaks.
+    pub client_generation: Generation,
+    /// What the policy permits, as the portal's configuration writes it.
+    pub filters: &'static [&'static str],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            relay: true,
+            gateway_generation: Generation::Auto,
+            client_generation: Generation::V2,
+            filters: &["tcp/80", "icmp"],
+        }
+    }
+}
+
+/// The programs, in the order in which they are stopped: dropping it kills them, then removes the
+/// playground.
+pub struct Lab {
+    client: Option<Process>,
+    gateway: Option<Process>,
+    portal: Option<Process>,
+    relay: Option<Process>,
+    web: Option<Process>,
+    started: u32,
+    setup: Setup,
+    postern: PathBuf,
+    playground: Playground,
+}
+
+impl Lab {
+    /// Writes tokens, secrets and configurations. `postern` is the program to run.
+    ///
+    /// # Errors
+    /// The playground's directory cannot be written.
+    pub fn new(playground: Playground, postern: &Path, setup: Setup) -> Result<Self> {
+        let lab = Self {
+            client: None,
+            gateway: None,
+            portal: None,
+            relay: None,
+            web: None,
+            started: 0,
+            setup,
+            postern: postern.to_owned(),
+            playground,
+        };
+        for secret in ["gateway.token", "client.token", "relay.secret"] {
+            lab.write(secret, &random_hex()?)?;
+        }
+        lab.write("portal.toml", &lab.portal_config())?;
+        lab.write("gateway.toml", &lab.gateway_config())?;
+        lab.write("client.toml", &lab.client_config())?;
+        Ok(lab)
+    }
+
+    /// A playground with everything in it, ready.
+    ///
+    /// # Errors
+    /// Something cannot be built or started, or does not become ready.
+    pub fn start(postern: &Path, setup: Setup) -> Result<Self> {
+        let mut lab = Self::new(Playground::new()?, postern, setup)?;
+        lab.start_web()?;
+        if lab.setup.relay {
+            lab.start_relay()?;
+        }
+        lab.start_portal()?;
+        lab.start_gateway()?;
+        lab.start_client()?;
+        Ok(lab)
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn playground(&self) -> &Playground {
+        &self.playground
+    }
+
+    /// The portal's control socket.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(&self.path("portal.sock"))
+    }
+
+    /// The running gateway.
+    ///
+    /// # Errors
+    /// None is running.
+    pub fn gateway(&mut self) -> Result<&mut Process> {
+        self.gateway.as_mut().context("no gateway is running")
+    }
+
+    /// Starts the web server, on a permitted and on a denied port of both families.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_web(&mut self) -> Result<()> {
+        let mut command = self.playground.command(Role::Resource, &self.postern);
+        command.arg("lab-web");
+        for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
+            for port in [WEB_PORT, DENIED_PORT] {
+                command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
+            }
+        }
+        let mut process = self.playground.spawn("web", command)?;
+        for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
+            let address = SocketAddr::new(address, DENIED_PORT);
+            self.ready(&mut process, "a listening web server", |lab| {
+                lab.accepts(Role::Resource, address)
+            })?;
+        }
+        self.web = Some(process);
+        Ok(())
+    }
+
+    /// Starts the relay on both families.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_relay(&mut self) -> Result<()> {
+        let mut command = self.playground.command(Role::Router, &self.postern);
+        command.arg("relay");
+        let addresses = relay_addresses();
+        for address in addresses {
+            command.args(["--listen", &address.to_string()]);
+        }
+        command.arg("--secret-file").arg(self.path("relay.secret"));
+        let mut process = self.playground.spawn("relay", command)?;
+        for address in addresses {
+            self.ready(&mut process, "a relay that answers STUN", |lab| {
+                lab.playground.enter(Role::Router, || answers_stun(address))
+            })?;
+        }
+        self.relay = Some(process);
+        Ok(())
+    }
+
+    /// Starts the portal.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_portal(&mut self) -> Result<()> {
+        let mut command = self.playground.command(Role::Router, &self.postern);
+        command
+            .arg("portal")
+            .arg("--config")
+            .arg(self.path("portal.toml"));
+        command.arg("--control").arg(self.path("portal.sock"));
+        let name = self.next_name("portal");
+        let mut process = self.playground.spawn(&name, command)?;
+        let address = SocketAddr::from((ROUTER_V4, PORTAL_PORT));
+        self.ready(&mut process, "a listening portal", |lab| {
+            Ok(lab.accepts(Role::Router, address)? && lab.control().ask_grants().is_ok())
+        })?;
+        self.portal = Some(process);
+        Ok(())
+    }
+
+    /// Starts the gateway: ready when it has joined and its interface carries its addresses.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_gateway(&mut self) -> Result<()> {
+        let mut command = self.playground.command(Role::Gateway, &self.postern);
+        command
+            .arg("gateway")
+            .arg("--config")
+            .arg(self.path("gateway.toml"));
+        let name = self.next_name("gateway");
+        let log = self.path(&format!("{name}.log"));
+        let mut process = self.playground.spawn(&name, command)?;
+        self.ready(&mut process, "a gateway that has joined", |lab| {
+            let joined = count(&read_log(&log), "joined") > 0;
+            let up = |address| carries(&lab.playground, Role::Gateway, TUNNEL_INTERFACE, address);
+            Ok(joined && up(GATEWAY_TUNNEL_V4.into())? && up(GATEWAY_TUNNEL_V6.into())?)
+        })?;
+        self.gateway = Some(process);
+        Ok(())
+    }
+
+    /// Starts the client: ready when it has joined and its routes lead into the tunnel.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_client(&mut self) -> Result<()> {
+        let mut command = self.playground.command(Role::Client, &self.postern);
+        command
+            .arg("client")
+            .arg("--config")
+            .arg(self.path("client.toml"));
+        command.arg("--timeline").arg(self.path("client.timeline"));
+        let name = self.next_name("client");
+        let mut process = self.playground.spawn(&name, command)?;
+        let joined_before = count(&self.client_milestones(), "joined");
+        self.ready(&mut process, "a client that has joined", |lab| {
+            let joined = count(&lab.client_milestones(), "joined") > joined_before;
+            let leads =
+                |address| leads_to(&lab.playground, Role::Client, address, CLIENT_INTERFACE);
+            Ok(joined && leads(WEB_V4.into())? && leads(WEB_V6.into())?)
+        })?;
+        self.client = Some(process);
+        Ok(())
+    }
+
+    /// Kills the client without a goodbye.
+    pub fn kill_client(&mut self) {
+        self.client = None;
+    }
+
+    /// Kills the portal.
+    pub fn kill_portal(&mut self) {
+        self.portal = None;
+    }
+
+    /// Takes the gateway out, to end it in another way than by killing.
+    ///
+    /// # Errors
+    /// None is running.
+    pub fn take_gateway(&mut self) -> Result<Process> {
+        self.gateway.take().context("no gateway is running")
+    }
+
+    /// Everything that the client reached so far, in all its lives.
+    #[must_use]
+    pub fn client_milestones(&self) -> Vec<Milestone> {
+        let timeline = std::fs::read_to_string(self.path("client.timeline"));
+        milestones::of_timeline(&timeline.unwrap_or_default())
+    }
+
+    /// Everything that the running gateway reached so far.
+    #[must_use]
+    pub fn gateway_milestones(&self) -> Vec<Milestone> {
+        let log = self.gateway.as_ref().map(Process::log);
+        milestones::of_log(&log.unwrap_or_default())
+    }
+
+    /// Waits until a milestone has been reached more than `before` times.
+    ///
+    /// # Errors
+    /// It was not within `limit`, or the wait was called off.
+    pub fn wait_gateway_milestone(&self, name: &str, before: usize, limit: Duration) -> Result<()> {
+        let what = format!("the gateway's milestone {name}");
+        self.playground.interrupt().until(&what, limit, || {
+            (count(&self.gateway_milestones(), name) > before).then_some(())
+        })
+    }
+
+    /// As [`Self::wait_gateway_milestone`], for the client.
+    ///
+    /// # Errors
+    /// Those of [`Self::wait_gateway_milestone`].
+    pub fn wait_client_milestone(&self, name: &str, before: usize, limit: Duration) -> Result<()> {
+        let what = format!("the client's milestone {name}");
+        self.playground.interrupt().until(&what, limit, || {
+            (count(&self.client_milestones(), name) > before).then_some(())
+        })
+    }
+
+    /// The ends of the logs of all running programs, for a report of what went wrong.
+    #[must_use]
+    pub fn log_tails(&self, lines: usize) -> String {
+        let mut tails = String::new();
+        let all = [
+            &self.portal,
+            &self.relay,
+            &self.gateway,
+            &self.client,
+            &self.web,
+        ];
+        for process in all.into_iter().flatten() {
+            // Writing to a String cannot fail.
+            let _infallible = write!(
+                tails,
+                "--- the end of {}.log\n{}\n",
+                process.name(),
+                process.log_tail(lines)
+            );
+        }
+        tails
+    }
+
+    /// A file in the playground's directory.
+    fn path(&self, file: &str) -> PathBuf {
+        self.playground.directory().join(file)
+    }
+
+    fn write(&self, file: &str, content: &str) -> Result<()> {
+        let path = self.path(file);
+        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// A name for the next life of a program, so that the logs of its former lives stay.
+    fn next_name(&mut self, program: &str) -> String {
+        self.started += 1;
+        format!("{program}-{}", self.started)
+    }
+
+    /// Whether somebody listens on a TCP address.
+    fn accepts(&self, role: Role, address: SocketAddr) -> Result<bool> {
+        self.playground.enter(role, || {
+            Ok(TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok())
+        })
+    }
+
+    /// Waits until `probe` says yes, or `process` ends.
+    fn ready(
+        &self,
+        process: &mut Process,
+        what: &str,
+        mut probe: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        let waited = self.playground.interrupt().until_ok(what, READY_LIMIT, || {
+            if let Some(status) = process.ended()? {
+                bail!("{} ended with {status}", process.name());
+            }
+            Ok(probe(self)?.then_some(()))
+        });
+        waited.map_err(|error| {
+            let tail = process.log_tail(15);
+            match error.is::<super::wait::Interrupted>() {
+                true => error,
+                false => anyhow!("{error:#}\n--- the end of {}.log\n{tail}", process.name()),
+            }
+        })
+    }
+
+    fn portal_config(&self) -> String {
+        let relays = match self.setup.relay {
+            true => format!(
+                "[[relays]]\naddr = {:?}\nsecret_file = {:?}\n",
+                relay_addresses().map(|address| address.to_string()),
+                self.path("relay.secret")
+            ),
+            false => String::new(),
+        };
+        let mut config = format!(
+            "listen = [\"{ROUTER_V4}:{PORTAL_PORT}\"]\n\
+             {relays}\
+             [[sites]]\nname = \"lab\"\n\
+             [[gateways]]\nname = \"{GATEWAY}\"\nsite = \"lab\"\ntoken_file = {:?}\n\
+             ipv4 = \"{GATEWAY_TUNNEL_V4}\"\nipv6 = \"{GATEWAY_TUNNEL_V6}\"\n\
+             [[clients]]\nname = \"{CLIENT}\"\ntoken_file = {:?}\n\
+             ipv4 = \"{CLIENT_TUNNEL_V4}\"\nipv6 = \"{CLIENT_TUNNEL_V6}\"\n",
+            self.path("gateway.token"),
+            self.path("client.token"),
+        );
+        for (name, net) in [
+            (RESOURCE_V4, RESOURCE_NET_V4),
+            (RESOURCE_V6, RESOURCE_NET_V6),
+        ] {
+            // Writing to a String cannot fail.
+            let _infallible = write!(
+                config,
+                "[[resources]]\nname = \"{name}\"\ntype = \"cidr\"\naddress = \"{net}\"\n\
+                 site = \"lab\"\nfilters = {:?}\n\
+                 [[policies]]\nclient = \"{CLIENT}\"\nresource = \"{name}\"\n",
+                self.setup.filters
+            );
+        }
+        config
+    }
+
+    fn gateway_config(&self) -> String {
+        format!(
+            "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
+             id = \"lab-gateway\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
+             [network]\ninterfaces = [\"{GATEWAY_WAN}\"]\n\
+             [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n\
+             [log]\nformat = \"json\"\nfilter = \"info\"\n",
+            self.path("gateway.token"),
+            self.setup.gateway_generation.word(),
+        )
+    }
+
+    fn client_config(&self) -> String {
+        format!(
+            "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
+             id = \"lab-client\"\nname = \"{CLIENT}\"\ngeneration = \"{}\"\n\
+             [tunnel]\ninterface = \"{CLIENT_INTERFACE}\"\n",
+            self.path("client.token"),
+            self.setup.client_generation.word(),
+        )
+    }
+}
+
+/// How often a milestone was reached.
+#[must_use]
+pub fn count(milestones: &[Milestone], name: &str) -> usize {
+    milestones
+        .iter()
+        .filter(|milestone| milestone.name == name)
+        .count()
+}
+
+fn relay_addresses() -> [SocketAddr; 2] {
+    [
+        (ROUTER_V4, RELAY_PORT).into(),
+        (ROUTER_V6, RELAY_PORT).into(),
+    ]
+}
+
+fn read_log(path: &Path) -> Vec<Milestone> {
+    milestones::of_log(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+/// Whether a STUN server answers a Binding request (RFC 8489, section 5) at an address of this place.
+fn answers_stun(address: SocketAddr) -> Result<bool> {
+    const REQUEST: [u8; 20] = *b"\x00\x01\x00\x00\x21\x12\xa4\x42postern-lab.";
+    const SUCCESS: [u8; 2] = [0x01, 0x01];
+    let any = match address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let mut answer = [0; 512];
+    let exchanged = socket
+        .connect(address)
+        .and_then(|()| socket.send(&REQUEST))
+        .and_then(|_| socket.recv(&mut answer));
+    Ok(exchanged.is_ok_and(|length| length >= REQUEST.len()) && answer.starts_with(&SUCCESS))
+}
+
+/// 32 random bytes in hex.
+fn random_hex() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}

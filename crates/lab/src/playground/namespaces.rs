@@ -1,0 +1,132 @@
+//! The names of the namespaces, and removing those whose makers are dead.
+//!
+//! Refuses to touch a namespace that does not carry our prefix and the id of a dead process.
+
+use super::Role;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where iproute2 keeps the named namespaces.
+pub(super) const DIRECTORY: &str = "/run/netns";
+
+/// What all our namespaces and directories begin with.
+const PREFIX: &str = "pst-";
+
+/// The common part of the names of one playground: `pst-<pid>`, and for the second and later
+/// playground of one process `pst-<pid>-<number>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunName(String);
+
+impl RunName {
+    /// A name that no other playground has.
+    pub(super) fn next() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        Self::numbered(std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn numbered(pid: u32, number: u32) -> Self {
+        Self(match number {
+            0 => format!("{PREFIX}{pid}"),
+            _ => format!("{PREFIX}{pid}-{number}"),
+        })
+    }
+
+    /// The namespace of a place.
+    pub(super) fn namespace(&self, role: Role) -> String {
+        format!("{}-{}", self.0, role.name())
+    }
+}
+
+impl fmt::Display for RunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The process that made a namespace or directory of this name, if it is one of ours.
+fn maker(name: &str) -> Option<u32> {
+    let (pid, _rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    pid.parse().ok()
+}
+
+/// Removes what runs left behind whose janitor was killed together with them. Best effort: what
+/// cannot be removed is in nobody's way.
+pub(super) fn sweep() {
+    for path in left_behind(Path::new(DIRECTORY)) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let script =
+            r#"for p in $(ip netns pids "$0"); do kill -KILL "$p"; done; ip netns del "$0""#;
+        let _best_effort = Command::new("sh")
+            .args(["-c", script, name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+    for path in left_behind(&std::env::temp_dir()) {
+        let _best_effort = std::fs::remove_dir_all(path);
+    }
+}
+
+/// What in `directory` carries our prefix and the id of a dead process.
+fn left_behind(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let dead = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(maker)
+            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(dead)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_their_maker() {
+        let first = RunName::numbered(4711, 0);
+        assert_eq!(first.namespace(Role::Client), "pst-4711-client");
+        let second = RunName::numbered(4711, 1);
+        assert_eq!(second.namespace(Role::Router), "pst-4711-1-router");
+        for name in [first, second] {
+            assert_eq!(maker(&name.namespace(Role::Gateway)), Some(4711));
+        }
+    }
+
+    #[test]
+    fn foreign_names_have_no_maker() {
+        for name in [
+            "client",
+            "pst-",
+            "pst-client",
+            "pst-12x-client",
+            "xpst-1-client",
+            "pst-1",
+        ] {
+            assert_eq!(maker(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_dead_made_is_left_behind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // Process ids end at 2^22 (PID_MAX_LIMIT), so this one never lives.
+        let mine = format!("pst-{}-client", std::process::id());
+        for name in ["pst-99999999-client", "other-99999999-client", &mine] {
+            std::fs::write(directory.path().join(name), "").expect("a file");
+        }
+        let found = left_behind(directory.path());
+        assert_eq!(found, [directory.path().join("pst-99999999-client")]);
+    }
+}

@@ -1,0 +1,583 @@
+//! The rules of the house that a machine can hold up, each a test that names file, line and remedy.
+//!
+//! Every rule is a function from a file to its findings, so that a second test can show that the rule
+//! can fail. What a rule must let pass stands in [`EXCEPTIONS`], each with its reason; an exception
+//! that nothing needs fails too.
+
+#[path = "tidy/licences.rs"]
+mod licences;
+#[path = "tidy/paths.rs"]
+mod paths;
+#[path = "tidy/source.rs"]
+mod source;
+
+use serde_json::Value;
+use source::{Source, functions, lines_with};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const FILE_LINES_MAX: usize = 800;
+const FUNCTION_LINES_MAX: usize = 70;
+const MAIN_LINES_MAX: usize = 100;
+const COLUMNS_MAX: usize = 100;
+
+/// A rule that a file may break, and why.
+struct Exception {
+    rule: &'static str,
+    path: &'static str,
+    reason: &'static str,
+}
+
+/// Everything that a rule lets pass.
+const EXCEPTIONS: [Exception; 0] = [];
+
+/// What the cores may be built from: nothing that reads a clock, a socket, a file or randomness.
+const CORE_DEPENDENCIES: [&str; 15] = [
+    "base64",
+    "boringtun",
+    "data-encoding",
+    "ipnet",
+    "is",
+    "rand_chacha",
+    "serde",
+    "serde_json",
+    "sha2",
+    "thiserror",
+    "tracing",
+    "url",
+    "uuid",
+    "x25519-dalek",
+    "zeroize",
+];
+
+/// What no core may name.
+const CORE_TABOOS: [&str; 16] = [
+    "tokio",
+    "actix",
+    "UdpSocket",
+    "TcpStream",
+    "TcpListener",
+    "UnixStream",
+    "std::fs",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::io",
+    "getrandom",
+    "OsRng",
+    "thread_rng",
+    "println",
+    "eprintln",
+];
+
+/// The modules of the cores that may speak JSON: the wire types and what translates them.
+const JSON_MODULES: [&str; 2] = [
+    "crates/core/src/portal/wire",
+    "crates/core/src/portal/translate",
+];
+
+/// A place that breaks a rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    line: usize,
+    what: String,
+}
+
+fn finding(line: usize, what: impl Into<String>) -> Finding {
+    let what = what.into();
+    Finding { line, what }
+}
+
+// ---- The rules ------------------------------------------------------------------------------------
+
+fn too_long_file(source: &Source) -> Vec<Finding> {
+    let lines = source.text.lines().count();
+    let max = if source.path == "src/main.rs" {
+        MAIN_LINES_MAX
+    } else {
+        FILE_LINES_MAX
+    };
+    let over = (lines > max).then(|| finding(max, format!("{lines} lines, at most {max}")));
+    over.into_iter().collect()
+}
+
+fn too_long_functions(source: &Source) -> Vec<Finding> {
+    functions(&source.code)
+        .into_iter()
+        .map(|function| (function.last - function.first + 1, function))
+        .filter(|(lines, _)| *lines > FUNCTION_LINES_MAX)
+        .map(|(lines, f)| finding(f.first, format!("{} has {lines} lines", f.name)))
+        .collect()
+}
+
+fn missing_front_matter(source: &Source) -> Vec<Finding> {
+    let opens = source.text.starts_with("//!");
+    (!opens)
+        .then(|| finding(1, "does not open with //!"))
+        .into_iter()
+        .collect()
+}
+
+fn wide_lines(source: &Source) -> Vec<Finding> {
+    let columns = |line: &str| line.chars().count();
+    let lines = source.text.lines().enumerate();
+    lines
+        .filter(|(_, line)| columns(line) > COLUMNS_MAX)
+        .map(|(at, line)| finding(at + 1, format!("{} columns", columns(line))))
+        .collect()
+}
+
+/// Paths of one machine. Written in two halves, or this file would break its own rule.
+fn machine_paths(source: &Source) -> Vec<Finding> {
+    let roots = [
+        concat!("/wo", "rk/"),
+        concat!("/tm", "p/"),
+        concat!("/ho", "me/"),
+        concat!("/ro", "ot/"),
+        concat!("/Us", "ers/"),
+    ];
+    let lines = source.text.lines().enumerate();
+    lines
+        .flat_map(|(at, line)| roots.map(|root| (at, line, root)))
+        .filter(|(_, line, root)| line.contains(root))
+        .map(|(at, _, root)| finding(at + 1, format!("a path below {root}")))
+        .collect()
+}
+
+fn unfinished(source: &Source) -> Vec<Finding> {
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("X", "XX"),
+    ];
+    let macros = ["todo", "unimplemented"];
+    let in_text = marks.iter().flat_map(|mark| {
+        let lines = lines_with(&source.text, mark).into_iter();
+        lines.map(move |line| finding(line, *mark))
+    });
+    let in_code = macros.iter().flat_map(|name| {
+        let lines = lines_with(&source.code, &format!("{name}!")).into_iter();
+        lines.map(move |line| finding(line, format!("{name}!")))
+    });
+    in_text.chain(in_code).collect()
+}
+
+fn words(code: &str, taboo: &[&str]) -> Vec<Finding> {
+    let found = taboo.iter().flat_map(|word| {
+        let lines = lines_with(code, word).into_iter();
+        lines.map(move |line| finding(line, *word))
+    });
+    found.collect()
+}
+
+/// The lab is a world of programs and may read clocks; the gateway has one door to them.
+fn clock_reads(source: &Source) -> Vec<Finding> {
+    let ours = source.path.starts_with("src/") || source.path.starts_with("crates/core/");
+    if !ours || source.path == "src/shell.rs" {
+        return Vec::new();
+    }
+    words(
+        &source.shipped(),
+        &["Instant::now", "SystemTime::now", "UNIX_EPOCH"],
+    )
+}
+
+fn io_in_core(source: &Source) -> Vec<Finding> {
+    match source.path.starts_with("crates/core/src/") {
+        true => words(&source.shipped(), &CORE_TABOOS),
+        false => Vec::new(),
+    }
+}
+
+fn json_outside_the_wire(source: &Source) -> Vec<Finding> {
+    let core = source.path.starts_with("crates/core/src/");
+    let wire = JSON_MODULES
+        .iter()
+        .any(|module| source.path.starts_with(module));
+    match core && !wire {
+        true => words(&source.shipped(), &["serde_json"]),
+        false => Vec::new(),
+    }
+}
+
+fn tests_that_cheat(source: &Source) -> Vec<Finding> {
+    words(
+        &source.code,
+        &["#[ignore", "#[should_panic", "thread::sleep"],
+    )
+}
+
+fn foreign_core_dependencies(manifest: &str) -> Vec<Finding> {
+    let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+    let allowed: BTreeSet<&str> = CORE_DEPENDENCIES.into_iter().collect();
+    let sections = ["dependencies", "build-dependencies"];
+    let named = sections
+        .iter()
+        .filter_map(|section| manifest.get(*section)?.as_table());
+    named
+        .flat_map(toml::Table::keys)
+        .filter(|name| !allowed.contains(name.as_str()))
+        .map(|name| finding(1, format!("depends on {name}")))
+        .collect()
+}
+
+// ---- The tests ------------------------------------------------------------------------------------
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The paths of all files that a person wrote, in order.
+fn files() -> Vec<String> {
+    const SKIPPED: [&str; 4] = [".git", "target", "Cargo.lock", "corpus"];
+    let mut files = BTreeSet::new();
+    let mut folders = vec![repository().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the repository is readable") {
+            let path = entry.expect("the repository is readable").path();
+            let name = path
+                .file_name()
+                .expect("entries have names")
+                .to_string_lossy();
+            if SKIPPED.contains(&&*name) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(path) = path.strip_prefix(repository()) {
+                files.insert(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    files.into_iter().collect()
+}
+
+/// A file's text; nothing for files that are not text.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository().join(path)).unwrap_or_default()
+}
+
+/// Fails with every finding of `rule` in the files that `concerns` picks, beside its remedy.
+fn enforce(
+    rule: &str,
+    remedy: &str,
+    concerns: impl Fn(&str) -> bool,
+    check: impl Fn(&Source) -> Vec<Finding>,
+) {
+    let mut broken = Vec::new();
+    for path in files().into_iter().filter(|path| concerns(path)) {
+        let found = check(&Source::new(&path, &read(&path)));
+        let exception = EXCEPTIONS
+            .iter()
+            .find(|it| it.rule == rule && it.path == path);
+        if let Some(exception) = exception {
+            assert!(
+                !exception.reason.is_empty(),
+                "{rule}: an exception without a reason: {path}"
+            );
+            assert!(
+                !found.is_empty(),
+                "{rule}: {path} needs no exception; take it out"
+            );
+            continue;
+        }
+        broken.extend(
+            found
+                .iter()
+                .map(|it| format!("{path}:{}: {}", it.line, it.what)),
+        );
+    }
+    assert!(
+        broken.is_empty(),
+        "{rule}\n  {}\n  remedy: {remedy}\n",
+        broken.join("\n  ")
+    );
+}
+
+fn is_rust(path: &str) -> bool {
+    path.ends_with(".rs")
+}
+
+#[test]
+fn files_are_short() {
+    let remedy = "find the second idea in the file and give it a file of its own";
+    enforce("file length", remedy, is_rust, too_long_file);
+}
+
+#[test]
+fn functions_are_short() {
+    let remedy = "name a part of it and make that a function";
+    enforce("function length", remedy, is_rust, too_long_functions);
+}
+
+#[test]
+fn files_say_what_they_are() {
+    let remedy = "begin with //! lines: what it is, what it refuses to do, its source";
+    enforce("front matter", remedy, is_rust, missing_front_matter);
+}
+
+#[test]
+fn lines_fit_a_hundred_columns() {
+    let remedy = "run cargo fmt; break strings and comments by hand";
+    let concerns = |path: &str| is_rust(path) || path.ends_with(".toml") || path == "dev";
+    enforce("100 columns", remedy, concerns, wide_lines);
+}
+
+#[test]
+fn no_path_of_one_machine_is_named() {
+    let remedy = "say it relative to the repository, or as a variable";
+    enforce("machine paths", remedy, |_| true, machine_paths);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let remedy = "finish it, or write an issue";
+    enforce("unfinished", remedy, is_rust, unfinished);
+}
+
+#[test]
+fn only_the_shell_reads_clocks() {
+    let remedy = "take the time as an argument; actors use shell::now and shell::unix_now";
+    enforce("one clock", remedy, is_rust, clock_reads);
+}
+
+#[test]
+fn the_cores_do_nothing_but_decide() {
+    let remedy = "move it to an actor or to src/shell.rs and hand the core what it needs";
+    enforce("no IO in core", remedy, is_rust, io_in_core);
+}
+
+#[test]
+fn the_cores_depend_on_nothing_that_does_io() {
+    let manifest = "crates/core/Cargo.toml";
+    let remedy = "do without, or add it to CORE_DEPENDENCIES if it can neither wait nor ask";
+    let concerns = |path: &str| path == manifest;
+    let check = |source: &Source| foreign_core_dependencies(&source.text);
+    enforce("core dependencies", remedy, concerns, check);
+}
+
+#[test]
+fn only_the_wire_speaks_json() {
+    let remedy = "translate in crates/core/src/portal/wire.rs and hand on plain values";
+    enforce("JSON at the wire", remedy, is_rust, json_outside_the_wire);
+}
+
+#[test]
+fn tests_do_not_cheat() {
+    let remedy = "wait for a condition; expect the error; mend or remove the test";
+    enforce("honest tests", remedy, is_rust, tests_that_cheat);
+}
+
+#[test]
+fn documents_name_only_paths_that_exist() {
+    let files = files();
+    let concerns = |path: &str| path == "README.md" || path == "ARCHITECTURE.md";
+    let check = |source: &Source| {
+        let mentions = paths::mentions(&source.text);
+        let objections = mentions.iter().filter_map(|mention| {
+            let objection = paths::objection(mention, &files, read)?;
+            Some(finding(mention.line, objection))
+        });
+        objections.collect()
+    };
+    enforce(
+        "paths in documents",
+        "name the file as it is called today",
+        concerns,
+        check,
+    );
+}
+
+#[test]
+fn exceptions_name_files_that_exist() {
+    for exception in &EXCEPTIONS {
+        assert!(
+            repository().join(exception.path).exists(),
+            "there is no {}",
+            exception.path
+        );
+    }
+}
+
+#[test]
+fn licences_and_origins_are_allowed() {
+    let host = Command::new(env!("CARGO"))
+        .args(["-vV"])
+        .output()
+        .expect("cargo runs");
+    let host = String::from_utf8(host.stdout).expect("cargo writes text");
+    let host = host
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .expect("a host");
+    // Only this platform: the others' packages may never have been fetched, and are never linked.
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .args(["--filter-platform", host])
+        .current_dir(repository())
+        .output()
+        .expect("cargo runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo metadata: {told}");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (allowed, banned) = deny_lists(&read("deny.toml"));
+    let mut broken = Vec::new();
+    for package in licences::packages(&metadata) {
+        let objections = licences::objections(&package, &allowed, &banned);
+        broken.extend(
+            objections
+                .iter()
+                .map(|what| format!("{}: {what}", package.name)),
+        );
+    }
+    let remedy = "do without it, or widen deny.toml and say why there";
+    assert!(
+        broken.is_empty(),
+        "licences\n  {}\n  remedy: {remedy}",
+        broken.join("\n  ")
+    );
+}
+
+/// The allowed licences and the banned packages of `deny.toml`.
+fn deny_lists(deny: &str) -> (Vec<String>, Vec<String>) {
+    let deny: toml::Table = deny.parse().expect("deny.toml is TOML");
+    let list = |section: &str, key: &str| deny[section][key].as_array().expect("a list").clone();
+    let text = |value: &toml::Value| value.as_str().expect("text").to_owned();
+    let allowed = list("licenses", "allow").iter().map(text).collect();
+    let banned = list("bans", "deny")
+        .iter()
+        .map(|ban| text(&ban["crate"]))
+        .collect();
+    (allowed, banned)
+}
+
+// ---- Each rule can fail ---------------------------------------------------------------------------
+
+fn found(check: impl Fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
+    check(&Source::new(path, text))
+        .into_iter()
+        .map(|finding| finding.line)
+        .collect()
+}
+
+#[test]
+fn a_long_file_is_found() {
+    let text = "\n".repeat(FILE_LINES_MAX);
+    assert_eq!(found(too_long_file, "src/a.rs", &text), [0; 0]);
+    assert_eq!(
+        found(too_long_file, "src/a.rs", &(text + "\n")),
+        [FILE_LINES_MAX]
+    );
+    let main = "\n".repeat(MAIN_LINES_MAX + 1);
+    assert_eq!(found(too_long_file, "src/main.rs", &main), [MAIN_LINES_MAX]);
+}
+
+#[test]
+fn a_long_function_is_found() {
+    let function = |lines: usize| format!("\nfn f() {{{}}}\n", "\n".repeat(lines - 1));
+    assert_eq!(
+        found(too_long_functions, "a.rs", &function(FUNCTION_LINES_MAX)),
+        [0; 0]
+    );
+    assert_eq!(
+        found(
+            too_long_functions,
+            "a.rs",
+            &function(FUNCTION_LINES_MAX + 1)
+        ),
+        [2]
+    );
+}
+
+#[test]
+fn a_file_without_front_matter_is_found() {
+    assert_eq!(found(missing_front_matter, "a.rs", "//! What.\n"), [0; 0]);
+    assert_eq!(found(missing_front_matter, "a.rs", "use x;\n"), [1]);
+}
+
+#[test]
+fn a_wide_line_is_found_by_characters_not_bytes() {
+    let text = format!(
+        "{}\n{}\n",
+        "ü".repeat(COLUMNS_MAX),
+        "u".repeat(COLUMNS_MAX + 1)
+    );
+    assert_eq!(found(wide_lines, "a.rs", &text), [2]);
+}
+
+#[test]
+fn a_machine_path_is_found() {
+    let text = concat!("fine\nlog to /tm", "p/x\n/workshop\n");
+    assert_eq!(found(machine_paths, "README.md", text), [2]);
+}
+
+#[test]
+fn unfinished_work_is_found() {
+    let text = concat!("// TO", "DO: more\nfn f() { todo", "!() }\nlet todo = 1;\n");
+    assert_eq!(found(unfinished, "a.rs", text), [1, 2]);
+}
+
+#[test]
+fn a_clock_read_is_found_except_in_tests_the_shell_and_the_lab() {
+    let text = "fn f() { Instant::now() }\n#[cfg(test)]\nmod tests { fn g() { Instant::now() } }\n";
+    assert_eq!(found(clock_reads, "src/actors/a.rs", text), [1]);
+    assert_eq!(found(clock_reads, "crates/core/src/a.rs", text), [1]);
+    for path in ["src/shell.rs", "crates/lab/src/a.rs", "tests/a.rs"] {
+        assert_eq!(found(clock_reads, path, text), [0; 0], "{path}");
+    }
+}
+
+#[test]
+fn io_is_found_in_core_only() {
+    let text = "// tokio\nuse tokio::x;\nuse std::net::UdpSocket;\nstd::fs::read(x)\n";
+    let mut lines = found(io_in_core, "crates/core/src/a.rs", text);
+    lines.sort_unstable();
+    assert_eq!(lines, [2, 3, 4]);
+    assert_eq!(found(io_in_core, "src/a.rs", text), [0; 0]);
+}
+
+#[test]
+fn json_is_found_outside_the_wire() {
+    let text = "use serde_json::Value;\n";
+    assert_eq!(
+        found(json_outside_the_wire, "crates/core/src/policy/a.rs", text),
+        [1]
+    );
+    assert_eq!(
+        found(
+            json_outside_the_wire,
+            "crates/core/src/portal/wire.rs",
+            text
+        ),
+        [0; 0]
+    );
+    assert_eq!(
+        found(json_outside_the_wire, "crates/lab/src/a.rs", text),
+        [0; 0]
+    );
+}
+
+#[test]
+fn a_cheating_test_is_found() {
+    let text = "#[ignore]\nfn a() {}\n#[should_panic(expected = \"x\")]\nstd::thread::sleep(d);\n";
+    let mut lines = found(tests_that_cheat, "tests/a.rs", text);
+    lines.sort_unstable();
+    assert_eq!(lines, [1, 3, 4]);
+    assert_eq!(
+        found(
+            tests_that_cheat,
+            "tests/a.rs",
+            "// #[ignore]\nlet ignore = 1;"
+        ),
+        [0; 0]
+    );
+}
+
+#[test]
+fn a_foreign_dependency_is_found() {
+    let manifest =
+        "[dependencies]\nserde = \"1\"\ntokio = \"1\"\n[dev-dependencies]\nother = \"1\"\n";
+    let found = foreign_core_dependencies(manifest);
+    assert_eq!(found, [finding(1, "depends on tokio")]);
+}
