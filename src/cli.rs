@@ -25,6 +25,13 @@ enum Command {
     Gateway(ConfigArgs),
     /// Check the gateway's configuration, and show it with where each value came from.
     Check(ConfigArgs),
+    /// Lab: run the reference client.
+    Client(postern_lab::client::Args),
+    /// Lab: show the product at work in private network namespaces.
+    Demo(postern_lab::demo::Args),
+    /// Lab: serve a page, for the demo and the tests.
+    #[command(hide = true)]
+    LabWeb(postern_lab::web::Args),
 }
 
 #[derive(Debug, Args)]
@@ -51,8 +58,19 @@ impl Cli {
                 gateway::run(loaded.config)
             }
             Command::Check(args) => check(&load(&args)?),
+            Command::Client(args) => run_lab(postern_lab::client::run(args)),
+            Command::Demo(args) => run_lab(postern_lab::demo::run(args)),
+            Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
         }
     }
+}
+
+/// The lab's programs are asynchronous functions that end by themselves or by a signal.
+fn run_lab(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    logging::init(&config::LogConfig::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(program)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the error to stderr: one line for each problem, nothing else.

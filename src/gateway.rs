@@ -3,17 +3,20 @@
 use crate::actors::dns::{DnsActor, Upstreams};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
-use crate::config::GatewayConfig;
+use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig};
 use crate::messages::supervisor::{Child, Shutdown};
 use crate::metrics::Metrics;
 use crate::shard::{self, PortalInlets, ShardSpec};
-use crate::shell::{self, DeathNotice, tell_addr};
+use crate::shell::{DeathNotice, tell_addr};
 use crate::sockets::{BoundSockets, BufferSizes};
 use crate::system::{external_id, forwarding, interface, interfaces, masquerade, preflight};
 use crate::tunnel;
 use actix::prelude::*;
 use anyhow::Context as _;
+use postern_core::backoff::BackoffConfig;
 use postern_core::peer::{DemuxConfig, GatewayKeys};
+use postern_core::portal::{Generation, GenerationChoice, PortalConfig, PortalLimits, PortalUrl, Token};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +27,7 @@ use tun_rs::SyncDevice;
 /// # Errors
 /// When it cannot start, with the remedy.
 pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
-    preflight::check(&config)?;
+    check_host(&config)?;
     let prepared = Prepared::new(config)?;
     let masquerade = prepared.masquerade()?;
     let system = System::new();
@@ -67,7 +70,7 @@ impl Prepared {
         }
         Ok(Self {
             keys: GatewayKeys::new(random_bytes()?),
-            external_id: external_id::determine(&config.portal)?,
+            external_id: external_id::external_id(&config.portal)?,
             config,
             sockets,
             device,
@@ -107,7 +110,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
             stun_servers: network.stun_servers.clone(),
             list_addresses: Box::new({
                 let tunnel = prepared.config.tunnel.interface.clone();
-                move || interfaces::host_addresses(&network, &tunnel)
+                move || list_addresses(&network, &tunnel)
             }),
             metrics: Arc::clone(&metrics),
             supervisor: parent.clone().recipient(),
@@ -123,9 +126,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
 
     DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
     portal_context.run(PortalActor::new(PortalSpec {
-        protocol: portal_protocol(&prepared.config, &prepared.keys, &prepared.external_id)?,
+        config: portal_config(&prepared.config.portal, &prepared.keys, prepared.external_id)?,
         seed: random_bytes()?,
-        outlets: PortalOutlets::to(&parent),
+        outlets: PortalOutlets::all_to(&parent),
         death: notice(Child::Portal),
     }));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
@@ -140,3 +143,69 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
     stop_on_signals(&parent)?;
     Ok(())
 }
+
+/// Names everything that is missing, all at once.
+fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
+    preflight::preflight(config).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!(lines.join("\n"))
+    })
+}
+
+fn portal_config(
+    portal: &config::PortalConfig,
+    keys: &GatewayKeys,
+    id: String,
+) -> anyhow::Result<PortalConfig> {
+    let system = nix::sys::utsname::uname().context("the kernel does not tell its name")?;
+    let name = match &portal.name {
+        Some(name) => name.clone(),
+        None => system.nodename().to_string_lossy().into_owned(),
+    };
+    Ok(PortalConfig {
+        url: PortalUrl::parse(portal.url.as_str())?,
+        token: Token::new(portal.token.expose())?,
+        id,
+        name,
+        public_key: keys.public(),
+        generation: match portal.generation {
+            config::Generation::Auto => GenerationChoice::Auto,
+            config::Generation::V2 => GenerationChoice::Only(Generation::V2),
+            config::Generation::V1 => GenerationChoice::Only(Generation::V1),
+        },
+        kernel: system.release().to_string_lossy().into_owned(),
+        arch: system.machine().to_string_lossy().into_owned(),
+        max_outage: portal.max_outage,
+        backoff: BackoffConfig::default(),
+        limits: PortalLimits::default(),
+    })
+}
+
+/// An interface list that cannot be read is an empty one: the next attempt is seconds away.
+fn list_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> Vec<IpAddr> {
+    interfaces::host_addresses(network, tunnel)
+        .inspect_err(|error| tracing::warn!(%error, "the interfaces cannot be listed"))
+        .unwrap_or_default()
+}
+
+fn stop_on_signals(supervisor: &Addr<SupervisorActor>) -> anyhow::Result<()> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).context("signals cannot be received")?;
+        let supervisor = supervisor.clone();
+        actix_rt::spawn(async move {
+            while signals.recv().await.is_some() {
+                tell_addr(&supervisor, Shutdown { exit_code: 0 });
+            }
+        });
+    }
+    Ok(())
+}
+
+fn random_bytes() -> anyhow::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(bytes)
+}
+
+/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
+const MAX_STUN_TRANSACTIONS: usize = 65_536;
