@@ -1,13 +1,15 @@
 //! The addresses of this host that clients may reach us at.
 //!
-//! Left out are interfaces that are down or excluded, the tunnel's own, loopback unless its interface
-//! is named, link-local and other addresses that nobody outside could use, and everything inside the
-//! tunnel's ranges.
+//! Left out are interfaces that are switched off or excluded, the tunnel's own, loopback unless its
+//! interface is named, link-local and other addresses that nobody outside could use, and everything
+//! inside the tunnel's ranges. An interface without a carrier is listed: it may get one any moment, and
+//! the kernel reports that late.
 
 use super::{TUNNEL_RANGE_V4, TUNNEL_RANGE_V6};
 use crate::config::{InterfaceName, NetworkConfig};
-use if_addrs::Interface;
 use ipnet::{Ipv4Net, Ipv6Net};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,19 +20,41 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 ///
 /// When the system cannot list its interfaces.
 pub fn host_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> io::Result<Vec<IpAddr>> {
-    Ok(choose(&if_addrs::get_if_addrs()?, network, tunnel))
+    let listed: Vec<Listed> = getifaddrs()?
+        .filter_map(|entry| Listed::new(&entry))
+        .collect();
+    Ok(choose(&listed, network, tunnel))
 }
 
-fn choose(
-    interfaces: &[Interface],
-    network: &NetworkConfig,
-    tunnel: &InterfaceName,
-) -> Vec<IpAddr> {
-    let mut chosen: Vec<IpAddr> = interfaces
+/// One address of an interface.
+#[derive(Clone)]
+struct Listed {
+    interface: String,
+    ip: IpAddr,
+    is_up: bool,
+}
+
+impl Listed {
+    /// `None` for entries that are no IP address.
+    fn new(entry: &InterfaceAddress) -> Option<Self> {
+        let address = entry.address.as_ref()?;
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+        let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
+        Some(Self {
+            // Aliases of old tools are called eth0:1 and belong to eth0.
+            interface: entry.interface_name.split(':').next()?.to_owned(),
+            ip: v4.or(v6)?,
+            is_up: entry.flags.contains(InterfaceFlags::IFF_UP),
+        })
+    }
+}
+
+fn choose(listed: &[Listed], network: &NetworkConfig, tunnel: &InterfaceName) -> Vec<IpAddr> {
+    let mut chosen: Vec<IpAddr> = listed
         .iter()
-        .filter(|interface| interface.is_oper_up() && interface.name != tunnel.as_str())
-        .filter(|interface| is_wanted(interface, network))
-        .map(Interface::ip)
+        .filter(|listed| listed.is_up && listed.interface != tunnel.as_str())
+        .filter(|listed| is_wanted(listed, network))
+        .map(|listed| listed.ip)
         .filter(is_usable)
         .collect();
     chosen.sort_by_key(|ip| (ip.is_ipv4(), is_private(ip), *ip));
@@ -38,9 +62,8 @@ fn choose(
     chosen
 }
 
-fn is_wanted(interface: &Interface, network: &NetworkConfig) -> bool {
-    // Aliases of old tools are called eth0:1 and belong to eth0.
-    let name = interface.name.split(':').next().unwrap_or_default();
+fn is_wanted(listed: &Listed, network: &NetworkConfig) -> bool {
+    let name = listed.interface.as_str();
     let named = |pattern: &&crate::config::InterfacePattern| pattern.matches(name);
     let included = network.interfaces.iter().filter(named);
     if included.clone().any(|pattern| pattern.is_exact()) {
@@ -51,7 +74,7 @@ fn is_wanted(interface: &Interface, network: &NetworkConfig) -> bool {
         .exclude_interfaces
         .iter()
         .any(|pattern| pattern.matches(name));
-    included && !excluded && !interface.is_loopback()
+    included && !excluded && !listed.ip.is_loopback()
 }
 
 fn is_usable(ip: &IpAddr) -> bool {
@@ -85,29 +108,12 @@ mod tests {
     use super::*;
     use crate::config::InterfacePattern;
     use crate::system::netns::{in_private_netns, ip, tunnel};
-    use if_addrs::{IfAddr, IfOperStatus, Ifv4Addr, Ifv6Addr};
 
-    fn interface(name: &str, ip: &str) -> Interface {
-        let addr = match ip.parse().expect("an address") {
-            IpAddr::V4(ip) => IfAddr::V4(Ifv4Addr {
-                ip,
-                netmask: Ipv4Addr::UNSPECIFIED,
-                prefixlen: 0,
-                broadcast: None,
-            }),
-            IpAddr::V6(ip) => IfAddr::V6(Ifv6Addr {
-                ip,
-                netmask: Ipv6Addr::UNSPECIFIED,
-                prefixlen: 0,
-                broadcast: None,
-            }),
-        };
-        Interface {
-            name: name.to_owned(),
-            addr,
-            index: None,
-            oper_status: IfOperStatus::Up,
-            is_p2p: false,
+    fn listed(interface: &str, ip: &str) -> Listed {
+        Listed {
+            interface: interface.to_owned(),
+            ip: ip.parse().expect("an address"),
+            is_up: true,
         }
     }
 
@@ -129,20 +135,20 @@ mod tests {
 
     const EXCLUDED: [&str; 4] = ["lo", "docker*", "br-*", "veth*"];
 
-    fn chosen(interfaces: &[Interface], network: &NetworkConfig) -> Vec<String> {
-        let chosen = choose(interfaces, network, &tunnel("postern0").interface);
+    fn chosen(listed: &[Listed], network: &NetworkConfig) -> Vec<String> {
+        let chosen = choose(listed, network, &tunnel("postern0").interface);
         chosen.iter().map(IpAddr::to_string).collect()
     }
 
     #[test]
     fn public_addresses_come_before_private_ones_and_ipv6_before_ipv4() {
         let interfaces = [
-            interface("eth0", "192.168.1.5"),
-            interface("eth0", "198.51.100.7"),
-            interface("eth0", "fd12::5"),
-            interface("eth1", "2001:db8::7"),
-            interface("eth1:0", "198.51.100.3"),
-            interface("eth2", "198.51.100.3"),
+            listed("eth0", "192.168.1.5"),
+            listed("eth0", "198.51.100.7"),
+            listed("eth0", "fd12::5"),
+            listed("eth1", "2001:db8::7"),
+            listed("eth1", "198.51.100.3"),
+            listed("eth2", "198.51.100.3"),
         ];
         let expected = [
             "2001:db8::7",
@@ -152,23 +158,23 @@ mod tests {
             "192.168.1.5",
         ];
         assert_eq!(chosen(&interfaces, &network(&[], &EXCLUDED)), expected);
-        let reversed: Vec<Interface> = interfaces.iter().rev().cloned().collect();
+        let reversed: Vec<Listed> = interfaces.iter().rev().cloned().collect();
         assert_eq!(chosen(&reversed, &network(&[], &EXCLUDED)), expected);
     }
 
     #[test]
     fn what_no_client_can_reach_is_left_out() {
-        let mut down = interface("eth1", "198.51.100.9");
-        down.oper_status = IfOperStatus::Unknown;
+        let mut down = listed("eth1", "198.51.100.9");
+        down.is_up = false;
         let interfaces = [
-            interface("lo", "127.0.0.1"),
-            interface("dummy0", "127.0.0.2"),
-            interface("docker0", "172.17.0.1"),
-            interface("eth0", "fe80::1"),
-            interface("eth0", "169.254.1.1"),
-            interface("eth0", "100.64.0.9"),
-            interface("eth0", "fd00:2021:1111::9"),
-            interface("postern0", "198.51.100.8"),
+            listed("lo", "127.0.0.1"),
+            listed("dummy0", "127.0.0.2"),
+            listed("docker0", "172.17.0.1"),
+            listed("eth0", "fe80::1"),
+            listed("eth0", "169.254.1.1"),
+            listed("eth0", "100.64.0.9"),
+            listed("eth0", "fd00:2021:1111::9"),
+            listed("postern0", "198.51.100.8"),
             down,
         ];
         assert_eq!(chosen(&interfaces, &network(&[], &EXCLUDED)), [""; 0]);
@@ -177,10 +183,10 @@ mod tests {
     #[test]
     fn a_name_beats_the_exclusion_and_a_pattern_does_not() {
         let interfaces = [
-            interface("lo", "127.0.0.1"),
-            interface("veth0", "198.51.100.1"),
-            interface("eth0", "198.51.100.2"),
-            interface("wlan0", "198.51.100.3"),
+            listed("lo", "127.0.0.1"),
+            listed("veth0", "198.51.100.1"),
+            listed("eth0", "198.51.100.2"),
+            listed("wlan0", "198.51.100.3"),
         ];
         let chosen = |include: &[&str]| chosen(&interfaces, &network(include, &EXCLUDED));
         assert_eq!(chosen(&["eth*"]), ["198.51.100.2"]);
