@@ -272,6 +272,7 @@ impl Portal {
     /// Lets the gateway in and shows what it asked for.
     async fn accept(&self) -> (Socket, Request) {
         let (tcp, _) = within(self.listener.accept()).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
         let mut asked = None;
         #[expect(clippy::result_large_err, reason = "the library's signature")]
         let callback = |request: &Request, response: Response| {

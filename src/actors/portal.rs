@@ -144,9 +144,9 @@ impl Handler<ConnectionAccepted> for PortalActor {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionAccepted, ctx: &mut Context<Self>) {
-        self.protocol.accept(&message.reply_ref);
+        let kept = self.protocol.accept(&message.reply_ref);
         self.drive(ctx);
-        debug!(milestone = "authorization_created", "acknowledged");
+        debug!(milestone = "authorization_created", kept, "acknowledged");
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod config;
 mod connect;
+mod event;
 mod noise;
 mod outbox;
 mod retry_after;
@@ -31,11 +32,11 @@ pub use config::{
     Generation, GenerationChoice, PortalConfig, PortalConfigError, PortalLimits, PortalUrl, Token,
 };
 pub use connect::{COMPATIBLE_VERSION, ConnectRequest, Headers, UpgradeFailure};
+pub use event::PortalEvent;
 pub use noise::{Noise, NoiseKind};
 
 use crate::backoff::Backoff;
-use crate::grant::{AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource};
-use crate::ids::{ClientId, RelayId, ResourceId, UnixTime};
+use crate::ids::{ClientId, UnixTime};
 use connect::UpgradeVerdict;
 use noise::NoiseFilter;
 use outbox::{Full, Outbox, Outgoing};
@@ -43,78 +44,6 @@ use session::{Reply, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use translate::TranslateError;
-
-/// What the owner must do or know.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PortalEvent {
-    /// Open a websocket; answer with `handle_connected`, `handle_upgrade_failed` or
-    /// `handle_connect_error`.
-    Connect(ConnectRequest),
-    /// Close the websocket, or give up opening it; no answer is expected.
-    Disconnect,
-    /// The portal let us in.
-    Joined {
-        /// What it speaks.
-        generation: Generation,
-    },
-    /// A portal that had let us in is lost.
-    Left {
-        /// In words.
-        reason: String,
-    },
-    /// An attempt failed, another follows.
-    Retrying {
-        /// In words.
-        reason: String,
-        /// When.
-        after: Duration,
-        /// Whether this reason is new in this outage.
-        news: bool,
-    },
-    /// It is over; nothing is tried any more.
-    Fatal {
-        /// In words, with the remedy.
-        reason: String,
-    },
-    /// Addresses, relays and all grants that are still valid.
-    Initialized(GatewayInit),
-    /// A grant that waits for `accept`.
-    AuthorizationRequested(Box<AuthorizationRequest>),
-    /// A client's candidates.
-    CandidatesAdded {
-        /// Whose.
-        client: ClientId,
-        /// `candidate:…`, unparsed.
-        candidates: Vec<String>,
-    },
-    /// A client's candidates that are no longer valid.
-    CandidatesRemoved {
-        /// Whose.
-        client: ClientId,
-        /// `candidate:…`, unparsed.
-        candidates: Vec<String>,
-    },
-    /// A grant was withdrawn.
-    AccessRejected {
-        /// From whom.
-        client: ClientId,
-        /// What.
-        resource: ResourceId,
-    },
-    /// A resource's filters changed.
-    ResourceUpdated(Resource),
-    /// Relays came or went.
-    RelaysChanged {
-        /// Gone.
-        disconnected: Vec<RelayId>,
-        /// New or still there.
-        connected: Vec<Relay>,
-    },
-    /// The expiry of a grant moved.
-    ExpirySet(AuthorizationEntry),
-    /// The portal said something that we cannot use; worth a line in the log.
-    Noise(Noise),
-}
 
 /// The gateway's side of the portal protocol.
 #[derive(Debug)]
@@ -303,10 +232,13 @@ impl PortalProtocol {
 
     /// Acknowledges a grant. Dropped when the portal does not wait for it: the ref came over a socket
     /// that is gone, or is acknowledged already.
-    pub fn accept(&mut self, reply_ref: &str) {
-        if self.outbox.take_expected(reply_ref) {
+    /// Returns whether it was kept.
+    pub fn accept(&mut self, reply_ref: &str) -> bool {
+        let expected = self.outbox.take_expected(reply_ref);
+        if expected {
             self.send(Outgoing::Acknowledge(reply_ref.to_owned()));
         }
+        expected
     }
 
     /// Tells a client of new local candidates: at once, or after the next join.
