@@ -334,5 +334,4 @@ impl Nonces {
 }
 
 #[cfg(test)]
-#[path = "core_tests.rs"]
 mod tests;
