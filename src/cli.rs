@@ -25,6 +25,10 @@ enum Command {
     Gateway(ConfigArgs),
     /// Check the gateway's configuration, and show it with where each value came from.
     Check(ConfigArgs),
+    /// Lab: run a portal.
+    Portal(postern_lab::portal::Args),
+    /// Lab: run a STUN relay.
+    Relay(postern_lab::relay::Args),
     /// Lab: run the reference client.
     Client(postern_lab::client::Args),
     /// Lab: show the product at work in private network namespaces.
@@ -58,6 +62,8 @@ impl Cli {
                 gateway::run(loaded.config)
             }
             Command::Check(args) => check(&load(&args)?),
+            Command::Portal(args) => run_lab(postern_lab::portal::run(args)),
+            Command::Relay(args) => run_lab(postern_lab::relay::run(args)),
             Command::Client(args) => run_lab(postern_lab::client::run(args)),
             Command::Demo(args) => run_lab(postern_lab::demo::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),

@@ -3,4 +3,6 @@
 pub mod client;
 pub mod demo;
 pub mod playground;
+pub mod portal;
+pub mod relay;
 pub mod web;

@@ -1,0 +1,200 @@
+//! What the portal computes instead of storing: identifiers, preshared keys, ICE credentials and the
+//! flow log ingest token.
+//!
+//! Everything here is a pure function of its arguments. Nothing is random and nothing is kept.
+//! Source: protocol page, sections 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use data_encoding::BASE32_NOPAD;
+use hmac::{Hmac, Mac};
+use postern_core::portal::wire::IceCredentials;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The identifier of a thing that was given a name but no id: the same name, the same id, on every
+/// machine and after every restart.
+#[must_use]
+pub fn uuid_of(kind: &str, name: &str) -> Uuid {
+    let digest = Sha256::digest(format!("{kind}:{name}"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_bytes(bytes)
+        .with_variant(uuid::Variant::RFC4122)
+        .with_version(uuid::Version::Sha1)
+        .into_uuid()
+}
+
+/// 32 bytes that only a holder of `seed` can compute, different for each `label`.
+#[must_use]
+pub fn keyed(seed: &[u8; 32], label: &str) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(seed).expect("HMAC takes keys of every length");
+    mac.update(label.as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+/// The two devices of a grant, with the keys they have now.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// The client's id.
+    pub client_id: Uuid,
+    /// The client's public key, base64 as it was sent.
+    pub client_key: &'a str,
+    /// The gateway's id.
+    pub gateway_id: Uuid,
+    /// The gateway's public key, base64 as it was sent.
+    pub gateway_key: &'a str,
+}
+
+/// ICE credentials of both ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairCredentials {
+    /// The controlling side's.
+    pub client: IceCredentials,
+    /// The controlled side's.
+    pub gateway: IceCredentials,
+}
+
+impl Pair<'_> {
+    /// Equal for every grant between the same two key pairs, so that a repeated grant keeps the
+    /// transport.
+    #[must_use]
+    pub fn ice_credentials(&self) -> PairCredentials {
+        let text = format!(
+            "{}:{}:{}:{}",
+            self.client_id, self.client_key, self.gateway_id, self.gateway_key
+        );
+        let code = BASE32_NOPAD
+            .encode(&Sha256::digest(text))
+            .to_ascii_lowercase();
+        let credentials = |from: usize| IceCredentials {
+            username: code[from..from + 4].to_owned(),
+            password: code[from + 4..from + 26].to_owned(),
+        };
+        PairCredentials {
+            client: credentials(0),
+            gateway: credentials(26),
+        }
+    }
+
+    /// Base64 with padding. Changes when either public key changes.
+    #[must_use]
+    pub fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
+        let password = [client_base.as_slice(), gateway_base.as_slice()].concat();
+        let salt = format!(
+            "WG_PSK|C_ID:{}|G_ID:{}|C_PK:{}|G_PK:{}",
+            self.client_id, self.gateway_id, self.client_key, self.gateway_key
+        );
+        let mut key = [0; 32];
+        pbkdf2::pbkdf2_hmac::<Sha256>(&password, salt.as_bytes(), 1, &mut key);
+        STANDARD.encode(key)
+    }
+}
+
+/// The claims of an ingest token, all those that a data plane insists on.
+#[derive(Clone, Debug, Serialize)]
+pub struct IngestClaims<'a> {
+    /// Account UUID.
+    pub account_id: Uuid,
+    /// UNIX seconds.
+    pub iat: u64,
+    /// UNIX seconds.
+    pub exp: u64,
+    /// Always false here: there is no flow log API in the lab.
+    pub uploads_enabled: bool,
+    /// `initiator` in the client's copy, `responder` in the gateway's.
+    pub role: &'a str,
+    /// The client.
+    pub initiator_device_id: Uuid,
+    /// The gateway.
+    pub responder_device_id: Uuid,
+    /// One for each grant.
+    pub policy_authorization_id: Uuid,
+    /// The policy that permitted it.
+    pub policy_id: Uuid,
+    /// What was granted.
+    pub resource_id: Uuid,
+    /// For people.
+    pub resource_name: &'a str,
+    /// Absent for the Internet resource.
+    pub resource_address: Option<&'a str>,
+    /// Who is behind the client.
+    pub initiator_actor_id: Uuid,
+    /// For people.
+    pub initiator_actor_name: &'a str,
+    /// Not known in the lab.
+    pub initiator_actor_email: Option<&'a str>,
+    /// RFC 3339.
+    pub authorized_at: String,
+    /// RFC 3339.
+    pub authorization_expires_at: String,
+}
+
+/// A compact JWT, signed with HMAC-SHA256 (RFC 7515, section 3.1).
+#[must_use]
+pub fn ingest_token(claims: &IngestClaims<'_>, key: &[u8; 32]) -> String {
+    let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
+    let claims = serde_json::to_vec(claims).expect("plain strings and numbers serialize");
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+    let signature = keyed(key, &signed);
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> Pair<'static> {
+        Pair {
+            client_id: Uuid::from_u128(0x11111111_1111_4111_8111_111111111111),
+            client_key: "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+            gateway_id: Uuid::from_u128(0x22222222_2222_4222_8222_222222222222),
+            gateway_key: "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=",
+        }
+    }
+
+    #[test]
+    fn ice_credentials_match_the_protocol_pages_vector() {
+        let credentials = pair().ice_credentials();
+        assert_eq!(credentials.client.username, "eokn");
+        assert_eq!(credentials.client.password, "5enp7ct6775ebzonvunxjy");
+        assert_eq!(credentials.gateway.username, "6m26");
+        assert_eq!(credentials.gateway.password, "gj5f2zjrxg6cwvtrtqgfva");
+    }
+
+    #[test]
+    fn preshared_key_matches_the_protocol_pages_vector() {
+        let client_base = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
+        let gateway_base = std::array::from_fn(|i| u8::try_from(i + 32).expect("below 64"));
+        assert_eq!(
+            pair().preshared_key(&client_base, &gateway_base),
+            "dZODNf6dRtXPs3pKsRQfX5WCdxcAySPCr1lF2RWWJfA="
+        );
+    }
+
+    #[test]
+    fn a_new_key_of_the_client_changes_every_credential() {
+        let old = pair();
+        let new = Pair {
+            client_key: "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=",
+            ..old
+        };
+        assert_ne!(old.ice_credentials().client, new.ice_credentials().client);
+        assert_ne!(old.ice_credentials().gateway, new.ice_credentials().gateway);
+        let base = [7; 32];
+        assert_ne!(
+            old.preshared_key(&base, &base),
+            new.preshared_key(&base, &base)
+        );
+    }
+
+    #[test]
+    fn derived_uuids_are_well_formed_and_differ_by_kind() {
+        let site = uuid_of("site", "lab");
+        assert_eq!(site, uuid_of("site", "lab"));
+        assert_ne!(site, uuid_of("gateway", "lab"));
+        assert_eq!(site.get_version_num(), 5);
+        assert_eq!(site.get_variant(), uuid::Variant::RFC4122);
+    }
+}

@@ -1,0 +1,140 @@
+//! What the control socket can ask for.
+
+use super::*;
+
+#[test]
+fn rejecting_access_takes_the_grant_back() {
+    let mut lab = Lab::new();
+    let (gateway, alice) = (lab.gateway(), lab.alice());
+    lab.grant(alice, gateway, "web");
+    let command = json!({"op": "reject_access", "client": "alice", "resource": "web"});
+    lab.command(command.clone()).expect("done");
+    let expected =
+        json!({"client_id": id("client", "alice"), "resource_id": id("resource", "web")});
+    assert_eq!(lab.only(gateway, "reject_access"), expected);
+    assert_eq!(lab.list(), []);
+    lab.command(command).expect("done");
+    assert_eq!(
+        lab.only(gateway, "reject_access"),
+        expected,
+        "also without a grant"
+    );
+}
+
+#[test]
+fn a_new_expiry_reaches_both_generations() {
+    let mut lab = Lab::new();
+    let (gateway, alice) = (lab.gateway(), lab.alice());
+    lab.grant(alice, gateway, "web");
+    let set = |seconds: u64| {
+        json!({"op": "set_expiry", "client": "alice", "resource": "web",
+               "expires_in_seconds": seconds})
+    };
+    lab.command(set(5)).expect("done");
+    let init = lab.only(gateway, "init");
+    assert_eq!(init["authorizations"][0]["expires_at"], 1_790_000_005);
+
+    let gateway = lab.connect("/gateway/websocket", "gw-token", GATEWAY_KEY);
+    lab.say(gateway, "gateway", "phx_join", Value::Null);
+    lab.said();
+    let never = json!({"op": "set_expiry", "client": "alice", "resource": "web"});
+    lab.command(never).expect("done");
+    let update = lab.only(gateway, "access_authorization_expiry_updated");
+    assert_eq!(update["expires_at"], Value::Null);
+    lab.command(set(0)).expect("done");
+    lab.only(gateway, "reject_access");
+    assert_eq!(
+        lab.command(set(5)),
+        Err("there is no such grant".to_owned())
+    );
+}
+
+#[test]
+fn measurements_are_taken_between_writing_and_reading() {
+    let mut lab = Lab::new();
+    let gateway = lab.gateway();
+    let load = Load {
+        client: None,
+        resource: "web".to_owned(),
+        gateway: None,
+        count: 2,
+    };
+    let mut ids = BTreeSet::new();
+    for index in 0..2 {
+        let ticket = lab.hub.measure(&load, index, lab.now).expect("asked");
+        let Some(Output::Send { text, grant, .. }) = lab.hub.poll_output() else {
+            panic!("nothing sent");
+        };
+        let frame: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(grant.as_deref(), frame["payload"]["ref"].as_str());
+        ids.insert(frame["payload"]["client"]["id"].to_string());
+        lab.pass(Duration::from_millis(5));
+        lab.hub
+            .handle_sent(&grant.expect("measured"), lab.now.instant);
+        lab.pass(Duration::from_micros(750));
+        lab.acknowledge(gateway, &frame["payload"]);
+        let outputs: Vec<_> = std::iter::from_fn(|| lab.hub.poll_output()).collect();
+        assert!(matches!(&outputs[0], Output::Send { text, .. } if text.contains("reject_access")));
+        let result = Ok(750);
+        assert_eq!(outputs[1], Output::Settled { ticket, result });
+    }
+    assert_eq!(ids.len(), 2);
+    assert_eq!(lab.list(), []);
+    let Ok(Outcome::Done(times)) = lab.command(json!({"op": "ack_times"})) else {
+        panic!("no times");
+    };
+    assert_eq!(times["ack_times"][1]["micros"], 750);
+}
+
+#[test]
+fn a_repeated_authorization_is_sent_for_an_existing_grant_only() {
+    let mut lab = Lab::new();
+    let (gateway, alice) = (lab.gateway(), lab.alice());
+    let repeat = json!({"op": "repeat_authorization", "client": "alice", "resource": "web"});
+    assert_eq!(
+        lab.command(repeat.clone()),
+        Err("there is no such grant".to_owned())
+    );
+    lab.grant(alice, gateway, "web");
+    let Ok(Outcome::Later(ticket)) = lab.command(repeat) else {
+        panic!("no ticket");
+    };
+    let request = lab.only(gateway, "create_authorization");
+    lab.acknowledge(gateway, &request);
+    let result = Ok(0);
+    assert_eq!(
+        lab.hub.poll_output(),
+        Some(Output::Settled { ticket, result })
+    );
+    assert_eq!(
+        lab.events(),
+        [(gateway, "phx_reply")],
+        "the client is not told"
+    );
+}
+
+#[test]
+fn hostile_frames_can_be_pushed() {
+    let mut lab = Lab::new();
+    let gateway = lab.gateway();
+    let push = json!({"op": "push", "peer": "gw", "event": "nonsense", "payload": [1]});
+    lab.command(push).expect("done");
+    assert_eq!(lab.only(gateway, "nonsense"), json!([1]));
+    let text = json!({"op": "push_text", "peer": "gw", "text": "{broken"});
+    lab.command(text).expect("done");
+    let Some(Output::Send { text, .. }) = lab.hub.poll_output() else {
+        panic!("nothing sent");
+    };
+    assert_eq!(text, "{broken");
+    let disconnect = json!({"op": "disconnect", "gateway": "gw", "reason": "token_expired"});
+    lab.command(disconnect).expect("done");
+    assert_eq!(lab.only(gateway, "disconnect")["reason"], "token_expired");
+    lab.command(json!({"op": "init_again", "gateway": "gw"}))
+        .expect("done");
+    lab.only(gateway, "init");
+    lab.command(json!({"op": "close", "peer": "gw"}))
+        .expect("done");
+    assert_eq!(lab.events(), [(gateway, "CLOSE")]);
+    let nobody = lab.command(json!({"op": "init_again", "gateway": "gw"}));
+    assert_eq!(nobody, Err("nobody named \"gw\" is connected".to_owned()));
+}

@@ -1,0 +1,274 @@
+//! The HTTP upgrade: which channel, which device, or why not.
+//!
+//! Source: protocol page, sections 1.1, 1.2 and 1.7.
+
+use super::{Generation, Hub, MAX_SESSIONS, Side};
+use crate::portal::config::Device;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use url::form_urlencoded;
+use uuid::Uuid;
+
+/// The parts of a websocket request that decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Upgrade<'a> {
+    /// Without the query.
+    pub path: &'a str,
+    /// Without the question mark.
+    pub query: &'a str,
+    /// The header `X-Authorization`.
+    pub authorization: Option<&'a str>,
+    /// The header `User-Agent`; empty when missing.
+    pub user_agent: &'a str,
+}
+
+/// A device that may connect.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// By path.
+    pub side: Side,
+    /// By path.
+    pub generation: Generation,
+    /// By token.
+    pub device: Uuid,
+    /// Of the device, in the configuration.
+    pub name: String,
+    /// Base64 of 32 bytes, as sent.
+    pub public_key: String,
+    /// What it says it is.
+    pub agent: UserAgent,
+}
+
+/// Why a request is not upgraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The member `code` of the problem document (RFC 9457).
+    pub code: &'static str,
+    /// The header `Retry-After`, in seconds.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    fn new(status: u16, code: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            retry_after: None,
+        }
+    }
+
+    /// The problem document.
+    #[must_use]
+    pub fn body(&self) -> String {
+        json!({
+            "type": "about:blank",
+            "title": self.code.replace('_', " "),
+            "status": self.status,
+            "code": self.code,
+        })
+        .to_string()
+    }
+}
+
+/// What a program says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserAgent {
+    /// As sent.
+    pub text: String,
+    /// `gateway`, `headless-client`, …; empty when not recognized.
+    pub component: String,
+    /// Of the component.
+    pub version: Option<Version>,
+    /// The part before the first slash.
+    pub os_name: Option<String>,
+}
+
+/// Major, minor, patch.
+pub(super) type Version = (u32, u32, u32);
+
+impl UserAgent {
+    /// `<os>/<version> <component>/<version>[ (<arch>; <kernel>)]`; anything else is remembered as
+    /// text only.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut tokens = text.split_whitespace().filter_map(|it| it.split_once('/'));
+        let os_name = tokens.next().map(|(os, _)| os.to_owned());
+        let known = |(component, _): &(&str, &str)| COMPONENTS.contains(component);
+        let (component, version) = tokens.find(known).unwrap_or_default();
+        Self {
+            text: text.chars().take(256).collect(),
+            component: component.to_owned(),
+            version: parse_version(version),
+            os_name,
+        }
+    }
+
+    /// The component's version as text.
+    #[must_use]
+    pub fn version_text(&self) -> Option<String> {
+        let (major, minor, patch) = self.version?;
+        Some(format!("{major}.{minor}.{patch}"))
+    }
+
+    /// Whether it is a client from before `gateway_groups` became `sites` (protocol page, section
+    /// 2.4).
+    #[must_use]
+    pub fn speaks_of_groups(&self) -> bool {
+        let Some(version) = self.version else {
+            return false;
+        };
+        let renamed_in = match self.component.as_str() {
+            "headless-client" => (1, 5, 6),
+            "apple-client" => (1, 5, 11),
+            "android-client" => (1, 5, 8),
+            "gui-client" => (1, 5, 10),
+            "connlib" => return true,
+            _ => return false,
+        };
+        version < renamed_in
+    }
+}
+
+const COMPONENTS: [&str; 6] = [
+    "gateway",
+    "headless-client",
+    "gui-client",
+    "apple-client",
+    "android-client",
+    "connlib",
+];
+
+fn parse_version(text: &str) -> Option<Version> {
+    let release = text.split(['-', '+']).next()?;
+    let mut numbers = release.split('.').map(str::parse);
+    let version = (
+        numbers.next()?.ok()?,
+        numbers.next()?.ok()?,
+        numbers.next()?.ok()?,
+    );
+    numbers.next().is_none().then_some(version)
+}
+
+impl Hub {
+    /// Decides on a request before it is upgraded.
+    ///
+    /// # Errors
+    /// What to answer instead of upgrading.
+    pub fn authorize_upgrade(&self, upgrade: &Upgrade<'_>) -> Result<Admission, Refusal> {
+        let (side, generation) = channel(upgrade.path).ok_or(Refusal::new(404, "not_found"))?;
+        let query: BTreeMap<_, _> = form_urlencoded::parse(upgrade.query.as_bytes()).collect();
+        let in_query = query.get("token").map(AsRef::as_ref);
+        let token = upgrade.authorization.map_or(in_query, bearer);
+        let token = token.ok_or(Refusal::new(401, "missing_token"))?;
+        let devices = match side {
+            Side::Gateway => &self.config.gateways,
+            Side::Client => &self.config.clients,
+        };
+        let (id, device) = holder(devices, token).ok_or(Refusal::new(401, "invalid_token"))?;
+        let public_key = query
+            .get("public_key")
+            .filter(|key| is_key(key))
+            .ok_or(Refusal::new(400, "invalid_connect_params"))?;
+        let connected = self.sessions.values().any(|it| it.device == id);
+        if side == Side::Gateway && connected && !self.config.service.takeover {
+            return Err(Refusal::new(409, "gateway_already_connected"));
+        }
+        if self.sessions.len() >= MAX_SESSIONS && !connected {
+            let retry_after = Some(1);
+            return Err(Refusal {
+                retry_after,
+                ..Refusal::new(503, "rate_limit")
+            });
+        }
+        Ok(Admission {
+            side,
+            generation,
+            device: id,
+            name: device.name.clone(),
+            public_key: public_key.to_string(),
+            agent: UserAgent::parse(upgrade.user_agent),
+        })
+    }
+}
+
+fn channel(path: &str) -> Option<(Side, Generation)> {
+    Some(match path {
+        "/gateway/v2/websocket" => (Side::Gateway, Generation::V2),
+        "/gateway/websocket" => (Side::Gateway, Generation::V1),
+        "/client/v2/websocket" => (Side::Client, Generation::V2),
+        "/client/websocket" => (Side::Client, Generation::V1),
+        _ => return None,
+    })
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let token = header.strip_prefix("Bearer ")?.trim();
+    (!token.is_empty()).then_some(token)
+}
+
+/// Compares digests, so that the time it takes tells nothing about a token.
+fn holder<'a>(devices: &'a BTreeMap<Uuid, Device>, token: &str) -> Option<(Uuid, &'a Device)> {
+    let digest = Sha256::digest(token);
+    let mut devices = devices.iter();
+    let found = devices.find(|(_, device)| Sha256::digest(&device.token) == digest);
+    found.map(|(id, device)| (*id, device))
+}
+
+fn is_key(text: &str) -> bool {
+    STANDARD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_agents_of_the_recording_are_understood() {
+        let agent = UserAgent::parse("Debian/12.0.0 headless-client/1.5.12 (x86_64; 6.18.0)");
+        assert_eq!(agent.component, "headless-client");
+        assert_eq!(agent.version, Some((1, 5, 12)));
+        assert_eq!(agent.os_name.as_deref(), Some("Debian"));
+        assert!(!agent.speaks_of_groups());
+    }
+
+    #[test]
+    fn clients_before_2026_speak_of_groups() {
+        for (agent, groups) in [
+            ("Linux/6.8 headless-client/1.5.5", true),
+            ("Linux/6.8 headless-client/1.5.6-dev", false),
+            ("Mac OS/15 apple-client/1.5.10", true),
+            ("Windows/11 gui-client/1.5.10", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(
+                UserAgent::parse(agent).speaks_of_groups(),
+                groups,
+                "{agent}"
+            );
+        }
+    }
+
+    #[test]
+    fn user_agents_without_a_usable_version_have_none() {
+        for agent in [
+            "",
+            "curl/8",
+            "Linux/6.8 gateway/1.6",
+            "Linux/6.8 gateway/x.y.z",
+        ] {
+            assert_eq!(UserAgent::parse(agent).version, None, "{agent}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_user_agents_never_panic(text in ".{0,80}") {
+            let _ = UserAgent::parse(&text).speaks_of_groups();
+        }
+    }
+}

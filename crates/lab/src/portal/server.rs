@@ -1,0 +1,396 @@
+//! The sockets around the hub: websockets in, frames out, deadlines kept.
+//!
+//! Decides nothing. One task for each connection reads and writes; whoever calls the hub hands out its
+//! outputs before anybody else may call it, so that the order of the hub's decisions is the order on
+//! every wire. A peer that does not read is cut off when too many frames wait for it.
+
+use super::clock::Moment;
+use super::hub::{Admission, Hub, Output, PeerId, Refusal, Ticket, Upgrade};
+use futures_util::{SinkExt, StreamExt};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::{
+    ErrorResponse, Request, Response as UpgradeResponse,
+};
+use tokio_tungstenite::tungstenite::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use tokio_tungstenite::tungstenite::http::header::{HeaderValue, RETRY_AFTER, USER_AGENT};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, Response, StatusCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tracing::{debug, warn};
+
+/// A connection on which nothing has come for so long is closed (protocol page, section 1.6).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(37);
+/// Frames that may wait for one peer.
+const QUEUED_FRAMES: usize = 1024;
+/// For the whole HTTP upgrade.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
+/// For one frame to be taken by the peer's kernel.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest message of the protocol, a batch of candidates, has a few kilobytes.
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// Pause after a failed accept, when the process has run out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The hub and the way to everybody connected to it.
+pub struct Shared {
+    inner: Mutex<Inner>,
+    /// The hub's next deadline may have moved.
+    deadline_moved: Notify,
+    /// Grants have changed and want to be saved.
+    pub(super) grants_changed: Notify,
+    /// Set once, when the portal stops.
+    pub(super) stopping: watch::Sender<bool>,
+}
+
+struct Inner {
+    hub: Hub,
+    peers: BTreeMap<PeerId, mpsc::Sender<Outgoing>>,
+    tickets: BTreeMap<Ticket, oneshot::Sender<Result<u64, String>>>,
+}
+
+/// What a connection's task is told to do.
+enum Outgoing {
+    Text { text: String, grant: Option<String> },
+    Close(&'static str),
+}
+
+impl Shared {
+    /// Nobody is connected yet.
+    #[must_use]
+    pub fn new(hub: Hub) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                hub,
+                peers: BTreeMap::new(),
+                tickets: BTreeMap::new(),
+            }),
+            deadline_moved: Notify::new(),
+            grants_changed: Notify::new(),
+            stopping: watch::Sender::new(false),
+        })
+    }
+
+    /// Calls the hub and hands out what it wants done.
+    pub fn with_hub<R>(&self, call: impl FnOnce(&mut Hub) -> R) -> R {
+        self.with(|inner| call(&mut inner.hub))
+    }
+
+    /// As [`Self::with_hub`], for a call that returns a ticket: also where its result will arrive.
+    ///
+    /// # Errors
+    /// Those of `call`.
+    pub fn with_ticket<T, E>(
+        &self,
+        call: impl FnOnce(&mut Hub) -> Result<T, E>,
+        ticket_of: impl FnOnce(&T) -> Option<Ticket>,
+    ) -> Result<(T, oneshot::Receiver<Result<u64, String>>), E> {
+        self.with(|inner| {
+            let value = call(&mut inner.hub)?;
+            let (settle, settled) = oneshot::channel();
+            if let Some(ticket) = ticket_of(&value) {
+                inner.tickets.insert(ticket, settle);
+            }
+            Ok((value, settled))
+        })
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.lock();
+        let result = call(&mut inner);
+        inner.hand_out();
+        if inner.hub.take_grants_changed() {
+            self.grants_changed.notify_one();
+        }
+        drop(inner);
+        self.deadline_moved.notify_one();
+        result
+    }
+
+    /// A panic elsewhere leaves the hub between two decisions at worst; going on is better than
+    /// taking every connection down with it.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self, admission: Admission) -> (PeerId, mpsc::Receiver<Outgoing>) {
+        let (sender, receiver) = mpsc::channel(QUEUED_FRAMES);
+        let peer = self.with(|inner| {
+            let peer = inner.hub.handle_connected(admission);
+            inner.peers.insert(peer, sender);
+            peer
+        });
+        (peer, receiver)
+    }
+
+    fn disconnect(&self, peer: PeerId) {
+        self.with(|inner| {
+            inner.peers.remove(&peer);
+            inner.hub.handle_disconnected(peer);
+        });
+    }
+}
+
+impl Inner {
+    fn hand_out(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Send { peer, text, grant } => {
+                    self.queue(peer, Outgoing::Text { text, grant });
+                }
+                Output::Close { peer, reason } => {
+                    self.queue(peer, Outgoing::Close(reason));
+                    self.peers.remove(&peer);
+                }
+                Output::Settled { ticket, result } => {
+                    if let Some(settle) = self.tickets.remove(&ticket) {
+                        // Whoever asked may have hung up.
+                        let _ = settle.send(result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Dropping the sender ends the connection's task after what is queued already.
+    fn queue(&mut self, peer: PeerId, outgoing: Outgoing) {
+        let Some(sender) = self.peers.get(&peer) else {
+            return;
+        };
+        if sender.try_send(outgoing).is_err() {
+            warn!(connection = peer.0, "does not read its frames; cut off");
+            self.peers.remove(&peer);
+        }
+    }
+}
+
+/// Keeps the hub's deadlines. Never returns.
+pub async fn keep_time(shared: Arc<Shared>) {
+    loop {
+        let deadline = shared.lock().hub.poll_timeout();
+        let moved = shared.deadline_moved.notified();
+        let Some(deadline) = deadline else {
+            moved.await;
+            continue;
+        };
+        tokio::select! {
+            () = moved => {}
+            () = tokio::time::sleep_until(Instant::from_std(deadline)) => {
+                shared.with_hub(|hub| hub.handle_timeout(Moment::now()));
+            }
+        }
+    }
+}
+
+/// Listens on exactly `address`: `[::]` does not take 0.0.0.0 with it, so that both may be listed.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    /// Connections that the kernel completes before they are accepted.
+    const BACKLOG: i32 = 256;
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restarted portal must not wait for the old connections' TIME-WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until the portal stops.
+pub async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stopping) => return,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                tokio::spawn(serve(stream, from, Arc::clone(&shared)));
+            }
+            Err(error) => {
+                warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the portal is gone altogether.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
+    // Set-up times are measured in microseconds here; Nagle's algorithm would add milliseconds.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%from, %error, "TCP_NODELAY");
+    }
+    let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade(stream, &shared)).await;
+    let (socket, admission) = match upgraded {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(error)) => {
+            debug!(%from, %error, "not upgraded");
+            return;
+        }
+        Err(_) => {
+            debug!(%from, "upgrade timed out");
+            return;
+        }
+    };
+    let (peer, outgoing) = shared.connect(admission);
+    if let Err(error) = converse(socket, peer, outgoing, &shared).await {
+        debug!(connection = peer.0, %error, "connection failed");
+    }
+    shared.disconnect(peer);
+}
+
+async fn upgrade(
+    stream: TcpStream,
+    shared: &Shared,
+) -> Result<(WebSocketStream<TcpStream>, Admission), WsError> {
+    let mut admission = None;
+    #[expect(
+        clippy::result_large_err,
+        reason = "the signature is the websocket library's"
+    )]
+    let decide = |request: &Request, response: UpgradeResponse| match authorize(request, shared) {
+        Ok(admitted) => {
+            admission = Some(admitted);
+            Ok(response)
+        }
+        Err(refusal) => Err(problem(&refusal)),
+    };
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
+    let socket =
+        tokio_tungstenite::accept_hdr_async_with_config(stream, decide, Some(config)).await?;
+    match admission {
+        Some(admission) => Ok((socket, admission)),
+        None => Err(WsError::ConnectionClosed),
+    }
+}
+
+fn authorize(request: &Request, shared: &Shared) -> Result<Admission, Refusal> {
+    let header = |headers: &HeaderMap, name: &str| {
+        let value = headers.get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    let authorization = header(request.headers(), "x-authorization");
+    let user_agent = header(request.headers(), USER_AGENT.as_str()).unwrap_or_default();
+    let upgrade = Upgrade {
+        path: request.uri().path(),
+        query: request.uri().query().unwrap_or_default(),
+        authorization: authorization.as_deref(),
+        user_agent: &user_agent,
+    };
+    let decision = shared.with_hub(|hub| hub.authorize_upgrade(&upgrade));
+    if let Err(refusal) = &decision {
+        warn!(
+            path = upgrade.path,
+            code = refusal.code,
+            "connection refused"
+        );
+    }
+    decision
+}
+
+fn problem(refusal: &Refusal) -> ErrorResponse {
+    let body = refusal.body();
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Some(body));
+    let status = StatusCode::from_u16(refusal.status);
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    let json = HeaderValue::from_static("application/problem+json");
+    headers.insert(CONTENT_TYPE, json);
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Reads and writes until either side is done. Frames that are queued before a close are written.
+async fn converse(
+    mut socket: WebSocketStream<TcpStream>,
+    peer: PeerId,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    shared: &Shared,
+) -> Result<(), WsError> {
+    let mut stopping = shared.stopping.subscribe();
+    let mut idle_at = Instant::now() + IDLE_TIMEOUT;
+    loop {
+        tokio::select! {
+            incoming = socket.next() => {
+                let now = Moment::now();
+                idle_at = Instant::from_std(now.instant) + IDLE_TIMEOUT;
+                match incoming.transpose()? {
+                    Some(Message::Text(text)) => {
+                        shared.with_hub(|hub| hub.handle_text(peer, &text, now));
+                    }
+                    Some(Message::Close(_)) | None => return Ok(()),
+                    Some(Message::Binary(_)) => debug!(connection = peer.0, "binary ignored"),
+                    Some(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                }
+            }
+            next = outgoing.recv() => match next {
+                Some(Outgoing::Text { text, grant }) => {
+                    if let Some(reference) = grant {
+                        let at = Instant::now().into_std();
+                        shared.with_hub(|hub| hub.handle_sent(&reference, at));
+                    }
+                    write(&mut socket, Message::text(text)).await?;
+                }
+                Some(Outgoing::Close(reason)) => {
+                    return close(socket, CloseCode::Normal, reason).await;
+                }
+                None => return close(socket, CloseCode::Policy, "too slow").await,
+            },
+            () = stopped(&mut stopping) => {
+                return close(socket, CloseCode::Away, "the portal stops").await;
+            }
+            () = tokio::time::sleep_until(idle_at) => {
+                return close(socket, CloseCode::Normal, "idle").await;
+            }
+        }
+    }
+}
+
+async fn write(socket: &mut WebSocketStream<TcpStream>, frame: Message) -> Result<(), WsError> {
+    let written = tokio::time::timeout(WRITE_TIMEOUT, socket.send(frame)).await;
+    written.unwrap_or_else(|_| {
+        let slow = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Err(WsError::Io(slow))
+    })
+}
+
+async fn close(
+    mut socket: WebSocketStream<TcpStream>,
+    code: CloseCode,
+    reason: &'static str,
+) -> Result<(), WsError> {
+    let frame = CloseFrame {
+        code,
+        reason: reason.into(),
+    };
+    write(&mut socket, Message::Close(Some(frame))).await
+}

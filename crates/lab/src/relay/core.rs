@@ -1,0 +1,337 @@
+//! The relay's decisions, without sockets: one datagram in, at most one datagram out.
+//!
+//! It answers STUN Binding, and TURN just far enough that a Firezone client keeps it as a STUN server
+//! for ever: a *signed* 401 to an Allocate without nonce, a signed 486 to an authenticated one, a
+//! signed 437 to requests about allocations (there are none). It refuses to relay anything.
+//!
+//! It never answers more than one datagram per datagram, keeps at most [`MAX_NONCES`] nonces, and
+//! counts what it drops. Source: protocol page, sections 3.6, 8.0 and 12.4; RFC 8489; RFC 8656.
+
+use super::credentials::{self, REALM};
+use crate::portal::derive::keyed;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use stun::agent::TransactionId;
+use stun::attributes::{
+    ATTR_FINGERPRINT, ATTR_MESSAGE_INTEGRITY, ATTR_NONCE, ATTR_REALM, ATTR_SOFTWARE, ATTR_USERNAME,
+    AttrType,
+};
+use stun::error_code::{ErrorCode, ErrorCodeAttribute};
+use stun::fingerprint::FINGERPRINT;
+use stun::integrity::MessageIntegrity;
+use stun::message::{
+    CLASS_ERROR_RESPONSE, CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, METHOD_ALLOCATE, METHOD_BINDING,
+    METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH, Message, MessageClass,
+    MessageType, Setter,
+};
+use stun::textattrs::TextAttribute;
+use stun::xoraddr::XorMappedAddress;
+
+/// Client sockets whose nonce is remembered. Beyond that the oldest is forgotten; its owner is told
+/// "stale nonce" once and goes on with a new one.
+pub const MAX_NONCES: usize = 10_000;
+
+/// Requests that one nonce is good for (protocol page, section 3.6).
+pub const REQUESTS_PER_NONCE: u32 = 10_000;
+
+/// Longer datagrams cannot be requests: no request of the protocol comes near an Ethernet frame.
+const MAX_REQUEST_BYTES: usize = 1500;
+
+/// What happened so far, for people and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Binding requests answered.
+    pub bindings: u64,
+    /// Requests answered with 401 or 438.
+    pub challenged: u64,
+    /// Authenticated requests answered with 486 or 437.
+    pub refused: u64,
+    /// Datagrams that are no STUN request: dropped.
+    pub malformed: u64,
+    /// Well-formed datagrams that nobody answers (indications, responses, ChannelData, unknown
+    /// methods): dropped.
+    pub ignored: u64,
+}
+
+/// A relay with one secret. Serves any number of sockets.
+pub struct RelayCore {
+    secret: String,
+    nonces: Nonces,
+    counters: Counters,
+}
+
+impl RelayCore {
+    /// `secret` is shared with the portal; `seed` makes nonces unpredictable.
+    #[must_use]
+    pub fn new(secret: String, seed: [u8; 32]) -> Self {
+        Self {
+            secret,
+            nonces: Nonces::new(seed),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The answer to `datagram` that came from `from`, to be sent from the address it came to.
+    pub fn handle(&mut self, datagram: &[u8], from: SocketAddr, unix_now: u64) -> Option<Vec<u8>> {
+        if matches!(datagram.first(), Some(64..=79)) {
+            self.counters.ignored += 1;
+            return None;
+        }
+        let Some(mut request) = parse(datagram) else {
+            self.counters.malformed += 1;
+            return None;
+        };
+        if request.typ.class != CLASS_REQUEST {
+            self.counters.ignored += 1;
+            return None;
+        }
+        let method = request.typ.method;
+        if method == METHOD_BINDING {
+            self.counters.bindings += 1;
+            return binding_success(&request, from);
+        }
+        let refusal = match method {
+            METHOD_ALLOCATE => (486, "Allocation Quota Reached"),
+            METHOD_REFRESH | METHOD_CHANNEL_BIND | METHOD_CREATE_PERMISSION => {
+                (437, "Allocation Mismatch")
+            }
+            _ => {
+                self.counters.ignored += 1;
+                return None;
+            }
+        };
+        match self.authenticate(&mut request, from, unix_now) {
+            Ok(key) => {
+                self.counters.refused += 1;
+                Answer::new(&request, refusal).signed_by(key).encode()
+            }
+            Err(challenge) => {
+                self.counters.challenged += 1;
+                challenge.encode()
+            }
+        }
+    }
+
+    /// Checks in the order that lets every answer be signed whose requester could verify it: Firezone
+    /// ignores even a 401 whose MESSAGE-INTEGRITY does not hold (protocol page, section 8.0).
+    fn authenticate(
+        &mut self,
+        request: &mut Message,
+        from: SocketAddr,
+        unix_now: u64,
+    ) -> Result<MessageIntegrity, Answer> {
+        const UNAUTHORIZED: (u16, &str) = (401, "Unauthorized");
+        let challenge = |nonces: &mut Nonces, request: &Message, error| {
+            let nonce = nonces.issue(from);
+            Answer::new(request, error).with_nonce(nonce)
+        };
+        let Some(key) = self.key_of(request, unix_now) else {
+            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED));
+        };
+        if key.check(request).is_err() {
+            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED));
+        }
+        let Some(nonce) = text_of(request, ATTR_NONCE) else {
+            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED).signed_by(key));
+        };
+        if text_of(request, ATTR_REALM).as_deref() != Some(REALM) {
+            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED).signed_by(key));
+        }
+        if !self.nonces.spend(from, &nonce) {
+            let error = (438, "Stale Nonce");
+            return Err(challenge(&mut self.nonces, request, error).signed_by(key));
+        }
+        Ok(key)
+    }
+
+    /// The long-term key of the request's user, or `None` when the request names no valid user or
+    /// is not signed.
+    fn key_of(&self, request: &Message, unix_now: u64) -> Option<MessageIntegrity> {
+        const INTEGRITY_BYTES: usize = 20;
+        let (integrity, present) = request.attributes.get(ATTR_MESSAGE_INTEGRITY);
+        if !present || integrity.value.len() != INTEGRITY_BYTES {
+            return None;
+        }
+        let username = text_of(request, ATTR_USERNAME)?;
+        let password = credentials::verify(&username, &self.secret, unix_now)?;
+        Some(MessageIntegrity::new_long_term_integrity(
+            username,
+            REALM.to_owned(),
+            password,
+        ))
+    }
+}
+
+/// A STUN message that fills its datagram exactly and whose FINGERPRINT, if any, holds.
+fn parse(datagram: &[u8]) -> Option<Message> {
+    if datagram.len() > MAX_REQUEST_BYTES || !stun::message::is_message(datagram) {
+        return None;
+    }
+    let mut message = Message::new();
+    message.unmarshal_binary(datagram).ok()?;
+    let announced = stun::message::MESSAGE_HEADER_SIZE + usize::try_from(message.length).ok()?;
+    if announced != datagram.len() {
+        return None;
+    }
+    if message.contains(ATTR_FINGERPRINT) && FINGERPRINT.check(&message).is_err() {
+        return None;
+    }
+    Some(message)
+}
+
+fn text_of(message: &Message, attribute: AttrType) -> Option<String> {
+    let (raw, present) = message.attributes.get(attribute);
+    present.then(|| String::from_utf8(raw.value).ok()).flatten()
+}
+
+fn binding_success(request: &Message, from: SocketAddr) -> Option<Vec<u8>> {
+    let mut setters = header(request, CLASS_SUCCESS_RESPONSE);
+    setters.push(Box::new(XorMappedAddress {
+        ip: from.ip(),
+        port: from.port(),
+    }));
+    if request.contains(ATTR_FINGERPRINT) {
+        setters.push(Box::new(FINGERPRINT));
+    }
+    build(&setters)
+}
+
+/// An error response in the making.
+struct Answer {
+    setters: Vec<Box<dyn Setter>>,
+    key: Option<MessageIntegrity>,
+    fingerprint: bool,
+}
+
+impl Answer {
+    fn new(request: &Message, (code, reason): (u16, &str)) -> Self {
+        let mut setters = header(request, CLASS_ERROR_RESPONSE);
+        setters.push(Box::new(ErrorCodeAttribute {
+            code: ErrorCode(code),
+            reason: reason.as_bytes().to_vec(),
+        }));
+        Self {
+            setters,
+            key: None,
+            fingerprint: request.contains(ATTR_FINGERPRINT),
+        }
+    }
+
+    fn with_nonce(mut self, nonce: String) -> Self {
+        let realm = TextAttribute::new(ATTR_REALM, REALM.to_owned());
+        self.setters.push(Box::new(realm));
+        let nonce = TextAttribute::new(ATTR_NONCE, nonce);
+        self.setters.push(Box::new(nonce));
+        self
+    }
+
+    fn signed_by(mut self, key: MessageIntegrity) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// MESSAGE-INTEGRITY covers all before it, FINGERPRINT is last (RFC 8489, sections 14.5, 14.7).
+    fn encode(mut self) -> Option<Vec<u8>> {
+        if let Some(key) = self.key {
+            self.setters.push(Box::new(key));
+        }
+        if self.fingerprint {
+            self.setters.push(Box::new(FINGERPRINT));
+        }
+        build(&self.setters)
+    }
+}
+
+fn header(request: &Message, class: MessageClass) -> Vec<Box<dyn Setter>> {
+    vec![
+        Box::new(TransactionId(request.transaction_id.0)),
+        Box::new(MessageType::new(request.typ.method, class)),
+        Box::new(TextAttribute::new(
+            ATTR_SOFTWARE,
+            "postern-relay".to_owned(),
+        )),
+    ]
+}
+
+fn build(setters: &[Box<dyn Setter>]) -> Option<Vec<u8>> {
+    let mut message = Message::new();
+    message.build(setters).ok()?;
+    Some(message.raw)
+}
+
+/// The nonce of each client socket, bounded by forgetting the oldest.
+struct Nonces {
+    seed: [u8; 32],
+    issued: u64,
+    by_socket: HashMap<SocketAddr, Nonce>,
+    oldest_first: VecDeque<SocketAddr>,
+}
+
+struct Nonce {
+    value: String,
+    requests_left: u32,
+}
+
+impl Nonces {
+    fn new(seed: [u8; 32]) -> Self {
+        Self {
+            seed,
+            issued: 0,
+            by_socket: HashMap::new(),
+            oldest_first: VecDeque::new(),
+        }
+    }
+
+    /// The socket's nonce; the same one until it is spent, so that retransmissions agree.
+    fn issue(&mut self, socket: SocketAddr) -> String {
+        if let Some(nonce) = self.by_socket.get(&socket)
+            && nonce.requests_left > 0
+        {
+            return nonce.value.clone();
+        }
+        let value = self.fresh();
+        let nonce = Nonce {
+            value: value.clone(),
+            requests_left: REQUESTS_PER_NONCE,
+        };
+        if self.by_socket.insert(socket, nonce).is_none() {
+            self.oldest_first.push_back(socket);
+        }
+        if self.by_socket.len() > MAX_NONCES
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.by_socket.remove(&oldest);
+        }
+        value
+    }
+
+    /// Whether `value` is the socket's nonce and not yet used up; counts this use.
+    fn spend(&mut self, socket: SocketAddr, value: &str) -> bool {
+        match self.by_socket.get_mut(&socket) {
+            Some(nonce) if nonce.value == value && nonce.requests_left > 0 => {
+                nonce.requests_left -= 1;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn fresh(&mut self) -> String {
+        self.issued += 1;
+        let random = keyed(&self.seed, &format!("nonce:{}", self.issued));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&random[..16]);
+        uuid::Builder::from_random_bytes(bytes)
+            .into_uuid()
+            .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;
