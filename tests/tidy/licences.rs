@@ -6,17 +6,17 @@
 use serde_json::Value;
 
 /// A dependency as `cargo metadata` tells of it.
-pub struct Package {
+pub(crate) struct Package {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// An SPDX expression.
-    pub licence: Option<String>,
+    pub(crate) licence: Option<String>,
     /// Where it comes from; `None` for members of the workspace.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
 }
 
 /// Reads the output of `cargo metadata`.
-pub fn packages(metadata: &Value) -> Vec<Package> {
+pub(crate) fn packages(metadata: &Value) -> Vec<Package> {
     let text = |package: &Value, key: &str| package[key].as_str().map(str::to_owned);
     let all = metadata["packages"]
         .as_array()
@@ -31,7 +31,7 @@ pub fn packages(metadata: &Value) -> Vec<Package> {
 }
 
 /// What is wrong with a package.
-pub fn objections(package: &Package, allowed: &[String], banned: &[String]) -> Vec<String> {
+pub(crate) fn objections(package: &Package, allowed: &[String], banned: &[String]) -> Vec<String> {
     const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
     let mut objections = Vec::new();
     match &package.licence {

@@ -11,17 +11,17 @@ const EXTENSIONS: [&str; 4] = [".rs", ".toml", ".md", ".sh"];
 
 /// A path in a document, with what it says is in there (`path.rs:name`).
 #[derive(Debug, PartialEq, Eq)]
-pub struct Mention {
+pub(crate) struct Mention {
     /// From 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Relative to the repository, or the end of such a path.
-    pub path: String,
+    pub(crate) path: String,
     /// A function or type in the file.
-    pub symbol: Option<String>,
+    pub(crate) symbol: Option<String>,
 }
 
 /// The paths that a document names.
-pub fn mentions(text: &str) -> Vec<Mention> {
+pub(crate) fn mentions(text: &str) -> Vec<Mention> {
     let mut mentions = Vec::new();
     let mut fenced = false;
     for (number, line) in text.lines().enumerate() {
@@ -57,7 +57,7 @@ fn mention(line: usize, word: &str) -> Option<Mention> {
 }
 
 /// What is wrong with a mention, given all files of the repository and a way to read them.
-pub fn objection(
+pub(crate) fn objection(
     mention: &Mention,
     files: &[String],
     read: impl Fn(&str) -> String,

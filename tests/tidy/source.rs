@@ -4,18 +4,18 @@
 //! understand macros; what is inside them counts as code.
 
 /// One file of the repository.
-pub struct Source {
+pub(crate) struct Source {
     /// Relative to the repository, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// As it is.
-    pub text: String,
+    pub(crate) text: String,
     /// Comments and the insides of literals replaced by spaces; same length, same lines.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 impl Source {
     /// Reads `text`; only `.rs` files are blanked.
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = if path.ends_with(".rs") {
             blank(text)
         } else {
@@ -29,7 +29,7 @@ impl Source {
     }
 
     /// The code without what only tests see.
-    pub fn shipped(&self) -> String {
+    pub(crate) fn shipped(&self) -> String {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         let only_tests = name == "tests.rs" || name.ends_with("_tests.rs");
         if only_tests || self.path.split('/').any(|part| part == "tests") {
@@ -40,7 +40,7 @@ impl Source {
 }
 
 /// The line (from 1) of a byte.
-pub fn line_of(text: &str, at: usize) -> usize {
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at]
         .iter()
         .filter(|byte| **byte == b'\n')
@@ -49,7 +49,7 @@ pub fn line_of(text: &str, at: usize) -> usize {
 }
 
 /// The lines (from 1) on which `word` stands as a word or a path of words.
-pub fn lines_with(code: &str, word: &str) -> Vec<usize> {
+pub(crate) fn lines_with(code: &str, word: &str) -> Vec<usize> {
     let is_part = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
     let bytes = code.as_bytes();
     code.match_indices(word)
@@ -197,17 +197,17 @@ fn closing_brace(code: &str, open: usize) -> usize {
 
 /// A function: its name, its first and its last line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Function {
+pub(crate) struct Function {
     /// Without generics.
-    pub name: String,
+    pub(crate) name: String,
     /// From 1.
-    pub first: usize,
+    pub(crate) first: usize,
     /// From 1, inclusive.
-    pub last: usize,
+    pub(crate) last: usize,
 }
 
 /// All functions with a body, nested ones too.
-pub fn functions(code: &str) -> Vec<Function> {
+pub(crate) fn functions(code: &str) -> Vec<Function> {
     let mut functions = Vec::new();
     for (at, _) in code.match_indices("fn ") {
         let before = at.checked_sub(1).map(|before| code.as_bytes()[before]);

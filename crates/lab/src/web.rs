@@ -6,8 +6,8 @@
 //! | `/bytes/N`      | N bytes, byte i being i modulo 251, at most 4 GiB                 |
 //! | `/drip/SECONDS` | one short line every 20 ms, at most for an hour                   |
 //!
-//! HTTP/1.0 (RFC 1945): one request per connection. Refuses request heads beyond 8 KiB or 5 s, methods
-//! other than GET, and more than 256 connections at a time (the next ones wait).
+//! HTTP/1.0 (RFC 1945): one request per connection. Refuses request heads beyond 8 KiB or 5 s,
+//! methods other than GET, and more than 256 connections at a time (the next ones wait).
 
 use anyhow::{Context, Result};
 use std::fmt::Write;

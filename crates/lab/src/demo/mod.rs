@@ -1,16 +1,16 @@
 //! `postern demo`: the whole of Postern on one machine, with real traffic and a timeline.
 //!
-//! Builds a playground, starts portal, relay, gateway and client as processes of their own, fetches a
-//! page over IPv4 and IPv6 through the tunnel, pings, is refused at a port that the policy does not
-//! name, and shows when what happened and where the packets went. Refuses to leave anything behind:
-//! whether it ends well, fails, or is interrupted.
+//! Builds a playground, starts portal, relay, gateway and client as processes of their own, fetches
+//! a page over IPv4 and IPv6 through the tunnel, pings, is refused at a port that the policy does
+//! not name, and shows when what happened and where the packets went. Refuses to leave anything
+//! behind: whether it ends well, fails, or is interrupted.
 
 mod report;
 mod screen;
 mod timeline;
 
 use crate::playground::icmp::{IcmpTap, Unreachable};
-use crate::playground::lab::{DENIED_PORT, Lab, Setup, WEB_PORT};
+use crate::playground::lab::{DENIED_PORT, Lab, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::network::{WEB_V4, WEB_V6};
 use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted};
@@ -115,8 +115,14 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
     }
     timeline::show(screen, lab, started_ms, &first)?;
     report::paths(screen, lab)?;
-    before.show_growth(screen, lab.playground())
+    before.show_growth(screen, lab.playground())?;
+    screen.heading("How fast the gateway answers the portal")?;
+    let mut times = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
+    report::answer_times(screen, &mut times)
 }
+
+/// How many set-ups are measured.
+const SET_UPS: u32 = 200;
 
 /// The fetch that sets the tunnel up, and when it began (milliseconds since 1970).
 fn first_page(screen: &mut Screen, lab: &Lab) -> Result<(Fetched, f64)> {

@@ -8,6 +8,7 @@ use crate::playground::network::{
 };
 use crate::playground::{Playground, Role};
 use anyhow::Result;
+use std::time::Duration;
 
 /// Who is where.
 pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
@@ -114,6 +115,26 @@ impl Counters {
     }
 }
 
+/// The middle and the slow end of how long the gateway took to acknowledge.
+pub(super) fn answer_times(screen: &mut Screen, times: &mut [Duration]) -> Result<()> {
+    times.sort_unstable();
+    let told = format!(
+        "{} set-ups for clients that do not exist, one by one",
+        times.len()
+    );
+    screen.done("median", percentile(times, 50), &told)?;
+    screen.done("99th percentile", percentile(times, 99), "")
+}
+
+/// The smallest of sorted times that `percent` of them do not exceed; zero when there are none.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
+}
+
 /// What to type while it stays up.
 pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Result<()> {
     let client = playground.namespace(Role::Client);
@@ -136,4 +157,18 @@ pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Resul
          \n\
          Ctrl-C ends it and removes everything.\n"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_members_of_the_list() {
+        let times: Vec<Duration> = (1..=200).map(Duration::from_micros).collect();
+        assert_eq!(percentile(&times, 50), Duration::from_micros(100));
+        assert_eq!(percentile(&times, 99), Duration::from_micros(198));
+        assert_eq!(percentile(&times[..1], 99), Duration::from_micros(1));
+        assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
 }

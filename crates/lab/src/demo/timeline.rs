@@ -1,4 +1,5 @@
-//! When what happened, from the first packet to the first byte, as client, gateway and portal tell it.
+//! When what happened, from the first packet to the first byte, as client, gateway and portal tell
+//! it.
 
 use super::screen::Screen;
 use crate::playground::lab::Lab;
@@ -45,8 +46,8 @@ pub(super) fn show(
         ("gateway", lab.gateway_milestones()),
     ] {
         let within = milestones.iter().filter(|milestone| {
-            // Half a millisecond of slack: some programs write whole milliseconds.
-            (started_ms - 0.5..=first_byte_ms + 0.5).contains(&milestone.unix_ms)
+            // A millisecond of slack: a program may cut its times to whole milliseconds.
+            (started_ms - 1.0..=first_byte_ms + 1.0).contains(&milestone.unix_ms)
         });
         entries.extend(within.map(|milestone| Entry {
             unix_ms: milestone.unix_ms,
@@ -55,7 +56,17 @@ pub(super) fn show(
         }));
     }
     screen.heading("Timeline of the first page (ms)")?;
-    write(screen, entries)
+    write(screen, entries)?;
+    let answered = lab
+        .control()
+        .ack_times()?
+        .first()
+        .copied()
+        .unwrap_or_default();
+    let answered = answered.as_secs_f64() * 1000.0;
+    screen.line(&format!(
+        "  the portal waited {answered:.2} ms for the gateway's answer"
+    ))
 }
 
 fn entry(unix_ms: f64, who: &'static str, what: &str) -> Entry {
@@ -83,6 +94,8 @@ fn described(who: &str, milestone: &Milestone) -> String {
     match (who, &*milestone.name) {
         ("client", "authorization_requested") => "asks the portal for access".to_owned(),
         ("client", "authorization_created") => "is told by the portal: granted".to_owned(),
+        ("client", "first_packet_received") => "has a packet through the tunnel".to_owned(),
+        ("gateway", "authorization_requested") => "is asked by the portal".to_owned(),
         ("gateway", "authorization_created") => "has answered the portal: ready".to_owned(),
         (_, "path_nominated") => {
             let (local, remote) = (field("local"), field("remote"));

@@ -44,12 +44,38 @@ impl Control {
         Ok(answer)
     }
 
-    /// The grants that the portal holds.
+    /// The names of the resources that are granted to anybody now.
     ///
     /// # Errors
     /// Those of [`Self::ask`].
-    pub fn ask_grants(&self) -> Result<Value> {
-        self.ask(&json!({"op": "grants"}))
+    pub fn granted(&self) -> Result<Vec<String>> {
+        let answer = self.ask(&json!({"op": "grants"}))?;
+        let grants = answer["grants"].as_array().context("no list of grants")?;
+        let given = grants.iter().filter(|grant| grant["state"] == "given");
+        let names = given.filter_map(|grant| grant["resource"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// How long gateways took to acknowledge the authorizations so far.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn ack_times(&self) -> Result<Vec<Duration>> {
+        let answer = self.ask(&json!({"op": "ack_times"}))?;
+        let times = answer["ack_times"].as_array().context("no list of times")?;
+        times.iter().map(|time| duration(&time["micros"])).collect()
+    }
+
+    /// Has `count` clients that do not exist authorized for a resource, one after the other, and
+    /// returns how long its gateway took to acknowledge each.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`], and when a gateway does not acknowledge.
+    pub fn authorize(&self, resource: &str, count: u32) -> Result<Vec<Duration>> {
+        let op = json!({"op": "authorize", "resource": resource, "count": count});
+        let answer = self.ask(&op)?;
+        let times = answer["micros"].as_array().context("no list of times")?;
+        times.iter().map(duration).collect()
     }
 
     /// Revokes a grant.
@@ -79,13 +105,13 @@ impl Control {
         self.ask(&op).map(drop)
     }
 
-    /// Lets a grant expire in `expires_in`, and tells its gateway.
+    /// Lets a grant expire in so many seconds, and tells its gateway.
     ///
     /// # Errors
     /// Those of [`Self::ask`].
-    pub fn set_expiry(&self, client: &str, resource: &str, expires_in: &str) -> Result<()> {
+    pub fn set_expiry(&self, client: &str, resource: &str, seconds: u64) -> Result<()> {
         let op = json!({"op": "set_expiry", "client": client, "resource": resource,
-                        "expires_in": expires_in});
+                        "expires_in_seconds": seconds});
         self.ask(&op).map(drop)
     }
 
@@ -97,6 +123,12 @@ impl Control {
         self.ask(&json!({"op": "push_text", "peer": peer, "text": text}))
             .map(drop)
     }
+}
+
+/// Microseconds.
+fn duration(micros: &Value) -> Result<Duration> {
+    let micros = micros.as_u64().context("a time is no number")?;
+    Ok(Duration::from_micros(micros))
 }
 
 #[cfg(test)]
@@ -143,6 +175,25 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("no such gateway"), "{error}");
+        portal.join().expect("a portal");
+    }
+
+    #[test]
+    fn only_grants_that_were_given_count() {
+        let (_directory, control, portal) = answering(concat!(
+            r#"{"ok":true,"grants":[{"resource":"a","state":"given"},"#,
+            r#"{"resource":"b","state":"asked"}]}"#
+        ));
+        assert_eq!(control.granted().expect("answered"), ["a"]);
+        portal.join().expect("a portal");
+    }
+
+    #[test]
+    fn times_are_microseconds() {
+        let (_directory, control, portal) =
+            answering(r#"{"ok":true,"ack_times":[{"micros":250},{"micros":1000}]}"#);
+        let expected = [250, 1000].map(Duration::from_micros);
+        assert_eq!(control.ack_times().expect("answered"), expected);
         portal.join().expect("a portal");
     }
 

@@ -1,8 +1,8 @@
 //! The programs of a whole set-up in a playground: web server, relay, portal, gateway and client.
 //!
-//! Each is a process of its own, started with a generated configuration and ready when its `start_…`
-//! returns: seen by what it does (a port that answers, an address on an interface), not by time.
-//! Refuses to go on when a program ends before it was ready, and shows the end of its log.
+//! Each is a process of its own, started with a generated configuration and ready when its
+//! `start_…` returns: seen by what it does (a port that answers, an address on an interface), not
+//! by time. Refuses to go on when a program ends before it was ready, and shows the end of its log.
 
 use super::control::Control;
 use super::milestones::{self, Milestone};
@@ -116,7 +116,7 @@ impl Lab {
         for secret in ["gateway.token", "client.token", "relay.secret"] {
             lab.write(secret, &random_hex()?)?;
         }
-        lab.write("portal.toml", &lab.portal_config())?;
+        lab.write("portal.toml", &lab.portal_config(None))?;
         lab.write("gateway.toml", &lab.gateway_config())?;
         lab.write("client.toml", &lab.client_config())?;
         Ok(lab)
@@ -218,7 +218,7 @@ impl Lab {
         let mut process = self.playground.spawn(&name, command)?;
         let address = SocketAddr::from((ROUTER_V4, PORTAL_PORT));
         self.ready(&mut process, "a listening portal", |lab| {
-            Ok(lab.accepts(Role::Router, address)? && lab.control().ask_grants().is_ok())
+            Ok(lab.accepts(Role::Router, address)? && lab.control().granted().is_ok())
         })?;
         self.portal = Some(process);
         Ok(())
@@ -278,6 +278,24 @@ impl Lab {
     /// Kills the portal.
     pub fn kill_portal(&mut self) {
         self.portal = None;
+    }
+
+    /// Takes the policy of a resource out of the portal's configuration, and waits until the portal
+    /// has taken the grants back. Without it, the client would be granted the resource again as
+    /// soon as it asked.
+    ///
+    /// # Errors
+    /// The portal does not follow, or the wait was called off.
+    pub fn withdraw_policy(&self, resource: &str) -> Result<()> {
+        // Renamed into place: the portal must not read half a file.
+        self.write("portal.toml.new", &self.portal_config(Some(resource)))?;
+        std::fs::rename(self.path("portal.toml.new"), self.path("portal.toml"))?;
+        let control = self.control();
+        let interrupt = self.playground.interrupt();
+        interrupt.until_ok("the portal to revoke", READY_LIMIT, || {
+            let granted = control.granted()?;
+            Ok((!granted.iter().any(|name| name == resource)).then_some(()))
+        })
     }
 
     /// Takes the gateway out, to end it in another way than by killing.
@@ -392,7 +410,8 @@ impl Lab {
         })
     }
 
-    fn portal_config(&self) -> String {
+    /// What the portal is told; a resource may be left without a policy.
+    fn portal_config(&self, without_policy: Option<&str>) -> String {
         let relays = match self.setup.relay {
             true => format!(
                 "[[relays]]\naddr = {:?}\nsecret_file = {:?}\n",
@@ -420,10 +439,15 @@ impl Lab {
             let _infallible = write!(
                 config,
                 "[[resources]]\nname = \"{name}\"\ntype = \"cidr\"\naddress = \"{net}\"\n\
-                 site = \"lab\"\nfilters = {:?}\n\
-                 [[policies]]\nclient = \"{CLIENT}\"\nresource = \"{name}\"\n",
+                 site = \"lab\"\nfilters = {:?}\n",
                 self.setup.filters
             );
+            if without_policy != Some(name) {
+                let _infallible = write!(
+                    config,
+                    "[[policies]]\nclient = \"{CLIENT}\"\nresource = \"{name}\"\n"
+                );
+            }
         }
         config
     }
@@ -434,7 +458,7 @@ impl Lab {
              id = \"lab-gateway\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
              [network]\ninterfaces = [\"{GATEWAY_WAN}\"]\n\
              [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n\
-             [log]\nformat = \"json\"\nfilter = \"info\"\n",
+             [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n",
             self.path("gateway.token"),
             self.setup.gateway_generation.word(),
         )
@@ -471,7 +495,8 @@ fn read_log(path: &Path) -> Vec<Milestone> {
     milestones::of_log(&std::fs::read_to_string(path).unwrap_or_default())
 }
 
-/// Whether a STUN server answers a Binding request (RFC 8489, section 5) at an address of this place.
+/// Whether a STUN server answers a Binding request (RFC 8489, section 5) at an address of this
+/// place.
 fn answers_stun(address: SocketAddr) -> Result<bool> {
     const REQUEST: [u8; 20] = *b"\x00\x01\x00\x00\x21\x12\xa4\x42postern-lab.";
     const SUCCESS: [u8; 2] = [0x01, 0x01];

@@ -1,8 +1,8 @@
 //! The milestones that gateway and client write down, as one timeline.
 //!
-//! The client appends JSON lines `{"unix_ms", "milestone", …}` to its `--timeline` file; the gateway's
-//! log (format `json`) holds them as fields. Refuses nothing: lines that are something else, or half
-//! written, are passed over.
+//! The client appends JSON lines `{"unix_ms", "milestone", …}` to its `--timeline` file; the
+//! gateway's log (format `json`) holds them as fields. Refuses nothing: lines that are something
+//! else, or half written, are passed over.
 
 use serde_json::{Map, Value};
 
@@ -76,8 +76,8 @@ fn parse_timestamp(text: &str) -> Option<f64> {
     Some((f64::from(days_since_1970(year, month, day)) * 86_400.0 + of_day) * 1000.0)
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar, for the years from 1970 on: whole years,
-/// their leap days, and a year that begins in March so that its own leap day comes last.
+/// Days from 1970-01-01 to a date of the Gregorian calendar, for the years from 1970 on: whole
+/// years, their leap days, and a year that begins in March so that its own leap day comes last.
 fn days_since_1970(year: i32, month: i32, day: i32) -> i32 {
     let (year, month) = if month > 2 {
         (year, month - 3)
@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn a_timeline_is_read_and_half_lines_are_passed_over() {
         let text = "{\"unix_ms\":1000,\"milestone\":\"joined\"}\n\
-                    {\"unix_ms\":1001.5,\"milestone\":\"path_nominated\",\"local\":\"a\",\"ms\":3}\n\
+                    {\"unix_ms\":1001.5,\"milestone\":\"path_nominated\",\
+                    \"local\":\"a\",\"ms\":3}\n\
                     {\"unix_ms\":10";
         let milestones = of_timeline(text);
         assert_eq!(milestones.len(), 2);

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Every interface is made inside a namespace of this run: nothing appears on the machine's own
-//! network, and no route leads to it. [`Playground`] is the network, [`lab::Lab`] the programs in it.
-//! Whatever ends the process that made a playground (a return, a panic, a signal, even SIGKILL), its
-//! [`janitor`] removes processes, namespaces and files. Refuses to run without root.
+//! network, and no route leads to it. [`Playground`] is the network, [`lab::Lab`] the programs in
+//! it. Whatever ends the process that made a playground (a return, a panic, a signal, even
+//! SIGKILL), its [`janitor`] removes processes, namespaces and files. Refuses to run without root.
 
 pub mod control;
 pub mod icmp;
@@ -132,11 +132,13 @@ impl Playground {
     pub fn command(&self, role: Role, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(role)]);
-        command.arg(program);
+        // Only the generated configuration decides.
+        command.arg(program).env_remove("RUST_LOG");
         command
     }
 
-    /// Starts a command made by [`Self::command`]; its output goes to `<name>.log` in the directory.
+    /// Starts a command made by [`Self::command`]; its output goes to `<name>.log` in the
+    /// directory.
     ///
     /// # Errors
     /// It cannot be started.

@@ -1,8 +1,8 @@
 //! The addresses, links, routes and rules of the playground.
 //!
-//! Addresses are from the documentation and private ranges (RFC 5737, RFC 3849, RFC 1918, RFC 4193).
-//! The router masquerades IPv4, routes IPv6 untranslated, and lets nothing in that was not asked for;
-//! its own addresses carry the portal and the relay.
+//! Addresses are from the documentation and private ranges (RFC 5737, RFC 3849, RFC 1918, RFC
+//! 4193). The router masquerades IPv4, routes IPv6 untranslated, and lets nothing in that was not
+//! asked for; its own addresses carry the portal and the relay.
 
 use super::{Playground, Role};
 use anyhow::{Context, Result, bail};
@@ -76,8 +76,8 @@ fn links(client: &str, router: &str, gateway: &str, resource: &str) -> String {
     )
 }
 
-/// Addresses and routes, in the order of [`Role::ALL`]. `nodad`: nobody else can have the address, and
-/// duplicate detection would keep IPv6 silent for its first second (RFC 4862, section 5.4).
+/// Addresses and routes, in the order of [`Role::ALL`]. `nodad`: nobody else can have the address,
+/// and duplicate detection would keep IPv6 silent for its first second (RFC 4862, section 5.4).
 const ADDRESSES: [&str; 4] = [
     "link set lo up
      link set eth0 up
@@ -139,7 +139,8 @@ fn settle_kernel(playground: &Playground, role: Role) -> Result<()> {
     })
 }
 
-/// Runs lines of `ip` commands, in a namespace or (to make namespaces and links between them) outside.
+/// Runs lines of `ip` commands, in a namespace or (to make namespaces and links between them)
+/// outside.
 fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {

@@ -1,7 +1,7 @@
 //! Real traffic from one place to another: curl, ping, and a download that trickles.
 //!
-//! Refuses to judge: it reports what the standard programs saw. Proxies and curl's own configuration
-//! are switched off, so that only the playground decides.
+//! Refuses to judge: it reports what the standard programs saw. Proxies and curl's own
+//! configuration are switched off, so that only the playground decides.
 
 use super::{Playground, Role};
 use anyhow::{Context, Result, bail};
@@ -147,8 +147,8 @@ struct Arrivals {
     ended: bool,
 }
 
-/// A download of `/drip/<seconds>`: a short line every 20 ms, each noted when it arrives. Dropping it
-/// ends the download.
+/// A download of `/drip/<seconds>`: a short line every 20 ms, each noted when it arrives. Dropping
+/// it ends the download.
 pub struct Drip {
     curl: Child,
     arrivals: Arc<Mutex<Arrivals>>,
