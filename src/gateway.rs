@@ -124,7 +124,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
     .await
     .context("the data plane cannot start")?;
 
-    DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
+    let dns = DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
     portal_context.run(PortalActor::new(PortalSpec {
         config: portal_config(&prepared.config.portal, &prepared.keys, prepared.external_id)?,
         seed: random_bytes()?,
@@ -138,6 +138,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
         max_resources: limits.resources_per_client,
         shard: links,
         leave_portal: portal.recipient(),
+        dns,
         metrics,
     }));
     stop_on_signals(&parent)?;

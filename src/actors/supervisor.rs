@@ -5,6 +5,7 @@
 //! When its mailbox is full: control messages only, they wait. On death: the process ends.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
+use crate::actors::dns::DnsActor;
 use crate::messages::connection::{
     AddCandidates, CloseConnection, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
@@ -61,6 +62,8 @@ pub struct SupervisorSpec {
     pub shard: ShardLinks,
     /// To the PortalActor.
     pub leave_portal: Recipient<LeavePortal>,
+    /// Lives as long as somebody holds its address.
+    pub dns: Addr<DnsActor>,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
