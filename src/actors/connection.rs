@@ -298,8 +298,14 @@ impl ConnectionActor {
                 tell(&self.outlets.invalidated, CandidatesInvalidated { client, candidates });
             }
             ConnectionEvent::PathNominated(path) => {
-                tracing::info!(%client, milestone = "path_nominated", "path nominated");
-                tracing::debug!(%client, local = %path.local, remote = %path.remote, "path");
+                tracing::info!(%client, "path nominated");
+                tracing::debug!(
+                    %client,
+                    milestone = "path_nominated",
+                    local = %path.local,
+                    remote = %path.remote,
+                    "path"
+                );
             }
             ConnectionEvent::SessionEstablished => {
                 tracing::info!(%client, milestone = "session_established", "connection up");
