@@ -501,3 +501,6 @@ const BURST: usize = 64;
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// A few are enough to learn our addresses.
 const MAX_STUN_SERVERS: usize = 4;
+
+#[cfg(test)]
+mod tests;
