@@ -85,8 +85,13 @@ impl Portal {
         self.client_key = key.try_into().expect("32 bytes");
         self.socket = Some(accept_async(stream).await.expect("upgrades"));
         assert_eq!(self.receive("phx_join").await, Value::Null);
-        self.send(json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "ok", "response": {}}})).await;
-        let cidr = |id: &str, address: &str| json!({"type": "cidr", "id": id, "name": id, "address": address, "sites": [], "filters": []});
+        let joined = json!({"status": "ok", "response": {}});
+        let reply = json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": joined});
+        self.send(reply).await;
+        let cidr = |id: &str, address: &str| {
+            let sites: [&str; 0] = [];
+            json!({"type": "cidr", "id": id, "name": id, "address": address, "sites": sites})
+        };
         self.push(
             "init",
             json!({
