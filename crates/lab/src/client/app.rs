@@ -1,11 +1,12 @@
 //! The wiring of the client: one loop over the portal, the interface, the connections and signals.
 //!
-//! Decides nothing about packets; see `router`. Everything that is known about a grant's history, for
-//! the timeline, is kept here.
+//! Decides nothing about packets; see `router`. Everything that is known about a grant's history,
+//! for the timeline, is kept here.
 
 use super::Shared;
 use super::config::Config;
-use super::connection::{Connection, ConnectionEvent, Keys, News, Opening};
+use super::connection::{ConnectionEvent, Keys, News};
+use super::gateways::Gateways;
 use super::ice;
 use super::portal::{self, PortalEvent, PortalHandle};
 use super::router::Route;
@@ -13,12 +14,10 @@ use super::timeline::{Milestone, Timeline, millis};
 use super::tunnel::Tunnel;
 use super::wire::{
     AuthorizationCreated, GatewayCandidates, GatewayId, IceCredentials, Init, Interface, Outgoing,
-    Push, Relay, RelaysPresence, ResourceId,
+    Push, ResourceId,
 };
 use super::wireguard::{BUFFER_BYTES, Identity, PeerKeys};
-use anyhow::{Context as _, bail};
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,8 +46,8 @@ pub struct Args {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// One line with the remedy: wrong configuration, missing privileges, or a portal that refuses us for
-/// good. An unreachable portal is no error.
+/// One line with the remedy: wrong configuration, missing privileges, or a portal that refuses us
+/// for good. An unreachable portal is no error.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut config = Config::read(&args.config)?;
     if let Some(url) = args.portal_url {
@@ -84,67 +83,35 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         stun_servers: Vec::new(),
         include_loopback: false,
     };
-    let portal = portal::spawn(settings, portal_sender);
-    let (app, connection_events) = App::new(identity, tunnel, portal, timeline, ice);
-    tokio::select! {
-        result = app.run(portal_events, connection_events, async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }) => result,
-    }
-}
-
-/// A connection, and since when its milestones are measured.
-struct Entry {
-    connection: Connection,
-    first_packet_at: Instant,
-    opened_at: Instant,
+    let (connection_sender, connection_events) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared::new(tunnel.device()));
+    let app = App {
+        tunnel,
+        portal: portal::spawn(settings, portal_sender),
+        timeline,
+        gateways: Gateways::new(identity, ice, Arc::clone(&shared), connection_sender),
+        shared,
+        own: None,
+    };
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    app.run(portal_events, connection_events, stop).await
 }
 
 struct App {
-    identity: Identity,
     tunnel: Tunnel,
     portal: PortalHandle,
     timeline: Timeline,
-    ice: ice::Settings,
-    relays: BTreeMap<String, Vec<SocketAddr>>,
     shared: Arc<Shared>,
-    connections: BTreeMap<GatewayId, Entry>,
-    events: mpsc::UnboundedSender<ConnectionEvent>,
-    epoch: u32,
+    gateways: Gateways,
     own: Option<Interface>,
-    scratch: Box<[u8; BUFFER_BYTES]>,
 }
 
 impl App {
-    fn new(
-        identity: Identity,
-        tunnel: Tunnel,
-        portal: PortalHandle,
-        timeline: Timeline,
-        ice: ice::Settings,
-    ) -> (Self, mpsc::UnboundedReceiver<ConnectionEvent>) {
-        let (events, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(tunnel.device()));
-        let app = Self {
-            identity,
-            tunnel,
-            portal,
-            timeline,
-            ice,
-            relays: BTreeMap::new(),
-            shared,
-            connections: BTreeMap::new(),
-            events,
-            epoch: 0,
-            own: None,
-            scratch: Box::new([0; BUFFER_BYTES]),
-        };
-        (app, receiver)
-    }
-
     async fn run(
         mut self,
         mut portal: mpsc::UnboundedReceiver<PortalEvent>,
@@ -169,7 +136,7 @@ impl App {
                         break Err(anyhow::anyhow!("the portal refuses us: {reason}"));
                     }
                     Some(event) => self.handle_portal_event(event).await,
-                    None => bail!("the portal task died"),
+                    None => break Err(anyhow::anyhow!("the portal's task died")),
                 },
                 _ = report.tick() => self.shared.counters.report(),
                 () = &mut stop => break Ok(()),
@@ -180,19 +147,11 @@ impl App {
     }
 
     /// Goodbye to all gateways, then to the portal. The interface goes with `self`.
-    async fn leave(mut self) {
-        let leaving = std::mem::take(&mut self.connections)
-            .into_iter()
-            .map(|(gateway, entry)| {
-                self.record(Milestone {
-                    milestone: "goodbye",
-                    gateway: Some(gateway),
-                    reason: Some("sent".into()),
-                    ..Milestone::default()
-                });
-                entry.connection.leave()
-            });
-        futures_util::future::join_all(leaving).await;
+    async fn leave(self) {
+        for gateway in self.gateways.ids() {
+            self.record(goodbye(gateway, "sent"));
+        }
+        self.gateways.leave_all().await;
         self.portal.close().await;
     }
 
@@ -211,17 +170,10 @@ impl App {
     async fn handle_packet(&mut self, packet: &[u8]) {
         let route = self.shared.router().handle_outbound(packet, now());
         match route {
-            Route::Forward(gateway) => self.send(gateway, packet).await,
+            Route::Forward(gateway) => self.gateways.send(gateway, packet).await,
             Route::Ask(resource) => self.ask(resource),
             Route::Held => {}
             Route::Drop(reason) => self.shared.counters.count_drop(reason),
-        }
-    }
-
-    async fn send(&mut self, gateway: GatewayId, packet: &[u8]) {
-        if let Some(entry) = self.connections.get(&gateway) {
-            let scratch = self.scratch.as_mut_slice();
-            entry.connection.send(packet, scratch).await;
         }
     }
 
@@ -278,10 +230,7 @@ impl App {
             Push::Candidates(GatewayCandidates {
                 gateway_id,
                 candidates,
-            }) => match self.connections.get(&gateway_id) {
-                Some(entry) => entry.connection.add_candidates(candidates),
-                None => tracing::debug!(%gateway_id, "candidates of an unknown gateway are lost"),
-            },
+            }) => self.gateways.add_candidates(gateway_id, candidates),
             Push::CandidatesInvalidated(GatewayCandidates { gateway_id, .. }) => {
                 // The library cannot forget one; its checks go unanswered and it is given up.
                 tracing::debug!(%gateway_id, "the gateway withdrew candidates");
@@ -294,7 +243,7 @@ impl App {
                 let idle = self.shared.router().remove_resource(resource);
                 self.resources_changed(idle).await;
             }
-            Push::RelaysPresence(presence) => self.handle_relays(presence),
+            Push::RelaysPresence(presence) => self.gateways.change_relays(presence),
             // The channel turns it into a refusal.
             Push::Disconnect(_) => {}
         }
@@ -302,22 +251,15 @@ impl App {
 
     async fn handle_init(&mut self, init: Init) {
         self.own = Some(init.interface);
-        self.relays.clear();
-        self.add_relays(init.relays);
+        self.gateways.set_relays(init.relays);
         let idle = self.shared.router().replace_resources(init.resources);
         self.resources_changed(idle).await;
     }
 
     async fn resources_changed(&mut self, idle: impl IntoIterator<Item = GatewayId>) {
         for gateway in idle {
-            if let Some(entry) = self.connections.remove(&gateway) {
-                self.record(Milestone {
-                    milestone: "goodbye",
-                    gateway: Some(gateway),
-                    reason: Some("no resource left".into()),
-                    ..Milestone::default()
-                });
-                entry.connection.leave().await;
+            if self.gateways.leave(gateway) {
+                self.record(goodbye(gateway, "no resource left"));
             }
         }
         self.configure().await;
@@ -332,22 +274,6 @@ impl App {
         };
         if let Err(error) = self.tunnel.configure(own, networks).await {
             tracing::warn!(%error, "some of the interface's configuration is missing");
-        }
-    }
-
-    fn handle_relays(&mut self, presence: RelaysPresence) {
-        for id in presence.disconnected_ids {
-            self.relays.remove(&id);
-        }
-        for relay in &presence.connected {
-            self.relays.remove(&relay.id);
-        }
-        self.add_relays(presence.connected);
-    }
-
-    fn add_relays(&mut self, relays: Vec<Relay>) {
-        for Relay { id, addr } in relays {
-            self.relays.entry(id).or_default().push(addr);
         }
     }
 
@@ -377,56 +303,22 @@ impl App {
             since_first_packet_ms: Some(since(granted.first_packet_at)),
             ..Milestone::default()
         });
-        self.open_or_keep(gateway, keys(grant), granted.first_packet_at);
+        self.gateways
+            .open_or_keep(gateway, keys(grant), granted.first_packet_at);
         for packet in granted.held {
-            self.send(gateway, &packet).await;
+            self.gateways.send(gateway, &packet).await;
         }
-    }
-
-    fn open_or_keep(&mut self, gateway: GatewayId, keys: Keys, first_packet_at: Instant) {
-        if let Some(entry) = self.connections.get(&gateway)
-            && *entry.connection.keys() == keys
-        {
-            entry.connection.refresh();
-            return;
-        }
-        self.epoch = self.epoch.wrapping_add(1);
-        let servers = self.relays.values().flatten().copied();
-        let opening = Opening {
-            gateway,
-            epoch: self.epoch,
-            keys,
-            ice: ice::Settings {
-                stun_servers: servers.take(MAX_STUN_SERVERS).collect(),
-                ..self.ice.clone()
-            },
-        };
-        let (shared, events) = (Arc::clone(&self.shared), self.events.clone());
-        let entry = Entry {
-            connection: Connection::open(opening, &self.identity, shared, events),
-            first_packet_at,
-            opened_at: now(),
-        };
-        // One with other keys is replaced: the gateway has dropped its end already.
-        self.connections.insert(gateway, entry);
     }
 
     fn handle_connection_event(&mut self, event: ConnectionEvent) {
-        let ConnectionEvent {
-            gateway,
-            epoch,
-            news,
-        } = event;
-        let Some(entry) = self.connections.get(&gateway) else {
+        let Some(begun) = self.gateways.current(&event) else {
             return;
         };
-        if entry.connection.epoch() != epoch {
-            return;
-        }
+        let ConnectionEvent { gateway, news, .. } = event;
         let mut milestone = Milestone {
             gateway: Some(gateway),
-            ms: Some(since(entry.opened_at)),
-            since_first_packet_ms: Some(since(entry.first_packet_at)),
+            ms: Some(since(begun.opened_at)),
+            since_first_packet_ms: Some(since(begun.first_packet_at)),
             ..Milestone::default()
         };
         match news {
@@ -459,7 +351,7 @@ impl App {
     }
 
     fn forget(&mut self, gateway: GatewayId) {
-        self.connections.remove(&gateway);
+        self.gateways.forget(gateway);
         self.shared.router().forget_gateway(gateway);
     }
 
@@ -469,6 +361,15 @@ impl App {
     )]
     fn record(&self, milestone: Milestone) {
         self.timeline.record(&milestone);
+    }
+}
+
+fn goodbye(gateway: GatewayId, reason: &str) -> Milestone {
+    Milestone {
+        milestone: "goodbye",
+        gateway: Some(gateway),
+        reason: Some(reason.to_owned()),
+        ..Milestone::default()
     }
 }
 
@@ -499,5 +400,6 @@ fn now() -> Instant {
 const BURST: usize = 64;
 /// How often counters are looked at.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// A few are enough to learn our addresses.
-const MAX_STUN_SERVERS: usize = 4;
+
+#[cfg(test)]
+mod tests;

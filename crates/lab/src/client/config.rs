@@ -161,7 +161,7 @@ impl Config {
             !interface.is_empty()
                 && interface.len() <= 15
                 && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/'),
-            "tunnel.interface: {interface:?} is no interface name (1 to 15 visible ASCII characters)"
+            "tunnel.interface: {interface:?} is no interface name (1 to 15 visible characters)"
         );
         let interval = self.ice.check_interval_ms;
         ensure!(

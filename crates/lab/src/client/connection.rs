@@ -2,8 +2,8 @@
 //!
 //! Packets of applications enter by [`Connection::send`]; packets of the gateway are checked by the
 //! router and go to the sink. The task ends when the connection is dropped, when the gateway says
-//! goodbye, or when path or handshake fail; it never retries by itself: the next packet asks the portal
-//! again. Source: protocol page, sections 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
+//! goodbye, or when path or handshake fail; it never retries by itself: the next packet asks the
+//! portal again. Source: protocol page, sections 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
 
 use super::Shared;
 use super::control::{self, Control};
@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Everything that tells one transport from another (protocol page, section 3.4): a grant with equal
-/// keys keeps the connection, one with other keys replaces it.
+/// Everything that tells one transport from another (protocol page, section 3.4): a grant with
+/// equal keys keeps the connection, one with other keys replaces it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys {
     /// WireGuard.
@@ -433,7 +433,8 @@ async fn dialed(
     match dialing {
         Some(task) => match task.await {
             Ok(result) => result,
-            // The task is only aborted after this future is gone, so this is a panic in the library.
+            // The task is only aborted after this future is gone, so this is a panic in the
+            // library.
             Err(_) => Err(IceError::Candidate("the dialing task died")),
         },
         None => std::future::pending().await,

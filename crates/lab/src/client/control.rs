@@ -1,7 +1,7 @@
 //! The control protocol inside the tunnel: IPv6 packets that no application can have sent.
 //!
-//! Knows the frame and Goodbye. AssignedIps and DomainStatus belong to DNS resources, which this client
-//! does not have. Source: protocol page, sections 4 and 10.
+//! Knows the frame and Goodbye. AssignedIps and DomainStatus belong to DNS resources, which this
+//! client does not have. Source: protocol page, sections 4 and 10.
 
 /// A control packet's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
-//! One ICE agent per gateway: `webrtc-ice` in the controlling role, with credentials from the portal.
+//! One ICE agent per gateway: `webrtc-ice` in the controlling role, with credentials from the
+//! portal.
 //!
 //! What it adds to the crate: the settings that suit a tunnel, the candidate strings of the portal
-//! protocol, and a mark on the sockets so that ICE never travels through the tunnel it builds. What it
-//! refuses: mDNS names, TCP candidates, loopback (outside tests), relay candidates of its own.
+//! protocol, and a mark on the sockets so that ICE never travels through the tunnel it builds. What
+//! it refuses: mDNS names, TCP candidates, loopback (outside tests), relay candidates of its own.
 //!
 //! Known limits of `webrtc-ice` 0.17, accepted here: the first nominated pair is kept for good, a
 //! remote candidate cannot be withdrawn, and datagrams from an address that no check or candidate
@@ -180,8 +181,8 @@ impl Dialer {
 
     /// Ends all tasks and sockets of the agent.
     pub async fn close(&self) {
-        // The library may wait for its own handlers here; a second is ample, and the process must not
-        // hang on it.
+        // The library may wait for its own handlers here; a second is ample, and the process must
+        // not hang on it.
         let closing = tokio::time::timeout(Duration::from_secs(1), self.agent.close());
         if !matches!(closing.await, Ok(Ok(()))) {
             tracing::debug!("the ICE agent did not close cleanly");
@@ -371,7 +372,8 @@ fn parse_candidate(text: &str) -> Result<Arc<dyn Candidate + Send + Sync>, IceEr
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Silence after which a path counts as disturbed.
 const DISCONNECTED_TIMEOUT: Duration = Duration::from_secs(5);
-/// Further silence after which it counts as lost: 20 s in all, as the Firezone client's 16.5 s and 2 s.
+/// Further silence after which it counts as lost: 20 s in all, as the Firezone client's 16.5 s and
+/// 2 s.
 const FAILED_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause between two consent checks (RFC 7675).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);

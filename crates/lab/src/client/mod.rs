@@ -1,18 +1,21 @@
-//! The reference client for Linux: real software for small set-ups, and the other end of every test.
+//! The reference client for Linux: real software for small set-ups, and the other end of every
+//! test.
 //!
-//! Built on other stacks than the gateway (`webrtc-ice` as the controlling agent, `defguard_boringtun`
-//! as the initiator) and written from the protocol page, so that the two check each other. It serves
-//! CIDR resources over IPv4 and IPv6. It refuses to be clever: filters are the gateway's business (a
-//! packet that they forbid is sent and answered with ICMP), and a lost gateway is asked for again by the
-//! next packet. Source: protocol page, sections 1 to 6 and 12.
+//! Built on other stacks than the gateway (`webrtc-ice` as the controlling agent,
+//! `defguard_boringtun` as the initiator) and written from the protocol page, so that the two check
+//! each other. It serves CIDR resources over IPv4 and IPv6. It refuses to be clever: filters are
+//! the gateway's business (a packet that they forbid is sent and answered with ICMP), and a lost
+//! gateway is asked for again by the next packet. Source: protocol page, sections 1 to 6 and 12.
 //!
-//! Reading order: `app` wires everything; `router` decides; `connection` drives one gateway.
+//! Reading order: `app` wires everything; `router` decides; `gateways` holds a `connection` for
+//! each gateway.
 
 pub mod app;
 pub mod config;
 pub mod connection;
 pub mod control;
 pub mod counters;
+pub mod gateways;
 pub mod ice;
 pub mod packet;
 pub mod portal;

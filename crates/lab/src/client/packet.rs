@@ -1,8 +1,8 @@
 //! As much of an IP packet as routing needs: who, where to, which service.
 //!
-//! Refuses fragments (the tunnel carries none) and looks no further than the first IPv6 header: behind
-//! extension headers the service counts as unknown. Sources: RFC 791, RFC 8200, RFC 792, RFC 4443;
-//! protocol page, sections 5.6 and 5.7.
+//! Refuses fragments (the tunnel carries none) and looks no further than the first IPv6 header:
+//! behind extension headers the service counts as unknown. Sources: RFC 791, RFC 8200, RFC 792, RFC
+//! 4443; protocol page, sections 5.6 and 5.7.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

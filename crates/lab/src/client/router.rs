@@ -1,11 +1,11 @@
 //! Which resource a packet belongs to, which gateway serves it, and when to ask for access.
 //!
 //! A core without IO: it is told packets, grants and changes, and answers what to do. It refuses
-//! packets that are not from our own tunnel addresses on the way out, and on the way in packets from
-//! anywhere but the gateway itself and the resources granted through it. It does not enforce filters:
-//! they decide only which of several overlapping resources is meant, and the gateway does the rest.
-//! DNS resources join in as one more kind of route. Source: protocol page, sections 2.4, 2.5, 5.1
-//! and 5.9.
+//! packets that are not from our own tunnel addresses on the way out, and on the way in packets
+//! from anywhere but the gateway itself and the resources granted through it. It does not enforce
+//! filters: they decide only which of several overlapping resources is meant, and the gateway does
+//! the rest. DNS resources join in as one more kind of route. Source: protocol page, sections 2.4,
+//! 2.5, 5.1 and 5.9.
 
 use super::packet::{Flow, Malformed, Service};
 use super::wire::{Filter, GatewayId, Interface, Resource, ResourceId, ResourceKind};
@@ -96,7 +96,8 @@ impl Router {
         idle.into_iter().collect()
     }
 
-    /// Adds or changes one resource; answers the gateway that serves nothing any more because of it.
+    /// Adds or changes one resource; answers the gateway that serves nothing any more because of
+    /// it.
     pub fn upsert_resource(&mut self, resource: Resource) -> Option<GatewayId> {
         let same_network = self
             .resources
@@ -130,7 +131,8 @@ impl Router {
         self.resources.values().filter_map(network).collect()
     }
 
-    /// Decides about a packet from an application, and holds it when its resource must be asked for.
+    /// Decides about a packet from an application, and holds it when its resource must be asked
+    /// for.
     pub fn handle_outbound(&mut self, packet: &[u8], now: Instant) -> Route {
         let flow = match Flow::parse(packet) {
             Ok(flow) => flow,
@@ -211,8 +213,8 @@ impl Router {
         })
     }
 
-    /// The portal refuses `resource`: what was held is lost, and a later packet asks again, no sooner
-    /// than [`ASK_AGAIN_AFTER`] after the last time.
+    /// The portal refuses `resource`: what was held is lost, and a later packet asks again, no
+    /// sooner than [`ASK_AGAIN_AFTER`] after the last time.
     pub fn handle_refused(&mut self, resource: ResourceId) {
         if let Some(pending) = self.pending.get_mut(&resource) {
             pending.held.clear();
@@ -316,8 +318,8 @@ fn permits(filters: &[Filter], service: Service) -> bool {
         })
 }
 
-/// Packets held for one resource (protocol page: at most 32). A full queue drops the newest, so that a
-/// handshake's first packets survive.
+/// Packets held for one resource (protocol page: at most 32). A full queue drops the newest, so
+/// that a handshake's first packets survive.
 pub const HELD_PACKETS: usize = 32;
 /// Shortest pause between two requests for the same resource.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);

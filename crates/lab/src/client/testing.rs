@@ -154,7 +154,7 @@ impl Gateway {
             self.agent.handle_packet(now(), packet);
             return;
         }
-        if let Some(answer) = self.wireguard.handle(datagram) {
+        for answer in self.wireguard.handle(datagram) {
             // Like the real one before a nomination: answer where it came from.
             let path = self.nominated.unwrap_or(source);
             self.socket.send_to(&answer, path).await.expect("sends");

@@ -1,6 +1,7 @@
 //! What happened when, for people (one log line each) and for machines (one JSON line each).
 //!
-//! Carries addresses and names on purpose, above DEBUG: this client is the lab's measuring instrument.
+//! Carries addresses and names on purpose, above DEBUG: this client is the lab's measuring
+//! instrument.
 
 use super::wire::{GatewayId, ResourceId};
 use serde::Serialize;
@@ -15,7 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Milestone {
     /// `joined`, `authorization_requested`, `authorization_created`, `authorization_failed`,
-    /// `path_nominated`, `handshake_completed`, `first_packet_received`, `connection_lost`, `goodbye`.
+    /// `path_nominated`, `handshake_completed`, `first_packet_received`, `connection_lost`,
+    /// `goodbye`.
     pub milestone: &'static str,
     /// Which resource it is about.
     #[serde(skip_serializing_if = "Option::is_none")]

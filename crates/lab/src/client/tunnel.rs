@@ -1,9 +1,9 @@
 //! The interface that applications see, and the routes into it.
 //!
-//! The interface belongs to the process and goes with it. Routes live in a table of their own, which
-//! every socket uses but those that carry [`SOCKET_MARK`]: so a gateway, relay or portal whose address
-//! lies inside a resource's network is still reached from outside the tunnel. Addresses and routes are
-//! set by running `ip`. Source: protocol page, sections 5.7 and 6.
+//! The interface belongs to the process and goes with it. Routes live in a table of their own,
+//! which every socket uses but those that carry [`SOCKET_MARK`]: so a gateway, relay or portal
+//! whose address lies inside a resource's network is still reached from outside the tunnel.
+//! Addresses and routes are set by running `ip`. Source: protocol page, sections 5.7 and 6.
 
 use super::wire::Interface;
 use ipnet::IpNet;
@@ -108,7 +108,8 @@ impl Tunnel {
     /// addresses. Changes only what differs.
     ///
     /// # Errors
-    /// [`TunnelError::Refused`] when some of it failed; the rest is in place (a host without IPv6, say).
+    /// [`TunnelError::Refused`] when some of it failed; the rest is in place (a host without IPv6,
+    /// say).
     pub async fn configure(
         &mut self,
         addresses: Interface,

@@ -1,9 +1,9 @@
 //! The JSON of the portal's client channel, generations 1 and 2, as a client sees it.
 //!
-//! Written from the protocol page alone; shares no type with the gateway or the lab portal, so that an
-//! error there is not mirrored here. Unknown members are ignored. It refuses what an unmodified client
-//! refuses: references that are not integers, and resources with both `sites` and `gateway_groups`.
-//! Source: protocol page, sections 1.4, 1.5, 2.1, 2.4 and 2.5.
+//! Written from the protocol page alone; shares no type with the gateway or the lab portal, so that
+//! an error there is not mirrored here. Unknown members are ignored. It refuses what an unmodified
+//! client refuses: references that are not integers, and resources with both `sites` and
+//! `gateway_groups`. Source: protocol page, sections 1.4, 1.5, 2.1, 2.4 and 2.5.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -389,8 +389,8 @@ struct Reply {
     response: Value,
 }
 
-/// A reply without our integer reference answers nothing. An `ok` must carry an object: real clients
-/// swallow a `null` and time out.
+/// A reply without our integer reference answers nothing. An `ok` must carry an object: real
+/// clients swallow a `null` and time out.
 fn read_reply(reference: Option<u64>, payload: Value) -> Result<Incoming, WireError> {
     let reply: Reply = body("phx_reply", payload)?;
     let Some(reference) = reference else {

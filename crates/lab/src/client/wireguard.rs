@@ -1,9 +1,9 @@
 //! The WireGuard session with one gateway: `defguard_boringtun` as initiator, with a preshared key.
 //!
-//! A core without IO. It holds a few packets until the session stands, repeats a lost first handshake
-//! sooner than WireGuard's 5 s, and says when a handshake has gone unanswered for too long. The engine
-//! reads the clock itself; `now` is used for what is added here. Source: WireGuard paper, sections 5
-//! and 6; protocol page, sections 3.1 and 3.7.
+//! A core without IO. It holds a few packets until the session stands, repeats a lost first
+//! handshake sooner than WireGuard's 5 s, and says when a handshake has gone unanswered for too
+//! long. The engine reads the clock itself; `now` is used for what is added here. Source: WireGuard
+//! paper, sections 5 and 6; protocol page, sections 3.1 and 3.7.
 
 use defguard_boringtun::noise::{Tunn, TunnResult};
 use defguard_boringtun::x25519::{PublicKey, StaticSecret};
@@ -106,7 +106,8 @@ impl Session {
         self.initiate(now);
     }
 
-    /// The portal granted again: make sure that the gateway still knows us, unless it said so lately.
+    /// The portal granted again: make sure that the gateway still knows us, unless it said so
+    /// lately.
     pub fn refresh(&mut self, now: Instant) {
         let lately = self
             .last_initiation_at
@@ -139,8 +140,8 @@ impl Session {
         }
     }
 
-    /// Decrypts `datagram` into `out`, which has at least [`BUFFER_BYTES`]. Answers and packets that
-    /// were held come from [`Session::poll_transmit`].
+    /// Decrypts `datagram` into `out`, which has at least [`BUFFER_BYTES`]. Answers and packets
+    /// that were held come from [`Session::poll_transmit`].
     pub fn open<'a>(&mut self, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a> {
         if datagram.is_empty() || datagram.len() > BUFFER_BYTES {
             return Opened::Invalid;
@@ -239,8 +240,8 @@ pub const BUFFER_BYTES: usize = 8192;
 const MAX_PACKET_BYTES: usize = BUFFER_BYTES - 32;
 /// Packets kept for a gateway until the session stands (protocol page: 32).
 const HELD_PACKETS: usize = 32;
-/// A first initiation may arrive before the gateway has a path for its answer; WireGuard alone would
-/// wait 5 s.
+/// A first initiation may arrive before the gateway has a path for its answer; WireGuard alone
+/// would wait 5 s.
 const FIRST_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The protocol page's limit on handshakes after a repeated grant.
 const REFRESH_AFTER: Duration = Duration::from_secs(20);
@@ -281,15 +282,21 @@ pub(super) mod tests {
             }
         }
 
-        pub(in super::super) fn handle(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
-            let mut out = buffer();
-            match self.tunn.decapsulate(None, datagram, &mut out) {
-                TunnResult::WriteToNetwork(answer) => Some(answer.to_vec()),
-                TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                    self.received.push(packet.to_vec());
-                    None
+        /// Takes a datagram; answers what to send, the packets included that waited for a session.
+        pub(in super::super) fn handle(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
+            let (mut out, mut answers) = (buffer(), Vec::new());
+            let mut datagram = datagram;
+            loop {
+                match self.tunn.decapsulate(None, datagram, &mut out) {
+                    TunnResult::WriteToNetwork(answer) => answers.push(answer.to_vec()),
+                    TunnResult::WriteToTunnelV4(packet, _)
+                    | TunnResult::WriteToTunnelV6(packet, _) => {
+                        self.received.push(packet.to_vec());
+                        return answers;
+                    }
+                    TunnResult::Done | TunnResult::Err(_) => return answers,
                 }
-                TunnResult::Done | TunnResult::Err(_) => None,
+                datagram = &[];
             }
         }
     }
@@ -311,7 +318,7 @@ pub(super) mod tests {
     fn exchange(session: &mut Session, responder: &mut Responder) {
         let mut out = buffer();
         while let Some(datagram) = session.poll_transmit() {
-            if let Some(answer) = responder.handle(&datagram) {
+            for answer in responder.handle(&datagram) {
                 session.open(&answer, &mut out);
             }
         }
@@ -421,8 +428,9 @@ pub(super) mod tests {
         };
         assert_eq!(session.open(initiation, &mut inner), Opened::Nothing);
         let response = session.poll_transmit().expect("a response");
-        let keepalive = rebuilt.handle(&response).expect("a keepalive");
-        session.open(&keepalive, &mut inner);
+        for keepalive in rebuilt.handle(&response) {
+            session.open(&keepalive, &mut inner);
+        }
         let packet = udp("100.64.1.2", "10.0.0.1", 53);
         let Sealed::Datagram(len) = session.seal(&packet, &mut inner, now()) else {
             panic!("not sealed");

@@ -1,3 +1,5 @@
+//! One connection against the gateway of `testing`, on loopback: both ICE stacks, both WireGuards.
+
 use super::super::ice::tests::loopback_settings;
 use super::super::packet::samples::udp;
 use super::super::testing::{

@@ -1,3 +1,5 @@
+//! The agent against another ICE stack, and candidate strings both ways.
+
 use super::super::testing::{Gateway, Order, client_credentials, gateway_credentials, now};
 use super::*;
 use proptest::prelude::*;
@@ -41,7 +43,8 @@ async fn connects_to_a_controlled_agent_of_another_stack() {
     dialer.close().await;
 }
 
-/// IPv6 takes other ways through the library: peer-reflexive candidates, sockets, candidate strings.
+/// IPv6 takes other ways through the library: peer-reflexive candidates, sockets, candidate
+/// strings.
 #[tokio::test]
 async fn connects_over_ipv6_before_the_gateway_knows_any_candidate() {
     let gateway = Gateway::start("::1", [1; 32]).await;
@@ -138,7 +141,8 @@ fn reads_candidates_of_gateways() {
     assert_eq!(host.priority(), 2_130_706_175);
     assert_eq!(host.candidate_type(), CandidateType::Host);
     let relay = read(
-        "candidate:fffe3f02854b948871f718e5 1 udp 37748479 10.50.9.1 54569 typ relay raddr 0.0.0.0 rport 0 ufrag abbi",
+        "candidate:fffe3f02854b948871f718e5 1 udp 37748479 10.50.9.1 54569 typ relay raddr 0.0.0.0 \
+         rport 0 ufrag abbi",
     );
     assert_eq!(relay.candidate_type(), CandidateType::Relay);
     let v6 = read("candidate:1 1 UDP 2130706431 2001:db8::5 52625 typ host ufrag 6m26");
@@ -201,4 +205,61 @@ proptest! {
             prop_assert_eq!(read.priority(), written.prio());
         }
     }
+}
+
+/// A server that says we are somebody else.
+async fn stun_server(mapped: SocketAddr) -> SocketAddr {
+    use stun::message::{BINDING_SUCCESS, Message};
+    use stun::xoraddr::XorMappedAddress;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+    let addr = socket.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        loop {
+            let (len, source) = socket.recv_from(&mut buffer).await.expect("receives");
+            let mut request = Message::new();
+            request.raw = buffer[..len].to_vec();
+            request.decode().expect("a STUN message");
+            let (ip, port) = (mapped.ip(), mapped.port());
+            let mut answer = Message::new();
+            answer
+                .build(&[
+                    Box::new(BINDING_SUCCESS),
+                    Box::new(request.transaction_id),
+                    Box::new(XorMappedAddress { ip, port }),
+                ])
+                .expect("builds");
+            socket.send_to(&answer.raw, source).await.expect("sends");
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn signals_what_a_stun_server_sees_and_hides_what_is_behind() {
+    let mapped = "198.51.100.7:40000".parse().expect("valid");
+    let mut settings = loopback_settings();
+    settings.stun_servers = vec![stun_server(mapped).await];
+    let mut agent = IceAgent::new(&settings, &client_credentials())
+        .await
+        .expect("starts");
+    let deadline = tokio::time::sleep(Duration::from_secs(10));
+    tokio::pin!(deadline);
+    let reflexive = loop {
+        tokio::select! {
+            event = agent.next_event() => {
+                if let IceEvent::Candidate(text) = event && text.contains("srflx") {
+                    break text;
+                }
+            }
+            () = &mut deadline => panic!("no server-reflexive candidate"),
+        }
+    };
+    let (_, tail) = reflexive.split_once(" udp ").expect("UDP");
+    let (_, tail) = tail.split_once(' ').expect("a priority");
+    assert_eq!(
+        tail,
+        "198.51.100.7 40000 typ srflx raddr 0.0.0.0 rport 0 ufrag eokn"
+    );
+    agent.dialer().close().await;
 }

@@ -1,3 +1,5 @@
+//! The channel against a websocket server of the test.
+
 use super::*;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -75,9 +77,18 @@ async fn push(socket: &mut ServerSocket, frame: &Value) {
     socket.send(message).await.expect("sends");
 }
 
+/// The portal's answer to the join.
+fn join_reply(payload: Value) -> Value {
+    json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": payload})
+}
+
+fn push_frame(event: &str, payload: Value) -> Value {
+    json!({"topic": "client", "event": event, "payload": payload, "ref": null})
+}
+
 async fn accept_join(socket: &mut ServerSocket) {
     assert_eq!(receive(socket).await["event"], "phx_join");
-    let reply = json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "ok", "response": {}}});
+    let reply = join_reply(json!({"status": "ok", "response": {}}));
     push(socket, &reply).await;
 }
 
@@ -88,7 +99,8 @@ async fn joins_as_the_recorded_client_did() {
     let (mut socket, request) = portal.accept().await;
     assert_eq!(
         request.uri().to_string(),
-        "/client/v2/websocket?external_id=cl-1&name=lab-client&public_key=AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE%3D"
+        "/client/v2/websocket?external_id=cl-1&name=lab-client\
+         &public_key=AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE%3D"
     );
     assert_eq!(request.headers()["x-authorization"], "Bearer cltok");
     assert!(
@@ -102,7 +114,8 @@ async fn joins_as_the_recorded_client_did() {
         join,
         json!({"topic": "client", "event": "phx_join", "payload": null, "ref": 0})
     );
-    push(&mut socket, &json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "ok", "response": {}}})).await;
+    let reply = join_reply(json!({"status": "ok", "response": {}}));
+    push(&mut socket, &reply).await;
     assert!(matches!(portal.event().await, PortalEvent::Joined));
     let capabilities = receive(&mut socket).await;
     assert_eq!(capabilities["event"], "set_snownet_capabilities");
@@ -162,12 +175,8 @@ async fn a_malformed_frame_costs_nothing() {
     accept_join(&mut socket).await;
     assert!(matches!(portal.event().await, PortalEvent::Joined));
     socket.send(Message::text("[1,2,3]")).await.expect("sends");
-    push(
-        &mut socket,
-        &json!({"topic": "client", "event": "init", "payload": 5, "ref": null}),
-    )
-    .await;
-    let deleted = json!({"topic": "client", "event": "resource_deleted", "payload": Uuid::nil(), "ref": null});
+    push(&mut socket, &push_frame("init", json!(5))).await;
+    let deleted = push_frame("resource_deleted", json!(Uuid::nil()));
     push(&mut socket, &deleted).await;
     assert!(matches!(
         portal.event().await,
@@ -178,8 +187,8 @@ async fn a_malformed_frame_costs_nothing() {
 #[tokio::test]
 async fn a_refused_join_and_a_disconnect_are_final() {
     for frame in [
-        json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": {"status": "error", "response": {"reason": "disabled"}}}),
-        json!({"topic": "client", "event": "disconnect", "payload": {"reason": "token_expired"}, "ref": null}),
+        join_reply(json!({"status": "error", "response": {"reason": "disabled"}})),
+        push_frame("disconnect", json!({"reason": "token_expired"})),
     ] {
         let mut portal = Portal::start(Generation::V2).await;
         let (mut socket, _) = portal.accept().await;

@@ -1,3 +1,5 @@
+//! The router's rules one by one, then in any order.
+
 use super::super::packet::samples::{ip, tcp, udp};
 use super::super::wire::PortRange;
 use super::*;
@@ -302,8 +304,11 @@ proptest! {
     /// Whatever happens in whatever order: a packet is forwarded only to a gateway that was granted
     /// its resource and not lost since, and no resource is asked for twice within two seconds.
     #[test]
-    fn forwards_only_where_granted(steps in prop::collection::vec((0u8..5, 1u128..4, 0u64..1500), 1..80)) {
-        let mut router = router(&[cidr(1, "10.1.0.0/24", &[]), cidr(2, "10.2.0.0/24", &[]), cidr(3, "10.3.0.0/24", &[])]);
+    fn forwards_only_where_granted(
+        steps in prop::collection::vec((0u8..5, 1u128..4, 0u64..1500), 1..80),
+    ) {
+        let resources = [1, 2, 3].map(|n| cidr(n, &format!("10.{n}.0.0/24"), &[]));
+        let mut router = router(&resources);
         let mut now = now();
         let mut granted: BTreeMap<u128, GatewayId> = BTreeMap::new();
         let mut asked: BTreeMap<u128, Instant> = BTreeMap::new();
@@ -314,7 +319,9 @@ proptest! {
                 0 | 1 => {
                     let packet = udp(OWN4, &format!("10.{number}.0.7"), 5);
                     match router.handle_outbound(&packet, now) {
-                        Route::Forward(gateway) => prop_assert_eq!(granted.get(&number), Some(&gateway)),
+                        Route::Forward(gateway) => {
+                            prop_assert_eq!(granted.get(&number), Some(&gateway));
+                        }
                         Route::Ask(resource) => {
                             prop_assert_eq!(resource, id);
                             prop_assert!(!granted.contains_key(&number));

@@ -1,10 +1,14 @@
+//! Reading what a recorded portal wrote, and writing what a recorded client wrote.
+
 use super::*;
 use proptest::prelude::*;
 
-/// Lines of a recorded session with an unmodified client, shortened to what a client reads.
-const RECORDED_INIT: &str = r#"{"topic": "client", "event": "init", "payload": {"interface": {"ipv4": "100.64.1.2", "ipv6": "fd00:2021:1111::102", "upstream_dns": [], "upstream_do53": [], "upstream_doh": [], "search_domain": null}, "resources": [{"id": "a9c07f0a-68ed-564a-973d-c8624ca2b19a", "type": "cidr", "name": "lab-cidr", "address": "10.50.3.0/25", "address_description": null, "sites": [{"id": "8a81ad45-f2c1-5378-b0a4-377e8574fd11", "name": "lab-site"}], "filters": []}, {"id": "5b2d3a89-bf21-5895-9fc1-dfb9f71d9101", "type": "dns", "name": "lab-dns", "address": "*.lab.test", "address_description": null, "sites": [{"id": "8a81ad45-f2c1-5378-b0a4-377e8574fd11", "name": "lab-site"}], "filters": [], "ip_stack": "dual"}], "relays": [{"id": "fd0a92e0-ca68-5756-b41a-db4215aa9c55", "type": "turn", "addr": "10.50.9.1:3478", "username": "2145916800:salt", "password": "secret", "expires_at": 2145916800}], "authorizations": [], "flow_logs": {"api_url": "http://127.0.0.1:1", "upload_interval_secs": 0, "upload_batch_size": 0}}, "ref": null}"#;
-const RECORDED_GRANT: &str = r#"{"topic": "client", "event": "authorization_created", "payload": {"resource_id": "a9c07f0a-68ed-564a-973d-c8624ca2b19a", "gateway_id": "1ce2a32f-d76d-5f7a-b9df-9378f352718d", "gateway_public_key": "1xTNNNGfWu4AzRjrokdms80NjSxLL5wkAC/x7EhgC1k=", "gateway_ipv4": "100.64.0.1", "gateway_ipv6": "fd00:2021:1111::1", "site_id": "8a81ad45-f2c1-5378-b0a4-377e8574fd11", "preshared_key": "nJD0ICa37nXSBhOMubu2KirLvcIzOBZC6I/HFk84EKw=", "client_ice_credentials": {"username": "upii", "password": "7cs7tsuuadmfggn72lmikh"}, "gateway_ice_credentials": {"username": "abbi", "password": "nkn2gwsetwby2iwpjsj24a"}, "use_iceless": false, "flow_logs_ingest_token": "e30.e30.c2ln"}, "ref": null}"#;
-const RECORDED_CANDIDATES: &str = r#"{"topic": "client", "event": "ice_candidates", "payload": {"gateway_id": "1ce2a32f-d76d-5f7a-b9df-9378f352718d", "candidates": ["candidate:fffeff7eed95ef33ea97091a 1 udp 2130706175 10.50.2.2 52625 typ host ufrag abbi", "candidate:fffe3f02854b948871f718e5 1 udp 37748479 10.50.9.1 54569 typ relay raddr 0.0.0.0 rport 0 ufrag abbi"]}, "ref": null}"#;
+/// Frames that a portal pushed to an unmodified client: `init`, a grant, candidates.
+const RECORDED: &str = include_str!("recorded.jsonl");
+
+fn recorded(number: usize) -> &'static str {
+    RECORDED.lines().nth(number).expect("three lines")
+}
 
 fn pushed(text: &str) -> Push {
     let Incoming::Push(push) = read(text).expect("a frame") else {
@@ -23,7 +27,7 @@ fn push_of(event: &str, payload: &Value) -> Push {
 
 #[test]
 fn reads_the_recorded_init() {
-    let Push::Init(init) = pushed(RECORDED_INIT) else {
+    let Push::Init(init) = pushed(recorded(0)) else {
         panic!("not an init");
     };
     assert_eq!(init.interface.ipv4, Ipv4Addr::new(100, 64, 1, 2));
@@ -41,8 +45,8 @@ fn reads_the_recorded_init() {
 
 #[test]
 fn reads_the_recorded_grant_under_both_names() {
-    let later = pushed(RECORDED_GRANT);
-    let earlier = pushed(&RECORDED_GRANT.replace("authorization_created", "flow_created"));
+    let later = pushed(recorded(1));
+    let earlier = pushed(&recorded(1).replace("authorization_created", "flow_created"));
     assert_eq!(later, earlier);
     let Push::AuthorizationCreated(grant) = later else {
         panic!("not a grant");
@@ -59,8 +63,8 @@ fn reads_the_recorded_grant_under_both_names() {
 
 #[test]
 fn reads_the_recorded_candidates_under_both_names() {
-    let now = pushed(RECORDED_CANDIDATES);
-    let then = pushed(&RECORDED_CANDIDATES.replace("ice_candidates", "gateway_ice_candidates"));
+    let now = pushed(recorded(2));
+    let then = pushed(&recorded(2).replace("ice_candidates", "gateway_ice_candidates"));
     assert_eq!(now, then);
     let Push::Candidates(candidates) = now else {
         panic!("not candidates");
@@ -80,9 +84,14 @@ fn writes_what_the_recorded_client_wrote() {
         written(Outgoing::Join, 0),
         json!({"topic": "client", "event": "phx_join", "payload": null, "ref": 0})
     );
+    let frame = |event: &str, payload: Value, reference: u64| {
+        let topic = "client";
+        json!({"topic": topic, "event": event, "payload": payload, "ref": reference})
+    };
+    let event = "set_snownet_capabilities";
     assert_eq!(
         written(Outgoing::Capabilities, 1),
-        json!({"topic": "client", "event": "set_snownet_capabilities", "payload": {"iceless": false}, "ref": 1})
+        frame(event, json!({"iceless": false}), 1)
     );
     let request = Outgoing::RequestAuthorization {
         resource_id,
@@ -90,7 +99,14 @@ fn writes_what_the_recorded_client_wrote() {
     };
     assert_eq!(
         written(request, 4),
-        json!({"topic": "client", "event": "request_authorization", "payload": {"resource_id": "a9c07f0a-68ed-564a-973d-c8624ca2b19a", "connected_gateway_ids": ["1ce2a32f-d76d-5f7a-b9df-9378f352718d"]}, "ref": 4})
+        frame(
+            "request_authorization",
+            json!({
+                "resource_id": "a9c07f0a-68ed-564a-973d-c8624ca2b19a",
+                "connected_gateway_ids": ["1ce2a32f-d76d-5f7a-b9df-9378f352718d"],
+            }),
+            4
+        )
     );
     let candidates = Outgoing::NewCandidates {
         gateway_id,
@@ -98,7 +114,14 @@ fn writes_what_the_recorded_client_wrote() {
     };
     assert_eq!(
         written(candidates, 3),
-        json!({"topic": "client", "event": "new_gateway_ice_candidates", "payload": {"gateway_id": "1ce2a32f-d76d-5f7a-b9df-9378f352718d", "candidates": ["candidate:1 1 udp 1 10.50.1.2 52625 typ host ufrag upii"]}, "ref": 3})
+        frame(
+            "new_gateway_ice_candidates",
+            json!({
+                "gateway_id": "1ce2a32f-d76d-5f7a-b9df-9378f352718d",
+                "candidates": ["candidate:1 1 udp 1 10.50.1.2 52625 typ host ufrag upii"],
+            }),
+            3
+        )
     );
     assert_eq!(
         written(Outgoing::Heartbeat, 2),
@@ -119,7 +142,9 @@ fn generation_1_asks_under_the_old_name() {
 #[test]
 fn a_reply_needs_an_integer_reference_and_an_object() {
     let reply = |reference: Value, response: Value| {
-        read(&json!({"topic": "client", "event": "phx_reply", "ref": reference, "payload": {"status": "ok", "response": response}}).to_string())
+        let payload = json!({"status": "ok", "response": response});
+        let frame = json!({"event": "phx_reply", "ref": reference, "payload": payload});
+        read(&frame.to_string())
     };
     assert_eq!(
         reply(json!(0), json!({})).expect("a frame"),
@@ -137,9 +162,10 @@ fn a_reply_needs_an_integer_reference_and_an_object() {
 
 #[test]
 fn an_error_reply_carries_its_reason() {
-    let text = r#"{"topic":"client","event":"phx_reply","ref":0,"payload":{"status":"error","response":{"reason":"disabled"}}}"#;
+    let payload = json!({"status": "error", "response": {"reason": "disabled"}});
+    let text = json!({"event": "phx_reply", "ref": 0, "payload": payload}).to_string();
     assert_eq!(
-        read(text).expect("a frame"),
+        read(&text).expect("a frame"),
         Incoming::Reply {
             reference: 0,
             outcome: Err("disabled".into())
@@ -151,7 +177,7 @@ fn an_error_reply_carries_its_reason() {
 #[test]
 fn a_resource_has_sites_or_gateway_groups_but_not_both() {
     let resource = |extra: Value| {
-        let mut resource = json!({"type": "cidr", "id": "a9c07f0a-68ed-564a-973d-c8624ca2b19a", "name": "x", "address": "10.0.0.0/8"});
+        let mut resource = json!({"type": "cidr", "id": Uuid::nil(), "address": "10.0.0.0/8"});
         resource
             .as_object_mut()
             .expect("an object")
@@ -166,7 +192,7 @@ fn a_resource_has_sites_or_gateway_groups_but_not_both() {
 
 #[test]
 fn one_malformed_resource_does_not_cost_the_others() {
-    let text = RECORDED_INIT.replace("10.50.3.0/25", "not a network");
+    let text = recorded(0).replace("10.50.3.0/25", "not a network");
     let Push::Init(init) = pushed(&text) else {
         panic!("not an init");
     };
@@ -178,7 +204,10 @@ fn reads_changes_of_resources() {
     let id = "a9c07f0a-68ed-564a-973d-c8624ca2b19a";
     let upsert = push_of(
         "resource_created_or_updated",
-        &json!({"type": "cidr", "id": id, "name": "x", "address": "2001:db8::/64", "sites": [], "filters": [{"protocol": "tcp", "port_range_start": 80}, {"protocol": "icmp"}]}),
+        &json!({
+            "type": "cidr", "id": id, "name": "x", "address": "2001:db8::/64", "sites": [],
+            "filters": [{"protocol": "tcp", "port_range_start": 80}, {"protocol": "icmp"}],
+        }),
     );
     let Push::ResourceUpserted(resource) = upsert else {
         panic!("not an upsert");
@@ -230,6 +259,6 @@ proptest! {
         payload in prop::sample::select(vec!["null", "{}", "[]", "1", "\"x\"", "{\"interface\":{}}",
             "{\"reason\":5}", "{\"status\":\"ok\"}", "{\"type\":\"cidr\",\"id\":\"x\"}"]),
     ) {
-        let _ = read(&format!(r#"{{"topic":"client","event":"{event}","payload":{payload},"ref":null}}"#));
+        let _ = read(&format!(r#"{{"event":"{event}","payload":{payload},"ref":null}}"#));
     }
 }

@@ -1,0 +1,366 @@
+//! The whole program in a network namespace of its own, against a portal and a gateway of the test.
+
+use super::super::testing::{
+    CLIENT_PASSWORD, CLIENT_UFRAG, GATEWAY_PASSWORD, GATEWAY_UFRAG, Gateway, GatewayHandle, Order,
+    PSK, gateway_public_key,
+};
+use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, accept_async};
+
+const GATEWAY: &str = "1ce2a32f-d76d-5f7a-b9df-9378f352718d";
+const WEB4: &str = "a9c07f0a-68ed-564a-973d-c8624ca2b19a";
+const WEB6: &str = "b9c07f0a-68ed-564a-973d-c8624ca2b19b";
+
+/// Runs `test` in a fresh network namespace, on a thread of its own so that no other test is moved.
+/// Without the privilege there is nothing that could be tested.
+fn in_namespace(test: impl AsyncFnOnce()) {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may");
+    for command in [
+        "link set lo up",
+        "link add underlay type veth peer name other",
+        "addr add 192.0.2.1/24 dev underlay",
+        "link set underlay up",
+        "link set other up",
+    ] {
+        assert!(ip(command).0, "ip {command}");
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(async {
+            let deadline = Duration::from_secs(60);
+            tokio::time::timeout(deadline, test())
+                .await
+                .expect("in time");
+        });
+}
+
+fn ip(arguments: &str) -> (bool, String) {
+    let output = std::process::Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .expect("iproute2 is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), text)
+}
+
+struct Portal {
+    listener: TcpListener,
+    socket: Option<WebSocketStream<TcpStream>>,
+    client_key: [u8; 32],
+}
+
+impl Portal {
+    async fn bind() -> Self {
+        Self {
+            listener: TcpListener::bind("127.0.0.1:0").await.expect("binds"),
+            socket: None,
+            client_key: [0; 32],
+        }
+    }
+
+    async fn accept(&mut self) {
+        let (stream, _) = self.listener.accept().await.expect("accepts");
+        let mut request = [0; 1024];
+        let len = stream.peek(&mut request).await.expect("a request");
+        let request = String::from_utf8_lossy(&request[..len]).into_owned();
+        let line = request.lines().next().expect("a request line");
+        let path = line.split(' ').nth(1).expect("a path");
+        let url = Url::parse(&format!("ws://portal{path}")).expect("a URL");
+        let (_, key) = url
+            .query_pairs()
+            .find(|(name, _)| name == "public_key")
+            .expect("a key");
+        let key = STANDARD.decode(key.as_bytes()).expect("base64");
+        self.client_key = key.try_into().expect("32 bytes");
+        self.socket = Some(accept_async(stream).await.expect("upgrades"));
+        assert_eq!(self.receive("phx_join").await, Value::Null);
+        let joined = json!({"status": "ok", "response": {}});
+        let reply = json!({"topic": "client", "event": "phx_reply", "ref": 0, "payload": joined});
+        self.send(reply).await;
+        let cidr = |id: &str, address: &str| {
+            let sites: [&str; 0] = [];
+            json!({"type": "cidr", "id": id, "name": id, "address": address, "sites": sites})
+        };
+        self.push(
+            "init",
+            json!({
+                "interface": {"ipv4": "100.64.1.2", "ipv6": "fd00:2021:1111::102"},
+                "resources": [cidr(WEB4, "10.20.0.0/24"), cidr(WEB6, "2001:db8:20::/64")],
+                "relays": [],
+            }),
+        )
+        .await;
+    }
+
+    async fn send(&mut self, frame: Value) {
+        let socket = self.socket.as_mut().expect("accepted");
+        socket
+            .send(Message::text(frame.to_string()))
+            .await
+            .expect("sends");
+    }
+
+    async fn push(&mut self, event: &str, payload: Value) {
+        self.send(json!({"topic": "client", "event": event, "payload": payload, "ref": null}))
+            .await;
+    }
+
+    /// The payload of the next `event`; others are skipped.
+    async fn receive(&mut self, event: &str) -> Value {
+        let socket = self.socket.as_mut().expect("accepted");
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(10), socket.next());
+            let message = next.await.expect("in time").expect("open");
+            let Message::Text(text) = message.expect("a message") else {
+                continue;
+            };
+            let frame: Value = serde_json::from_str(text.as_str()).expect("JSON");
+            if frame["event"] == event {
+                return frame["payload"].clone();
+            }
+        }
+    }
+
+    async fn expect_request(&mut self, resource: &str, connected: &[&str]) {
+        let request = self.receive("request_authorization").await;
+        assert_eq!(
+            request,
+            json!({"resource_id": resource, "connected_gateway_ids": connected})
+        );
+    }
+
+    async fn grant(&mut self, resource: &str, gateway: &GatewayHandle) {
+        self.push("authorization_created", json!({
+            "resource_id": resource,
+            "gateway_id": GATEWAY,
+            "gateway_public_key": STANDARD.encode(gateway_public_key()),
+            "gateway_ipv4": "100.64.0.1",
+            "gateway_ipv6": "fd00:2021:1111::1",
+            "site_id": WEB4,
+            "preshared_key": STANDARD.encode(PSK),
+            "client_ice_credentials": {"username": CLIENT_UFRAG, "password": CLIENT_PASSWORD},
+            "gateway_ice_credentials": {"username": GATEWAY_UFRAG, "password": GATEWAY_PASSWORD},
+            "use_iceless": false,
+        }))
+        .await;
+        self.push(
+            "ice_candidates",
+            json!({"gateway_id": GATEWAY, "candidates": [gateway.candidate]}),
+        )
+        .await;
+    }
+
+    async fn carry_candidates(&mut self, gateway: &GatewayHandle) {
+        let signalled = self.receive("new_gateway_ice_candidates").await;
+        assert_eq!(signalled["gateway_id"], GATEWAY);
+        let candidates = signalled["candidates"].as_array().expect("a list");
+        for candidate in candidates {
+            let text = candidate.as_str().expect("a string").to_owned();
+            // Neither the tunnel nor loopback.
+            assert!(text.contains(" 192.0.2.1 "), "{text}");
+            gateway.orders.send(Order::Candidate(text)).expect("lives");
+        }
+    }
+}
+
+/// An application: sends a datagram and waits for its mirror image, once a second.
+async fn echo(socket: &UdpSocket, to: &str) {
+    let mut buffer = [0; 64];
+    for _ in 0..10 {
+        socket.send_to(b"hello", to).await.expect("a route");
+        let answer = tokio::time::timeout(Duration::from_secs(1), socket.recv_from(&mut buffer));
+        if let Ok(answer) = answer.await {
+            let (len, from) = answer.expect("received");
+            assert_eq!(&buffer[..len], b"hello");
+            assert_eq!(from, to.parse().expect("an address"));
+            return;
+        }
+    }
+    panic!("no echo from {to}");
+}
+
+/// The application is not to know the tunnel's address before the interface is configured.
+async fn application(own: &str) -> UdpSocket {
+    let bound = async {
+        loop {
+            if let Ok(socket) = UdpSocket::bind((own, 0)).await {
+                return socket;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), bound)
+        .await
+        .expect("an address on the interface")
+}
+
+struct Setup {
+    portal: Portal,
+    client: tokio::task::JoinHandle<anyhow::Result<()>>,
+    timeline: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+async fn start() -> Setup {
+    let portal = Portal::bind().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, timeline) = (dir.path().join("client.toml"), dir.path().join("timeline"));
+    let addr = portal.listener.local_addr().expect("bound");
+    let text = format!("[portal]\nurl = \"ws://{addr}\"\ntoken = \"t\"\nname = \"alice\"\n");
+    std::fs::write(&config, text).expect("written");
+    let args = Args {
+        config,
+        timeline: Some(timeline.clone()),
+        portal_url: None,
+        interface: Some("ptest0".into()),
+    };
+    Setup {
+        portal,
+        client: tokio::spawn(run(args)),
+        timeline,
+        _dir: dir,
+    }
+}
+
+async fn stop(client: tokio::task::JoinHandle<anyhow::Result<()>>) {
+    let signal = nix::sys::signal::Signal::SIGTERM;
+    nix::sys::signal::kill(nix::unistd::getpid(), signal).expect("may");
+    let stopped = tokio::time::timeout(Duration::from_secs(5), client).await;
+    stopped
+        .expect("in time")
+        .expect("no panic")
+        .expect("no error");
+}
+
+#[test]
+fn carries_both_families_through_one_gateway_and_leaves_nothing_behind() {
+    in_namespace(async || {
+        let Setup {
+            mut portal,
+            client,
+            timeline,
+            _dir,
+        } = start().await;
+        portal.accept().await;
+        let capabilities = portal.receive("set_snownet_capabilities").await;
+        assert_eq!(capabilities, json!({"iceless": false}));
+        let mut gateway = Gateway::start("192.0.2.1", portal.client_key).await;
+
+        let (app4, app6) = (
+            application("100.64.1.2").await,
+            application("fd00:2021:1111::102").await,
+        );
+        let (_, ()) = tokio::join!(echo(&app4, "10.20.0.10:7"), async {
+            portal.expect_request(WEB4, &[]).await;
+            portal.grant(WEB4, &gateway).await;
+            portal.carry_candidates(&gateway).await;
+        });
+        // A second resource through the same gateway needs the portal but no new connection.
+        let (_, ()) = tokio::join!(echo(&app6, "[2001:db8:20::a]:7"), async {
+            portal.expect_request(WEB6, &[GATEWAY]).await;
+            portal.grant(WEB6, &gateway).await;
+        });
+
+        // The tunnel outlives the portal, and the portal comes back.
+        portal.socket = None;
+        echo(&app4, "10.20.0.10:7").await;
+        portal.accept().await;
+        echo(&app4, "10.20.0.10:7").await;
+
+        // Marked sockets pass the tunnel by.
+        let mark = format!(
+            "route get 10.20.0.10 mark {}",
+            super::super::tunnel::SOCKET_MARK
+        );
+        assert!(!ip(&mark).1.contains("ptest0"));
+        assert!(ip("route get 10.20.0.10").1.contains("ptest0"));
+
+        while gateway.heard.try_recv().is_ok() {}
+        stop(client).await;
+        let goodbye = gateway.heard.recv().await.expect("a packet");
+        assert!(super::super::control::parse(&goodbye).is_some());
+        assert!(!ip("link show dev ptest0").0);
+        for family in ["-4", "-6"] {
+            assert!(!ip(&format!("{family} rule")).1.contains("fwmark"));
+        }
+        assert_eq!(
+            milestones(&timeline),
+            [
+                "joined",
+                "authorization_requested",
+                "authorization_created",
+                "path_nominated",
+                "handshake_completed",
+                "first_packet_received",
+                "authorization_requested",
+                "authorization_created",
+                "joined",
+                "goodbye"
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_goodbye_of_the_gateway_makes_the_next_packet_ask_again() {
+    in_namespace(async || {
+        let Setup {
+            mut portal,
+            client,
+            _dir,
+            ..
+        } = start().await;
+        portal.accept().await;
+        let gateway = Gateway::start("192.0.2.1", portal.client_key).await;
+        let app = application("100.64.1.2").await;
+        let (_, ()) = tokio::join!(echo(&app, "10.20.0.10:7"), async {
+            portal.expect_request(WEB4, &[]).await;
+            portal.grant(WEB4, &gateway).await;
+            portal.carry_candidates(&gateway).await;
+        });
+        gateway.orders.send(Order::Goodbye).expect("lives");
+        // The restarted gateway has the same keys in this test, as one that kept its state would.
+        let restarted = Gateway::start("192.0.2.1", portal.client_key).await;
+        let (_, ()) = tokio::join!(echo(&app, "10.20.0.10:7"), async {
+            portal.expect_request(WEB4, &[]).await;
+            portal.grant(WEB4, &restarted).await;
+            portal.carry_candidates(&restarted).await;
+        });
+        stop(client).await;
+    });
+}
+
+#[test]
+fn a_taken_interface_name_is_one_clear_line() {
+    in_namespace(async || {
+        assert!(ip("link add ptest0 type veth peer name taken").0);
+        let Setup { client, _dir, .. } = start().await;
+        let error = client.await.expect("no panic").expect_err("refused");
+        let line = format!("{error:#}");
+        assert!(
+            line.contains("ptest0") && line.contains("tunnel.interface"),
+            "{line}"
+        );
+    });
+}
+
+fn milestones(timeline: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(timeline).expect("written");
+    text.lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            line["milestone"].as_str().expect("a name").to_owned()
+        })
+        .collect()
+}
