@@ -1,8 +1,8 @@
 //! The command line: what can be asked for, and how answers and errors are shown.
 //!
-//! Results go to stdout, log lines and problems to stderr. Exit codes: 0 done, 1 wrong configuration
-//! or another fatal error, 2 wrong usage, 70 too many restarts of a part (a bug; start the process
-//! again).
+//! Results go to stdout, log lines and problems to stderr. Exit codes: 0 done, 1 wrong
+//! configuration or another fatal error, 2 wrong usage, 70 too many restarts of a part (a bug;
+//! start the process again).
 
 use crate::config::{self, Environment, Loaded};
 use crate::{gateway, logging};
@@ -74,7 +74,9 @@ impl Cli {
 /// The lab's programs are asynchronous functions that end by themselves or by a signal.
 fn run_lab(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     logging::init(&config::LogConfig::default())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(program)?;
     Ok(ExitCode::SUCCESS)
 }

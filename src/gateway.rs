@@ -15,7 +15,9 @@ use actix::prelude::*;
 use anyhow::Context as _;
 use postern_core::backoff::BackoffConfig;
 use postern_core::peer::{DemuxConfig, GatewayKeys};
-use postern_core::portal::{Generation, GenerationChoice, PortalConfig, PortalLimits, PortalUrl, Token};
+use postern_core::portal::{
+    Generation, GenerationChoice, PortalConfig, PortalLimits, PortalUrl, Token,
+};
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,9 +63,8 @@ impl Prepared {
             format!("UDP port {port} cannot be bound; `ss -ulpn` shows who has it, network.udp_port changes it")
         })?;
         let name = &config.tunnel.interface;
-        let device = tunnel::create(name.as_str()).with_context(|| {
-            format!("the interface {} cannot be created", name.as_str())
-        })?;
+        let device = tunnel::create(name.as_str())
+            .with_context(|| format!("the interface {} cannot be created", name.as_str()))?;
         let interface = interface::Interface::new(name)?;
         if config.tunnel.forwarding {
             forwarding::enable(&config.tunnel)?;
@@ -126,7 +127,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
 
     let dns = DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
     portal_context.run(PortalActor::new(PortalSpec {
-        config: portal_config(&prepared.config.portal, &prepared.keys, prepared.external_id)?,
+        config: portal_config(
+            &prepared.config.portal,
+            &prepared.keys,
+            prepared.external_id,
+        )?,
         seed: random_bytes()?,
         outlets: PortalOutlets::all_to(&parent),
         death: notice(Child::Portal),

@@ -36,8 +36,8 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
 
 /// Whether `filter` consists of levels and `target=level` directives.
 ///
-/// A bare word that is not a level is refused although `tracing` takes it: it would mean "everything
-/// from this target, and nothing else", so that `inof` would end all logging.
+/// A bare word that is not a level is refused although `tracing` takes it: it would mean
+/// "everything from this target, and nothing else", so that `inof` would end all logging.
 ///
 /// # Errors
 ///
@@ -65,8 +65,9 @@ fn directives(filter: &str) -> String {
     format!("{QUIET},{filter}")
 }
 
-/// Libraries that log per packet, per check or per retry. Their troubles reach us as errors or events,
-/// and are logged by us. A directive of the user for the same target wins; a mere level does not.
+/// Libraries that log per packet, per check or per retry. Their troubles reach us as errors or
+/// events, and are logged by us. A directive of the user for the same target wins; a mere level
+/// does not.
 const QUIET: &str = "boringtun=off,defguard_boringtun=off,defguard_wireguard_rs=warn,is=warn,str0m=warn,\
      webrtc_ice=warn,webrtc_mdns=warn,webrtc_util=warn,turn=warn,stun=warn,\
      hickory=warn,hickory_resolver=warn,hickory_proto=warn,hickory_net=warn,actix=warn,actix_rt=warn,\

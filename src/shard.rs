@@ -1,6 +1,7 @@
 //! A shard: one thread with its sockets, its TUN queue, its NAT table and its connections.
 //!
-//! Everything that a packet meets lives on this thread, so that nothing is shared and nothing is locked.
+//! Everything that a packet meets lives on this thread, so that nothing is shared and nothing is
+//! locked.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets};
 use crate::actors::nat_table::NatTableActor;

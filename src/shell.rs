@@ -8,7 +8,8 @@ use actix::prelude::*;
 use postern_core::{DropReason, UnixTime};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// The only place in the program that reads the monotonic clock. Follows tokio's paused time in tests.
+/// The only place in the program that reads the monotonic clock. Follows tokio's paused time in
+/// tests.
 #[must_use]
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -85,7 +86,8 @@ impl Drop for DeathNotice {
     }
 }
 
-/// Sends on the data path: never waits, never queues beyond the mailbox. What does not fit is counted.
+/// Sends on the data path: never waits, never queues beyond the mailbox. What does not fit is
+/// counted.
 pub fn offer<M: Payload>(to: &Recipient<M>, payload: M, metrics: &Metrics) {
     if let Err(SendError::Full(lost) | SendError::Closed(lost)) = to.try_send(payload) {
         metrics.count_drops(DropReason::MailboxFull, lost.packets());

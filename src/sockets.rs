@@ -1,8 +1,9 @@
-//! The UDP sockets that all peers of a shard share: offloads, pinned source addresses, bounded queues.
+//! The UDP sockets that all peers of a shard share: offloads, pinned source addresses, bounded
+//! queues.
 //!
-//! One socket for each address family, bound to the wildcard address. What is received says at which of
-//! our addresses it arrived, and what is sent names its source, so that a host with several addresses
-//! answers from the one it was asked at.
+//! One socket for each address family, bound to the wildcard address. What is received says at
+//! which of our addresses it arrived, and what is sent names its source, so that a host with
+//! several addresses answers from the one it was asked at.
 
 use futures_util::Stream;
 use postern_core::packet::{DatagramBatch, Ecn, Path};
@@ -71,9 +72,7 @@ impl BoundSockets {
 }
 
 /// A family that the host does not have is done without; a port that is taken is an error.
-fn unless_taken(
-    bound: io::Result<std::net::UdpSocket>,
-) -> io::Result<Option<std::net::UdpSocket>> {
+fn unless_taken(bound: io::Result<std::net::UdpSocket>) -> io::Result<Option<std::net::UdpSocket>> {
     match bound {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
@@ -83,7 +82,11 @@ fn unless_taken(
 
 fn bind_one(ip: IpAddr, port: u16, buffers: BufferSizes) -> io::Result<std::net::UdpSocket> {
     let address = SocketAddr::new(ip, port);
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     if ip.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -117,7 +120,9 @@ impl UdpPorts {
     pub fn new(bound: BoundSockets) -> io::Result<Self> {
         let port = bound.port;
         let register = |socket: Option<std::net::UdpSocket>| {
-            socket.map(|socket| UdpPort::new(socket, port).map(Rc::new)).transpose()
+            socket
+                .map(|socket| UdpPort::new(socket, port).map(Rc::new))
+                .transpose()
         };
         Ok(Self {
             v4: register(bound.v4)?,
@@ -152,12 +157,12 @@ impl UdpPort {
         })
     }
 
-    /// Sends a batch, as GSO writes where the kernel takes them. Returns how many datagrams of it were
-    /// handed over.
+    /// Sends a batch, as GSO writes where the kernel takes them. Returns how many datagrams of it
+    /// were handed over.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when the send buffer is full, or what the kernel says, together
-    /// with the number of datagrams that went out before.
+    /// [`io::ErrorKind::WouldBlock`] when the send buffer is full, or what the kernel says,
+    /// together with the number of datagrams that went out before.
     pub fn send(&self, batch: &DatagramBatch, skip: usize) -> Result<usize, (usize, io::Error)> {
         let segment = batch.segment_bytes();
         let mut sent = skip;
@@ -184,7 +189,9 @@ impl UdpPort {
         };
         let state = &self.state;
         let socket = &self.socket;
-        socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit))
+        socket.try_io(Interest::WRITABLE, || {
+            state.try_send(socket.into(), &transmit)
+        })
     }
 
     /// Waits until the send buffer has room.
@@ -215,8 +222,11 @@ impl DatagramStream {
 
     fn read(&mut self) -> io::Result<Vec<DatagramBatch>> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut slices: Vec<IoSliceMut<'_>> =
-            self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let mut slices: Vec<IoSliceMut<'_>> = self
+            .buffers
+            .iter_mut()
+            .map(|buffer| IoSliceMut::new(buffer))
+            .collect();
         let (socket, state) = (&self.port.socket, &self.port.state);
         let count = socket.try_io(Interest::READABLE, || {
             state.recv(socket.into(), &mut slices, &mut metas)
@@ -232,8 +242,8 @@ impl DatagramStream {
 impl Stream for DatagramStream {
     type Item = Vec<DatagramBatch>;
 
-    /// Yields to the other actors of the shard after a few reads, so that a flood of datagrams cannot
-    /// keep them from emptying their mailboxes.
+    /// Yields to the other actors of the shard after a few reads, so that a flood of datagrams
+    /// cannot keep them from emptying their mailboxes.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.reads >= READS_BEFORE_YIELD {
             self.reads = 0;
@@ -266,7 +276,9 @@ fn to_batch(meta: &RecvMeta, bytes: &[u8], port: u16) -> DatagramBatch {
         local: SocketAddr::new(meta.dst_ip.unwrap_or(unspecified), port),
         remote: meta.addr,
     };
-    let ecn = meta.ecn.map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
+    let ecn = meta
+        .ecn
+        .map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
     DatagramBatch::new(path, ecn, meta.stride, bytes.to_vec())
 }
 
@@ -290,8 +302,8 @@ impl SendQueue {
         self.waiting.is_empty()
     }
 
-    /// Sends `batch`, or lets it wait behind others. Returns how many datagrams are lost: the queue was
-    /// full, the host lacks the family, or the kernel refused.
+    /// Sends `batch`, or lets it wait behind others. Returns how many datagrams are lost: the queue
+    /// was full, the host lacks the family, or the kernel refused.
     pub fn send(&mut self, ports: &UdpPorts, batch: DatagramBatch) -> usize {
         if !self.waiting.is_empty() {
             return self.enqueue(batch, 0);
@@ -385,6 +397,11 @@ mod tests {
         let ((sender, from), (receiver, to)) = (ports(), ports());
         let mut queue = SendQueue::default();
         assert_eq!(queue.send(&sender, batch(from, to, 10)), 0);
+        // A fresh socket is not known to be writable until the event loop has looked.
+        while let Some(blocked) = queue.blocked_port(&sender) {
+            blocked.writable().await.expect("the event loop runs");
+            assert_eq!(queue.flush(&sender), 0);
+        }
         let mut stream = receiver.receivers().next().expect("IPv4");
         let mut datagrams = Vec::new();
         while datagrams.len() < 10 {
@@ -403,6 +420,9 @@ mod tests {
     async fn a_taken_port_is_an_error_and_not_another_port() {
         let bound = BoundSockets::bind(0, BUFFERS).expect("a free port");
         let again = BoundSockets::bind(bound.port(), BUFFERS);
-        assert_eq!(again.err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));
+        assert_eq!(
+            again.err().map(|error| error.kind()),
+            Some(io::ErrorKind::AddrInUse)
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The TUN interface: super-packets of the kernel on one side, batches of packets on the other.
 //!
-//! With offloads the kernel hands over TCP super-packets of up to 64 KiB and takes such; they are cut and
-//! merged here. Without (an old kernel), packets pass one by one.
+//! With offloads the kernel hands over TCP super-packets of up to 64 KiB and takes such; they are
+//! cut and merged here. Without (an old kernel), packets pass one by one.
 
 use futures_util::Stream;
 use postern_core::packet::{PacketBatch, TUNNEL_MTU_BYTES};
@@ -62,7 +62,10 @@ impl TunQueue {
         let mut remaining = packets.iter().peekable();
         while remaining.peek().is_some() {
             let mut count = 0;
-            for (slot, packet) in slots.iter_mut().zip(remaining.by_ref().take(PacketBatch::MAX_PACKETS)) {
+            for (slot, packet) in slots
+                .iter_mut()
+                .zip(remaining.by_ref().take(PacketBatch::MAX_PACKETS))
+            {
                 slot.clear();
                 slot.resize(VIRTIO_NET_HDR_LEN, 0);
                 slot.extend_from_slice(packet);

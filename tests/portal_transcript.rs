@@ -49,7 +49,8 @@ fn the_upgrade_is_the_recorded_one() {
         request.headers.authorization.as_str(),
         upgrade["headers"]["x-authorization"]
     );
-    // The part from which the portal takes our version is equal; the operating system's name is not.
+    // The part from which the portal takes our version is equal; the operating system's name is
+    // not.
     let version = |agent: &str| agent.split(' ').nth(1).map(str::to_owned);
     let recorded = upgrade["headers"]["User-Agent"].as_str().unwrap();
     assert_eq!(version(&request.headers.user_agent), version(recorded));

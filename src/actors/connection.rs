@@ -1,17 +1,18 @@
 //! ConnectionActor: one client.
 //!
-//! Owns: the [`Connection`] core. Receives: the portal's commands for this client, `InboundDatagrams`,
-//! `OutboundPackets`. Emits: `InboundPackets`, `OutboundDatagrams`, what the portal must hear, attachments.
-//! When its mailbox is full: senders of the data path drop and count; commands wait.
-//! On death: its client has to ask for access again.
+//! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
+//! `InboundDatagrams`, `OutboundPackets`. Emits: `InboundPackets`, `OutboundDatagrams`, what the
+//! portal must hear, attachments. When its mailbox is full: senders of the data path drop and
+//! count; commands wait. On death: its client has to ask for access again.
 
 use crate::messages::connection::{
-    AddCandidates, CloseConnection, LocalAddressesChanged, OpenConnection,
-    ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry, StopConnection,
-    UpdateResource,
+    AddCandidates, CloseConnection, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
+    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
-use crate::messages::packets::{InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets};
+use crate::messages::packets::{
+    InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
+};
 use crate::messages::portal::{CandidatesGathered, CandidatesInvalidated, ConnectionAccepted};
 use crate::messages::supervisor::ConnectionClosed;
 use crate::messages::udp::{AttachPeer, DetachPeer};
@@ -113,7 +114,12 @@ impl Actor for ConnectionActor {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        tell(&self.outlets.detach_client, DetachClient { client: self.client });
+        tell(
+            &self.outlets.detach_client,
+            DetachClient {
+                client: self.client,
+            },
+        );
     }
 }
 
@@ -143,7 +149,9 @@ impl Handler<AddCandidates> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, message: AddCandidates, ctx: &mut Context<Self>) {
-        let odd = self.core.add_remote_candidates(&message.candidates, shell::now());
+        let odd = self
+            .core
+            .add_remote_candidates(&message.candidates, shell::now());
         self.report_odd_candidates(odd);
         self.drive(ctx);
     }
@@ -153,7 +161,9 @@ impl Handler<RemoveCandidates> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, message: RemoveCandidates, ctx: &mut Context<Self>) {
-        let odd = self.core.remove_remote_candidates(&message.candidates, shell::now());
+        let odd = self
+            .core
+            .remove_remote_candidates(&message.candidates, shell::now());
         self.report_odd_candidates(odd);
         self.drive(ctx);
     }
@@ -181,7 +191,8 @@ impl Handler<SetExpiry> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, SetExpiry(entry): SetExpiry, ctx: &mut Context<Self>) {
-        self.core.handle_expiry(entry, shell::unix_now(), shell::now());
+        self.core
+            .handle_expiry(entry, shell::unix_now(), shell::now());
         self.drive(ctx);
     }
 }
@@ -245,8 +256,8 @@ impl Handler<OutboundPackets> for ConnectionActor {
 }
 
 impl ConnectionActor {
-    /// Drains the core, then asks for the next wake-up. Called after every mutation of `core`. Events come
-    /// first: the acknowledgement must not wait for anything.
+    /// Drains the core, then asks for the next wake-up. Called after every mutation of `core`.
+    /// Events come first: the acknowledgement must not wait for anything.
     fn drive(&mut self, ctx: &mut Context<Self>) {
         while let Some(event) = self.core.poll_event() {
             self.handle_event(event, ctx);
@@ -288,14 +299,25 @@ impl ConnectionActor {
                 tell(&self.outlets.attach_peer, attach);
             }
             ConnectionEvent::PeerDetached => {
-                tell(&self.outlets.detach_peer, DetachPeer { index: self.config.index });
+                tell(
+                    &self.outlets.detach_peer,
+                    DetachPeer {
+                        index: self.config.index,
+                    },
+                );
                 tracing::info!(%client, "connection down");
             }
             ConnectionEvent::CandidatesGathered(candidates) => {
-                tell(&self.outlets.gathered, CandidatesGathered { client, candidates });
+                tell(
+                    &self.outlets.gathered,
+                    CandidatesGathered { client, candidates },
+                );
             }
             ConnectionEvent::CandidatesInvalidated(candidates) => {
-                tell(&self.outlets.invalidated, CandidatesInvalidated { client, candidates });
+                tell(
+                    &self.outlets.invalidated,
+                    CandidatesInvalidated { client, candidates },
+                );
             }
             ConnectionEvent::PathNominated(path) => {
                 tracing::info!(%client, "path nominated");

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 
 /// Where the upstream servers are taken from.
 pub enum Upstreams {
-    /// `/etc/resolv.conf`, read when a lookup finds no resolver yet: a host may boot without a network
-    /// (lesson 21).
+    /// `/etc/resolv.conf`, read when a lookup finds no resolver yet: a host may boot without a
+    /// network (lesson 21).
     System,
     /// These.
     Given(ResolverConfig),
@@ -43,7 +43,9 @@ impl DnsActor {
     fn resolver(&mut self) -> Option<TokioResolver> {
         if self.resolver.is_none() {
             self.resolver = build(&self.upstreams)
-                .inspect_err(|error| tracing::warn!(%error, "no resolver; is /etc/resolv.conf readable?"))
+                .inspect_err(
+                    |error| tracing::warn!(%error, "no resolver; is /etc/resolv.conf readable?"),
+                )
                 .ok();
         }
         self.resolver.clone()
@@ -85,7 +87,9 @@ fn build(upstreams: &Upstreams) -> Result<TokioResolver, NetError> {
 async fn look_up(resolver: &TokioResolver, name: &str) -> Result<Vec<IpAddr>, NameFailure> {
     // The trailing dot keeps the host's search domains out: the name is complete.
     let found = resolver.lookup_ip(format!("{name}.")).await;
-    found.map(|addresses| addresses.iter().collect()).map_err(|error| classify(&error))
+    found
+        .map(|addresses| addresses.iter().collect())
+        .map_err(|error| classify(&error))
 }
 
 #[expect(

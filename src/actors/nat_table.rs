@@ -2,7 +2,8 @@
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
 //! `DetachClient`, `AssignProxyIps`. Emits: `InboundPackets` to the TunActor, `OutboundPackets` to
-//! connections. When its mailbox is full: packets are dropped and counted. On death: the process ends.
+//! connections. When its mailbox is full: packets are dropped and counted. On death: the process
+//! ends.
 
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
 use crate::messages::packets::{InboundPackets, OutboundPackets};

@@ -1,8 +1,9 @@
 //! SupervisorActor: the parent of all others.
 //!
-//! Owns: the list of clients, their actors and indices. Receives: the portal's commands, `ChildDied`,
-//! `ConnectionClosed`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`, `UseRelays`.
-//! When its mailbox is full: control messages only, they wait. On death: the process ends.
+//! Owns: the list of clients, their actors and indices. Receives: the portal's commands,
+//! `ChildDied`, `ConnectionClosed`, `Shutdown`. Emits: commands to connections,
+//! `ConfigureInterface`, `UseRelays`. When its mailbox is full: control messages only, they wait.
+//! On death: the process ends.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
 use crate::actors::dns::DnsActor;
@@ -175,7 +176,10 @@ impl Handler<GatewayInitialized> for SupervisorActor {
         self.relays.clear();
         self.add_relays(init.relays);
         for (id, client) in &self.clients {
-            let of_client = init.authorizations.iter().filter(|entry| entry.client == *id);
+            let of_client = init
+                .authorizations
+                .iter()
+                .filter(|entry| entry.client == *id);
             let reconcile = ReconcileAuthorizations {
                 gateway: init.tunnel,
                 authorizations: of_client.copied().collect(),
@@ -189,7 +193,8 @@ impl Handler<RelaysChanged> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: RelaysChanged, _: &mut Context<Self>) {
-        self.relays.retain(|(id, _), _| !message.disconnected.contains(id));
+        self.relays
+            .retain(|(id, _), _| !message.disconnected.contains(id));
         self.add_relays(message.connected);
     }
 }
@@ -263,8 +268,8 @@ impl Handler<Shutdown> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// The connection that a request is for, started if need be. `None` when there is no room for it;
-    /// the portal then tells the client that the gateway is offline.
+    /// The connection that a request is for, started if need be. `None` when there is no room for
+    /// it; the portal then tells the client that the gateway is offline.
     fn client_for(
         &mut self,
         request: &AuthorizationRequest,
@@ -272,7 +277,10 @@ impl SupervisorActor {
     ) -> Option<&mut Client> {
         let id = request.client.id;
         let tunnel = request.client.tunnel;
-        let moved = self.clients.get(&id).is_some_and(|client| client.tunnel != tunnel);
+        let moved = self
+            .clients
+            .get(&id)
+            .is_some_and(|client| client.tunnel != tunnel);
         if moved && let Some(former) = self.clients.remove(&id) {
             self.indices.release(former.index);
             tell_addr(&former.connection, CloseConnection);
@@ -295,7 +303,10 @@ impl SupervisorActor {
             return None;
         }
         let has_room = self.clients.len() < self.spec.max_clients;
-        let Some(index) = has_room.then(|| self.indices.allocate(ONLY_SHARD)).flatten() else {
+        let Some(index) = has_room
+            .then(|| self.indices.allocate(ONLY_SHARD))
+            .flatten()
+        else {
             self.note_refusal();
             return None;
         };
@@ -321,7 +332,8 @@ impl SupervisorActor {
         })
     }
 
-    /// Said when it begins and then ever more rarely: a full gateway is refused many times a second.
+    /// Said when it begins and then ever more rarely: a full gateway is refused many times a
+    /// second.
     fn note_refusal(&mut self) {
         self.refused_for_capacity += 1;
         if self.refused_for_capacity.is_power_of_two() {

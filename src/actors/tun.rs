@@ -1,7 +1,8 @@
 //! TunActor: one queue of the TUN interface.
 //!
-//! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`, `ConfigureInterface`. Emits: `OutboundPackets` to the
-//! NatTableActor. When its mailbox is full: packets are dropped and counted. On death: the process ends.
+//! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
+//! `ConfigureInterface`. Emits: `OutboundPackets` to the NatTableActor. When its mailbox is full:
+//! packets are dropped and counted. On death: the process ends.
 
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::tun::ConfigureInterface;

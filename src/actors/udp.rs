@@ -1,8 +1,9 @@
 //! UdpActor: the shared sockets of a shard.
 //!
-//! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives: `OutboundDatagrams`,
-//! `AttachPeer`, `DetachPeer`, `UseRelays`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each
-//! connection. When its mailbox is full: datagrams are dropped and counted. On death: the process ends.
+//! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
+//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`. Emits: `InboundDatagrams` and
+//! `LocalAddressesChanged` to each connection. When its mailbox is full: datagrams are dropped and
+//! counted. On death: the process ends.
 
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
@@ -129,7 +130,9 @@ impl Handler<AttachPeer> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, peer: AttachPeer, _: &mut Context<Self>) {
-        self.spec.demux.attach(peer.index, peer.public_key, &peer.local_ufrag);
+        self.spec
+            .demux
+            .attach(peer.index, peer.public_key, &peer.local_ufrag);
         let known = self.spec.gatherer.current().clone();
         tell(&peer.addresses, LocalAddressesChanged(known));
         let links = PeerLinks {
@@ -196,7 +199,10 @@ impl UdpActor {
         }
         self.spec.metrics.add_drops(&self.spec.demux.take_drops());
         self.await_room(ctx);
-        let deadlines = [self.spec.demux.poll_timeout(), self.spec.gatherer.poll_timeout()];
+        let deadlines = [
+            self.spec.demux.poll_timeout(),
+            self.spec.gatherer.poll_timeout(),
+        ];
         arm(self, deadlines.into_iter().flatten().min(), ctx);
     }
 
@@ -204,7 +210,11 @@ impl UdpActor {
         match routed {
             Routed::Peer(index, batch) => {
                 if let Some(peer) = self.peers.get(&index) {
-                    offer(&peer.connection, InboundDatagrams(batch), &self.spec.metrics);
+                    offer(
+                        &peer.connection,
+                        InboundDatagrams(batch),
+                        &self.spec.metrics,
+                    );
                 }
             }
             Routed::Reply(reply) => self.send(reply),

@@ -20,8 +20,8 @@ pub(super) struct Entry {
 pub(super) struct Entries {
     /// Keys with a good value.
     pub(super) set: Vec<Entry>,
-    /// Paths of keys that the file means to set but whose value or spelling is refused; that they are
-    /// missing is no further problem.
+    /// Paths of keys that the file means to set but whose value or spelling is refused; that they
+    /// are missing is no further problem.
     pub(super) refused: BTreeSet<&'static str>,
 }
 

@@ -104,7 +104,8 @@ impl Overrides {
         }
     }
 
-    /// `RUST_LOG` counts where our own variable is not set; empty, it counts as not set, as everywhere.
+    /// `RUST_LOG` counts where our own variable is not set; empty, it counts as not set, as
+    /// everywhere.
     fn take_log_filter(&mut self, environment: &Environment, problems: &mut Vec<Problem>) {
         let key = keys::find("log.filter").expect("the table has log.filter");
         let overridden = environment.get(&key.variable()).is_some();

@@ -1,13 +1,13 @@
 //! The gateway's configuration: one TOML file, environment overrides, one typed result.
 //!
-//! Reads, checks and types everything before anything starts, and reports all problems at once, each
-//! with its place and its remedy. Refuses unknown keys, unknown `POSTERN__` variables, values of the
-//! wrong type or out of range, and secrets inside the file. [`keys`] is the one list of keys: the
-//! checks, `postern check` and the test of `config/gateway.toml` all read it.
+//! Reads, checks and types everything before anything starts, and reports all problems at once,
+//! each with its place and its remedy. Refuses unknown keys, unknown `POSTERN__` variables, values
+//! of the wrong type or out of range, and secrets inside the file. [`keys`] is the one list of
+//! keys: the checks, `postern check` and the test of `config/gateway.toml` all read it.
 //!
-//! Precedence of a key, strongest first: environment variable `POSTERN__SECTION__KEY`, the file, the
-//! default. The log filter may also come from `RUST_LOG`, between the two first. For the token see
-//! [`token`].
+//! Precedence of a key, strongest first: environment variable `POSTERN__SECTION__KEY`, the file,
+//! the default. The log filter may also come from `RUST_LOG`, between the two first. For the token
+//! see [`token`].
 
 mod document;
 mod effective;

@@ -39,7 +39,8 @@ fn last_part(name: &str) -> &str {
         .map_or(after_dot, |(_, last)| last)
 }
 
-/// Below this, a suggestion confuses more than it helps. 0.6 finds two slips in a word of five letters.
+/// Below this, a suggestion confuses more than it helps. 0.6 finds two slips in a word of five
+/// letters.
 const NEAR: f64 = 0.6;
 /// See [`likeness`].
 const LEAF_WEIGHT: f64 = 0.9;

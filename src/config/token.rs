@@ -5,8 +5,8 @@
 //! 3. `$CREDENTIALS_DIRECTORY/POSTERN_TOKEN`, as passed by systemd's `LoadCredential=`.
 //!
 //! A source that is there but empty or unreadable is an error; the next one is not tried, because a
-//! gateway that quietly joins with another token is worse than one that does not start. Whitespace is
-//! removed everywhere in the token (protocol page, section 1.2).
+//! gateway that quietly joins with another token is worse than one that does not start. Whitespace
+//! is removed everywhere in the token (protocol page, section 1.2).
 
 use super::environment::{CREDENTIALS_VARIABLE, Environment};
 use super::problem::{Place, Problem, unreadable};

@@ -85,7 +85,8 @@ pub struct TunnelConfig {
     pub masquerade: bool,
     /// Switch the kernel's forwarding on.
     pub forwarding: bool,
-    /// Where to masquerade; empty means everywhere but on the tunnel. Each is a name or a prefix and `*`.
+    /// Where to masquerade; empty means everywhere but on the tunnel. Each is a name or a prefix
+    /// and `*`.
     pub egress_interfaces: Vec<InterfacePattern>,
 }
 
@@ -161,8 +162,8 @@ struct PortalLayer {
 ///
 /// # Errors
 ///
-/// In words. Everything a user can do wrong was found before, with its place; what is left would be a
-/// disagreement between the table of keys and these types, and a test looks for those.
+/// In words. Everything a user can do wrong was found before, with its place; what is left would be
+/// a disagreement between the table of keys and these types, and a test looks for those.
 pub(super) fn build(settings: &Settings, token: Secret) -> Result<GatewayConfig, String> {
     let mut builder = config::Config::builder();
     for setting in &settings.all {

@@ -1,6 +1,7 @@
 //! Checked words of the configuration: interface names and patterns of them.
 //!
-//! They end up in nft rulesets and in paths under `/proc/sys`, so the characters are limited here, once.
+//! They end up in nft rulesets and in paths under `/proc/sys`, so the characters are limited here,
+//! once.
 
 use serde::Deserialize;
 use std::fmt;

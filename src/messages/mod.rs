@@ -1,8 +1,8 @@
 //! What actors say to each other: plain, owned data; one file for each receiving actor.
 //!
 //! Commands are imperative (`OpenConnection`), events are past tense (`ConnectionAccepted`).
-//! Packets travel only in batches. *Inbound* is from the tunnel towards the resource, *outbound* the
-//! reverse.
+//! Packets travel only in batches. *Inbound* is from the tunnel towards the resource, *outbound*
+//! the reverse.
 
 pub mod connection;
 pub mod dns;

@@ -74,7 +74,8 @@ pub struct PortalRefused {
 pub struct ConnectionClosed {
     /// Whose.
     pub client: ClientId,
-    /// How many `OpenConnection` it had seen by then: if more are on their way, it is not to be stopped.
+    /// How many `OpenConnection` it had seen by then: if more are on their way, it is not to be
+    /// stopped.
     pub opened: u64,
 }
 

@@ -36,7 +36,8 @@ pub struct DetachPeer {
 #[rtype(result = "()")]
 pub struct UseRelays(pub Vec<Relay>);
 
-/// Answered when everything that was sent before has been handed to the kernel or has to wait for it.
+/// Answered when everything that was sent before has been handed to the kernel or has to wait for
+/// it.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct FlushDatagrams;

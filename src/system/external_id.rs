@@ -1,11 +1,12 @@
 //! The external id: the name under which the portal knows this machine, for ever.
 //!
 //! Taken from, in this order: the configuration; the id file, written by us (64 hex digits) or by a
-//! Firezone gateway (`{"id":"<64 hex>"}`, protocol page, section 7); the machine id of systemd, hashed
-//! so that nobody can tell it from the external id; chance. An id that was made is kept in the file.
+//! Firezone gateway (`{"id":"<64 hex>"}`, protocol page, section 7); the machine id of systemd,
+//! hashed so that nobody can tell it from the external id; chance. An id that was made is kept in
+//! the file.
 //!
-//! An id file that exists but cannot be used stops the start: a new id would be a new gateway in the
-//! portal's eyes. A directory that cannot be written to does not, it is a warning.
+//! An id file that exists but cannot be used stops the start: a new id would be a new gateway in
+//! the portal's eyes. A directory that cannot be written to does not, it is a warning.
 
 use crate::config::PortalConfig;
 use data_encoding::HEXLOWER;
@@ -45,8 +46,8 @@ pub enum ExternalIdError {
 
 /// The external id to send to the portal. Makes and keeps one if there is none yet.
 ///
-/// A configured id in the form of a UUID is replaced by its SHA-256 in lowercase hex; every other one
-/// is sent as it is (protocol page, section 1.1).
+/// A configured id in the form of a UUID is replaced by its SHA-256 in lowercase hex; every other
+/// one is sent as it is (protocol page, section 1.1).
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! The kernel's forwarding, without which nothing leaves the gateway.
 //!
-//! Switched on when the configuration says so, and left on: others may have come to rely on it. IPv4
-//! is needed; IPv6 is set where the kernel has it, and its absence is a warning, because a container
-//! without IPv6 is common and its IPv4 resources are reachable all the same.
+//! Switched on when the configuration says so, and left on: others may have come to rely on it.
+//! IPv4 is needed; IPv6 is set where the kernel has it, and its absence is a warning, because a
+//! container without IPv6 is common and its IPv4 resources are reachable all the same.
 
 use super::sysctl::{self, Switch};
 use crate::config::TunnelConfig;
@@ -24,7 +24,8 @@ pub struct ForwardingError {
 pub(super) const REMEDY: &str = "set net.ipv4.ip_forward=1 for the gateway (docker: --sysctl net.ipv4.ip_forward=1; \
      otherwise: a file in /etc/sysctl.d), or run it with CAP_NET_ADMIN";
 
-/// Switches forwarding on if `config` asks for it, and says so in the log where it makes a difference.
+/// Switches forwarding on if `config` asks for it, and says so in the log where it makes a
+/// difference.
 ///
 /// # Errors
 ///

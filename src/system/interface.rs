@@ -1,10 +1,10 @@
 //! Addresses and routes of the TUN interface.
 //!
-//! The interface is made by the TunActor; here it is found by its name. Addresses and routes are set
-//! by `defguard_wireguard_rs`, whose calls work by interface name on any interface; what it has no
-//! call for (removing an old address, the MTU, link-local addresses, reading routes back) is asked of
-//! the kernel directly. It reports neither a missing interface nor a route that belongs to another
-//! interface nor a refused IPv6 route, so the result is read back and compared.
+//! The interface is made by the TunActor; here it is found by its name. Addresses and routes are
+//! set by `defguard_wireguard_rs`, whose calls work by interface name on any interface; what it has
+//! no call for (removing an old address, the MTU, link-local addresses, reading routes back) is
+//! asked of the kernel directly. It reports neither a missing interface nor a route that belongs to
+//! another interface nor a refused IPv6 route, so the result is read back and compared.
 //!
 //! Everything is idempotent: the portal repeats the addresses on every join.
 
@@ -22,8 +22,8 @@ use std::io;
 use std::net::IpAddr;
 use tracing::{debug, warn};
 
-/// MTU of the tunnel, bytes: the minimum of IPv6, which every path carries with our headers around it
-/// (protocol page, sections 5.7 and 6).
+/// MTU of the tunnel, bytes: the minimum of IPv6, which every path carries with our headers around
+/// it (protocol page, sections 5.7 and 6).
 pub const MTU_BYTES: u16 = 1280;
 
 /// Why the interface could not be set up.
@@ -87,9 +87,9 @@ impl Interface {
         })
     }
 
-    /// Gives the interface exactly these addresses (as /32 and /128), brings it up with [`MTU_BYTES`],
-    /// and routes both tunnel ranges over it. Addresses of an earlier call are removed. Without IPv6 in
-    /// the kernel only IPv4 is set up, with one warning.
+    /// Gives the interface exactly these addresses (as /32 and /128), brings it up with
+    /// [`MTU_BYTES`], and routes both tunnel ranges over it. Addresses of an earlier call are
+    /// removed. Without IPv6 in the kernel only IPv4 is set up, with one warning.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 //!
 //! Left out are interfaces that are switched off or excluded, the tunnel's own, loopback unless its
 //! interface is named, link-local and other addresses that nobody outside could use, and everything
-//! inside the tunnel's ranges. An interface without a carrier is listed: it may get one any moment, and
-//! the kernel reports that late.
+//! inside the tunnel's ranges. An interface without a carrier is listed: it may get one any moment,
+//! and the kernel reports that late.
 
 use super::{TUNNEL_RANGE_V4, TUNNEL_RANGE_V6};
 use crate::config::{InterfaceName, NetworkConfig};
@@ -13,8 +13,8 @@ use nix::net::if_::InterfaceFlags;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses to offer, best first: IPv6 before IPv4 (as their ICE priorities, protocol page, section
-/// 3.3.2), and within a family public before private; equal ones in numeric order.
+/// Addresses to offer, best first: IPv6 before IPv4 (as their ICE priorities, protocol page,
+/// section 3.3.2), and within a family public before private; equal ones in numeric order.
 ///
 /// # Errors
 ///

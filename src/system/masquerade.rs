@@ -1,9 +1,10 @@
-//! The gateway's nftables table: lets tunnel traffic through and hides clients behind our addresses.
+//! The gateway's nftables table: lets tunnel traffic through and hides clients behind our
+//! addresses.
 //!
 //! One table, `inet postern_<interface>`, applied in one transaction and removed when the guard is
 //! dropped; nothing else in the ruleset is touched. What it cannot do: overrule another table. In
-//! nftables a packet must be accepted by every base chain of a hook, so a host firewall whose forward
-//! chain drops by default must be told to accept packets from and to the interface.
+//! nftables a packet must be accepted by every base chain of a hook, so a host firewall whose
+//! forward chain drops by default must be told to accept packets from and to the interface.
 //!
 //! After a kill the table stays until the next start, which replaces it.
 
@@ -87,8 +88,8 @@ impl Drop for Masquerade {
     }
 }
 
-/// Whether nft and the kernel can do what is needed: applies the rules under another name and deletes
-/// them in the same transaction, so that they are never in force.
+/// Whether nft and the kernel can do what is needed: applies the rules under another name and
+/// deletes them in the same transaction, so that they are never in force.
 ///
 /// # Errors
 ///

@@ -72,7 +72,8 @@ pub(super) fn addresses(index: u32) -> io::Result<Vec<Assigned>> {
     Ok(assigned.collect())
 }
 
-/// On point-to-point links `Address` is the other end's and `Local` ours; IPv6 may have only the former.
+/// On point-to-point links `Address` is the other end's and `Local` ours; IPv6 may have only the
+/// former.
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
     for attribute in &message.attributes {
@@ -128,8 +129,8 @@ fn interface_of(route: &RouteMessage, network: IpNet) -> Option<u32> {
     interface.filter(|_| destination == Some(network.network()))
 }
 
-/// Sends one request and collects what the kernel answers, up to the acknowledgement or the end of a
-/// dump.
+/// Sends one request and collects what the kernel answers, up to the acknowledgement or the end of
+/// a dump.
 fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;

@@ -4,8 +4,8 @@ use crate::config::TunnelConfig;
 use nix::sched::{CloneFlags, unshare};
 use std::process::Command;
 
-/// Runs `test` on a thread of its own in a new network namespace, which ends with the thread. Without
-/// the privilege to make one there is nothing to test, which is said on stderr.
+/// Runs `test` on a thread of its own in a new network namespace, which ends with the thread.
+/// Without the privilege to make one there is nothing to test, which is said on stderr.
 pub(super) fn in_private_netns(test: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         #[expect(

@@ -166,8 +166,8 @@ fn has_net_admin(status: &str) -> bool {
     bits.is_some_and(|bits| bits & CAP_NET_ADMIN != 0)
 }
 
-/// Binds the port in both families, one after the other, and lets it go again. A family that the host
-/// does not have is no problem.
+/// Binds the port in both families, one after the other, and lets it go again. A family that the
+/// host does not have is no problem.
 fn bind(port: u16) -> io::Result<()> {
     for ip in [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -1,7 +1,7 @@
 //! Exponential backoff with jitter: how long to wait before the next attempt.
 //!
-//! It only computes durations; who waits, and for what, is the caller's business. The numbers of the
-//! portal's reconnect policy come from the protocol page, section 1.7.
+//! It only computes durations; who waits, and for what, is the caller's business. The numbers of
+//! the portal's reconnect policy come from the protocol page, section 1.7.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

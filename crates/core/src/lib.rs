@@ -1,8 +1,9 @@
 //! The cores of Postern: everything the gateway decides, and nothing it touches.
 //!
-//! No tokio, no actix, no socket, no clock and no ambient randomness live in this crate; `clippy.toml`
-//! and `tests/tidy.rs` keep it so. A core is a plain struct that is told what happened and asked what
-//! to do about it, so every rule of the gateway can be tested in virtual time.
+//! No tokio, no actix, no socket, no clock and no ambient randomness live in this crate;
+//! `clippy.toml` and `tests/tidy.rs` keep it so. A core is a plain struct that is told what
+//! happened and asked what to do about it, so every rule of the gateway can be tested in virtual
+//! time.
 //!
 //! # The contract, once for all cores
 //!

@@ -1,4 +1,5 @@
-//! Where a packet from a resource goes: to the connection of the client whose tunnel address it carries.
+//! Where a packet from a resource goes: to the connection of the client whose tunnel address it
+//! carries.
 //!
 //! Addresses of CIDR and Internet resources pass unchanged; this version translates no proxy IPs.
 
@@ -17,7 +18,8 @@ pub struct NatTable {
 }
 
 impl NatTable {
-    /// From now on these addresses are `client`'s. An address that another client had is taken over.
+    /// From now on these addresses are `client`'s. An address that another client had is taken
+    /// over.
     pub fn attach(&mut self, client: ClientId, tunnel: TunnelAddresses) {
         self.by_address.insert(tunnel.ipv4.into(), client);
         self.by_address.insert(tunnel.ipv6.into(), client);
@@ -32,8 +34,8 @@ impl NatTable {
         }
     }
 
-    /// Sorts packets from resources by client; order within a client is kept. Packets for nobody are
-    /// counted as [`DropReason::UnknownClient`].
+    /// Sorts packets from resources by client; order within a client is kept. Packets for nobody
+    /// are counted as [`DropReason::UnknownClient`].
     pub fn handle_outbound(&mut self, batch: PacketBatch) -> Vec<(ClientId, PacketBatch)> {
         if let Some(client) = self.sole_receiver(&batch) {
             return vec![(client, batch)];

@@ -42,7 +42,8 @@ pub(super) enum Incoming {
     Closed(String),
 }
 
-/// The way to the portal: a bounded queue into a task that writes. Dropping it closes the websocket.
+/// The way to the portal: a bounded queue into a task that writes. Dropping it closes the
+/// websocket.
 pub(super) struct Writer {
     frames: mpsc::Sender<String>,
     task: JoinHandle<()>,
@@ -127,8 +128,8 @@ pub(super) fn split(socket: Socket) -> (impl Stream<Item = Incoming>, Writer) {
 }
 
 impl Writer {
-    /// Queues a frame; `false` when the portal has taken nothing for so long that the queue is full,
-    /// or the socket is broken.
+    /// Queues a frame; `false` when the portal has taken nothing for so long that the queue is
+    /// full, or the socket is broken.
     pub(super) fn send(&self, frame: String) -> bool {
         self.frames.try_send(frame).is_ok()
     }
@@ -207,8 +208,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// clients.
 const MAX_UNWRITTEN: usize = 8_192;
 
-/// An `init` with the grants of all clients comes in one frame; 130 bytes a grant make room for half
-/// a million.
+/// An `init` with the grants of all clients comes in one frame; 130 bytes a grant make room for
+/// half a million.
 const MAX_FRAME_BYTES: usize = 64 << 20;
 
 #[cfg(test)]

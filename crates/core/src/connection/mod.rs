@@ -1,8 +1,8 @@
 //! One client of the gateway: its authorizations and its transport, and what passes between them.
 //!
-//! The authorizations outlive the transport: a client whose path broke, or which roamed to new keys,
-//! finds them as they were. When the last one goes, the client is told goodbye and the connection closes.
-//! Source: protocol page, sections 3.4, 4 and 5.
+//! The authorizations outlive the transport: a client whose path broke, or which roamed to new
+//! keys, finds them as they were. When the last one goes, the client is told goodbye and the
+//! connection closes. Source: protocol page, sections 3.4, 4 and 5.
 
 use crate::UnixTime;
 use crate::grant::{
@@ -193,7 +193,8 @@ impl Connection {
         self.after_policy(now);
     }
 
-    /// The list of all that is still granted to this client; everything else is revoked (lesson 23).
+    /// The list of all that is still granted to this client; everything else is revoked (lesson
+    /// 23).
     pub fn handle_reconciliation(
         &mut self,
         gateway: TunnelAddresses,

@@ -1,5 +1,5 @@
-//! A connection against a client of other parts: a controlling ICE agent and a WireGuard initiator, over a
-//! lossless wire in virtual time.
+//! A connection against a client of other parts: a controlling ICE agent and a WireGuard initiator,
+//! over a lossless wire in virtual time.
 
 use super::*;
 use crate::grant::{ClientProfile, Filter, IceCredentials, ResourceKind};

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 /// Up to [`Self::MAX_PACKETS`] IP packets, back to back in one buffer that the batch owns.
 ///
-/// A batch is what actors hand to each other: one message, one allocation, many packets. Order is the
-/// order of arrival and is kept.
+/// A batch is what actors hand to each other: one message, one allocation, many packets. Order is
+/// the order of arrival and is kept.
 #[derive(Debug, Default)]
 pub struct PacketBatch {
     bytes: Vec<u8>,

@@ -78,8 +78,8 @@ impl ChecksumUpdate {
     }
 }
 
-/// Sets the ECN field of an IP packet and corrects the IPv4 header checksum (lesson 30). Does nothing
-/// to what is no IP, or cut before the checksum.
+/// Sets the ECN field of an IP packet and corrects the IPv4 header checksum (lesson 30). Does
+/// nothing to what is no IP, or cut before the checksum.
 pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
     match packet {
         [first, tos, ..] if *first >> 4 == 6 => {

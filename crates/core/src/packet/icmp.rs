@@ -1,8 +1,8 @@
 //! ICMP errors that the gateway itself sends down the tunnel, about packets it refuses.
 //!
 //! Two kinds, byte for byte as the protocol page, section 5.6 has them. Never about another ICMP
-//! error, and never to or from an address that is not one host's (RFC 1122, section 3.2.2; RFC 4443,
-//! section 2.4 (e)): such packets are dropped in silence.
+//! error, and never to or from an address that is not one host's (RFC 1122, section 3.2.2; RFC
+//! 4443, section 2.4 (e)): such packets are dropped in silence.
 
 use super::checksum::{checksum, transport_checksum};
 use super::{IpPacket, TUNNEL_MTU_BYTES, Transport, ip};
@@ -19,7 +19,8 @@ pub enum IcmpReply {
     NetworkUnreachable,
 }
 
-/// Builds the error about `packet`, addressed to its source and sent in the name of its destination.
+/// Builds the error about `packet`, addressed to its source and sent in the name of its
+/// destination.
 ///
 /// At most 96 bytes for IPv4 and 1280 for IPv6. `None` if the packet must not be answered.
 #[must_use]
@@ -96,8 +97,8 @@ fn reply_v6(
     packet
 }
 
-/// An ICMP error without its checksum: type, code, four unused bytes, and the start of the offending
-/// packet.
+/// An ICMP error without its checksum: type, code, four unused bytes, and the start of the
+/// offending packet.
 fn error_message(kind: u8, code: u8, offending: &IpPacket<'_>, quoted_bytes: usize) -> Vec<u8> {
     let bytes = offending.bytes();
     let quoted = bytes.get(..quoted_bytes).unwrap_or(bytes);
@@ -123,8 +124,8 @@ fn is_one_host_v4(address: Ipv4Addr) -> bool {
     !matches!(first, 0 | 127 | 224..)
 }
 
-/// A destination in whose name an error may be sent. Less strict than [`is_one_host_v4`]: an address
-/// that an Internet resource refuses, such as loopback, is answered (section 5.2.7).
+/// A destination in whose name an error may be sent. Less strict than [`is_one_host_v4`]: an
+/// address that an Internet resource refuses, such as loopback, is answered (section 5.2.7).
 fn can_speak_v4(address: Ipv4Addr) -> bool {
     !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified()
 }

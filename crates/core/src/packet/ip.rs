@@ -1,11 +1,12 @@
 //! Inner IP packets: parsed once at the door, viewed without a copy ever after.
 //!
-//! An [`IpPacket`] is the proof that its bytes are one whole IPv4 (RFC 791) or IPv6 (RFC 8200) packet
-//! with lengths that match, no fragment, and a transport header that can be read. Refused besides
-//! what is malformed: fragments, also IPv6 ones that are whole (protocol page, section 5.7), and
-//! packets that name further destinations than the one that policy looks at: IPv4 source-route
-//! options (RFC 7126, sections 4.3 and 4.4) and IPv6 routing headers with segments left (RFC 5095).
-//! Checksums are not looked at: the receiving host does that, and offloads leave them unfinished.
+//! An [`IpPacket`] is the proof that its bytes are one whole IPv4 (RFC 791) or IPv6 (RFC 8200)
+//! packet with lengths that match, no fragment, and a transport header that can be read. Refused
+//! besides what is malformed: fragments, also IPv6 ones that are whole (protocol page, section
+//! 5.7), and packets that name further destinations than the one that policy looks at: IPv4
+//! source-route options (RFC 7126, sections 4.3 and 4.4) and IPv6 routing headers with segments
+//! left (RFC 5095). Checksums are not looked at: the receiving host does that, and offloads leave
+//! them unfinished.
 
 use super::{DropReason, Ecn, TUNNEL_MTU_BYTES};
 use std::fmt;
@@ -70,8 +71,8 @@ impl<'a> IpPacket<'a> {
     /// # Errors
     ///
     /// * [`DropReason::OversizedIp`]: longer than [`TUNNEL_MTU_BYTES`].
-    /// * [`DropReason::MalformedIp`]: no IP, a length that is not that of `bytes`, malformed options or
-    ///   extension headers, or more than eight of the latter; source routing.
+    /// * [`DropReason::MalformedIp`]: no IP, a length that is not that of `bytes`, malformed
+    ///   options or extension headers, or more than eight of the latter; source routing.
     /// * [`DropReason::Fragment`]: a fragment.
     /// * [`DropReason::MalformedTransport`]: TCP, UDP or ICMP that is cut short.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DropReason> {
@@ -252,8 +253,8 @@ fn ipv6(bytes: &[u8]) -> IpAddr {
     Ipv6Addr::from(octets).into()
 }
 
-/// Walks the options of an IPv4 header: a source route would lead the packet on to addresses that no
-/// rule has looked at, and a malformed list could hide one.
+/// Walks the options of an IPv4 header: a source route would lead the packet on to addresses that
+/// no rule has looked at, and a malformed list could hide one.
 fn refuse_source_route(mut options: &[u8]) -> Result<(), DropReason> {
     while let [kind, rest @ ..] = options {
         options = match *kind {

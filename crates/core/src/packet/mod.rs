@@ -1,8 +1,9 @@
 //! Packets and datagrams: how they are held, parsed and refused.
 //!
-//! * [`PacketBatch`]: inner IP packets, up to [`PacketBatch::MAX_PACKETS`] of them in one allocation.
-//! * [`DatagramBatch`]: outer UDP payloads between one local and one remote address, equally long but
-//!   for the last, which is the shape that GSO and GRO want.
+//! * [`PacketBatch`]: inner IP packets, up to [`PacketBatch::MAX_PACKETS`] of them in one
+//!   allocation.
+//! * [`DatagramBatch`]: outer UDP payloads between one local and one remote address, equally long
+//!   but for the last, which is the shape that GSO and GRO want.
 //! * [`IpPacket`]: what has been proven about one inner packet, once, at the door.
 //! * [`DropReason`]: why a packet went no further.
 

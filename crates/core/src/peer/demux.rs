@@ -244,8 +244,8 @@ impl Destination {
     }
 }
 
-/// What a datagram looks like from its first bytes and its length. STUN, ChannelData and WireGuard share
-/// a port as RFC 7983 foresees: by the first byte, and STUN by its magic cookie besides.
+/// What a datagram looks like from its first bytes and its length. STUN, ChannelData and WireGuard
+/// share a port as RFC 7983 foresees: by the first byte, and STUN by its magic cookie besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     StunRequest,

@@ -1,8 +1,8 @@
 //! At which addresses peers may reach the shared socket: the host's own, and what STUN servers see.
 //!
-//! Sends plain Binding requests (RFC 8489, section 5; no attributes are needed) to every server, retries
-//! within a bound, and keeps the NAT bindings open. A server that never answers costs nothing but those
-//! requests: host addresses are known at once and nobody waits.
+//! Sends plain Binding requests (RFC 8489, section 5; no attributes are needed) to every server,
+//! retries within a bound, and keeps the NAT bindings open. A server that never answers costs
+//! nothing but those requests: host addresses are known at once and nobody waits.
 
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::demux::STUN_HEADER_BYTES;
@@ -195,8 +195,9 @@ fn binding_request(server: SocketAddr, transaction: [u8; 12]) -> DatagramBatch {
     DatagramBatch::of(path, datagram)
 }
 
-/// Reads XOR-MAPPED-ADDRESS from a Binding success response (RFC 8489, section 14.2). The ICE agent's own
-/// parser insists on MESSAGE-INTEGRITY, which a server without credentials does not send.
+/// Reads XOR-MAPPED-ADDRESS from a Binding success response (RFC 8489, section 14.2). The ICE
+/// agent's own parser insists on MESSAGE-INTEGRITY, which a server without credentials does not
+/// send.
 fn xor_mapped_address(datagram: &[u8]) -> Option<SocketAddr> {
     let (header, mut attributes) = datagram.split_at_checked(STUN_HEADER_BYTES)?;
     if header[..2] != BINDING_SUCCESS {
@@ -261,7 +262,8 @@ mod tests {
 
     /// A response by another implementation, with our transaction id put in.
     fn answer(request: &DatagramBatch, mapped: &str) -> Vec<u8> {
-        // XOR-MAPPED-ADDRESS of IPv4 is masked by the magic cookie only, so the id can be exchanged.
+        // XOR-MAPPED-ADDRESS of IPv4 is masked by the magic cookie only, so the id can be
+        // exchanged.
         let mut buffer = vec![0; 200];
         let reply = StunMessage::binding_reply(TransId::new(), addr(mapped));
         let length = reply

@@ -1,9 +1,9 @@
 //! The ICE agent of one peer: full ICE, always controlled, nomination is never final.
 //!
-//! Wraps the `is` crate. It gathers nothing by itself: local addresses are told to it. Credentials of
-//! both sides come from the portal, so checks can start before any candidate of the client is known
-//! (RFC 8445, section 7.3.1.3: peer-reflexive candidates). Source of the numbers: protocol page,
-//! section 3.3.
+//! Wraps the `is` crate. It gathers nothing by itself: local addresses are told to it. Credentials
+//! of both sides come from the portal, so checks can start before any candidate of the client is
+//! known (RFC 8445, section 7.3.1.3: peer-reflexive candidates). Source of the numbers: protocol
+//! page, section 3.3.
 
 use crate::grant::IceCredentials;
 use crate::packet::{DatagramBatch, Path};
@@ -48,7 +48,8 @@ impl IceTransport {
         transport
     }
 
-    /// Checks rarely while idle. The gateway is patient by design: the client decides about failure.
+    /// Checks rarely while idle. The gateway is patient by design: the client decides about
+    /// failure.
     pub(crate) fn set_idle(&mut self, idle: bool) {
         let (initial, max, retransmits) = if idle {
             (IDLE_RTO, IDLE_RTO, 40)
@@ -60,8 +61,8 @@ impl IceTransport {
         self.agent.set_max_stun_retransmits(retransmits);
     }
 
-    /// Takes over the current local addresses. Returns the strings of new candidates, best first, and
-    /// of candidates that are gone.
+    /// Takes over the current local addresses. Returns the strings of new candidates, best first,
+    /// and of candidates that are gone.
     pub(crate) fn set_local_addresses(
         &mut self,
         addresses: &LocalAddresses,
@@ -207,8 +208,8 @@ fn same_place(a: &Candidate, b: &Candidate) -> bool {
     a.addr() == b.addr() && a.kind() == b.kind()
 }
 
-/// The candidate as it is signalled. The base of a reflexive candidate is a private address of ours and
-/// is replaced by the unspecified one (protocol page, section 3.3.2).
+/// The candidate as it is signalled. The base of a reflexive candidate is a private address of ours
+/// and is replaced by the unspecified one (protocol page, section 3.3.2).
 fn signalled(candidate: &Candidate) -> String {
     let text = candidate.to_sdp_string();
     let Some((before, after)) = text.split_once(" raddr ") else {
@@ -237,7 +238,8 @@ fn parse(text: &str) -> Option<Candidate> {
     (candidate.proto() == Protocol::Udp).then_some(candidate)
 }
 
-/// RFC 8445, section 5.1.2.1, with IPv6 before IPv4 and 2 less for each further candidate of a kind.
+/// RFC 8445, section 5.1.2.1, with IPv6 before IPv4 and 2 less for each further candidate of a
+/// kind.
 fn local_preference(candidate: &Candidate, same_kind: usize) -> u32 {
     let of_kind: u32 = match candidate.kind() {
         CandidateKind::Host => 65_535,
@@ -255,7 +257,8 @@ fn local_preference(candidate: &Candidate, same_kind: usize) -> u32 {
 const ACTIVE_INITIAL_RTO: Duration = Duration::from_millis(250);
 const ACTIVE_MAX_RTO: Duration = Duration::from_secs(15);
 const IDLE_RTO: Duration = Duration::from_secs(25);
-/// A client with very many addresses must not cost more than this; the agent then keeps the best pairs.
+/// A client with very many addresses must not cost more than this; the agent then keeps the best
+/// pairs.
 const MAX_CANDIDATE_PAIRS: usize = 100;
 /// As many steps as there can be pairs, and a few for replies.
 const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;

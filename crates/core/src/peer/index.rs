@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 /// The upper 24 bits of all WireGuard receiver indices of one peer; the lowest 8 bits of the 32-bit
 /// index number its sessions.
 ///
-/// The lowest byte of the 24 is the shard that owns the peer. Receiver indices are little-endian on the
-/// wire, so the shard is the second byte of the field: a socket filter can read it at a fixed offset.
+/// The lowest byte of the 24 is the shard that owns the peer. Receiver indices are little-endian on
+/// the wire, so the shard is the second byte of the field: a socket filter can read it at a fixed
+/// offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIndex(u32);
 
@@ -39,8 +40,8 @@ pub struct PeerIndexPool {
 }
 
 impl PeerIndexPool {
-    /// Peers that one shard can have at once; the pool refuses beyond half of the 16-bit space, where
-    /// finding a free index by chance would begin to cost.
+    /// Peers that one shard can have at once; the pool refuses beyond half of the 16-bit space,
+    /// where finding a free index by chance would begin to cost.
     pub const MAX_PER_SHARD: usize = 1 << 15;
 
     /// An empty pool.

@@ -20,8 +20,8 @@ struct OpenBatch {
 }
 
 impl Outbox {
-    /// Appends a datagram of at most `max_bytes` bytes that `write` produces in place; it returns the
-    /// length it wrote, or `None` for nothing.
+    /// Appends a datagram of at most `max_bytes` bytes that `write` produces in place; it returns
+    /// the length it wrote, or `None` for nothing.
     pub(crate) fn push_with(
         &mut self,
         path: Path,

@@ -1,4 +1,5 @@
-//! The other end of the wire for tests: a WireGuard initiator with fixed keys, and a controlling ICE agent.
+//! The other end of the wire for tests: a WireGuard initiator with fixed keys, and a controlling
+//! ICE agent.
 
 use crate::grant::PresharedKey;
 use crate::ids::PublicKey;

@@ -1,8 +1,8 @@
 //! One peer: ICE and WireGuard composed. Datagrams in, IP packets out, and the reverse.
 //!
-//! Packets for the peer go to the path that ICE nominated last; until there is one, to the path that the
-//! last authentic WireGuard message came from. Nothing is queued for a peer that is not connected: IP may
-//! drop (protocol page, section 5.3).
+//! Packets for the peer go to the path that ICE nominated last; until there is one, to the path
+//! that the last authentic WireGuard message came from. Nothing is queued for a peer that is not
+//! connected: IP may drop (protocol page, section 5.3).
 
 use crate::DropReason;
 use crate::grant::TransportKeys;
@@ -126,7 +126,8 @@ impl Peer {
         odd
     }
 
-    /// Takes datagrams that the demultiplexer found to be this peer's; returns the IP packets in them.
+    /// Takes datagrams that the demultiplexer found to be this peer's; returns the IP packets in
+    /// them.
     pub fn handle_datagrams(
         &mut self,
         datagrams: &DatagramBatch,
@@ -233,8 +234,8 @@ impl Peer {
         }
     }
 
-    /// WireGuard's timers are counted in seconds; after a silence they are brought up to date before
-    /// anything else is done.
+    /// WireGuard's timers are counted in seconds; after a silence they are brought up to date
+    /// before anything else is done.
     fn run_seconds(&mut self, now: Instant) {
         if now < self.next_second {
             return;

@@ -1,9 +1,10 @@
 //! The WireGuard engine, behind one door so that it can be exchanged.
 //!
-//! Wraps boringtun's sans-IO tunnel as a responder that sends nothing before its peer has proved the
-//! session (WireGuard white paper, section 5.4.6), and the checks that come before a peer is known:
-//! MAC, rate limit with cookies, and the initiator's public key. The engine reads the clock itself; that
-//! is the one place where this crate cannot keep its contract, see Decisions in ARCHITECTURE.md.
+//! Wraps boringtun's sans-IO tunnel as a responder that sends nothing before its peer has proved
+//! the session (WireGuard white paper, section 5.4.6), and the checks that come before a peer is
+//! known: MAC, rate limit with cookies, and the initiator's public key. The engine reads the clock
+//! itself; that is the one place where this crate cannot keep its contract, see Decisions in
+//! ARCHITECTURE.md.
 
 use crate::DropReason;
 use crate::grant::PresharedKey;

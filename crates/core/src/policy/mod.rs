@@ -1,10 +1,10 @@
 //! Who may reach what: the grants of one client, and the decision about each of its packets.
 //!
-//! Implements the protocol page, sections 5.1 (grants, selection), 5.2 steps 1 and 3 – 9 (inbound) and
-//! 5.3 steps 2, 4 and 5 (outbound). Refuses to know other clients (each has a policy of its own), to
-//! translate (that is the NAT's), and to look at wall-clock time beyond the moment a grant arrives.
-//! A decision takes no allocation and no cache: it costs one ordered-map look-up for a proxy IP, else
-//! one binary search for each different prefix length among the client's networks.
+//! Implements the protocol page, sections 5.1 (grants, selection), 5.2 steps 1 and 3 – 9 (inbound)
+//! and 5.3 steps 2, 4 and 5 (outbound). Refuses to know other clients (each has a policy of its
+//! own), to translate (that is the NAT's), and to look at wall-clock time beyond the moment a grant
+//! arrives. A decision takes no allocation and no cache: it costs one ordered-map look-up for a
+//! proxy IP, else one binary search for each different prefix length among the client's networks.
 
 mod decision;
 mod filter;
@@ -88,8 +88,8 @@ pub enum PolicyError {
     },
 }
 
-/// How many proxy IPs a client may have: 2048 names of eight, far beyond what a person visits and small
-/// enough that a hostile client costs the gateway little memory.
+/// How many proxy IPs a client may have: 2048 names of eight, far beyond what a person visits and
+/// small enough that a hostile client costs the gateway little memory.
 pub const MAX_PROXY_IPS: usize = 16_384;
 
 /// The policy of one client.
@@ -194,8 +194,8 @@ impl Policy {
         true
     }
 
-    /// Takes over the filters of `resource`, and nothing else of it, if it is held. Returns whether it
-    /// did; a resource of another type is ignored with a warning (protocol page, section 2.2).
+    /// Takes over the filters of `resource`, and nothing else of it, if it is held. Returns whether
+    /// it did; a resource of another type is ignored with a warning (protocol page, section 2.2).
     pub fn update_filters(&mut self, resource: &Resource) -> bool {
         let Some(grant) = self.grants.get_mut(&resource.id) else {
             return false;

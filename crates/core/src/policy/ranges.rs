@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether `ip` lies in a range that the portal assigns clients and gateways from: 100.64.0.0/11 and
-/// fd00:2021:1111::/107.
+/// Whether `ip` lies in a range that the portal assigns clients and gateways from: 100.64.0.0/11
+/// and fd00:2021:1111::/107.
 #[must_use]
 pub fn is_tunnel(ip: IpAddr) -> bool {
     match ip {
@@ -12,8 +12,8 @@ pub fn is_tunnel(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether `ip` lies in a range that clients assign to the names of DNS resources: 100.96.0.0/11 and
-/// fd00:2021:1111:8000::/107.
+/// Whether `ip` lies in a range that clients assign to the names of DNS resources: 100.96.0.0/11
+/// and fd00:2021:1111:8000::/107.
 #[must_use]
 pub fn is_proxy(ip: IpAddr) -> bool {
     match ip {

@@ -1,9 +1,10 @@
 //! The portal protocol: connect, join, heartbeat, reconnect, and the translation of messages.
 //!
-//! A state machine without sockets. It says what to connect to and what to write; it is told what was
-//! connected, read and lost. It refuses to end anything by itself but for the three reasons that no
-//! retry can mend: a 401, a refused join, an expired token. Whatever else the portal does, the data
-//! plane goes on and the portal is tried again (lesson 24). Source: protocol page, sections 1 and 2.
+//! A state machine without sockets. It says what to connect to and what to write; it is told what
+//! was connected, read and lost. It refuses to end anything by itself but for the three reasons
+//! that no retry can mend: a 401, a refused join, an expired token. Whatever else the portal does,
+//! the data plane goes on and the portal is tried again (lesson 24). Source: protocol page,
+//! sections 1 and 2.
 //!
 //! ```text
 //!            handle_timeout                handle_connected          join reply
@@ -12,8 +13,9 @@
 //!    └── backoff, Retry-After ───┴──── error, close, silence, late answer ─────────┘
 //! ```
 //!
-//! Deviations from the reference gateway: one that has never joined does not give up after 15 s, since
-//! booting without a network is normal (lesson 21); the generation is found out by asking (404).
+//! Deviations from the reference gateway: one that has never joined does not give up after 15 s,
+//! since booting without a network is normal (lesson 21); the generation is found out by asking
+//! (404).
 
 mod config;
 mod connect;
@@ -230,8 +232,8 @@ impl PortalProtocol {
         self.events.pop_front()
     }
 
-    /// Acknowledges a grant. Dropped when the portal does not wait for it: the ref came over a socket
-    /// that is gone, or is acknowledged already.
+    /// Acknowledges a grant. Dropped when the portal does not wait for it: the ref came over a
+    /// socket that is gone, or is acknowledged already.
     /// Returns whether it was kept.
     pub fn accept(&mut self, reply_ref: &str) -> bool {
         let expected = self.outbox.take_expected(reply_ref);
@@ -335,7 +337,8 @@ impl PortalProtocol {
         }
     }
 
-    /// Only an expired token is final; for other reasons the portal closes the socket if it means it.
+    /// Only an expired token is final; for other reasons the portal closes the socket if it means
+    /// it.
     fn handle_disconnect(&mut self, payload: wire::Payload) {
         match wire::read_payload::<wire::Reason>(payload) {
             Ok(disconnect) if disconnect.reason == "token_expired" => self.stop(
@@ -441,8 +444,8 @@ impl PortalProtocol {
         self.give_up_in_time();
     }
 
-    /// The reference gateway tries every second until it first joins, and gives up after 15 s. We do
-    /// not give up, but a portal that answers and refuses is then asked less and less often.
+    /// The reference gateway tries every second until it first joins, and gives up after 15 s. We
+    /// do not give up, but a portal that answers and refuses is then asked less and less often.
     fn delay(&mut self, failure: Failure) -> Duration {
         let told = match failure {
             Failure::Unreachable => None,

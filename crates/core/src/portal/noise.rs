@@ -1,4 +1,5 @@
-//! What the portal said that we could not use: reported once for each kind, never answered by leaving.
+//! What the portal said that we could not use: reported once for each kind, never answered by
+//! leaving.
 //!
 //! The memory of what was reported is bounded; when it is full, nothing new is reported.
 
@@ -19,11 +20,13 @@ pub enum NoiseKind {
     PartlyUnreadable,
     /// The portal could not process something that we sent.
     ErrorReply,
-    /// Told to disconnect for a reason that we do not know; ignored, the portal closes if it means it.
+    /// Told to disconnect for a reason that we do not know; ignored, the portal closes if it means
+    /// it.
     UnknownDisconnect,
     /// `phx_error`: something broke inside the portal.
     PortalError,
-    /// More messages waited for the answer to a join than there is room for; the newest was dropped.
+    /// More messages waited for the answer to a join than there is room for; the newest was
+    /// dropped.
     QueueFull,
     /// More candidates came up during an outage than there is room for; the newest was dropped.
     TooManyHeld,

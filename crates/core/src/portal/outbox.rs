@@ -1,7 +1,7 @@
 //! What goes to the portal: refs, the queue before a join, and candidates held during an outage.
 //!
-//! Decides only what may be written when; whether there is a socket, and whether it is joined, it is
-//! told. Source: protocol page, sections 1.4, 1.5, 1.7 and 2.3.
+//! Decides only what may be written when; whether there is a socket, and whether it is joined, it
+//! is told. Source: protocol page, sections 1.4, 1.5, 1.7 and 2.3.
 
 use super::config::{Generation, PortalLimits};
 use super::wire;
@@ -231,8 +231,8 @@ impl PendingRefs {
     }
 }
 
-/// The priority of a candidate (RFC 8839, section 5.1): the fourth word. A string that has none goes
-/// to the end.
+/// The priority of a candidate (RFC 8839, section 5.1): the fourth word. A string that has none
+/// goes to the end.
 fn priority(candidate: &str) -> u32 {
     let word = candidate.split_ascii_whitespace().nth(3);
     word.and_then(|word| word.parse().ok()).unwrap_or(0)
@@ -380,8 +380,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens during an outage, a client that applies the two batches ends up with the
-        /// candidates that are really there.
+        /// Whatever happens during an outage, a client that applies the two batches ends up with
+        /// the candidates that are really there.
         #[test]
         fn held_batches_lead_to_the_true_set(
             known in prop::collection::btree_set(0u8..6, 0..6),

@@ -58,8 +58,8 @@ impl Session {
         self.unanswered.len() > MAX_UNANSWERED
     }
 
-    /// A heartbeat with this ref went out. After a pause of the whole machine the missed ones are not
-    /// made up for.
+    /// A heartbeat with this ref went out. After a pause of the whole machine the missed ones are
+    /// not made up for.
     pub(super) fn sent_heartbeat(&mut self, reference: u64, now: Instant) {
         self.unanswered.push_back(reference);
         self.next_heartbeat += HEARTBEAT_INTERVAL;
@@ -68,8 +68,8 @@ impl Session {
         }
     }
 
-    /// Finds what a reply answers, and stops waiting for that. The answer to a heartbeat answers the
-    /// earlier ones, too: they were asked only to see whether anybody is there.
+    /// Finds what a reply answers, and stops waiting for that. The answer to a heartbeat answers
+    /// the earlier ones, too: they were asked only to see whether anybody is there.
     pub(super) fn take_reply(&mut self, topic: &str, reference: Option<u64>) -> Reply {
         let Some(reference) = reference else {
             return Reply::Message;

@@ -1,5 +1,5 @@
-//! Dialogues with the state machine, in virtual time. The names follow the protocol page, sections 1.4
-//! to 1.7, and what section 9.3 lists for the reference implementation.
+//! Dialogues with the state machine, in virtual time. The names follow the protocol page, sections
+//! 1.4 to 1.7, and what section 9.3 lists for the reference implementation.
 
 mod anything;
 mod joining;

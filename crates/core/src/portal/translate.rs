@@ -1,8 +1,8 @@
 //! From the portal's messages to what the gateway calls them.
 //!
-//! Fails closed: a grant with a single unusable member is no grant, because half of a filter list is
-//! not a smaller permission but a larger one. Lists of independent lines (relays, authorizations)
-//! lose only their bad lines. Source: protocol page, sections 2.1 and 2.2.
+//! Fails closed: a grant with a single unusable member is no grant, because half of a filter list
+//! is not a smaller permission but a larger one. Lists of independent lines (relays,
+//! authorizations) lose only their bad lines. Source: protocol page, sections 2.1 and 2.2.
 
 use super::PortalEvent;
 use super::wire::{self, Payload};

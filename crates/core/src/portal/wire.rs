@@ -1,8 +1,8 @@
 //! The JSON of the portal's gateway channel, generations 1 and 2, in both directions.
 //!
-//! The only module that knows JSON. Both ends use these types (the gateway reads what the lab portal
-//! writes), nothing else is shared between them. Unknown members are ignored; members that the
-//! gateway can do without are optional. Source: protocol page, sections 1.4, 2.1 – 2.3.
+//! The only module that knows JSON. Both ends use these types (the gateway reads what the lab
+//! portal writes), nothing else is shared between them. Unknown members are ignored; members that
+//! the gateway can do without are optional. Source: protocol page, sections 1.4, 2.1 – 2.3.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -28,8 +28,8 @@ pub struct Frame {
     /// Depends on the event.
     #[serde(default)]
     pub payload: Value,
-    /// Counts the messages we send; echoed in replies; absent or null in pushes. Always written as an
-    /// integer; a decimal string is tolerated when read.
+    /// Counts the messages we send; echoed in replies; absent or null in pushes. Always written as
+    /// an integer; a decimal string is tolerated when read.
     #[serde(rename = "ref", default, deserialize_with = "lenient_ref")]
     pub reference: Option<u64>,
 }
@@ -93,8 +93,8 @@ pub(super) fn read_payload<T: DeserializeOwned>(payload: Value) -> Result<T, Str
     serde_json::from_value(payload).map_err(|error| without_quotes(&error))
 }
 
-/// Reads the payload of `phx_reply`: `Ok(Ok(()))`, or `Ok(Err(reason))` for an error reply, its reason
-/// `other` when it gives none that we can read.
+/// Reads the payload of `phx_reply`: `Ok(Ok(()))`, or `Ok(Err(reason))` for an error reply, its
+/// reason `other` when it gives none that we can read.
 ///
 /// # Errors
 ///
@@ -113,8 +113,8 @@ pub(super) fn read_reply(payload: Value) -> Result<Result<(), String>, String> {
     }
 }
 
-/// Takes out of the list called `list` what cannot be read as `T`, so that one bad line does not cost
-/// the others, and says how much that was. A list that is null counts as absent.
+/// Takes out of the list called `list` what cannot be read as `T`, so that one bad line does not
+/// cost the others, and says how much that was. A list that is null counts as absent.
 pub(super) fn drop_unreadable<T: DeserializeOwned>(payload: &mut Value, list: &str) -> usize {
     if payload.get(list).is_some_and(Value::is_null)
         && let Some(object) = payload.as_object_mut()

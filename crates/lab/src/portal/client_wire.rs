@@ -88,8 +88,8 @@ pub struct SiteEntry {
     pub name: String,
 }
 
-/// The sites of a resource, under the one key that the client knows: with both keys present a client
-/// silently drops the resource.
+/// The sites of a resource, under the one key that the client knows: with both keys present a
+/// client silently drops the resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sites {

@@ -1,5 +1,5 @@
-//! What the portal computes instead of storing: identifiers, preshared keys, ICE credentials and the
-//! flow log ingest token.
+//! What the portal computes instead of storing: identifiers, preshared keys, ICE credentials and
+//! the flow log ingest token.
 //!
 //! Everything here is a pure function of its arguments. Nothing is random and nothing is kept.
 //! Source: protocol page, sections 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).

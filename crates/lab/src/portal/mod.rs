@@ -1,11 +1,12 @@
 //! `postern portal`: a control plane for small set-ups, labs and tests, from one TOML file.
 //!
-//! It serves Firezone-compatible gateways and clients of generations 1 and 2 at the same time, follows
-//! changes of its file, and keeps its grants over restarts. Written from the protocol page; it shares
-//! nothing with the gateway but the JSON types of `postern_core::portal::wire`, so that an error in the
-//! gateway is not mirrored here.
+//! It serves Firezone-compatible gateways and clients of generations 1 and 2 at the same time,
+//! follows changes of its file, and keeps its grants over restarts. Written from the protocol page;
+//! it shares nothing with the gateway but the JSON types of `postern_core::portal::wire`, so that
+//! an error in the gateway is not mirrored here.
 //!
-//! [`Hub`] decides, `server` owns the websockets, `control` is the tester's door, [`Config`] is the file.
+//! [`Hub`] decides, `server` owns the websockets, `control` is the tester's door, [`Config`] is the
+//! file.
 
 pub mod client_wire;
 pub mod clock;

@@ -1,8 +1,8 @@
 //! The sockets around the hub: websockets in, frames out, deadlines kept.
 //!
-//! Decides nothing. One task for each connection reads and writes; whoever calls the hub hands out its
-//! outputs before anybody else may call it, so that the order of the hub's decisions is the order on
-//! every wire. A peer that does not read is cut off when too many frames wait for it.
+//! Decides nothing. One task for each connection reads and writes; whoever calls the hub hands out
+//! its outputs before anybody else may call it, so that the order of the hub's decisions is the
+//! order on every wire. A peer that does not read is cut off when too many frames wait for it.
 
 use super::clock::Moment;
 use super::hub::{Admission, Hub, Output, PeerId, Refusal, Ticket, Upgrade};

@@ -1,7 +1,7 @@
 //! What must survive a restart of the portal: the seed of all derived keys, and the grants.
 //!
-//! Without it a restarted portal would list no grants in `init`, and every gateway would rightly cut
-//! off every client. The file is replaced as a whole, readable by its owner only.
+//! Without it a restarted portal would list no grants in `init`, and every gateway would rightly
+//! cut off every client. The file is replaced as a whole, readable by its owner only.
 
 use super::hub::SavedGrant;
 use anyhow::Context;

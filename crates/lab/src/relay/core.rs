@@ -1,8 +1,8 @@
 //! The relay's decisions, without sockets: one datagram in, at most one datagram out.
 //!
-//! It answers STUN Binding, and TURN just far enough that a Firezone client keeps it as a STUN server
-//! for ever: a *signed* 401 to an Allocate without nonce, a signed 486 to an authenticated one, a
-//! signed 437 to requests about allocations (there are none). It refuses to relay anything.
+//! It answers STUN Binding, and TURN just far enough that a Firezone client keeps it as a STUN
+//! server for ever: a *signed* 401 to an Allocate without nonce, a signed 486 to an authenticated
+//! one, a signed 437 to requests about allocations (there are none). It refuses to relay anything.
 //!
 //! It never answers more than one datagram per datagram, keeps at most [`MAX_NONCES`] nonces, and
 //! counts what it drops. Source: protocol page, sections 3.6, 8.0 and 12.4; RFC 8489; RFC 8656.
@@ -118,8 +118,9 @@ impl RelayCore {
         }
     }
 
-    /// Checks in the order that lets every answer be signed whose requester could verify it: Firezone
-    /// ignores even a 401 whose MESSAGE-INTEGRITY does not hold (protocol page, section 8.0).
+    /// Checks in the order that lets every answer be signed whose requester could verify it:
+    /// Firezone ignores even a 401 whose MESSAGE-INTEGRITY does not hold (protocol page, section
+    /// 8.0).
     fn authenticate(
         &mut self,
         request: &mut Message,

@@ -1,7 +1,8 @@
-//! TURN credentials that a relay can check without remembering anything, and the secret they rest on.
+//! TURN credentials that a relay can check without remembering anything, and the secret they rest
+//! on.
 //!
-//! The portal hands out `<expiry>:<salt>` and a password that only a holder of the relay's secret can
-//! compute. It refuses a secret file that is empty or readable only in part.
+//! The portal hands out `<expiry>:<salt>` and a password that only a holder of the relay's secret
+//! can compute. It refuses a secret file that is empty or readable only in part.
 //! Source: protocol page, section 3.6; long-term credentials are RFC 8489, section 9.2.
 
 use anyhow::{Context, bail};
@@ -34,8 +35,8 @@ pub fn issue(public_key: &str, expiry: u64, secret: &str) -> TurnCredentials {
     }
 }
 
-/// The password that belongs to `username`, or `None` when it is not `<expiry>:<salt>` or has expired
-/// by `unix_now`.
+/// The password that belongs to `username`, or `None` when it is not `<expiry>:<salt>` or has
+/// expired by `unix_now`.
 #[must_use]
 pub fn verify(username: &str, secret: &str, unix_now: u64) -> Option<String> {
     let (expiry, salt) = username.split_once(':')?;

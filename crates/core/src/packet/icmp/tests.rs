@@ -1,3 +1,5 @@
+//! ICMP errors against an independent parser and the rules of the protocol page, section 5.6.
+
 use super::*;
 use crate::packet::checksum::checksum;
 use crate::packet::samples::{

@@ -1,3 +1,5 @@
+//! The parser against an independent one, on valid, cut and arbitrary packets.
+
 use super::*;
 use crate::packet::samples::{
     Shape, any_addresses, any_shape, packet, packet_behind, packet_between,

@@ -41,7 +41,8 @@ fn any_frame() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever the portal writes, short of the three fatal words and of closing the channel, we stay.
+    /// Whatever the portal writes, short of the three fatal words and of closing the channel, we
+    /// stay.
     #[test]
     fn no_frame_panics_or_disconnects(
         frames in prop::collection::vec(prop_oneof![any_frame(), any::<String>(), ".{0,80}"], 0..20),
@@ -54,8 +55,8 @@ proptest! {
         prop_assert!(!dialogue.events().contains(&PortalEvent::Disconnect));
     }
 
-    /// Any order of inputs: never a panic, always a next step unless stopped, refs of a socket rising
-    /// by one from 0, and nothing but joins and heartbeats before a join is answered.
+    /// Any order of inputs: never a panic, always a next step unless stopped, refs of a socket
+    /// rising by one from 0, and nothing but joins and heartbeats before a join is answered.
     #[test]
     fn any_order_of_inputs_keeps_the_rules(steps in prop::collection::vec(0u8..14, 0..120)) {
         let mut dialogue = Dialogue::new();

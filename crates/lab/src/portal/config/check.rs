@@ -146,7 +146,8 @@ impl Checker<'_> {
                 return flaw(&raw.name, format!("this {kind} needs token or token_file"));
             }
         };
-        // Clients remove all white space from the token that they send (protocol page, section 1.2).
+        // Clients remove all white space from the token that they send (protocol page, section
+        // 1.2).
         let token: String = text.split_whitespace().collect();
         if token.is_empty() {
             return flaw(at, "the token is empty");

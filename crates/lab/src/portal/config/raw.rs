@@ -1,5 +1,5 @@
-//! The document as it is written, before anything in it is believed. Texts carry their place, so that
-//! a mistake found later can still be pointed at.
+//! The document as it is written, before anything in it is believed. Texts carry their place, so
+//! that a mistake found later can still be pointed at.
 
 use serde::Deserialize;
 use std::ops::Range;

@@ -359,7 +359,8 @@ impl Hub {
     }
 }
 
-/// From the upper end of the ranges of section 6 of the protocol page, away from what people choose.
+/// From the upper end of the ranges of section 6 of the protocol page, away from what people
+/// choose.
 fn synthetic_addresses(index: usize) -> (Ipv4Addr, Ipv6Addr) {
     let low = u16::try_from(index % 65_000 + 1).unwrap_or(1);
     let [high, low_byte] = low.to_be_bytes();

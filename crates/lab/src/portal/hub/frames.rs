@@ -41,8 +41,8 @@ impl Hub {
         }
     }
 
-    /// Lists all grants of this gateway that are still valid, also those it has not yet acknowledged:
-    /// a gateway revokes what is not listed (lesson 23).
+    /// Lists all grants of this gateway that are still valid, also those it has not yet
+    /// acknowledged: a gateway revokes what is not listed (lesson 23).
     fn gateway_init(
         &self,
         session: &Session,

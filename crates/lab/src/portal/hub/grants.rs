@@ -1,8 +1,8 @@
 //! Grants: asked for by a client, acknowledged by a gateway, and only then given.
 //!
-//! A request that its gateway leaves unanswered for [`ACK_TIMEOUT`] is refused with `offline`. What was
-//! given is remembered until it expires or the configuration takes it away, across reconnects of both
-//! ends, because every `init` lists it. Source: protocol page, sections 2.2 – 2.5 and 12.1.
+//! A request that its gateway leaves unanswered for [`ACK_TIMEOUT`] is refused with `offline`. What
+//! was given is remembered until it expires or the configuration takes it away, across reconnects
+//! of both ends, because every `init` lists it. Source: protocol page, sections 2.2 – 2.5 and 12.1.
 
 use super::frames::{Applicant, NEVER, Proposal};
 use super::{Heard, Hub, MAX_ACK_TIMES, MAX_PENDING, Output, PeerId, Session, Side, Verdict, read};
@@ -99,8 +99,8 @@ pub(super) struct Ask<'a> {
 /// What the acknowledgement leads to.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    /// The client is told, if this very connection of it is still there: another connection may have
-    /// another key.
+    /// The client is told, if this very connection of it is still there: another connection may
+    /// have another key.
     Access {
         peer: PeerId,
         payload: Box<ClientGrant>,
@@ -305,9 +305,9 @@ impl Hub {
         Ok(())
     }
 
-    /// `authorization_created` and `flow_authorized`. The client is told before the gateway gets its
-    /// reply, as in the recording: the gateway's candidates follow on the same path and must not
-    /// overtake the grant.
+    /// `authorization_created` and `flow_authorized`. The client is told before the gateway gets
+    /// its reply, as in the recording: the gateway's candidates follow on the same path and must
+    /// not overtake the grant.
     pub(super) fn handle_ack(&mut self, heard: &Heard<'_>) -> Verdict {
         let Heard {
             session: from, now, ..

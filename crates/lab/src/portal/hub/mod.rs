@@ -1,13 +1,15 @@
 //! The portal's decisions, without sockets: who is connected, who was granted what, and what each
 //! message leads to.
 //!
-//! Messages go in, [`Output`]s come out; the order of outputs is the order on the wire. The hub bridges
-//! the two generations: a gateway of generation 1 serves a client of generation 2 and the reverse,
-//! because every session is spoken to in its own event names. It refuses to guess: unknown events get
-//! an error reply, and a grant exists for a client only after the gateway has acknowledged it.
+//! Messages go in, [`Output`]s come out; the order of outputs is the order on the wire. The hub
+//! bridges the two generations: a gateway of generation 1 serves a client of generation 2 and the
+//! reverse, because every session is spoken to in its own event names. It refuses to guess: unknown
+//! events get an error reply, and a grant exists for a client only after the gateway has
+//! acknowledged it.
 //!
-//! Limits: [`MAX_SESSIONS`] connections, [`MAX_PENDING`] unanswered grants (beyond that: `offline`),
-//! [`MAX_ACK_TIMES`] measurements (the oldest go). Source: protocol page, sections 0, 1.4 – 1.6, 2.
+//! Limits: [`MAX_SESSIONS`] connections, [`MAX_PENDING`] unanswered grants (beyond that:
+//! `offline`), [`MAX_ACK_TIMES`] measurements (the oldest go). Source: protocol page, sections 0,
+//! 1.4 – 1.6, 2.
 
 mod commands;
 mod frames;

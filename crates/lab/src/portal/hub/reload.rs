@@ -1,7 +1,7 @@
 //! A changed configuration: what each connected device must be told, and nothing else.
 //!
-//! Access that is gone is taken from the gateways first, then the clients learn of it. Source: protocol
-//! page, sections 2.2 (what a portal sends on which change) and 2.4.
+//! Access that is gone is taken from the gateways first, then the clients learn of it. Source:
+//! protocol page, sections 2.2 (what a portal sends on which change) and 2.4.
 
 use super::frames::{client_resource, gateway_resource, interface};
 use super::grants::{GrantKey, expiry};
@@ -76,8 +76,8 @@ impl Hub {
         }
     }
 
-    /// Grants, given or asked for, that the configuration does not permit any more, or that were for
-    /// something else of the same name.
+    /// Grants, given or asked for, that the configuration does not permit any more, or that were
+    /// for something else of the same name.
     fn revoke_forbidden(&mut self, old: &Config) {
         let given = self.grants.iter().map(|(key, grant)| (*key, grant.gateway));
         let forbidden: Vec<_> = given

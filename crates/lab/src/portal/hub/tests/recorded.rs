@@ -1,5 +1,5 @@
-//! The recorded session, replayed: what the real gateway and client said goes in, and what the recorded
-//! portal said must come out, in the same order and with the same values.
+//! The recorded session, replayed: what the real gateway and client said goes in, and what the
+//! recorded portal said must come out, in the same order and with the same values.
 
 use super::*;
 
