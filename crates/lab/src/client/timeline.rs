@@ -44,7 +44,8 @@ pub struct Milestone {
 
 #[derive(Serialize)]
 struct Line<'a> {
-    unix_ms: u64,
+    /// With fractions: several milestones may fall into one millisecond.
+    unix_ms: f64,
     #[serde(flatten)]
     milestone: &'a Milestone,
 }
@@ -101,11 +102,9 @@ pub fn millis(duration: Duration) -> f64 {
     clippy::disallowed_methods,
     reason = "a timeline is read beside other processes' timelines, so it needs the wall clock"
 )]
-fn unix_ms() -> u64 {
+fn unix_ms() -> f64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.map_or(0, |elapsed| {
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-    })
+    since_epoch.map_or(0.0, millis)
 }
 
 #[cfg(test)]
@@ -133,7 +132,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["milestone"], "joined");
         assert_eq!(lines[0]["ms"], 1.5);
-        assert!(lines[0]["unix_ms"].as_u64().is_some_and(|ms| ms > 0));
+        assert!(lines[0]["unix_ms"].as_f64().is_some_and(|ms| ms > 0.0));
         assert!(lines[0].get("gateway").is_none());
     }
 }
