@@ -30,7 +30,11 @@ struct Exception {
 }
 
 /// Everything that a rule lets pass.
-const EXCEPTIONS: [Exception; 0] = [];
+const EXCEPTIONS: [Exception; 1] = [Exception {
+    rule: "one clock",
+    path: "crates/core/src/testing.rs",
+    reason: "virtual time has to begin somewhere; compiled for tests only",
+}];
 
 /// What the cores may be built from: nothing that reads a clock, a socket, a file or randomness.
 const CORE_DEPENDENCIES: [&str; 15] = [
@@ -72,7 +76,9 @@ const CORE_TABOOS: [&str; 16] = [
 ];
 
 /// The modules of the cores that may speak JSON: the wire types and what translates them.
-const JSON_MODULES: [&str; 2] = [
+const JSON_MODULES: [&str; 3] = [
+    // The bodies of the messages inside the tunnel are JSON too.
+    "crates/core/src/peer/control",
     "crates/core/src/portal/wire",
     "crates/core/src/portal/translate",
 ];
@@ -124,7 +130,8 @@ fn wide_lines(source: &Source) -> Vec<Finding> {
     let columns = |line: &str| line.chars().count();
     let lines = source.text.lines().enumerate();
     lines
-        .filter(|(_, line)| columns(line) > COLUMNS_MAX)
+        // What a user reads stays in one piece, so that it can be searched for.
+        .filter(|(_, line)| columns(line) > COLUMNS_MAX && !line.contains('"'))
         .map(|(at, line)| finding(at + 1, format!("{} columns", columns(line))))
         .collect()
 }

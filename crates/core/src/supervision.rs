@@ -74,8 +74,12 @@ mod tests {
             let mut restarts: Vec<Instant> = Vec::new();
             for gap in gaps {
                 now += Duration::from_secs(gap);
-                let recent = restarts.iter().filter(|at| now.duration_since(**at) <= within).count();
-                let expected = if recent < max { RestartVerdict::Restart } else { RestartVerdict::GiveUp };
+                let recent = restarts.iter().filter(|at| now.duration_since(**at) <= within);
+                let expected = if recent.count() < max {
+                    RestartVerdict::Restart
+                } else {
+                    RestartVerdict::GiveUp
+                };
                 prop_assert_eq!(budget.handle_death(now), expected);
                 if expected == RestartVerdict::Restart {
                     restarts.push(now);

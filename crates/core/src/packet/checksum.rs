@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::packet::IpPacket;
     use etherparse::{PacketBuilder, SlicedPacket};
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     /// The example of RFC 1071, section 3.
@@ -222,8 +223,8 @@ mod tests {
     proptest! {
         #[test]
         fn lesson_30_an_incremental_update_equals_the_full_sum(
-            mut words in proptest::collection::vec(any::<u16>(), 1..40),
-            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u16>()), 0..8),
+            mut words in vec(any::<u16>(), 1..40),
+            changes in vec((any::<prop::sample::Index>(), any::<u16>()), 0..8),
         ) {
             // Summed headers are never all zero: they carry a version or a protocol number.
             words.push(1);
@@ -241,7 +242,7 @@ mod tests {
         fn lesson_30_a_changed_address_and_port_equal_the_full_sum(
             (source, old) in any_address_pair(),
             seed in any::<[u8; 16]>(),
-            mut segment in proptest::collection::vec(any::<u8>(), 8..200),
+            mut segment in vec(any::<u8>(), 8..200),
             port in any::<u16>(),
         ) {
             let new: IpAddr = match old {
@@ -251,7 +252,9 @@ mod tests {
             let before = transport_checksum(source, old, ip::PROTOCOL_TCP, &segment);
             let old_port = u16::from_be_bytes([segment[0], segment[1]]);
             segment[..2].copy_from_slice(&port.to_be_bytes());
-            let update = ChecksumUpdate::default().replace_addr(old, new).replace_u16(old_port, port);
+            let update = ChecksumUpdate::default()
+                .replace_addr(old, new)
+                .replace_u16(old_port, port);
             prop_assert_eq!(
                 update.apply(before),
                 transport_checksum(source, new, ip::PROTOCOL_TCP, &segment)
@@ -262,12 +265,13 @@ mod tests {
         fn full_sums_are_those_of_etherparse(
             source in any::<[u8; 16]>(),
             destination in any::<[u8; 16]>(),
-            payload in proptest::collection::vec(any::<u8>(), 0..300),
+            payload in vec(any::<u8>(), 0..300),
             v4 in any::<bool>(),
             tcp in any::<bool>(),
         ) {
             let builder = if v4 {
-                let (source, destination) = (source.first_chunk::<4>(), destination.first_chunk::<4>());
+                let source = source.first_chunk::<4>();
+                let destination = destination.first_chunk::<4>();
                 PacketBuilder::ipv4(*source.expect("16"), *destination.expect("16"), 64)
             } else {
                 PacketBuilder::ipv6(source, destination, 64)
@@ -289,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn ecn_of_arbitrary_bytes_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn ecn_of_arbitrary_bytes_never_panics(mut bytes in vec(any::<u8>(), 0..60)) {
             set_ecn(&mut bytes, Ecn::Ce);
             mark_congestion(&mut bytes, Ecn::Ce);
         }

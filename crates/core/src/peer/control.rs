@@ -136,6 +136,7 @@ const GOODBYE: u8 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     const RESOURCE: &str = "33333333-3333-4333-8333-333333333333";
@@ -216,12 +217,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..600)) {
             let _ = ControlPacket::parse(&bytes);
         }
 
         #[test]
-        fn arbitrary_bodies_never_panic(event: u8, body in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn arbitrary_bodies_never_panic(event: u8, body in vec(any::<u8>(), 0..600)) {
             prop_assert!(ControlPacket::parse(&packet_of(event, &body)).is_some());
         }
     }

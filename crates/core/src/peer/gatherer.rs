@@ -242,6 +242,7 @@ mod tests {
     use super::*;
     use crate::testing::beginning;
     use is::stun::{StunMessage, TransId};
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     const SERVER: &str = "203.0.113.1:3478";
@@ -373,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_responses_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fn arbitrary_responses_never_panic(bytes in vec(any::<u8>(), 0..120)) {
             let now = beginning();
             let mut gatherer = gatherer();
             gatherer.handle_servers(&[addr(SERVER)], now);

@@ -268,6 +268,7 @@ mod tests {
     use super::*;
     use crate::peer::testing::TestAgent;
     use crate::testing::beginning;
+    use proptest::collection::vec;
     use proptest::prelude::*;
     use zeroize::Zeroizing;
 
@@ -377,7 +378,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_stun_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_stun_never_panics(mut bytes in vec(any::<u8>(), 0..300)) {
             let path = Path {
                 local: ([192, 0, 2, 10], 52625).into(),
                 remote: ([198, 51, 100, 5], 4000).into(),

@@ -119,7 +119,12 @@ mod tests {
             last in 0u8..8,
         ) {
             let address = |is_v4, last| -> IpAddr {
-                if is_v4 { [10, 0, 0, last].into() } else { [0xfd, 0, 0, last].map(u16::from).into_v6() }
+                // The varying bits stand within the first 32, where the prefixes end.
+                if is_v4 {
+                    [10, 0, 0, last].into()
+                } else {
+                    [0xfd00, u16::from(last), 0, 0, 0, 0, 0, 0].into()
+                }
             };
             let networks: Vec<_> = networks
                 .into_iter()
@@ -139,18 +144,6 @@ mod tests {
             let mut found: Vec<_> = routes.covering(ip).collect();
             found.sort_unstable();
             prop_assert_eq!(found, expected);
-        }
-    }
-
-    trait IntoV6 {
-        fn into_v6(self) -> IpAddr;
-    }
-
-    impl IntoV6 for [u16; 4] {
-        fn into_v6(self) -> IpAddr {
-            let [a, b, c, d] = self;
-            // The varying bits stand within the first 32, where the prefixes end.
-            [a << 8 | b, c << 8 | d, 0, 0, 0, 0, 0, 0].into()
         }
     }
 }

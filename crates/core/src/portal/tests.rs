@@ -7,6 +7,7 @@ mod messages;
 mod reconnecting;
 
 use super::*;
+use crate::testing::beginning;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -21,8 +22,7 @@ struct Dialogue {
 
 impl Dialogue {
     fn with(config: PortalConfig) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "virtual time needs a beginning")]
-        let now = Instant::now();
+        let now = beginning();
         let protocol = PortalProtocol::new(config, [7; 32], now);
         Self { protocol, now }
     }

@@ -385,7 +385,7 @@ proptest! {
     fn arbitrary_bytes_with_the_right_length_never_panic(
         mut bytes in proptest::collection::vec(any::<u8>(), 40..200),
         is_v4 in any::<bool>(),
-        protocol in prop_oneof![Just(0u8), Just(1), Just(6), Just(17), Just(43), Just(58), Just(60)],
+        protocol in prop::sample::select(vec![0u8, 1, 6, 17, 43, 58, 60]),
     ) {
         bytes[0] = if is_v4 { 0x40 | (bytes[0] & 0x0f) } else { 0x60 };
         if is_v4 {

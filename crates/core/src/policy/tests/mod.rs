@@ -9,6 +9,7 @@ use crate::grant::Filter;
 use crate::packet::icmp::IcmpReply;
 use crate::packet::samples::{Shape, packet_between};
 use crate::packet::{DropReason, IpPacket};
+use crate::testing::beginning;
 use uuid::Uuid;
 
 const CLIENT: &str = "100.64.0.5";
@@ -69,15 +70,6 @@ fn from_port(from: u16) -> Shape {
 
 const PING: Shape = Shape::EchoRequest(1);
 
-/// Where the clock of a test starts; it moves only by what the test adds.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an `Instant` has no other source"
-)]
-fn start() -> Instant {
-    Instant::now()
-}
-
 /// A policy, its clock, and the packets thrown at it.
 struct Scene {
     policy: Policy,
@@ -92,7 +84,7 @@ impl Scene {
                 gateway: Some(addresses(GATEWAY, GATEWAY_V6)),
                 max_resources: 4,
             }),
-            now: start(),
+            now: beginning(),
         };
         for resource in resources {
             scene.allow(resource, None).expect("within the limit");

@@ -45,7 +45,10 @@ proptest! {
     /// stay.
     #[test]
     fn no_frame_panics_or_disconnects(
-        frames in prop::collection::vec(prop_oneof![any_frame(), any::<String>(), ".{0,80}"], 0..20),
+        frames in prop::collection::vec(
+            prop_oneof![any_frame(), any::<String>(), ".{0,80}"],
+            0..20,
+        ),
     ) {
         let mut dialogue = Dialogue::joined();
         for frame in frames {
