@@ -47,8 +47,12 @@ pub fn of_timeline(text: &str) -> Vec<Milestone> {
 #[must_use]
 pub fn of_log(text: &str) -> Vec<Milestone> {
     let entry = |line: &str| {
-        let record: Value = serde_json::from_str(line).ok()?;
-        let fields = record.get("fields")?.as_object()?.clone();
+        let record: Map<String, Value> = serde_json::from_str(line).ok()?;
+        // The fields stand beside the time, or in an object of their own.
+        let fields = match record.get("fields") {
+            Some(fields) => fields.as_object()?.clone(),
+            None => record.clone(),
+        };
         Some(Milestone {
             unix_ms: parse_timestamp(record.get("timestamp")?.as_str()?)?,
             name: fields.get("milestone")?.as_str()?.to_owned(),
@@ -136,12 +140,13 @@ mod tests {
         let text = "{\"timestamp\":\"1970-01-01T00:00:02Z\",\"level\":\"INFO\",\
                     \"fields\":{\"message\":\"joined the portal\",\"milestone\":\"joined\"}}\n\
                     {\"timestamp\":\"1970-01-01T00:00:03Z\",\"fields\":{\"message\":\"other\"}}\n\
+                    {\"timestamp\":\"1970-01-01T00:00:04Z\",\"milestone\":\"goodbye\"}\n\
                     thread panicked\n";
         let milestones = of_log(text);
-        assert_eq!(milestones.len(), 1);
-        assert_eq!(
-            (milestones[0].unix_ms, &*milestones[0].name),
-            (2000.0, "joined")
-        );
+        let found: Vec<_> = milestones
+            .iter()
+            .map(|it| (it.unix_ms, &*it.name))
+            .collect();
+        assert_eq!(found, [(2000.0, "joined"), (4000.0, "goodbye")]);
     }
 }

@@ -16,10 +16,17 @@ use tokio::time::Instant;
 /// How long a program may take beyond the time that it was itself told.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The URL of `path` at an address of either family.
+/// The URL of `path` at an address of either family; port 80 goes without saying.
 #[must_use]
 pub fn url(address: IpAddr, port: u16, path: &str) -> String {
-    format!("http://{}{path}", std::net::SocketAddr::new(address, port))
+    let port = match port {
+        80 => String::new(),
+        other => format!(":{other}"),
+    };
+    match address {
+        IpAddr::V4(address) => format!("http://{address}{port}{path}"),
+        IpAddr::V6(address) => format!("http://[{address}]{port}{path}"),
+    }
 }
 
 /// What curl saw.
@@ -255,7 +262,7 @@ mod tests {
         assert_eq!(url(v6, 8080, "/"), "http://[fd20::100]:8080/");
         assert_eq!(
             url([10, 20, 0, 100].into(), 80, "/x"),
-            "http://10.20.0.100:80/x"
+            "http://10.20.0.100/x"
         );
     }
 
