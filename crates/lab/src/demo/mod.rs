@@ -105,7 +105,8 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
     }
     let before = Counters::read(lab.playground())?;
     screen.heading("Traffic through the tunnel")?;
-    let (first, started_ms) = first_page(screen, lab)?;
+    let begun_ms = timeline::unix_ms();
+    let first = page(screen, lab, WEB_V4.into())?;
     page(screen, lab, WEB_V6.into())?;
     for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
         pinged(screen, lab, address)?;
@@ -113,7 +114,7 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
     for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
         refused(screen, lab, address)?;
     }
-    timeline::show(screen, lab, started_ms, &first)?;
+    timeline::show(screen, lab, begun_ms, &first)?;
     report::paths(screen, lab)?;
     before.show_growth(screen, lab.playground())?;
     screen.heading("How fast the gateway answers the portal")?;
@@ -123,14 +124,6 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
 
 /// How many set-ups are measured.
 const SET_UPS: u32 = 200;
-
-/// The fetch that sets the tunnel up, and when it began (milliseconds since 1970).
-fn first_page(screen: &mut Screen, lab: &Lab) -> Result<(Fetched, f64)> {
-    let fetched = page(screen, lab, WEB_V4.into())?;
-    // From curl's end backwards: its start-up is not part of what is measured.
-    let started_ms = timeline::unix_ms() - fetched.total.as_secs_f64() * 1000.0;
-    Ok((fetched, started_ms))
-}
 
 fn page(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<Fetched> {
     let url = traffic::url(address, WEB_PORT, "/");

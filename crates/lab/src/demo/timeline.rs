@@ -5,7 +5,7 @@ use super::screen::Screen;
 use crate::playground::lab::Lab;
 use crate::playground::milestones::Milestone;
 use crate::playground::traffic::Fetched;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The clock that the programs' own milestones are read from.
@@ -25,29 +25,31 @@ struct Entry {
     what: String,
 }
 
-/// Shows the timeline of the first fetch.
-pub(super) fn show(
-    screen: &mut Screen,
-    lab: &Lab,
-    started_ms: f64,
-    fetched: &Fetched,
-) -> Result<()> {
-    let first_byte_ms = started_ms + fetched.first_byte.as_secs_f64() * 1000.0;
+/// Shows the timeline of the first fetch, which began no earlier than `begun_ms`.
+///
+/// curl and the programs have no clock in common. What ties them together is curl's first packet: it
+/// makes the client ask the portal, and curl knows how long after it the first byte came.
+pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetched) -> Result<()> {
+    let client = lab.client_milestones();
+    let asked = client
+        .iter()
+        .find(|it| it.name == "authorization_requested" && it.unix_ms >= begun_ms)
+        .context("the client did not ask the portal for access during the first fetch")?;
+    let first_packet_ms = asked.unix_ms;
+    let waited = fetched.first_byte.saturating_sub(fetched.first_packet);
+    let first_byte_ms = first_packet_ms + waited.as_secs_f64() * 1000.0;
     let mut entries = vec![
-        entry(started_ms, "client", "curl sends its first packet"),
+        entry(first_packet_ms, "client", "curl sends its first packet"),
         entry(
             first_byte_ms,
             "client",
             "curl has the first byte of the page",
         ),
     ];
-    for (who, milestones) in [
-        ("client", lab.client_milestones()),
-        ("gateway", lab.gateway_milestones()),
-    ] {
+    for (who, milestones) in [("client", &client), ("gateway", &lab.gateway_milestones())] {
         let within = milestones.iter().filter(|milestone| {
             // A millisecond of slack: a program may cut its times to whole milliseconds.
-            (started_ms - 1.0..=first_byte_ms + 1.0).contains(&milestone.unix_ms)
+            (first_packet_ms - 1.0..=first_byte_ms + 1.0).contains(&milestone.unix_ms)
         });
         entries.extend(within.map(|milestone| Entry {
             unix_ms: milestone.unix_ms,

@@ -5,7 +5,6 @@
 //! else, or half written, are passed over.
 
 use serde_json::{Map, Value};
-use std::time::UNIX_EPOCH;
 
 /// Something that gateway or client reached.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,13 +43,18 @@ pub fn of_timeline(text: &str) -> Vec<Milestone> {
     text.lines().filter_map(entry).collect()
 }
 
-/// Reads a log that was written with format `json`: one flat object a line.
+/// Reads a log that was written with format `json`.
 #[must_use]
 pub fn of_log(text: &str) -> Vec<Milestone> {
     let entry = |line: &str| {
-        let fields: Map<String, Value> = serde_json::from_str(line).ok()?;
+        let record: Map<String, Value> = serde_json::from_str(line).ok()?;
+        // The fields stand beside the time, or in an object of their own.
+        let fields = match record.get("fields") {
+            Some(fields) => fields.as_object()?.clone(),
+            None => record.clone(),
+        };
         Some(Milestone {
-            unix_ms: parse_timestamp(fields.get("timestamp")?.as_str()?)?,
+            unix_ms: parse_timestamp(record.get("timestamp")?.as_str()?)?,
             name: fields.get("milestone")?.as_str()?.to_owned(),
             fields,
         })
@@ -60,9 +64,33 @@ pub fn of_log(text: &str) -> Vec<Milestone> {
 
 /// An RFC 3339 time in UTC (`2026-03-21T10:04:05.678901Z`) as milliseconds since 1970.
 fn parse_timestamp(text: &str) -> Option<f64> {
-    let time = humantime::parse_rfc3339(text).ok()?;
-    let since_1970 = time.duration_since(UNIX_EPOCH).ok()?;
-    Some(since_1970.as_secs_f64() * 1000.0)
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let date: Vec<i32> = date
+        .split('-')
+        .map_while(|part| part.parse().ok())
+        .collect();
+    let [year, month, day] = date[..] else {
+        return None;
+    };
+    let mut time = time.splitn(3, ':');
+    let hours: f64 = time.next()?.parse().ok()?;
+    let minutes: f64 = time.next()?.parse().ok()?;
+    let seconds: f64 = time.next()?.parse().ok()?;
+    let of_day = (hours * 60.0 + minutes) * 60.0 + seconds;
+    Some((f64::from(days_since_1970(year, month, day)) * 86_400.0 + of_day) * 1000.0)
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar, for the years from 1970 on: whole
+/// years, their leap days, and a year that begins in March so that its own leap day comes last.
+fn days_since_1970(year: i32, month: i32, day: i32) -> i32 {
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    // 719 468 days lie between 0000-03-01 and 1970-01-01; (153 m + 2) / 5 sums the months 31, 30, …
+    365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 #[cfg(test)]
@@ -110,14 +138,15 @@ mod tests {
     #[test]
     fn a_log_is_read_and_other_lines_are_passed_over() {
         let text = "{\"timestamp\":\"1970-01-01T00:00:02Z\",\"level\":\"INFO\",\
-                    \"message\":\"joined the portal\",\"milestone\":\"joined\"}\n\
-                    {\"timestamp\":\"1970-01-01T00:00:03Z\",\"message\":\"other\"}\n\
+                    \"fields\":{\"message\":\"joined the portal\",\"milestone\":\"joined\"}}\n\
+                    {\"timestamp\":\"1970-01-01T00:00:03Z\",\"fields\":{\"message\":\"other\"}}\n\
+                    {\"timestamp\":\"1970-01-01T00:00:04Z\",\"milestone\":\"goodbye\"}\n\
                     thread panicked\n";
         let milestones = of_log(text);
-        assert_eq!(milestones.len(), 1);
-        assert_eq!(
-            (milestones[0].unix_ms, &*milestones[0].name),
-            (2000.0, "joined")
-        );
+        let found: Vec<_> = milestones
+            .iter()
+            .map(|it| (it.unix_ms, &*it.name))
+            .collect();
+        assert_eq!(found, [(2000.0, "joined"), (4000.0, "goodbye")]);
     }
 }

@@ -9,7 +9,7 @@
 //! Every interface is made inside a namespace of this run: nothing appears on the machine's own
 //! network, and no route leads to it. [`Playground`] is the network, [`lab::Lab`] the programs in
 //! it. Whatever ends the process that made a playground (a return, a panic, a signal, even
-//! SIGKILL), its [`janitor`] removes processes, namespaces and files. Refuses to run without root.
+//! SIGKILL), its janitor removes processes, namespaces and files. Refuses to run without root.
 
 pub mod control;
 pub mod icmp;

@@ -16,10 +16,17 @@ use tokio::time::Instant;
 /// How long a program may take beyond the time that it was itself told.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The URL of `path` at an address of either family.
+/// The URL of `path` at an address of either family; port 80 goes without saying.
 #[must_use]
 pub fn url(address: IpAddr, port: u16, path: &str) -> String {
-    format!("http://{}{path}", std::net::SocketAddr::new(address, port))
+    let port = match port {
+        80 => String::new(),
+        other => format!(":{other}"),
+    };
+    match address {
+        IpAddr::V4(address) => format!("http://{address}{port}{path}"),
+        IpAddr::V6(address) => format!("http://[{address}]{port}{path}"),
+    }
 }
 
 /// What curl saw.
@@ -31,6 +38,8 @@ pub struct Fetched {
     pub status: u16,
     /// The page.
     pub body: String,
+    /// From curl's start to its first packet.
+    pub first_packet: Duration,
     /// From curl's start to the first byte.
     pub first_byte: Duration,
     /// From curl's start to its end.
@@ -62,7 +71,7 @@ fn curl(playground: &Playground, role: Role, limit: Duration) -> Command {
 /// curl cannot be run, or the wait was called off. A failed fetch is a result, not an error.
 pub fn fetch(playground: &Playground, role: Role, url: &str, limit: Duration) -> Result<Fetched> {
     let mut command = curl(playground, role, limit);
-    let figures = "\n%{http_code} %{time_starttransfer} %{time_total}";
+    let figures = "\n%{http_code} %{time_namelookup} %{time_starttransfer} %{time_total}";
     command.args(["-v", "-w", figures, url]);
     let output = playground.run(command, limit + GRACE)?;
     let written = String::from_utf8_lossy(&output.stdout);
@@ -70,13 +79,14 @@ pub fn fetch(playground: &Playground, role: Role, url: &str, limit: Duration) ->
         .rsplit_once('\n')
         .with_context(|| format!("curl {url} wrote no figures"))?;
     let figures: Vec<&str> = figures.split(' ').collect();
-    let [status, first_byte, total] = figures[..] else {
+    let [status, first_packet, first_byte, total] = figures[..] else {
         bail!("curl {url} wrote unknown figures: {figures:?}");
     };
     Ok(Fetched {
         exit: output.status.code().unwrap_or(-1),
         status: status.parse()?,
         body: body.to_owned(),
+        first_packet: Duration::from_secs_f64(first_packet.parse()?),
         first_byte: Duration::from_secs_f64(first_byte.parse()?),
         total: Duration::from_secs_f64(total.parse()?),
         refusal: refusal(&String::from_utf8_lossy(&output.stderr)),
@@ -255,7 +265,7 @@ mod tests {
         assert_eq!(url(v6, 8080, "/"), "http://[fd20::100]:8080/");
         assert_eq!(
             url([10, 20, 0, 100].into(), 80, "/x"),
-            "http://10.20.0.100:80/x"
+            "http://10.20.0.100/x"
         );
     }
 
