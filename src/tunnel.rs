@@ -44,7 +44,8 @@ impl TunQueue {
     /// # Errors
     /// When the kernel refuses.
     pub fn new(device: SyncDevice) -> io::Result<Self> {
-        let slots = vec![Vec::with_capacity(SLOT_BYTES); PacketBatch::MAX_PACKETS];
+        let slot = |_| Vec::with_capacity(SLOT_BYTES);
+        let slots = (0..PacketBatch::MAX_PACKETS).map(slot).collect();
         Ok(Self {
             device: AsyncDevice::new(device)?,
             writer: RefCell::new(Writer {

@@ -1,7 +1,7 @@
 //! A second policy, written from the protocol page with no thought for speed, and the property that
 //! the first agrees with it.
 
-use super::start;
+use super::beginning;
 use crate::grant::{Filter, Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
 use crate::packet::icmp::IcmpReply;
@@ -391,7 +391,7 @@ proptest! {
         elapsed in 0u64..20,
         kept in any::<u8>(),
     ) {
-        let now = start();
+        let now = beginning();
         let mut policy = policy_of(&grants, now);
         check(&policy, &grants, &packets)?;
 
@@ -417,7 +417,7 @@ proptest! {
         packets in proptest::collection::vec(any_packet(), 1..30),
     ) {
         prop_assume!(!holds_internet(&grants));
-        let policy = policy_of(&grants, start());
+        let policy = policy_of(&grants, beginning());
         for (_, source, destination, shape) in packets {
             prop_assume!(shape != Shape::IcmpError);
             let bytes = packet(source, destination, shape, b"payload");
