@@ -142,7 +142,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
         max_clients: limits.clients,
         max_resources: limits.resources_per_client,
         shard: links,
-        leave_portal: portal.recipient(),
+        leave_portal: portal.clone().recipient(),
+        request_relays: portal.recipient(),
         dns,
         metrics,
     }));

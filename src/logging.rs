@@ -68,11 +68,11 @@ fn directives(filter: &str) -> String {
 /// Libraries that log per packet, per check or per retry. Their troubles reach us as errors or
 /// events, and are logged by us. A directive of the user for the same target wins; a mere level
 /// does not.
-const QUIET: &str = "boringtun=off,defguard_boringtun=off,defguard_wireguard_rs=warn,is=warn,str0m=warn,\
-     webrtc_ice=warn,webrtc_mdns=warn,webrtc_util=warn,turn=warn,stun=warn,\
-     hickory=warn,hickory_resolver=warn,hickory_proto=warn,hickory_net=warn,actix=warn,actix_rt=warn,\
-     tungstenite=warn,tokio_tungstenite=warn,rustls=warn,tun_rs=warn,mio=warn,netlink_sys=warn,\
-     netlink_packet_route=warn";
+const QUIET: &str = "boringtun=off,defguard_boringtun=off,defguard_wireguard_rs=warn,\
+     is=warn,str0m=warn,webrtc_ice=error,webrtc_mdns=warn,webrtc_util=warn,turn=warn,stun=warn,\
+     hickory=warn,hickory_resolver=warn,hickory_proto=warn,hickory_net=warn,\
+     actix=warn,actix_rt=warn,tungstenite=warn,tokio_tungstenite=warn,rustls=warn,\
+     tun_rs=warn,mio=warn,netlink_sys=warn,netlink_packet_route=warn";
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 //! several addresses answers from the one it was asked at.
 
 use futures_util::Stream;
+use nix::sys::socket::{setsockopt, sockopt};
 use postern_core::packet::{DatagramBatch, Ecn, Path};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -150,6 +151,10 @@ impl UdpPort {
     fn new(socket: std::net::UdpSocket, port: u16) -> io::Result<Self> {
         let socket = UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new((&socket).into())?;
+        // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO
+        // read no longer fit its buffer: the kernel cuts off the last one, which holds the ECN
+        // mark.
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &false)?;
         Ok(Self {
             socket,
             state,

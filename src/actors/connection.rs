@@ -20,7 +20,8 @@ use crate::metrics::Metrics;
 use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
-use postern_core::ids::ClientId;
+use postern_core::ids::{ClientId, PublicKey};
+use postern_core::packet::Path;
 use std::sync::Arc;
 
 /// Whom a connection talks to.
@@ -288,16 +289,7 @@ impl ConnectionActor {
             ConnectionEvent::PeerAttached {
                 public_key,
                 local_ufrag,
-            } => {
-                let attach = AttachPeer {
-                    index: self.config.index,
-                    public_key,
-                    local_ufrag,
-                    connection: ctx.address().recipient(),
-                    addresses: ctx.address().recipient(),
-                };
-                tell(&self.outlets.attach_peer, attach);
-            }
+            } => self.attach_peer(public_key, local_ufrag, ctx),
             ConnectionEvent::PeerDetached => {
                 tell(
                     &self.outlets.detach_peer,
@@ -319,16 +311,7 @@ impl ConnectionActor {
                     CandidatesInvalidated { client, candidates },
                 );
             }
-            ConnectionEvent::PathNominated(path) => {
-                tracing::info!(%client, "path nominated");
-                tracing::debug!(
-                    %client,
-                    milestone = "path_nominated",
-                    local = %path.local,
-                    remote = %path.remote,
-                    "path"
-                );
-            }
+            ConnectionEvent::PathNominated(path) => self.log_path(path),
             ConnectionEvent::SessionEstablished => {
                 tracing::info!(%client, milestone = "session_established", "connection up");
             }
@@ -349,6 +332,29 @@ impl ConnectionActor {
                 tell(&self.closed, ConnectionClosed { client, opened });
             }
         }
+    }
+
+    fn attach_peer(&self, public_key: PublicKey, local_ufrag: String, ctx: &mut Context<Self>) {
+        let attach = AttachPeer {
+            index: self.config.index,
+            public_key,
+            local_ufrag,
+            connection: ctx.address().recipient(),
+            addresses: ctx.address().recipient(),
+        };
+        tell(&self.outlets.attach_peer, attach);
+    }
+
+    fn log_path(&self, path: Path) {
+        let client = self.client;
+        tracing::info!(%client, "path nominated");
+        tracing::debug!(
+            %client,
+            milestone = "path_nominated",
+            local = %path.local,
+            remote = %path.remote,
+            "path"
+        );
     }
 
     fn report_odd_candidates(&self, count: usize) {

@@ -13,7 +13,7 @@ use crate::messages::connection::{
     AddCandidates, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry, UpdateResource,
 };
 use crate::messages::portal::{
-    CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal,
+    CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use crate::messages::supervisor::{GatewayInitialized, PortalRefused, RelaysChanged};
 use crate::shell::{DeathNotice, Driven, Wakeup, arm, now, tell, unix_now};
@@ -166,6 +166,15 @@ impl Handler<CandidatesInvalidated> for PortalActor {
     fn handle(&mut self, message: CandidatesInvalidated, ctx: &mut Context<Self>) {
         let CandidatesInvalidated { client, candidates } = message;
         self.protocol.remove_candidates(client, candidates);
+        self.drive(ctx);
+    }
+}
+
+impl Handler<RequestRelays> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, _: RequestRelays, ctx: &mut Context<Self>) {
+        self.protocol.report_no_relays();
         self.drive(ctx);
     }
 }

@@ -12,7 +12,7 @@ use crate::messages::connection::{
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::nat_table::DetachClient;
-use crate::messages::portal::LeavePortal;
+use crate::messages::portal::{LeavePortal, RequestRelays};
 use crate::messages::supervisor::{
     Child, ChildDied, ConnectionClosed, GatewayInitialized, PortalRefused, RelaysChanged, Shutdown,
 };
@@ -63,6 +63,8 @@ pub struct SupervisorSpec {
     pub shard: ShardLinks,
     /// To the PortalActor.
     pub leave_portal: Recipient<LeavePortal>,
+    /// To the PortalActor.
+    pub request_relays: Recipient<RequestRelays>,
     /// Lives as long as somebody holds its address.
     pub dns: Addr<DnsActor>,
     /// Shared counters.
@@ -76,6 +78,7 @@ pub struct SupervisorActor {
     clients: BTreeMap<ClientId, Client>,
     gateway: Option<TunnelAddresses>,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
+    asked_for_relays: bool,
     stopping: bool,
     refused_for_capacity: u64,
 }
@@ -100,6 +103,7 @@ impl SupervisorActor {
             clients: BTreeMap::new(),
             gateway: None,
             relays: BTreeMap::new(),
+            asked_for_relays: false,
             stopping: false,
             refused_for_capacity: 0,
         }
@@ -122,6 +126,7 @@ impl Handler<OpenConnection> for SupervisorActor {
             client.opened += 1;
             tell_addr(&client.connection, OpenConnection(request));
         }
+        self.ask_for_relays();
     }
 }
 
@@ -196,6 +201,7 @@ impl Handler<RelaysChanged> for SupervisorActor {
         self.relays
             .retain(|(id, _), _| !message.disconnected.contains(id));
         self.add_relays(message.connected);
+        self.ask_for_relays();
     }
 }
 
@@ -364,6 +370,16 @@ impl SupervisorActor {
         }
         let all = self.relays.values().cloned().collect();
         tell(&self.spec.shard.relays, UseRelays(all));
+    }
+
+    /// Once for each time that none is left: the portal sends those it has, at once or when one
+    /// comes.
+    fn ask_for_relays(&mut self) {
+        let none_left = self.relays.is_empty();
+        if none_left && !self.asked_for_relays {
+            tell(&self.spec.request_relays, RequestRelays);
+        }
+        self.asked_for_relays = none_left;
     }
 
     /// Cleans up after a connection that could not do so itself.

@@ -31,6 +31,11 @@ pub struct CandidatesInvalidated {
     pub candidates: Vec<String>,
 }
 
+/// No relay is known: ask the portal for some.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct RequestRelays;
+
 /// Close the websocket (code 1000) and stop; the answer comes when that is done.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]

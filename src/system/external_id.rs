@@ -44,27 +44,17 @@ pub enum ExternalIdError {
     NoRandomness(String),
 }
 
-/// The external id to send to the portal. Makes and keeps one if there is none yet.
-///
-/// A configured id in the form of a UUID is replaced by its SHA-256 in lowercase hex; every other
-/// one is sent as it is (protocol page, section 1.1).
+/// The external id, as configured or as kept. Makes and keeps one if there is none yet. How it is
+/// sent is the portal protocol's business.
 ///
 /// # Errors
 ///
 /// [`ExternalIdError`], with the remedy.
 pub fn external_id(config: &PortalConfig) -> Result<String, ExternalIdError> {
     if let Some(id) = &config.id {
-        return Ok(as_sent(id));
+        return Ok(id.clone());
     }
     from_file_or_new(&config.id_file, Path::new(MACHINE_ID))
-}
-
-fn as_sent(id: &str) -> String {
-    if uuid::Uuid::parse_str(id).is_ok() {
-        HEXLOWER.encode(&Sha256::digest(id))
-    } else {
-        id.to_owned()
-    }
 }
 
 fn from_file_or_new(id_file: &Path, machine_id: &Path) -> Result<String, ExternalIdError> {
@@ -186,15 +176,6 @@ mod tests {
         fn id(&self) -> Result<String, ExternalIdError> {
             from_file_or_new(&self.path("state/id"), &self.path("machine-id"))
         }
-    }
-
-    #[test]
-    fn a_configured_uuid_is_hashed_and_everything_else_is_sent_as_it_is() {
-        let uuid = "12345678-1234-1234-1234-1234567890ab";
-        assert_eq!(as_sent(uuid), HEXLOWER.encode(&Sha256::digest(uuid)));
-        assert_eq!(as_sent("edge-gateway-1"), "edge-gateway-1");
-        let id = "ab".repeat(32);
-        assert_eq!(as_sent(&id), id);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use is::stun::{StunMessage, StunPacket};
 use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
 };
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ pub(crate) enum IceEvent {
 pub(crate) struct IceTransport {
     agent: IceAgent,
     local: Vec<Candidate>,
+    transmits: VecDeque<DatagramBatch>,
 }
 
 impl IceTransport {
@@ -43,6 +45,7 @@ impl IceTransport {
         let mut transport = Self {
             agent,
             local: Vec::new(),
+            transmits: VecDeque::new(),
         };
         transport.set_idle(false);
         transport
@@ -137,13 +140,26 @@ impl IceTransport {
     }
 
     /// Runs everything that is due at `now`. One call of the agent's own handler starts at most one
-    /// check, so it is called until nothing more is due, within a bound.
+    /// check, so it is called until nothing more is due, within a bound. What it wants to send is
+    /// taken at once: as long as something waits, the agent says that it is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..MAX_STEPS {
             self.agent.handle_timeout(now);
+            self.take_transmits();
             if self.agent.poll_timeout().is_none_or(|due| due > now) {
                 return;
             }
+        }
+    }
+
+    fn take_transmits(&mut self) {
+        while let Some(transmit) = self.agent.poll_transmit() {
+            let path = Path {
+                local: transmit.source,
+                remote: transmit.destination,
+            };
+            let datagram = DatagramBatch::of(path, transmit.contents.into());
+            self.transmits.push_back(datagram);
         }
     }
 
@@ -152,12 +168,8 @@ impl IceTransport {
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<DatagramBatch> {
-        let transmit = self.agent.poll_transmit()?;
-        let path = Path {
-            local: transmit.source,
-            remote: transmit.destination,
-        };
-        Some(DatagramBatch::of(path, transmit.contents.into()))
+        self.take_transmits();
+        self.transmits.pop_front()
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {
@@ -356,6 +368,26 @@ mod tests {
             remote: "198.51.100.5:4000".parse().expect("literal"),
         };
         assert_eq!(nominated, Some(expected));
+    }
+
+    #[test]
+    fn is_never_due_in_the_past() {
+        let now = beginning();
+        let mut gateway = gateway();
+        gateway.set_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
+        for port in 1..20 {
+            let line = format!("candidate:{port} 1 udp {port} 198.51.100.5 {port} typ host");
+            assert!(gateway.add_remote_candidate(&line));
+        }
+        for second in 0..60 {
+            let now = now + Duration::from_secs(second);
+            gateway.handle_timeout(now);
+            let due = gateway.poll_timeout();
+            assert!(
+                due.is_none_or(|due| due > now),
+                "due again after {second} s"
+            );
+        }
     }
 
     #[test]

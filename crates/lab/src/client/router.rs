@@ -214,7 +214,7 @@ impl Router {
     }
 
     /// The portal refuses `resource`: what was held is lost, and a later packet asks again, no
-    /// sooner than [`ASK_AGAIN_AFTER`] after the last time.
+    /// sooner than 2 s after the last time.
     pub fn handle_refused(&mut self, resource: ResourceId) {
         if let Some(pending) = self.pending.get_mut(&resource) {
             pending.held.clear();

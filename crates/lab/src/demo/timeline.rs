@@ -27,8 +27,8 @@ struct Entry {
 
 /// Shows the timeline of the first fetch, which began no earlier than `begun_ms`.
 ///
-/// curl and the programs have no clock in common. What ties them together is curl's first packet: it
-/// makes the client ask the portal, and curl knows how long after it the first byte came.
+/// curl and the programs have no clock in common. What ties them together is curl's first packet:
+/// it makes the client ask the portal, and curl knows how long after it the first byte came.
 pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetched) -> Result<()> {
     let client = lab.client_milestones();
     let asked = client
