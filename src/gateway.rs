@@ -31,14 +31,15 @@ use tun_rs::SyncDevice;
 pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
     check_host(&config)?;
     let prepared = Prepared::new(config)?;
-    let masquerade = prepared.masquerade()?;
     let system = System::new();
-    system.block_on(start(prepared))?;
+    let masquerade = system.block_on(start(prepared))?;
     let code = system.run_with_code();
-    let code = code.context("the event loop ended with an error")?;
-    if let Some(masquerade) = masquerade {
-        masquerade.remove()?;
+    if let Some(masquerade) = masquerade
+        && let Err(error) = masquerade.remove()
+    {
+        tracing::warn!(%error, "the nftables table stays until the next start");
     }
+    let code = code.context("the event loop ended with an error")?;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
@@ -86,11 +87,14 @@ impl Prepared {
     }
 }
 
-/// Starts the actors: shard, dns, portal, all children of the supervisor.
-async fn start(prepared: Prepared) -> anyhow::Result<()> {
+/// Starts the actors: shard, dns, portal, all children of the supervisor. Signals are heard before the
+/// first trace is left on the host, so that none can end the process past its tidying up.
+async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquerade>> {
     let metrics = Arc::new(Metrics::default());
     let supervisor = Context::<SupervisorActor>::new();
     let parent = supervisor.address();
+    stop_on_signals(&parent)?;
+    let masquerade = prepared.masquerade()?;
     let notice = |child| DeathNotice::new(child, parent.clone().recipient());
     let limits = prepared.config.limits;
 
@@ -115,11 +119,11 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
             }),
             metrics: Arc::clone(&metrics),
             supervisor: parent.clone().recipient(),
+            interface_failed: parent.clone().recipient(),
         },
         PortalInlets {
             accepted: portal.clone().recipient(),
             gathered: portal.clone().recipient(),
-            invalidated: portal.clone().recipient(),
         },
     )
     .await
@@ -147,8 +151,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<()> {
         dns,
         metrics,
     }));
-    stop_on_signals(&parent)?;
-    Ok(())
+    Ok(masquerade)
 }
 
 /// Names everything that is missing, all at once.
@@ -188,15 +191,21 @@ fn portal_config(
     })
 }
 
-/// An interface list that cannot be read is an empty one: the next attempt is seconds away.
-fn list_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> Vec<IpAddr> {
+/// A list that cannot be read changes nothing: the next attempt is seconds away.
+fn list_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> Option<Vec<IpAddr>> {
     interfaces::host_addresses(network, tunnel)
         .inspect_err(|error| tracing::warn!(%error, "the interfaces cannot be listed"))
-        .unwrap_or_default()
+        .ok()
 }
 
 fn stop_on_signals(supervisor: &Addr<SupervisorActor>) -> anyhow::Result<()> {
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ];
+    for kind in kinds {
         let mut signals = signal(kind).context("signals cannot be received")?;
         let supervisor = supervisor.clone();
         actix_rt::spawn(async move {

@@ -6,10 +6,10 @@
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets};
 use crate::actors::nat_table::NatTableActor;
 use crate::actors::supervisor::ShardLinks;
-use crate::actors::tun::TunActor;
+use crate::actors::tun::{TunActor, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
-use crate::messages::portal::{CandidatesGathered, CandidatesInvalidated, ConnectionAccepted};
-use crate::messages::supervisor::{Child, ChildDied};
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
+use crate::messages::supervisor::{Child, ChildDied, InterfaceFailed};
 use crate::metrics::Metrics;
 use crate::shell::{self, DeathNotice};
 use crate::sockets::{BoundSockets, UdpPorts};
@@ -43,6 +43,8 @@ pub struct ShardSpec {
     pub metrics: Arc<Metrics>,
     /// Who is told of deaths.
     pub supervisor: Recipient<ChildDied>,
+    /// Who is told that the interface cannot be configured.
+    pub interface_failed: Recipient<InterfaceFailed>,
 }
 
 /// The portal's side of a connection's outlets.
@@ -52,8 +54,6 @@ pub struct PortalInlets {
     pub accepted: Recipient<ConnectionAccepted>,
     /// Our candidates.
     pub gathered: Recipient<CandidatesGathered>,
-    /// Our former candidates.
-    pub invalidated: Recipient<CandidatesInvalidated>,
 }
 
 struct ShardActors {
@@ -91,7 +91,6 @@ pub async fn start(spec: ShardSpec, portal: PortalInlets) -> io::Result<ShardLin
             detach_peer: actors.udp.recipient(),
             accepted: portal.accepted,
             gathered: portal.gathered,
-            invalidated: portal.invalidated,
         },
         start_connection: Box::new(move |spec| {
             ConnectionActor::start_in_arbiter(&handle, |_| ConnectionActor::new(spec))
@@ -106,12 +105,14 @@ fn start_actors(spec: ShardSpec) -> io::Result<ShardActors> {
     let ports = UdpPorts::new(spec.sockets)?;
 
     let nat_context = Context::<NatTableActor>::new();
-    let tun = TunActor::new(
-        (queue, spec.interface),
-        nat_context.address().recipient(),
-        Arc::clone(&spec.metrics),
-        notice(Child::Tun),
-    )
+    let tun = TunActor::new(TunSpec {
+        queue,
+        interface: spec.interface,
+        nat_table: nat_context.address().recipient(),
+        failed: spec.interface_failed.clone(),
+        metrics: Arc::clone(&spec.metrics),
+        death: notice(Child::Tun),
+    })
     .start();
     let nat_table = nat_context.run(NatTableActor::new(
         tun.clone().recipient(),

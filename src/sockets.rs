@@ -213,6 +213,7 @@ pub struct DatagramStream {
     port: Rc<UdpPort>,
     buffers: Vec<Vec<u8>>,
     reads: usize,
+    errors: usize,
 }
 
 impl DatagramStream {
@@ -222,6 +223,7 @@ impl DatagramStream {
             port,
             buffers: vec![vec![0; bytes]; BATCH_SIZE],
             reads: 0,
+            errors: 0,
         }
     }
 
@@ -262,11 +264,19 @@ impl Stream for DatagramStream {
             match self.read() {
                 Ok(batches) => {
                     self.reads += 1;
+                    self.errors = 0;
                     return Poll::Ready(Some(batches));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reads = 0,
                 // An ICMP error about something we sent surfaces here; it says nothing about us.
-                Err(error) => tracing::debug!(%error, "receiving"),
+                Err(error) => {
+                    tracing::debug!(%error, "receiving");
+                    self.errors += 1;
+                    if self.errors >= ERRORS_BEFORE_GIVING_UP {
+                        tracing::error!(%error, "receiving fails for good");
+                        return Poll::Ready(None);
+                    }
+                }
             }
         }
     }
@@ -369,6 +379,8 @@ impl SendQueue {
 /// The largest datagram that is read whole; the tunnel's own are at most 1316 bytes (protocol page,
 /// section 5.7).
 const MAX_DATAGRAM_BYTES: usize = 1500;
+/// In a row: errors about what was sent come one by one, between reads that succeed.
+const ERRORS_BEFORE_GIVING_UP: usize = 1000;
 /// One read may be 64 datagrams of 64 segments; two of these fill no mailbox.
 const READS_BEFORE_YIELD: usize = 2;
 

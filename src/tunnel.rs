@@ -89,6 +89,7 @@ pub struct PacketStream {
     packets: Vec<Vec<u8>>,
     sizes: Vec<usize>,
     reads: usize,
+    errors: usize,
 }
 
 impl PacketStream {
@@ -101,6 +102,7 @@ impl PacketStream {
             packets: vec![vec![0; MAX_SUPER_PACKET_BYTES.min(2048)]; MAX_SEGMENTS],
             sizes: vec![0; MAX_SEGMENTS],
             reads: 0,
+            errors: 0,
         }
     }
 
@@ -134,10 +136,18 @@ impl Stream for PacketStream {
             match self.read() {
                 Ok(batch) => {
                     self.reads += 1;
+                    self.errors = 0;
                     return Poll::Ready(Some(batch));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reads = 0,
-                Err(error) => tracing::debug!(%error, "reading from the tunnel interface"),
+                Err(error) => {
+                    tracing::debug!(%error, "reading from the tunnel interface");
+                    self.errors += 1;
+                    if self.errors >= ERRORS_BEFORE_GIVING_UP {
+                        tracing::error!(%error, "reading from the tunnel interface fails for good");
+                        return Poll::Ready(None);
+                    }
+                }
             }
         }
     }
@@ -150,5 +160,7 @@ const MAX_SUPER_PACKET_BYTES: usize = 65_535;
 const MAX_SEGMENTS: usize = 256;
 /// Merging grows the first packet of a flow in place, up to the kernel's limit.
 const SLOT_BYTES: usize = VIRTIO_NET_HDR_LEN + MAX_SUPER_PACKET_BYTES;
+/// In a row: a queue whose interface was deleted fails every time.
+const ERRORS_BEFORE_GIVING_UP: usize = 16;
 /// One read is up to 64 KiB; these fill no mailbox and keep the others of the shard fed.
 const READS_BEFORE_YIELD: usize = 16;

@@ -13,7 +13,7 @@ use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
 use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
-use crate::messages::portal::{CandidatesGathered, CandidatesInvalidated, ConnectionAccepted};
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::supervisor::ConnectionClosed;
 use crate::messages::udp::{AttachPeer, DetachPeer};
 use crate::metrics::Metrics;
@@ -45,8 +45,6 @@ pub struct ConnectionOutlets {
     pub accepted: Recipient<ConnectionAccepted>,
     /// Our candidates.
     pub gathered: Recipient<CandidatesGathered>,
-    /// Our former candidates.
-    pub invalidated: Recipient<CandidatesInvalidated>,
 }
 
 /// Everything a ConnectionActor is built from.
@@ -108,6 +106,7 @@ impl Actor for ConnectionActor {
             &self.outlets.attach_client,
             AttachClient {
                 client: self.client,
+                index: self.config.index,
                 tunnel: self.config.client,
                 connection: ctx.address().recipient(),
             },
@@ -115,12 +114,9 @@ impl Actor for ConnectionActor {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        tell(
-            &self.outlets.detach_client,
-            DetachClient {
-                client: self.client,
-            },
-        );
+        let (client, index) = (self.client, self.config.index);
+        tell(&self.outlets.detach_peer, DetachPeer { index });
+        tell(&self.outlets.detach_client, DetachClient { client, index });
     }
 }
 
@@ -288,8 +284,8 @@ impl ConnectionActor {
             }
             ConnectionEvent::PeerAttached {
                 public_key,
-                local_ufrag,
-            } => self.attach_peer(public_key, local_ufrag, ctx),
+                stun_username,
+            } => self.attach_peer(public_key, stun_username, ctx),
             ConnectionEvent::PeerDetached => {
                 tell(
                     &self.outlets.detach_peer,
@@ -303,12 +299,6 @@ impl ConnectionActor {
                 tell(
                     &self.outlets.gathered,
                     CandidatesGathered { client, candidates },
-                );
-            }
-            ConnectionEvent::CandidatesInvalidated(candidates) => {
-                tell(
-                    &self.outlets.invalidated,
-                    CandidatesInvalidated { client, candidates },
                 );
             }
             ConnectionEvent::PathNominated(path) => self.log_path(path),
@@ -325,20 +315,27 @@ impl ConnectionActor {
                     domain: assigned.domain,
                     proxy_ips: assigned.proxy_ips,
                 };
-                tell(&self.outlets.assign_proxy_ips, assign);
+                offer(&self.outlets.assign_proxy_ips, assign, &self.metrics);
             }
             ConnectionEvent::Closed => {
-                let opened = self.opened;
-                tell(&self.closed, ConnectionClosed { client, opened });
+                let (index, opened) = (self.config.index, self.opened);
+                tell(
+                    &self.closed,
+                    ConnectionClosed {
+                        client,
+                        index,
+                        opened,
+                    },
+                );
             }
         }
     }
 
-    fn attach_peer(&self, public_key: PublicKey, local_ufrag: String, ctx: &mut Context<Self>) {
+    fn attach_peer(&self, public_key: PublicKey, stun_username: String, ctx: &mut Context<Self>) {
         let attach = AttachPeer {
             index: self.config.index,
             public_key,
-            local_ufrag,
+            stun_username,
             connection: ctx.address().recipient(),
             addresses: ctx.address().recipient(),
         };

@@ -10,7 +10,6 @@ use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::metrics::Metrics;
 use crate::shell::{DeathNotice, offer};
 use actix::prelude::*;
-use postern_core::grant::TunnelAddresses;
 use postern_core::ids::ClientId;
 use postern_core::nat_table::NatTable;
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ use std::sync::Arc;
 /// See the module's documentation.
 pub struct NatTableActor {
     core: NatTable,
-    connections: BTreeMap<ClientId, (TunnelAddresses, Recipient<OutboundPackets>)>,
+    connections: BTreeMap<ClientId, AttachClient>,
     tun: Recipient<InboundPackets>,
     metrics: Arc<Metrics>,
     _death: DeathNotice,
@@ -54,9 +53,11 @@ impl Handler<AttachClient> for NatTableActor {
     type Result = ();
 
     fn handle(&mut self, message: AttachClient, _: &mut Context<Self>) {
+        if let Some(former) = self.connections.get(&message.client) {
+            self.core.detach(former.client, former.tunnel);
+        }
         self.core.attach(message.client, message.tunnel);
-        let route = (message.tunnel, message.connection);
-        self.connections.insert(message.client, route);
+        self.connections.insert(message.client, message);
     }
 }
 
@@ -64,8 +65,11 @@ impl Handler<DetachClient> for NatTableActor {
     type Result = ();
 
     fn handle(&mut self, message: DetachClient, _: &mut Context<Self>) {
-        if let Some((tunnel, _)) = self.connections.remove(&message.client) {
-            self.core.detach(message.client, tunnel);
+        let current = self.connections.get(&message.client);
+        if current.is_some_and(|route| route.index == message.index)
+            && let Some(route) = self.connections.remove(&message.client)
+        {
+            self.core.detach(route.client, route.tunnel);
         }
     }
 }
@@ -96,8 +100,8 @@ impl Handler<OutboundPackets> for NatTableActor {
 
     fn handle(&mut self, OutboundPackets(batch): OutboundPackets, _: &mut Context<Self>) {
         for (client, packets) in self.core.handle_outbound(batch) {
-            if let Some((_, connection)) = self.connections.get(&client) {
-                offer(connection, OutboundPackets(packets), &self.metrics);
+            if let Some(route) = self.connections.get(&client) {
+                offer(&route.connection, OutboundPackets(packets), &self.metrics);
             }
         }
         self.metrics.add_drops(&self.core.take_drops());

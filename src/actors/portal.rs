@@ -1,11 +1,12 @@
 //! The connection to the portal.
 //!
 //! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
-//! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, LeavePortal.
+//! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
+//! LeavePortal.
 //! Emits OpenConnection, AddCandidates, RemoveCandidates, RevokeAccess, UpdateResource, SetExpiry,
 //! GatewayInitialized, RelaysChanged, PortalRefused, all of them to the supervisor.
 //! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
-//! On death it is rebuilt and joins anew; the data plane does not notice.
+//! On death the process ends.
 
 mod link;
 

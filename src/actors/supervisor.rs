@@ -7,6 +7,7 @@
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
 use crate::actors::dns::DnsActor;
+use crate::actors::udp::UdpActor;
 use crate::messages::connection::{
     AddCandidates, CloseConnection, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
@@ -14,7 +15,8 @@ use crate::messages::connection::{
 use crate::messages::nat_table::DetachClient;
 use crate::messages::portal::{LeavePortal, RequestRelays};
 use crate::messages::supervisor::{
-    Child, ChildDied, ConnectionClosed, GatewayInitialized, PortalRefused, RelaysChanged, Shutdown,
+    Child, ChildDied, ConnectionClosed, GatewayInitialized, InterfaceFailed, PortalRefused,
+    RelaysChanged, Shutdown,
 };
 use crate::messages::tun::ConfigureInterface;
 use crate::messages::udp::{DetachPeer, FlushDatagrams, UseRelays};
@@ -178,7 +180,6 @@ impl Handler<GatewayInitialized> for SupervisorActor {
     fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, _: &mut Context<Self>) {
         self.gateway = Some(init.tunnel);
         tell(&self.spec.shard.interface, ConfigureInterface(init.tunnel));
-        self.relays.clear();
         self.add_relays(init.relays);
         for (id, client) in &self.clients {
             let of_client = init
@@ -210,10 +211,9 @@ impl Handler<ConnectionClosed> for SupervisorActor {
 
     fn handle(&mut self, message: ConnectionClosed, _: &mut Context<Self>) {
         let current = self.clients.get(&message.client);
-        if current.is_some_and(|client| client.opened == message.opened)
-            && let Some(client) = self.clients.remove(&message.client)
-        {
-            self.indices.release(client.index);
+        let is_meant = current
+            .is_some_and(|client| client.index == message.index && client.opened == message.opened);
+        if is_meant && let Some(client) = self.clients.remove(&message.client) {
             tell_addr(&client.connection, StopConnection);
         }
     }
@@ -223,18 +223,30 @@ impl Handler<ChildDied> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, death: ChildDied, ctx: &mut Context<Self>) {
-        if self.stopping || (matches!(death.child, Child::Connection(_)) && !death.panicked) {
-            return;
+        let was_asked_to = self.stopping || matches!(death.child, Child::Connection(..));
+        if death.panicked || !was_asked_to {
+            tracing::error!(child = %death.child, panicked = death.panicked, "actor died");
         }
-        tracing::error!(child = %death.child, panicked = death.panicked, "actor died");
         match death.child {
-            Child::Connection(client) => self.bury(client),
+            Child::Connection(client, index) => self.bury(client, index, death.panicked),
             Child::Portal | Child::Dns | Child::NatTable | Child::Tun | Child::Udp => {
                 ctx.notify(Shutdown {
                     exit_code: EXIT_CHILD_DIED,
                 });
             }
         }
+    }
+}
+
+impl Handler<InterfaceFailed> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: InterfaceFailed, ctx: &mut Context<Self>) {
+        tracing::error!(
+            reason = message.reason,
+            "the tunnel interface cannot be configured"
+        );
+        ctx.notify(Shutdown { exit_code: 1 });
     }
 }
 
@@ -255,8 +267,11 @@ impl Handler<Shutdown> for SupervisorActor {
             return;
         }
         tracing::info!(clients = self.clients.len(), exit_code, "stopping");
-        let connections = self.clients.values();
-        let goodbyes = join_all(connections.map(|client| client.connection.send(CloseConnection)));
+        let connections = self
+            .clients
+            .values()
+            .map(|client| client.connection.clone());
+        let goodbyes = say_goodbye(connections.collect());
         let flush = self.spec.shard.flush.clone();
         let leave = self.spec.leave_portal.clone();
         let farewell = async move {
@@ -288,7 +303,6 @@ impl SupervisorActor {
             .get(&id)
             .is_some_and(|client| client.tunnel != tunnel);
         if moved && let Some(former) = self.clients.remove(&id) {
-            self.indices.release(former.index);
             tell_addr(&former.connection, CloseConnection);
             tell_addr(&former.connection, StopConnection);
         }
@@ -328,7 +342,7 @@ impl SupervisorActor {
             outlets: self.spec.shard.outlets.clone(),
             closed: ctx.address().recipient(),
             metrics: Arc::clone(&self.spec.metrics),
-            death: DeathNotice::new(Child::Connection(client), ctx.address().recipient()),
+            death: DeathNotice::new(Child::Connection(client, index), ctx.address().recipient()),
         });
         Some(Client {
             connection,
@@ -382,21 +396,41 @@ impl SupervisorActor {
         self.asked_for_relays = none_left;
     }
 
-    /// Cleans up after a connection that could not do so itself.
-    fn bury(&mut self, client: ClientId) {
-        let Some(dead) = self.clients.remove(&client) else {
+    /// The index is free once the actor is gone for sure, together with all that it had attached. A
+    /// connection that panicked could not detach anything itself.
+    fn bury(&mut self, client: ClientId, index: PeerIndex, panicked: bool) {
+        self.indices.release(index);
+        if !panicked {
             return;
-        };
-        self.indices.release(dead.index);
+        }
         let outlets = &self.spec.shard.outlets;
-        tell(&outlets.detach_client, DetachClient { client });
-        tell(&outlets.detach_peer, DetachPeer { index: dead.index });
+        tell(&outlets.detach_peer, DetachPeer { index });
+        tell(&outlets.detach_client, DetachClient { client, index });
+        if self
+            .clients
+            .get(&client)
+            .is_some_and(|current| current.index == index)
+        {
+            self.clients.remove(&client);
+        }
     }
 
     fn report_drops(&self) {
         for (reason, packets) in self.spec.metrics.drops() {
             tracing::info!(?reason, packets, "dropped");
         }
+    }
+}
+
+/// In portions that fit the mailbox of the UdpActor, to which each goodbye goes.
+async fn say_goodbye(connections: Vec<Addr<ConnectionActor>>) {
+    for portion in connections.chunks(UdpActor::MAILBOX / 2) {
+        join_all(
+            portion
+                .iter()
+                .map(|connection| connection.send(CloseConnection)),
+        )
+        .await;
     }
 }
 

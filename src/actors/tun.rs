@@ -1,26 +1,46 @@
 //! TunActor: one queue of the TUN interface.
 //!
 //! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
-//! `ConfigureInterface`. Emits: `OutboundPackets` to the NatTableActor. When its mailbox is full:
-//! packets are dropped and counted. On death: the process ends.
+//! `ConfigureInterface`. Emits: `OutboundPackets` to the NatTableActor, `InterfaceFailed`.
+//! When its mailbox is full: packets are dropped and counted. On death: the process ends.
 
 use crate::messages::packets::{InboundPackets, OutboundPackets};
+use crate::messages::supervisor::InterfaceFailed;
 use crate::messages::tun::ConfigureInterface;
 use crate::metrics::Metrics;
-use crate::shell::{DeathNotice, offer};
+use crate::shell::{DeathNotice, offer, tell};
 use crate::system::interface::Interface;
 use crate::tunnel::{PacketStream, TunQueue};
 use actix::prelude::*;
 use postern_core::DropReason;
+use postern_core::grant::TunnelAddresses;
 use postern_core::packet::PacketBatch;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything a TunActor is built from.
+pub struct TunSpec {
+    /// Registered with this thread's event loop.
+    pub queue: TunQueue,
+    /// The same interface, as the host sees it.
+    pub interface: Interface,
+    /// Where packets from resources go.
+    pub nat_table: Recipient<OutboundPackets>,
+    /// Who is told that the interface cannot be configured.
+    pub failed: Recipient<InterfaceFailed>,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
+    /// Held until the end.
+    pub death: DeathNotice,
+}
 
 /// See the module's documentation.
 pub struct TunActor {
     queue: Rc<TunQueue>,
     interface: Interface,
     nat_table: Recipient<OutboundPackets>,
+    failed: Recipient<InterfaceFailed>,
     metrics: Arc<Metrics>,
     _death: DeathNotice,
 }
@@ -31,18 +51,14 @@ impl TunActor {
 
     /// Reads from and writes to the queue; configures the interface.
     #[must_use]
-    pub fn new(
-        (queue, interface): (TunQueue, Interface),
-        nat_table: Recipient<OutboundPackets>,
-        metrics: Arc<Metrics>,
-        death: DeathNotice,
-    ) -> Self {
+    pub fn new(spec: TunSpec) -> Self {
         Self {
-            queue: Rc::new(queue),
-            interface,
-            nat_table,
-            metrics,
-            _death: death,
+            queue: Rc::new(spec.queue),
+            interface: spec.interface,
+            nat_table: spec.nat_table,
+            failed: spec.failed,
+            metrics: spec.metrics,
+            _death: spec.death,
         }
     }
 }
@@ -74,10 +90,30 @@ impl Handler<InboundPackets> for TunActor {
 impl Handler<ConfigureInterface> for TunActor {
     type Result = ();
 
-    fn handle(&mut self, ConfigureInterface(tunnel): ConfigureInterface, _: &mut Context<Self>) {
+    fn handle(&mut self, message: ConfigureInterface, ctx: &mut Context<Self>) {
+        self.configure(message.0, 1, ctx);
+    }
+}
+
+impl TunActor {
+    /// The host may be about to let go of what stands in the way; if not, the gateway cannot serve.
+    fn configure(&mut self, tunnel: TunnelAddresses, attempt: u32, ctx: &mut Context<Self>) {
         match self.interface.configure(tunnel) {
             Ok(()) => tracing::info!("tunnel interface configured"),
-            Err(error) => tracing::error!(%error, "tunnel interface not configured"),
+            Err(error) if attempt < ATTEMPTS => {
+                tracing::warn!(%error, attempt, "tunnel interface not configured");
+                ctx.run_later(BETWEEN_ATTEMPTS, move |actor, ctx| {
+                    actor.configure(tunnel, attempt + 1, ctx);
+                });
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                tell(&self.failed, InterfaceFailed { reason });
+            }
         }
     }
 }
+
+/// As many as Firezone's gateway makes (protocol page, section 2.2).
+const ATTEMPTS: u32 = 3;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);

@@ -20,8 +20,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Lists the addresses of the host that may be offered to clients, best first.
-pub type ListAddresses = Box<dyn Fn() -> Vec<IpAddr> + Send>;
+/// Lists the addresses of the host that may be offered to clients, best first; `None` when they cannot be
+/// listed just now.
+pub type ListAddresses = Box<dyn Fn() -> Option<Vec<IpAddr>> + Send>;
 
 /// Everything a UdpActor is built from.
 pub struct UdpSpec {
@@ -132,7 +133,7 @@ impl Handler<AttachPeer> for UdpActor {
     fn handle(&mut self, peer: AttachPeer, _: &mut Context<Self>) {
         self.spec
             .demux
-            .attach(peer.index, peer.public_key, &peer.local_ufrag);
+            .attach(peer.index, peer.public_key, &peer.stun_username);
         let known = self.spec.gatherer.current().clone();
         tell(&peer.addresses, LocalAddressesChanged(known));
         let links = PeerLinks {
@@ -164,10 +165,20 @@ impl Handler<UseRelays> for UdpActor {
 }
 
 impl Handler<FlushDatagrams> for UdpActor {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: FlushDatagrams, ctx: &mut Context<Self>) {
-        self.drive(ctx);
+    fn handle(&mut self, _: FlushDatagrams, _: &mut Context<Self>) -> ResponseFuture<()> {
+        let mut queue = std::mem::take(&mut self.queue);
+        let ports = self.spec.ports.clone();
+        Box::pin(async move {
+            while let Some(port) = queue.blocked_port(&ports) {
+                // An event loop that shuts down sends nothing any more.
+                if port.writable().await.is_err() {
+                    return;
+                }
+                queue.flush(&ports);
+            }
+        })
     }
 }
 
@@ -227,7 +238,12 @@ impl UdpActor {
         }
     }
 
-    fn send(&mut self, batch: DatagramBatch) {
+    /// A source that is no address of ours any more would make the kernel refuse, and quinn-udp give up
+    /// offloads for good: the kernel then chooses the source by route.
+    fn send(&mut self, mut batch: DatagramBatch) {
+        if !self.spec.gatherer.is_local(batch.path.local.ip()) {
+            batch.unpin_source();
+        }
         let lost = self.queue.send(&self.spec.ports, batch);
         self.spec.metrics.count_drops(DropReason::SendFailed, lost);
     }
@@ -244,8 +260,9 @@ impl UdpActor {
     }
 
     fn list_addresses(&mut self) {
-        let addresses = (self.spec.list_addresses)();
-        self.spec.gatherer.handle_interfaces(&addresses);
+        if let Some(addresses) = (self.spec.list_addresses)() {
+            self.spec.gatherer.handle_interfaces(&addresses);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::messages::packets::OutboundPackets;
 use actix::{Message, Recipient};
 use postern_core::grant::TunnelAddresses;
 use postern_core::ids::{ClientId, ResourceId};
+use postern_core::peer::PeerIndex;
 use std::net::IpAddr;
 
 /// Deliver packets for these tunnel addresses to `connection`.
@@ -12,18 +13,22 @@ use std::net::IpAddr;
 pub struct AttachClient {
     /// Whose.
     pub client: ClientId,
+    /// Which of its connections, should it have had several.
+    pub index: PeerIndex,
     /// Its tunnel addresses.
     pub tunnel: TunnelAddresses,
     /// Where its packets go.
     pub connection: Recipient<OutboundPackets>,
 }
 
-/// Forget this client and everything kept for it.
+/// Forget this client and everything kept for it, unless a later connection of it is attached.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct DetachClient {
     /// Whose.
     pub client: ClientId,
+    /// As attached.
+    pub index: PeerIndex,
 }
 
 /// A client announced the proxy IPs it uses for a name.

@@ -3,6 +3,7 @@
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ids::{ClientId, RelayId};
+use postern_core::peer::PeerIndex;
 use std::fmt;
 
 /// Which child a death notice is about.
@@ -18,8 +19,8 @@ pub enum Child {
     Tun,
     /// The UdpActor of a shard.
     Udp,
-    /// The ConnectionActor of a client.
-    Connection(ClientId),
+    /// A ConnectionActor of a client.
+    Connection(ClientId, PeerIndex),
 }
 
 impl fmt::Display for Child {
@@ -30,7 +31,7 @@ impl fmt::Display for Child {
             Self::NatTable => "nat_table",
             Self::Tun => "tun",
             Self::Udp => "udp",
-            Self::Connection(_) => "connection",
+            Self::Connection(..) => "connection",
         })
     }
 }
@@ -68,12 +69,22 @@ pub struct PortalRefused {
     pub reason: String,
 }
 
+/// The tunnel interface cannot be given its addresses or routes, although it was tried several times.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct InterfaceFailed {
+    /// In words, with the remedy.
+    pub reason: String,
+}
+
 /// A connection has nothing left to serve.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionClosed {
     /// Whose.
     pub client: ClientId,
+    /// Which of its connections.
+    pub index: PeerIndex,
     /// How many `OpenConnection` it had seen by then: if more are on their way, it is not to be
     /// stopped.
     pub opened: u64,

@@ -15,8 +15,8 @@ pub struct AttachPeer {
     pub index: PeerIndex,
     /// Finds its handshake initiations.
     pub public_key: PublicKey,
-    /// Our ICE user name fragment; finds its STUN requests.
-    pub local_ufrag: String,
+    /// The USERNAME of its STUN requests.
+    pub stun_username: String,
     /// Where its datagrams go.
     pub connection: Recipient<InboundDatagrams>,
     /// Who is told our own addresses, at once and on each change.
@@ -36,8 +36,7 @@ pub struct DetachPeer {
 #[rtype(result = "()")]
 pub struct UseRelays(pub Vec<Relay>);
 
-/// Answered when everything that was sent before has been handed to the kernel or has to wait for
-/// it.
+/// Answered when everything that was sent before has been handed to the kernel.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct FlushDatagrams;

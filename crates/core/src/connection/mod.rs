@@ -50,15 +50,13 @@ pub enum ConnectionEvent {
     PeerAttached {
         /// Finds its handshakes.
         public_key: PublicKey,
-        /// Finds its STUN requests.
-        local_ufrag: String,
+        /// Finds its STUN requests: `<our fragment>:<its fragment>`.
+        stun_username: String,
     },
     /// The transport is gone; the authorizations stay.
     PeerDetached,
     /// Signal these to the client.
     CandidatesGathered(Vec<String>),
-    /// Withdraw these from the client.
-    CandidatesInvalidated(Vec<String>),
     /// For the log.
     PathNominated(Path),
     /// For the log.
@@ -128,6 +126,10 @@ impl Connection {
     }
 
     fn upsert_transport(&mut self, keys: TransportKeys, now: Instant) {
+        self.events.push_back(ConnectionEvent::PeerAttached {
+            public_key: keys.client_public_key,
+            stun_username: format!("{}:{}", keys.local_ice.ufrag, keys.remote_ice.ufrag),
+        });
         if let Some((current, peer)) = &mut self.transport
             && *current == keys
         {
@@ -141,10 +143,6 @@ impl Connection {
             transport: keys.clone(),
         };
         let mut peer = Peer::new(&config, now);
-        self.events.push_back(ConnectionEvent::PeerAttached {
-            public_key: keys.client_public_key,
-            local_ufrag: keys.local_ice.ufrag.clone(),
-        });
         peer.handle_local_addresses(&self.addresses, now);
         self.transport = Some((keys, peer));
         self.after_peer();
@@ -368,9 +366,6 @@ impl Connection {
         while let Some(event) = peer.poll_event() {
             self.events.push_back(match event {
                 PeerEvent::CandidatesGathered(lines) => ConnectionEvent::CandidatesGathered(lines),
-                PeerEvent::CandidatesInvalidated(lines) => {
-                    ConnectionEvent::CandidatesInvalidated(lines)
-                }
                 PeerEvent::PathNominated(path) => ConnectionEvent::PathNominated(path),
                 PeerEvent::SessionEstablished => ConnectionEvent::SessionEstablished,
                 PeerEvent::Failed => {

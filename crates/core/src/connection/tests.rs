@@ -249,6 +249,7 @@ fn the_same_keys_keep_the_session_and_signal_candidates_again() {
         events[..],
         [
             ConnectionEvent::Accepted { .. },
+            ConnectionEvent::PeerAttached { .. },
             ConnectionEvent::CandidatesGathered(_)
         ]
     ));
@@ -378,6 +379,38 @@ fn without_candidates_for_ten_seconds_the_transport_is_given_up_and_the_grant_ke
     pair.establish();
     pair.send_packet(&udp_to_web());
     assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn answers_follow_a_client_that_is_heard_elsewhere_when_the_nominated_path_is_silent() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    let nominated = pair.agent.path_to(addr("192.0.2.10:52625"));
+    let elsewhere = Path {
+        remote: addr("203.0.113.50:50000"),
+        ..nominated
+    };
+    let answer = || PacketBatch::of(&ipv4_packet(WEB, CLIENT, b"answer"));
+    let sent_to = |pair: &mut Pair| {
+        pair.connection.handle_packets(answer(), pair.now);
+        let batches = std::iter::from_fn(|| pair.connection.poll_transmit());
+        let data = batches.filter(|batch| batch.bytes()[0] == 4);
+        data.map(|batch| batch.path).last()
+    };
+    assert_eq!(sent_to(&mut pair), Some(nominated));
+
+    let datagram = pair.wireguard.seal(&udp_to_web());
+    let batch = DatagramBatch::of(elsewhere, datagram);
+    pair.connection.handle_datagrams(&batch, pair.now);
+    assert_eq!(
+        sent_to(&mut pair),
+        Some(nominated),
+        "one stray packet moves nothing"
+    );
+
+    pair.now += Duration::from_secs(6);
+    assert_eq!(sent_to(&mut pair), Some(elsewhere));
 }
 
 #[test]

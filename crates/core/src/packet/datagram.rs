@@ -1,11 +1,11 @@
 //! Outer UDP payloads between one pair of addresses.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The two ends of a UDP path as this host sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
-    /// Our end. The address is never unspecified: it pins the source of what we send.
+    /// Our end; its address pins the source of what we send, unless it is unspecified.
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
@@ -72,6 +72,15 @@ impl DatagramBatch {
     #[must_use]
     pub fn of(path: Path, datagram: Vec<u8>) -> Self {
         Self::new(path, Ecn::NotEct, 0, datagram)
+    }
+
+    /// Leaves the choice of the source address to the kernel.
+    pub fn unpin_source(&mut self) {
+        let any: IpAddr = match self.path.remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.path.local.set_ip(any);
     }
 
     /// The datagrams, oldest first.

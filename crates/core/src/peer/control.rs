@@ -33,6 +33,13 @@ pub struct AssignedIps {
     pub proxy_ips: Vec<IpAddr>,
 }
 
+impl AssignedIps {
+    /// A name of the DNS and four addresses of each family at most: more is nobody's honest message.
+    fn is_within_limits(&self) -> bool {
+        self.domain.len() <= MAX_DOMAIN_BYTES && self.proxy_ips.len() <= MAX_PROXY_IPS
+    }
+}
+
 /// Body of type 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainStatus {
@@ -92,7 +99,10 @@ impl ControlPacket {
         }
         let body = payload.get(EVENT_HEADER_BYTES..)?;
         match payload[0] {
-            ASSIGNED_IPS => serde_json::from_slice(body).ok().map(Self::AssignedIps),
+            ASSIGNED_IPS => serde_json::from_slice(body)
+                .ok()
+                .filter(AssignedIps::is_within_limits)
+                .map(Self::AssignedIps),
             DOMAIN_STATUS => serde_json::from_slice(body).ok().map(Self::DomainStatus),
             GOODBYE => Some(Self::Goodbye),
             unknown => Some(Self::Unknown(unknown)),
@@ -129,6 +139,9 @@ const IPV6_HEADER_BYTES: usize = 40;
 const EVENT_HEADER_BYTES: usize = 8;
 /// Reserved by IANA, so no real packet carries it.
 const NEXT_HEADER: u8 = 0xFF;
+/// RFC 1035, section 2.3.4.
+const MAX_DOMAIN_BYTES: usize = 255;
+const MAX_PROXY_IPS: usize = 8;
 const ASSIGNED_IPS: u8 = 0;
 const DOMAIN_STATUS: u8 = 1;
 const GOODBYE: u8 = 2;
@@ -171,6 +184,17 @@ mod tests {
         assert_eq!(assigned.resource, resource());
         assert_eq!(assigned.domain, "app.example.com");
         assert_eq!(assigned.proxy_ips.len(), 4);
+    }
+
+    #[test]
+    fn more_proxy_ips_than_a_client_hands_out_are_rejected() {
+        let many = vec!["100.96.0.1"; 9];
+        let body = serde_json::json!({"resource": RESOURCE, "domain": "a", "proxy_ips": many});
+        let packet = packet_of(ASSIGNED_IPS, body.to_string().as_bytes());
+        assert_eq!(
+            ControlPacket::parse(&packet),
+            Some(Err(DropReason::ControlRejected))
+        );
     }
 
     #[test]

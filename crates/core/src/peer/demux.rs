@@ -2,7 +2,7 @@
 //!
 //! | datagram | finds its peer by |
 //! |---|---|
-//! | STUN request | our user name fragment, the first half of USERNAME (RFC 8445, section 7.2.2) |
+//! | STUN request | its USERNAME: our fragment and the client's (RFC 8445, section 7.2.2) |
 //! | STUN response | the transaction id of the request we sent |
 //! | WireGuard initiation | the initiator's public key, after MAC and rate limit |
 //! | other WireGuard messages | the receiver index, whose upper 24 bits are the [`PeerIndex`] |
@@ -47,8 +47,8 @@ pub struct Demux {
     gate: HandshakeGate,
     peers: HashMap<PeerIndex, PeerKeys>,
     by_public_key: HashMap<PublicKey, PeerIndex>,
-    by_ufrag: HashMap<String, PeerIndex>,
-    transactions: HashMap<TransactionId, PeerIndex>,
+    by_username: HashMap<String, PeerIndex>,
+    transactions: HashMap<TransactionId, (PeerIndex, Instant)>,
     expiries: VecDeque<(Instant, TransactionId)>,
     max_transactions: usize,
     next_second: Instant,
@@ -59,7 +59,7 @@ type TransactionId = [u8; 12];
 
 struct PeerKeys {
     public_key: PublicKey,
-    ufrag: String,
+    username: String,
 }
 
 impl Demux {
@@ -70,7 +70,7 @@ impl Demux {
             gate: HandshakeGate::new(config.keys, config.handshakes_per_second),
             peers: HashMap::new(),
             by_public_key: HashMap::new(),
-            by_ufrag: HashMap::new(),
+            by_username: HashMap::new(),
             transactions: HashMap::new(),
             expiries: VecDeque::new(),
             max_transactions: config.max_transactions,
@@ -79,16 +79,25 @@ impl Demux {
         }
     }
 
-    /// From now on `index` is found by these keys. Replaces an earlier attachment.
-    pub fn attach(&mut self, index: PeerIndex, public_key: PublicKey, local_ufrag: &str) {
+    /// From now on `index` is found by these keys: the client's public key and the USERNAME of its STUN
+    /// requests, `<our fragment>:<its fragment>` (one fragment alone is four characters and would collide
+    /// among many clients). Replaces an earlier attachment of the same index.
+    ///
+    /// A key that another live peer holds stays with that peer: a client that claims somebody else's
+    /// public key cannot divert the other's handshakes.
+    pub fn attach(&mut self, index: PeerIndex, public_key: PublicKey, username: &str) {
         self.detach(index);
-        self.by_public_key.insert(public_key, index);
-        self.by_ufrag.insert(local_ufrag.to_owned(), index);
-        let ufrag = local_ufrag.to_owned();
-        self.peers.insert(index, PeerKeys { public_key, ufrag });
+        self.by_public_key.entry(public_key).or_insert(index);
+        self.by_username.entry(username.to_owned()).or_insert(index);
+        let username = username.to_owned();
+        let keys = PeerKeys {
+            public_key,
+            username,
+        };
+        self.peers.insert(index, keys);
     }
 
-    /// Forgets `index`. Keys that another peer has taken over since stay with that peer.
+    /// Forgets `index`.
     pub fn detach(&mut self, index: PeerIndex) {
         let Some(keys) = self.peers.remove(&index) else {
             return;
@@ -96,24 +105,24 @@ impl Demux {
         if self.by_public_key.get(&keys.public_key) == Some(&index) {
             self.by_public_key.remove(&keys.public_key);
         }
-        if self.by_ufrag.get(&keys.ufrag) == Some(&index) {
-            self.by_ufrag.remove(&keys.ufrag);
+        if self.by_username.get(&keys.username) == Some(&index) {
+            self.by_username.remove(&keys.username);
         }
     }
 
     /// Remembers the STUN requests in what `from` sends, so that the responses find it.
     pub fn note_sent(&mut self, from: PeerIndex, batch: &DatagramBatch, now: Instant) {
-        for datagram in batch.segments() {
-            if Kind::of(datagram) != Kind::StunRequest {
-                continue;
-            }
-            let id = transaction_id(datagram);
-            if self.expiries.len() >= self.max_transactions {
-                self.forget_oldest_transaction();
-            }
-            self.transactions.insert(id, from);
-            self.expiries.push_back((now + TRANSACTION_LIFETIME, id));
+        // The ICE agent sends its requests one by one, never in a batch with data.
+        if batch.len() != 1 || Kind::of(batch.bytes()) != Kind::StunRequest {
+            return;
         }
+        let id = transaction_id(batch.bytes());
+        if self.expiries.len() >= self.max_transactions {
+            self.forget_oldest_transaction();
+        }
+        let expires_at = now + TRANSACTION_LIFETIME;
+        self.transactions.insert(id, (from, expires_at));
+        self.expiries.push_back((expires_at, id));
     }
 
     /// Sorts what was received. Datagrams for nobody are counted in [`Self::take_drops`].
@@ -155,7 +164,15 @@ impl Demux {
     }
 
     fn forget_oldest_transaction(&mut self) {
-        if let Some((_, id)) = self.expiries.pop_front() {
+        let Some((expires_at, id)) = self.expiries.pop_front() else {
+            return;
+        };
+        // A request that was sent again has a later expiry of its own.
+        if self
+            .transactions
+            .get(&id)
+            .is_some_and(|(_, at)| *at == expires_at)
+        {
             self.transactions.remove(&id);
         }
     }
@@ -177,9 +194,9 @@ impl Demux {
     fn route_one(&mut self, path: Path, datagram: &[u8]) -> Result<Destination, DropReason> {
         let from = path.remote.ip();
         let index = match Kind::of(datagram) {
-            Kind::StunRequest => *self.by_requested_ufrag(datagram)?,
+            Kind::StunRequest => *self.by_requested_username(datagram)?,
             Kind::StunResponse => match self.transactions.get(&transaction_id(datagram)) {
-                Some(index) => *index,
+                Some((index, _)) => *index,
                 None => return Ok(Destination::Gatherer),
             },
             Kind::HandshakeInit => match self.gate.initiator(from, datagram) {
@@ -206,11 +223,11 @@ impl Demux {
         }
     }
 
-    fn by_requested_ufrag(&self, datagram: &[u8]) -> Result<&PeerIndex, DropReason> {
+    fn by_requested_username(&self, datagram: &[u8]) -> Result<&PeerIndex, DropReason> {
         let message = StunMessage::parse(datagram).map_err(|_| DropReason::StunRejected)?;
-        let (local_ufrag, _) = message.split_username().ok_or(DropReason::StunRejected)?;
-        self.by_ufrag
-            .get(local_ufrag)
+        let username = message.username().ok_or(DropReason::StunRejected)?;
+        self.by_username
+            .get(username)
             .ok_or(DropReason::StunRejected)
     }
 
@@ -308,7 +325,7 @@ mod tests {
     use super::*;
     use crate::packet::Ecn;
     use crate::peer::index::PeerIndexPool;
-    use crate::peer::testing::TestClient;
+    use crate::peer::testing::{TestAgent, TestClient};
     use crate::testing::beginning;
     use proptest::prelude::*;
 
@@ -458,19 +475,38 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_took_over_the_keys_keeps_them_when_the_old_one_goes() {
+    fn a_client_that_claims_anothers_public_key_does_not_divert_its_handshakes() {
         let mut pool = PeerIndexPool::new([0; 32]);
-        let (old, new) = (
+        let (victim, thief) = (
             pool.allocate(0).expect("room"),
             pool.allocate(0).expect("room"),
         );
         let mut client = TestClient::new();
         let mut demux = demux(100);
-        demux.attach(old, client.public_key(), "abcd");
-        demux.attach(new, client.public_key(), "abcd");
-        demux.detach(old);
+        demux.attach(victim, client.public_key(), "abcd:efgh");
+        demux.attach(thief, client.public_key(), "ijkl:mnop");
         let routed = demux.route(DatagramBatch::of(path(), client.initiation()));
-        assert_eq!(destinations(&routed), [Some(new)]);
+        assert_eq!(destinations(&routed), [Some(victim)]);
+        demux.detach(thief);
+        let routed = demux.route(DatagramBatch::of(path(), client.initiation()));
+        assert_eq!(destinations(&routed), [Some(victim)]);
+    }
+
+    #[test]
+    fn equal_fragments_of_two_peers_are_told_apart_by_the_clients_half() {
+        let mut pool = PeerIndexPool::new([0; 32]);
+        let (a, b) = (
+            pool.allocate(0).expect("room"),
+            pool.allocate(0).expect("room"),
+        );
+        let mut demux = demux(100);
+        demux.attach(a, PublicKey([1; 32]), "6m26:eokn");
+        demux.attach(b, PublicKey([2; 32]), "6m26:abcd");
+        let mut agent = TestAgent::new("198.51.100.5:4000");
+        let gateway = "candidate:1 1 udp 2130706175 192.0.2.10 52625 typ host ufrag 6m26";
+        agent.add_remote_candidate(gateway);
+        let check = agent.progress(beginning()).pop().expect("a check by eokn");
+        assert_eq!(destinations(&demux.route(check)), [Some(a)]);
     }
 
     proptest! {

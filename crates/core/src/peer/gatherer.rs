@@ -111,14 +111,13 @@ impl AddressGatherer {
 
     /// Sends what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let mut lost = false;
         for (address, server) in &mut self.servers {
             if server.next_request > now {
                 continue;
             }
             server.attempt += 1;
             if server.attempt > MAX_ATTEMPTS {
-                lost |= server.mapping.take().is_some();
+                // What it said last stands until another answer: the mapping is ours, not the server's.
                 server.attempt = 0;
                 server.transaction = random_id(&mut self.rng);
                 server.next_request = now + RETRY_SILENT_SERVER;
@@ -127,9 +126,6 @@ impl AddressGatherer {
             server.next_request = now + RTO * server.attempt;
             self.transmits
                 .push_back(binding_request(*address, server.transaction));
-        }
-        if lost {
-            self.publish();
         }
     }
 
@@ -150,6 +146,12 @@ impl AddressGatherer {
     /// The addresses, if they have changed since the last call.
     pub fn poll_change(&mut self) -> Option<LocalAddresses> {
         std::mem::take(&mut self.changed).then(|| self.published.clone())
+    }
+
+    /// Whether `ip` is an address that this host has now, as far as it was listed.
+    #[must_use]
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.host.iter().any(|address| address.ip() == ip)
     }
 
     /// The addresses as they are.
@@ -353,23 +355,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_is_no_longer_confirmed_is_withdrawn() {
+    fn a_silent_server_takes_nothing_back() {
         let start = beginning();
         let mut gatherer = gatherer();
         gatherer.handle_servers(&[addr(SERVER)], start);
         let request = gatherer.poll_transmit().expect("asked");
-        gatherer.handle_response(
-            path_from(SERVER),
-            &answer(&request, "198.51.100.7:1"),
-            start,
-        );
-        assert_eq!(gatherer.current().reflexive.len(), 1);
+        let response = answer(&request, "198.51.100.7:1");
+        gatherer.handle_response(path_from(SERVER), &response, start);
+        let known = gatherer.poll_change().expect("changed");
         let mut now = start;
-        while now < start + Duration::from_secs(40) {
+        while now < start + Duration::from_secs(120) {
             now = gatherer.poll_timeout().expect("a server is configured");
             gatherer.handle_timeout(now);
         }
-        assert!(gatherer.current().reflexive.is_empty());
+        assert_eq!(gatherer.current(), &known);
+        assert_eq!(gatherer.poll_change(), None);
     }
 
     proptest! {

@@ -39,6 +39,8 @@ impl IceTransport {
         let mut agent = IceAgent::new(credentials(local));
         agent.set_remote_credentials(credentials(remote));
         agent.set_controlling(false);
+        // The higher value keeps its role when both claim the same one: the client always controls.
+        agent.set_control_tie_breaker(u64::MAX);
         agent.set_timing_advance(Duration::ZERO);
         agent.set_local_preference(local_preference);
         agent.set_max_candidate_pairs(MAX_CANDIDATE_PAIRS);
@@ -64,24 +66,14 @@ impl IceTransport {
         self.agent.set_max_stun_retransmits(retransmits);
     }
 
-    /// Takes over the current local addresses. Returns the strings of new candidates, best first,
-    /// and of candidates that are gone.
-    pub(crate) fn set_local_addresses(
-        &mut self,
-        addresses: &LocalAddresses,
-    ) -> (Vec<String>, Vec<String>) {
-        let wanted: Vec<Candidate> = candidates_of(addresses).collect();
-        let mut gone = Vec::new();
-        let agent = &mut self.agent;
-        self.local.retain(|known| {
-            let keep = wanted.iter().any(|candidate| same_place(candidate, known));
-            if !keep && agent.invalidate_candidate(known) {
-                gone.push(signalled(known));
-            }
-            keep
-        });
+    /// Offers addresses that are new. Returns their strings, best first.
+    ///
+    /// Addresses that are gone are neither invalidated nor signalled: a pair over them dies by its own
+    /// checks, and one that comes back within their patience has lost nothing (protocol page, section
+    /// 3.6: only relay candidates are ever invalidated).
+    pub(crate) fn add_local_addresses(&mut self, addresses: &LocalAddresses) -> Vec<String> {
         let mut added = Vec::new();
-        for candidate in wanted {
+        for candidate in candidates_of(addresses) {
             if self.local.iter().any(|known| same_place(&candidate, known)) {
                 continue;
             }
@@ -92,7 +84,7 @@ impl IceTransport {
         added.sort_by_key(|candidate| std::cmp::Reverse(candidate.prio()));
         let strings = added.iter().map(signalled).collect();
         self.local.extend(added);
-        (strings, gone)
+        strings
     }
 
     /// All current local candidates as strings, best first.
@@ -107,7 +99,9 @@ impl IceTransport {
         let Some(parsed) = parse(candidate) else {
             return false;
         };
-        self.agent.add_remote_candidate(parsed);
+        if self.has_room_for(parsed.addr()) {
+            self.agent.add_remote_candidate(parsed);
+        }
         true
     }
 
@@ -125,11 +119,22 @@ impl IceTransport {
         self.agent.remote_candidates().next().is_some()
     }
 
+    fn has_room_for(&self, remote: SocketAddr) -> bool {
+        let mut known = self.agent.remote_candidates();
+        known.clone().any(|candidate| candidate.addr() == remote)
+            || known.nth(MAX_REMOTE_CANDIDATES - 1).is_none()
+    }
+
     /// Takes a STUN message. Returns false when it is not for this agent.
     pub(crate) fn handle_stun(&mut self, path: Path, datagram: &[u8], now: Instant) -> bool {
         let Ok(message) = StunMessage::parse(datagram) else {
             return false;
         };
+        // The integrity of a request does not cover its source address: whoever captured one could
+        // otherwise make us remember, and check, any number of addresses.
+        if !self.has_room_for(path.remote) {
+            return false;
+        }
         let packet = StunPacket {
             proto: Protocol::Udp,
             source: path.remote,
@@ -272,6 +277,8 @@ const IDLE_RTO: Duration = Duration::from_secs(25);
 /// A client with very many addresses must not cost more than this; the agent then keeps the best
 /// pairs.
 const MAX_CANDIDATE_PAIRS: usize = 100;
+/// Signalled and discovered together; a client has a few of each kind and family.
+const MAX_REMOTE_CANDIDATES: usize = 48;
 /// As many steps as there can be pairs, and a few for replies.
 const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;
 
@@ -309,11 +316,10 @@ mod tests {
     #[test]
     fn candidates_are_written_as_the_protocol_page_says() {
         let mut ice = gateway();
-        let (added, gone) = ice.set_local_addresses(&addresses(
+        let added = ice.add_local_addresses(&addresses(
             &["192.0.2.10:52625", "[2001:db8::10]:52625"],
             &[("198.51.100.7:40000", "192.0.2.10:52625")],
         ));
-        assert!(gone.is_empty());
         let tails: Vec<&str> = added
             .iter()
             .map(|line| line.split_once(' ').expect("a foundation").1)
@@ -331,20 +337,48 @@ mod tests {
     }
 
     #[test]
-    fn a_vanished_address_is_signalled_once_and_a_known_one_is_not_signalled_again() {
+    fn a_known_address_is_not_signalled_again_and_a_vanished_one_stays() {
         let mut ice = gateway();
-        ice.set_local_addresses(&addresses(&["192.0.2.10:1", "192.0.2.11:1"], &[]));
-        let (added, gone) = ice.set_local_addresses(&addresses(&["192.0.2.10:1"], &[]));
-        assert!(added.is_empty());
-        assert_eq!(gone.len(), 1);
-        assert!(gone[0].contains("192.0.2.11"));
+        ice.add_local_addresses(&addresses(&["192.0.2.10:1", "192.0.2.11:1"], &[]));
+        assert!(
+            ice.add_local_addresses(&addresses(&["192.0.2.10:1"], &[]))
+                .is_empty()
+        );
+        assert_eq!(ice.local_candidates().len(), 2);
+    }
+
+    #[test]
+    fn a_replayed_request_from_many_addresses_is_remembered_within_a_bound() {
+        let now = beginning();
+        let mut gateway = gateway();
+        let candidates = gateway.add_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
+        let mut client = TestAgent::new("198.51.100.5:4000");
+        client.add_remote_candidate(&candidates[0]);
+        let request = client.progress(now).pop().expect("a check");
+        for port in 1..1000 {
+            let remote = SocketAddr::from(([203, 0, 113, 9], port));
+            let path = Path {
+                remote,
+                ..request.path
+            };
+            gateway.handle_stun(path, request.bytes(), now);
+        }
+        let known = gateway.agent.remote_candidates().count();
+        assert_eq!(known, MAX_REMOTE_CANDIDATES);
+        // Those that were known before are still served.
+        let first = SocketAddr::from(([203, 0, 113, 9], 1));
+        let path = Path {
+            remote: first,
+            ..request.path
+        };
+        assert!(gateway.handle_stun(path, request.bytes(), now));
     }
 
     #[test]
     fn nominates_without_knowing_any_candidate_of_the_client() {
         let now = beginning();
         let mut gateway = gateway();
-        let (candidates, _) = gateway.set_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
+        let candidates = gateway.add_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
         let mut client = TestAgent::new("198.51.100.5:4000");
         client.add_remote_candidate(&candidates[0]);
         for _ in 0..50 {
@@ -374,7 +408,7 @@ mod tests {
     fn is_never_due_in_the_past() {
         let now = beginning();
         let mut gateway = gateway();
-        gateway.set_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
+        gateway.add_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
         for port in 1..20 {
             let line = format!("candidate:{port} 1 udp {port} 198.51.100.5 {port} typ host");
             assert!(gateway.add_remote_candidate(&line));

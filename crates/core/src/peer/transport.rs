@@ -1,12 +1,13 @@
 //! One peer: ICE and WireGuard composed. Datagrams in, IP packets out, and the reverse.
 //!
-//! Packets for the peer go to the path that ICE nominated last; until there is one, to the path
-//! that the last authentic WireGuard message came from. Nothing is queued for a peer that is not
-//! connected: IP may drop (protocol page, section 5.3).
+//! Packets for the peer go to the path that ICE nominated last. Before there is one, and when that one has
+//! fallen silent while the client is heard on another, they go to the path of its last authentic WireGuard
+//! message (the client accepts them from anywhere, protocol page, section 8.1). Nothing is queued for a
+//! peer that is not connected: IP may drop (section 5.3).
 
 use crate::DropReason;
 use crate::grant::TransportKeys;
-use crate::packet::{DatagramBatch, DropCounts, Ecn, PacketBatch, Path};
+use crate::packet::{DatagramBatch, DropCounts, Ecn, PacketBatch, Path, ip};
 use crate::peer::demux::Kind;
 use crate::peer::gatherer::LocalAddresses;
 use crate::peer::ice::{IceEvent, IceTransport};
@@ -31,11 +32,9 @@ pub struct PeerConfig {
 pub enum PeerEvent {
     /// Signal these candidates to the client, best first.
     CandidatesGathered(Vec<String>),
-    /// Tell the client that these are gone.
-    CandidatesInvalidated(Vec<String>),
     /// ICE settled on a path, or on another one.
     PathNominated(Path),
-    /// A WireGuard session stands and the client has used it.
+    /// A WireGuard session stands and the client has used it; said again after one has run out.
     SessionEstablished,
     /// No way to the client is left, or none was ever found.
     Failed,
@@ -48,11 +47,16 @@ pub struct Peer {
     outbox: Outbox,
     events: VecDeque<PeerEvent>,
     nominated: Option<Path>,
+    /// When the client was last heard on the nominated path.
+    nominated_heard: Instant,
     last_authentic: Option<Path>,
     established: bool,
     idle_at: Option<Instant>,
     next_second: Instant,
-    give_up_at: Option<Instant>,
+    /// When to give up unless a candidate of the client is known.
+    candidates_due: Option<Instant>,
+    /// When to give up unless ICE recovers.
+    recovery_due: Option<Instant>,
 }
 
 impl Peer {
@@ -71,23 +75,21 @@ impl Peer {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             nominated: None,
+            nominated_heard: now,
             last_authentic: None,
             established: false,
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
-            give_up_at: Some(now + CANDIDATE_TIMEOUT),
+            candidates_due: Some(now + CANDIDATE_TIMEOUT),
+            recovery_due: None,
         }
     }
 
     /// Our addresses, or their change.
     pub fn handle_local_addresses(&mut self, addresses: &LocalAddresses, now: Instant) {
-        let (added, gone) = self.ice.set_local_addresses(addresses);
+        let added = self.ice.add_local_addresses(addresses);
         if !added.is_empty() {
             self.events.push_back(PeerEvent::CandidatesGathered(added));
-        }
-        if !gone.is_empty() {
-            self.events
-                .push_back(PeerEvent::CandidatesInvalidated(gone));
         }
         self.after_ice(now);
     }
@@ -137,10 +139,13 @@ impl Peer {
         self.run_seconds(now);
         let mut packets = PacketBatch::with_capacity(datagrams.bytes().len());
         let mut stun = false;
+        let mut heard = false;
         for datagram in datagrams.segments() {
             if Kind::of(datagram).is_stun() {
                 stun = true;
-                if !self.ice.handle_stun(datagrams.path, datagram, now) {
+                if self.ice.handle_stun(datagrams.path, datagram, now) {
+                    heard = true;
+                } else {
                     drops.count(DropReason::StunRejected);
                 }
                 continue;
@@ -149,10 +154,17 @@ impl Peer {
                 Opened::Packet | Opened::Nothing => self.last_authentic = Some(datagrams.path),
                 Opened::Reply(reply) => {
                     self.last_authentic = Some(datagrams.path);
-                    self.transmit(&reply);
+                    self.transmit(&reply, now);
                 }
-                Opened::Dropped(reason) => drops.count(reason),
+                Opened::Dropped(reason) => {
+                    drops.count(reason);
+                    continue;
+                }
             }
+            heard = true;
+        }
+        if heard && self.nominated == Some(datagrams.path) {
+            self.nominated_heard = now;
         }
         if !packets.is_empty() {
             self.note_traffic(now);
@@ -167,7 +179,7 @@ impl Peer {
     /// Seals IP packets for the client.
     pub fn send(&mut self, packets: &PacketBatch, drops: &mut DropCounts, now: Instant) {
         self.run_seconds(now);
-        let path = self.path().filter(|_| self.wireguard.is_established());
+        let path = self.path(now).filter(|_| self.wireguard.is_established());
         let Some(path) = path else {
             drops.count_many(DropReason::NotConnected, packets.len());
             return;
@@ -176,10 +188,10 @@ impl Peer {
         let wireguard = &mut self.wireguard;
         for packet in packets.iter() {
             let slot_bytes = sealed_len(packet.len());
+            // The inner mark is copied to the outer header (RFC 6040, section 4.1).
+            let ecn = ip::ecn(packet).unwrap_or_default();
             self.outbox
-                .push_with(path, inner_ecn(packet), slot_bytes, |slot| {
-                    wireguard.seal(packet, slot)
-                });
+                .push_with(path, ecn, slot_bytes, |slot| wireguard.seal(packet, slot));
         }
     }
 
@@ -190,24 +202,26 @@ impl Peer {
             self.idle_at = None;
             self.ice.set_idle(true);
         }
-        if self.give_up_at.is_some_and(|at| at <= now) {
-            self.give_up_at = None;
-            if self.nominated.is_some() || !self.ice.has_remote_candidates() {
-                self.nominated = None;
-                self.events.push_back(PeerEvent::Failed);
-            }
+        let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
+            && !self.ice.has_remote_candidates();
+        let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
+        if no_candidates || not_recovered {
+            self.nominated = None;
+            self.events.push_back(PeerEvent::Failed);
         }
         self.after_ice(now);
     }
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let wireguard = self.last_authentic.map(|_| self.next_second);
+        // Without a session there is nothing to keep alive: a later message brings the timers up to date.
+        let wireguard = self.established.then_some(self.next_second);
         [
             self.ice.poll_timeout(),
             wireguard,
             self.idle_at,
-            self.give_up_at,
+            self.candidates_due,
+            self.recovery_due,
         ]
         .into_iter()
         .flatten()
@@ -224,12 +238,16 @@ impl Peer {
         self.events.pop_front()
     }
 
-    fn path(&self) -> Option<Path> {
-        self.nominated.or(self.last_authentic)
+    fn path(&self, now: Instant) -> Option<Path> {
+        let silence = now.saturating_duration_since(self.nominated_heard);
+        match (self.nominated, self.last_authentic) {
+            (Some(_), Some(alive)) if silence > NOMINATED_SILENCE => Some(alive),
+            (nominated, alive) => nominated.or(alive),
+        }
     }
 
-    fn transmit(&mut self, datagram: &[u8]) {
-        if let Some(path) = self.path() {
+    fn transmit(&mut self, datagram: &[u8], now: Instant) {
+        if let Some(path) = self.path(now) {
             self.outbox.push(path, Ecn::NotEct, datagram);
         }
     }
@@ -242,8 +260,9 @@ impl Peer {
         }
         self.next_second = now + SECOND;
         if let Some(datagram) = self.wireguard.handle_second() {
-            self.transmit(&datagram);
+            self.transmit(&datagram, now);
         }
+        self.note_session();
     }
 
     fn note_traffic(&mut self, now: Instant) {
@@ -254,8 +273,9 @@ impl Peer {
     }
 
     fn note_session(&mut self) {
-        if !self.established && self.wireguard.is_established() {
-            self.established = true;
+        let was_established =
+            std::mem::replace(&mut self.established, self.wireguard.is_established());
+        if self.established && !was_established {
             self.events.push_back(PeerEvent::SessionEstablished);
         }
     }
@@ -265,28 +285,16 @@ impl Peer {
         while let Some(event) = self.ice.poll_event() {
             match event {
                 IceEvent::Nominated(path) => {
-                    self.give_up_at = None;
+                    self.recovery_due = None;
+                    self.nominated_heard = now;
                     if self.nominated.replace(path) != Some(path) {
                         self.events.push_back(PeerEvent::PathNominated(path));
                     }
                 }
-                IceEvent::Connected => self.give_up_at = None,
-                IceEvent::Disconnected => {
-                    if self.nominated.is_some() {
-                        self.give_up_at = Some(now + DISCONNECT_GRACE);
-                    }
-                }
+                IceEvent::Connected => self.recovery_due = None,
+                IceEvent::Disconnected => self.recovery_due = Some(now + DISCONNECT_GRACE),
             }
         }
-    }
-}
-
-/// The ECN field of an inner packet, which is copied to the outer one (RFC 6040, section 4.1).
-fn inner_ecn(packet: &[u8]) -> Ecn {
-    match packet {
-        [first, tos, ..] if first >> 4 == 4 => Ecn::from_bits(*tos),
-        [first, second, ..] if first >> 4 == 6 => Ecn::from_bits(second >> 4),
-        _ => Ecn::NotEct,
     }
 }
 
@@ -295,3 +303,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
+/// Longer than the gap between a client's checks on a path that it uses (1.5 s while active), by enough
+/// for two of them to get lost; far shorter than the time after which ICE alone would notice.
+const NOMINATED_SILENCE: Duration = Duration::from_secs(5);

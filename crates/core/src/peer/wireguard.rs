@@ -110,6 +110,7 @@ impl HandshakeGate {
 pub(crate) struct WireguardTunnel {
     engine: Tunn,
     scratch: Vec<u8>,
+    confirmed: bool,
 }
 
 /// What became of a datagram.
@@ -146,6 +147,7 @@ impl WireguardTunnel {
         Self {
             engine,
             scratch: vec![0; SCRATCH_BYTES],
+            confirmed: false,
         }
     }
 
@@ -169,6 +171,7 @@ impl WireguardTunnel {
                 TunnResult::Done | TunnResult::WriteToNetwork(_) => None,
             }
         });
+        self.confirmed |= !matches!(outcome, Opened::Dropped(_));
         outcome
     }
 
@@ -184,7 +187,7 @@ impl WireguardTunnel {
 
     /// Whether packets can be sealed: a session stands and its peer has used it.
     pub(crate) fn is_established(&self) -> bool {
-        self.engine.time_since_last_handshake().is_some()
+        self.confirmed && self.engine.time_since_last_handshake().is_some()
     }
 
     /// Encrypts `packet` into `slot`, which must be [`sealed_len`] bytes; returns the length. To be
@@ -215,8 +218,7 @@ impl WireguardTunnel {
 /// The length of the datagram that carries an inner packet of `inner_bytes`, which is not padded
 /// (protocol page, section 3.7).
 pub(crate) fn sealed_len(inner_bytes: usize) -> usize {
-    // The engine insists on room for a handshake initiation.
-    (inner_bytes + DATA_OVERHEAD_BYTES).max(HANDSHAKE_INIT_BYTES)
+    inner_bytes + DATA_OVERHEAD_BYTES
 }
 
 fn drop_reason(error: &WireGuardError) -> DropReason {
