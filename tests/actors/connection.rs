@@ -1,0 +1,208 @@
+//! A ConnectionActor between a portal, a NAT table, sockets and a supervisor that are all probes.
+
+use crate::in_virtual_time;
+use crate::probe::{Inbox, Probe};
+use crate::samples::{client, local_addresses, open, outlets, resource, tunnel};
+use actix::prelude::*;
+use postern::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
+use postern::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
+use postern::messages::nat_table::{AttachClient, DetachClient};
+use postern::messages::packets::OutboundDatagrams;
+use postern::messages::portal::{CandidatesGathered, ConnectionAccepted};
+use postern::messages::supervisor::{Child, ChildDied, ConnectionClosed};
+use postern::messages::udp::{AttachPeer, DetachPeer};
+use postern::metrics::Metrics;
+use postern::shell::{DeathNotice, tell_addr, unix_now};
+use postern_core::connection::ConnectionConfig;
+use postern_core::ids::PublicKey;
+use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
+use postern_core::{DropReason, UnixTime};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn a_grant_is_acknowledged_before_candidates_and_its_client_attached() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        tell_addr(&scene.connection, local_addresses());
+        tell_addr(&scene.connection, open(1));
+        let accepted: ConnectionAccepted = scene.portal.next().await;
+        assert_eq!(accepted.reply_ref, "ref-1");
+        let gathered: CandidatesGathered = scene.portal.next().await;
+        assert_eq!(gathered.client, client(1));
+
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!((attached.client, attached.tunnel), (client(1), tunnel(1)));
+        let attached: AttachPeer = scene.udp.next().await;
+        assert_eq!(attached.index, scene.index);
+        assert_eq!(attached.public_key, PublicKey([1; 32]));
+        assert_eq!(attached.local_ufrag, "6m26");
+    });
+}
+
+#[test]
+fn lesson_01_is_acknowledged_without_addresses_which_follow_as_candidates() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        tell_addr(&scene.connection, open(1));
+        scene.portal.next::<ConnectionAccepted>().await;
+        scene.portal.nothing().await;
+
+        let attached: AttachPeer = scene.udp.next().await;
+        attached
+            .addresses
+            .try_send(local_addresses())
+            .expect("the connection lives");
+        let gathered: CandidatesGathered = scene.portal.next().await;
+        let [candidate] = &gathered.candidates[..] else {
+            panic!("one address, {} candidates", gathered.candidates.len());
+        };
+        assert!(candidate.contains("192.0.2.10 52625"), "{candidate}");
+    });
+}
+
+#[test]
+fn the_last_revocation_closes_and_tells_how_many_grants_it_had_seen() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let revoke = |number| RevokeAccess {
+            client: client(1),
+            resource: resource(number),
+        };
+        tell_addr(&scene.connection, open(1));
+        tell_addr(&scene.connection, open(2));
+        tell_addr(&scene.connection, revoke(1));
+        scene.supervisor.nothing().await;
+
+        tell_addr(&scene.connection, revoke(2));
+        let closed: ConnectionClosed = scene.supervisor.next().await;
+        assert_eq!((closed.client, closed.opened), (client(1), 2));
+        scene.udp.next::<AttachPeer>().await;
+        let detached: DetachPeer = scene.udp.next().await;
+        assert_eq!(detached.index, scene.index);
+    });
+}
+
+#[test]
+fn an_expired_grant_closes_when_its_time_has_come() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let OpenConnection(mut request) = open(1);
+        request.expires_at = Some(UnixTime(unix_now().0 + 60));
+        tell_addr(&scene.connection, OpenConnection(request));
+        scene.portal.next::<ConnectionAccepted>().await;
+
+        // The wall clock may have reached the next second before the actor read it.
+        tokio::time::advance(Duration::from_secs(58)).await;
+        scene.supervisor.nothing().await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let closed: ConnectionClosed = scene.supervisor.next().await;
+        assert_eq!((closed.client, closed.opened), (client(1), 1));
+    });
+}
+
+#[test]
+fn what_the_sockets_have_no_room_for_is_dropped_and_counted() {
+    in_virtual_time(async {
+        const ROOM: usize = 2;
+        let mut stuck = Context::<Probe>::new();
+        stuck.set_mailbox_capacity(ROOM);
+        let sockets = stuck.address();
+        let mut scene = Scene::with(|outlets| outlets.udp = sockets.recipient());
+        tell_addr(&scene.connection, local_addresses());
+        tell_addr(&scene.connection, open(1));
+        tell_addr(
+            &scene.connection,
+            AddCandidates {
+                client: client(1),
+                candidates: vec!["candidate:1 1 udp 2130706431 198.51.100.5 4000 typ host".into()],
+            },
+        );
+        // A check that is not answered is repeated.
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_millis(250)).await;
+            scene.supervisor.nothing().await;
+        }
+        tell_addr(&scene.connection, StopConnection);
+        scene.supervisor.next::<ChildDied>().await;
+
+        let (probe, mut sent) = Probe::new();
+        stuck.run(probe);
+        for _ in 0..ROOM {
+            sent.next::<OutboundDatagrams>().await;
+        }
+        sent.nothing().await;
+        let drops = scene.metrics.drops();
+        assert!(
+            matches!(drops[..], [(DropReason::MailboxFull, 1..)]),
+            "{drops:?}"
+        );
+    });
+}
+
+#[test]
+fn a_stopped_connection_detaches_its_client_and_is_reported() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.nat_table.next::<AttachClient>().await;
+        tell_addr(&scene.connection, StopConnection);
+        let detached: DetachClient = scene.nat_table.next().await;
+        assert_eq!(detached.client, client(1));
+        let death: ChildDied = scene.supervisor.next().await;
+        assert_eq!(death.child, Child::Connection(client(1)));
+        assert!(!death.panicked);
+    });
+}
+
+/// The connection of client 1, and everybody around it.
+struct Scene {
+    connection: Addr<ConnectionActor>,
+    index: PeerIndex,
+    nat_table: Inbox,
+    udp: Inbox,
+    portal: Inbox,
+    supervisor: Inbox,
+    metrics: Arc<Metrics>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// With outlets of which some lead elsewhere.
+    fn with(change: impl FnOnce(&mut ConnectionOutlets)) -> Self {
+        let (nat_table_probe, nat_table) = Probe::start();
+        let (udp_probe, udp) = Probe::start();
+        let (portal_probe, portal) = Probe::start();
+        let (supervisor_probe, supervisor) = Probe::start();
+        let mut outlets = outlets(&nat_table_probe, &udp_probe, &portal_probe);
+        change(&mut outlets);
+        let metrics = Arc::new(Metrics::default());
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let death = Child::Connection(client(1));
+        let connection = ConnectionActor::new(ConnectionSpec {
+            client: client(1),
+            config: ConnectionConfig {
+                keys: GatewayKeys::new([2; 32]),
+                index,
+                client: tunnel(1),
+                gateway: Some(tunnel(0)),
+                max_resources: 8,
+            },
+            outlets,
+            closed: supervisor_probe.clone().recipient(),
+            metrics: Arc::clone(&metrics),
+            death: DeathNotice::new(death, supervisor_probe.recipient()),
+        });
+        Self {
+            connection: connection.start(),
+            index,
+            nat_table,
+            udp,
+            portal,
+            supervisor,
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The actors among each other: which message leads to which, and what becomes of a death.
+//!
+//! Wiring and supervision only; what the cores decide is tested beside them. Each test runs on one
+//! arbiter in virtual time, where nothing waits longer than it takes: the clock jumps to the next
+//! timer as soon as every actor is idle.
+
+mod connection;
+mod dns;
+mod fault;
+mod nat_table;
+mod probe;
+mod samples;
+mod supervisor;
+
+use actix::{System, SystemRunner};
+use std::future::Future;
+use std::time::Duration;
+
+/// Runs a test on an arbiter of its own, in virtual time.
+fn in_virtual_time<F: Future>(test: F) -> F::Output {
+    virtual_system().block_on(test)
+}
+
+/// As [`in_virtual_time`], until the actors stop the system; returns its exit code.
+fn until_exit(test: impl Future<Output = ()>) -> i32 {
+    let system = virtual_system();
+    let stopped = system.stop_future();
+    system.block_on(async {
+        test.await;
+        let stopped = tokio::time::timeout(PATIENCE, stopped).await;
+        let code = stopped.expect("stopped within two seconds");
+        code.expect("an exit code")
+    })
+}
+
+fn virtual_system() -> SystemRunner {
+    System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("an event loop")
+    })
+}
+
+/// As long as a shutdown may take; everything else happens at once.
+const PATIENCE: Duration = Duration::from_secs(2);

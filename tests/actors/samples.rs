@@ -1,0 +1,100 @@
+//! Clients, grants and addresses to test with, and the outlets of a connection among probes.
+
+use crate::probe::Probe;
+use actix::prelude::*;
+use postern::actors::connection::ConnectionOutlets;
+use postern::messages::connection::{LocalAddressesChanged, OpenConnection};
+use postern_core::grant::{
+    AuthorizationRequest, ClientProfile, IceCredentials, PresharedKey, Relay, Resource,
+    ResourceKind, TunnelAddresses,
+};
+use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
+use postern_core::peer::LocalAddresses;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+pub(crate) fn client(number: u8) -> ClientId {
+    ClientId(Uuid::from_u128(number.into()))
+}
+
+pub(crate) fn resource(number: u8) -> ResourceId {
+    ResourceId(Uuid::from_u128(number.into()))
+}
+
+/// Of client `number`; 0 is the gateway.
+pub(crate) fn tunnel(number: u8) -> TunnelAddresses {
+    TunnelAddresses {
+        ipv4: [100, 64, 1, number].into(),
+        ipv6: [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, number.into()].into(),
+    }
+}
+
+/// Client 1 may reach resource `number`; acknowledged with `ref-<number>`.
+pub(crate) fn open(number: u8) -> OpenConnection {
+    open_for(1, number)
+}
+
+/// Client `client` may reach resource `number`; acknowledged with `ref-<number>`.
+pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
+    OpenConnection(Box::new(AuthorizationRequest {
+        reply_ref: format!("ref-{number}"),
+        client: ClientProfile {
+            id: self::client(client),
+            public_key: PublicKey([client; 32]),
+            preshared_key: PresharedKey(Zeroizing::new([3; 32])),
+            tunnel: tunnel(client),
+        },
+        resource: Resource {
+            id: resource(number),
+            name: "web".into(),
+            kind: ResourceKind::Cidr("10.20.0.0/24".parse().expect("literal")),
+            filters: Vec::new(),
+        },
+        gateway_ice: ice("6m26", "gj5f2zjrxg6cwvtrtqgfva"),
+        client_ice: ice("eokn", "5enp7ct6775ebzonvunxjy"),
+        expires_at: None,
+    }))
+}
+
+fn ice(ufrag: &str, password: &str) -> IceCredentials {
+    IceCredentials {
+        ufrag: ufrag.into(),
+        password: Zeroizing::new(password.into()),
+    }
+}
+
+/// The gateway's one address.
+pub(crate) fn local_addresses() -> LocalAddressesChanged {
+    LocalAddressesChanged(LocalAddresses {
+        host: vec!["192.0.2.10:52625".parse().expect("literal")],
+        reflexive: Vec::new(),
+    })
+}
+
+pub(crate) fn relay(id: &str, addr: &str) -> Relay {
+    Relay {
+        id: RelayId(id.into()),
+        addr: addr.parse().expect("literal"),
+        credentials: None,
+    }
+}
+
+/// Everything a connection says, sorted by who is told.
+pub(crate) fn outlets(
+    nat_table: &Addr<Probe>,
+    udp: &Addr<Probe>,
+    portal: &Addr<Probe>,
+) -> ConnectionOutlets {
+    ConnectionOutlets {
+        nat_table: nat_table.clone().recipient(),
+        attach_client: nat_table.clone().recipient(),
+        detach_client: nat_table.clone().recipient(),
+        assign_proxy_ips: nat_table.clone().recipient(),
+        udp: udp.clone().recipient(),
+        attach_peer: udp.clone().recipient(),
+        detach_peer: udp.clone().recipient(),
+        accepted: portal.clone().recipient(),
+        gathered: portal.clone().recipient(),
+        invalidated: portal.clone().recipient(),
+    }
+}

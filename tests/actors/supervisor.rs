@@ -1,0 +1,308 @@
+//! A SupervisorActor with real connections; shard and portal are probes.
+
+use crate::fault::panic_on_warnings_of;
+use crate::probe::{Inbox, Probe};
+use crate::samples::{client, open, open_for, outlets, relay, resource, tunnel};
+use crate::{in_virtual_time, until_exit};
+use actix::prelude::*;
+use hickory_resolver::config::ResolverConfig;
+use postern::actors::connection::ConnectionActor;
+use postern::actors::dns::{DnsActor, Upstreams};
+use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
+use postern::messages::connection::RevokeAccess;
+use postern::messages::nat_table::{AttachClient, DetachClient};
+use postern::messages::portal::{ConnectionAccepted, LeavePortal};
+use postern::messages::supervisor::{
+    Child, ChildDied, ConnectionClosed, GatewayInitialized, RelaysChanged, Shutdown,
+};
+use postern::messages::tun::ConfigureInterface;
+use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use postern::metrics::Metrics;
+use postern::shell::{DeathNotice, tell_addr};
+use postern_core::grant::{GatewayInit, Relay};
+use postern_core::ids::RelayId;
+use postern_core::peer::GatewayKeys;
+use std::sync::Arc;
+
+#[test]
+fn two_grants_of_one_client_are_one_connection_and_two_acknowledgements() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        scene.tell(open(2));
+        assert_eq!(scene.accepted().await, "ref-1");
+        assert_eq!(scene.accepted().await, "ref-2");
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!(attached.client, client(1));
+        scene.nat_table.nothing().await;
+        scene.udp.next::<AttachPeer>().await;
+        scene.udp.nothing().await;
+    });
+}
+
+#[test]
+fn lesson_23_an_init_without_grants_closes_and_configures_interface_and_relays() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        assert_eq!(scene.accepted().await, "ref-1");
+        let attached: AttachPeer = scene.udp.next().await;
+        scene.nat_table.next::<AttachClient>().await;
+
+        scene.tell(initialized(vec![relay("r1", "203.0.113.1:3478")]));
+        let ConfigureInterface(addresses) = scene.tun.next().await;
+        assert_eq!(addresses, tunnel(0));
+        assert_eq!(scene.relays().await, ["203.0.113.1:3478"]);
+        let detached: DetachPeer = scene.udp.next().await;
+        assert_eq!(detached.index, attached.index);
+        let detached: DetachClient = scene.nat_table.next().await;
+        assert_eq!(detached.client, client(1));
+    });
+}
+
+#[test]
+fn beyond_the_limit_of_clients_nobody_is_acknowledged_until_one_has_gone() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        for number in 1..=MAX_CLIENTS {
+            scene.tell(open_for(number, number));
+            scene.portal.next::<ConnectionAccepted>().await;
+            scene.nat_table.next::<AttachClient>().await;
+        }
+        scene.tell(open_for(9, 9));
+        scene.portal.nothing().await;
+        scene.nat_table.nothing().await;
+
+        scene.tell(revoke(1));
+        scene.nat_table.next::<DetachClient>().await;
+        scene.tell(open_for(9, 9));
+        assert_eq!(scene.accepted().await, "ref-9");
+    });
+}
+
+#[test]
+fn a_grant_on_its_way_keeps_a_connection_that_has_just_closed() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        assert_eq!(scene.accepted().await, "ref-1");
+        scene.nat_table.next::<AttachClient>().await;
+
+        // Both are passed on before the connection can tell that the first has closed it.
+        scene.tell(revoke(1));
+        scene.tell(open(2));
+        assert_eq!(scene.accepted().await, "ref-2");
+        scene.nat_table.nothing().await;
+        scene.tell(open(3));
+        assert_eq!(scene.accepted().await, "ref-3");
+    });
+}
+
+#[test]
+fn news_of_an_older_closing_stops_nothing() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        scene.tell(open(2));
+        scene.nat_table.next::<AttachClient>().await;
+        let closed = |opened| ConnectionClosed {
+            client: client(1),
+            opened,
+        };
+        scene.tell(closed(1));
+        scene.nat_table.nothing().await;
+        scene.tell(closed(2));
+        scene.nat_table.next::<DetachClient>().await;
+    });
+}
+
+#[test]
+fn a_connection_that_panics_is_detached_and_a_later_grant_begins_anew() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        for number in 1..=MAX_RESOURCES {
+            scene.tell(open(number));
+            scene.portal.next::<ConnectionAccepted>().await;
+        }
+        let dead: AttachPeer = scene.udp.next().await;
+        scene.nat_table.next::<AttachClient>().await;
+
+        let fault = panic_on_warnings_of("postern::actors::connection");
+        scene.tell(open(MAX_RESOURCES + 1));
+        let detached: DetachPeer = scene.udp.next().await;
+        assert_eq!(detached.index, dead.index);
+        // The actor detaches itself while it unwinds; the supervisor does not rely on it.
+        scene.nat_table.next::<DetachClient>().await;
+        scene.nat_table.next::<DetachClient>().await;
+        scene.portal.nothing().await;
+        drop(fault);
+
+        scene.tell(open(1));
+        assert_eq!(scene.accepted().await, "ref-1");
+        scene.nat_table.next::<AttachClient>().await;
+        scene.udp.next::<AttachPeer>().await;
+    });
+}
+
+#[test]
+fn the_death_of_the_portal_ends_the_process_with_70_after_goodbyes() {
+    let code = until_exit(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        scene.udp.next::<AttachPeer>().await;
+        scene.tell(ChildDied {
+            child: Child::Portal,
+            panicked: true,
+        });
+        // The connection has closed before the sockets are flushed and the portal is left.
+        scene.udp.next::<DetachPeer>().await;
+        scene.udp.next::<FlushDatagrams>().await;
+        scene.portal.next::<ConnectionAccepted>().await;
+        scene.portal.next::<LeavePortal>().await;
+    });
+    assert_eq!(code, 70);
+}
+
+#[test]
+fn a_second_shutdown_changes_nothing() {
+    let code = until_exit(async {
+        let mut scene = Scene::new();
+        scene.tell(Shutdown { exit_code: 3 });
+        scene.tell(Shutdown { exit_code: 4 });
+        scene.udp.next::<FlushDatagrams>().await;
+        scene.udp.nothing().await;
+        scene.portal.next::<LeavePortal>().await;
+        scene.portal.nothing().await;
+    });
+    assert_eq!(code, 3);
+}
+
+#[test]
+fn nobody_who_keeps_silent_holds_the_process_back() {
+    let mute = Context::<Probe>::new;
+    let code = until_exit(async {
+        let (udp, portal) = (mute(), mute());
+        let scene = Scene::with(|spec| {
+            spec.shard.flush = udp.address().recipient();
+            spec.leave_portal = portal.address().recipient();
+        });
+        scene.tell(Shutdown { exit_code: 0 });
+        // Their mailboxes stay open, and unread.
+        actix_rt::spawn(async move {
+            let _mailboxes = (udp, portal);
+            std::future::pending::<()>().await;
+        });
+    });
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn relays_come_and_go_one_by_one_and_an_init_replaces_them() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let [v4, v6] = ["203.0.113.1:3478", "[2001:db8::1]:3478"];
+        let [other, latest] = ["203.0.113.2:3478", "203.0.113.3:3478"];
+        scene.tell(initialized(vec![relay("r1", v4), relay("r1", v6)]));
+        assert_eq!(scene.relays().await, [v4, v6]);
+        scene.tell(relays_changed(&[], vec![relay("r2", other)]));
+        assert_eq!(scene.relays().await, [v4, v6, other]);
+        scene.tell(relays_changed(&["r1"], vec![relay("r2", other)]));
+        assert_eq!(scene.relays().await, [other]);
+        scene.tell(initialized(vec![relay("r3", latest)]));
+        assert_eq!(scene.relays().await, [latest]);
+    });
+}
+
+fn initialized(relays: Vec<Relay>) -> GatewayInitialized {
+    GatewayInitialized(GatewayInit {
+        tunnel: tunnel(0),
+        relays,
+        authorizations: Vec::new(),
+    })
+}
+
+fn relays_changed(disconnected: &[&str], connected: Vec<Relay>) -> RelaysChanged {
+    let disconnected = disconnected.iter().map(|id| RelayId((*id).into()));
+    RelaysChanged {
+        disconnected: disconnected.collect(),
+        connected,
+    }
+}
+
+/// Resource `number` of client 1.
+fn revoke(number: u8) -> RevokeAccess {
+    RevokeAccess {
+        client: client(1),
+        resource: resource(number),
+    }
+}
+
+const MAX_CLIENTS: u8 = 2;
+const MAX_RESOURCES: u8 = 4;
+
+/// A supervisor and everybody around it.
+struct Scene {
+    supervisor: Addr<SupervisorActor>,
+    tun: Inbox,
+    nat_table: Inbox,
+    udp: Inbox,
+    portal: Inbox,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// With some links that lead elsewhere.
+    fn with(change: impl FnOnce(&mut SupervisorSpec)) -> Self {
+        let (tun_probe, tun) = Probe::start();
+        let (nat_table_probe, nat_table) = Probe::start();
+        let (udp_probe, udp) = Probe::start();
+        let (portal_probe, portal) = Probe::start();
+        let context = Context::<SupervisorActor>::new();
+        let death = DeathNotice::new(Child::Dns, context.address().recipient());
+        let nowhere = Upstreams::Given(ResolverConfig::default());
+        let mut spec = SupervisorSpec {
+            keys: GatewayKeys::new([2; 32]),
+            seed: [0; 32],
+            max_clients: MAX_CLIENTS.into(),
+            max_resources: MAX_RESOURCES.into(),
+            shard: ShardLinks {
+                interface: tun_probe.recipient(),
+                relays: udp_probe.clone().recipient(),
+                flush: udp_probe.clone().recipient(),
+                outlets: outlets(&nat_table_probe, &udp_probe, &portal_probe),
+                start_connection: Box::new(|spec| ConnectionActor::new(spec).start()),
+            },
+            leave_portal: portal_probe.recipient(),
+            dns: DnsActor::new(nowhere, death).start(),
+            metrics: Arc::new(Metrics::default()),
+        };
+        change(&mut spec);
+        Self {
+            supervisor: context.run(SupervisorActor::new(spec)),
+            tun,
+            nat_table,
+            udp,
+            portal,
+        }
+    }
+
+    fn tell<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        SupervisorActor: Handler<M>,
+    {
+        tell_addr(&self.supervisor, message);
+    }
+
+    async fn accepted(&mut self) -> String {
+        self.portal.next::<ConnectionAccepted>().await.reply_ref
+    }
+
+    async fn relays(&mut self) -> Vec<String> {
+        let UseRelays(relays) = self.udp.next().await;
+        relays.iter().map(|relay| relay.addr.to_string()).collect()
+    }
+}
