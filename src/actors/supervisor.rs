@@ -180,6 +180,7 @@ impl Handler<GatewayInitialized> for SupervisorActor {
     fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, _: &mut Context<Self>) {
         self.gateway = Some(init.tunnel);
         tell(&self.spec.shard.interface, ConfigureInterface(init.tunnel));
+        self.relays.clear();
         self.add_relays(init.relays);
         for (id, client) in &self.clients {
             let of_client = init

@@ -36,7 +36,7 @@ fn a_grant_is_acknowledged_before_candidates_and_its_client_attached() {
         let attached: AttachPeer = scene.udp.next().await;
         assert_eq!(attached.index, scene.index);
         assert_eq!(attached.public_key, PublicKey([1; 32]));
-        assert_eq!(attached.local_ufrag, "6m26");
+        assert_eq!(attached.stun_username, "6m26:eokn");
     });
 }
 
@@ -149,7 +149,7 @@ fn a_stopped_connection_detaches_its_client_and_is_reported() {
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.client, client(1));
         let death: ChildDied = scene.supervisor.next().await;
-        assert_eq!(death.child, Child::Connection(client(1)));
+        assert_eq!(death.child, Child::Connection(client(1), scene.index));
         assert!(!death.panicked);
     });
 }
@@ -180,7 +180,7 @@ impl Scene {
         change(&mut outlets);
         let metrics = Arc::new(Metrics::default());
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
-        let death = Child::Connection(client(1));
+        let death = Child::Connection(client(1), index);
         let connection = ConnectionActor::new(ConnectionSpec {
             client: client(1),
             config: ConnectionConfig {

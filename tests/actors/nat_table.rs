@@ -12,12 +12,16 @@ use postern::metrics::Metrics;
 use postern::shell::{DeathNotice, tell_addr};
 use postern_core::DropReason;
 use postern_core::packet::PacketBatch;
+use postern_core::peer::PeerIndexPool;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 #[test]
 fn answers_go_to_the_attached_connection_and_after_it_to_nobody() {
     in_virtual_time(async {
+        let mut indices = PeerIndexPool::new([0; 32]);
+        let mut allocate = || indices.allocate(0).expect("room");
+        let (earlier, index) = (allocate(), allocate());
         let (tun, mut to_tun) = Probe::start();
         let (connection, mut to_connection) = Probe::start();
         let metrics = Arc::new(Metrics::default());
@@ -29,6 +33,7 @@ fn answers_go_to_the_attached_connection_and_after_it_to_nobody() {
             &table,
             AttachClient {
                 client: client(1),
+                index,
                 tunnel: tunnel(1),
                 connection: connection.recipient(),
             },
@@ -38,7 +43,16 @@ fn answers_go_to_the_attached_connection_and_after_it_to_nobody() {
         let delivered: Vec<_> = delivered.iter().collect();
         assert_eq!(delivered, [packet_to(tunnel(1).ipv4)]);
 
-        tell_addr(&table, DetachClient { client: client(1) });
+        let detach = |index| DetachClient {
+            client: client(1),
+            index,
+        };
+        // News of an earlier connection of the client takes nothing from this one.
+        tell_addr(&table, detach(earlier));
+        tell_addr(&table, answers());
+        to_connection.next::<OutboundPackets>().await;
+
+        tell_addr(&table, detach(index));
         tell_addr(&table, answers());
         to_connection.nothing().await;
         assert_eq!(metrics.drops(), [(DropReason::UnknownClient, 1)]);

@@ -5,7 +5,7 @@ use postern::messages::dns::NameResolution;
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
 use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
 use postern::messages::portal::{
-    CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal,
+    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use postern::messages::supervisor::{ChildDied, ConnectionClosed};
 use postern::messages::tun::ConfigureInterface;
@@ -126,7 +126,6 @@ seen! {
     AttachClient,
     AttachPeer,
     CandidatesGathered,
-    CandidatesInvalidated,
     ChildDied,
     ConfigureInterface,
     ConnectionAccepted,
@@ -139,5 +138,6 @@ seen! {
     NameResolution,
     OutboundDatagrams,
     OutboundPackets,
+    RequestRelays,
     UseRelays,
 }

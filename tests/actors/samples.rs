@@ -95,6 +95,5 @@ pub(crate) fn outlets(
         detach_peer: udp.clone().recipient(),
         accepted: portal.clone().recipient(),
         gathered: portal.clone().recipient(),
-        invalidated: portal.clone().recipient(),
     }
 }

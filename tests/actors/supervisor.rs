@@ -11,9 +11,10 @@ use postern::actors::dns::{DnsActor, Upstreams};
 use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
 use postern::messages::connection::RevokeAccess;
 use postern::messages::nat_table::{AttachClient, DetachClient};
-use postern::messages::portal::{ConnectionAccepted, LeavePortal};
+use postern::messages::portal::{ConnectionAccepted, LeavePortal, RequestRelays};
 use postern::messages::supervisor::{
-    Child, ChildDied, ConnectionClosed, GatewayInitialized, RelaysChanged, Shutdown,
+    Child, ChildDied, ConnectionClosed, GatewayInitialized, InterfaceFailed, RelaysChanged,
+    Shutdown,
 };
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
@@ -104,9 +105,10 @@ fn news_of_an_older_closing_stops_nothing() {
         let mut scene = Scene::new();
         scene.tell(open(1));
         scene.tell(open(2));
-        scene.nat_table.next::<AttachClient>().await;
+        let index = scene.nat_table.next::<AttachClient>().await.index;
         let closed = |opened| ConnectionClosed {
             client: client(1),
+            index,
             opened,
         };
         scene.tell(closed(1));
@@ -161,6 +163,32 @@ fn the_death_of_the_portal_ends_the_process_with_70_after_goodbyes() {
         scene.portal.next::<LeavePortal>().await;
     });
     assert_eq!(code, 70);
+}
+
+#[test]
+fn without_relays_the_portal_is_asked_once_for_each_time_that_none_is_left() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        scene.tell(open(2));
+        scene.asked.next::<RequestRelays>().await;
+        scene.asked.nothing().await;
+        scene.tell(relays_changed(&[], vec![relay("r1", "203.0.113.1:3478")]));
+        scene.tell(open(3));
+        scene.asked.nothing().await;
+        scene.tell(relays_changed(&["r1"], vec![]));
+        scene.asked.next::<RequestRelays>().await;
+    });
+}
+
+#[test]
+fn an_interface_that_cannot_be_configured_ends_the_process() {
+    let code = until_exit(async {
+        let scene = Scene::new();
+        let reason = "taken".to_owned();
+        scene.tell(InterfaceFailed { reason });
+    });
+    assert_eq!(code, 1);
 }
 
 #[test]
@@ -247,6 +275,8 @@ struct Scene {
     nat_table: Inbox,
     udp: Inbox,
     portal: Inbox,
+    /// Who is asked for relays.
+    asked: Inbox,
 }
 
 impl Scene {
@@ -260,6 +290,7 @@ impl Scene {
         let (nat_table_probe, nat_table) = Probe::start();
         let (udp_probe, udp) = Probe::start();
         let (portal_probe, portal) = Probe::start();
+        let (asked_probe, asked) = Probe::start();
         let context = Context::<SupervisorActor>::new();
         let death = DeathNotice::new(Child::Dns, context.address().recipient());
         let nowhere = Upstreams::Given(ResolverConfig::default());
@@ -276,6 +307,7 @@ impl Scene {
                 start_connection: Box::new(|spec| ConnectionActor::new(spec).start()),
             },
             leave_portal: portal_probe.recipient(),
+            request_relays: asked_probe.recipient(),
             dns: DnsActor::new(nowhere, death).start(),
             metrics: Arc::new(Metrics::default()),
         };
@@ -286,6 +318,7 @@ impl Scene {
             nat_table,
             udp,
             portal,
+            asked,
         }
     }
 

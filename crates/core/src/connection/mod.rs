@@ -126,10 +126,6 @@ impl Connection {
     }
 
     fn upsert_transport(&mut self, keys: TransportKeys, now: Instant) {
-        self.events.push_back(ConnectionEvent::PeerAttached {
-            public_key: keys.client_public_key,
-            stun_username: format!("{}:{}", keys.local_ice.ufrag, keys.remote_ice.ufrag),
-        });
         if let Some((current, peer)) = &mut self.transport
             && *current == keys
         {
@@ -143,6 +139,10 @@ impl Connection {
             transport: keys.clone(),
         };
         let mut peer = Peer::new(&config, now);
+        self.events.push_back(ConnectionEvent::PeerAttached {
+            public_key: keys.client_public_key,
+            stun_username: format!("{}:{}", keys.local_ice.ufrag, keys.remote_ice.ufrag),
+        });
         peer.handle_local_addresses(&self.addresses, now);
         self.transport = Some((keys, peer));
         self.after_peer();

@@ -249,7 +249,6 @@ fn the_same_keys_keep_the_session_and_signal_candidates_again() {
         events[..],
         [
             ConnectionEvent::Accepted { .. },
-            ConnectionEvent::PeerAttached { .. },
             ConnectionEvent::CandidatesGathered(_)
         ]
     ));
