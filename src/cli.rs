@@ -33,6 +33,8 @@ enum Command {
     Client(postern_lab::client::Args),
     /// Lab: show the product at work in private network namespaces.
     Demo(postern_lab::demo::Args),
+    /// Lab: measure throughput through the tunnel.
+    Bench(postern_lab::bench::Args),
     /// Lab: serve a page, for the demo and the tests.
     #[command(hide = true)]
     LabWeb(postern_lab::web::Args),
@@ -66,6 +68,7 @@ impl Cli {
             Command::Relay(args) => run_lab(postern_lab::relay::run(args)),
             Command::Client(args) => run_lab(postern_lab::client::run(args)),
             Command::Demo(args) => run_lab(postern_lab::demo::run(args)),
+            Command::Bench(args) => run_lab(postern_lab::bench::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
         }
     }

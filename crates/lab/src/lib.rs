@@ -1,5 +1,6 @@
 //! The lab: a portal, a relay, a reference client and a playground in network namespaces.
 
+pub mod bench;
 pub mod client;
 pub mod demo;
 pub mod playground;

@@ -158,6 +158,14 @@ impl Lab {
         self.gateway.as_mut().context("no gateway is running")
     }
 
+    /// The running client.
+    ///
+    /// # Errors
+    /// None is running.
+    pub fn client(&mut self) -> Result<&mut Process> {
+        self.client.as_mut().context("no client is running")
+    }
+
     /// Starts the web server, on a permitted and on a denied port of both families.
     ///
     /// # Errors

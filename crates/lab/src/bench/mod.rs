@@ -1,0 +1,220 @@
+//! `postern bench`: how much goes through the tunnel, what it costs, and how fast it is set up.
+//!
+//! Builds a playground, lets iperf3 load the tunnel and (in turn, so that a busy moment of the
+//! machine hits both) plain kernel forwarding along the same way; then lets fresh clients fetch a
+//! page, and the portal ask for set-ups. Every load is bounded in time. Refuses to judge: it prints
+//! figures, not verdicts. Leaves nothing behind, whether it ends well, fails, or is interrupted.
+
+mod ceiling;
+mod iperf;
+mod machine;
+mod report;
+mod usage;
+
+use crate::playground::lab::{Lab, RESOURCE_V4, Setup, WEB_PORT};
+use crate::playground::network::WEB_V4;
+use crate::playground::traffic;
+use crate::playground::wait::{Interrupt, Interrupted};
+use crate::playground::{Playground, Role};
+use anyhow::{Context, Result, bail, ensure};
+use iperf::Load;
+use report::Run;
+use std::io::Write;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+use usage::Usage;
+
+/// Measures throughput through the tunnel.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// How often each load is put on.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// How many seconds each load lasts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub seconds: u32,
+}
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// Not root, a tool is missing, a load failed (the logs are shown before), or it was interrupted.
+pub async fn run(args: Args) -> Result<()> {
+    let interrupt = Interrupt::default();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut ctrl_c = signal(SignalKind::interrupt())?;
+    let bench = {
+        let interrupt = interrupt.clone();
+        tokio::task::spawn_blocking(move || bench(&interrupt, args))
+    };
+    let caller_off = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+            _ = ctrl_c.recv() => {}
+        }
+        interrupt.trigger();
+    });
+    let result = bench.await;
+    caller_off.abort();
+    result.context("the benchmark panicked")?
+}
+
+/// What the policy permits: the loads, the page, and pings for whoever looks into it.
+const FILTERS: &[&str] = &["tcp/5201", "udp/5201", "tcp/80", "icmp"];
+/// How many clients are started for the time to the first byte.
+const FRESH_CLIENTS: u32 = 20;
+/// How many set-ups the portal asks for.
+const SET_UPS: u32 = 200;
+/// How long one fetch may take: the set-up of the tunnel included.
+const FETCH_LIMIT: Duration = Duration::from_secs(15);
+
+/// Everything, blocking; everything that it made is gone when it returns.
+fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
+    print(&preface(args))?;
+    let playground = Playground::with_interrupt(interrupt.clone())?;
+    let postern = std::env::current_exe().context("cannot find the own program")?;
+    let setup = Setup {
+        filters: FILTERS,
+        ..Setup::default()
+    };
+    let mut lab = Lab::new(playground, &postern, setup)?;
+    let measured = measure(&mut lab, interrupt, args);
+    if let Err(error) = measured {
+        if error.is::<Interrupted>() {
+            bail!("interrupted; everything was removed");
+        }
+        print(&lab.log_tails(20))?;
+        return Err(error.context("the benchmark failed"));
+    }
+    Ok(())
+}
+
+/// What is about to be measured, on what, and what the figures cannot say.
+fn preface(args: Args) -> String {
+    let debug = match cfg!(debug_assertions) {
+        true => "A DEBUG BUILD: its figures say nothing about a release.\n",
+        false => "",
+    };
+    let Args { rounds, seconds } = args;
+    format!(
+        "Machine: {}\n{debug}\
+         The client end is the lab's reference client (webrtc-ice, defguard_boringtun). It shares\n\
+         the cores with the gateway, with iperf3 and with the kernel's forwarding. On a machine of\n\
+         two cores its own processor time limits the throughput: the figures are those of the\n\
+         whole set-up, and a lower bound for the gateway.\n\
+         Loads: iperf3 over IPv4, {seconds} s each, alternating; rounds: {rounds}.\n\n",
+        machine::described()
+    )
+}
+
+/// The throughput first, while the gateway has but one client; then the set-ups.
+fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
+    lab.start_web()?;
+    lab.start_relay()?;
+    lab.start_portal()?;
+    lab.start_gateway()?;
+    lab.start_client()?;
+    // Sets the tunnel up, which is not to be a part of the first load.
+    time_to_first_byte(lab)?;
+    let loads = {
+        let kernel = ceiling::forwarding(interrupt)?;
+        throughput(lab, &kernel, args)?
+    };
+    print(&report::throughput(&loads))?;
+    print(report::LEGEND)?;
+    let congestion = loads.first().and_then(|(_, runs)| runs.first());
+    let congestion = congestion.map_or("unknown", |run| &run.tunnel.congestion);
+    print(&format!(
+        "Congestion control of both ends: {congestion}.\n\n"
+    ))?;
+    let first_bytes = fresh_clients(lab)?;
+    let acks = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
+    print(&report::times(&[
+        ("first packet to first byte, fresh client", first_bytes),
+        ("portal's request to gateway's answer", acks),
+    ]))
+}
+
+/// All loads in all rounds, through the tunnel and by the kernel alone.
+fn throughput(lab: &mut Lab, kernel: &Playground, args: Args) -> Result<Vec<(Load, Vec<Run>)>> {
+    let mut loads = Load::ALL.map(|load| (load, Vec::new()));
+    for round in 1..=args.rounds {
+        for (load, runs) in &mut loads {
+            let run = one_run(lab, kernel, *load, args.seconds)?;
+            let gbit_per_s = run.tunnel.bits_per_second / 1e9;
+            let name = load.name();
+            tracing::info!(round, load = name, gbit_per_s, "measured");
+            runs.push(run);
+        }
+    }
+    Ok(loads.into())
+}
+
+fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Result<Run> {
+    let (gateway, client) = (lab.gateway()?.pid(), lab.client()?.pid());
+    let before = (Usage::of(gateway)?, Usage::of(client)?);
+    let begun = Instant::now();
+    let tunnel = iperf::run(lab.playground(), WEB_V4.into(), load, seconds);
+    let tunnel = tunnel.with_context(|| format!("{} through the tunnel", load.name()))?;
+    let elapsed = begun.elapsed();
+    let after = (Usage::of(gateway)?, Usage::of(client)?);
+    let kernel = iperf::run(kernel, WEB_V4.into(), load, seconds);
+    let kernel = kernel.with_context(|| format!("{} by the kernel alone", load.name()))?;
+    Ok(Run {
+        tunnel,
+        kernel,
+        elapsed,
+        gateway_cpu: after.0.cpu.since(before.0.cpu),
+        client_cpu: after.1.cpu.since(before.1.cpu),
+        resident_bytes: after.0.resident_bytes,
+    })
+}
+
+/// Starts one client after the other, and lets each fetch a page as its first traffic.
+fn fresh_clients(lab: &mut Lab) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for _ in 0..FRESH_CLIENTS {
+        lab.kill_client();
+        lab.start_client()?;
+        times.push(time_to_first_byte(lab)?);
+    }
+    Ok(times)
+}
+
+/// From curl's first packet to the first byte of a page.
+fn time_to_first_byte(lab: &Lab) -> Result<Duration> {
+    let url = traffic::url(WEB_V4.into(), WEB_PORT, "/");
+    let fetched = traffic::fetch(lab.playground(), Role::Client, &url, FETCH_LIMIT)?;
+    ensure!(
+        fetched.is_page(),
+        "no page from {url}: curl ended with {}, status {} {}",
+        fetched.exit,
+        fetched.status,
+        fetched.refusal
+    );
+    Ok(fetched.first_byte.saturating_sub(fetched.first_packet))
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preface_says_whose_processor_time_is_the_limit() {
+        let text = preface(Args {
+            rounds: 2,
+            seconds: 7,
+        });
+        assert!(text.contains("reference client"), "{text}");
+        assert!(text.contains("7 s each, alternating; rounds: 2"), "{text}");
+    }
+}
