@@ -87,8 +87,8 @@ impl Prepared {
     }
 }
 
-/// Starts the actors: shard, dns, portal, all children of the supervisor. Signals are heard before the
-/// first trace is left on the host, so that none can end the process past its tidying up.
+/// Starts the actors: shard, dns, portal, all children of the supervisor. Signals are heard before
+/// the first trace is left on the host, so that none can end the process past its tidying up.
 async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquerade>> {
     let metrics = Arc::new(Metrics::default());
     let supervisor = Context::<SupervisorActor>::new();

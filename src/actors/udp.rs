@@ -20,8 +20,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Lists the addresses of the host that may be offered to clients, best first; `None` when they cannot be
-/// listed just now.
+/// Lists the addresses of the host that may be offered to clients, best first; `None` when they
+/// cannot be listed just now.
 pub type ListAddresses = Box<dyn Fn() -> Option<Vec<IpAddr>> + Send>;
 
 /// Everything a UdpActor is built from.
@@ -238,8 +238,8 @@ impl UdpActor {
         }
     }
 
-    /// A source that is no address of ours any more would make the kernel refuse, and quinn-udp give up
-    /// offloads for good: the kernel then chooses the source by route.
+    /// A source that is no address of ours any more would make the kernel refuse, and quinn-udp
+    /// give up offloads for good: the kernel then chooses the source by route.
     fn send(&mut self, mut batch: DatagramBatch) {
         if !self.spec.gatherer.is_local(batch.path.local.ip()) {
             batch.unpin_source();

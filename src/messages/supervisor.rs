@@ -69,7 +69,8 @@ pub struct PortalRefused {
     pub reason: String,
 }
 
-/// The tunnel interface cannot be given its addresses or routes, although it was tried several times.
+/// The tunnel interface cannot be given its addresses or routes, although it was tried several
+/// times.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct InterfaceFailed {

@@ -34,7 +34,8 @@ pub struct AssignedIps {
 }
 
 impl AssignedIps {
-    /// A name of the DNS and four addresses of each family at most: more is nobody's honest message.
+    /// A name of the DNS and four addresses of each family at most: more is nobody's honest
+    /// message.
     fn is_within_limits(&self) -> bool {
         self.domain.len() <= MAX_DOMAIN_BYTES && self.proxy_ips.len() <= MAX_PROXY_IPS
     }

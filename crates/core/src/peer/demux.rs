@@ -79,12 +79,12 @@ impl Demux {
         }
     }
 
-    /// From now on `index` is found by these keys: the client's public key and the USERNAME of its STUN
-    /// requests, `<our fragment>:<its fragment>` (one fragment alone is four characters and would collide
-    /// among many clients). Replaces an earlier attachment of the same index.
+    /// From now on `index` is found by these keys: the client's public key and the USERNAME of its
+    /// STUN requests, `<our fragment>:<its fragment>` (one fragment alone is four characters and
+    /// would collide among many clients). Replaces an earlier attachment of the same index.
     ///
-    /// A key that another live peer holds stays with that peer: a client that claims somebody else's
-    /// public key cannot divert the other's handshakes.
+    /// A key that another live peer holds stays with that peer: a client that claims somebody
+    /// else's public key cannot divert the other's handshakes.
     pub fn attach(&mut self, index: PeerIndex, public_key: PublicKey, username: &str) {
         self.detach(index);
         self.by_public_key.entry(public_key).or_insert(index);

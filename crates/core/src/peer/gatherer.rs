@@ -117,7 +117,8 @@ impl AddressGatherer {
             }
             server.attempt += 1;
             if server.attempt > MAX_ATTEMPTS {
-                // What it said last stands until another answer: the mapping is ours, not the server's.
+                // What it said last stands until another answer: the mapping is ours, not the
+                // server's.
                 server.attempt = 0;
                 server.transaction = random_id(&mut self.rng);
                 server.next_request = now + RETRY_SILENT_SERVER;

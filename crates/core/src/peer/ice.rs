@@ -68,9 +68,9 @@ impl IceTransport {
 
     /// Offers addresses that are new. Returns their strings, best first.
     ///
-    /// Addresses that are gone are neither invalidated nor signalled: a pair over them dies by its own
-    /// checks, and one that comes back within their patience has lost nothing (protocol page, section
-    /// 3.6: only relay candidates are ever invalidated).
+    /// Addresses that are gone are neither invalidated nor signalled: a pair over them dies by its
+    /// own checks, and one that comes back within their patience has lost nothing (protocol page,
+    /// section 3.6: only relay candidates are ever invalidated).
     pub(crate) fn add_local_addresses(&mut self, addresses: &LocalAddresses) -> Vec<String> {
         let mut added = Vec::new();
         for candidate in candidates_of(addresses) {

@@ -1,9 +1,9 @@
 //! One peer: ICE and WireGuard composed. Datagrams in, IP packets out, and the reverse.
 //!
-//! Packets for the peer go to the path that ICE nominated last. Before there is one, and when that one has
-//! fallen silent while the client is heard on another, they go to the path of its last authentic WireGuard
-//! message (the client accepts them from anywhere, protocol page, section 8.1). Nothing is queued for a
-//! peer that is not connected: IP may drop (section 5.3).
+//! Packets for the peer go to the path that ICE nominated last. Before there is one, and when that
+//! one has fallen silent while the client is heard on another, they go to the path of its last
+//! authentic WireGuard message (the client accepts them from anywhere, protocol page, section 8.1).
+//! Nothing is queued for a peer that is not connected: IP may drop (section 5.3).
 
 use crate::DropReason;
 use crate::grant::TransportKeys;
@@ -214,7 +214,8 @@ impl Peer {
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        // Without a session there is nothing to keep alive: a later message brings the timers up to date.
+        // Without a session there is nothing to keep alive: a later message brings the timers up to
+        // date.
         let wireguard = self.established.then_some(self.next_second);
         [
             self.ice.poll_timeout(),
@@ -303,6 +304,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
-/// Longer than the gap between a client's checks on a path that it uses (1.5 s while active), by enough
-/// for two of them to get lost; far shorter than the time after which ICE alone would notice.
+/// Longer than the gap between a client's checks on a path that it uses (1.5 s while active), by
+/// enough for two of them to get lost; far shorter than the time after which ICE alone would
+/// notice.
 const NOMINATED_SILENCE: Duration = Duration::from_secs(5);
