@@ -101,10 +101,11 @@ fn preface(args: Args) -> String {
     let Args { rounds, seconds } = args;
     format!(
         "Machine: {}\n{debug}\
-         The client end is the lab's reference client (webrtc-ice, defguard_boringtun). It shares\n\
-         the cores with the gateway, with iperf3 and the kernel's forwarding. On a machine of\n\
-         two cores its own processor time limits the throughput: the figures are those of the\n\
-         whole set-up, and a lower bound for the gateway.\n\
+         The client end is the lab's reference client (webrtc-ice, defguard_boringtun). It\n\
+         shares the cores with the gateway, iperf3 and the kernel's forwarding: on a machine of\n\
+         two cores its own processor time limits the throughput. The figures are those of the\n\
+         whole set-up and a lower bound for the gateway; a client core near 100 % was the limit\n\
+         by itself.\n\
          Loads: iperf3 over IPv4, {seconds} s each, alternating; rounds: {rounds}.\n\n",
         machine::described()
     )
