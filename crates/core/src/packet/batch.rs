@@ -60,13 +60,6 @@ impl PacketBatch {
         }
     }
 
-    /// Appends the packets of `other`.
-    pub fn append(&mut self, other: &Self) {
-        for packet in other.iter() {
-            self.push(packet);
-        }
-    }
-
     /// Keeps the packets for which `keep` answers true; `keep` may rewrite the packet in place, but
     /// not its length.
     pub fn retain_mut(&mut self, mut keep: impl FnMut(&mut [u8]) -> bool) {
@@ -89,12 +82,6 @@ impl PacketBatch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()
-    }
-
-    /// Whether the batch should be sent before more is added.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.packets.len() >= Self::MAX_PACKETS
     }
 
     /// The number of bytes of all packets.

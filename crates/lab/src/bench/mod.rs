@@ -14,14 +14,13 @@ mod usage;
 use crate::playground::lab::{Lab, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::network::WEB_V4;
 use crate::playground::traffic;
-use crate::playground::wait::{Interrupt, Interrupted};
+use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
 use anyhow::{Context, Result, bail, ensure};
 use iperf::Load;
 use report::Run;
 use std::io::Write;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use usage::Usage;
 
@@ -41,25 +40,7 @@ pub struct Args {
 /// # Errors
 /// Not root, a tool is missing, a load failed (the logs are shown before), or it was interrupted.
 pub async fn run(args: Args) -> Result<()> {
-    let interrupt = Interrupt::default();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut ctrl_c = signal(SignalKind::interrupt())?;
-    let bench = {
-        let interrupt = interrupt.clone();
-        tokio::task::spawn_blocking(move || bench(&interrupt, args))
-    };
-    let caller_off = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
-            _ = ctrl_c.recv() => {}
-        }
-        interrupt.trigger();
-    });
-    let result = bench.await;
-    caller_off.abort();
-    result.context("the benchmark panicked")?
+    run_interruptibly(move |interrupt| bench(interrupt, args)).await
 }
 
 /// What the policy permits: the loads, the page, and pings for whoever looks into it.

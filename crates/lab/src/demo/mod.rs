@@ -13,14 +13,13 @@ use crate::playground::icmp::{IcmpTap, Unreachable};
 use crate::playground::lab::{DENIED_PORT, Lab, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::network::{WEB_V4, WEB_V6};
 use crate::playground::traffic::{self, Fetched, Pinged};
-use crate::playground::wait::{Interrupt, Interrupted};
+use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
 use anyhow::{Context, Result, bail, ensure};
 use report::Counters;
 use screen::Screen;
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// Shows the gateway at work in private network namespaces.
@@ -36,25 +35,7 @@ pub struct Args {
 /// # Errors
 /// Not root, a tool is missing, a step failed (its logs are shown before), or it was interrupted.
 pub async fn run(args: Args) -> Result<()> {
-    let interrupt = Interrupt::default();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut ctrl_c = signal(SignalKind::interrupt())?;
-    let demo = {
-        let interrupt = interrupt.clone();
-        tokio::task::spawn_blocking(move || demonstrate(&interrupt, args.keep))
-    };
-    let caller_off = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
-            _ = ctrl_c.recv() => {}
-        }
-        interrupt.trigger();
-    });
-    let result = demo.await;
-    caller_off.abort();
-    result.context("the demo panicked")?
+    run_interruptibly(move |interrupt| demonstrate(interrupt, args.keep)).await
 }
 
 /// How long one fetch may take: the set-up of the tunnel included.

@@ -2,9 +2,10 @@
 //!
 //! Refuses to wait blindly: every wait names what it waits for, and says so when it did not come.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// How often a condition is looked at: short against every figure that the lab prints, long enough
@@ -92,6 +93,34 @@ impl Interrupt {
             self.wait_at_most(LOOK_EVERY);
         }
     }
+}
+
+/// Runs blocking `work` until it ends; SIGTERM, SIGHUP and SIGINT call off what it waits for.
+///
+/// # Errors
+/// Those of `work`, or that it panicked.
+pub async fn run_interruptibly(
+    work: impl FnOnce(&Interrupt) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let interrupt = Interrupt::default();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut ctrl_c = signal(SignalKind::interrupt())?;
+    let working = {
+        let interrupt = interrupt.clone();
+        tokio::task::spawn_blocking(move || work(&interrupt))
+    };
+    let caller_off = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+            _ = ctrl_c.recv() => {}
+        }
+        interrupt.trigger();
+    });
+    let result = working.await;
+    caller_off.abort();
+    result.context("the run panicked")?
 }
 
 #[cfg(test)]
