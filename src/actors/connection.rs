@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
+use postern_core::grant::AnnouncedName;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::packet::Path;
 use std::sync::Arc;
@@ -309,11 +310,18 @@ impl ConnectionActor {
                 tracing::info!(%client, %resource, "authorization expired");
             }
             ConnectionEvent::ProxyIpsAssigned(assigned) => {
+                let Ok(name) = assigned.domain.parse() else {
+                    return;
+                };
                 let assign = AssignProxyIps {
                     client,
                     resource: assigned.resource,
-                    domain: assigned.domain,
-                    proxy_ips: assigned.proxy_ips,
+                    announced: AnnouncedName {
+                        domain: assigned.domain,
+                        proxy_ips: assigned.proxy_ips,
+                    },
+                    name,
+                    in_tunnel: true,
                 };
                 offer(&self.outlets.assign_proxy_ips, assign, &self.metrics);
             }

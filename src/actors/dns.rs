@@ -3,7 +3,7 @@
 //! Owns: the resolver. Receives: `ResolveName`. Emits: `NameResolution` to whoever asked.
 //! When its mailbox is full: senders wait. On death: the process ends.
 
-use crate::messages::dns::{NameFailure, NameResolution, ResolveName};
+use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::shell::{DeathNotice, tell};
 use actix::prelude::*;
 use hickory_resolver::TokioResolver;
@@ -11,7 +11,9 @@ use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
+use postern_core::names::{AddressFamily, NameAnswer, NameFailure, ResolvedAddresses};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Where the upstream servers are taken from.
 pub enum Upstreams {
@@ -63,11 +65,29 @@ impl Handler<ResolveName> for DnsActor {
         let resolver = self.resolver();
         let lookup = async move {
             let outcome = match resolver {
-                Some(resolver) => look_up(&resolver, &question.name).await,
+                Some(resolver) => look_up(&resolver, question.name.as_str()).await,
                 None => Err(NameFailure::Network),
             };
-            let name = question.name;
-            tell(&question.reply_to, NameResolution { name, outcome });
+            let Some(reply_to) = question.reply_to else {
+                return;
+            };
+            for family in AddressFamily::ALL {
+                let outcome = outcome.clone().and_then(|mut ips| {
+                    ips.retain(|ip| AddressFamily::of(*ip) == family);
+                    ips.sort_unstable();
+                    let ttl = Duration::from_secs(5);
+                    (!ips.is_empty())
+                        .then_some(ResolvedAddresses { ips, ttl })
+                        .ok_or(NameFailure::NoData)
+                });
+                let name = question.name.clone();
+                let answer = NameAnswer {
+                    name,
+                    family,
+                    outcome,
+                };
+                tell(&reply_to, NameAnswered(answer));
+            }
         };
         ctx.spawn(lookup.into_actor(self));
     }

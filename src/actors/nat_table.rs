@@ -81,7 +81,7 @@ impl Handler<AssignProxyIps> for NatTableActor {
         tracing::debug!(
             client = %message.client,
             resource = %message.resource,
-            proxy_ips = message.proxy_ips.len(),
+            proxy_ips = message.announced.proxy_ips.len(),
             "names are not translated by this version"
         );
     }

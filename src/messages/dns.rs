@@ -1,39 +1,30 @@
 //! What the DnsActor is told, and what it answers.
 
 use actix::{Message, Recipient};
-use std::net::IpAddr;
+use postern_core::grant::TunnelAddresses;
+use postern_core::ids::ClientId;
+use postern_core::names::{DomainName, NameAnswer};
 
-/// Look a name up, A and AAAA; the answer goes to `reply_to`.
+/// Look a name up, A and AAAA at once. Each family is answered on its own, once.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct ResolveName {
-    /// Without a trailing dot.
-    pub name: String,
-    /// Who wants to know.
-    pub reply_to: Recipient<NameResolution>,
+    /// What.
+    pub name: DomainName,
+    /// For whom: the quota is per client.
+    pub client: ClientId,
+    /// Whether what the cache holds is not good enough.
+    pub refresh: bool,
+    /// Who wants to know; `None` only warms the cache.
+    pub reply_to: Option<Recipient<NameAnswered>>,
 }
 
-/// What became of a lookup.
+/// What became of a lookup, for one family.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct NameResolution {
-    /// As asked.
-    pub name: String,
-    /// Addresses of both families, or why there are none.
-    pub outcome: Result<Vec<IpAddr>, NameFailure>,
-}
+pub struct NameAnswered(pub NameAnswer);
 
-/// Why a name has no address. Kept apart because they call for different treatment (lesson 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameFailure {
-    /// The name does not exist (NXDOMAIN).
-    NoSuchName,
-    /// The name exists without an address.
-    NoData,
-    /// The server failed or refused.
-    ServerFailure,
-    /// Nobody answered in time.
-    Timeout,
-    /// The question could not be sent.
-    Network,
-}
+/// Answer the SRV and TXT queries of clients on these addresses (protocol page, section 5.8).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ServeNames(pub TunnelAddresses);

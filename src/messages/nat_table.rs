@@ -2,10 +2,10 @@
 
 use crate::messages::packets::OutboundPackets;
 use actix::{Message, Recipient};
-use postern_core::grant::TunnelAddresses;
+use postern_core::grant::{AnnouncedName, TunnelAddresses};
 use postern_core::ids::{ClientId, ResourceId};
+use postern_core::names::DomainName;
 use postern_core::peer::PeerIndex;
-use std::net::IpAddr;
 
 /// Deliver packets for these tunnel addresses to `connection`.
 #[derive(Clone, Message)]
@@ -31,7 +31,7 @@ pub struct DetachClient {
     pub index: PeerIndex,
 }
 
-/// A client announced the proxy IPs it uses for a name.
+/// A client announced the proxy IPs it uses for a name, and was found entitled to.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct AssignProxyIps {
@@ -39,8 +39,20 @@ pub struct AssignProxyIps {
     pub client: ClientId,
     /// Through which resource.
     pub resource: ResourceId,
-    /// Without a trailing dot.
-    pub domain: String,
-    /// Chosen by the client.
-    pub proxy_ips: Vec<IpAddr>,
+    /// As announced, to be echoed.
+    pub announced: AnnouncedName,
+    /// The same name, as it is looked up.
+    pub name: DomainName,
+    /// Whether the client waits for a DomainStatus inside the tunnel.
+    pub in_tunnel: bool,
+}
+
+/// A client lost a resource: its names are nobody's unless another resource covers them.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ReleaseResource {
+    /// Who.
+    pub client: ClientId,
+    /// What.
+    pub resource: ResourceId,
 }

@@ -5,7 +5,6 @@
 //! timer as soon as every actor is idle.
 
 mod connection;
-mod dns;
 mod fault;
 mod nat_table;
 mod probe;

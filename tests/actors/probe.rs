@@ -1,7 +1,7 @@
 //! An actor that stands for any other: it keeps what it is told, in order, for the test to read.
 
 use actix::prelude::*;
-use postern::messages::dns::NameResolution;
+use postern::messages::dns::NameAnswered;
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
 use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
 use postern::messages::portal::{
@@ -135,7 +135,7 @@ seen! {
     FlushDatagrams,
     InboundPackets,
     LeavePortal,
-    NameResolution,
+    NameAnswered,
     OutboundDatagrams,
     OutboundPackets,
     RequestRelays,

@@ -5,7 +5,7 @@ use actix::prelude::*;
 use postern::actors::connection::ConnectionOutlets;
 use postern::messages::connection::{LocalAddressesChanged, OpenConnection};
 use postern_core::grant::{
-    AuthorizationRequest, ClientProfile, IceCredentials, PresharedKey, Relay, Resource,
+    AuthorizationRequest, ClientProfile, IceCredentials, PresharedKey, Relay, ReplyKind, Resource,
     ResourceKind, TunnelAddresses,
 };
 use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
@@ -53,6 +53,8 @@ pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
         gateway_ice: ice("6m26", "gj5f2zjrxg6cwvtrtqgfva"),
         client_ice: ice("eokn", "5enp7ct6775ebzonvunxjy"),
         expires_at: None,
+        announced: None,
+        reply: ReplyKind::Granted,
     }))
 }
 

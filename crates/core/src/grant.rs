@@ -133,6 +133,49 @@ pub struct AuthorizationRequest {
     pub client_ice: IceCredentials,
     /// `None` never expires.
     pub expires_at: Option<UnixTime>,
+    /// The name that the client wants to reach, where the portal already says so (generation 0).
+    pub announced: Option<AnnouncedName>,
+    /// What the acknowledgement has to say.
+    pub reply: ReplyKind,
+}
+
+/// A name and the addresses under which a client will speak to it (protocol page, sections 4 and
+/// 11.1). As the client chose them: to be checked before use (lesson 16).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnouncedName {
+    /// As announced, echoed in answers.
+    pub domain: String,
+    /// 4 of one family or 4 of each, where the client says so.
+    pub proxy_ips: Vec<IpAddr>,
+}
+
+/// A further grant to a client whose transport is set up by another message (generation 0,
+/// `allow_access`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRequest {
+    /// Opaque; echoed in the acknowledgement.
+    pub reply_ref: String,
+    /// Who.
+    pub client: ClientId,
+    /// Its tunnel addresses, where the portal says them: enough to grant before the client is known
+    /// (lesson 18).
+    pub tunnel: Option<TunnelAddresses>,
+    /// What.
+    pub resource: Resource,
+    /// `None` never expires.
+    pub expires_at: Option<UnixTime>,
+    /// The name that the client wants to reach; without one nobody waits for an acknowledgement.
+    pub announced: Option<AnnouncedName>,
+}
+
+/// The shape of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyKind {
+    /// Generations 1 and 2: the ref alone.
+    Granted,
+    /// Generation 0: the gateway's own ICE credentials, and an empty list of addresses for the
+    /// announced name, because names are resolved later.
+    ConnectionReady,
 }
 
 impl AuthorizationRequest {

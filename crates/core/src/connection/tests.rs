@@ -2,7 +2,7 @@
 //! over a lossless wire in virtual time.
 
 use super::*;
-use crate::grant::{ClientProfile, Filter, IceCredentials, ResourceKind};
+use crate::grant::{ClientProfile, Filter, IceCredentials, ReplyKind, ResourceKind};
 use crate::ids::ClientId;
 use crate::packet::{Ecn, Transport};
 use crate::peer::PeerIndexPool;
@@ -88,6 +88,8 @@ impl Pair {
             gateway_ice: ice("6m26", "gj5f2zjrxg6cwvtrtqgfva"),
             client_ice: ice("eokn", "5enp7ct6775ebzonvunxjy"),
             expires_at,
+            announced: None,
+            reply: ReplyKind::Granted,
         }
     }
 

@@ -30,6 +30,10 @@ pub enum DropReason {
     ExpiredFlow,
     /// No free port is left for the translation.
     PortsExhausted,
+    /// The client has as many flows as it may, and none of them can give way.
+    FlowTableFull,
+    /// Too many packets wait for the address of a name already.
+    HoldFull,
     /// A protocol that cannot be translated.
     Untranslatable,
     /// From the resource side, for an address no client has.
@@ -60,7 +64,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All variants, in order, for counters and metrics.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::MalformedIp,
         Self::OversizedIp,
         Self::Fragment,
@@ -74,6 +78,8 @@ impl DropReason {
         Self::Unmapped,
         Self::ExpiredFlow,
         Self::PortsExhausted,
+        Self::FlowTableFull,
+        Self::HoldFull,
         Self::Untranslatable,
         Self::UnknownClient,
         Self::NotConnected,

@@ -8,7 +8,7 @@ use super::PortalEvent;
 use super::wire::{self, Payload};
 use crate::grant::{
     AuthorizationEntry, AuthorizationRequest, ClientProfile, Filter, GatewayInit, IceCredentials,
-    PresharedKey, Relay, RelayCredentials, Resource, ResourceKind, TunnelAddresses,
+    PresharedKey, Relay, RelayCredentials, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use crate::ids::{ClientId, PublicKey, RelayId, ResourceId, UnixTime};
 use data_encoding::BASE64;
@@ -137,6 +137,8 @@ fn authorization(payload: Payload) -> Result<PortalEvent, TranslateError> {
             gateway_ice: ice(request.gateway_ice_credentials),
             client_ice: ice(request.client_ice_credentials),
             expires_at: request.expires_at.map(UnixTime),
+            announced: None,
+            reply: ReplyKind::Granted,
         },
     )))
 }

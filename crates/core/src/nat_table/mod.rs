@@ -3,6 +3,10 @@
 //!
 //! Addresses of CIDR and Internet resources pass unchanged; this version translates no proxy IPs.
 
+pub mod slot;
+
+pub use slot::{ClientSlot, MappingId};
+
 use crate::DropReason;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
