@@ -38,6 +38,9 @@ enum Command {
     /// Lab: serve a page, for the demo and the tests.
     #[command(hide = true)]
     LabWeb(postern_lab::web::Args),
+    /// Lab: answer for the names of the demo and the tests.
+    #[command(hide = true)]
+    LabDns(postern_lab::dns::Args),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,7 @@ impl Cli {
             Command::Demo(args) => run_lab(postern_lab::demo::run(args)),
             Command::Bench(args) => run_lab(postern_lab::bench::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
+            Command::LabDns(args) => run_lab(postern_lab::dns::run(args)),
         }
     }
 }

@@ -83,6 +83,12 @@ fn the_demo_shows_what_it_promises_and_leaves_nothing() {
         "path nominated",
         "WireGuard handshake completed",
         "first byte of the page",
+        "page by name, IPv4",
+        "page by name, IPv6",
+        "accepted all the same",
+        "since the DNS server is back",
+        "a new connection moves",
+        "the download was not cut",
     ] {
         assert!(told.contains(promise), "no {promise} in:\n{told}");
     }

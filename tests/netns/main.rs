@@ -8,16 +8,19 @@
 mod demo;
 mod faults;
 mod generations;
+mod healing;
 mod lives;
+mod names;
 mod playground;
 mod policy;
+mod scene;
 mod shutdown;
 mod traffic;
 
-use postern_lab::playground::Role;
 use postern_lab::playground::lab::{Lab, Setup, WEB_PORT};
 use postern_lab::playground::network::{WEB_V4, WEB_V6};
 use postern_lab::playground::traffic::{fetch, url};
+use postern_lab::playground::{Playground, Role};
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -43,7 +46,22 @@ impl Trial {
     }
 
     fn with(setup: Setup) -> Self {
-        match Lab::start(postern(), setup) {
+        Self::up(Lab::start(postern(), setup))
+    }
+
+    /// The private network with its web server and its name server, and nobody to reach them.
+    fn names_only() -> Self {
+        let lab = Playground::new()
+            .and_then(|playground| Lab::new(playground, postern(), Setup::default()));
+        Self::up(lab.and_then(|mut lab| {
+            lab.start_web()?;
+            lab.start_names()?;
+            Ok(lab)
+        }))
+    }
+
+    fn up(lab: anyhow::Result<Lab>) -> Self {
+        match lab {
             Ok(lab) => Self(lab),
             Err(error) => panic!("the set-up does not come up: {error:#}"),
         }

@@ -1,8 +1,11 @@
-//! The lab: a portal, a relay, a reference client and a playground in network namespaces.
+//! The lab: a portal, a relay, a name server, a reference client and a playground in network
+//! namespaces.
 
 pub mod bench;
 pub mod client;
+mod control_socket;
 pub mod demo;
+pub mod dns;
 pub mod playground;
 pub mod portal;
 pub mod relay;

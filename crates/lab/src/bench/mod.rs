@@ -8,6 +8,7 @@
 mod ceiling;
 mod iperf;
 mod machine;
+mod names;
 mod report;
 mod usage;
 
@@ -33,6 +34,16 @@ pub struct Args {
     /// How many seconds each load lasts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub seconds: u32,
+    /// What to measure instead of throughput and set-ups.
+    #[command(subcommand)]
+    pub part: Option<Part>,
+}
+
+/// A benchmark of its own.
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+pub enum Part {
+    /// Names: how fast they are served, and how fast they heal when DNS or addresses fail.
+    Names(names::Args),
 }
 
 /// Runs the benchmark.
@@ -40,7 +51,11 @@ pub struct Args {
 /// # Errors
 /// Not root, a tool is missing, a load failed (the logs are shown before), or it was interrupted.
 pub async fn run(args: Args) -> Result<()> {
-    run_interruptibly(move |interrupt| bench(interrupt, args)).await
+    run_interruptibly(move |interrupt| match args.part {
+        None => bench(interrupt, args),
+        Some(Part::Names(names)) => names::bench(interrupt, names),
+    })
+    .await
 }
 
 /// What the policy permits: the loads, the page, and pings for whoever looks into it.
@@ -63,33 +78,45 @@ fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     };
     let mut lab = Lab::new(playground, &postern, setup)?;
     let measured = measure(&mut lab, interrupt, args);
-    if let Err(error) = measured {
-        if error.is::<Interrupted>() {
-            bail!("interrupted; everything was removed");
-        }
-        print(&lab.log_tails(20))?;
-        return Err(error.context("the benchmark failed"));
+    concluded(&lab, measured)
+}
+
+/// What is told when a measurement ended early.
+fn concluded(lab: &Lab, measured: Result<()>) -> Result<()> {
+    let Err(error) = measured else {
+        return Ok(());
+    };
+    if error.is::<Interrupted>() {
+        bail!("interrupted; everything was removed");
     }
-    Ok(())
+    print(&lab.log_tails(20))?;
+    Err(error.context("the benchmark failed"))
 }
 
 /// What is about to be measured, on what, and what the figures cannot say.
 fn preface(args: Args) -> String {
-    let debug = match cfg!(debug_assertions) {
-        true => "A DEBUG BUILD: its figures say nothing about a release.\n",
-        false => "",
-    };
-    let Args { rounds, seconds } = args;
+    let Args {
+        rounds, seconds, ..
+    } = args;
     format!(
-        "Machine: {}\n{debug}\
+        "Machine: {}\n{}\
          The client end is the lab's reference client (webrtc-ice, defguard_boringtun). It\n\
          shares the cores with the gateway, iperf3 and the kernel's forwarding: on a machine of\n\
          two cores its own processor time limits the throughput. The figures are those of the\n\
          whole set-up and a lower bound for the gateway; a client core near 100 % was the limit\n\
          by itself.\n\
          Loads: iperf3 over IPv4, {seconds} s each, alternating; rounds: {rounds}.\n\n",
-        machine::described()
+        machine::described(),
+        debug_build()
     )
+}
+
+/// A warning, if there is reason for one.
+fn debug_build() -> &'static str {
+    match cfg!(debug_assertions) {
+        true => "A DEBUG BUILD: its figures say nothing about a release.\n",
+        false => "",
+    }
 }
 
 /// The throughput first, while the gateway has but one client; then the set-ups.
@@ -195,6 +222,7 @@ mod tests {
         let text = preface(Args {
             rounds: 2,
             seconds: 7,
+            part: None,
         });
         assert!(text.contains("reference client"), "{text}");
         assert!(text.contains("7 s each, alternating; rounds: 2"), "{text}");

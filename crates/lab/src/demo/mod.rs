@@ -2,9 +2,11 @@
 //!
 //! Builds a playground, starts portal, relay, gateway and client as processes of their own, fetches
 //! a page over IPv4 and IPv6 through the tunnel, pings, is refused at a port that the policy does
-//! not name, and shows when what happened and where the packets went. Refuses to leave anything
-//! behind: whether it ends well, fails, or is interrupted.
+//! not name, and shows when what happened and where the packets went; then, in a second act, lets
+//! the DNS server and the addresses of names fail. Refuses to leave anything behind: whether it ends
+//! well, fails, or is interrupted.
 
+mod names;
 mod report;
 mod screen;
 mod timeline;
@@ -15,6 +17,7 @@ use crate::playground::network::{WEB_V4, WEB_V6};
 use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
+use crate::portal::clock::unix_ms;
 use anyhow::{Context, Result, bail, ensure};
 use report::Counters;
 use screen::Screen;
@@ -72,8 +75,9 @@ type Start = fn(&mut Lab) -> Result<()>;
 
 /// The programs, the traffic, the report.
 fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
-    let starts: [(&str, Start); 5] = [
+    let starts: [(&str, Start); 6] = [
         ("web server answers", Lab::start_web),
+        ("name server answers", Lab::start_names),
         ("relay answers STUN", Lab::start_relay),
         ("portal listens", Lab::start_portal),
         ("gateway has joined", Lab::start_gateway),
@@ -86,7 +90,7 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
     }
     let before = Counters::read(lab.playground())?;
     screen.heading("Traffic through the tunnel")?;
-    let begun_ms = timeline::unix_ms();
+    let begun_ms = unix_ms();
     let first = page(screen, lab, WEB_V4.into())?;
     page(screen, lab, WEB_V6.into())?;
     for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
@@ -100,7 +104,8 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
     before.show_growth(screen, lab.playground())?;
     screen.heading("How fast the gateway answers the portal")?;
     let mut times = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
-    report::answer_times(screen, &mut times)
+    report::answer_times(screen, &mut times)?;
+    names::show(screen, lab)
 }
 
 /// How many set-ups are measured.

@@ -2,10 +2,12 @@
 
 use super::screen::Screen;
 use crate::playground::lab::{CLIENT, DENIED_PORT, GATEWAY, Lab, RESOURCE_V4};
+use crate::playground::nameservice::launcher;
 use crate::playground::network::{
     self, CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, GATEWAY_WAN,
     InterfaceBytes, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4, WEB_V6,
 };
+use crate::playground::scene::APP;
 use crate::playground::{Playground, Role};
 use anyhow::Result;
 use std::time::Duration;
@@ -32,7 +34,7 @@ pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
             "curl, ping",
             "NAT, portal, relay",
             "the gateway",
-            "web server",
+            "web, name server",
         ]
         .map(str::to_owned),
     ];
@@ -140,6 +142,8 @@ pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Resul
     let client = playground.namespace(Role::Client);
     let gateway = playground.namespace(Role::Gateway);
     let directory = playground.directory().display();
+    let at_client = launcher(playground, Role::Client);
+    let at_client = at_client.display();
     screen.heading("It stays up. In another terminal, as root:")?;
     screen.plain(&format!(
         "  ip netns exec {client} curl http://{WEB_V4}/\n\
@@ -148,12 +152,18 @@ pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Resul
          \x20 ip netns exec {client} curl http://{WEB_V4}:{DENIED_PORT}/     (refused)\n\
          \x20 ip netns exec {client} ping {WEB_V6}\n\
          \x20 ip netns exec {gateway} tcpdump -ni {TUNNEL_INTERFACE}\n\
+         \x20 sh {at_client} curl http://{APP}/     (sees the client's names)\n\
+         \x20 sh {at_client} curl -6 http://anything.wild.lab.example/\n\
          \x20 ls {directory}     (logs and configurations)\n\
          \n\
          The portal takes orders on {directory}/portal.sock, one JSON object a line, as\n\
          \x20 {{\"op\":\"reject_access\",\"client\":\"{CLIENT}\",\"resource\":\"{RESOURCE_V4}\"}}\n\
          \x20 {{\"op\":\"init_again\",\"gateway\":\"{GATEWAY}\"}}\n\
          \x20 {{\"op\":\"grants\"}}\n\
+         \n\
+         So does the name server, on {directory}/names.sock:\n\
+         \x20 {{\"op\":\"mode\",\"mode\":\"silent\"}}     (or healthy, \"slow 2s\", servfail, refused)\n\
+         \x20 {{\"op\":\"set\",\"records\":{{\"name\":\"{APP}\",\"ttl\":5,\"a\":[\"10.20.0.101\"]}}}}\n\
          \n\
          Ctrl-C ends it and removes everything.\n"
     ))

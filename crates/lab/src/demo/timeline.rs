@@ -6,17 +6,6 @@ use crate::playground::lab::Lab;
 use crate::playground::milestones::Milestone;
 use crate::playground::traffic::Fetched;
 use anyhow::{Context, Result};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The clock that the programs' own milestones are read from.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the programs write wall-clock time, and the demo lays its own beside it"
-)]
-pub(super) fn unix_ms() -> f64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.map_or(0.0, |elapsed| elapsed.as_secs_f64() * 1000.0)
-}
 
 /// One line of the timeline.
 struct Entry {

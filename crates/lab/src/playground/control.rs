@@ -1,4 +1,4 @@
-//! The lab portal's control socket, from the outside: one JSON line asks, one JSON line answers.
+//! The control socket of a lab program, above all the portal's, from the outside: one JSON line asks, one JSON line answers.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The portal answers from memory, except `authorize`, which makes that many set-ups first.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A portal's control socket. Connects anew for each question, so it survives the portal's restart.
+/// A control socket. Connects anew for each question, so it survives a restart.
 #[derive(Clone, Debug)]
 pub struct Control {
     path: PathBuf,
@@ -31,15 +31,15 @@ impl Control {
     /// Nobody listens, no answer comes, or the answer is an error.
     pub fn ask(&self, question: &Value) -> Result<Value> {
         let socket = UnixStream::connect(&self.path)
-            .with_context(|| format!("no portal at {}", self.path.display()))?;
+            .with_context(|| format!("nobody at {}", self.path.display()))?;
         socket.set_read_timeout(Some(ANSWER_LIMIT))?;
         writeln!(&socket, "{question}")?;
         let mut line = String::new();
         BufReader::new(&socket).read_line(&mut line)?;
         let answer: Value = serde_json::from_str(&line)
-            .with_context(|| format!("the portal answered {question} with: {line}"))?;
+            .with_context(|| format!("{} answered {question} with: {line}", self.path.display()))?;
         if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
-            bail!("the portal refused {question}: {error}");
+            bail!("{} refused {question}: {error}", self.path.display());
         }
         Ok(answer)
     }
@@ -72,7 +72,22 @@ impl Control {
     /// # Errors
     /// Those of [`Self::ask`], and when a gateway does not acknowledge.
     pub fn authorize(&self, resource: &str, count: u32) -> Result<Vec<Duration>> {
-        let op = json!({"op": "authorize", "resource": resource, "count": count});
+        self.authorize_in("v2", resource, count)
+    }
+
+    /// As [`Self::authorize`], asking the gateway in a generation of the protocol: `v0` (each
+    /// client with a name of its own, if the resource is a pattern) or `v2`.
+    ///
+    /// # Errors
+    /// Those of [`Self::authorize`].
+    pub fn authorize_in(
+        &self,
+        generation: &str,
+        resource: &str,
+        count: u32,
+    ) -> Result<Vec<Duration>> {
+        let op = json!({"op": "authorize", "resource": resource, "count": count,
+                        "generation": generation});
         let answer = self.ask(&op)?;
         let times = answer["micros"].as_array().context("no list of times")?;
         times.iter().map(duration).collect()

@@ -1,4 +1,5 @@
-//! The programs of a whole set-up in a playground: web server, relay, portal, gateway and client.
+//! The programs of a whole set-up in a playground: web server, name server, relay, portal, gateway
+//! and client.
 //!
 //! Each is a process of its own, started with a generated configuration and ready when its
 //! `start_…` returns: seen by what it does (a port that answers, an address on an interface), not
@@ -6,14 +7,16 @@
 
 use super::control::Control;
 use super::milestones::{self, Milestone};
+use super::names::NameServer;
 use super::network::{
-    CLIENT_INTERFACE, CLIENT_TUNNEL_V4, CLIENT_TUNNEL_V6, GATEWAY_TUNNEL_V4, GATEWAY_TUNNEL_V6,
-    GATEWAY_WAN, RESOURCE_NET_V4, RESOURCE_NET_V6, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4,
-    WEB_V6, carries, leads_to,
+    CLIENT_INTERFACE, GATEWAY_TUNNEL_V4, GATEWAY_TUNNEL_V6, NAME_SERVER_V4, NAME_SERVER_V6,
+    ROUTER_V4, TUNNEL_INTERFACE, WEB_V4, WEB_V6, WEBS_V4, WEBS_V6, carries, leads_to,
 };
 use super::process::Process;
-use super::{Playground, Role};
+use super::scene::{self, PORTAL_PORT, relay_addresses};
+use super::{Playground, Role, faults, lookup};
 use anyhow::{Context, Result, anyhow, bail};
+use hickory_proto::rr::RecordType;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -34,8 +37,10 @@ pub const RESOURCE_V4: &str = "office-v4";
 /// The IPv6 resource's name in the portal.
 pub const RESOURCE_V6: &str = "office-v6";
 
-const PORTAL_PORT: u16 = 8081;
-const RELAY_PORT: u16 = 3478;
+/// The port where the web server's machine echoes datagrams, which the policy permits.
+pub const ECHO_PORT: u16 = 7;
+/// Where the name server answers.
+const NAME_PORT: u16 = 53;
 
 /// The generation of the portal protocol that a program is told to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +54,7 @@ pub enum Generation {
 }
 
 impl Generation {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
@@ -77,7 +82,7 @@ impl Default for Setup {
             relay: true,
             gateway_generation: Generation::Auto,
             client_generation: Generation::V2,
-            filters: &["tcp/80", "icmp"],
+            filters: &["tcp/80", "udp/7", "icmp"],
         }
     }
 }
@@ -89,6 +94,7 @@ pub struct Lab {
     gateway: Option<Process>,
     portal: Option<Process>,
     relay: Option<Process>,
+    names: Option<Process>,
     web: Option<Process>,
     started: u32,
     setup: Setup,
@@ -107,6 +113,7 @@ impl Lab {
             gateway: None,
             portal: None,
             relay: None,
+            names: None,
             web: None,
             started: 0,
             setup,
@@ -116,9 +123,13 @@ impl Lab {
         for secret in ["gateway.token", "client.token", "relay.secret"] {
             lab.write(secret, &random_hex()?)?;
         }
-        lab.write("portal.toml", &lab.portal_config(None))?;
-        lab.write("gateway.toml", &lab.gateway_config())?;
-        lab.write("client.toml", &lab.client_config())?;
+        let directory = lab.playground.directory();
+        let setup = &lab.setup;
+        lab.write("portal.toml", &scene::portal(setup, directory, None))?;
+        lab.write("gateway.toml", &scene::gateway(setup, directory))?;
+        lab.write("client.toml", &scene::client(setup, directory))?;
+        lab.write("zone.toml", &scene::zone()?)?;
+        faults::prepare(&lab.playground)?;
         Ok(lab)
     }
 
@@ -129,6 +140,7 @@ impl Lab {
     pub fn start(postern: &Path, setup: Setup) -> Result<Self> {
         let mut lab = Self::new(Playground::new()?, postern, setup)?;
         lab.start_web()?;
+        lab.start_names()?;
         if lab.setup.relay {
             lab.start_relay()?;
         }
@@ -150,6 +162,12 @@ impl Lab {
         Control::new(&self.path("portal.sock"))
     }
 
+    /// The name server's control socket.
+    #[must_use]
+    pub fn names(&self) -> NameServer {
+        NameServer::new(&self.path("names.sock"))
+    }
+
     /// The running gateway.
     ///
     /// # Errors
@@ -166,17 +184,21 @@ impl Lab {
         self.client.as_mut().context("no client is running")
     }
 
-    /// Starts the web server, on a permitted and on a denied port of both families.
+    /// Starts the web server, on a permitted and on a denied port of all its addresses, and an echo
+    /// beside it.
     ///
     /// # Errors
     /// It does not become ready.
     pub fn start_web(&mut self) -> Result<()> {
         let mut command = self.playground.command(Role::Resource, &self.postern);
         command.arg("lab-web");
-        for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
+        let v4 = WEBS_V4.map(IpAddr::from);
+        for address in v4.into_iter().chain(WEBS_V6.map(IpAddr::from)) {
             for port in [WEB_PORT, DENIED_PORT] {
                 command.args(["--listen", &SocketAddr::new(address, port).to_string()]);
             }
+            let echo = SocketAddr::new(address, ECHO_PORT).to_string();
+            command.args(["--echo", &echo]);
         }
         let mut process = self.playground.spawn("web", command)?;
         for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
@@ -186,6 +208,34 @@ impl Lab {
             })?;
         }
         self.web = Some(process);
+        Ok(())
+    }
+
+    /// Starts the name server on both families, with the scene's zone as it was at first.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_names(&mut self) -> Result<()> {
+        let mut command = self.playground.command(Role::Resource, &self.postern);
+        command.arg("lab-dns");
+        let addresses = [IpAddr::from(NAME_SERVER_V4), IpAddr::from(NAME_SERVER_V6)];
+        let addresses = addresses.map(|address| SocketAddr::new(address, NAME_PORT));
+        for address in addresses {
+            command.args(["--listen", &address.to_string()]);
+        }
+        command.arg("--zone").arg(self.path("zone.toml"));
+        command.arg("--control").arg(self.path("names.sock"));
+        let name = self.next_name("names");
+        let mut process = self.playground.spawn(&name, command)?;
+        for address in addresses {
+            self.ready(&mut process, "an answering name server", |lab| {
+                let question = (scene::ORIGIN, RecordType::SOA);
+                let limit = Duration::from_millis(100);
+                let said = lookup::ask(&lab.playground, Role::Gateway, address, question, limit);
+                Ok(said.is_ok() && lab.names().forget().is_ok())
+            })?;
+        }
+        self.names = Some(process);
         Ok(())
     }
 
@@ -283,6 +333,11 @@ impl Lab {
         self.client = None;
     }
 
+    /// Kills the name server: questions are answered with ICMP "port unreachable".
+    pub fn kill_names(&mut self) {
+        self.names = None;
+    }
+
     /// Kills the portal.
     pub fn kill_portal(&mut self) {
         self.portal = None;
@@ -296,7 +351,8 @@ impl Lab {
     /// The portal does not follow, or the wait was called off.
     pub fn withdraw_policy(&self, resource: &str) -> Result<()> {
         // Renamed into place: the portal must not read half a file.
-        self.write("portal.toml.new", &self.portal_config(Some(resource)))?;
+        let config = scene::portal(&self.setup, self.playground.directory(), Some(resource));
+        self.write("portal.toml.new", &config)?;
         std::fs::rename(self.path("portal.toml.new"), self.path("portal.toml"))?;
         let control = self.control();
         let interrupt = self.playground.interrupt();
@@ -359,6 +415,7 @@ impl Lab {
             &self.relay,
             &self.gateway,
             &self.client,
+            &self.names,
             &self.web,
         ];
         for process in all.into_iter().flatten() {
@@ -417,70 +474,6 @@ impl Lab {
             }
         })
     }
-
-    /// What the portal is told; a resource may be left without a policy.
-    fn portal_config(&self, without_policy: Option<&str>) -> String {
-        let relays = match self.setup.relay {
-            true => format!(
-                "[[relays]]\naddr = {:?}\nsecret_file = {:?}\n",
-                relay_addresses().map(|address| address.to_string()),
-                self.path("relay.secret")
-            ),
-            false => String::new(),
-        };
-        let mut config = format!(
-            "listen = [\"{ROUTER_V4}:{PORTAL_PORT}\"]\n\
-             {relays}\
-             [[sites]]\nname = \"lab\"\n\
-             [[gateways]]\nname = \"{GATEWAY}\"\nsite = \"lab\"\ntoken_file = {:?}\n\
-             ipv4 = \"{GATEWAY_TUNNEL_V4}\"\nipv6 = \"{GATEWAY_TUNNEL_V6}\"\n\
-             [[clients]]\nname = \"{CLIENT}\"\ntoken_file = {:?}\n\
-             ipv4 = \"{CLIENT_TUNNEL_V4}\"\nipv6 = \"{CLIENT_TUNNEL_V6}\"\n",
-            self.path("gateway.token"),
-            self.path("client.token"),
-        );
-        for (name, net) in [
-            (RESOURCE_V4, RESOURCE_NET_V4),
-            (RESOURCE_V6, RESOURCE_NET_V6),
-        ] {
-            // Writing to a String cannot fail.
-            let _infallible = write!(
-                config,
-                "[[resources]]\nname = \"{name}\"\ntype = \"cidr\"\naddress = \"{net}\"\n\
-                 site = \"lab\"\nfilters = {:?}\n",
-                self.setup.filters
-            );
-            if without_policy != Some(name) {
-                let _infallible = write!(
-                    config,
-                    "[[policies]]\nclient = \"{CLIENT}\"\nresource = \"{name}\"\n"
-                );
-            }
-        }
-        config
-    }
-
-    fn gateway_config(&self) -> String {
-        format!(
-            "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
-             id = \"lab-gateway\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
-             [network]\ninterfaces = [\"{GATEWAY_WAN}\"]\n\
-             [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n\
-             [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n",
-            self.path("gateway.token"),
-            self.setup.gateway_generation.word(),
-        )
-    }
-
-    fn client_config(&self) -> String {
-        format!(
-            "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
-             id = \"lab-client\"\nname = \"{CLIENT}\"\ngeneration = \"{}\"\n\
-             [tunnel]\ninterface = \"{CLIENT_INTERFACE}\"\n",
-            self.path("client.token"),
-            self.setup.client_generation.word(),
-        )
-    }
 }
 
 /// How often a milestone was reached.
@@ -490,13 +483,6 @@ pub fn count(milestones: &[Milestone], name: &str) -> usize {
         .iter()
         .filter(|milestone| milestone.name == name)
         .count()
-}
-
-fn relay_addresses() -> [SocketAddr; 2] {
-    [
-        (ROUTER_V4, RELAY_PORT).into(),
-        (ROUTER_V6, RELAY_PORT).into(),
-    ]
 }
 
 fn read_log(path: &Path) -> Vec<Milestone> {

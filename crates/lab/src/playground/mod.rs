@@ -3,7 +3,7 @@
 //! ```text
 //!  client ──── router ════════ "internet" ════════ gateway ──── resource
 //!              NAT and firewall for the client;                 a web server
-//!              portal and relay on its own addresses
+//!              portal and relay on its own addresses            and a name server
 //! ```
 //!
 //! Every interface is made inside a namespace of this run: nothing appears on the machine's own
@@ -12,13 +12,19 @@
 //! SIGKILL), its janitor removes processes, namespaces and files. Refuses to run without root.
 
 pub mod control;
+pub mod download;
+pub mod faults;
 pub mod icmp;
 mod janitor;
 pub mod lab;
+pub mod lookup;
 pub mod milestones;
+pub mod names;
+pub mod nameservice;
 mod namespaces;
 pub mod network;
 pub mod process;
+pub mod scene;
 pub mod traffic;
 pub mod wait;
 
@@ -34,7 +40,7 @@ use std::time::Duration;
 use wait::Interrupt;
 
 /// The programs that building and using a playground takes.
-pub const TOOLS: [&str; 4] = ["ip", "nft", "curl", "ping"];
+pub const TOOLS: [&str; 5] = ["ip", "nft", "curl", "ping", "mount"];
 
 /// The four places of the playground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +51,7 @@ pub enum Role {
     Router,
     /// Where the gateway runs, between the internet and the resources.
     Gateway,
-    /// The private network with the web server.
+    /// The private network with the web server and the name server.
     Resource,
 }
 
@@ -100,6 +106,7 @@ impl Playground {
             janitor,
         };
         network::build(&playground).context("cannot build the playground's network")?;
+        nameservice::prepare(&playground).context("cannot prepare what programs see of names")?;
         Ok(playground)
     }
 
@@ -127,11 +134,10 @@ impl Playground {
         self.janitor.pid()
     }
 
-    /// A command that will run `program` at a place.
+    /// A command that will run `program` at a place, where it sees the place's name service.
     #[must_use]
     pub fn command(&self, role: Role, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(role)]);
+        let mut command = nameservice::command(self, role);
         // Only the generated configuration decides.
         command.arg(program).env_remove("RUST_LOG");
         command
@@ -186,7 +192,8 @@ fn preflight() -> Result<()> {
         .collect();
     if !missing.is_empty() {
         bail!(
-            "missing programs: {} (on Debian: apt-get install iproute2 nftables curl iputils-ping)",
+            "missing programs: {} (on Debian: apt-get install iproute2 nftables curl iputils-ping \
+             mount)",
             missing.join(", ")
         );
     }

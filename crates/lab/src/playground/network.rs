@@ -26,6 +26,24 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0,
 pub const WEB_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 100);
 /// The web server's address in the private network.
 pub const WEB_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x100);
+/// All addresses of the web server, the one above first; a name can move from one to another.
+pub const WEBS_V4: [Ipv4Addr; 3] = [
+    WEB_V4,
+    Ipv4Addr::new(10, 20, 0, 101),
+    Ipv4Addr::new(10, 20, 0, 102),
+];
+/// All addresses of the web server, the one above first; a name can move from one to another.
+pub const WEBS_V6: [Ipv6Addr; 3] = [
+    WEB_V6,
+    Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x101),
+    Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x102),
+];
+/// The name server's address in the private network.
+pub const NAME_SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 53);
+/// The name server's address in the private network.
+pub const NAME_SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x53);
+/// Where the client answers the name queries of applications (protocol page, section 5.4).
+pub const STUB_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 111, 1);
 /// The private network, as a resource.
 pub const RESOURCE_NET_V4: &str = "10.20.0.0/24";
 /// The private network, as a resource.
@@ -102,8 +120,14 @@ const ADDRESSES: [&str; 4] = [
      route add fd50::/64 via 2001:db8:113::1",
     "link set lo up
      link set eth0 up
+     addr add 10.20.0.53/24 dev eth0
      addr add 10.20.0.100/24 dev eth0
-     addr add fd20::100/64 dev eth0 nodad",
+     addr add 10.20.0.101/24 dev eth0
+     addr add 10.20.0.102/24 dev eth0
+     addr add fd20::53/64 dev eth0 nodad
+     addr add fd20::100/64 dev eth0 nodad
+     addr add fd20::101/64 dev eth0 nodad
+     addr add fd20::102/64 dev eth0 nodad",
 ];
 
 /// A home router: masquerade for IPv4, and a firewall that lets out everything and in only answers.
@@ -150,7 +174,7 @@ fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
 }
 
 /// Runs a command with `input` on its standard input.
-fn feed(command: &mut Command, input: &str) -> Result<()> {
+pub(super) fn feed(command: &mut Command, input: &str) -> Result<()> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

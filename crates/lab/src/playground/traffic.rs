@@ -1,4 +1,5 @@
-//! Real traffic from one place to another: curl, ping, and a download that trickles.
+//! Real traffic from one place to another: curl, ping, connections, datagrams, and a download that
+//! trickles.
 //!
 //! Refuses to judge: it reports what the standard programs saw. Proxies and curl's own
 //! configuration are switched off, so that only the playground decides.
@@ -6,7 +7,7 @@
 use super::{Playground, Role};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,31 @@ pub fn url(address: IpAddr, port: u16, path: &str) -> String {
     }
 }
 
+/// Which kinds of addresses a name may be reached at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// Both, whichever is faster.
+    Any,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+}
+
+impl Families {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Any, Self::V4, Self::V6];
+
+    /// How curl is told.
+    pub(super) fn option(self) -> Option<&'static str> {
+        match self {
+            Self::Any => None,
+            Self::V4 => Some("-4"),
+            Self::V6 => Some("-6"),
+        }
+    }
+}
+
 /// What curl saw.
 #[derive(Clone, Debug)]
 pub struct Fetched {
@@ -38,7 +64,9 @@ pub struct Fetched {
     pub status: u16,
     /// The page.
     pub body: String,
-    /// From curl's start to its first packet.
+    /// The address that it connected to last; `None` when it never tried.
+    pub remote: Option<IpAddr>,
+    /// From curl's start to its first packet to the page: a name has been looked up by then.
     pub first_packet: Duration,
     /// From curl's start to the first byte.
     pub first_byte: Duration,
@@ -57,7 +85,7 @@ impl Fetched {
 }
 
 /// A command that runs curl at a place, without proxies and personal configuration.
-fn curl(playground: &Playground, role: Role, limit: Duration) -> Command {
+pub(super) fn curl(playground: &Playground, role: Role, limit: Duration) -> Command {
     let mut command = playground.command(role, "curl");
     // -q must come first; -g leaves the brackets of IPv6 addresses alone.
     command.args(["-q", "-g", "-sS", "--noproxy", "*", "--max-time"]);
@@ -70,8 +98,24 @@ fn curl(playground: &Playground, role: Role, limit: Duration) -> Command {
 /// # Errors
 /// curl cannot be run, or the wait was called off. A failed fetch is a result, not an error.
 pub fn fetch(playground: &Playground, role: Role, url: &str, limit: Duration) -> Result<Fetched> {
+    fetch_over(playground, role, url, Families::Any, limit)
+}
+
+/// As [`fetch`], for a name that is to be reached at addresses of these families only.
+///
+/// # Errors
+/// Those of [`fetch`].
+pub fn fetch_over(
+    playground: &Playground,
+    role: Role,
+    url: &str,
+    families: Families,
+    limit: Duration,
+) -> Result<Fetched> {
     let mut command = curl(playground, role, limit);
-    let figures = "\n%{http_code} %{time_namelookup} %{time_starttransfer} %{time_total}";
+    let figures =
+        "\n%{http_code} %{time_namelookup} %{time_starttransfer} %{time_total} %{remote_ip}";
+    command.args(families.option());
     command.args(["-v", "-w", figures, url]);
     let output = playground.run(command, limit + GRACE)?;
     let written = String::from_utf8_lossy(&output.stdout);
@@ -79,13 +123,14 @@ pub fn fetch(playground: &Playground, role: Role, url: &str, limit: Duration) ->
         .rsplit_once('\n')
         .with_context(|| format!("curl {url} wrote no figures"))?;
     let figures: Vec<&str> = figures.split(' ').collect();
-    let [status, first_packet, first_byte, total] = figures[..] else {
+    let [status, first_packet, first_byte, total, remote] = figures[..] else {
         bail!("curl {url} wrote unknown figures: {figures:?}");
     };
     Ok(Fetched {
         exit: output.status.code().unwrap_or(-1),
         status: status.parse()?,
         body: body.to_owned(),
+        remote: remote.parse().ok(),
         first_packet: Duration::from_secs_f64(first_packet.parse()?),
         first_byte: Duration::from_secs_f64(first_byte.parse()?),
         total: Duration::from_secs_f64(total.parse()?),
@@ -103,6 +148,73 @@ fn refusal(told: &str) -> String {
         Some(told.rsplit_once(": ")?.1.trim().to_owned())
     });
     words.unwrap_or_default()
+}
+
+/// When a connection came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// Since the first attempt.
+    pub after: Duration,
+    /// How many attempts it took.
+    pub attempts: u32,
+}
+
+/// Tries to connect again and again, each attempt for `every`, until one succeeds.
+///
+/// # Errors
+/// None succeeds within `limit`, or the wait was called off.
+pub fn connect_until(
+    playground: &Playground,
+    role: Role,
+    address: SocketAddr,
+    every: Duration,
+    limit: Duration,
+) -> Result<Connected> {
+    let begun = Instant::now();
+    let mut attempts = 0;
+    let what = format!("a connection to {address}");
+    playground.interrupt().until_ok(&what, limit, || {
+        // An attempt that is refused at once must not be followed by the next at once.
+        if begun.elapsed() < every * attempts {
+            return Ok(None);
+        }
+        attempts += 1;
+        let connected = playground.enter(role, || {
+            Ok(TcpStream::connect_timeout(&address, every).is_ok())
+        })?;
+        let after = begun.elapsed();
+        Ok(connected.then_some(Connected { after, attempts }))
+    })
+}
+
+/// Sends a datagram to an echo server, and says how long it took to come back; `None` when it did
+/// not within `limit`.
+///
+/// # Errors
+/// The place cannot be entered.
+pub fn udp_echo(
+    playground: &Playground,
+    role: Role,
+    address: SocketAddr,
+    limit: Duration,
+) -> Result<Option<Duration>> {
+    const PAYLOAD: &[u8] = b"postern lab";
+    playground.enter(role, || {
+        let any = match address {
+            SocketAddr::V4(_) => "0.0.0.0:0",
+            SocketAddr::V6(_) => "[::]:0",
+        };
+        let socket = UdpSocket::bind(any)?;
+        socket.set_read_timeout(Some(limit))?;
+        let begun = Instant::now();
+        let mut buffer = [0; 64];
+        let came_back = socket
+            .connect(address)
+            .and_then(|()| socket.send(PAYLOAD))
+            .and_then(|_| socket.recv(&mut buffer));
+        let same = came_back.is_ok_and(|length| &buffer[..length] == PAYLOAD);
+        Ok(same.then(|| begun.elapsed()))
+    })
 }
 
 /// What ping saw.

@@ -56,6 +56,19 @@ impl Interrupt {
             .unwrap_or_else(PoisonError::into_inner);
     }
 
+    /// Lets `span` pass, where time itself is what is waited for: an outage that others live
+    /// through.
+    ///
+    /// # Errors
+    /// [`Interrupted`] when triggered meanwhile.
+    pub fn pass(&self, span: Duration) -> Result<()> {
+        self.wait_at_most(span);
+        match self.is_triggered() {
+            true => Err(Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Looks with `probe` until it sees something, at most for `limit`. Looks at least once.
     ///
     /// # Errors

@@ -24,13 +24,23 @@ impl Moment {
 
 /// Seconds since 1970-01-01T00:00:00Z.
 #[must_use]
+pub fn unix_now() -> u64 {
+    since_epoch().as_secs()
+}
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[must_use]
+pub fn unix_ms() -> f64 {
+    since_epoch().as_secs_f64() * 1000.0
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the lab's one door to the wall clock"
 )]
-pub fn unix_now() -> u64 {
+fn since_epoch() -> Duration {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.as_ref().map_or(0, Duration::as_secs)
+    since_epoch.unwrap_or_default()
 }
 
 /// `unix` as RFC 3339 with whole seconds; dates beyond the calendar become its end.

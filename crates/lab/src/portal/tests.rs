@@ -409,7 +409,7 @@ async fn a_taken_port_and_a_taken_control_socket_are_named() {
         control: Some(portal.directory.path().join("control.sock")),
     };
     let error = Portal::start(&args).err().expect("refused").to_string();
-    assert!(error.contains("another portal answers on"), "{error}");
+    assert!(error.contains("another process answers on"), "{error}");
     let args = Args {
         control: None,
         ..args
