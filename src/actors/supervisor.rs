@@ -2,16 +2,16 @@
 //!
 //! Owns: the list of clients, their actors and indices. Receives: the portal's commands,
 //! `ChildDied`, `ConnectionClosed`, `Shutdown`. Emits: commands to connections,
-//! `ConfigureInterface`, `UseRelays`. When its mailbox is full: control messages only, they wait.
+//! `ConfigureInterface`, `ServeNames`, `UseRelays`. When its mailbox is full: control messages only, they wait.
 //! On death: the process ends.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
-use crate::actors::dns::DnsActor;
 use crate::actors::udp::UdpActor;
 use crate::messages::connection::{
     AddCandidates, CloseConnection, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
+use crate::messages::dns::ServeNames;
 use crate::messages::nat_table::DetachClient;
 use crate::messages::portal::{LeavePortal, RequestRelays};
 use crate::messages::supervisor::{
@@ -67,8 +67,8 @@ pub struct SupervisorSpec {
     pub leave_portal: Recipient<LeavePortal>,
     /// To the PortalActor.
     pub request_relays: Recipient<RequestRelays>,
-    /// Lives as long as somebody holds its address.
-    pub dns: Addr<DnsActor>,
+    /// To the DnsActor: who answers clients on the gateway's tunnel addresses.
+    pub names: Recipient<ServeNames>,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
@@ -180,6 +180,7 @@ impl Handler<GatewayInitialized> for SupervisorActor {
     fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, _: &mut Context<Self>) {
         self.gateway = Some(init.tunnel);
         tell(&self.spec.shard.interface, ConfigureInterface(init.tunnel));
+        tell(&self.spec.names, ServeNames(init.tunnel));
         self.relays.clear();
         self.add_relays(init.relays);
         for (id, client) in &self.clients {

@@ -208,6 +208,28 @@ pub static KEYS: &[Key] = &[
         doc: "WireGuard handshakes answered before senders must prove their address by a cookie.",
     },
     Key {
+        path: "limits.flows",
+        kind: Kind::One(Scalar::Integer {
+            min: 1024,
+            max: 16_777_216,
+        }),
+        presence: Presence::Default("262144"),
+        unit: "flows",
+        example: "262144",
+        doc: "Flows of all clients to names at one time; the oldest unanswered ones give way.",
+    },
+    Key {
+        path: "limits.flows_per_client",
+        kind: Kind::One(Scalar::Integer {
+            min: 16,
+            max: 32_768,
+        }),
+        presence: Presence::Default("16384"),
+        unit: "flows",
+        example: "16384",
+        doc: "Flows of one client to names at one time; its oldest unanswered ones give way.",
+    },
+    Key {
         path: "log.format",
         kind: Kind::One(Scalar::Choice(&["text", "json"])),
         presence: Presence::Default("\"text\""),

@@ -147,6 +147,8 @@ fn the_reference_file_loads_to_the_documented_defaults() {
     assert_eq!(config.tunnel.interface.as_str(), "postern0");
     assert!(config.tunnel.masquerade && config.tunnel.forwarding);
     assert_eq!(config.limits.clients, 10_000);
+    assert_eq!(config.limits.flows, 262_144);
+    assert_eq!(config.limits.flows_per_client, 16_384);
     assert_eq!(config.log, LogConfig::default());
 }
 

@@ -100,6 +100,10 @@ pub struct LimitsConfig {
     pub resources_per_client: usize,
     /// Answered without a cookie.
     pub handshakes_per_second: u32,
+    /// Translated flows of all clients.
+    pub flows: usize,
+    /// Of one client.
+    pub flows_per_client: usize,
 }
 
 /// `[log]`

@@ -92,6 +92,8 @@ pub(crate) fn outlets(
         attach_client: nat_table.clone().recipient(),
         detach_client: nat_table.clone().recipient(),
         assign_proxy_ips: nat_table.clone().recipient(),
+        release_resource: nat_table.clone().recipient(),
+        resolve: nat_table.clone().recipient(),
         udp: udp.clone().recipient(),
         attach_peer: udp.clone().recipient(),
         detach_peer: udp.clone().recipient(),

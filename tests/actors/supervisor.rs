@@ -5,9 +5,7 @@ use crate::probe::{Inbox, Probe};
 use crate::samples::{client, open, open_for, outlets, relay, resource, tunnel};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
-use hickory_resolver::config::ResolverConfig;
 use postern::actors::connection::ConnectionActor;
-use postern::actors::dns::{DnsActor, Upstreams};
 use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
 use postern::messages::connection::{OpenConnection, RevokeAccess};
 use postern::messages::nat_table::{AttachClient, DetachClient};
@@ -299,6 +297,7 @@ struct Scene {
     portal: Inbox,
     /// Who is asked for relays.
     asked: Inbox,
+    dns: Inbox,
 }
 
 impl Scene {
@@ -313,9 +312,8 @@ impl Scene {
         let (udp_probe, udp) = Probe::start();
         let (portal_probe, portal) = Probe::start();
         let (asked_probe, asked) = Probe::start();
+        let (dns_probe, dns) = Probe::start();
         let context = Context::<SupervisorActor>::new();
-        let death = DeathNotice::new(Child::Dns, context.address().recipient());
-        let nowhere = Upstreams::Given(ResolverConfig::default());
         let mut spec = SupervisorSpec {
             keys: GatewayKeys::new([2; 32]),
             seed: [0; 32],
@@ -330,7 +328,7 @@ impl Scene {
             },
             leave_portal: portal_probe.recipient(),
             request_relays: asked_probe.recipient(),
-            dns: DnsActor::new(nowhere, death).start(),
+            names: dns_probe.recipient(),
             metrics: Arc::new(Metrics::default()),
         };
         change(&mut spec);
@@ -341,6 +339,7 @@ impl Scene {
             udp,
             portal,
             asked,
+            dns,
         }
     }
 
