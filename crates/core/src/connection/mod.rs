@@ -6,7 +6,8 @@
 
 use crate::UnixTime;
 use crate::grant::{
-    AuthorizationEntry, AuthorizationRequest, Resource, TransportKeys, TunnelAddresses,
+    AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TransportKeys,
+    TunnelAddresses,
 };
 use crate::ids::{PublicKey, ResourceId};
 use crate::packet::checksum::mark_congestion;
@@ -123,6 +124,27 @@ impl Connection {
             reply_ref: request.reply_ref,
         });
         self.upsert_transport(keys, now);
+    }
+
+    /// The portal grants a further resource or name to a client whose transport comes by another
+    /// message (generation 0): remember it, and acknowledge it where somebody waits.
+    pub fn handle_access(&mut self, request: AccessRequest, unix_now: UnixTime, now: Instant) {
+        let granted = self
+            .policy
+            .allow(request.resource, request.expires_at, unix_now, now);
+        if let Err(error) = granted {
+            let full = matches!(error, policy::PolicyError::TooManyResources { .. });
+            self.events.push_back(ConnectionEvent::Refused(error));
+            if full {
+                return;
+            }
+        }
+        self.closed = false;
+        if request.announced.is_some() {
+            self.events.push_back(ConnectionEvent::Accepted {
+                reply_ref: request.reply_ref,
+            });
+        }
     }
 
     fn upsert_transport(&mut self, keys: TransportKeys, now: Instant) {
