@@ -87,7 +87,7 @@ pub struct ConnectionClosed {
     /// Which of its connections.
     pub index: PeerIndex,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then: if more are on their way, it
-    /// is not to be stopped.
+    /// must not be stopped.
     pub opened: u64,
 }
 
