@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use postern_core::backoff::BackoffConfig;
 use postern_core::peer::{DemuxConfig, GatewayKeys};
 use postern_core::portal::{
-    Generation, GenerationChoice, PortalConfig, PortalLimits, PortalUrl, Token,
+    Generation, GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
 };
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -178,6 +178,7 @@ fn portal_config(
         id,
         name,
         public_key: keys.public(),
+        ice_secret: IceSecret::new(random_bytes()?),
         generation: match portal.generation {
             config::Generation::Auto => GenerationChoice::Auto,
             config::Generation::V2 => GenerationChoice::Only(Generation::V2),

@@ -37,10 +37,11 @@ const EXCEPTIONS: [Exception; 1] = [Exception {
 }];
 
 /// What the cores may be built from: nothing that reads a clock, a socket, a file or randomness.
-const CORE_DEPENDENCIES: [&str; 15] = [
+const CORE_DEPENDENCIES: [&str; 16] = [
     "base64",
     "boringtun",
     "data-encoding",
+    "hmac",
     "ipnet",
     "is",
     "rand_chacha",

@@ -6,9 +6,9 @@
 //! count; commands wait. On death: its client has to ask for access again.
 
 use crate::messages::connection::{
-    AddCandidates, CloseConnection, DomainStatusChanged, LocalAddressesChanged, OpenConnection,
-    ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry, StopConnection,
-    UpdateResource,
+    AddCandidates, AllowAccess, CloseConnection, DomainStatusChanged, LocalAddressesChanged,
+    OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry,
+    StopConnection, UpdateResource,
 };
 use crate::messages::dns::ResolveName;
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
@@ -145,6 +145,17 @@ impl Handler<OpenConnection> for ConnectionActor {
         self.opened += 1;
         self.core
             .handle_authorization(*request, shell::unix_now(), shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<AllowAccess> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
+        self.opened += 1;
+        self.core
+            .handle_access(*request, shell::unix_now(), shell::now());
         self.drive(ctx);
     }
 }

@@ -2,7 +2,9 @@
 //! PortalActor, keeps its ledger, and passes them on to the connection they are for.
 
 use actix::Message;
-use postern_core::grant::{AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses};
+use postern_core::grant::{
+    AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
+};
 use postern_core::ids::{ClientId, ResourceId};
 use postern_core::peer::{DomainStatus, LocalAddresses};
 
@@ -10,6 +12,12 @@ use postern_core::peer::{DomainStatus, LocalAddresses};
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct OpenConnection(pub Box<AuthorizationRequest>);
+
+/// Admit a client to a further resource or name; its transport comes by `OpenConnection`, before or
+/// after (generation 0).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct AllowAccess(pub Box<AccessRequest>);
 
 /// The client's ICE candidates, as SDP strings; unparsable ones are skipped one by one.
 #[derive(Debug, Clone, Message)]

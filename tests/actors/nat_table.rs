@@ -96,7 +96,10 @@ fn lesson_08_without_an_answer_the_client_hears_that_there_is_no_way() {
         tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
         let patience = Duration::from_secs(3);
         let OutboundPackets(refusal) = scene.connection.next_within(patience).await;
-        let kinds: Vec<_> = refusal.iter().map(|packet| packet[20..22].to_vec()).collect();
+        let kinds: Vec<_> = refusal
+            .iter()
+            .map(|packet| packet[20..22].to_vec())
+            .collect();
         assert_eq!(kinds, [[3, 0]]);
     });
 }

@@ -3,9 +3,7 @@
 use actix::prelude::*;
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
-use postern::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, ReleaseResource,
-};
+use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
 use postern::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,

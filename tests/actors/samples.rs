@@ -3,10 +3,10 @@
 use crate::probe::Probe;
 use actix::prelude::*;
 use postern::actors::connection::ConnectionOutlets;
-use postern::messages::connection::{LocalAddressesChanged, OpenConnection};
+use postern::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
 use postern_core::grant::{
-    AuthorizationRequest, ClientProfile, IceCredentials, PresharedKey, Relay, ReplyKind, Resource,
-    ResourceKind, TunnelAddresses,
+    AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
+    PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
 use postern_core::peer::LocalAddresses;
@@ -55,6 +55,25 @@ pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
         expires_at: None,
         announced: None,
         reply: ReplyKind::Granted,
+    }))
+}
+
+/// Client 1 may reach resource `number` by a name; acknowledged with `ref-<number>`.
+pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess {
+    let OpenConnection(open) = open(number);
+    AllowAccess(Box::new(AccessRequest {
+        reply_ref: open.reply_ref,
+        client: open.client.id,
+        tunnel,
+        resource: Resource {
+            kind: ResourceKind::Dns("*.corp.example".into()),
+            ..open.resource
+        },
+        expires_at: None,
+        announced: Some(AnnouncedName {
+            domain: "app.corp.example".into(),
+            proxy_ips: Vec::new(),
+        }),
     }))
 }
 

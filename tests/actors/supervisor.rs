@@ -2,7 +2,7 @@
 
 use crate::fault::panic_on_warnings_of;
 use crate::probe::{Inbox, Probe};
-use crate::samples::{client, open, open_for, outlets, relay, resource, tunnel};
+use crate::samples::{allow, client, open, open_for, outlets, relay, resource, tunnel};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
 use postern::actors::connection::ConnectionActor;
@@ -56,6 +56,41 @@ fn lesson_23_an_init_without_grants_closes_and_configures_interface_and_relays()
         assert_eq!(detached.index, attached.index);
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.client, client(1));
+    });
+}
+
+#[test]
+fn lesson_18_an_access_may_come_before_its_connection_if_it_says_the_addresses() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(allow(1, None));
+        scene.portal.nothing().await;
+        scene.tell(allow(2, Some(tunnel(1))));
+        assert_eq!(scene.accepted().await, "ref-2");
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!(attached.tunnel, tunnel(1));
+        scene.udp.nothing().await;
+
+        scene.tell(open(3));
+        assert_eq!(scene.accepted().await, "ref-3");
+        scene.udp.next::<AttachPeer>().await;
+        scene.tell(allow(4, None));
+        assert_eq!(scene.accepted().await, "ref-4");
+        scene.nat_table.nothing().await;
+    });
+}
+
+#[test]
+fn an_access_on_its_way_keeps_a_connection_that_has_just_closed() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        assert_eq!(scene.accepted().await, "ref-1");
+        scene.nat_table.next::<AttachClient>().await;
+        scene.tell(revoke(1));
+        scene.tell(allow(2, None));
+        assert_eq!(scene.accepted().await, "ref-2");
+        scene.nat_table.nothing().await;
     });
 }
 
