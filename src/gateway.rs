@@ -14,6 +14,8 @@ use crate::tunnel;
 use actix::prelude::*;
 use anyhow::Context as _;
 use postern_core::backoff::BackoffConfig;
+use postern_core::nat_table::NatTableConfig;
+use postern_core::nat_table::flows::FlowLimits;
 use postern_core::peer::{DemuxConfig, GatewayKeys};
 use postern_core::portal::{
     Generation, GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
@@ -100,6 +102,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
 
     let portal_context = Context::<PortalActor>::new();
     let portal = portal_context.address();
+    let dns_context = Context::<DnsActor>::new();
+    let dns = dns_context.address();
     let network = prepared.config.network.clone();
     let links = shard::start(
         ShardSpec {
@@ -112,6 +116,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
                 max_transactions: MAX_STUN_TRANSACTIONS,
             },
             seed: random_bytes()?,
+            nat_table: nat_table_config(limits),
+            nat_seed: random_bytes()?,
+            resolve: dns.clone().recipient(),
             stun_servers: network.stun_servers.clone(),
             list_addresses: Box::new({
                 let tunnel = prepared.config.tunnel.interface.clone();
@@ -129,7 +136,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
     .await
     .context("the data plane cannot start")?;
 
-    let dns = DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
+    dns_context.run(DnsActor::new(Upstreams::System, notice(Child::Dns)));
     portal_context.run(PortalActor::new(PortalSpec {
         config: portal_config(
             &prepared.config.portal,
@@ -148,7 +155,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
         shard: links,
         leave_portal: portal.clone().recipient(),
         request_relays: portal.recipient(),
-        dns,
+        names: dns.recipient(),
         metrics,
     }));
     Ok(masquerade)
@@ -160,6 +167,16 @@ fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(lines.join("\n"))
     })
+}
+
+fn nat_table_config(limits: config::LimitsConfig) -> NatTableConfig {
+    NatTableConfig {
+        flows: FlowLimits {
+            flows: limits.flows,
+            flows_per_client: limits.flows_per_client,
+        },
+        ..NatTableConfig::default()
+    }
 }
 
 fn portal_config(

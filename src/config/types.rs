@@ -101,9 +101,9 @@ pub struct LimitsConfig {
     /// Answered without a cookie.
     pub handshakes_per_second: u32,
     /// Translated flows of all clients.
-    pub flows: usize,
+    pub flows: u32,
     /// Of one client.
-    pub flows_per_client: usize,
+    pub flows_per_client: u32,
 }
 
 /// `[log]`

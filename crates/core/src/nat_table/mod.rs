@@ -30,12 +30,25 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 /// The limits of a [`NatTable`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatTableConfig {
     /// Of names.
     pub domains: DomainsConfig,
     /// Of flows.
     pub flows: FlowLimits,
+}
+
+impl Default for NatTableConfig {
+    /// As in the example configuration.
+    fn default() -> Self {
+        Self {
+            domains: DomainsConfig::default(),
+            flows: FlowLimits {
+                flows: 262_144,
+                flows_per_client: 16_384,
+            },
+        }
+    }
 }
 
 /// A client's announcement that was found to be within its rights.

@@ -1,6 +1,6 @@
 //! Announcements, answers, failures, packets and time in any order: what must hold at each step.
 
-use super::{Scene, assignment, client, own_v4, proxy_v4};
+use super::{Scene, client, own_v4, proxy_v4};
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, NameFailure};
 use crate::nat_table::NatTableEvent;
@@ -90,7 +90,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Answer { name, ips } => {
                 let ips: BTreeSet<&str> = ips.iter().map(|place| REALS[*place]).collect();
                 let ips: Vec<&str> = ips.into_iter().collect();
-                let parsed = ips.iter().map(|ip| ip.parse().expect("an address"));
+                let parsed = ips
+                    .iter()
+                    .map(|ip| ip.parse::<IpAddr>().expect("an address"));
                 model.resolved.entry(*name).or_default().extend(parsed);
                 if model.owners.values().any(|owner| owner == name) {
                     model.usable.insert(*name);
