@@ -3,6 +3,8 @@
 //!
 //! Addresses of CIDR and Internet resources pass unchanged; this version translates no proxy IPs.
 
+pub mod flows;
+pub mod rewrite;
 pub mod slot;
 
 pub use slot::{ClientSlot, MappingId};
