@@ -37,10 +37,13 @@ const EXCEPTIONS: [Exception; 1] = [Exception {
 }];
 
 /// What the cores may be built from: nothing that reads a clock, a socket, a file or randomness.
-const CORE_DEPENDENCIES: [&str; 16] = [
+const CORE_DEPENDENCIES: [&str; 18] = [
+    // Hashes with keys that it is given.
+    "ahash",
     "base64",
     "boringtun",
     "data-encoding",
+    "hashbrown",
     "hmac",
     "ipnet",
     "is",
