@@ -27,6 +27,7 @@ pub mod backoff;
 pub mod connection;
 pub mod grant;
 pub mod ids;
+pub mod lookups;
 pub mod names;
 pub mod nat_table;
 pub mod packet;
