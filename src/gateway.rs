@@ -1,6 +1,6 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::dns::{DnsActor, Upstreams};
+use crate::actors::dns::{DnsActor, DnsSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig};
@@ -129,7 +129,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
     .await
     .context("the data plane cannot start")?;
 
-    let dns = DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
+    let dns = DnsSpec::new(&prepared.config.dns, notice(Child::Dns)).map_err(anyhow::Error::msg)?;
+    let dns = DnsActor::new(dns).start();
     portal_context.run(PortalActor::new(PortalSpec {
         config: portal_config(
             &prepared.config.portal,
