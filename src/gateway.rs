@@ -1,6 +1,6 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::dns::{DnsActor, Upstreams};
+use crate::actors::dns::{DnsActor, DnsSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig};
@@ -14,6 +14,7 @@ use crate::tunnel;
 use actix::prelude::*;
 use anyhow::Context as _;
 use postern_core::backoff::BackoffConfig;
+use postern_core::domains::DomainsConfig;
 use postern_core::nat_table::NatTableConfig;
 use postern_core::nat_table::flows::FlowLimits;
 use postern_core::peer::{DemuxConfig, GatewayKeys};
@@ -116,7 +117,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
                 max_transactions: MAX_STUN_TRANSACTIONS,
             },
             seed: random_bytes()?,
-            nat_table: nat_table_config(limits),
+            nat_table: nat_table_config(&prepared.config),
             nat_seed: random_bytes()?,
             resolve: dns.clone().recipient(),
             stun_servers: network.stun_servers.clone(),
@@ -136,7 +137,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
     .await
     .context("the data plane cannot start")?;
 
-    dns_context.run(DnsActor::new(Upstreams::System, notice(Child::Dns)));
+    let dns_spec =
+        DnsSpec::new(&prepared.config.dns, notice(Child::Dns)).map_err(anyhow::Error::msg)?;
+    dns_context.run(DnsActor::new(dns_spec));
     portal_context.run(PortalActor::new(PortalSpec {
         config: portal_config(
             &prepared.config.portal,
@@ -169,13 +172,16 @@ fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
     })
 }
 
-fn nat_table_config(limits: config::LimitsConfig) -> NatTableConfig {
+fn nat_table_config(config: &GatewayConfig) -> NatTableConfig {
     NatTableConfig {
-        flows: FlowLimits {
-            flows: limits.flows,
-            flows_per_client: limits.flows_per_client,
+        domains: DomainsConfig {
+            last_known_good: config.dns.last_known_good,
+            ..DomainsConfig::default()
         },
-        ..NatTableConfig::default()
+        flows: FlowLimits {
+            flows: config.limits.flows,
+            flows_per_client: config.limits.flows_per_client,
+        },
     }
 }
 

@@ -17,7 +17,7 @@ use postern::messages::supervisor::{
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use postern::metrics::Metrics;
-use postern::shell::{DeathNotice, tell_addr};
+use postern::shell::tell_addr;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ids::RelayId;
 use postern_core::peer::GatewayKeys;

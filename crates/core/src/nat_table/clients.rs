@@ -25,7 +25,9 @@ impl Clients {
     /// over. Returns the slot that must be emptied first, when the client comes with other
     /// addresses than before.
     pub(super) fn attach(&mut self, id: ClientId, tunnel: TunnelAddresses) -> Option<ClientSlot> {
-        let former = self.slot(id).filter(|slot| self.tunnel(*slot) != Some(tunnel));
+        let former = self
+            .slot(id)
+            .filter(|slot| self.tunnel(*slot) != Some(tunnel));
         if former.is_some() {
             self.detach(id);
         }
@@ -60,11 +62,17 @@ impl Clients {
     }
 
     pub(super) fn id(&self, slot: ClientSlot) -> Option<ClientId> {
-        self.slots.get(slot.0 as usize)?.as_ref().map(|client| client.id)
+        self.slots
+            .get(slot.0 as usize)?
+            .as_ref()
+            .map(|client| client.id)
     }
 
     fn tunnel(&self, slot: ClientSlot) -> Option<TunnelAddresses> {
-        self.slots.get(slot.0 as usize)?.as_ref().map(|client| client.tunnel)
+        self.slots
+            .get(slot.0 as usize)?
+            .as_ref()
+            .map(|client| client.tunnel)
     }
 
     fn allocate(&mut self) -> ClientSlot {

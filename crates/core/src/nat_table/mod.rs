@@ -163,7 +163,8 @@ impl NatTable {
                     domain: assignment.announced.domain.clone(),
                     active: false,
                 };
-                self.events.push_back(NatTableEvent::Status { client, status });
+                self.events
+                    .push_back(NatTableEvent::Status { client, status });
             }
         }
         self.after_domains(now);

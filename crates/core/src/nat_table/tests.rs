@@ -72,7 +72,10 @@ pub(super) fn answer(
         name: name.parse().expect("a name"),
         family,
         outcome: outcome.map(|ips| ResolvedAddresses {
-            ips: ips.iter().map(|ip| ip.parse().expect("an address")).collect(),
+            ips: ips
+                .iter()
+                .map(|ip| ip.parse().expect("an address"))
+                .collect(),
             ttl,
         }),
     }
@@ -210,13 +213,19 @@ fn reply_to(sent: &[u8], flags: u8) -> Vec<u8> {
     else {
         panic!("{packet:?}");
     };
-    let (source, destination) = (packet.source().to_string(), packet.destination().to_string());
+    let (source, destination) = (
+        packet.source().to_string(),
+        packet.destination().to_string(),
+    );
     tcp(&destination, &source, destination_port, source_port, flags)
 }
 
 fn destination_of(packets: &[Vec<u8>]) -> Vec<String> {
     let destination = |bytes: &Vec<u8>| IpPacket::parse(bytes).expect("valid").destination();
-    packets.iter().map(|bytes| destination(bytes).to_string()).collect()
+    packets
+        .iter()
+        .map(|bytes| destination(bytes).to_string())
+        .collect()
 }
 
 fn is_unreachable(packet: &[u8]) -> bool {
@@ -273,7 +282,10 @@ fn lesson_09_a_family_without_an_address_is_refused_at_once() {
     scene.send(&syn(proxy_v6(0, 0), 5000));
     scene.answer("app.example", AddressFamily::V6, Err(NameFailure::NoData));
     let told = scene.delivered();
-    assert!(told.len() == 1 && is_unreachable(&told[0]), "the held one: {told:?}");
+    assert!(
+        told.len() == 1 && is_unreachable(&told[0]),
+        "the held one: {told:?}"
+    );
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
     scene.send(&syn(proxy_v6(0, 0), 5001));
     assert_eq!(scene.delivered().len(), 1);
@@ -291,7 +303,11 @@ fn three_names_on_one_address_keep_one_source_port_apart() {
         .flat_map(|block| scene.send(&syn(proxy_v4(block, 0), 5000)))
         .collect();
     let ports: BTreeSet<_> = sent.iter().map(|bytes| [bytes[20], bytes[21]]).collect();
-    assert_eq!((sent.len(), ports.len()), (3, 3), "one outside for each inside");
+    assert_eq!(
+        (sent.len(), ports.len()),
+        (3, 3),
+        "one outside for each inside"
+    );
     for block in [2, 0, 1] {
         let back = scene.receive(&reply_to(&sent[usize::from(block)], SYN_ACK));
         assert_eq!(back, [reply_to(&syn(proxy_v4(block, 0), 5000), SYN_ACK)]);
@@ -343,7 +359,11 @@ fn lesson_17_a_proxy_ip_for_another_name_takes_nothing_over() {
     let old = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&old[0], SYN_ACK));
     scene.assign(1, "other.example", 0);
-    assert_eq!(scene.receive(&reply_to(&old[0], ACK)).len(), 0, "the old name's flow");
+    assert_eq!(
+        scene.receive(&reply_to(&old[0], ACK)).len(),
+        0,
+        "the old name's flow"
+    );
     let data = tcp(&own_v4(1), &proxy_v4(0, 0).to_string(), 5000, 80, ACK);
     assert_eq!(scene.send(&data).len(), 0, "held for the new name");
     scene.answer("other.example", AddressFamily::V4, Ok(&[OTHER_REAL]));
@@ -352,7 +372,10 @@ fn lesson_17_a_proxy_ip_for_another_name_takes_nothing_over() {
 
 /// What a router says about `offending`: destination unreachable with `code`.
 fn unreachable_about(offending: &[u8], code: u8) -> Vec<u8> {
-    let source = IpPacket::parse(offending).expect("valid").source().to_string();
+    let source = IpPacket::parse(offending)
+        .expect("valid")
+        .source()
+        .to_string();
     let mut bytes = packet(
         "10.20.0.1".parse().expect("literal"),
         source.parse().expect("an address"),
@@ -377,7 +400,11 @@ fn lesson_02_an_unreachable_address_moves_on_at_once_and_the_client_hears_of_it(
     let told = scene.receive(&unreachable_about(&sent[0], 1));
     let outer = IpPacket::parse(&told[0]).expect("valid");
     assert_eq!(outer.source(), proxy_v4(0, 0));
-    assert_eq!(told[0][28 + 16..28 + 20], [100, 96, 0, 1], "the embedded destination");
+    assert_eq!(
+        told[0][28 + 16..28 + 20],
+        [100, 96, 0, 1],
+        "the embedded destination"
+    );
     let again = scene.send(&syn(proxy_v4(0, 0), 5000));
     assert_eq!(destination_of(&again), [OTHER_REAL]);
 }
@@ -399,7 +426,11 @@ fn lesson_07_definite_failures_are_told_and_so_is_their_end() {
     scene.assign(1, "app.example", 0);
     assert_eq!(scene.statuses(), [true]);
     scene.answer_both("app.example", NameFailure::ServerFailure);
-    assert_eq!(scene.statuses(), [] as [bool; 0], "nobody has said that there is no such name");
+    assert_eq!(
+        scene.statuses(),
+        [] as [bool; 0],
+        "nobody has said that there is no such name"
+    );
     scene.answer_both("app.example", NameFailure::NoSuchName);
     assert_eq!(scene.statuses(), [false]);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
@@ -410,7 +441,10 @@ fn lesson_07_definite_failures_are_told_and_so_is_their_end() {
 fn lesson_07_a_failed_refresh_leaves_the_address_in_use() {
     let mut scene = Scene::resolved();
     scene.answer_both("app.example", NameFailure::Timeout);
-    assert_eq!(destination_of(&scene.send(&syn(proxy_v4(0, 0), 5000))), [REAL]);
+    assert_eq!(
+        destination_of(&scene.send(&syn(proxy_v4(0, 0), 5000))),
+        [REAL]
+    );
 }
 
 #[test]
@@ -454,14 +488,10 @@ fn lesson_18_a_name_goes_with_its_last_resource() {
         resource: ResourceId(Uuid::from_u128(2)),
         ..assignment("app.example", 0)
     };
-    scene
-        .nat
-        .handle_assignment(client(1).0, &second, scene.now);
+    scene.nat.handle_assignment(client(1).0, &second, scene.now);
     let release = |scene: &mut Scene, number| {
         let resource = ResourceId(Uuid::from_u128(number));
-        scene
-            .nat
-            .handle_release(client(1).0, resource, scene.now);
+        scene.nat.handle_release(client(1).0, resource, scene.now);
     };
     release(&mut scene, 1);
     assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5000)).len(), 1);

@@ -237,8 +237,14 @@ pub fn declared_len(bytes: &[u8]) -> Option<usize> {
 #[must_use]
 pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     match version(packet)? {
-        4 => packet.get(16..20)?.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-        6 => packet.get(24..40)?.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        4 => packet
+            .get(16..20)?
+            .first_chunk::<4>()
+            .map(|octets| IpAddr::from(*octets)),
+        6 => packet
+            .get(24..40)?
+            .first_chunk::<16>()
+            .map(|octets| IpAddr::from(*octets)),
         _ => None,
     }
 }

@@ -14,10 +14,23 @@ use uuid::Uuid;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Assign { name: usize, block: u8 },
-    Answer { name: usize, ips: Vec<usize> },
-    Fail { name: usize, failure: NameFailure },
-    Packet { block: u8, place: u8, port: u16 },
+    Assign {
+        name: usize,
+        block: u8,
+    },
+    Answer {
+        name: usize,
+        ips: Vec<usize>,
+    },
+    Fail {
+        name: usize,
+        failure: NameFailure,
+    },
+    Packet {
+        block: u8,
+        place: u8,
+        port: u16,
+    },
     /// The resource answers the packet that was forwarded this many packets ago.
     Back(usize),
     Pass(u64),
@@ -109,7 +122,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Packet { block, place, port } => {
                 forwarded = scene.send(&udp(*block, *place, *port));
-                let usable = model.owners.get(block).is_some_and(|name| model.usable.contains(name));
+                let usable = model
+                    .owners
+                    .get(block)
+                    .is_some_and(|name| model.usable.contains(name));
                 prop_assert!(!usable || forwarded.len() == 1, "a usable name was lost");
             }
             Step::Back(age) => {
@@ -151,7 +167,11 @@ fn check_forwarded(model: &Model, packet: &[u8]) -> Result<(), TestCaseError> {
     let name = model.owners.get(&block);
     let resolved = name.and_then(|name| model.resolved.get(name));
     let is_known = resolved.is_some_and(|ips| ips.contains(&parsed.destination()));
-    prop_assert!(is_known, "{} for block {block} of {name:?}", parsed.destination());
+    prop_assert!(
+        is_known,
+        "{} for block {block} of {name:?}",
+        parsed.destination()
+    );
     Ok(())
 }
 
