@@ -25,6 +25,7 @@ use crate::peer::DomainStatus;
 use crate::policy::ranges;
 use clients::Clients;
 use flows::{Binding, FlowLimits, FlowTable, Inside, Lookup, Outside, Target, TcpFlags};
+use rewrite::{IcmpError, IcmpErrorKind, Layout};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -251,20 +252,31 @@ impl NatTable {
 
     /// Whether the packet goes on; if not, it was held, answered or counted.
     fn translate_inbound(&mut self, bytes: &mut [u8], now: Instant) -> bool {
-        let bound = IpPacket::parse(bytes).and_then(|packet| self.bind(&packet, now));
-        match bound {
-            Ok(Bound::To(outside)) => {
-                rewrite::inbound(bytes, outside.real, outside.port);
-                return true;
+        match self.try_translate_inbound(bytes, now) {
+            Ok(is_forwarded) => is_forwarded,
+            Err(reason) => {
+                self.drops.count(reason);
+                false
             }
-            Ok(Bound::Hold(mapping)) => match self.domains.hold(mapping, bytes, now) {
-                Ok(()) => {}
-                Err(reason) => self.drops.count(reason),
-            },
-            Ok(Bound::Unreachable) => self.refuse(bytes),
-            Err(reason) => self.drops.count(reason),
         }
-        false
+    }
+
+    fn try_translate_inbound(
+        &mut self,
+        bytes: &mut [u8],
+        now: Instant,
+    ) -> Result<bool, DropReason> {
+        let packet = IpPacket::parse(bytes)?;
+        let layout = Layout::of(&packet).ok_or(DropReason::Untranslatable)?;
+        match self.bind(&packet, now)? {
+            Bound::To(outside) => {
+                rewrite::inbound(bytes, layout, &outside)?;
+                return Ok(true);
+            }
+            Bound::Hold(mapping) => self.domains.hold(mapping, bytes, now)?,
+            Bound::Unreachable => self.refuse(bytes),
+        }
+        Ok(false)
     }
 
     /// Finds or makes the flow of a packet.
@@ -348,9 +360,11 @@ impl NatTable {
             return Err(DropReason::TunnelRange);
         }
         if packet.transport() == Transport::IcmpError {
-            return self.translate_icmp_error(client, bytes, now);
+            let error = IcmpError::parse(client, &packet)?;
+            return self.translate_icmp_error(error, bytes, now);
         }
-        let Some(outside) = Outside::of(client, &packet) else {
+        let translatable = Outside::of(client, &packet).zip(Layout::of(&packet));
+        let Some((outside, layout)) = translatable else {
             return Ok(bytes.len());
         };
         let flags = TcpFlags::of(&packet);
@@ -360,33 +374,36 @@ impl NatTable {
         let is_first = self.flows.note_outbound(flow.flow, flags, now);
         self.domains
             .note_outbound(flow.mapping, outside.real, is_first, now);
-        rewrite::outbound(bytes, flow.inside.proxy, flow.inside.port);
+        rewrite::outbound(bytes, layout, &flow.inside)?;
         Ok(bytes.len())
     }
 
-    /// An error about a packet of a flow is told as if it had come from the proxy IP.
+    /// An error about a packet of a flow is told as if it had come from the proxy IP. Others pass:
+    /// they are about what is not translated.
     fn translate_icmp_error(
         &mut self,
-        client: ClientSlot,
+        error: Option<IcmpError>,
         bytes: &mut [u8],
         now: Instant,
     ) -> Result<usize, DropReason> {
-        let Some(error) = rewrite::IcmpError::parse(client, bytes) else {
+        let Some(error) = error else {
             return Ok(bytes.len());
         };
-        let Some(flow) = self.find_outside(&error.outside, now)? else {
+        let outside = error.about();
+        let Some(flow) = self.find_outside(&outside, now)? else {
             return Ok(bytes.len());
         };
-        let real = error.outside.real;
-        match error.kind {
-            rewrite::Unreachable::Address => {
-                self.domains.note_unreachable(flow.mapping, real, now);
+        match error.kind() {
+            IcmpErrorKind::AddressUnreachable => {
+                self.domains
+                    .note_unreachable(flow.mapping, outside.real, now);
             }
-            rewrite::Unreachable::Port | rewrite::Unreachable::Other => {
-                self.domains.note_answer_by_icmp(flow.mapping, real, now);
+            IcmpErrorKind::PortUnreachable | IcmpErrorKind::Other => {
+                self.domains
+                    .note_answer_by_icmp(flow.mapping, outside.real, now);
             }
         }
-        Ok(error.rewrite(bytes, &flow.inside))
+        error.rewrite(bytes, &flow.inside)
     }
 
     /// The flow that stands for an outside tuple; `None` for what is not translated at all.

@@ -473,6 +473,7 @@ fn clients_do_not_share_names_and_lose_them_when_they_go() {
     let proxy = proxy_v4(0, 0).to_string();
     let of_two = tcp(&own_v4(2), &proxy, 5000, 80, SYN);
     assert_eq!(scene.send(&of_two).len(), 0);
+    assert_eq!(scene.delivered().len(), 1, "told that there is no way");
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.nat.detach(client(1).0);
     assert_eq!(scene.receive(&reply_to(&sent[0], SYN_ACK)).len(), 0);
