@@ -111,11 +111,10 @@ fn play(trouble: Trouble) -> Vec<Duration> {
     }
 }
 
-/// A packet of a one-way stream, or of what stands for one.
+/// A packet of a stream that began long ago.
 fn packet(world: &mut World, trouble: Trouble, id: MappingId, proxy_ip: IpAddr) {
     match world.route(id, proxy_ip) {
         Route::To { real, .. } => {
-            world.domains.note_new_flow(id, real, world.now);
             world
                 .domains
                 .note_inbound(id, real, Sent::Unconfirmed, world.now);

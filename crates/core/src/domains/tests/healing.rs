@@ -378,3 +378,38 @@ fn the_families_heal_on_their_own() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
     assert_eq!(world.domains.epoch(id, V6), epoch);
 }
+
+#[test]
+fn a_wait_that_a_confirmed_flow_cuts_short_is_over_with_the_next_packet() {
+    let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
+    let mut asked = 0;
+    for _ in 0..20 {
+        world
+            .domains
+            .note_inbound(id, v4(1), Sent::Unconfirmed, world.now);
+        asked += world.lookups().len();
+        world.resolve(&[v4(1), v4(2)]);
+        world.pass_ms(1000);
+    }
+    assert_eq!(asked, 2, "after 5 and about 11 s; the next wait is 10 s");
+    world.reply(id, v4(2), true);
+    world
+        .domains
+        .note_inbound(id, v4(1), Sent::Unconfirmed, world.now);
+    assert_eq!(world.lookups(), [true]);
+}
+
+#[test]
+fn giving_up_a_lookup_does_not_give_up_the_one_that_follows_at_once() {
+    let mut world = World::new();
+    let id = world.announce(NAME, 0);
+    world.answer(V6, Err(NameFailure::NoData));
+    world.lookups();
+    world.pass(LOOKUP_LOST - Duration::from_millis(100));
+    assert_eq!(world.route(id, proxy_v6(0, 0)), Route::Unreachable);
+    world.pass_ms(100);
+    assert_eq!(world.lookups(), [true], "for the other family");
+    assert_eq!(world.route(id, proxy_v6(0, 0)), Route::Unreachable);
+    world.answer(V4, Ok(vec![v4(1)]));
+    assert_eq!(world.lookups(), [false; 0], "half of it is still under way");
+}
