@@ -129,7 +129,7 @@ pub struct HeldPacket {
     pub fate: Fate,
 }
 
-/// What the owner of [`Domains`] must do.
+/// What the owner of [`Domains`](super::Domains) must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainsEvent {
     /// Look a name up, both families; each is to be answered by

@@ -131,6 +131,7 @@ fn packet(world: &mut World, trouble: Trouble, id: MappingId, proxy_ip: IpAddr) 
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the counts are worth reading")]
 fn lesson_02_a_day_of(trouble: Trouble) {
     let lookups = play(trouble);
     let (fewest, most) = trouble.bounds(DAY - HOUR);

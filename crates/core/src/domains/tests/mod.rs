@@ -161,7 +161,7 @@ impl World {
     fn real(&mut self, id: MappingId, proxy_ip: IpAddr) -> IpAddr {
         match self.route(id, proxy_ip) {
             Route::To { real, .. } => real,
-            other => panic!("{other:?}"),
+            other @ (Route::Hold | Route::Unreachable) => panic!("{other:?}"),
         }
     }
 

@@ -417,7 +417,8 @@ proptest! {
     ) {
         let mut models = [Model::new(), Model::new()];
         let begin = models[0].now;
-        models[1] = Model { now: begin, domains: Domains::new(CONFIG, [5; 32], begin), ..Model::new() };
+        models[1].now = begin;
+        models[1].domains = Domains::new(CONFIG, [5; 32], begin);
         for step in steps {
             for model in &mut models {
                 model.step(step.clone());
