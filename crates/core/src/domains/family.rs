@@ -74,7 +74,7 @@ impl Family {
             return Route::To { real, epoch };
         }
         self.last_inbound = Some(now);
-        self.raise(Signal::Unmapped);
+        self.raise(Signal::Unmapped, now);
         if self.is_denied() {
             return Route::Unreachable;
         }
@@ -91,7 +91,7 @@ impl Family {
         self.addresses.is_stale(now) && self.waits.background.is_over(now)
     }
 
-    /// A packet goes to `real`. Returns whether that raised a signal.
+    /// A packet goes to `real`. Returns whether there may be something to ask.
     pub(super) fn note_inbound(&mut self, real: IpAddr, sent: Sent, now: Instant) -> bool {
         self.last_inbound = Some(now);
         self.is_tried = true;
@@ -104,9 +104,9 @@ impl Family {
                 self.move_on(now);
                 return false;
             }
-            return self.raise(Signal::Handshake);
+            return self.raise(Signal::Handshake, now);
         }
-        self.unanswered.is(PACKETS, PACKET_SPAN) && self.raise(Signal::Silence)
+        self.unanswered.is(PACKETS, PACKET_SPAN) && self.raise(Signal::Silence, now)
     }
 
     /// A packet came from `real`.
@@ -144,10 +144,11 @@ impl Family {
         }
     }
 
-    /// The network says that `real` cannot be reached. Returns whether that raised a signal.
+    /// The network says that `real` cannot be reached. Returns whether there may be something to
+    /// ask.
     pub(super) fn note_unreachable(&mut self, real: IpAddr, now: Instant) -> bool {
         self.note_icmp(real);
-        self.addresses.shun(real, now) && self.raise(Signal::Unreachable)
+        self.addresses.shun(real, now) && self.raise(Signal::Unreachable, now)
     }
 
     /// Whether the DNS is to be asked now, and if so, whether past the cache. Nobody asks for a
@@ -159,15 +160,19 @@ impl Family {
             self.calm();
             return None;
         }
-        let [transient, settled] = self.gates(signal);
         let is_unasked = signal == Signal::Unmapped && self.failure.is_none();
-        (transient.is_over(now) && settled.is_over(now)).then_some(!is_unasked)
+        self.is_open(signal, now).then_some(!is_unasked)
     }
 
     /// When [`Self::wants_lookup`] may change its mind; in the past when it waits for nothing.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let gates = self.gates(self.signal?);
         gates.iter().filter_map(|wait| wait.until()).max()
+    }
+
+    /// Whether all that a signal waits for is over.
+    fn is_open(&self, signal: Signal, now: Instant) -> bool {
+        self.gates(signal).iter().all(|wait| wait.is_over(now))
     }
 
     fn gates(&self, signal: Signal) -> [Wait; 2] {
@@ -269,13 +274,14 @@ impl Family {
         self.is_tried = false;
     }
 
-    /// Returns whether that is news.
-    fn raise(&mut self, signal: Signal) -> bool {
+    /// Returns whether there may be something to ask: the signal is news, or its wait is over, as
+    /// it may be early because something came back.
+    fn raise(&mut self, signal: Signal, now: Instant) -> bool {
         let is_news = self.signal < Some(signal);
-        if is_news {
-            self.signal = Some(signal);
-        }
-        is_news
+        let signal = *self
+            .signal
+            .insert(self.signal.unwrap_or(signal).max(signal));
+        is_news || self.is_open(signal, now)
     }
 
     fn calm(&mut self) {

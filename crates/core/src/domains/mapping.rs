@@ -176,19 +176,12 @@ impl Mapping {
     }
 
     pub(super) fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
-        if self
-            .lookup
-            .as_ref()
-            .is_some_and(|it| now - it.since >= LOOKUP_LOST)
-        {
-            for family in AddressFamily::ALL {
-                if self
-                    .lookup
-                    .as_ref()
-                    .is_some_and(|it| it.awaited[family as usize])
-                {
-                    self.handle_answer(family, &Err(NameFailure::Timeout), shared, now);
-                }
+        // Taken once: the next lookup may begin while the families of this one are given up.
+        let is_lost = |it: &&Lookup| now - it.since >= LOOKUP_LOST;
+        let lost = self.lookup.as_ref().filter(is_lost).map(|it| it.awaited);
+        for family in AddressFamily::ALL {
+            if lost.is_some_and(|awaited| awaited[family as usize]) {
+                self.handle_answer(family, &Err(NameFailure::Timeout), shared, now);
             }
         }
         while let Some(bytes) = self.held.take_overdue(now) {

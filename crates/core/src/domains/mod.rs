@@ -489,7 +489,7 @@ impl Domains {
 const MAX_PROXY_IPS: usize = 16;
 /// Resources of a client that match one name; each is a string of at most 255 bytes.
 const MAX_RESOURCES: usize = 64;
-/// Addresses of a name that are used, per family; more than round robin over four proxy IPs reaches.
+/// Addresses of a name that are used, per family; four proxy IPs cannot lead to more at a time.
 const MAX_ADDRESSES: usize = 32;
 /// A flow lives for 2 h 4 min without a packet (RFC 5382, section 5, REQ-5); after that nothing can
 /// depend on a name that was not used.

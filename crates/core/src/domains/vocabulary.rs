@@ -15,7 +15,8 @@ pub struct DomainsConfig {
     pub mappings_per_client: usize,
     /// Names of all clients. When full, announcements of new ones are refused.
     pub mappings: usize,
-    /// Packets held for one name. When full, further ones are [`DropReason::HoldFull`](crate::DropReason::HoldFull).
+    /// Packets held for one name. When full, further ones are dropped as
+    /// [`HoldFull`](crate::DropReason::HoldFull).
     pub held_packets: usize,
     /// Bytes held for one name.
     pub held_bytes: usize,
@@ -128,10 +129,11 @@ pub struct HeldPacket {
     pub fate: Fate,
 }
 
-/// What the owner of [`Domains`] must do.
+/// What the owner of [`Domains`](super::Domains) must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainsEvent {
-    /// Look a name up, both families; each is to be answered by [`Domains::handle_answer`](super::Domains::handle_answer).
+    /// Look a name up, both families; each is to be answered by
+    /// [`Domains::handle_answer`](super::Domains::handle_answer).
     Resolve {
         /// For whom: the quota is per client.
         client: ClientSlot,
