@@ -93,6 +93,10 @@ impl App {
                 let is_answered = domain.is_some();
                 self.announce_by_portal(gateway, resource, domain);
                 if !is_answered {
+                    // The gateway hears of it through the portal, nobody tells us when. What is
+                    // held would be there first and be refused: applications send it again, as
+                    // they had to with clients of that time.
+                    self.shared.router().handle_refused(resource);
                     self.granted(resource, gateway, None).await;
                 }
             }
