@@ -3,18 +3,22 @@
 //! Decides nothing about packets; see `router`. Everything that is known about a grant's history,
 //! for the timeline, is kept here.
 
+mod generation0;
+
 use super::Shared;
 use super::config::Config;
 use super::connection::{ConnectionEvent, Keys, News};
 use super::gateways::Gateways;
+use super::generation0::Transports;
 use super::ice;
 use super::portal::{self, PortalEvent, PortalHandle};
 use super::router::Route;
 use super::timeline::{Milestone, Timeline, millis};
 use super::tunnel::Tunnel;
+use super::wire::generation0::{Domain, Question};
 use super::wire::{
-    AuthorizationCreated, GatewayCandidates, GatewayId, IceCredentials, Init, Interface, Outgoing,
-    Push, ResourceId,
+    AuthorizationCreated, GatewayCandidates, GatewayId, Generation, IceCredentials, Init,
+    Interface, Outgoing, Push, ResourceId,
 };
 use super::wireguard::{BUFFER_BYTES, Identity, PeerKeys};
 use anyhow::Context as _;
@@ -68,12 +72,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let tunnel = Tunnel::create(&config.tunnel.interface).await?;
     let (portal_sender, portal_events) = mpsc::unbounded_channel();
+    let generation = config.portal.generation;
     let settings = portal::Settings {
         id: config.portal.id.unwrap_or(config.portal.name.clone()),
         url: config.portal.url,
         token,
         name: config.portal.name,
-        generation: config.portal.generation,
+        generation,
         public_key: identity.public_key(),
     };
     let ice = ice::Settings {
@@ -91,6 +96,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         timeline,
         gateways: Gateways::new(identity, ice, Arc::clone(&shared), connection_sender),
         shared,
+        generation,
+        transports: Transports::default(),
         own: None,
     };
     let stop = async move {
@@ -108,6 +115,8 @@ struct App {
     timeline: Timeline,
     shared: Arc<Shared>,
     gateways: Gateways,
+    generation: Generation,
+    transports: Transports,
     own: Option<Interface>,
 }
 
@@ -185,9 +194,15 @@ impl App {
                 router.first_packet_at(resource_id),
             )
         };
-        self.portal.send(Outgoing::RequestAuthorization {
-            resource_id,
-            connected_gateway_ids,
+        self.portal.send(match self.generation {
+            Generation::V0 => Outgoing::Ask(Question::Prepare {
+                resource: resource_id,
+                connected: connected_gateway_ids,
+            }),
+            Generation::V1 | Generation::V2 => Outgoing::RequestAuthorization {
+                resource_id,
+                connected_gateway_ids,
+            },
         });
         self.record(Milestone {
             milestone: "authorization_requested",
@@ -207,6 +222,9 @@ impl App {
             // The loop ends on it before it comes here.
             PortalEvent::Refused(_) => {}
             PortalEvent::Push(push) => self.handle_push(push).await,
+            PortalEvent::Answered(question, outcome) => {
+                self.handle_answer(question, outcome).await;
+            }
         }
     }
 
@@ -217,7 +235,7 @@ impl App {
                 self.own = Some(interface);
                 self.configure().await;
             }
-            Push::AuthorizationCreated(grant) => self.handle_grant(*grant).await,
+            Push::AuthorizationCreated(grant) => self.handle_grant(*grant, None).await,
             Push::AuthorizationFailed(failed) => {
                 self.shared.router().handle_refused(failed.resource_id);
                 self.record(Milestone {
@@ -277,7 +295,8 @@ impl App {
         }
     }
 
-    async fn handle_grant(&mut self, grant: AuthorizationCreated) {
+    /// `announced`: the name that the gateway has heard of with the request for it.
+    async fn handle_grant(&mut self, grant: AuthorizationCreated, announced: Option<Domain>) {
         let (resource, gateway) = (grant.resource_id, grant.gateway_id);
         if grant.use_iceless {
             tracing::error!("the portal chose a protocol that we said we do not speak");
@@ -292,6 +311,9 @@ impl App {
             .shared
             .router()
             .handle_granted(resource, gateway, addresses);
+        if let Some(domain) = announced {
+            self.confirm_name(gateway, resource, &domain);
+        }
         let Some(granted) = granted else {
             tracing::debug!(%resource, "ignoring a grant that we did not ask for");
             return;

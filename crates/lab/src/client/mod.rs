@@ -16,6 +16,7 @@ pub mod connection;
 pub mod control;
 pub mod counters;
 pub mod gateways;
+pub mod generation0;
 pub mod ice;
 pub mod packet;
 pub mod portal;

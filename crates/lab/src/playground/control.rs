@@ -72,7 +72,22 @@ impl Control {
     /// # Errors
     /// Those of [`Self::ask`], and when a gateway does not acknowledge.
     pub fn authorize(&self, resource: &str, count: u32) -> Result<Vec<Duration>> {
-        let op = json!({"op": "authorize", "resource": resource, "count": count});
+        self.authorize_in("v2", resource, count)
+    }
+
+    /// As [`Self::authorize`], in generation `v0` or `v2` of the signalling. For a DNS resource,
+    /// each client of generation 0 announces a name of its own.
+    ///
+    /// # Errors
+    /// Those of [`Self::authorize`].
+    pub fn authorize_in(
+        &self,
+        generation: &str,
+        resource: &str,
+        count: u32,
+    ) -> Result<Vec<Duration>> {
+        let op = json!({"op": "authorize", "resource": resource, "count": count,
+                        "generation": generation});
         let answer = self.ask(&op)?;
         let times = answer["micros"].as_array().context("no list of times")?;
         times.iter().map(duration).collect()
