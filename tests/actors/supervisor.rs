@@ -1,13 +1,13 @@
 //! A SupervisorActor with real connections; shard and portal are probes.
 
 use crate::fault::panic_on_warnings_of;
+use crate::name_server::nowhere;
 use crate::probe::{Inbox, Probe};
 use crate::samples::{client, open, open_for, outlets, relay, resource, tunnel};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
-use hickory_resolver::config::ResolverConfig;
 use postern::actors::connection::ConnectionActor;
-use postern::actors::dns::{DnsActor, Upstreams};
+use postern::actors::dns::DnsActor;
 use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
 use postern::messages::connection::{OpenConnection, RevokeAccess};
 use postern::messages::nat_table::{AttachClient, DetachClient};
@@ -315,7 +315,6 @@ impl Scene {
         let (asked_probe, asked) = Probe::start();
         let context = Context::<SupervisorActor>::new();
         let death = DeathNotice::new(Child::Dns, context.address().recipient());
-        let nowhere = Upstreams::Given(ResolverConfig::default());
         let mut spec = SupervisorSpec {
             keys: GatewayKeys::new([2; 32]),
             seed: [0; 32],
@@ -330,7 +329,7 @@ impl Scene {
             },
             leave_portal: portal_probe.recipient(),
             request_relays: asked_probe.recipient(),
-            dns: DnsActor::new(nowhere, death).start(),
+            dns: DnsActor::new(nowhere(death)).start(),
             metrics: Arc::new(Metrics::default()),
         };
         change(&mut spec);
