@@ -128,7 +128,7 @@ impl DnsActor {
             }
         };
         Self {
-            patience: spec.lookups.deadline,
+            patience: spec.lookups.deadline.saturating_sub(TIME_TO_REPORT),
             lookups: Lookups::new(spec.lookups),
             resolver: Rc::new(resolver),
             hosts: Watched::new(spec.hosts),
@@ -274,5 +274,7 @@ impl Handler<ServeNames> for DnsActor {
 /// How often the host's files are read: they are small, and a network that comes up is not kept
 /// waiting for long.
 const LOOK_AT_FILES: Duration = Duration::from_secs(2);
+/// A lookup ends this much before the core gives it up, because it knows better why.
+const TIME_TO_REPORT: Duration = Duration::from_millis(100);
 /// Protocol page, section 5.8.
 const SERVE_PORT: u16 = 53_535;

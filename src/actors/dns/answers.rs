@@ -92,11 +92,8 @@ mod tests {
     }
 
     fn a(owner: &str, ttl: u32, last: u8) -> Record {
-        Record::from_rdata(
-            name(owner),
-            ttl,
-            RData::A(std::net::Ipv4Addr::new(10, 0, 0, last).into()),
-        )
+        let ip = std::net::Ipv4Addr::new(10, 0, 0, last);
+        Record::from_rdata(name(owner), ttl, RData::A(ip.into()))
     }
 
     fn cname(owner: &str, ttl: u32, target: &str) -> Record {
