@@ -3,12 +3,13 @@
 //!
 //! Built on other stacks than the gateway (`webrtc-ice` as the controlling agent,
 //! `defguard_boringtun` as the initiator) and written from the protocol page, so that the two check
-//! each other. It serves CIDR resources over IPv4 and IPv6. It refuses to be clever: filters are
-//! the gateway's business (a packet that they forbid is sent and answered with ICMP), and a lost
-//! gateway is asked for again by the next packet. Source: protocol page, sections 1 to 6 and 12.
+//! each other. It serves networks and names (CIDR and DNS resources) over IPv4 and IPv6. It refuses
+//! to be clever: filters are the gateway's business (a packet that they forbid is sent and answered
+//! with ICMP), and a lost gateway is asked for again by the next packet. Source: protocol page,
+//! sections 1 to 6 and 12.
 //!
-//! Reading order: `app` wires everything; `router` decides; `gateways` holds a `connection` for
-//! each gateway.
+//! Reading order: `app` wires everything; `router` decides, with `names` for what belongs to names;
+//! `gateways` holds a `connection` for each gateway; `stub` answers applications' DNS queries.
 
 pub mod app;
 pub mod config;
@@ -17,9 +18,12 @@ pub mod control;
 pub mod counters;
 pub mod gateways;
 pub mod ice;
+pub mod inspect;
+pub mod names;
 pub mod packet;
 pub mod portal;
 pub mod router;
+pub mod stub;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
@@ -32,6 +36,7 @@ pub use app::{Args, run};
 use counters::Counters;
 use router::Router;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
 use tunnel::PacketSink;
 
 /// What the wiring and the connections share.
@@ -41,6 +46,8 @@ pub struct Shared {
     pub sink: Arc<dyn PacketSink>,
     /// What is counted.
     pub counters: Counters,
+    /// Wakes those who wait for a grant.
+    pub granted: Notify,
 }
 
 impl Shared {
@@ -51,6 +58,7 @@ impl Shared {
             router: Mutex::default(),
             sink,
             counters: Counters::default(),
+            granted: Notify::new(),
         }
     }
 
