@@ -93,10 +93,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let (connection_sender, connection_events) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(tunnel.device()));
-    let (stubs, asked) = naming::start_stubs(&shared, config.dns.upstream).await;
+    let (stubs, asked) = naming::start_stubs(&shared.routes, config.dns.upstream).await;
     let inspector = args
         .control
-        .map(|path| Inspector::start(&path, Arc::clone(&shared)))
+        .map(|path| Inspector::start(&path, shared.routes.clone()))
         .transpose()?;
     let app = App {
         _stubs: stubs,
@@ -332,7 +332,7 @@ impl App {
         });
         self.gateways
             .open_or_keep(gateway, keys(grant), granted.first_packet_at);
-        self.shared.granted.notify_waiters();
+        self.shared.routes.granted.notify_waiters();
         for packet in granted.held {
             self.handle_packet(&packet).await;
         }

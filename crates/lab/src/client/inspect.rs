@@ -7,13 +7,12 @@
 //!   `announced`: for each `gateway` and `resource` a `state` (`pending`, `confirmed`, `failed`) and
 //!   how many packets are `held`.
 
-use super::Shared;
+use super::SharedRouter;
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -35,14 +34,14 @@ impl Inspector {
     ///
     /// # Errors
     /// When something else is at `path`, another client answers there, or it cannot be made.
-    pub fn start(path: &Path, shared: Arc<Shared>) -> anyhow::Result<Self> {
+    pub fn start(path: &Path, routes: SharedRouter) -> anyhow::Result<Self> {
         remove_stale(path)?;
         let listener = UnixListener::bind(path)
             .with_context(|| format!("cannot make the control socket {}", path.display()))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self {
             path: path.to_owned(),
-            task: tokio::spawn(serve(listener, shared)),
+            task: tokio::spawn(serve(listener, routes)),
         })
     }
 }
@@ -73,22 +72,22 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot remove the stale socket {}", path.display()))
 }
 
-async fn serve(listener: UnixListener, shared: Arc<Shared>) {
+async fn serve(listener: UnixListener, routes: SharedRouter) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tracing::warn!("the control socket is broken");
             return;
         };
-        let shared = Arc::clone(&shared);
+        let routes = routes.clone();
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, &shared).await {
+            if let Err(error) = converse(stream, &routes).await {
                 tracing::debug!(%error, "a control connection failed");
             }
         });
     }
 }
 
-async fn converse(stream: UnixStream, shared: &Shared) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, routes: &SharedRouter) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -100,14 +99,14 @@ async fn converse(stream: UnixStream, shared: &Shared) -> std::io::Result<()> {
         if line.last() != Some(&b'\n') {
             return Ok(());
         }
-        let answer = execute(&line, shared);
+        let answer = execute(&line, routes);
         writer.write_all(format!("{answer}\n").as_bytes()).await?;
     }
 }
 
-fn execute(line: &[u8], shared: &Shared) -> Value {
+fn execute(line: &[u8], routes: &SharedRouter) -> Value {
     match serde_json::from_slice(line) {
-        Ok(Command::Names) => json!({"ok": true, "names": shared.router().names()}),
+        Ok(Command::Names) => json!({"ok": true, "names": routes.lock().names()}),
         Err(error) => json!({"ok": false, "error": error.to_string()}),
     }
 }
@@ -117,15 +116,8 @@ const MAX_LINE_BYTES: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
-    use super::super::tunnel::PacketSink;
     use super::super::wire::{Resource, ResourceId, ResourceKind};
     use super::*;
-
-    struct Nowhere;
-
-    impl PacketSink for Nowhere {
-        fn deliver(&self, _packet: &[u8]) {}
-    }
 
     async fn tell(path: &Path, line: &str) -> Value {
         let mut stream = UnixStream::connect(path).await.expect("connects");
@@ -141,20 +133,20 @@ mod tests {
     async fn lists_names_and_leaves_no_file_behind() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("client.sock");
-        let shared = Arc::new(Shared::new(Arc::new(Nowhere)));
+        let routes = SharedRouter::default();
         let id = ResourceId(uuid::Uuid::from_u128(1));
-        shared.router().replace_resources(vec![Resource {
+        routes.lock().replace_resources(vec![Resource {
             id,
             name: String::new(),
             kind: ResourceKind::Dns("*.lab.example".into()),
             filters: Vec::new(),
         }]);
         let asked_at = tokio::time::Instant::now().into_std();
-        shared.router().handle_question("app.lab.example", asked_at);
+        routes.lock().handle_question("app.lab.example", asked_at);
         // One that a dead client left behind does not stand in the way.
         drop(UnixListener::bind(&path).expect("binds"));
-        let inspector = Inspector::start(&path, Arc::clone(&shared)).expect("starts");
-        assert!(Inspector::start(&path, shared).is_err());
+        let inspector = Inspector::start(&path, routes.clone()).expect("starts");
+        assert!(Inspector::start(&path, routes).is_err());
         let answer = tell(&path, r#"{"op":"names"}"#).await;
         assert_eq!(answer["ok"], true);
         let name = &answer["names"][0];

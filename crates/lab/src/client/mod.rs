@@ -39,15 +39,32 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tunnel::PacketSink;
 
+/// The router, for all who have to do with it. Unlike [`Shared`] it does not keep the interface.
+#[derive(Clone, Default)]
+pub struct SharedRouter {
+    router: Arc<Mutex<Router>>,
+    /// Wakes those who wait for a grant.
+    pub granted: Arc<Notify>,
+}
+
+impl SharedRouter {
+    /// The router. Not to be held across an await.
+    ///
+    /// # Panics
+    /// Never: the router does not panic.
+    pub fn lock(&self) -> MutexGuard<'_, Router> {
+        self.router.lock().expect("the router does not panic")
+    }
+}
+
 /// What the wiring and the connections share.
 pub struct Shared {
-    router: Mutex<Router>,
+    /// What to do with packets and questions.
+    pub routes: SharedRouter,
     /// Where packets for applications go.
     pub sink: Arc<dyn PacketSink>,
     /// What is counted.
     pub counters: Counters,
-    /// Wakes those who wait for a grant.
-    pub granted: Notify,
 }
 
 impl Shared {
@@ -55,10 +72,9 @@ impl Shared {
     #[must_use]
     pub fn new(sink: Arc<dyn PacketSink>) -> Self {
         Self {
-            router: Mutex::default(),
+            routes: SharedRouter::default(),
             sink,
             counters: Counters::default(),
-            granted: Notify::new(),
         }
     }
 
@@ -67,6 +83,6 @@ impl Shared {
     /// # Panics
     /// Never: the router does not panic.
     pub fn router(&self) -> MutexGuard<'_, Router> {
-        self.router.lock().expect("the router does not panic")
+        self.routes.lock()
     }
 }

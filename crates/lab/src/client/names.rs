@@ -9,13 +9,13 @@
 mod pattern;
 mod proxies;
 
-pub use pattern::Pattern;
 pub use proxies::{
     Domain, IPV4_RANGE, IPV4_SENTINELS, IPV6_RANGE, IPV6_SENTINELS, PER_FAMILY, ProxyIps,
 };
 
 use super::control::DomainStatus;
 use super::wire::{GatewayId, ResourceId};
+use pattern::Pattern;
 use proxies::Pool;
 use serde::Serialize;
 use std::cmp::Reverse;

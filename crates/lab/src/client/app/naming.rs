@@ -1,6 +1,6 @@
 //! What the wiring does about names: tells gateways of them, and the timeline of what became of it.
 
-use super::super::Shared;
+use super::super::SharedRouter;
 use super::super::control::{self, DomainStatus};
 use super::super::names::Announcement;
 use super::super::stub::{self, Asked, Resolver, Stub};
@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 /// Starts to answer DNS queries. An address on which that is not possible is left out: networks
 /// work without names.
 pub(super) async fn start_stubs(
-    shared: &Arc<Shared>,
+    routes: &SharedRouter,
     upstream: Vec<SocketAddr>,
 ) -> (Vec<Stub>, mpsc::Receiver<Asked>) {
     let (events, asked) = mpsc::channel(ASKED_MAX);
-    let resolver = Arc::new(Resolver::new(Arc::clone(shared), upstream, events));
+    let resolver = Arc::new(Resolver::new(routes.clone(), upstream, events));
     let mut stubs = Vec::new();
     for ip in [IpAddr::from(stub::IPV4), IpAddr::from(stub::IPV6)] {
         match Stub::start((ip, stub::PORT).into(), Arc::clone(&resolver)).await {

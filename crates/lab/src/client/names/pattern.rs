@@ -7,7 +7,7 @@
 
 /// The address of a DNS resource, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern {
+pub(super) struct Pattern {
     labels: Vec<String>,
     specificity: Specificity,
 }
@@ -15,7 +15,7 @@ pub struct Pattern {
 /// How narrow a pattern is. Only to be compared between patterns that match the same name: the
 /// greater one is the narrower.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Specificity(Vec<(Kind, usize)>);
+pub(super) struct Specificity(Vec<(Kind, usize)>);
 
 /// A label's place in the order, with the number of its literal characters beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ enum Kind {
 impl Pattern {
     /// Takes `address` apart.
     #[must_use]
-    pub fn new(address: &str) -> Self {
+    pub(super) fn new(address: &str) -> Self {
         let address = address.strip_suffix('.').unwrap_or(address);
         let labels: Vec<String> = address
             .to_ascii_lowercase()
@@ -49,7 +49,7 @@ impl Pattern {
 
     /// Whether `name` (lower case, without a trailing dot) is meant.
     #[must_use]
-    pub fn matches(&self, name: &str) -> bool {
+    pub(super) fn matches(&self, name: &str) -> bool {
         let name: Vec<&str> = name.split('.').collect();
         let matches = |labels: &[String]| {
             let label_matches = |label: &String, text: &&str| {
@@ -67,7 +67,7 @@ impl Pattern {
 
     /// Its place among the patterns that match the same name.
     #[must_use]
-    pub fn specificity(&self) -> &Specificity {
+    pub(super) fn specificity(&self) -> &Specificity {
         &self.specificity
     }
 }
@@ -209,10 +209,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_label_matches_as_in_the_obvious_way(pattern in "[ab*?]{0,8}", text in "[ab]{0,10}") {
-            // A label of its own, so that neither the bare suffix nor two stars play a part.
+            // A label between others, so that neither the bare suffix nor two stars play a part.
+            prop_assume!(pattern != "**");
             let expected = naive(pattern.as_bytes(), text.as_bytes());
-            let (pattern, text) = (format!("x.{pattern}"), format!("x.{text}"));
-            prop_assume!(!pattern.ends_with(".**"));
+            let (pattern, text) = (format!("x.{pattern}.x"), format!("x.{text}.x"));
             prop_assert_eq!(matches(&pattern, &text), expected);
         }
 

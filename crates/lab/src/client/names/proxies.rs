@@ -35,7 +35,7 @@ pub struct Domain {
 
 /// Hands out proxy IPs.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub(super) struct Pool {
     next_ipv4: u32,
     next_ipv6: u128,
 }
@@ -51,7 +51,7 @@ impl Default for Pool {
 
 impl Pool {
     /// The next four of each family; `None` when a range is used up.
-    pub fn take(&mut self) -> Option<ProxyIps> {
+    pub(super) fn take(&mut self) -> Option<ProxyIps> {
         let first = |net: Ipv4Net| u128::from(u32::from(net.network()));
         let last = |net: Ipv4Net| u128::from(u32::from(net.broadcast()));
         let reserved = (first(IPV4_SENTINELS), last(IPV4_SENTINELS));

@@ -5,7 +5,7 @@
 //! resource is none of our business and goes to the configured servers as it came. Refuses zone
 //! transfers, updates and other curiosities. Source: protocol page, sections 5.4 and 5.8.
 
-use super::super::Shared;
+use super::super::SharedRouter;
 use super::super::names::Answer;
 use super::super::router::Site;
 use super::super::wire::ResourceId;
@@ -14,7 +14,6 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -35,7 +34,7 @@ pub enum Asked {
 
 /// Answers questions.
 pub struct Resolver {
-    shared: Arc<Shared>,
+    routes: SharedRouter,
     upstream: Vec<SocketAddr>,
     gateway_port: u16,
     events: mpsc::Sender<Asked>,
@@ -55,12 +54,12 @@ impl Resolver {
     /// Asks `upstream`, one after the other, about names that are no resource's; none refuses them.
     #[must_use]
     pub fn new(
-        shared: Arc<Shared>,
+        routes: SharedRouter,
         upstream: Vec<SocketAddr>,
         events: mpsc::Sender<Asked>,
     ) -> Self {
         Self {
-            shared,
+            routes,
             upstream,
             gateway_port: GATEWAY_PORT,
             events,
@@ -119,20 +118,25 @@ impl Resolver {
         query: &[u8],
         transport: Transport,
     ) -> Option<Outcome> {
-        match question.query_type() {
-            RecordType::A => self.addresses(name, question, "A").await,
-            RecordType::AAAA => self.addresses(name, question, "AAAA").await,
-            RecordType::SRV | RecordType::TXT => self.ask_site(name, query, transport).await,
-            RecordType::PTR if let Some(record) = self.pointer(question) => {
-                Some(Ok(Reply::Records(vec![record])))
-            }
-            _ if self.shared.router().is_resource(name) => Some(Ok(Reply::Records(Vec::new()))),
-            _ => None,
+        let kind = question.query_type();
+        if kind == RecordType::A {
+            self.addresses(name, question, "A").await
+        } else if kind == RecordType::AAAA {
+            self.addresses(name, question, "AAAA").await
+        } else if matches!(kind, RecordType::SRV | RecordType::TXT) {
+            self.ask_site(name, query, transport).await
+        } else if kind == RecordType::PTR
+            && let Some(record) = self.pointer(question)
+        {
+            Some(Ok(Reply::Records(vec![record])))
+        } else {
+            let is_ours = self.routes.lock().is_resource(name);
+            is_ours.then(|| Ok(Reply::Records(Vec::new())))
         }
     }
 
     async fn addresses(&self, name: &str, question: &Query, kind: &'static str) -> Option<Outcome> {
-        let answer = self.shared.router().handle_question(name, now())?;
+        let answer = self.routes.lock().handle_question(name, now())?;
         let Answer::ProxyIps(ips) = answer else {
             tracing::warn!("too many names of resources were asked for");
             return Some(Err(ResponseCode::ServFail));
@@ -157,7 +161,7 @@ impl Resolver {
         if net.prefix_len() != net.max_prefix_len() {
             return None;
         }
-        let name = self.shared.router().name_behind(net.addr())?;
+        let name = self.routes.lock().name_behind(net.addr())?;
         let mut target = Name::from_ascii(name.as_ref()).ok()?;
         target.set_fqdn(true);
         let data = RData::PTR(PTR(target));
@@ -180,10 +184,10 @@ impl Resolver {
 
     async fn gateway_for(&self, name: &str) -> Option<Ipv4Addr> {
         loop {
-            let mut granted = std::pin::pin!(self.shared.granted.notified());
+            let mut granted = std::pin::pin!(self.routes.granted.notified());
             // From here on no grant is missed.
             granted.as_mut().enable();
-            let site = self.shared.router().handle_site_question(name, now())?;
+            let site = self.routes.lock().handle_site_question(name, now())?;
             match site {
                 Site::At(gateway) => return Some(gateway.ipv4),
                 Site::Ask(resource) => self.report(Asked::Access(resource)).await,

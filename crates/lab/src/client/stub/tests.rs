@@ -1,8 +1,6 @@
 //! The stub over loopback, with a router behind it and servers of the test beside it.
 
-use super::super::Shared;
-use super::super::testing::now;
-use super::super::tunnel::PacketSink;
+use super::super::SharedRouter;
 use super::super::wire::{GatewayId, Interface, Resource, ResourceId, ResourceKind};
 use super::*;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -13,33 +11,27 @@ use uuid::Uuid;
 
 const APP: &str = "App.lab.example.";
 
-struct Nowhere;
-
-impl PacketSink for Nowhere {
-    fn deliver(&self, _packet: &[u8]) {}
-}
-
 fn resource() -> ResourceId {
     ResourceId(Uuid::from_u128(1))
 }
 
 /// A stub on loopback, and what stands behind it.
 struct Setup {
-    shared: Arc<Shared>,
+    routes: SharedRouter,
     stub: Stub,
     asked: mpsc::Receiver<Asked>,
 }
 
 async fn start(upstream: &[SocketAddr], gateway_port: u16) -> Setup {
-    let shared = Arc::new(Shared::new(Arc::new(Nowhere)));
-    shared.router().replace_resources(vec![Resource {
+    let routes = SharedRouter::default();
+    routes.lock().replace_resources(vec![Resource {
         id: resource(),
         name: "lab".into(),
         kind: ResourceKind::Dns("*.lab.example".into()),
         filters: Vec::new(),
     }]);
     let (events, asked) = mpsc::channel(16);
-    let resolver = Resolver::new(Arc::clone(&shared), upstream.to_vec(), events);
+    let resolver = Resolver::new(routes.clone(), upstream.to_vec(), events);
     let resolver = Arc::new(resolver.with_gateway_port(gateway_port));
     // The TCP port that the kernel picks may be somebody's UDP port.
     let stub = loop {
@@ -49,7 +41,7 @@ async fn start(upstream: &[SocketAddr], gateway_port: u16) -> Setup {
         }
     };
     Setup {
-        shared,
+        routes,
         stub,
         asked,
     }
@@ -202,7 +194,7 @@ async fn foreign_names_are_refused_or_asked_of_the_first_server_that_answers() {
 async fn srv_and_txt_wait_for_a_grant_and_are_asked_at_the_site() {
     let site = server("site").await;
     let Setup {
-        shared,
+        routes,
         stub,
         mut asked,
     } = start(&[server("upstream").await], site.port()).await;
@@ -213,11 +205,11 @@ async fn srv_and_txt_wait_for_a_grant_and_are_asked_at_the_site() {
             ipv6: Ipv6Addr::LOCALHOST,
         };
         let granted =
-            shared
-                .router()
+            routes
+                .lock()
                 .handle_granted(resource(), GatewayId(Uuid::from_u128(9)), gateway);
         assert!(granted.is_some());
-        shared.granted.notify_waiters();
+        routes.granted.notify_waiters();
     });
     assert_eq!(records(&answer), ["site"]);
     let answer = ask(&stub, "_sip._tcp.lab.example.", RecordType::SRV).await;
@@ -228,11 +220,11 @@ async fn srv_and_txt_wait_for_a_grant_and_are_asked_at_the_site() {
 
 #[tokio::test]
 async fn without_a_gateway_the_site_does_not_answer() {
-    let Setup { shared, asked, .. } = start(&[], 1).await;
+    let Setup { routes, asked, .. } = start(&[], 1).await;
     drop(asked);
     tokio::time::pause();
     let (events, _asked) = mpsc::channel(16);
-    let resolver = Resolver::new(shared, Vec::new(), events);
+    let resolver = Resolver::new(routes, Vec::new(), events);
     let query = bytes(&question(APP, RecordType::TXT));
     let answer = resolver.answer(&query, Transport::Udp).await;
     let answer = Message::from_vec(&answer.expect("an answer")).expect("readable");
@@ -262,9 +254,9 @@ async fn strange_questions_get_the_code_that_they_deserve() {
 
 #[tokio::test]
 async fn answers_are_not_answered_and_extensions_are_acknowledged() {
-    let Setup { shared, .. } = start(&[], 1).await;
+    let Setup { routes, .. } = start(&[], 1).await;
     let (events, _asked) = mpsc::channel(16);
-    let resolver = Resolver::new(shared, Vec::new(), events);
+    let resolver = Resolver::new(routes, Vec::new(), events);
     let mut query = question(APP, RecordType::A);
     query.set_edns(Edns::new());
     let answer = resolver.answer(&bytes(&query), Transport::Udp).await;
@@ -277,16 +269,4 @@ async fn answers_are_not_answered_and_extensions_are_acknowledged() {
         None
     );
     assert_eq!(resolver.answer(b"x", Transport::Udp).await, None);
-}
-
-/// Nothing is lost by never having asked: the clock of the cores does not matter to the stub.
-#[tokio::test]
-async fn a_question_is_remembered_by_the_router() {
-    let Setup { shared, stub, .. } = start(&[], 1).await;
-    ask(&stub, APP, RecordType::AAAA).await;
-    let answer = shared.router().handle_question("app.lab.example", now());
-    assert!(answer.is_some());
-    let listed = shared.router().names();
-    assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0].resources, [resource()]);
 }

@@ -89,15 +89,16 @@ fn another_name_of_the_resource_needs_no_portal() {
 
 #[test]
 fn the_proxy_ranges_are_routed_while_there_is_a_dns_resource() {
-    let mut router = router(&[web(), lab()]);
+    let mut router = router(&[cidr(2, "10.20.0.0/24", &[]), lab()]);
     let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
     assert_eq!(
         nets,
         ["10.20.0.0/24", "100.96.0.0/11", "fd00:2021:1111:8000::/107"]
     );
-    // The CIDR resource has the same id here, and takes its place.
-    router.upsert_resource(web());
-    assert_eq!(router.networks().len(), 1);
+    // The resource turns into a network.
+    router.upsert_resource(cidr(1, "10.30.0.0/24", &[]));
+    let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
+    assert_eq!(nets, ["10.20.0.0/24", "10.30.0.0/24"]);
 }
 
 #[test]
