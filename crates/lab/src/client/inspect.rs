@@ -3,9 +3,9 @@
 //! Tells what the client knows and changes nothing. Every answer has `ok`; a refused command has
 //! `error` beside it. Only the owner of the process can connect (the socket has mode 0600).
 //!
-//! * `{"op":"names"}`: `names`, each with `name`, `proxy_ips`, `resources` (the narrowest first) and
-//!   `announced`: for each `gateway` and `resource` a `state` (`pending`, `confirmed`, `failed`) and
-//!   how many packets are `held`.
+//! * `{"op":"names"}`: `names`, each with `name`, `proxy_ips`, `resources` (the narrowest first)
+//!   and `announced`: for each `gateway` and `resource` a `state` (`pending`, `confirmed`,
+//!   `failed`) and how many packets are `held`.
 
 use super::SharedRouter;
 use anyhow::Context as _;
