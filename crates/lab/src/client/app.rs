@@ -1,9 +1,11 @@
-//! The wiring of the client: one loop over the portal, the interface, the connections and signals.
+//! The wiring of the client: one loop over the portal, the interface, the connections, questions
+//! for names and signals.
 //!
 //! Decides nothing about packets; see `router`. Everything that is known about a grant's history,
 //! for the timeline, is kept here.
 
 mod generation0;
+mod naming;
 
 use super::Shared;
 use super::config::Config;
@@ -11,11 +13,14 @@ use super::connection::{ConnectionEvent, Keys, News};
 use super::gateways::Gateways;
 use super::generation0::Transports;
 use super::ice;
+use super::inspect::Inspector;
+use super::names::Domain;
 use super::portal::{self, PortalEvent, PortalHandle};
 use super::router::Route;
+use super::stub::{Asked, Stub};
 use super::timeline::{Milestone, Timeline, millis};
 use super::tunnel::Tunnel;
-use super::wire::generation0::{Domain, Question};
+use super::wire::generation0::Question;
 use super::wire::{
     AuthorizationCreated, GatewayCandidates, GatewayId, Generation, IceCredentials, Init,
     Interface, Outgoing, Push, ResourceId,
@@ -39,6 +44,9 @@ pub struct Args {
     /// Append each milestone as a JSON line to this file.
     #[arg(long, value_name = "FILE")]
     pub timeline: Option<PathBuf>,
+    /// Answer questions about names on this UNIX socket, one JSON line each.
+    #[arg(long, value_name = "FILE")]
+    pub control: Option<PathBuf>,
     /// Use this portal instead of the configured one.
     #[arg(long, value_name = "URL")]
     pub portal_url: Option<Url>,
@@ -90,7 +98,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let (connection_sender, connection_events) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(tunnel.device()));
+    let (stubs, asked) = naming::start_stubs(&shared.routes, config.dns.upstream).await;
+    let inspector = args
+        .control
+        .map(|path| Inspector::start(&path, shared.routes.clone()))
+        .transpose()?;
     let app = App {
+        _stubs: stubs,
+        _inspector: inspector,
+        asked,
         tunnel,
         portal: portal::spawn(settings, portal_sender),
         timeline,
@@ -110,6 +126,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 struct App {
+    _stubs: Vec<Stub>,
+    _inspector: Option<Inspector>,
+    asked: mpsc::Receiver<Asked>,
     tunnel: Tunnel,
     portal: PortalHandle,
     timeline: Timeline,
@@ -138,8 +157,9 @@ impl App {
                     Err(error) => break Err(error).context("the interface is gone"),
                 },
                 event = connections.recv() => if let Some(event) = event {
-                    self.handle_connection_event(event);
+                    self.handle_connection_event(event).await;
                 },
+                Some(asked) = self.asked.recv() => self.handle_asked(asked).await,
                 event = portal.recv() => match event {
                     Some(PortalEvent::Refused(reason)) => {
                         break Err(anyhow::anyhow!("the portal refuses us: {reason}"));
@@ -177,7 +197,14 @@ impl App {
     }
 
     async fn handle_packet(&mut self, packet: &[u8]) {
-        let route = self.shared.router().handle_outbound(packet, now());
+        let (route, announcement) = {
+            let mut router = self.shared.router();
+            let route = router.handle_outbound(packet, now());
+            (route, router.poll_announcement())
+        };
+        if let Some(announcement) = announcement {
+            self.announce(announcement).await;
+        }
         match route {
             Route::Forward(gateway) => self.gateways.send(gateway, packet).await,
             Route::Ask(resource) => self.ask(resource),
@@ -312,7 +339,7 @@ impl App {
             .router()
             .handle_granted(resource, gateway, addresses);
         if let Some(domain) = announced {
-            self.confirm_name(gateway, resource, &domain);
+            self.confirm_name(gateway, resource, domain).await;
         }
         let Some(granted) = granted else {
             tracing::debug!(%resource, "ignoring a grant that we did not ask for");
@@ -327,12 +354,13 @@ impl App {
         });
         self.gateways
             .open_or_keep(gateway, keys(grant), granted.first_packet_at);
+        self.shared.routes.granted.notify_waiters();
         for packet in granted.held {
-            self.gateways.send(gateway, &packet).await;
+            self.handle_packet(&packet).await;
         }
     }
 
-    fn handle_connection_event(&mut self, event: ConnectionEvent) {
+    async fn handle_connection_event(&mut self, event: ConnectionEvent) {
         let Some(begun) = self.gateways.current(&event) else {
             return;
         };
@@ -358,6 +386,10 @@ impl App {
             }
             News::HandshakeCompleted => milestone.milestone = "handshake_completed",
             News::FirstPacket => milestone.milestone = "first_packet_received",
+            News::DomainStatus(status) => {
+                self.handle_domain_status(gateway, status).await;
+                return;
+            }
             News::Goodbye => {
                 milestone.milestone = "goodbye";
                 milestone.reason = Some("received".into());

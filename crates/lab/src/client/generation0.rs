@@ -5,7 +5,8 @@
 //! is gone, so that a repeated question leads to the same connection. Source: protocol page,
 //! section 11.1.
 
-use super::wire::generation0::{Domain, Offer, Question};
+use super::names::Domain;
+use super::wire::generation0::{Offer, Question};
 use super::wire::{AuthorizationCreated, GatewayId, IceCredentials, Key, ResourceId};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -1,13 +1,15 @@
 //! What the wiring does in generation 0, where each step is a question to the portal.
 //!
-//! Where names come in: [`App::domain_of`] says which name a resource is asked for,
+//! Names travel with the questions: [`App::domain_of`] says which name a resource is asked for,
 //! [`App::announce_by_portal`] tells a gateway of one more, [`App::confirm_name`] hears that it
 //! knows one.
 
+use super::super::control::DomainStatus;
+use super::super::names::Domain;
 use super::super::timeline::Milestone;
-use super::super::wire::generation0::{Answer, Domain, Question};
+use super::super::wire::generation0::{Answer, Question};
 use super::super::wire::{GatewayId, Outgoing, ResourceId};
-use super::App;
+use super::{App, now};
 use serde_json::Value;
 
 impl App {
@@ -68,17 +70,27 @@ impl App {
     }
 
     /// The gateway knows a name now, and packets to its proxy IPs may be sent.
-    pub(super) fn confirm_name(&self, gateway: GatewayId, resource: ResourceId, domain: &Domain) {
-        tracing::debug!(%gateway, %resource, name = domain.name, "the gateway knows a name");
+    pub(super) async fn confirm_name(
+        &mut self,
+        gateway: GatewayId,
+        resource: ResourceId,
+        domain: Domain,
+    ) {
+        let status = DomainStatus {
+            resource,
+            domain: domain.name,
+            active: true,
+        };
+        let name = status.domain.clone();
+        if !self.settle_name(gateway, status).await {
+            let mut router = self.shared.router();
+            router.assume_confirmed(gateway, resource, &name, now());
+        }
     }
 
     /// The name that a resource is asked for. `None` for a network.
-    #[expect(
-        clippy::unused_self,
-        reason = "the router will know it once this client serves names"
-    )]
-    fn domain_of(&self, _resource: ResourceId) -> Option<Domain> {
-        None
+    fn domain_of(&self, resource: ResourceId) -> Option<Domain> {
+        self.shared.router().requested_domain(resource)
     }
 
     /// The portal names a gateway: ask it for a connection, or for more over the one there is.

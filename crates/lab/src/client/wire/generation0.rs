@@ -3,21 +3,12 @@
 //! Shares no type with the gateway or the lab portal, like the rest of this client's JSON. Source:
 //! protocol page, section 11.1.
 
+use super::super::names::Domain;
 use super::{GatewayId, IceCredentials, Key, ResourceId};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::net::IpAddr;
-
-/// A name, and the addresses under which we will speak to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Domain {
-    /// Without a trailing dot.
-    pub name: String,
-    /// Eight, four of each family.
-    pub proxy_ips: Vec<IpAddr>,
-}
 
 /// What we bring to a connection. Of our own making in this generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
