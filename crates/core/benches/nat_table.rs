@@ -2,8 +2,8 @@
 //! nat_table`.
 //!
 //! 50 clients with 2,000 TCP flows each, visited in an order that no cache foresees. The packet
-//! itself is one buffer that is used again, as warm as one that was just decrypted. The heap is what
-//! divan's allocator counted.
+//! itself is one buffer that is used again, as warm as one that was just decrypted. The heap is
+//! what divan's allocator counted.
 
 use divan::{AllocProfiler, Bencher, black_box};
 use postern_core::DropReason;
@@ -29,7 +29,7 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn inbound_packet(bencher: Bencher<'_, '_>) {
     let (mut table, now) = full_table(true);
     let keys = shuffled_keys();
@@ -43,7 +43,7 @@ fn inbound_packet(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn outbound_packet(bencher: Bencher<'_, '_>) {
     let (mut table, now) = full_table(true);
     let keys = shuffled_keys();
@@ -63,7 +63,7 @@ fn outbound_packet(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn rewrite_alone(bencher: Bencher<'_, '_>) {
     let (mut table, now) = full_table(true);
     let binding = table.find_inside(&key(0), now).expect("open");
@@ -71,7 +71,7 @@ fn rewrite_alone(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| rewrite::inbound(black_box(&mut packet), layout, &binding.outside));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn open_refused_by_a_table_full_of_confirmed_flows(bencher: Bencher<'_, '_>) {
     let (mut table, now) = full_table(true);
     let mut number = FLOWS;
@@ -81,7 +81,7 @@ fn open_refused_by_a_table_full_of_confirmed_flows(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 10_000)]
 fn open_in_a_table_full_of_unconfirmed_flows(bencher: Bencher<'_, '_>) {
     let (mut table, now) = full_table(false);
     let mut number = FLOWS;
@@ -93,8 +93,9 @@ fn open_in_a_table_full_of_unconfirmed_flows(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Half of the ports of the one real IP are taken, and the client's own is among them.
-#[divan::bench]
+/// One client has half of the ports of the one real IP, the rest are remembered, and its own port
+/// is taken.
+#[divan::bench(sample_size = 10_000)]
 fn open_without_the_own_port(bencher: Bencher<'_, '_>) {
     let limits = FlowLimits {
         flows: FLOWS,
@@ -108,7 +109,12 @@ fn open_without_the_own_port(bencher: Bencher<'_, '_>) {
         port: 5000,
         proxy: (0x6460_0000 + number % 0x001f_0000).to_be_bytes().into(),
     };
-    let mut number = 0;
+    let mut number = FLOWS;
+    for number in 0..number {
+        table
+            .open(key(number), target(), now)
+            .expect("one gives way");
+    }
     bencher.bench_local(|| {
         number += 1;
         table

@@ -6,8 +6,9 @@
 //! and [`FlowTable::remove_client`] cost what they end.
 //!
 //! A flow is *unconfirmed* until a packet came back, then *confirmed*. When it ends it is
-//! *remembered* for [`REMEMBERED`], so that packets which come too late are dropped and never passed
-//! untranslated (lesson 13). What is remembered takes places of the table, but gives way first:
+//! *remembered* for [`REMEMBERED`], so that packets which come too late are dropped and never
+//! passed untranslated (lesson 13). What is remembered takes places of the table, but gives way
+//! first:
 //!
 //! * the table is full: the oldest that is remembered, else the client's own unconfirmed flow that
 //!   was silent longest, else [`DropReason::FlowTableFull`];
@@ -17,16 +18,18 @@
 //! Time is counted in ticks of a second. No flow ends before its time, and none lives more than a
 //! second beyond it.
 
+mod binding;
 mod key;
 mod list;
 mod ports;
 mod store;
 mod wheel;
 
+pub use binding::{Binding, FlowId, FlowLimits, Lookup, Target, TcpFlags};
 pub use key::{FlowProtocol, Inside, Outside};
 
-use super::{ClientSlot, MappingId};
-use crate::packet::{DropReason, IpPacket};
+use super::ClientSlot;
+use crate::packet::DropReason;
 use key::KeyHasher;
 use list::{CLOCK, List, OWNER};
 use ports::{Occupant, Ports};
@@ -34,93 +37,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use store::{Node, State, Store};
 use wheel::Wheel;
-
-/// How large a table may grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowLimits {
-    /// Flows of all clients, remembered ones included.
-    pub flows: u32,
-    /// Live flows of one client; more than [`Self::FLOWS_PER_CLIENT_MAX`] is taken as that.
-    pub flows_per_client: u32,
-}
-
-impl FlowLimits {
-    /// At most half of the ports, so that a random one is free at least every other time.
-    pub const FLOWS_PER_CLIENT_MAX: u32 = 32_768;
-}
-
-/// One flow of one table. Leads nowhere once that flow is forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowId {
-    at: u32,
-    generation: u32,
-}
-
-/// A live flow as it was when asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// By which it is spoken of.
-    pub flow: FlowId,
-    /// As the client sees it.
-    pub inside: Inside,
-    /// As the resource sees it.
-    pub outside: Outside,
-    /// As given to [`FlowTable::open`].
-    pub mapping: MappingId,
-    /// As given to [`FlowTable::open`] or [`FlowTable::rebind`] last.
-    pub epoch: u32,
-    /// Whether a packet came back.
-    pub confirmed: bool,
-}
-
-/// Where a new flow is to lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Of the family of the proxy IP.
-    pub real: IpAddr,
-    /// Kept for the caller.
-    pub mapping: MappingId,
-    /// Kept for the caller.
-    pub epoch: u32,
-}
-
-/// What an outside tuple stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// This flow.
-    Live(Binding),
-    /// A flow that ended: the packet is to be dropped as [`DropReason::ExpiredFlow`].
-    Expired,
-    /// Nothing that is, or is remembered.
-    Unknown,
-}
-
-/// The TCP flags that end or begin a flow; none for other protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpFlags {
-    /// It opens a connection.
-    pub syn: bool,
-    /// The sender has no more to send.
-    pub fin: bool,
-    /// The connection is no more.
-    pub rst: bool,
-}
-
-impl TcpFlags {
-    /// Those of a packet.
-    #[must_use]
-    pub fn of(packet: &IpPacket<'_>) -> Self {
-        let is_tcp = packet.protocol() == crate::packet::ip::PROTOCOL_TCP;
-        match packet.segment().get(TCP_FLAGS_OFFSET) {
-            Some(flags) if is_tcp => Self {
-                syn: flags & 0x02 != 0,
-                fin: flags & 0x01 != 0,
-                rst: flags & 0x04 != 0,
-            },
-            Some(_) | None => Self::default(),
-        }
-    }
-}
 
 /// All flows of the clients of one shard.
 pub struct FlowTable {
@@ -224,7 +140,7 @@ impl FlowTable {
             return Ok(self.binding(at));
         }
         self.require_room(inside.client)?;
-        let former_outside = former.map(|at| self.store[at].outside);
+        let former_outside = former.map(|at| self.store[at].outside());
         let former_port = former_outside.filter(|outside| outside.real == target.real);
         let former_port = former_port.map(|outside| outside.port);
         let outside = self.choose_outside(&inside, target.real, former_port)?;
@@ -232,17 +148,7 @@ impl FlowTable {
             self.store.unindex_inside(at);
         }
         self.make_room(inside.client);
-        let node = Node {
-            inside,
-            outside,
-            mapping: target.mapping,
-            epoch: target.epoch,
-            generation: 0,
-            last_packet: self.tick,
-            state: State::Unconfirmed,
-            fin_inbound: false,
-            fin_outbound: false,
-        };
+        let node = Node::new(inside, outside, &target, self.tick);
         let at = self.store.insert(node, self.limits.flows as usize);
         self.store.index_inside(at);
         let due = deadline(&self.store[at]);
@@ -271,12 +177,12 @@ impl FlowTable {
         self.handle_timeout(now);
         let at = self.live(flow).ok_or(DropReason::ExpiredFlow)?;
         let old = self.store[at];
-        require_one_family(&old.inside, real)?;
+        require_one_family(&old.inside(), real)?;
         if old.state == State::Confirmed {
             return Ok(self.binding(at));
         }
-        if old.outside.real != real {
-            let outside = self.choose_outside(&old.inside, real, Some(old.outside.port))?;
+        if old.outside().real != real {
+            let outside = self.choose_outside(&old.inside(), real, Some(old.outside().port))?;
             self.store.readdress(at, outside);
             self.remember(old);
         }
@@ -292,7 +198,7 @@ impl FlowTable {
         let was_silent = node.last_packet != self.tick;
         node.last_packet = self.tick;
         if was_silent && node.state == State::Unconfirmed {
-            let client = client_of(&mut self.clients, node.inside.client);
+            let client = client_of(&mut self.clients, node.inside().client);
             client.unconfirmed.remove(&mut self.store.chains, at);
             client.unconfirmed.push_back(&mut self.store.chains, at);
         }
@@ -311,7 +217,7 @@ impl FlowTable {
         let is_first = node.state == State::Unconfirmed;
         if is_first {
             node.state = State::Confirmed;
-            let client = client_of(&mut self.clients, node.inside.client);
+            let client = client_of(&mut self.clients, node.inside().client);
             client.unconfirmed.remove(&mut self.store.chains, at);
             client.confirmed.push_back(&mut self.store.chains, at);
         }
@@ -425,8 +331,8 @@ impl FlowTable {
         let generation = node.generation;
         Binding {
             flow: FlowId { at, generation },
-            inside: node.inside,
-            outside: node.outside,
+            inside: node.inside(),
+            outside: node.outside(),
             mapping: node.mapping,
             epoch: node.epoch,
             confirmed: node.state == State::Confirmed,
@@ -484,7 +390,7 @@ impl FlowTable {
         let store = &self.store;
         let occupant = |port| match store.find_outside(&outside(port)).map(|at| &store[at]) {
             None => Occupant::Nobody,
-            Some(node) if node.state == State::Remembered => Occupant::Remembered(node.inside),
+            Some(node) if node.state == State::Remembered => Occupant::Remembered(node.inside()),
             Some(_) => Occupant::Live,
         };
         let port = self.ports.choose(inside, former, occupant);
@@ -552,7 +458,7 @@ impl FlowTable {
         let node = &mut self.store[at];
         let was_confirmed = node.state == State::Confirmed;
         node.state = State::Remembered;
-        let client = client_of(&mut self.clients, node.inside.client);
+        let client = client_of(&mut self.clients, node.inside().client);
         let list = match was_confirmed {
             true => &mut client.confirmed,
             false => &mut client.unconfirmed,
@@ -565,16 +471,15 @@ impl FlowTable {
 
     /// Remembers the outside tuple that the flow `old` had, at the cost of the oldest that is
     /// remembered. A table full of live flows has no place for it.
-    fn remember(&mut self, old: Node) {
+    fn remember(&mut self, mut old: Node) {
         if self.store.len() >= self.limits.flows as usize {
             let Some(oldest) = self.remembered.front() else {
                 return;
             };
             self.forget(oldest);
         }
-        let state = State::Remembered;
-        let node = Node { state, ..old };
-        let at = self.store.insert(node, self.limits.flows as usize);
+        old.state = State::Remembered;
+        let at = self.store.insert(old, self.limits.flows as usize);
         self.enqueue_remembered(at);
     }
 
@@ -582,7 +487,7 @@ impl FlowTable {
         let chains = &mut self.store.chains;
         chains[at as usize].due = self.tick + REMEMBERED_TICKS;
         self.remembered.push_back(chains, at);
-        let slot = self.store[at].inside.client;
+        let slot = self.store[at].inside().client;
         let client = client_of(&mut self.clients, slot);
         client.remembered.push_back(&mut self.store.chains, at);
     }
@@ -591,7 +496,7 @@ impl FlowTable {
     fn forget(&mut self, at: u32) {
         let chains = &mut self.store.chains;
         self.remembered.remove(chains, at);
-        let slot = self.store[at].inside.client;
+        let slot = self.store[at].inside().client;
         let client = client_of(&mut self.clients, slot);
         client.remembered.remove(&mut self.store.chains, at);
         self.store.free(at);
@@ -616,7 +521,7 @@ fn require_one_family(inside: &Inside, real: IpAddr) -> Result<(), DropReason> {
 /// The tick at which a live flow ends unless packets come. One more than its lifetime, because the
 /// last packet may have come late in its tick.
 fn deadline(node: &Node) -> u32 {
-    let lifetime = match (node.state, node.inside.protocol) {
+    let lifetime = match (node.state, node.inside().protocol) {
         (State::Confirmed, FlowProtocol::Tcp) if node.fin_inbound && node.fin_outbound => {
             CLOSED_TICKS
         }
@@ -629,10 +534,11 @@ fn deadline(node: &Node) -> u32 {
 
 /// RFC 5382, REQ-5: at least 2 hours 4 minutes.
 const TCP_TICKS: u32 = 7440;
-/// RFC 4787, REQ-5: at least 2 minutes. RFC 5508, REQ-1: at least 1 minute for ICMP queries.
+/// RFC 4787, REQ-5: at least 2 minutes. RFC 5508, REQ-2: at least 1 minute for ICMP queries.
 const DATAGRAM_TICKS: u32 = 120;
-/// Nothing came back yet (protocol page, section 5.4). RFC 5382, REQ-5 wants 4 minutes for half-open
-/// connections; a client that gets no answer has given up before, or its retries prolong this.
+/// Nothing came back yet (protocol page, section 5.4). RFC 5382, REQ-5 wants 4 minutes for
+/// half-open connections; a client that gets no answer has given up before, or its retries prolong
+/// this.
 const UNCONFIRMED_TICKS: u32 = 60;
 /// FIN seen in both directions (protocol page, section 5.4): time for the last acknowledgement and
 /// its loss.
@@ -643,8 +549,6 @@ pub const REMEMBERED: Duration = Duration::from_secs(REMEMBERED_TICKS as u64);
 const REMEMBERED_TICKS: u32 = 600;
 /// Where counting stops, after 136 years, so that no deadline overflows.
 const LAST_TICK: u32 = u32::MAX - 2 * Wheel::REACH_TICKS;
-/// The flags of a TCP header (RFC 9293, section 3.1).
-const TCP_FLAGS_OFFSET: usize = 13;
 
 #[cfg(test)]
 mod tests;

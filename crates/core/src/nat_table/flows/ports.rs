@@ -38,7 +38,7 @@ impl Ports {
     /// one.
     ///
     /// What is remembered of another flow is in the way, so that late answers to that one do not
-    /// reach this one; but it gives way when no try met a free port.
+    /// reach this one; but it gives way when the first [`FRESH_TRIES`] met no free port.
     pub(super) fn choose(
         &mut self,
         inside: &Inside,
@@ -49,7 +49,10 @@ impl Ports {
         let random = iter::repeat_with(|| self.any_port(protocol)).take(RANDOM_TRIES);
         let tries = former.into_iter().chain([inside.port]).chain(random);
         let mut second_best = None;
-        for port in tries {
+        for (count, port) in tries.enumerate() {
+            if count >= FRESH_TRIES && second_best.is_some() {
+                break;
+            }
             if port == 0 && protocol != FlowProtocol::Echo {
                 continue;
             }
@@ -82,6 +85,8 @@ fn scale(random: u32, first: u16) -> u16 {
 /// Half of all ports are free at worst, see `FlowLimits::FLOWS_PER_CLIENT_MAX`, so all of these
 /// miss once in four billion times.
 const RANDOM_TRIES: usize = 32;
+/// How hard to look for a port that nobody used lately.
+const FRESH_TRIES: usize = 8;
 /// Below are the system ports (RFC 6335, section 6), which services may treat differently.
 const FIRST_FREE_PORT: u16 = 1024;
 

@@ -3,26 +3,77 @@
 //! Keys live in the slab only; the indices hold 32-bit places, which is what keeps 100,000 flows
 //! small.
 
-use super::key::{Inside, KeyHasher, Outside};
+use super::Target;
+use super::key::{FlowProtocol, Inside, KeyHasher, Outside};
 use super::list::{Chain, List, OWNER};
-use crate::nat_table::MappingId;
+use crate::nat_table::{ClientSlot, MappingId};
 use hashbrown::HashTable;
+use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 
-/// A flow, or what is left of one.
+/// A flow, or what is left of one: one cache line, which is all that a packet touches here. What
+/// the keys of both sides have in common is kept once.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 pub(super) struct Node {
-    pub(super) inside: Inside,
-    pub(super) outside: Outside,
+    client: ClientSlot,
+    protocol: FlowProtocol,
+    inside_port: u16,
+    outside_port: u16,
+    proxy: IpAddr,
+    real: IpAddr,
     pub(super) mapping: MappingId,
     pub(super) epoch: u32,
     /// Of the place: counts how often it was used before.
-    pub(super) generation: u32,
-    /// The tick of the last packet, or of the end.
+    pub(super) generation: u16,
+    /// The tick of the last packet.
     pub(super) last_packet: u32,
     pub(super) state: State,
     pub(super) fin_inbound: bool,
     pub(super) fin_outbound: bool,
+}
+
+const _: () = assert!(size_of::<Node>() == 64, "a flow fits one cache line");
+
+impl Node {
+    /// A new flow; the keys are of one client and protocol.
+    pub(super) fn new(inside: Inside, outside: Outside, target: &Target, tick: u32) -> Self {
+        Self {
+            client: inside.client,
+            protocol: inside.protocol,
+            inside_port: inside.port,
+            outside_port: outside.port,
+            proxy: inside.proxy,
+            real: outside.real,
+            mapping: target.mapping,
+            epoch: target.epoch,
+            generation: 0,
+            last_packet: tick,
+            state: State::Unconfirmed,
+            fin_inbound: false,
+            fin_outbound: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn inside(&self) -> Inside {
+        Inside {
+            client: self.client,
+            protocol: self.protocol,
+            port: self.inside_port,
+            proxy: self.proxy,
+        }
+    }
+
+    #[inline]
+    pub(super) fn outside(&self) -> Outside {
+        Outside {
+            client: self.client,
+            protocol: self.protocol,
+            port: self.outside_port,
+            real: self.real,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,13 +121,13 @@ impl Store {
 
     pub(super) fn find_inside(&self, key: &Inside) -> Option<u32> {
         let hash = self.hasher.inside(key);
-        let found = self.by_inside.find(hash, |at| self[*at].inside == *key);
+        let found = self.by_inside.find(hash, |at| self[*at].inside() == *key);
         found.copied()
     }
 
     pub(super) fn find_outside(&self, key: &Outside) -> Option<u32> {
         let hash = self.hasher.outside(key);
-        let found = self.by_outside.find(hash, |at| self[*at].outside == *key);
+        let found = self.by_outside.find(hash, |at| self[*at].outside() == *key);
         found.copied()
     }
 
@@ -129,15 +180,15 @@ impl Store {
 
     /// Finds `at` by its inside key from now on, which nothing else has.
     pub(super) fn index_inside(&mut self, at: u32) {
-        let hash = self.hasher.inside(&self[at].inside);
+        let hash = self.hasher.inside(&self[at].inside());
         let (nodes, hasher) = (&self.nodes, &self.hasher);
-        let rehash = |at: &u32| hasher.inside(&nodes[*at as usize].inside);
+        let rehash = |at: &u32| hasher.inside(&nodes[*at as usize].inside());
         self.by_inside.insert_unique(hash, at, rehash);
     }
 
     /// Does not find `at` by its inside key any more, if it ever did.
     pub(super) fn unindex_inside(&mut self, at: u32) {
-        let hash = self.hasher.inside(&self[at].inside);
+        let hash = self.hasher.inside(&self[at].inside());
         if let Ok(entry) = self.by_inside.find_entry(hash, |other| *other == at) {
             entry.remove();
         }
@@ -146,19 +197,20 @@ impl Store {
     /// Gives `at` another outside key, which nothing else has.
     pub(super) fn readdress(&mut self, at: u32, outside: Outside) {
         self.unindex_outside(at);
-        self[at].outside = outside;
+        let node = &mut self[at];
+        (node.outside_port, node.real) = (outside.port, outside.real);
         self.index_outside(at);
     }
 
     fn index_outside(&mut self, at: u32) {
-        let hash = self.hasher.outside(&self[at].outside);
+        let hash = self.hasher.outside(&self[at].outside());
         let (nodes, hasher) = (&self.nodes, &self.hasher);
-        let rehash = |at: &u32| hasher.outside(&nodes[*at as usize].outside);
+        let rehash = |at: &u32| hasher.outside(&nodes[*at as usize].outside());
         self.by_outside.insert_unique(hash, at, rehash);
     }
 
     fn unindex_outside(&mut self, at: u32) {
-        let hash = self.hasher.outside(&self[at].outside);
+        let hash = self.hasher.outside(&self[at].outside());
         if let Ok(entry) = self.by_outside.find_entry(hash, |other| *other == at) {
             entry.remove();
         }

@@ -2,7 +2,10 @@
 
 mod model;
 
+use super::binding::TCP_FLAGS_OFFSET;
 use super::*;
+use crate::nat_table::MappingId;
+use crate::packet::IpPacket;
 use crate::packet::samples::{Shape, packet_between};
 use crate::testing::beginning;
 
