@@ -1,6 +1,6 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::dns::{DnsActor, Upstreams};
+use crate::actors::dns::{DnsActor, DnsSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig};
@@ -14,9 +14,12 @@ use crate::tunnel;
 use actix::prelude::*;
 use anyhow::Context as _;
 use postern_core::backoff::BackoffConfig;
+use postern_core::domains::DomainsConfig;
+use postern_core::nat_table::NatTableConfig;
+use postern_core::nat_table::flows::FlowLimits;
 use postern_core::peer::{DemuxConfig, GatewayKeys};
 use postern_core::portal::{
-    Generation, GenerationChoice, PortalConfig, PortalLimits, PortalUrl, Token,
+    Generation, GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
 };
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -100,6 +103,8 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
 
     let portal_context = Context::<PortalActor>::new();
     let portal = portal_context.address();
+    let dns_context = Context::<DnsActor>::new();
+    let dns = dns_context.address();
     let network = prepared.config.network.clone();
     let links = shard::start(
         ShardSpec {
@@ -112,6 +117,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
                 max_transactions: MAX_STUN_TRANSACTIONS,
             },
             seed: random_bytes()?,
+            nat_table: nat_table_config(&prepared.config),
+            nat_seed: random_bytes()?,
+            resolve: dns.clone().recipient(),
             stun_servers: network.stun_servers.clone(),
             list_addresses: Box::new({
                 let tunnel = prepared.config.tunnel.interface.clone();
@@ -129,7 +137,9 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
     .await
     .context("the data plane cannot start")?;
 
-    let dns = DnsActor::new(Upstreams::System, notice(Child::Dns)).start();
+    let dns_spec =
+        DnsSpec::new(&prepared.config.dns, notice(Child::Dns)).map_err(anyhow::Error::msg)?;
+    dns_context.run(DnsActor::new(dns_spec));
     portal_context.run(PortalActor::new(PortalSpec {
         config: portal_config(
             &prepared.config.portal,
@@ -148,7 +158,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
         shard: links,
         leave_portal: portal.clone().recipient(),
         request_relays: portal.recipient(),
-        dns,
+        names: dns.recipient(),
         metrics,
     }));
     Ok(masquerade)
@@ -160,6 +170,19 @@ fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(lines.join("\n"))
     })
+}
+
+fn nat_table_config(config: &GatewayConfig) -> NatTableConfig {
+    NatTableConfig {
+        domains: DomainsConfig {
+            last_known_good: config.dns.last_known_good,
+            ..DomainsConfig::default()
+        },
+        flows: FlowLimits {
+            flows: config.limits.flows,
+            flows_per_client: config.limits.flows_per_client,
+        },
+    }
 }
 
 fn portal_config(
@@ -178,6 +201,7 @@ fn portal_config(
         id,
         name,
         public_key: keys.public(),
+        ice_secret: IceSecret::new(random_bytes()?),
         generation: match portal.generation {
             config::Generation::Auto => GenerationChoice::Auto,
             config::Generation::V2 => GenerationChoice::Only(Generation::V2),

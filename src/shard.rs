@@ -4,10 +4,11 @@
 //! locked.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets};
-use crate::actors::nat_table::NatTableActor;
+use crate::actors::nat_table::{NatTableActor, NatTableSpec};
 use crate::actors::supervisor::ShardLinks;
 use crate::actors::tun::{TunActor, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
+use crate::messages::dns::ResolveName;
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::supervisor::{Child, ChildDied, InterfaceFailed};
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ use crate::sockets::{BoundSockets, UdpPorts};
 use crate::system::interface::Interface;
 use crate::tunnel::TunQueue;
 use actix::prelude::*;
+use postern_core::nat_table::NatTableConfig;
 use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GathererConfig};
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +37,12 @@ pub struct ShardSpec {
     pub demux: DemuxConfig,
     /// For the gatherer's transaction ids.
     pub seed: [u8; 32],
+    /// For the NAT.
+    pub nat_table: NatTableConfig,
+    /// For the ports that the NAT chooses.
+    pub nat_seed: [u8; 32],
+    /// Who looks names up.
+    pub resolve: Recipient<ResolveName>,
     /// From the configuration.
     pub stun_servers: Vec<SocketAddr>,
     /// The addresses to offer.
@@ -68,6 +76,7 @@ struct ShardActors {
 /// When the event loop refuses the device or the sockets.
 pub async fn start(spec: ShardSpec, portal: PortalInlets) -> io::Result<ShardLinks> {
     let arbiter = Arbiter::new();
+    let resolve = spec.resolve.clone();
     let (report, started) = oneshot::channel();
     arbiter.spawn_fn(move || {
         // Nobody listens any more only if the process is ending.
@@ -85,7 +94,9 @@ pub async fn start(spec: ShardSpec, portal: PortalInlets) -> io::Result<ShardLin
             nat_table: actors.nat_table.clone().recipient(),
             attach_client: actors.nat_table.clone().recipient(),
             detach_client: actors.nat_table.clone().recipient(),
-            assign_proxy_ips: actors.nat_table.recipient(),
+            assign_proxy_ips: actors.nat_table.clone().recipient(),
+            release_resource: actors.nat_table.recipient(),
+            resolve,
             udp: actors.udp.clone().recipient(),
             attach_peer: actors.udp.clone().recipient(),
             detach_peer: actors.udp.recipient(),
@@ -114,11 +125,14 @@ fn start_actors(spec: ShardSpec) -> io::Result<ShardActors> {
         death: notice(Child::Tun),
     })
     .start();
-    let nat_table = nat_context.run(NatTableActor::new(
-        tun.clone().recipient(),
-        Arc::clone(&spec.metrics),
-        notice(Child::NatTable),
-    ));
+    let nat_table = nat_context.run(NatTableActor::new(NatTableSpec {
+        config: spec.nat_table,
+        seed: spec.nat_seed,
+        tun: tun.clone().recipient(),
+        resolve: spec.resolve.clone(),
+        metrics: Arc::clone(&spec.metrics),
+        death: notice(Child::NatTable),
+    }));
     let udp = UdpActor::new(UdpSpec {
         ports,
         demux: Demux::new(spec.demux, shell::now()),

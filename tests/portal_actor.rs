@@ -7,7 +7,8 @@ use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use postern::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use postern::messages::connection::{
-    AddCandidates, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry, UpdateResource,
+    AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
+    UpdateResource,
 };
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
 use postern::messages::supervisor::{
@@ -15,7 +16,9 @@ use postern::messages::supervisor::{
 };
 use postern::shell::DeathNotice;
 use postern_core::ids::{ClientId, PublicKey};
-use postern_core::portal::{GenerationChoice, PortalConfig, PortalLimits, PortalUrl, Token};
+use postern_core::portal::{
+    GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
+};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::time::Duration;
@@ -157,6 +160,37 @@ async fn without_a_v2_endpoint_it_speaks_v1() {
 }
 
 #[actix::test]
+async fn lesson_01_generation_0_is_answered_at_once_and_before_candidates() {
+    let mut scene = Scene::new().await;
+    let (mut socket, _) = scene.portal.accept().await;
+    join(&mut socket, 0).await;
+    assert_eq!(read(&mut socket).await["event"], "set_snownet_capabilities");
+    write(&mut socket, "request_connection", request("ref-1")).await;
+    let Seen::Opened(opened) = scene.seen().await else {
+        panic!("a grant");
+    };
+    scene.accept_with_candidates(&opened);
+    let ready = read(&mut socket).await;
+    assert_eq!(ready["event"], "connection_ready");
+    assert_eq!(ready["payload"]["ref"], "ref-1");
+    assert_eq!(read(&mut socket).await["event"], "broadcast_ice_candidates");
+
+    let access = json!({"ref": "ref-2", "client_id": CLIENT, "payload": "app.corp.example",
+        "resource": {"type": "internet", "id": CLIENT}});
+    write(&mut socket, "allow_access", access).await;
+    let Seen::Allowed(AllowAccess(allowed)) = scene.seen().await else {
+        panic!("an access");
+    };
+    let reply_ref = allowed.reply_ref;
+    scene
+        .actor
+        .try_send(ConnectionAccepted { reply_ref })
+        .unwrap();
+    let ready = read(&mut socket).await;
+    assert_eq!(ready["payload"]["ref"], "ref-2");
+}
+
+#[actix::test]
 async fn leaving_closes_with_1000_and_ends_the_actor() {
     let mut scene = Scene::new().await;
     let (mut socket, _) = scene.portal.accept().await;
@@ -253,6 +287,7 @@ fn config(url: &str) -> PortalConfig {
         id: "gw-1".into(),
         name: "lab-gw".into(),
         public_key: PublicKey([2; 32]),
+        ice_secret: IceSecret::new([5; 32]),
         generation: GenerationChoice::Auto,
         kernel: "6.18.0".into(),
         arch: "x86_64".into(),
@@ -340,6 +375,26 @@ fn grant(reply_ref: &str) -> Value {
     })
 }
 
+/// As [`grant`], of generation 0.
+fn request(reply_ref: &str) -> Value {
+    json!({
+        "ref": reply_ref,
+        "client": {
+            "id": CLIENT,
+            "peer": {
+                "ipv4": "100.64.0.5", "ipv6": "fd00:2021:1111::5", "persistent_keepalive": 25,
+                "public_key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+                "preshared_key": "dZODNf6dRtXPs3pKsRQfX5WCdxcAySPCr1lF2RWWJfA=",
+            },
+            "payload": {
+                "ice_parameters": {"username": "eokn", "password": "5enp7ct6775ebzonvunxjy"},
+                "domain": null,
+            },
+        },
+        "resource": {"type": "internet", "id": CLIENT},
+    })
+}
+
 /// Everything here happens at once, or after a backoff of at most a second.
 async fn within<T>(future: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(20);
@@ -370,6 +425,7 @@ macro_rules! told {
 
 enum Seen {
     Opened(OpenConnection),
+    Allowed(AllowAccess),
     Added,
     Removed,
     Revoked,
@@ -385,6 +441,7 @@ impl Seen {
     fn name(&self) -> &'static str {
         match self {
             Self::Opened(_) => "opened",
+            Self::Allowed(_) => "allowed",
             Self::Added => "added",
             Self::Removed => "removed",
             Self::Revoked => "revoked",
@@ -400,6 +457,7 @@ impl Seen {
 
 told! {
     OpenConnection => Seen::Opened,
+    AllowAccess => Seen::Allowed,
     AddCandidates => |_| Seen::Added,
     RemoveCandidates => |_| Seen::Removed,
     RevokeAccess => |_| Seen::Revoked,

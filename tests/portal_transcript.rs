@@ -7,8 +7,8 @@
 
 use postern_core::ids::PublicKey;
 use postern_core::portal::{
-    Generation, GenerationChoice, PortalConfig, PortalEvent, PortalLimits, PortalProtocol,
-    PortalUrl, Token,
+    Generation, GenerationChoice, IceSecret, PortalConfig, PortalEvent, PortalLimits,
+    PortalProtocol, PortalUrl, Token,
 };
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -159,6 +159,7 @@ impl Replay {
             id: "gw-1".into(),
             name: "lab-gw".into(),
             public_key: PublicKey(RECORDED_KEY),
+            ice_secret: IceSecret::new([5; 32]),
             generation: GenerationChoice::Only(Generation::V2),
             kernel: "6.18.0".into(),
             arch: "x86_64".into(),

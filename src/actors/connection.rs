@@ -6,10 +6,12 @@
 //! count; commands wait. On death: its client has to ask for access again.
 
 use crate::messages::connection::{
-    AddCandidates, CloseConnection, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
-    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
+    AddCandidates, AllowAccess, CloseConnection, DomainStatusChanged, LocalAddressesChanged,
+    OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry,
+    StopConnection, UpdateResource,
 };
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
+use crate::messages::dns::ResolveName;
+use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
@@ -20,7 +22,6 @@ use crate::metrics::Metrics;
 use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
-use postern_core::grant::AnnouncedName;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::packet::Path;
 use std::sync::Arc;
@@ -36,6 +37,10 @@ pub struct ConnectionOutlets {
     pub detach_client: Recipient<DetachClient>,
     /// Proxy IPs of names.
     pub assign_proxy_ips: Recipient<AssignProxyIps>,
+    /// And their end.
+    pub release_resource: Recipient<ReleaseResource>,
+    /// Names that will soon be asked for.
+    pub resolve: Recipient<ResolveName>,
     /// Datagrams to the client.
     pub udp: Recipient<OutboundDatagrams>,
     /// How the client's datagrams are found.
@@ -110,6 +115,7 @@ impl Actor for ConnectionActor {
                 index: self.config.index,
                 tunnel: self.config.client,
                 connection: ctx.address().recipient(),
+                names: ctx.address().recipient(),
             },
         );
     }
@@ -139,6 +145,17 @@ impl Handler<OpenConnection> for ConnectionActor {
         self.opened += 1;
         self.core
             .handle_authorization(*request, shell::unix_now(), shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<AllowAccess> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
+        self.opened += 1;
+        self.core
+            .handle_access(*request, shell::unix_now(), shell::now());
         self.drive(ctx);
     }
 }
@@ -214,6 +231,15 @@ impl Handler<LocalAddressesChanged> for ConnectionActor {
 
     fn handle(&mut self, message: LocalAddressesChanged, ctx: &mut Context<Self>) {
         self.core.handle_local_addresses(message.0, shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<DomainStatusChanged> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: DomainStatusChanged, ctx: &mut Context<Self>) {
+        self.core.handle_domain_status(&message.0, shell::now());
         self.drive(ctx);
     }
 }
@@ -309,21 +335,30 @@ impl ConnectionActor {
             ConnectionEvent::Expired(resource) => {
                 tracing::info!(%client, %resource, "authorization expired");
             }
-            ConnectionEvent::ProxyIpsAssigned(assigned) => {
-                let Ok(name) = assigned.domain.parse() else {
-                    return;
-                };
-                let assign = AssignProxyIps {
-                    client,
-                    resource: assigned.resource,
-                    announced: AnnouncedName {
-                        domain: assigned.domain,
-                        proxy_ips: assigned.proxy_ips,
-                    },
+            ConnectionEvent::NameExpected(name) => {
+                let question = ResolveName {
                     name,
-                    in_tunnel: true,
+                    client,
+                    refresh: false,
+                    reply_to: None,
                 };
-                offer(&self.outlets.assign_proxy_ips, assign, &self.metrics);
+                tell(&self.outlets.resolve, question);
+            }
+            ConnectionEvent::ProxyIpsAssigned {
+                resource,
+                announced,
+                name,
+                in_tunnel,
+            } => self.assign_proxy_ips(AssignProxyIps {
+                client,
+                resource,
+                announced,
+                name,
+                in_tunnel,
+            }),
+            ConnectionEvent::ResourceReleased(resource) => {
+                let release = ReleaseResource { client, resource };
+                tell(&self.outlets.release_resource, release);
             }
             ConnectionEvent::Closed => {
                 let (index, opened) = (self.config.index, self.opened);
@@ -336,6 +371,17 @@ impl ConnectionActor {
                     },
                 );
             }
+        }
+    }
+
+    /// A client that hears nothing announces its name again, so what it sends may be dropped. What
+    /// the portal sent comes only once.
+    fn assign_proxy_ips(&self, assign: AssignProxyIps) {
+        let to = &self.outlets.assign_proxy_ips;
+        if assign.in_tunnel {
+            offer(to, assign, &self.metrics);
+        } else {
+            tell(to, assign);
         }
     }
 

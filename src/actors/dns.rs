@@ -1,130 +1,280 @@
-//! DnsActor: looks names up.
+//! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
-//! Owns: the resolver. Receives: `ResolveName`. Emits: `NameResolution` to whoever asked.
-//! When its mailbox is full: senders wait. On death: the process ends.
+//! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
+//! `ServeNames`. Emits: `NameAnswered` to whoever asked. When its mailbox is full: senders wait,
+//! and what it takes on is bounded by the core. On death: the process ends; but a lookup that
+//! panics is only a lookup that failed.
 
-use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::shell::{DeathNotice, tell};
+mod answers;
+mod files;
+mod reply;
+mod resolver;
+mod responder;
+mod server;
+
+use crate::config::{DnsConfig, DnsServer, DnsSuffix};
+use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
+use crate::shell::{self, DeathNotice, Driven, Wakeup, tell};
 use actix::prelude::*;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use postern_core::names::{AddressFamily, NameAnswer, NameFailure, ResolvedAddresses};
-use std::net::IpAddr;
+use files::Watched;
+use postern_core::lookups::{FoundAddresses, LookupId, Lookups, LookupsConfig};
+use postern_core::lookups::{LookupsEvent, Question};
+use postern_core::names::{AddressFamily, DomainName, NameFailure};
+use resolver::Resolver;
+use responder::Responder;
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
-/// Where the upstream servers are taken from.
+/// Which servers are asked where no suffix fits.
+#[derive(Clone, Debug)]
 pub enum Upstreams {
-    /// `/etc/resolv.conf`, read when a lookup finds no resolver yet: a host may boot without a
-    /// network (lesson 21).
-    System,
+    /// Those that this file names, whenever it is there and whatever it says at the time
+    /// (lesson 21).
+    File {
+        /// `/etc/resolv.conf`, but for tests.
+        resolv_conf: PathBuf,
+        /// 53, but for tests: the file has no ports.
+        port: u16,
+    },
     /// These.
-    Given(ResolverConfig),
+    Given(Vec<DnsServer>),
+}
+
+impl Upstreams {
+    /// Those of the host.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::File {
+            resolv_conf: "/etc/resolv.conf".into(),
+            port: 53,
+        }
+    }
+}
+
+/// What a [`DnsActor`] is made of.
+pub struct DnsSpec {
+    /// The servers.
+    pub upstreams: Upstreams,
+    /// The servers of parts of the name space.
+    pub suffixes: Vec<DnsSuffix>,
+    /// Names in this file need no server.
+    pub hosts: PathBuf,
+    /// How encrypted servers are told from impostors.
+    pub tls: rustls::ClientConfig,
+    /// The limits.
+    pub lookups: LookupsConfig,
+    /// Where queries of clients are answered.
+    pub serve_port: u16,
+    /// Tells the supervisor.
+    pub death: DeathNotice,
+}
+
+impl DnsSpec {
+    /// As configured.
+    ///
+    /// # Errors
+    ///
+    /// In words, with the remedy: `dns.ca_file` cannot be used.
+    pub fn new(config: &DnsConfig, death: DeathNotice) -> Result<Self, String> {
+        let upstreams = if config.servers.is_empty() {
+            Upstreams::system()
+        } else {
+            Upstreams::Given(config.servers.clone())
+        };
+        Ok(Self {
+            upstreams,
+            suffixes: config.suffixes.clone(),
+            hosts: "/etc/hosts".into(),
+            tls: server::tls(config.ca_file.as_deref())?,
+            lookups: LookupsConfig {
+                min_ttl: config.min_ttl,
+                max_ttl: config.max_ttl,
+                nat64: config.nat64,
+                per_client: config.lookups_per_client,
+                ..LookupsConfig::default()
+            },
+            serve_port: SERVE_PORT,
+            death,
+        })
+    }
 }
 
 /// See the module's documentation.
 pub struct DnsActor {
-    upstreams: Upstreams,
-    resolver: Option<TokioResolver>,
+    lookups: Lookups<Recipient<NameAnswered>>,
+    patience: Duration,
+    resolver: Rc<Resolver>,
+    hosts: Watched,
+    resolv_conf: Option<(Watched, u16)>,
+    /// Something failed: what the files say may have changed.
+    is_suspicious: bool,
+    responder: Option<Responder>,
+    serve_port: u16,
+    wakeup: Wakeup,
     _death: DeathNotice,
 }
 
 impl DnsActor {
-    /// Resolves through `upstreams`.
+    /// Asks nobody yet.
     #[must_use]
-    pub fn new(upstreams: Upstreams, death: DeathNotice) -> Self {
+    pub fn new(spec: DnsSpec) -> Self {
+        let resolver = Resolver::new(&spec.suffixes, server::context(spec.tls));
+        let resolv_conf = match spec.upstreams {
+            Upstreams::File { resolv_conf, port } => Some((Watched::new(resolv_conf), port)),
+            Upstreams::Given(servers) => {
+                resolver.use_servers(servers);
+                None
+            }
+        };
         Self {
-            upstreams,
-            resolver: None,
-            _death: death,
+            patience: spec.lookups.deadline.saturating_sub(TIME_TO_REPORT),
+            lookups: Lookups::new(spec.lookups),
+            resolver: Rc::new(resolver),
+            hosts: Watched::new(spec.hosts),
+            resolv_conf,
+            is_suspicious: true,
+            responder: None,
+            serve_port: spec.serve_port,
+            wakeup: Wakeup::default(),
+            _death: spec.death,
         }
     }
 
-    fn resolver(&mut self) -> Option<TokioResolver> {
-        if self.resolver.is_none() {
-            self.resolver = build(&self.upstreams)
-                .inspect_err(
-                    |error| tracing::warn!(%error, "no resolver; is /etc/resolv.conf readable?"),
-                )
-                .ok();
+    /// Follows the files; what was answered before they changed counts no more.
+    fn look_at_files(&mut self) {
+        self.is_suspicious = false;
+        let mut has_changed = false;
+        if let Some(text) = self.hosts.changed() {
+            self.resolver.use_hosts(files::hosts(text));
+            has_changed = true;
         }
-        self.resolver.clone()
+        if let Some((watched, port)) = &mut self.resolv_conf
+            && let Some(text) = watched.changed()
+        {
+            let servers = files::servers(text, *port);
+            // An empty file is one that is being written, or one of a host without a network: the
+            // servers of before are as good as none.
+            if !servers.is_empty() {
+                tracing::info!(
+                    count = servers.len(),
+                    "the host's name servers are taken over"
+                );
+                self.resolver.use_servers(servers);
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            self.lookups.forget_answers();
+        }
+    }
+
+    fn drive(&mut self, ctx: &mut Context<Self>) {
+        while let Some(event) = self.lookups.poll_event() {
+            match event {
+                LookupsEvent::Start {
+                    lookup,
+                    name,
+                    family,
+                } => self.look_up(lookup, name, family, ctx),
+                LookupsEvent::Answer { asker, answer } => tell(&asker, NameAnswered(answer)),
+            }
+        }
+        let deadline = self.lookups.poll_timeout();
+        shell::arm(self, deadline, ctx);
+    }
+
+    /// In a task of its own: a panic in it comes back as a failure.
+    fn look_up(
+        &mut self,
+        lookup: LookupId,
+        name: DomainName,
+        family: AddressFamily,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.is_suspicious {
+            self.look_at_files();
+        }
+        let resolver = Rc::clone(&self.resolver);
+        let deadline = shell::now() + self.patience;
+        let task =
+            actix_rt::spawn(async move { resolver.addresses(&name, family, deadline).await });
+        let report = task.into_actor(self).map(move |result, actor, ctx| {
+            actor.report(
+                lookup,
+                result.unwrap_or(Err(NameFailure::ServerFailure)),
+                ctx,
+            );
+        });
+        ctx.spawn(report);
+    }
+
+    fn report(
+        &mut self,
+        lookup: LookupId,
+        result: Result<FoundAddresses, NameFailure>,
+        ctx: &mut Context<Self>,
+    ) {
+        let failure = result.as_ref().err();
+        self.is_suspicious |= failure.is_some_and(|failure| !failure.is_definite());
+        self.lookups.handle_result(lookup, result, shell::now());
+        self.drive(ctx);
     }
 }
 
 impl Actor for DnsActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_files();
+        ctx.run_interval(LOOK_AT_FILES, |actor, _| actor.look_at_files());
+    }
+}
+
+impl Driven for DnsActor {
+    fn wakeup(&mut self) -> &mut Wakeup {
+        &mut self.wakeup
+    }
+
+    fn on_deadline(&mut self, ctx: &mut Context<Self>) {
+        self.lookups.handle_timeout(shell::now());
+        self.drive(ctx);
+    }
 }
 
 impl Handler<ResolveName> for DnsActor {
     type Result = ();
 
-    fn handle(&mut self, question: ResolveName, ctx: &mut Context<Self>) {
-        let resolver = self.resolver();
-        let lookup = async move {
-            let outcome = match resolver {
-                Some(resolver) => look_up(&resolver, question.name.as_str()).await,
-                None => Err(NameFailure::Network),
-            };
-            let Some(reply_to) = question.reply_to else {
-                return;
-            };
-            for family in AddressFamily::ALL {
-                let outcome = outcome.clone().and_then(|mut ips| {
-                    ips.retain(|ip| AddressFamily::of(*ip) == family);
-                    ips.sort_unstable();
-                    let ttl = Duration::from_secs(5);
-                    (!ips.is_empty())
-                        .then_some(ResolvedAddresses { ips, ttl })
-                        .ok_or(NameFailure::NoData)
-                });
-                let name = question.name.clone();
-                let answer = NameAnswer {
-                    name,
-                    family,
-                    outcome,
-                };
-                tell(&reply_to, NameAnswered(answer));
-            }
+    fn handle(&mut self, message: ResolveName, ctx: &mut Context<Self>) {
+        let question = Question {
+            name: message.name,
+            client: message.client,
+            refresh: message.refresh,
+            asker: message.reply_to,
         };
-        ctx.spawn(lookup.into_actor(self));
+        self.lookups.handle_question(question, shell::now());
+        self.drive(ctx);
     }
 }
 
-fn build(upstreams: &Upstreams) -> Result<TokioResolver, NetError> {
-    let mut builder = match upstreams {
-        Upstreams::System => TokioResolver::builder_tokio()?,
-        Upstreams::Given(config) => {
-            TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
+impl Handler<ServeNames> for DnsActor {
+    type Result = ();
+
+    fn handle(&mut self, ServeNames(addresses): ServeNames, _: &mut Context<Self>) {
+        let current = self.responder.as_ref().map(Responder::addresses);
+        if current != Some(addresses) {
+            // The old sockets close first: one of the addresses may be the same.
+            self.responder = None;
+            let responder = Responder::start(addresses, self.serve_port, &self.resolver);
+            self.responder = Some(responder);
         }
-    };
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    builder.build()
-}
-
-async fn look_up(resolver: &TokioResolver, name: &str) -> Result<Vec<IpAddr>, NameFailure> {
-    // The trailing dot keeps the host's search domains out: the name is complete.
-    let found = resolver.lookup_ip(format!("{name}.")).await;
-    found
-        .map(|addresses| addresses.iter().collect())
-        .map_err(|error| classify(&error))
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the resolver's errors are many and grow; whatever is not an answer is the network's fault"
-)]
-fn classify(error: &NetError) -> NameFailure {
-    match error {
-        NetError::Timeout => NameFailure::Timeout,
-        NetError::Dns(DnsError::NoRecordsFound(negative)) => match negative.response_code {
-            ResponseCode::NXDomain => NameFailure::NoSuchName,
-            ResponseCode::NoError => NameFailure::NoData,
-            _ => NameFailure::ServerFailure,
-        },
-        NetError::Dns(_) => NameFailure::ServerFailure,
-        _ => NameFailure::Network,
     }
 }
+
+/// How often the host's files are read: they are small, and a network that comes up is not kept
+/// waiting for long.
+const LOOK_AT_FILES: Duration = Duration::from_secs(2);
+/// A lookup ends this much before the core gives it up, because it knows better why.
+const TIME_TO_REPORT: Duration = Duration::from_millis(100);
+/// Protocol page, section 5.8.
+const SERVE_PORT: u16 = 53_535;

@@ -3,15 +3,17 @@
 //! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
 //! LeavePortal.
-//! Emits OpenConnection, AddCandidates, RemoveCandidates, RevokeAccess, UpdateResource, SetExpiry,
-//! GatewayInitialized, RelaysChanged, PortalRefused, all of them to the supervisor.
+//! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
+//! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, all of them to the
+//! supervisor.
 //! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
 //! On death the process ends.
 
 mod link;
 
 use crate::messages::connection::{
-    AddCandidates, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry, UpdateResource,
+    AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
+    UpdateResource,
 };
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
@@ -53,6 +55,8 @@ pub struct PortalSpec {
 pub struct PortalOutlets {
     /// A grant that waits for ConnectionAccepted.
     pub open: Recipient<OpenConnection>,
+    /// A further grant, which waits for ConnectionAccepted if it announces a name.
+    pub allow: Recipient<AllowAccess>,
     /// A client's candidates.
     pub add_candidates: Recipient<AddCandidates>,
     /// A client's candidates that are no longer valid.
@@ -78,6 +82,7 @@ impl PortalOutlets {
     where
         A: Actor<Context = Context<A>>
             + Handler<OpenConnection>
+            + Handler<AllowAccess>
             + Handler<AddCandidates>
             + Handler<RemoveCandidates>
             + Handler<RevokeAccess>
@@ -89,6 +94,7 @@ impl PortalOutlets {
     {
         Self {
             open: supervisor.clone().recipient(),
+            allow: supervisor.clone().recipient(),
             add_candidates: supervisor.clone().recipient(),
             remove_candidates: supervisor.clone().recipient(),
             revoke: supervisor.clone().recipient(),
@@ -268,6 +274,11 @@ impl PortalActor {
                 debug!(milestone = "authorization_requested", client = %request.client.id,
                     resource = %request.resource.id, "asked to admit a client");
                 tell(&to.open, OpenConnection(request));
+            }
+            PortalEvent::AccessRequested(request) => {
+                debug!(client = %request.client, resource = %request.resource.id,
+                    "asked to admit a client to more");
+                tell(&to.allow, AllowAccess(request));
             }
             PortalEvent::CandidatesAdded { client, candidates } => {
                 tell(&to.add_candidates, AddCandidates { client, candidates });

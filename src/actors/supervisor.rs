@@ -2,16 +2,16 @@
 //!
 //! Owns: the list of clients, their actors and indices. Receives: the portal's commands,
 //! `ChildDied`, `ConnectionClosed`, `Shutdown`. Emits: commands to connections,
-//! `ConfigureInterface`, `UseRelays`. When its mailbox is full: control messages only, they wait.
+//! `ConfigureInterface`, `ServeNames`, `UseRelays`. When its mailbox is full: control messages only, they wait.
 //! On death: the process ends.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
-use crate::actors::dns::DnsActor;
 use crate::actors::udp::UdpActor;
 use crate::messages::connection::{
-    AddCandidates, CloseConnection, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
-    RevokeAccess, SetExpiry, StopConnection, UpdateResource,
+    AddCandidates, AllowAccess, CloseConnection, OpenConnection, ReconcileAuthorizations,
+    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
+use crate::messages::dns::ServeNames;
 use crate::messages::nat_table::DetachClient;
 use crate::messages::portal::{LeavePortal, RequestRelays};
 use crate::messages::supervisor::{
@@ -26,7 +26,7 @@ use actix::dev::ToEnvelope;
 use actix::prelude::*;
 use futures_util::future::join_all;
 use postern_core::connection::ConnectionConfig;
-use postern_core::grant::{AuthorizationRequest, Relay, TunnelAddresses};
+use postern_core::grant::{Relay, TunnelAddresses};
 use postern_core::ids::{ClientId, RelayId};
 use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
 use std::collections::BTreeMap;
@@ -67,8 +67,8 @@ pub struct SupervisorSpec {
     pub leave_portal: Recipient<LeavePortal>,
     /// To the PortalActor.
     pub request_relays: Recipient<RequestRelays>,
-    /// Lives as long as somebody holds its address.
-    pub dns: Addr<DnsActor>,
+    /// To the DnsActor: who answers clients on the gateway's tunnel addresses.
+    pub names: Recipient<ServeNames>,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
@@ -124,11 +124,30 @@ impl Handler<OpenConnection> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
-        if let Some(client) = self.client_for(&request, ctx) {
+        let profile = &request.client;
+        if let Some(client) = self.client_for(profile.id, profile.tunnel, ctx) {
             client.opened += 1;
             tell_addr(&client.connection, OpenConnection(request));
         }
         self.ask_for_relays();
+    }
+}
+
+impl Handler<AllowAccess> for SupervisorActor {
+    type Result = ();
+
+    /// Lesson 18: it may come before its client's `OpenConnection`, if it says enough to go on.
+    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
+        let known = match request.tunnel {
+            Some(tunnel) => self.client_for(request.client, tunnel, ctx),
+            None => self.clients.get_mut(&request.client),
+        };
+        let Some(client) = known else {
+            tracing::debug!(client = %request.client, "access for a client without connection");
+            return;
+        };
+        client.opened += 1;
+        tell_addr(&client.connection, AllowAccess(request));
     }
 }
 
@@ -180,6 +199,7 @@ impl Handler<GatewayInitialized> for SupervisorActor {
     fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, _: &mut Context<Self>) {
         self.gateway = Some(init.tunnel);
         tell(&self.spec.shard.interface, ConfigureInterface(init.tunnel));
+        tell(&self.spec.names, ServeNames(init.tunnel));
         self.relays.clear();
         self.add_relays(init.relays);
         for (id, client) in &self.clients {
@@ -294,11 +314,10 @@ impl SupervisorActor {
     /// it; the portal then tells the client that the gateway is offline.
     fn client_for(
         &mut self,
-        request: &AuthorizationRequest,
+        id: ClientId,
+        tunnel: TunnelAddresses,
         ctx: &mut Context<Self>,
     ) -> Option<&mut Client> {
-        let id = request.client.id;
-        let tunnel = request.client.tunnel;
         let moved = self
             .clients
             .get(&id)

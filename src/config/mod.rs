@@ -9,6 +9,7 @@
 //! the default. The log filter may also come from `RUST_LOG`, between the two first. For the token
 //! see [`token`].
 
+mod dns;
 mod document;
 mod effective;
 mod environment;
@@ -24,6 +25,7 @@ pub mod token;
 mod types;
 mod values;
 
+pub use dns::{DnsConfig, DnsServer, DnsSuffix, DnsTransport};
 pub use effective::Effective;
 pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
@@ -67,6 +69,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
     // What a file that is not even TOML was meant to say, nobody knows.
     if parsed {
         problems.extend(settings.missing());
+        problems.extend(settings.conflict());
     }
     let token = token::resolve(&settings, environment);
     let token = token.map_err(|problem| {

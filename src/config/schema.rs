@@ -2,6 +2,7 @@
 //!
 //! The keys themselves are in [`super::keys`].
 
+use super::dns::{DnsServer, DnsSuffix};
 use super::values::{InterfaceName, InterfacePattern};
 use crate::logging;
 use std::fmt;
@@ -93,6 +94,10 @@ pub enum Scalar {
     EgressPattern,
     /// `ip:port`.
     SocketAddress,
+    /// See [`DnsServer`].
+    DnsServer,
+    /// See [`DnsSuffix`].
+    DnsSuffix,
     /// Log directives.
     LogFilter,
     /// Not for files.
@@ -199,6 +204,8 @@ impl Scalar {
             | Self::InterfacePattern
             | Self::EgressPattern
             | Self::SocketAddress
+            | Self::DnsServer
+            | Self::DnsSuffix
             | Self::LogFilter
             | Self::Secret => None,
         };
@@ -256,6 +263,8 @@ impl Scalar {
                 })
             }
             Self::SocketAddress => check_socket_address(text).map_err(shown),
+            Self::DnsServer => text.parse::<DnsServer>().map(|_| ()).map_err(shown),
+            Self::DnsSuffix => text.parse::<DnsSuffix>().map(|_| ()).map_err(shown),
             Self::LogFilter => logging::check_filter(text).map_err(shown),
             Self::Secret => Err(Refusal::Hidden("a secret in the file".to_owned())),
         }
@@ -281,6 +290,10 @@ impl Scalar {
             Self::InterfacePattern => "an interface name or a pattern with * and ?".to_owned(),
             Self::EgressPattern => "an interface name, or the start of one and *".to_owned(),
             Self::SocketAddress => "an IP address and a port".to_owned(),
+            Self::DnsServer => "an IP address, or udp://, tcp://, tls:// or https:// and one; \
+                 #NAME at the end names the certificate of the last two"
+                .to_owned(),
+            Self::DnsSuffix => "a domain, = and the address of a server for it".to_owned(),
             Self::LogFilter => "levels (off, error, warn, info, debug, trace) and target=level, \
                  separated by commas"
                 .to_owned(),

@@ -4,7 +4,7 @@ use super::document::Entries;
 use super::environment::Overrides;
 use super::keys::KEYS;
 use super::problem::{Place, Problem};
-use super::schema::{Key, Presence, Raw, is_path};
+use super::schema::{Key, Presence, Raw, is_path, parse_duration};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -25,6 +25,21 @@ pub(super) enum Origin {
     Environment(String),
     /// A credential passed by systemd.
     Credential,
+}
+
+impl Origin {
+    /// Where to put right a value that came from here.
+    pub(super) fn place(&self, file: &str) -> Place {
+        match self {
+            Self::File { path, line } => Place::File {
+                path: path.clone(),
+                line: *line,
+                column: 1,
+            },
+            Self::Environment(variable) => Place::Environment(variable.clone()),
+            Self::Default | Self::Credential => Place::Whole(file.to_owned()),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -117,6 +132,27 @@ impl Settings {
             )
         };
         self.all.iter().filter(missing).map(problem).collect()
+    }
+}
+
+impl Settings {
+    /// What is wrong with two values together, each of which is right.
+    pub(super) fn conflict(&self) -> Option<Problem> {
+        let (shorter, longer) = (self.get("dns.min_ttl"), self.get("dns.max_ttl"));
+        let duration = |setting: &Setting| match &setting.raw {
+            Some(Raw::Text(text)) => parse_duration(text).ok(),
+            Some(_) | None => None,
+        };
+        if duration(shorter)? <= duration(longer)? {
+            return None;
+        }
+        let is_shorter_written = longer.origin == Origin::Default;
+        let blamed = if is_shorter_written { shorter } else { longer };
+        let (min, max) = (shorter.raw.as_ref()?, longer.raw.as_ref()?);
+        let message = format!(
+            "dns.min_ttl = {min} is longer than dns.max_ttl = {max}; raise dns.max_ttl or lower dns.min_ttl"
+        );
+        Some(Problem::new(blamed.origin.place(&self.file), message))
     }
 }
 

@@ -147,6 +147,15 @@ fn the_reference_file_loads_to_the_documented_defaults() {
     assert_eq!(config.tunnel.interface.as_str(), "postern0");
     assert!(config.tunnel.masquerade && config.tunnel.forwarding);
     assert_eq!(config.limits.clients, 10_000);
+    assert_eq!(config.limits.flows, 262_144);
+    assert_eq!(config.limits.flows_per_client, 16_384);
+    assert_eq!(
+        (config.dns.servers.len(), config.dns.suffixes.len()),
+        (0, 0)
+    );
+    assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
+    assert_eq!(config.dns.last_known_good, Duration::from_secs(24 * 3600));
+    assert!(!config.dns.nat64);
     assert_eq!(config.log, LogConfig::default());
 }
 
@@ -156,6 +165,42 @@ fn relative_paths_in_the_file_are_relative_to_the_file() {
     let config = fixture.load(&[]).expect("valid").config;
     assert_eq!(config.portal.token.expose(), ".filetoken");
     assert_eq!(config.portal.id_file, fixture.path("state/id"));
+}
+
+#[test]
+fn name_servers_are_typed_or_refused_with_their_place() {
+    let toml = |dns: &str| format!("{MINIMAL}[dns]\n{dns}");
+    let good = "servers = [\"10.0.0.53\", \"tls://[fd00::53]#dns.corp.example\"]\n\
+                suffixes = [\"corp.example=tcp://10.1.0.53\"]\nca_file = \"ca.pem\"\n";
+    let fixture = Fixture::new(toml(good));
+    let dns = fixture.load(&[]).expect("valid").config.dns;
+    assert_eq!(
+        dns.servers[1].to_string(),
+        "tls://[fd00::53]:853#dns.corp.example"
+    );
+    assert_eq!(dns.suffixes[0].domain.as_str(), "corp.example");
+    assert_eq!(dns.ca_file, Some(fixture.path("ca.pem")));
+    let bad = "servers = [\"dns.example\"]\nsuffixes = [\"10.1.0.53\"]\n\
+               min_ttl = \"2m\"\nmax_ttl = \"1m\"\nserver = 1\n";
+    let expected = [
+        "gateway.toml:5:12: dns.servers: found \"dns.example\" (no IP address; the name of a server cannot be \
+         looked up), expected a list; each item: an IP address, or udp://, tcp://, tls:// or https:// and one; \
+         #NAME at the end names the certificate of the last two; for example \
+         servers = [\"10.0.0.53\", \"tls://10.0.0.54#dns.corp.example\"]",
+        "gateway.toml:6:13: dns.suffixes: found \"10.1.0.53\" (the = between domain and server is missing), \
+         expected a list; each item: a domain, = and the address of a server for it; for example \
+         suffixes = [\"corp.example=10.1.0.53\"]",
+        "gateway.toml:9:1: unknown key \"dns.server\"; did you mean \"dns.servers\"?",
+        "gateway.toml:8:1: dns.min_ttl = \"2m\" is longer than dns.max_ttl = \"1m\"; raise dns.max_ttl or lower \
+         dns.min_ttl",
+    ];
+    assert_eq!(Fixture::new(toml(bad)).problems(&[]), expected);
+    let long = toml("min_ttl = \"2h\"\n");
+    let problems = Fixture::new(long).problems(&[]);
+    assert!(
+        problems[0].starts_with("gateway.toml:5:1: dns.min_ttl"),
+        "{problems:?}"
+    );
 }
 
 /// lesson_34: typos in the configuration are taken silently elsewhere.

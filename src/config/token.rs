@@ -35,7 +35,7 @@ pub(super) fn resolve(
     let token_file = settings.get("portal.token_file");
     if let Some(Raw::Text(path)) = &token_file.raw {
         let token = read(Path::new(path)).map_err(|fault| {
-            let place = place_of(&token_file.origin, &settings.file);
+            let place = token_file.origin.place(&settings.file);
             Problem::new(
                 place,
                 format!("portal.token_file {path:?} {fault}; {REMEDY}"),
@@ -56,18 +56,6 @@ pub(super) fn resolve(
         )
     })?;
     Ok((token, Origin::Credential))
-}
-
-fn place_of(origin: &Origin, file: &str) -> Place {
-    match origin {
-        Origin::File { path, line } => Place::File {
-            path: path.clone(),
-            line: *line,
-            column: 1,
-        },
-        Origin::Environment(variable) => Place::Environment(variable.clone()),
-        Origin::Default | Origin::Credential => Place::Whole(file.to_owned()),
-    }
 }
 
 fn credential(environment: &Environment) -> Option<PathBuf> {

@@ -1,5 +1,6 @@
 //! The typed configuration. Actors and cores are given the small part that concerns them.
 
+use super::dns::DnsConfig;
 use super::schema::{self, Raw};
 use super::secret::Secret;
 use super::settings::{Origin, Settings};
@@ -19,6 +20,8 @@ pub struct GatewayConfig {
     pub network: NetworkConfig,
     /// The inside: the TUN interface and the way to the resources.
     pub tunnel: TunnelConfig,
+    /// The name servers.
+    pub dns: DnsConfig,
     /// What one gateway takes on.
     pub limits: LimitsConfig,
     /// The log.
@@ -100,6 +103,10 @@ pub struct LimitsConfig {
     pub resources_per_client: usize,
     /// Answered without a cookie.
     pub handshakes_per_second: u32,
+    /// Translated flows of all clients.
+    pub flows: u32,
+    /// Of one client.
+    pub flows_per_client: u32,
 }
 
 /// `[log]`
@@ -138,6 +145,7 @@ struct Layers {
     portal: PortalLayer,
     network: NetworkConfig,
     tunnel: TunnelConfig,
+    dns: DnsConfig,
     limits: LimitsConfig,
     log: LogConfig,
 }
@@ -192,6 +200,7 @@ pub(super) fn build(settings: &Settings, token: Secret) -> Result<GatewayConfig,
         },
         network: layers.network,
         tunnel: layers.tunnel,
+        dns: layers.dns,
         limits: layers.limits,
         log: layers.log,
     })
@@ -213,7 +222,8 @@ fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     Url::parse(&text).map_err(serde::de::Error::custom)
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+/// As written in the configuration.
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     schema::parse_duration(&text).map_err(serde::de::Error::custom)
 }

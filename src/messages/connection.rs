@@ -2,14 +2,22 @@
 //! PortalActor, keeps its ledger, and passes them on to the connection they are for.
 
 use actix::Message;
-use postern_core::grant::{AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses};
+use postern_core::grant::{
+    AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
+};
 use postern_core::ids::{ClientId, ResourceId};
-use postern_core::peer::LocalAddresses;
+use postern_core::peer::{DomainStatus, LocalAddresses};
 
 /// Admit a client to a resource; open or keep its transport (upsert).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct OpenConnection(pub Box<AuthorizationRequest>);
+
+/// Admit a client to a further resource or name; its transport comes by `OpenConnection`, before or
+/// after (generation 0).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct AllowAccess(pub Box<AccessRequest>);
 
 /// The client's ICE candidates, as SDP strings; unparsable ones are skipped one by one.
 #[derive(Debug, Clone, Message)]
@@ -65,6 +73,11 @@ pub struct ReconcileAuthorizations {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct LocalAddressesChanged(pub LocalAddresses);
+
+/// Tell the client whether it may send to a name.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct DomainStatusChanged(pub DomainStatus);
 
 /// Say goodbye to the client and forget everything; answered when the goodbye is on its way.
 #[derive(Debug, Clone, Copy, Message)]

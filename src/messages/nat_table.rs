@@ -1,5 +1,6 @@
 //! What a NatTableActor is told, beyond `InboundPackets` and `OutboundPackets`.
 
+use crate::messages::connection::DomainStatusChanged;
 use crate::messages::packets::OutboundPackets;
 use actix::{Message, Recipient};
 use postern_core::grant::{AnnouncedName, TunnelAddresses};
@@ -19,6 +20,8 @@ pub struct AttachClient {
     pub tunnel: TunnelAddresses,
     /// Where its packets go.
     pub connection: Recipient<OutboundPackets>,
+    /// Who tells it about its names.
+    pub names: Recipient<DomainStatusChanged>,
 }
 
 /// Forget this client and everything kept for it, unless a later connection of it is attached.

@@ -86,8 +86,8 @@ pub struct ConnectionClosed {
     pub client: ClientId,
     /// Which of its connections.
     pub index: PeerIndex,
-    /// How many `OpenConnection` it had seen by then: if more are on their way, it is not to be
-    /// stopped.
+    /// How many `OpenConnection` and `AllowAccess` it had seen by then: if more are on their way,
+    /// it must not be stopped.
     pub opened: u64,
 }
 

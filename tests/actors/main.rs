@@ -5,7 +5,11 @@
 //! timer as soon as every actor is idle.
 
 mod connection;
+mod dns;
+mod dns_responder;
+mod dns_transports;
 mod fault;
+mod name_server;
 mod nat_table;
 mod probe;
 mod samples;

@@ -1,75 +1,213 @@
-//! A NatTableActor between a connection and a TUN queue that are probes.
+//! A NatTableActor between a connection, a TUN queue and a resolver that are probes.
 
 use crate::in_virtual_time;
-use crate::probe::Probe;
-use crate::samples::{client, tunnel};
+use crate::probe::{Inbox, Probe};
+use crate::samples::{client, resource, tunnel};
 use actix::prelude::*;
-use postern::actors::nat_table::NatTableActor;
-use postern::messages::nat_table::{AttachClient, DetachClient};
+use postern::actors::nat_table::{NatTableActor, NatTableSpec};
+use postern::messages::connection::DomainStatusChanged;
+use postern::messages::dns::{NameAnswered, ResolveName};
+use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundPackets};
 use postern::messages::supervisor::{Child, ChildDied};
 use postern::metrics::Metrics;
 use postern::shell::{DeathNotice, tell_addr};
 use postern_core::DropReason;
+use postern_core::grant::AnnouncedName;
+use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
+use postern_core::nat_table::NatTableConfig;
 use postern_core::packet::PacketBatch;
-use postern_core::peer::PeerIndexPool;
+use postern_core::peer::{PeerIndex, PeerIndexPool};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
+
+const PROXY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
+const WEB: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 100);
 
 #[test]
 fn answers_go_to_the_attached_connection_and_after_it_to_nobody() {
     in_virtual_time(async {
-        let mut indices = PeerIndexPool::new([0; 32]);
-        let mut allocate = || indices.allocate(0).expect("room");
-        let (earlier, index) = (allocate(), allocate());
-        let (tun, mut to_tun) = Probe::start();
-        let (connection, mut to_connection) = Probe::start();
-        let metrics = Arc::new(Metrics::default());
-        let death = DeathNotice::new(Child::NatTable, tun.clone().recipient());
-        let table = NatTableActor::new(tun.recipient(), Arc::clone(&metrics), death).start();
-        let answers = || OutboundPackets(PacketBatch::of(&packet_to(tunnel(1).ipv4)));
-
-        tell_addr(
-            &table,
-            AttachClient {
-                client: client(1),
-                index,
-                tunnel: tunnel(1),
-                connection: connection.recipient(),
-            },
-        );
-        tell_addr(&table, answers());
-        let OutboundPackets(delivered) = to_connection.next().await;
+        let mut scene = Scene::new();
+        let answers = || OutboundPackets(PacketBatch::of(&udp(WEB, tunnel(1).ipv4)));
+        tell_addr(&scene.table, answers());
+        let OutboundPackets(delivered) = scene.connection.next().await;
         let delivered: Vec<_> = delivered.iter().collect();
-        assert_eq!(delivered, [packet_to(tunnel(1).ipv4)]);
+        assert_eq!(delivered, [udp(WEB, tunnel(1).ipv4)]);
 
         let detach = |index| DetachClient {
             client: client(1),
             index,
         };
         // News of an earlier connection of the client takes nothing from this one.
-        tell_addr(&table, detach(earlier));
-        tell_addr(&table, answers());
-        to_connection.next::<OutboundPackets>().await;
+        tell_addr(&scene.table, detach(scene.earlier));
+        tell_addr(&scene.table, answers());
+        scene.connection.next::<OutboundPackets>().await;
 
-        tell_addr(&table, detach(index));
-        tell_addr(&table, answers());
-        to_connection.nothing().await;
-        assert_eq!(metrics.drops(), [(DropReason::UnknownClient, 1)]);
-
-        let request = packet_to([10, 20, 0, 100].into());
-        tell_addr(&table, InboundPackets(PacketBatch::of(&request)));
-        let InboundPackets(forwarded) = to_tun.next().await;
-        assert_eq!(forwarded.iter().collect::<Vec<_>>(), [request]);
-        drop(table);
-        to_tun.next::<ChildDied>().await;
+        tell_addr(&scene.table, detach(scene.index));
+        tell_addr(&scene.table, answers());
+        scene.connection.nothing().await;
+        assert_eq!(scene.metrics.drops(), [(DropReason::UnknownClient, 1)]);
     });
 }
 
-/// An IPv4 header and nothing else.
-fn packet_to(destination: Ipv4Addr) -> Vec<u8> {
-    let mut packet = vec![0; 20];
-    packet[0] = 0x45;
-    packet[16..].copy_from_slice(&destination.octets());
+#[test]
+fn what_is_for_no_name_goes_on_as_it_is_and_a_death_is_told() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let request = udp(tunnel(1).ipv4, WEB);
+        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        let InboundPackets(forwarded) = scene.tun.next().await;
+        assert_eq!(forwarded.iter().collect::<Vec<_>>(), [request]);
+        drop(scene.table);
+        scene.tun.next::<ChildDied>().await;
+    });
+}
+
+#[test]
+fn lesson_01_a_name_is_active_at_once_and_its_packets_wait_for_the_answer() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.assign();
+        let DomainStatusChanged(status) = scene.connection.next().await;
+        assert!(status.active && status.domain == "App.Example");
+        let question: ResolveName = scene.dns.next().await;
+        assert_eq!(question.name.as_str(), "app.example");
+        assert!(question.client == client(1) && !question.refresh);
+
+        let request = udp(tunnel(1).ipv4, PROXY);
+        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        scene.tun.nothing().await;
+        let reply_to = question.reply_to.expect("somebody waits");
+        reply_to.try_send(found()).expect("the table lives");
+        let InboundPackets(released) = scene.tun.next().await;
+        let destination = released.iter().map(|packet| packet[16..20].to_vec());
+        assert_eq!(destination.collect::<Vec<_>>(), [WEB.octets()]);
+    });
+}
+
+#[test]
+fn lesson_08_without_an_answer_the_client_hears_that_there_is_no_way() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.assign();
+        scene.connection.next::<DomainStatusChanged>().await;
+        let request = udp(tunnel(1).ipv4, PROXY);
+        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        let patience = Duration::from_secs(3);
+        let OutboundPackets(refusal) = scene.connection.next_within(patience).await;
+        let kinds: Vec<_> = refusal
+            .iter()
+            .map(|packet| packet[20..22].to_vec())
+            .collect();
+        assert_eq!(kinds, [[3, 0]]);
+    });
+}
+
+#[test]
+fn a_released_resource_takes_its_names_along() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.assign();
+        scene.connection.next::<DomainStatusChanged>().await;
+        let question: ResolveName = scene.dns.next().await;
+        let reply_to = question.reply_to.expect("somebody waits");
+        reply_to.try_send(found()).expect("the table lives");
+        let release = ReleaseResource {
+            client: client(1),
+            resource: resource(1),
+        };
+        tell_addr(&scene.table, release);
+        let request = udp(tunnel(1).ipv4, PROXY);
+        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        scene.connection.next::<OutboundPackets>().await;
+        scene.tun.nothing().await;
+    });
+}
+
+fn found() -> NameAnswered {
+    NameAnswered(NameAnswer {
+        name: "app.example".parse().expect("a name"),
+        family: AddressFamily::V4,
+        outcome: Ok(ResolvedAddresses {
+            ips: vec![WEB.into()],
+            ttl: Duration::from_secs(60),
+        }),
+    })
+}
+
+/// A UDP packet without payload.
+fn udp(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
+        .udp(4000, 5000)
+        .write(&mut packet, &[])
+        .expect("fits");
     packet
+}
+
+/// A table with client 1.
+struct Scene {
+    table: Addr<NatTableActor>,
+    tun: Inbox,
+    connection: Inbox,
+    dns: Inbox,
+    metrics: Arc<Metrics>,
+    /// Of a connection that client 1 had before.
+    earlier: PeerIndex,
+    index: PeerIndex,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut indices = PeerIndexPool::new([0; 32]);
+        let mut allocate = || indices.allocate(0).expect("room");
+        let (earlier, index) = (allocate(), allocate());
+        let (tun_probe, tun) = Probe::start();
+        let (connection_probe, connection) = Probe::start();
+        let (dns_probe, dns) = Probe::start();
+        let metrics = Arc::new(Metrics::default());
+        let table = NatTableActor::new(NatTableSpec {
+            config: NatTableConfig::default(),
+            seed: [0; 32],
+            tun: tun_probe.clone().recipient(),
+            resolve: dns_probe.recipient(),
+            metrics: Arc::clone(&metrics),
+            death: DeathNotice::new(Child::NatTable, tun_probe.recipient()),
+        })
+        .start();
+        tell_addr(
+            &table,
+            AttachClient {
+                client: client(1),
+                index,
+                tunnel: tunnel(1),
+                connection: connection_probe.clone().recipient(),
+                names: connection_probe.recipient(),
+            },
+        );
+        Self {
+            table,
+            tun,
+            connection,
+            dns,
+            metrics,
+            earlier,
+            index,
+        }
+    }
+
+    fn assign(&self) {
+        let assign = AssignProxyIps {
+            client: client(1),
+            resource: resource(1),
+            announced: AnnouncedName {
+                domain: "App.Example".into(),
+                proxy_ips: vec![PROXY.into()],
+            },
+            name: "app.example".parse().expect("a name"),
+            in_tunnel: true,
+        };
+        tell_addr(&self.table, assign);
+    }
 }

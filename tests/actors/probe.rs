@@ -1,8 +1,9 @@
 //! An actor that stands for any other: it keeps what it is told, in order, for the test to read.
 
 use actix::prelude::*;
-use postern::messages::dns::NameAnswered;
-use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient};
+use postern::messages::connection::DomainStatusChanged;
+use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
+use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
 use postern::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
@@ -132,12 +133,16 @@ seen! {
     ConnectionClosed,
     DetachClient,
     DetachPeer,
+    DomainStatusChanged,
     FlushDatagrams,
     InboundPackets,
     LeavePortal,
     NameAnswered,
     OutboundDatagrams,
     OutboundPackets,
+    ReleaseResource,
     RequestRelays,
+    ResolveName,
+    ServeNames,
     UseRelays,
 }

@@ -3,10 +3,10 @@
 use crate::probe::Probe;
 use actix::prelude::*;
 use postern::actors::connection::ConnectionOutlets;
-use postern::messages::connection::{LocalAddressesChanged, OpenConnection};
+use postern::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
 use postern_core::grant::{
-    AuthorizationRequest, ClientProfile, IceCredentials, PresharedKey, Relay, ReplyKind, Resource,
-    ResourceKind, TunnelAddresses,
+    AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
+    PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
 use postern_core::peer::LocalAddresses;
@@ -58,6 +58,25 @@ pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
     }))
 }
 
+/// Client 1 may reach resource `number` by a name; acknowledged with `ref-<number>`.
+pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess {
+    let OpenConnection(open) = open(number);
+    AllowAccess(Box::new(AccessRequest {
+        reply_ref: open.reply_ref,
+        client: open.client.id,
+        tunnel,
+        resource: Resource {
+            kind: ResourceKind::Dns("*.corp.example".into()),
+            ..open.resource
+        },
+        expires_at: None,
+        announced: Some(AnnouncedName {
+            domain: "app.corp.example".into(),
+            proxy_ips: Vec::new(),
+        }),
+    }))
+}
+
 fn ice(ufrag: &str, password: &str) -> IceCredentials {
     IceCredentials {
         ufrag: ufrag.into(),
@@ -92,6 +111,8 @@ pub(crate) fn outlets(
         attach_client: nat_table.clone().recipient(),
         detach_client: nat_table.clone().recipient(),
         assign_proxy_ips: nat_table.clone().recipient(),
+        release_resource: nat_table.clone().recipient(),
+        resolve: nat_table.clone().recipient(),
         udp: udp.clone().recipient(),
         attach_peer: udp.clone().recipient(),
         detach_peer: udp.clone().recipient(),

@@ -2,15 +2,14 @@
 
 use crate::fault::panic_on_warnings_of;
 use crate::probe::{Inbox, Probe};
-use crate::samples::{client, open, open_for, outlets, relay, resource, tunnel};
+use crate::samples::{allow, client, open, open_for, outlets, relay, resource, tunnel};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
-use hickory_resolver::config::ResolverConfig;
 use postern::actors::connection::ConnectionActor;
-use postern::actors::dns::{DnsActor, Upstreams};
 use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
 use postern::messages::connection::{OpenConnection, RevokeAccess};
-use postern::messages::nat_table::{AttachClient, DetachClient};
+use postern::messages::dns::ServeNames;
+use postern::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
 use postern::messages::portal::{ConnectionAccepted, LeavePortal, RequestRelays};
 use postern::messages::supervisor::{
     Child, ChildDied, ConnectionClosed, GatewayInitialized, InterfaceFailed, RelaysChanged,
@@ -19,7 +18,7 @@ use postern::messages::supervisor::{
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use postern::metrics::Metrics;
-use postern::shell::{DeathNotice, tell_addr};
+use postern::shell::tell_addr;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ids::RelayId;
 use postern_core::peer::GatewayKeys;
@@ -53,11 +52,50 @@ fn lesson_23_an_init_without_grants_closes_and_configures_interface_and_relays()
         scene.tell(initialized(vec![relay("r1", "203.0.113.1:3478")]));
         let ConfigureInterface(addresses) = scene.tun.next().await;
         assert_eq!(addresses, tunnel(0));
+        let ServeNames(addresses) = scene.dns.next().await;
+        assert_eq!(addresses, tunnel(0));
         assert_eq!(scene.relays().await, ["203.0.113.1:3478"]);
         let detached: DetachPeer = scene.udp.next().await;
         assert_eq!(detached.index, attached.index);
+        let released: ReleaseResource = scene.nat_table.next().await;
+        assert_eq!(released.resource, resource(1));
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.client, client(1));
+    });
+}
+
+#[test]
+fn lesson_18_an_access_may_come_before_its_connection_if_it_says_the_addresses() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(allow(1, None));
+        scene.portal.nothing().await;
+        scene.tell(allow(2, Some(tunnel(1))));
+        assert_eq!(scene.accepted().await, "ref-2");
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!(attached.tunnel, tunnel(1));
+        scene.udp.nothing().await;
+
+        scene.tell(open(3));
+        assert_eq!(scene.accepted().await, "ref-3");
+        scene.udp.next::<AttachPeer>().await;
+        scene.tell(allow(4, None));
+        assert_eq!(scene.accepted().await, "ref-4");
+        scene.nat_table.nothing().await;
+    });
+}
+
+#[test]
+fn an_access_on_its_way_keeps_a_connection_that_has_just_closed() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        assert_eq!(scene.accepted().await, "ref-1");
+        scene.nat_table.next::<AttachClient>().await;
+        scene.tell(revoke(1));
+        scene.tell(allow(2, None));
+        assert_eq!(scene.accepted().await, "ref-2");
+        scene.nat_table.nothing().await;
     });
 }
 
@@ -299,6 +337,7 @@ struct Scene {
     portal: Inbox,
     /// Who is asked for relays.
     asked: Inbox,
+    dns: Inbox,
 }
 
 impl Scene {
@@ -313,9 +352,8 @@ impl Scene {
         let (udp_probe, udp) = Probe::start();
         let (portal_probe, portal) = Probe::start();
         let (asked_probe, asked) = Probe::start();
+        let (dns_probe, dns) = Probe::start();
         let context = Context::<SupervisorActor>::new();
-        let death = DeathNotice::new(Child::Dns, context.address().recipient());
-        let nowhere = Upstreams::Given(ResolverConfig::default());
         let mut spec = SupervisorSpec {
             keys: GatewayKeys::new([2; 32]),
             seed: [0; 32],
@@ -330,7 +368,7 @@ impl Scene {
             },
             leave_portal: portal_probe.recipient(),
             request_relays: asked_probe.recipient(),
-            dns: DnsActor::new(nowhere, death).start(),
+            names: dns_probe.recipient(),
             metrics: Arc::new(Metrics::default()),
         };
         change(&mut spec);
@@ -341,6 +379,7 @@ impl Scene {
             udp,
             portal,
             asked,
+            dns,
         }
     }
 

@@ -25,8 +25,10 @@
 
 pub mod backoff;
 pub mod connection;
+pub mod domains;
 pub mod grant;
 pub mod ids;
+pub mod lookups;
 pub mod names;
 pub mod nat_table;
 pub mod packet;

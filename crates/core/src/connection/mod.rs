@@ -6,9 +6,11 @@
 
 use crate::UnixTime;
 use crate::grant::{
-    AuthorizationEntry, AuthorizationRequest, Resource, TransportKeys, TunnelAddresses,
+    AccessRequest, AnnouncedName, AuthorizationEntry, AuthorizationRequest, Resource, ResourceKind,
+    TransportKeys, TunnelAddresses,
 };
 use crate::ids::{PublicKey, ResourceId};
+use crate::names::DomainName;
 use crate::packet::checksum::mark_congestion;
 use crate::packet::icmp;
 use crate::packet::{DatagramBatch, DropCounts, IpPacket, PacketBatch, Path};
@@ -16,7 +18,7 @@ use crate::peer::{
     AssignedIps, ControlPacket, DomainStatus, GatewayKeys, LocalAddresses, Peer, PeerConfig,
     PeerEvent, PeerIndex,
 };
-use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict};
+use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
 use crate::{DropReason, policy};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -63,8 +65,21 @@ pub enum ConnectionEvent {
     SessionEstablished,
     /// For the log: the authorization has run out.
     Expired(ResourceId),
-    /// The client announced proxy IPs of a name.
-    ProxyIpsAssigned(AssignedIps),
+    /// The client was granted this one name and will soon ask for it: look it up.
+    NameExpected(DomainName),
+    /// The client announced proxy IPs of a name and is entitled to it.
+    ProxyIpsAssigned {
+        /// Through which resource.
+        resource: ResourceId,
+        /// As announced.
+        announced: AnnouncedName,
+        /// As it is looked up.
+        name: DomainName,
+        /// Whether the client waits for a DomainStatus.
+        in_tunnel: bool,
+    },
+    /// The client lost a resource; its names go with it.
+    ResourceReleased(ResourceId),
     /// Nothing is left to serve.
     Closed,
 }
@@ -99,7 +114,8 @@ impl Connection {
         }
     }
 
-    /// The portal grants a resource: remember it, keep or replace the transport, acknowledge.
+    /// The portal grants a resource: remember it, keep or replace the transport, acknowledge. Names
+    /// are looked up later (lesson 1).
     pub fn handle_authorization(
         &mut self,
         request: AuthorizationRequest,
@@ -107,22 +123,83 @@ impl Connection {
         now: Instant,
     ) {
         let keys = request.transport_keys();
-        let granted = self
-            .policy
-            .allow(request.resource, request.expires_at, unix_now, now);
-        if let Err(error) = granted {
+        let resource = request.resource.id;
+        let expected = expected_name(&request.resource);
+        if !self.admit(request.resource, request.expires_at, unix_now, now) {
+            return;
+        }
+        self.events.push_back(ConnectionEvent::Accepted {
+            reply_ref: request.reply_ref,
+        });
+        self.events.extend(expected);
+        self.announce(resource, request.announced);
+        self.upsert_transport(keys, now);
+    }
+
+    /// The portal grants a further resource, or a further name of one, and leaves the transport as
+    /// it is (generation 0). Somebody waits for the answer only where a name is announced.
+    pub fn handle_access(&mut self, request: AccessRequest, unix_now: UnixTime, now: Instant) {
+        let resource = request.resource.id;
+        let expected = expected_name(&request.resource);
+        if !self.admit(request.resource, request.expires_at, unix_now, now) {
+            return;
+        }
+        if request.announced.is_some() {
+            self.events.push_back(ConnectionEvent::Accepted {
+                reply_ref: request.reply_ref,
+            });
+        }
+        self.events.extend(expected);
+        self.announce(resource, request.announced);
+    }
+
+    /// Whether the client now holds the resource, as told or as before.
+    fn admit(
+        &mut self,
+        resource: Resource,
+        expires_at: Option<UnixTime>,
+        unix_now: UnixTime,
+        now: Instant,
+    ) -> bool {
+        if let Err(error) = self.policy.allow(resource, expires_at, unix_now, now) {
             let full = matches!(error, policy::PolicyError::TooManyResources { .. });
             self.events.push_back(ConnectionEvent::Refused(error));
             if full {
-                return;
+                return false;
             }
             // Anything else is the portal's mistake: the earlier grant stands and is acknowledged.
         }
         self.closed = false;
-        self.events.push_back(ConnectionEvent::Accepted {
-            reply_ref: request.reply_ref,
+        true
+    }
+
+    /// A name without proxy IPs is only a hint at what will be asked for.
+    fn announce(&mut self, resource: ResourceId, announced: Option<AnnouncedName>) {
+        if let Some(announced) = announced.filter(|name| !name.proxy_ips.is_empty())
+            && let Err(error) = self.assign(resource, announced, false)
+        {
+            self.events.push_back(ConnectionEvent::Refused(error));
+        }
+    }
+
+    fn assign(
+        &mut self,
+        resource: ResourceId,
+        announced: AnnouncedName,
+        in_tunnel: bool,
+    ) -> Result<(), policy::PolicyError> {
+        let Ok(name) = announced.domain.parse::<DomainName>() else {
+            return Err(policy::PolicyError::NameNotCovered { resource });
+        };
+        self.policy
+            .assign_proxies(resource, &name, &announced.proxy_ips)?;
+        self.events.push_back(ConnectionEvent::ProxyIpsAssigned {
+            resource,
+            announced,
+            name,
+            in_tunnel,
         });
-        self.upsert_transport(keys, now);
+        Ok(())
     }
 
     fn upsert_transport(&mut self, keys: TransportKeys, now: Instant) {
@@ -249,17 +326,28 @@ impl Connection {
         }
     }
 
-    /// Names are not translated by this version: the client is told so at once.
+    /// Whoever keeps the mappings answers; only what the client is not entitled to is answered here.
     fn handle_assigned_ips(&mut self, assigned: AssignedIps, now: Instant) {
-        let status = DomainStatus {
-            resource: assigned.resource,
-            domain: assigned.domain.clone(),
-            active: false,
+        let resource = assigned.resource;
+        let domain = assigned.domain.clone();
+        let announced = AnnouncedName {
+            domain: assigned.domain,
+            proxy_ips: assigned.proxy_ips,
         };
-        self.events
-            .push_back(ConnectionEvent::ProxyIpsAssigned(assigned));
+        if self.assign(resource, announced, true).is_err() {
+            let status = DomainStatus {
+                resource,
+                domain,
+                active: false,
+            };
+            self.handle_domain_status(&status, now);
+        }
+    }
+
+    /// A name of the client's can be used now, or cannot.
+    pub fn handle_domain_status(&mut self, status: &DomainStatus, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
-            let packet = PacketBatch::of(&ControlPacket::domain_status(&status));
+            let packet = PacketBatch::of(&ControlPacket::domain_status(status));
             peer.send(&packet, &mut self.drops, now);
         }
     }
@@ -349,8 +437,13 @@ impl Connection {
             match event {
                 PolicyEvent::Expired { resource } => {
                     self.events.push_back(ConnectionEvent::Expired(resource));
+                    self.events
+                        .push_back(ConnectionEvent::ResourceReleased(resource));
                 }
-                PolicyEvent::Revoked { .. } => {}
+                PolicyEvent::Revoked { resource } => {
+                    self.events
+                        .push_back(ConnectionEvent::ResourceReleased(resource));
+                }
             }
         }
         if self.policy.is_empty() && !self.closed {
@@ -384,6 +477,9 @@ impl Connection {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
+        let held = self.policy.resources().map(|resource| resource.id);
+        self.events
+            .extend(held.map(ConnectionEvent::ResourceReleased));
         self.policy = fresh_policy(&self.config);
         if self.transport.take().is_some() {
             self.events.push_back(ConnectionEvent::PeerDetached);
@@ -398,6 +494,15 @@ fn fresh_policy(config: &ConnectionConfig) -> Policy {
         gateway: config.gateway,
         max_resources: config.max_resources,
     })
+}
+
+/// A resource of one name says what will be asked for, before the client does.
+fn expected_name(resource: &Resource) -> Option<ConnectionEvent> {
+    let name = match &resource.kind {
+        ResourceKind::Dns(pattern) => pattern::exact_name(pattern),
+        ResourceKind::Cidr(_) | ResourceKind::Internet => None,
+    };
+    name.map(ConnectionEvent::NameExpected)
 }
 
 /// Whether a decrypted packet may go on to its resource; otherwise counts it and, where the client
@@ -431,5 +536,7 @@ fn admit(
     }
 }
 
+#[cfg(test)]
+mod name_tests;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 const CLIENT: [u8; 4] = [100, 64, 1, 2];
 const WEB: [u8; 4] = [10, 20, 0, 100];
-const UNIX_NOW: UnixTime = UnixTime(1_790_000_000);
+pub(super) const UNIX_NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().expect("literal")
@@ -35,7 +35,7 @@ fn ice(ufrag: &str, password: &str) -> IceCredentials {
     }
 }
 
-fn resource(number: u128, filters: Vec<Filter>) -> Resource {
+pub(super) fn resource(number: u128, filters: Vec<Filter>) -> Resource {
     Resource {
         id: ResourceId(Uuid::from_u128(number)),
         name: "web".into(),
@@ -45,15 +45,15 @@ fn resource(number: u128, filters: Vec<Filter>) -> Resource {
 }
 
 /// A client and the connection that serves it.
-struct Pair {
-    connection: Connection,
-    wireguard: TestClient,
+pub(super) struct Pair {
+    pub(super) connection: Connection,
+    pub(super) wireguard: TestClient,
     agent: TestAgent,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let wireguard = TestClient::new();
         let config = ConnectionConfig {
             keys: wireguard.gateway_keys(),
@@ -75,7 +75,11 @@ impl Pair {
         }
     }
 
-    fn request(&self, resource: Resource, expires_at: Option<UnixTime>) -> AuthorizationRequest {
+    pub(super) fn request(
+        &self,
+        resource: Resource,
+        expires_at: Option<UnixTime>,
+    ) -> AuthorizationRequest {
         AuthorizationRequest {
             reply_ref: "ref".into(),
             client: ClientProfile {
@@ -93,13 +97,13 @@ impl Pair {
         }
     }
 
-    fn grant(&mut self, resource: Resource) {
+    pub(super) fn grant(&mut self, resource: Resource) {
         let request = self.request(resource, None);
         self.connection
             .handle_authorization(request, UNIX_NOW, self.now);
     }
 
-    fn events(&mut self) -> Vec<ConnectionEvent> {
+    pub(super) fn events(&mut self) -> Vec<ConnectionEvent> {
         std::iter::from_fn(|| self.connection.poll_event()).collect()
     }
 
@@ -124,7 +128,7 @@ impl Pair {
     }
 
     /// ICE, then the WireGuard handshake.
-    fn establish(&mut self) {
+    pub(super) fn establish(&mut self) {
         self.connect();
         let initiation = self.wireguard.initiation();
         let response = self
@@ -147,7 +151,7 @@ impl Pair {
         self.sent()
     }
 
-    fn sent(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn sent(&mut self) -> Vec<Vec<u8>> {
         let batches = std::iter::from_fn(|| self.connection.poll_transmit());
         let datagrams: Vec<_> = batches
             .flat_map(|batch| batch.segments().map(<[u8]>::to_vec).collect::<Vec<_>>())
@@ -158,12 +162,12 @@ impl Pair {
             .collect()
     }
 
-    fn send_packet(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn send_packet(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         let datagram = self.wireguard.seal(packet);
         self.exchange(datagram)
     }
 
-    fn inbound(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn inbound(&mut self) -> Vec<Vec<u8>> {
         let batches = std::iter::from_fn(|| self.connection.poll_inbound());
         batches
             .flat_map(|batch| batch.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
@@ -287,7 +291,11 @@ fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
     assert_eq!(pair.wireguard.open(&sent[0]), ControlPacket::goodbye());
     assert_eq!(
         pair.events(),
-        [ConnectionEvent::PeerDetached, ConnectionEvent::Closed]
+        [
+            ConnectionEvent::ResourceReleased(ResourceId(Uuid::from_u128(1))),
+            ConnectionEvent::PeerDetached,
+            ConnectionEvent::Closed
+        ]
     );
     let late = pair.wireguard.seal(&udp_to_web());
     pair.exchange(late);

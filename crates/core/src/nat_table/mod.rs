@@ -1,158 +1,522 @@
-//! Where a packet from a resource goes: to the connection of the client whose tunnel address it
-//! carries.
+//! The NAT of a shard: proxy IPs of names towards resources, real addresses back, and which client
+//! a packet from a resource is for.
 //!
-//! Addresses of CIDR and Internet resources pass unchanged; this version translates no proxy IPs.
+//! Composes the mappings ([`Domains`]: which real addresses a name has, and how that heals) with
+//! the flows ([`flows`]: who speaks to whom through which port) and the bytes ([`rewrite`]).
+//! Addresses that are no proxy IPs pass unchanged: they belong to CIDR and Internet resources. It
+//! refuses to decide who may reach what; that is the policy's business, before it inbound and after
+//! it outbound. Source: protocol page, sections 5.2 to 5.4.
 
+mod clients;
+pub mod flows;
+pub mod rewrite;
 pub mod slot;
 
 pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
-use crate::grant::TunnelAddresses;
-use crate::ids::ClientId;
-use crate::packet::{DropCounts, PacketBatch};
-use std::collections::HashMap;
+use crate::domains::{Announcement, Domains, DomainsConfig, DomainsEvent, Fate, Route, Sent};
+use crate::grant::{AnnouncedName, TunnelAddresses};
+use crate::ids::{ClientId, ResourceId};
+use crate::names::{AddressFamily, DomainName, NameAnswer};
+use crate::packet::icmp::{self, IcmpReply};
+use crate::packet::{DropCounts, IpPacket, PacketBatch, Transport, ip};
+use crate::peer::DomainStatus;
+use crate::policy::ranges;
+use clients::Clients;
+use flows::{Binding, FlowLimits, FlowTable, Inside, Lookup, Outside, Target, TcpFlags};
+use rewrite::{IcmpError, IcmpErrorKind, Layout};
+use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::time::Instant;
 
-/// The clients of one shard by their tunnel addresses.
-#[derive(Default)]
+/// The limits of a [`NatTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatTableConfig {
+    /// Of names.
+    pub domains: DomainsConfig,
+    /// Of flows.
+    pub flows: FlowLimits,
+}
+
+impl Default for NatTableConfig {
+    /// As in the example configuration.
+    fn default() -> Self {
+        Self {
+            domains: DomainsConfig::default(),
+            flows: FlowLimits {
+                flows: 262_144,
+                flows_per_client: 16_384,
+            },
+        }
+    }
+}
+
+/// A client's announcement that was found to be within its rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Through which resource.
+    pub resource: ResourceId,
+    /// As announced.
+    pub announced: AnnouncedName,
+    /// As it is looked up.
+    pub name: DomainName,
+    /// Whether the client waits for a DomainStatus inside the tunnel.
+    pub in_tunnel: bool,
+}
+
+/// What the owner must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatTableEvent {
+    /// Look a name up, both families.
+    Resolve {
+        /// Who needs it.
+        client: ClientId,
+        /// What.
+        name: DomainName,
+        /// Whether what a cache holds is not good enough.
+        refresh: bool,
+    },
+    /// Tell the client inside the tunnel.
+    Status {
+        /// Whom.
+        client: ClientId,
+        /// What.
+        status: DomainStatus,
+    },
+}
+
+/// See the module's documentation.
 pub struct NatTable {
-    by_address: HashMap<IpAddr, ClientId>,
+    clients: Clients,
+    domains: Domains,
+    flows: FlowTable,
+    inbound: VecDeque<PacketBatch>,
+    outbound: VecDeque<(ClientId, PacketBatch)>,
+    events: VecDeque<NatTableEvent>,
     drops: DropCounts,
 }
 
+/// Where a packet towards a proxy IP goes.
+enum Bound {
+    /// There, from the port that stands for the client's.
+    To(Outside),
+    /// Its mapping keeps it until the name is resolved.
+    Hold(MappingId),
+    /// Nowhere, and the client is told.
+    Unreachable,
+}
+
 impl NatTable {
-    /// From now on these addresses are `client`'s. An address that another client had is taken
-    /// over.
-    pub fn attach(&mut self, client: ClientId, tunnel: TunnelAddresses) {
-        self.by_address.insert(tunnel.ipv4.into(), client);
-        self.by_address.insert(tunnel.ipv6.into(), client);
+    /// Without clients. The same seed gives the same ports and the same jitter.
+    #[must_use]
+    pub fn new(config: NatTableConfig, seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            clients: Clients::default(),
+            domains: Domains::new(config.domains, seed, now),
+            flows: FlowTable::new(config.flows, seed, now),
+            inbound: VecDeque::new(),
+            outbound: VecDeque::new(),
+            events: VecDeque::new(),
+            drops: DropCounts::default(),
+        }
     }
 
-    /// Forgets these addresses where they are still `client`'s.
-    pub fn detach(&mut self, client: ClientId, tunnel: TunnelAddresses) {
-        for address in [tunnel.ipv4.into(), tunnel.ipv6.into()] {
-            if self.by_address.get(&address) == Some(&client) {
-                self.by_address.remove(&address);
+    /// From now on these addresses are `client`'s. An address that another client had is taken
+    /// over; what was kept for the client stays, unless it comes with other addresses.
+    pub fn attach(&mut self, client: ClientId, tunnel: TunnelAddresses) {
+        if let Some(former) = self.clients.attach(client, tunnel) {
+            self.forget(former);
+        }
+    }
+
+    /// Forgets the client and all that was kept for it.
+    pub fn detach(&mut self, client: ClientId) {
+        if let Some(slot) = self.clients.detach(client) {
+            self.forget(slot);
+        }
+    }
+
+    fn forget(&mut self, slot: ClientSlot) {
+        self.domains.remove_client(slot);
+        self.flows.remove_client(slot);
+    }
+
+    /// A client uses these proxy IPs for a name. What cannot be kept is answered with a DomainStatus
+    /// `Inactive` where the client waits for one.
+    pub fn handle_assignment(&mut self, client: ClientId, assignment: &Assignment, now: Instant) {
+        let Some(slot) = self.clients.slot(client) else {
+            return;
+        };
+        let announcement = Announcement {
+            client: slot,
+            resource: assignment.resource,
+            name: &assignment.name,
+            domain: &assignment.announced.domain,
+            proxy_ips: &assignment.announced.proxy_ips,
+            in_tunnel: assignment.in_tunnel,
+        };
+        if let Err(error) = self.domains.assign(announcement, now) {
+            tracing::debug!(%client, %error, "proxy IPs not assigned");
+            if assignment.in_tunnel {
+                let status = DomainStatus {
+                    resource: assignment.resource,
+                    domain: assignment.announced.domain.clone(),
+                    active: false,
+                };
+                self.events
+                    .push_back(NatTableEvent::Status { client, status });
+            }
+        }
+        self.after_domains(now);
+    }
+
+    /// A client lost a resource: names that no other resource of its covers are gone.
+    pub fn handle_release(&mut self, client: ClientId, resource: ResourceId, now: Instant) {
+        if let Some(slot) = self.clients.slot(client) {
+            self.domains.release(slot, resource);
+        }
+        self.after_domains(now);
+    }
+
+    /// What became of a lookup, for all clients with that name.
+    pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
+        self.domains.handle_answer(answer, now);
+        self.after_domains(now);
+    }
+
+    /// Packets of clients on their way to resources; the policy has admitted them.
+    pub fn handle_inbound(&mut self, mut batch: PacketBatch, now: Instant) {
+        batch.retain_mut(|packet| {
+            let is_translated = ip::destination(packet).is_some_and(ranges::is_proxy);
+            !is_translated || self.translate_inbound(packet, now)
+        });
+        if !batch.is_empty() {
+            self.inbound.push_back(batch);
+        }
+        self.after_domains(now);
+    }
+
+    /// Packets from resources, to whichever client; order within a client is kept. Packets for
+    /// nobody are counted as [`DropReason::UnknownClient`].
+    pub fn handle_outbound(&mut self, batch: PacketBatch, now: Instant) {
+        for (slot, mut batch) in self.sort(batch) {
+            batch.retain_resized(|packet| {
+                let translated = self.translate_outbound(slot, packet, now);
+                translated
+                    .inspect_err(|reason| self.drops.count(*reason))
+                    .ok()
+            });
+            if let Some(client) = self.clients.id(slot).filter(|_| !batch.is_empty()) {
+                self.outbound.push_back((client, batch));
+            }
+        }
+        self.after_domains(now);
+    }
+
+    /// Drives healing, held packets and the ends of flows.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.flows.handle_timeout(now);
+        self.domains.handle_timeout(now);
+        self.after_domains(now);
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timeouts = [self.flows.poll_timeout(), self.domains.poll_timeout()];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// The next batch for the TUN.
+    pub fn poll_inbound(&mut self) -> Option<PacketBatch> {
+        self.inbound.pop_front()
+    }
+
+    /// The next batch for a client.
+    pub fn poll_outbound(&mut self) -> Option<(ClientId, PacketBatch)> {
+        self.outbound.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<NatTableEvent> {
+        self.events.pop_front()
+    }
+
+    /// What was dropped since the last call.
+    pub fn take_drops(&mut self) -> DropCounts {
+        let mut drops = std::mem::take(&mut self.drops);
+        drops.add(&self.domains.take_drops());
+        drops
+    }
+
+    /// Whether the packet goes on; if not, it was held, answered or counted.
+    fn translate_inbound(&mut self, bytes: &mut [u8], now: Instant) -> bool {
+        match self.try_translate_inbound(bytes, now) {
+            Ok(is_forwarded) => is_forwarded,
+            Err(reason) => {
+                self.drops.count(reason);
+                false
             }
         }
     }
 
-    /// Sorts packets from resources by client; order within a client is kept. Packets for nobody
-    /// are counted as [`DropReason::UnknownClient`].
-    pub fn handle_outbound(&mut self, batch: PacketBatch) -> Vec<(ClientId, PacketBatch)> {
-        if let Some(client) = self.sole_receiver(&batch) {
-            return vec![(client, batch)];
+    fn try_translate_inbound(
+        &mut self,
+        bytes: &mut [u8],
+        now: Instant,
+    ) -> Result<bool, DropReason> {
+        let packet = IpPacket::parse(bytes)?;
+        let layout = Layout::of(&packet).ok_or(DropReason::Untranslatable)?;
+        match self.bind(&packet, now)? {
+            Bound::To(outside) => {
+                rewrite::inbound(bytes, layout, &outside)?;
+                return Ok(true);
+            }
+            Bound::Hold(mapping) => self.domains.hold(mapping, bytes, now)?,
+            Bound::Unreachable => self.refuse(bytes),
         }
-        let mut sorted: Vec<(ClientId, PacketBatch)> = Vec::new();
+        Ok(false)
+    }
+
+    /// Finds or makes the flow of a packet.
+    fn bind(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<Bound, DropReason> {
+        let client = self.clients.at(packet.source());
+        let inside = Inside::of(client.ok_or(DropReason::UnknownClient)?, packet)?;
+        let Some(mapping) = self.domains.find(inside.client, inside.proxy) else {
+            return Ok(Bound::Unreachable);
+        };
+        let flags = TcpFlags::of(packet);
+        let known = self.flow_of(&inside, mapping, now);
+        let bound = match known {
+            Some(flow) if flow.confirmed || self.is_settled(&flow) => Ok(flow),
+            Some(flow) => match self.domains.route(mapping, inside.proxy, now) {
+                Route::To { real, epoch } => self.flows.rebind(flow.flow, real, epoch, now),
+                // Nothing came back, but nothing better is known either.
+                Route::Hold | Route::Unreachable => Ok(flow),
+            },
+            None => match self.domains.route(mapping, inside.proxy, now) {
+                Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
+                Route::Hold => return Ok(Bound::Hold(mapping)),
+                Route::Unreachable => return Ok(Bound::Unreachable),
+            },
+        }?;
+        let sent = match (bound.confirmed, flags.syn) {
+            (true, _) => Sent::Confirmed,
+            (false, true) => Sent::Syn,
+            (false, false) => Sent::Unconfirmed,
+        };
+        self.flows.note_inbound(bound.flow, flags, now);
+        self.domains
+            .note_inbound(mapping, bound.outside.real, sent, now);
+        Ok(Bound::To(bound.outside))
+    }
+
+    /// The flow that a packet belongs to. One that was made for another name is over: the proxy IP
+    /// means something else now (lesson 17).
+    fn flow_of(&mut self, inside: &Inside, mapping: MappingId, now: Instant) -> Option<Binding> {
+        let flow = self.flows.find_inside(inside, now)?;
+        if flow.mapping == mapping {
+            return Some(flow);
+        }
+        self.flows.expire(flow.flow, now);
+        None
+    }
+
+    /// Whether an unanswered flow need not think again about where it leads (lesson 6).
+    fn is_settled(&self, flow: &Binding) -> bool {
+        let family = AddressFamily::of(flow.inside.proxy);
+        self.domains.epoch(flow.mapping, family) == Some(flow.epoch)
+    }
+
+    fn open(
+        &mut self,
+        inside: Inside,
+        real: IpAddr,
+        (mapping, epoch): (MappingId, u32),
+        now: Instant,
+    ) -> Result<Binding, DropReason> {
+        self.domains.note_new_flow(mapping, real, now);
+        let target = Target {
+            real,
+            mapping,
+            epoch,
+        };
+        self.flows.open(inside, target, now)
+    }
+
+    /// The new length of a packet that goes on to its client.
+    fn translate_outbound(
+        &mut self,
+        client: ClientSlot,
+        bytes: &mut [u8],
+        now: Instant,
+    ) -> Result<usize, DropReason> {
+        // What is no sound packet is left to the connection, which looks at every one.
+        let Ok(packet) = IpPacket::parse(bytes) else {
+            return Ok(bytes.len());
+        };
+        if ranges::is_proxy(packet.source()) {
+            return Err(DropReason::TunnelRange);
+        }
+        if packet.transport() == Transport::IcmpError {
+            let error = IcmpError::parse(client, &packet)?;
+            return self.translate_icmp_error(error, bytes, now);
+        }
+        let translatable = Outside::of(client, &packet).zip(Layout::of(&packet));
+        let Some((outside, layout)) = translatable else {
+            return Ok(bytes.len());
+        };
+        let flags = TcpFlags::of(&packet);
+        let Some(flow) = self.find_outside(&outside, now)? else {
+            return Ok(bytes.len());
+        };
+        let is_first = self.flows.note_outbound(flow.flow, flags, now);
+        self.domains
+            .note_outbound(flow.mapping, outside.real, is_first, now);
+        rewrite::outbound(bytes, layout, &flow.inside)?;
+        Ok(bytes.len())
+    }
+
+    /// An error about a packet of a flow is told as if it had come from the proxy IP. Others pass:
+    /// they are about what is not translated.
+    fn translate_icmp_error(
+        &mut self,
+        error: Option<IcmpError>,
+        bytes: &mut [u8],
+        now: Instant,
+    ) -> Result<usize, DropReason> {
+        let Some(error) = error else {
+            return Ok(bytes.len());
+        };
+        let outside = error.about();
+        let Some(flow) = self.find_outside(&outside, now)? else {
+            return Ok(bytes.len());
+        };
+        match error.kind() {
+            IcmpErrorKind::AddressUnreachable => {
+                self.domains
+                    .note_unreachable(flow.mapping, outside.real, now);
+            }
+            IcmpErrorKind::PortUnreachable | IcmpErrorKind::Other => {
+                self.domains
+                    .note_answer_by_icmp(flow.mapping, outside.real, now);
+            }
+        }
+        error.rewrite(bytes, &flow.inside)
+    }
+
+    /// The flow that stands for an outside tuple; `None` for what is not translated at all.
+    fn find_outside(
+        &mut self,
+        outside: &Outside,
+        now: Instant,
+    ) -> Result<Option<Binding>, DropReason> {
+        match self.flows.find_outside(outside, now) {
+            Lookup::Live(flow) => {
+                let owner = self.domains.find(outside.client, flow.inside.proxy);
+                if owner == Some(flow.mapping) {
+                    return Ok(Some(flow));
+                }
+                self.flows.expire(flow.flow, now);
+                Err(DropReason::ExpiredFlow)
+            }
+            Lookup::Expired => Err(DropReason::ExpiredFlow),
+            Lookup::Unknown => Ok(None),
+        }
+    }
+
+    /// Lets held packets go on, or back with an answer, and passes on what the mappings want.
+    fn after_domains(&mut self, now: Instant) {
+        let mut batch = PacketBatch::default();
+        while let Some(mut held) = self.domains.poll_released() {
+            match held.fate {
+                Fate::Released if self.translate_inbound(&mut held.bytes, now) => {
+                    batch.push(&held.bytes);
+                }
+                Fate::Released => {}
+                Fate::Unreachable => self.refuse(&held.bytes),
+            }
+            if batch.len() >= PacketBatch::MAX_PACKETS {
+                self.inbound.push_back(std::mem::take(&mut batch));
+            }
+        }
+        if !batch.is_empty() {
+            self.inbound.push_back(batch);
+        }
+        while let Some(event) = self.domains.poll_event() {
+            self.events.extend(self.name_client(event));
+        }
+    }
+
+    fn name_client(&self, event: DomainsEvent) -> Option<NatTableEvent> {
+        Some(match event {
+            DomainsEvent::Resolve {
+                client,
+                name,
+                refresh,
+            } => NatTableEvent::Resolve {
+                client: self.clients.id(client)?,
+                name,
+                refresh,
+            },
+            DomainsEvent::Status {
+                client,
+                resource,
+                domain,
+                active,
+            } => NatTableEvent::Status {
+                client: self.clients.id(client)?,
+                status: DomainStatus {
+                    resource,
+                    domain,
+                    active,
+                },
+            },
+        })
+    }
+
+    /// Unreachable, never prohibited: the client would ask for what it has (lesson 8).
+    fn refuse(&mut self, bytes: &[u8]) {
+        self.drops.count(DropReason::Unmapped);
+        let Ok(packet) = IpPacket::parse(bytes) else {
+            return;
+        };
+        let slot = self.clients.at(packet.source());
+        let client = slot.and_then(|slot| self.clients.id(slot));
+        let reply = icmp::reply_to(&packet, IcmpReply::NetworkUnreachable);
+        if let (Some(client), Some(reply)) = (client, reply) {
+            self.outbound.push_back((client, PacketBatch::of(&reply)));
+        }
+    }
+
+    /// One read of the TUN device is one flow, so one receiver is the rule.
+    fn sort(&mut self, batch: PacketBatch) -> Vec<(ClientSlot, PacketBatch)> {
+        if let Some(slot) = self.sole_receiver(&batch) {
+            return vec![(slot, batch)];
+        }
+        let mut sorted: Vec<(ClientSlot, PacketBatch)> = Vec::new();
         for packet in batch.iter() {
-            let client = destination(packet).and_then(|address| self.by_address.get(&address));
-            let Some(client) = client else {
+            let slot = ip::destination(packet).and_then(|address| self.clients.at(address));
+            let Some(slot) = slot else {
                 self.drops.count(DropReason::UnknownClient);
                 continue;
             };
-            match sorted.iter_mut().find(|(known, _)| known == client) {
+            match sorted.iter_mut().find(|(known, _)| *known == slot) {
                 Some((_, packets)) => packets.push(packet),
-                None => sorted.push((*client, PacketBatch::of(packet))),
+                None => sorted.push((slot, PacketBatch::of(packet))),
             }
         }
         sorted
     }
 
-    /// One read of the TUN device is one flow, so this is the rule.
-    fn sole_receiver(&self, batch: &PacketBatch) -> Option<ClientId> {
-        let mut destinations = batch.iter().map(destination);
+    fn sole_receiver(&self, batch: &PacketBatch) -> Option<ClientSlot> {
+        let mut destinations = batch.iter().map(ip::destination);
         let first = destinations.next()??;
         let all_alike = destinations.all(|other| other == Some(first));
-        let client = self.by_address.get(&first)?;
-        all_alike.then_some(*client)
-    }
-
-    /// What was dropped since the last call.
-    pub fn take_drops(&mut self) -> DropCounts {
-        std::mem::take(&mut self.drops)
-    }
-}
-
-/// The destination address, from the fixed header alone; the connection proves the rest.
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => <[u8; 4]>::try_from(packet.get(16..20)?)
-            .ok()
-            .map(Into::into),
-        6 => <[u8; 16]>::try_from(packet.get(24..40)?)
-            .ok()
-            .map(Into::into),
-        _ => None,
+        all_alike.then(|| self.clients.at(first)).flatten()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::peer::testing::ipv4_packet;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    const WEB: [u8; 4] = [10, 20, 0, 100];
-
-    fn client(number: u8) -> (ClientId, TunnelAddresses) {
-        let tunnel = TunnelAddresses {
-            ipv4: [100, 64, 1, number].into(),
-            ipv6: format!("fd00:2021:1111::{number:x}")
-                .parse()
-                .expect("literal"),
-        };
-        (ClientId(Uuid::from_u128(number.into())), tunnel)
-    }
-
-    fn table_of(numbers: &[u8]) -> NatTable {
-        let mut table = NatTable::default();
-        for number in numbers {
-            let (id, tunnel) = client(*number);
-            table.attach(id, tunnel);
-        }
-        table
-    }
-
-    #[test]
-    fn packets_of_two_clients_in_one_batch_part_ways_in_order() {
-        let mut table = table_of(&[1, 2]);
-        let mut batch = PacketBatch::default();
-        let packets: Vec<_> = [(1, b"a"), (2, b"b"), (1, b"c"), (9, b"d")]
-            .map(|(number, payload)| ipv4_packet(WEB, [100, 64, 1, number], payload))
-            .to_vec();
-        packets.iter().for_each(|packet| batch.push(packet));
-        let sorted = table.handle_outbound(batch);
-        assert_eq!(sorted.len(), 2);
-        assert_eq!(sorted[0].0, client(1).0);
-        assert_eq!(
-            sorted[0].1.iter().collect::<Vec<_>>(),
-            [&packets[0][..], &packets[2]]
-        );
-        assert_eq!(sorted[1].0, client(2).0);
-        assert_eq!(table.take_drops().of(DropReason::UnknownClient), 1);
-    }
-
-    #[test]
-    fn a_detached_client_gets_nothing_and_an_heir_keeps_its_address() {
-        let mut table = table_of(&[1]);
-        let (old, tunnel) = client(1);
-        let (heir, _) = client(2);
-        table.attach(heir, tunnel);
-        table.detach(old, tunnel);
-        let batch = || PacketBatch::of(&ipv4_packet(WEB, [100, 64, 1, 1], b"x"));
-        assert_eq!(table.handle_outbound(batch())[0].0, heir);
-        table.detach(heir, tunnel);
-        assert!(table.handle_outbound(batch()).is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_packets_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let mut table = table_of(&[1]);
-            let sorted = table.handle_outbound(PacketBatch::of(&bytes)).len() as u64;
-            prop_assert_eq!(sorted + table.take_drops().total(), 1);
-        }
-    }
-}
+mod tests;

@@ -67,6 +67,18 @@ impl PacketBatch {
         self.packets.retain(|range| keep(&mut bytes[range.clone()]));
     }
 
+    /// As [`Self::retain_mut`], but the packet may become shorter: `keep` answers its new length,
+    /// or `None` to drop it.
+    pub fn retain_resized(&mut self, mut keep: impl FnMut(&mut [u8]) -> Option<usize>) {
+        let bytes = &mut self.bytes;
+        self.packets.retain_mut(|range| {
+            let kept = keep(&mut bytes[range.clone()]);
+            let kept = kept.filter(|length| *length <= range.len());
+            range.end = range.start + kept.unwrap_or_default();
+            kept.is_some()
+        });
+    }
+
     /// The packets, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.packets.iter().map(|range| &self.bytes[range.clone()])
@@ -117,6 +129,21 @@ mod tests {
         let mut batch = PacketBatch::default();
         batch.push_with(4, |_| Some(0..5));
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn packets_may_become_shorter_but_not_longer() {
+        let mut batch = PacketBatch::default();
+        for packet in [b"shorten" as &[u8], b"drop", b"claim"] {
+            batch.push(packet);
+        }
+        batch.retain_resized(|packet| match &*packet {
+            b"shorten" => Some(5),
+            b"drop" => None,
+            _ => Some(packet.len() + 1),
+        });
+        assert_eq!(batch.iter().collect::<Vec<_>>(), [b"short" as &[u8]]);
+        assert_eq!(batch.total_bytes(), 5);
     }
 
     #[test]

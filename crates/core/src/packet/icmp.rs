@@ -55,14 +55,7 @@ fn reply_v4(
     let message = error_message(ICMPV4_UNREACHABLE, code, offending, quoted_bytes);
 
     let mut packet = Vec::with_capacity(IPV4_HEADER_BYTES + message.len());
-    packet.extend([0x45, 0]);
-    packet.extend(length_u16(IPV4_HEADER_BYTES + message.len()));
-    // Identification 0 and "don't fragment": an atomic datagram (RFC 6864, section 4.1).
-    packet.extend([0, 0, 0x40, 0, REPLY_TTL, ip::PROTOCOL_ICMP, 0, 0]);
-    packet.extend(target.octets());
-    packet.extend(client.octets());
-    let header_sum = checksum(&packet);
-    packet[10..12].copy_from_slice(&header_sum.to_be_bytes());
+    packet.extend(header_v4(target, client, message.len()));
 
     let message_sum = checksum(&message);
     packet.extend(message);
@@ -84,17 +77,49 @@ fn reply_v6(
     let message = error_message(ICMPV6_UNREACHABLE, code, offending, quoted_bytes);
 
     let mut packet = Vec::with_capacity(IPV6_HEADER_BYTES + message.len());
-    packet.extend([0x60, 0, 0, 0]);
-    packet.extend(length_u16(message.len()));
-    packet.extend([ip::PROTOCOL_ICMPV6, REPLY_TTL]);
-    packet.extend(target.octets());
-    packet.extend(client.octets());
+    packet.extend(header_v6(target, client, message.len()));
 
     let (source, destination) = (target.into(), client.into());
     let message_sum = transport_checksum(source, destination, ip::PROTOCOL_ICMPV6, &message);
     packet.extend(message);
     write_message_sum(&mut packet, IPV6_HEADER_BYTES, message_sum);
     packet
+}
+
+/// The IPv4 header of an ICMP error of `message_bytes` bytes.
+pub(crate) fn header_v4(
+    source: Ipv4Addr,
+    client: Ipv4Addr,
+    message_bytes: usize,
+) -> [u8; IPV4_HEADER_BYTES] {
+    let mut header = [0; IPV4_HEADER_BYTES];
+    header[0] = 0x45;
+    header[2..4].copy_from_slice(&length_u16(IPV4_HEADER_BYTES + message_bytes));
+    // Identification 0 and "don't fragment": an atomic datagram (RFC 6864, section 4.1).
+    header[6] = 0x40;
+    header[8] = REPLY_TTL;
+    header[9] = ip::PROTOCOL_ICMP;
+    header[12..16].copy_from_slice(&source.octets());
+    header[16..20].copy_from_slice(&client.octets());
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    header
+}
+
+/// The IPv6 header of an ICMPv6 error of `message_bytes` bytes.
+pub(crate) fn header_v6(
+    source: Ipv6Addr,
+    client: Ipv6Addr,
+    message_bytes: usize,
+) -> [u8; IPV6_HEADER_BYTES] {
+    let mut header = [0; IPV6_HEADER_BYTES];
+    header[0] = 0x60;
+    header[4..6].copy_from_slice(&length_u16(message_bytes));
+    header[6] = ip::PROTOCOL_ICMPV6;
+    header[7] = REPLY_TTL;
+    header[8..24].copy_from_slice(&source.octets());
+    header[24..40].copy_from_slice(&client.octets());
+    header
 }
 
 /// An ICMP error without its checksum: type, code, four unused bytes, and the start of the

@@ -233,6 +233,22 @@ pub fn declared_len(bytes: &[u8]) -> Option<usize> {
     (declared <= bytes.len()).then_some(declared)
 }
 
+/// The destination address of an IP packet that need not be whole; `None` if this is no IP.
+#[must_use]
+pub fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match version(packet)? {
+        4 => packet
+            .get(16..20)?
+            .first_chunk::<4>()
+            .map(|octets| IpAddr::from(*octets)),
+        6 => packet
+            .get(24..40)?
+            .first_chunk::<16>()
+            .map(|octets| IpAddr::from(*octets)),
+        _ => None,
+    }
+}
+
 /// The ECN field of an IP packet that need not be whole; `None` if this is no IP.
 #[must_use]
 pub fn ecn(packet: &[u8]) -> Option<Ecn> {

@@ -116,6 +116,13 @@ impl ControlPacket {
         packet_of(GOODBYE, &[])
     }
 
+    /// The packet with which a client announces proxy IPs.
+    #[cfg(test)]
+    pub(crate) fn assigned_ips(assigned: &AssignedIps) -> Vec<u8> {
+        let body = serde_json::to_vec(assigned).expect("strings and UUIDs always serialize");
+        packet_of(ASSIGNED_IPS, &body)
+    }
+
     /// The packet that tells a client whether it may send to a name.
     #[must_use]
     pub fn domain_status(status: &DomainStatus) -> Vec<u8> {

@@ -46,7 +46,7 @@ impl Policy {
             return Verdict::Reject(DropReason::TunnelRange, IcmpReply::Prohibited);
         }
         let is_proxy = ranges::is_proxy(destination);
-        let is_mapped = is_proxy && self.proxy_ips.contains_key(&destination);
+        let is_mapped = is_proxy && self.proxies.contains(destination);
         match self.classify(destination, Flow::towards(packet.transport())) {
             Class::Permitted(_) if is_proxy && !is_mapped => UNMAPPED,
             Class::Permitted(_) => Verdict::Forward {
@@ -129,7 +129,7 @@ impl Policy {
     /// All resources whose network contains `ip`, with the prefix length of that network.
     fn candidates(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
         let host_bits = if ip.is_ipv4() { 32 } else { 128 };
-        let owners = self.proxy_ips.get(&ip).into_iter().flatten();
+        let owners = self.proxies.owners(ip).iter();
         owners
             .map(move |id| (host_bits, *id))
             .chain(self.derived.routes.covering(ip))

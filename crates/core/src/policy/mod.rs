@@ -8,6 +8,8 @@
 
 mod decision;
 mod filter;
+pub mod pattern;
+mod proxies;
 pub mod ranges;
 mod routes;
 
@@ -15,6 +17,8 @@ pub use decision::Verdict;
 
 use crate::grant::{Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
+use crate::names::DomainName;
+use proxies::Proxies;
 use routes::Routes;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -74,6 +78,12 @@ pub enum PolicyError {
         /// Which.
         resource: ResourceId,
     },
+    /// The name is not covered by the resource's pattern (protocol page, section 5.5).
+    #[error("resource {resource} does not cover that name")]
+    NameNotCovered {
+        /// Which.
+        resource: ResourceId,
+    },
     /// The client chose a proxy IP outside the ranges for them (lesson 16).
     #[error("{ip} is outside the proxy ranges")]
     NotProxyIp {
@@ -97,8 +107,7 @@ pub const MAX_PROXY_IPS: usize = 16_384;
 pub struct Policy {
     config: PolicyConfig,
     grants: BTreeMap<ResourceId, Grant>,
-    /// The resources that each proxy IP belongs to.
-    proxy_ips: BTreeMap<IpAddr, Vec<ResourceId>>,
+    proxies: Proxies,
     /// Never more than [`PolicyConfig::max_resources`]; the oldest gives way.
     events: VecDeque<PolicyEvent>,
     /// The latest `now` that was seen.
@@ -129,7 +138,7 @@ impl Policy {
         Self {
             config,
             grants: BTreeMap::new(),
-            proxy_ips: BTreeMap::new(),
+            proxies: Proxies::default(),
             events: VecDeque::new(),
             clock: None,
             derived: Derived::default(),
@@ -248,16 +257,18 @@ impl Policy {
         );
     }
 
-    /// Lets `ips` lead to `resource` as well: its filters then apply to them. They go with the
-    /// resource, or by [`Self::clear_proxies`]. Telling the same again changes nothing.
+    /// Lets `ips`, the addresses of `name`, lead to `resource` as well: its filters then apply to
+    /// them. Replaces what was told for the same resource and name; a name that had one of `ips`
+    /// before loses all of its own (lesson 17). They go with the resource.
     ///
     /// # Errors
     ///
-    /// [`PolicyError::NotGranted`], [`PolicyError::NotDns`], [`PolicyError::NotProxyIp`] and
-    /// [`PolicyError::TooManyProxyIps`].
+    /// [`PolicyError::NotGranted`], [`PolicyError::NotDns`], [`PolicyError::NameNotCovered`],
+    /// [`PolicyError::NotProxyIp`] and [`PolicyError::TooManyProxyIps`].
     pub fn assign_proxies(
         &mut self,
         resource: ResourceId,
+        name: &DomainName,
         ips: &[IpAddr],
     ) -> Result<(), PolicyError> {
         match self.grants.get(&resource).map(|grant| &grant.resource.kind) {
@@ -265,28 +276,21 @@ impl Policy {
             Some(ResourceKind::Cidr(_) | ResourceKind::Internet) => {
                 return Err(PolicyError::NotDns { resource });
             }
+            Some(ResourceKind::Dns(pattern)) if !pattern::covers(pattern, name) => {
+                return Err(PolicyError::NameNotCovered { resource });
+            }
             Some(ResourceKind::Dns(_)) => {}
         }
         if let Some(&ip) = ips.iter().find(|ip| !ranges::is_proxy(**ip)) {
             return Err(PolicyError::NotProxyIp { ip });
         }
-        if self.proxy_ips.len() + self.count_unknown(ips) > MAX_PROXY_IPS {
+        if self.proxies.len_with(ips) > MAX_PROXY_IPS {
             return Err(PolicyError::TooManyProxyIps {
                 limit: MAX_PROXY_IPS,
             });
         }
-        for ip in ips {
-            let owners = self.proxy_ips.entry(*ip).or_default();
-            if !owners.contains(&resource) {
-                owners.push(resource);
-            }
-        }
+        self.proxies.assign(resource, name, ips);
         Ok(())
-    }
-
-    /// Forgets all proxy IPs: the client has started to number its names anew (lesson 17).
-    pub fn clear_proxies(&mut self) {
-        self.proxy_ips.clear();
     }
 
     /// Removes the resources whose time is over.
@@ -362,15 +366,8 @@ impl Policy {
     /// Takes the proxy IPs away that belonged to resources that are gone.
     fn forget_proxy_ips(&mut self) {
         let grants = &self.grants;
-        self.proxy_ips.retain(|_, owners| {
-            owners.retain(|owner| grants.contains_key(owner));
-            !owners.is_empty()
-        });
-    }
-
-    fn count_unknown(&self, ips: &[IpAddr]) -> usize {
-        let is_unknown = |ip: &&IpAddr| !self.proxy_ips.contains_key(*ip);
-        ips.iter().filter(is_unknown).count()
+        self.proxies
+            .forget_resources(|resource| !grants.contains_key(&resource));
     }
 
     fn derive(&mut self) {

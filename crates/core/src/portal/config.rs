@@ -3,6 +3,7 @@
 //! Values are checked when they are made, so that a wrong URL or token is refused before the first
 //! connection. Source: protocol page, sections 1.1 – 1.3.
 
+use super::credentials::IceSecret;
 use crate::backoff::BackoffConfig;
 use crate::ids::PublicKey;
 use std::fmt;
@@ -187,6 +188,8 @@ pub struct PortalConfig {
     pub name: String,
     /// The gateway's WireGuard public key; lives as long as the process.
     pub public_key: PublicKey,
+    /// What ICE credentials of our own are made from, where the portal makes none (generation 0).
+    pub ice_secret: IceSecret,
     /// Which generations to try.
     pub generation: GenerationChoice,
     /// The kernel's release, as in `uname -r`; told to the portal in the user agent.

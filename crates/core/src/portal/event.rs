@@ -3,7 +3,9 @@
 use super::config::Generation;
 use super::connect::ConnectRequest;
 use super::noise::Noise;
-use crate::grant::{AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource};
+use crate::grant::{
+    AccessRequest, AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource,
+};
 use crate::ids::{ClientId, RelayId, ResourceId};
 use std::time::Duration;
 
@@ -43,6 +45,9 @@ pub enum PortalEvent {
     Initialized(GatewayInit),
     /// A grant that waits for `accept`.
     AuthorizationRequested(Box<AuthorizationRequest>),
+    /// A further grant to a client that is known from another message (generation 0); it waits for
+    /// `accept` if it announces a name.
+    AccessRequested(Box<AccessRequest>),
     /// A client's candidates.
     CandidatesAdded {
         /// Whose.

@@ -19,6 +19,7 @@
 
 mod config;
 mod connect;
+mod credentials;
 mod event;
 mod noise;
 mod outbox;
@@ -34,6 +35,7 @@ pub use config::{
     Generation, GenerationChoice, PortalConfig, PortalConfigError, PortalLimits, PortalUrl, Token,
 };
 pub use connect::{COMPATIBLE_VERSION, ConnectRequest, Headers, UpgradeFailure};
+pub use credentials::IceSecret;
 pub use event::PortalEvent;
 pub use noise::{Noise, NoiseKind};
 
@@ -41,7 +43,7 @@ use crate::backoff::Backoff;
 use crate::ids::{ClientId, UnixTime};
 use connect::UpgradeVerdict;
 use noise::NoiseFilter;
-use outbox::{Full, Outbox, Outgoing};
+use outbox::{Acknowledgement, Full, Outbox, Outgoing};
 use session::{Reply, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -236,11 +238,11 @@ impl PortalProtocol {
     /// socket that is gone, or is acknowledged already.
     /// Returns whether it was kept.
     pub fn accept(&mut self, reply_ref: &str) -> bool {
-        let expected = self.outbox.take_expected(reply_ref);
-        if expected {
-            self.send(Outgoing::Acknowledge(reply_ref.to_owned()));
-        }
-        expected
+        let Some(acknowledgement) = self.outbox.take_expected(reply_ref) else {
+            return false;
+        };
+        self.send(Outgoing::Acknowledge(reply_ref.to_owned(), acknowledgement));
+        true
     }
 
     /// Tells a client of new local candidates: at once, or after the next join.
@@ -294,7 +296,7 @@ impl PortalProtocol {
             "phx_close" => self.disconnect("the portal closed the channel"),
             "phx_error" => self.report(NoiseKind::PortalError, &frame.topic, String::new()),
             "disconnect" => self.handle_disconnect(frame.payload),
-            event => match translate::push(event, frame.payload) {
+            event => match translate::push(event, frame.payload, &self.config.ice_secret) {
                 Ok(translated) => self.handle_push(event, translated),
                 Err(TranslateError::UnknownEvent) => {
                     self.report(NoiseKind::UnknownEvent, event, String::new());
@@ -311,8 +313,9 @@ impl PortalProtocol {
             let detail = format!("{} lines left out", translated.skipped);
             self.report(NoiseKind::PartlyUnreadable, event, detail);
         }
-        if let PortalEvent::AuthorizationRequested(request) = &translated.event {
-            self.outbox.expect_acknowledgement(&request.reply_ref);
+        if let Some((reply_ref, acknowledgement)) = acknowledgement_of(&translated.event) {
+            self.outbox
+                .expect_acknowledgement(reply_ref, acknowledgement);
         }
         self.events.push_back(translated.event);
     }
@@ -525,6 +528,24 @@ impl PortalProtocol {
     }
 }
 
+/// What the portal waits for after this event, and under which ref.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other events are news, and news that will be added are not acknowledged either"
+)]
+fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
+    match event {
+        PortalEvent::AuthorizationRequested(request) => {
+            Some((&request.reply_ref, Acknowledgement::of_grant(request)))
+        }
+        PortalEvent::AccessRequested(request) => {
+            let acknowledgement = Acknowledgement::of_access(request)?;
+            Some((&request.reply_ref, acknowledgement))
+        }
+        _ => None,
+    }
+}
+
 /// The words for a join that was answered with an error.
 fn refused_join(reason: &str) -> String {
     let shown: String = reason
@@ -561,6 +582,7 @@ fn test_config() -> PortalConfig {
         id: "gw-1".into(),
         name: "lab-gw".into(),
         public_key: crate::ids::PublicKey([2; 32]),
+        ice_secret: IceSecret::new([5; 32]),
         generation: GenerationChoice::Auto,
         kernel: "6.18.0".into(),
         arch: "x86_64".into(),

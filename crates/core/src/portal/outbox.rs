@@ -5,8 +5,10 @@
 
 use super::config::{Generation, PortalLimits};
 use super::wire;
+use super::wire::generation0::{self, GatewayResponse};
+use crate::grant::{AccessRequest, AuthorizationRequest, IceCredentials, ReplyKind};
 use crate::ids::ClientId;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A message to the portal that has no ref yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +20,45 @@ pub(super) enum Outgoing {
     /// Says that we do not speak the ICE-less path protocol.
     Capabilities,
     /// Grants the request with this ref.
-    Acknowledge(String),
+    Acknowledge(String, Acknowledgement),
     /// New local candidates for a client.
     Candidates(ClientId, Vec<String>),
     /// Local candidates that a client should forget.
     Invalidated(ClientId, Vec<String>),
     /// No relay answers us.
     NoRelays,
+}
+
+/// What the portal waits to hear about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Acknowledgement {
+    /// Generations 1 and 2: the ref alone.
+    Granted,
+    /// Generation 0, a connection: our ICE credentials, and the announced name.
+    ConnectionReady {
+        ice: IceCredentials,
+        domain: Option<String>,
+    },
+    /// Generation 0, a further name over a connection that there is.
+    ResourceAccepted { domain: String },
+}
+
+impl Acknowledgement {
+    pub(super) fn of_grant(request: &AuthorizationRequest) -> Self {
+        match request.reply {
+            ReplyKind::Granted => Self::Granted,
+            ReplyKind::ConnectionReady => Self::ConnectionReady {
+                ice: request.gateway_ice.clone(),
+                domain: request.announced.as_ref().map(|name| name.domain.clone()),
+            },
+        }
+    }
+
+    /// Without a name nobody waits.
+    pub(super) fn of_access(request: &AccessRequest) -> Option<Self> {
+        let domain = request.announced.as_ref()?.domain.clone();
+        Some(Self::ResourceAccepted { domain })
+    }
 }
 
 /// Something did not fit and was dropped.
@@ -104,14 +138,15 @@ impl Outbox {
         }
     }
 
-    /// Remembers that the portal waits for this ref on this socket.
-    pub(super) fn expect_acknowledgement(&mut self, reply_ref: &str) {
+    /// Remembers what the portal waits for under this ref on this socket.
+    pub(super) fn expect_acknowledgement(&mut self, reply_ref: &str, what: Acknowledgement) {
         let limit = self.limits.pending_authorizations;
-        self.pending.insert(reply_ref, limit);
+        self.pending.insert(reply_ref, what, limit);
     }
 
-    /// Whether the portal waits for this ref on this socket; it does not from now on.
-    pub(super) fn take_expected(&mut self, reply_ref: &str) -> bool {
+    /// What the portal waits for under this ref on this socket, if anything; it does not from now
+    /// on.
+    pub(super) fn take_expected(&mut self, reply_ref: &str) -> Option<Acknowledgement> {
         self.pending.refs.remove(reply_ref)
     }
 
@@ -213,19 +248,19 @@ fn keep(list: &mut Vec<String>, candidate: String, limit: usize) -> Result<(), F
 /// Refs that the portal waits for, oldest forgotten first.
 #[derive(Debug, Default)]
 struct PendingRefs {
-    refs: BTreeSet<String>,
+    refs: BTreeMap<String, Acknowledgement>,
     /// Order of arrival; holds refs that were taken, too, until they are the oldest.
     order: VecDeque<String>,
 }
 
 impl PendingRefs {
-    fn insert(&mut self, reply_ref: &str, limit: usize) {
+    fn insert(&mut self, reply_ref: &str, what: Acknowledgement, limit: usize) {
         if self.order.len() >= limit
             && let Some(oldest) = self.order.pop_front()
         {
             self.refs.remove(&oldest);
         }
-        if self.refs.insert(reply_ref.to_owned()) {
+        if self.refs.insert(reply_ref.to_owned(), what).is_none() {
             self.order.push_back(reply_ref.to_owned());
         }
     }
@@ -260,15 +295,9 @@ fn encode(generation: Generation, message: &Outgoing, reference: u64) -> String 
             "set_snownet_capabilities",
             &wire::Outgoing::Capabilities(wire::Capabilities { iceless: false }),
         ),
-        Outgoing::Acknowledge(reply_ref) => {
-            let event = match generation {
-                Generation::V1 => "flow_authorized",
-                Generation::V2 => "authorization_created",
-            };
-            let created = wire::AuthorizationCreated {
-                reference: reply_ref.clone(),
-            };
-            gateway(event, &wire::Outgoing::Created(created))
+        Outgoing::Acknowledge(reply_ref, what) => {
+            let (event, payload) = acknowledgement(generation, reply_ref.clone(), what);
+            gateway(event, &payload)
         }
         Outgoing::Candidates(client, list) => {
             gateway("broadcast_ice_candidates", &candidates(client, list))
@@ -278,6 +307,50 @@ fn encode(generation: Generation, message: &Outgoing, reference: u64) -> String 
             &candidates(client, list),
         ),
         Outgoing::NoRelays => gateway("no_relays", &wire::Outgoing::Empty {}),
+    }
+}
+
+fn acknowledgement(
+    generation: Generation,
+    reference: String,
+    what: &Acknowledgement,
+) -> (&'static str, wire::Outgoing) {
+    let ready = |gateway_payload| {
+        let ready = generation0::ConnectionReady {
+            reference: reference.clone(),
+            gateway_payload,
+        };
+        ("connection_ready", wire::Outgoing::Ready(ready))
+    };
+    match what {
+        Acknowledgement::Granted => {
+            let event = match generation {
+                Generation::V1 => "flow_authorized",
+                Generation::V2 => "authorization_created",
+            };
+            let created = wire::AuthorizationCreated { reference };
+            (event, wire::Outgoing::Created(created))
+        }
+        Acknowledgement::ConnectionReady { ice, domain } => {
+            ready(GatewayResponse::ConnectionAccepted {
+                ice_parameters: wire::IceCredentials {
+                    username: ice.ufrag.clone(),
+                    password: ice.password.to_string(),
+                },
+                domain_response: domain.as_deref().map(unresolved),
+            })
+        }
+        Acknowledgement::ResourceAccepted { domain } => ready(GatewayResponse::ResourceAccepted {
+            domain_response: unresolved(domain),
+        }),
+    }
+}
+
+/// Lesson 1: the answer does not wait for the name's addresses; the client speaks to its own.
+fn unresolved(domain: &str) -> generation0::DomainResponse {
+    generation0::DomainResponse {
+        domain: domain.to_owned(),
+        address: Vec::new(),
     }
 }
 
@@ -353,7 +426,7 @@ mod tests {
             queued_messages: 2,
             ..PortalLimits::default()
         });
-        let ack = |text: &str| Outgoing::Acknowledge(text.into());
+        let ack = |text: &str| Outgoing::Acknowledge(text.into(), Acknowledgement::Granted);
         assert_eq!(outbox.queue(ack("1")), Ok(()));
         assert_eq!(outbox.queue(ack("1")), Ok(()));
         assert_eq!(outbox.queue(ack("2")), Ok(()));
@@ -369,12 +442,13 @@ mod tests {
             ..PortalLimits::default()
         });
         for reply_ref in ["1", "2", "3"] {
-            outbox.expect_acknowledgement(reply_ref);
+            outbox.expect_acknowledgement(reply_ref, Acknowledgement::Granted);
         }
-        assert!(!outbox.take_expected("1"));
-        assert!(outbox.take_expected("3"));
-        assert!(
-            !outbox.take_expected("3"),
+        assert_eq!(outbox.take_expected("1"), None);
+        assert_eq!(outbox.take_expected("3"), Some(Acknowledgement::Granted));
+        assert_eq!(
+            outbox.take_expected("3"),
+            None,
             "an acknowledgement is sent once"
         );
     }

@@ -2,6 +2,7 @@
 //! 1.4 to 1.7, and what section 9.3 lists for the reference implementation.
 
 mod anything;
+mod generation0;
 mod joining;
 mod messages;
 mod reconnecting;

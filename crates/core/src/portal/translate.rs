@@ -4,7 +4,10 @@
 //! is not a smaller permission but a larger one. Lists of independent lines (relays,
 //! authorizations) lose only their bad lines. Source: protocol page, sections 2.1 and 2.2.
 
+mod generation0;
+
 use super::PortalEvent;
+use super::credentials::IceSecret;
 use super::wire::{self, Payload};
 use crate::grant::{
     AuthorizationEntry, AuthorizationRequest, ClientProfile, Filter, GatewayInit, IceCredentials,
@@ -47,12 +50,32 @@ impl From<&str> for TranslateError {
     }
 }
 
-/// Translates one push. The names of both generations are understood on either endpoint.
-pub(super) fn push(event: &str, payload: Payload) -> Result<Translated, TranslateError> {
+/// Translates one push. The names of all generations are understood on either endpoint. `secret` is
+/// what our own ICE credentials are made from where the portal makes none.
+pub(super) fn push(
+    event: &str,
+    payload: Payload,
+    secret: &IceSecret,
+) -> Result<Translated, TranslateError> {
     let whole = |event| Translated { event, skipped: 0 };
     match event {
         "init" => init(payload),
-        "create_authorization" | "authorize_flow" => authorization(payload).map(whole),
+        "create_authorization" | "authorize_flow" => {
+            let request = authorization(payload)?;
+            Ok(whole(PortalEvent::AuthorizationRequested(Box::new(
+                request,
+            ))))
+        }
+        "request_connection" => {
+            let request = generation0::connection(payload, secret)?;
+            Ok(whole(PortalEvent::AuthorizationRequested(Box::new(
+                request,
+            ))))
+        }
+        "allow_access" => {
+            let request = generation0::access(payload)?;
+            Ok(whole(PortalEvent::AccessRequested(Box::new(request))))
+        }
         "ice_candidates" => {
             let (client, candidates, skipped) = candidates(payload)?;
             let event = PortalEvent::CandidatesAdded { client, candidates };
@@ -115,7 +138,7 @@ fn relays_presence(mut payload: Payload) -> Result<Translated, TranslateError> {
     Ok(Translated { event, skipped })
 }
 
-fn authorization(payload: Payload) -> Result<PortalEvent, TranslateError> {
+fn authorization(payload: Payload) -> Result<AuthorizationRequest, TranslateError> {
     let request: wire::CreateAuthorization = wire::read_payload(payload)?;
     if request.use_iceless {
         return Err("it wants the ICE-less path, which we told the portal we do not speak".into());
@@ -129,18 +152,16 @@ fn authorization(payload: Payload) -> Result<PortalEvent, TranslateError> {
             ipv6: request.client.ipv6,
         },
     };
-    Ok(PortalEvent::AuthorizationRequested(Box::new(
-        AuthorizationRequest {
-            reply_ref: request.reference,
-            client,
-            resource: resource(request.resource)?,
-            gateway_ice: ice(request.gateway_ice_credentials),
-            client_ice: ice(request.client_ice_credentials),
-            expires_at: request.expires_at.map(UnixTime),
-            announced: None,
-            reply: ReplyKind::Granted,
-        },
-    )))
+    Ok(AuthorizationRequest {
+        reply_ref: request.reference,
+        client,
+        resource: resource(request.resource)?,
+        gateway_ice: ice(request.gateway_ice_credentials),
+        client_ice: ice(request.client_ice_credentials),
+        expires_at: request.expires_at.map(UnixTime),
+        announced: None,
+        reply: ReplyKind::Granted,
+    })
 }
 
 fn candidates(mut payload: Payload) -> Result<(ClientId, Vec<String>, usize), TranslateError> {
@@ -288,6 +309,10 @@ mod tests {
             "expires_at": 1_790_000_000,
             "unheard_of": [1, 2, 3],
         })
+    }
+
+    fn push(event: &str, payload: Value) -> Result<Translated, TranslateError> {
+        super::push(event, payload, &IceSecret::new([5; 32]))
     }
 
     fn granted(payload: Value) -> Result<AuthorizationRequest, TranslateError> {
@@ -492,10 +517,12 @@ mod tests {
         }
     }
 
-    const EVENTS: [&str; 9] = [
+    const EVENTS: [&str; 11] = [
         "init",
         "create_authorization",
         "authorize_flow",
+        "request_connection",
+        "allow_access",
         "ice_candidates",
         "invalidate_ice_candidates",
         "reject_access",

@@ -1,8 +1,12 @@
-//! The JSON of the portal's gateway channel, generations 1 and 2, in both directions.
+//! The JSON of the portal's gateway channel, in both directions.
+//!
+//! Here is what generations 1 and 2 say and what all say; [`generation0`] has the rest.
 //!
 //! The only module that knows JSON. Both ends use these types (the gateway reads what the lab
 //! portal writes), nothing else is shared between them. Unknown members are ignored; members that
 //! the gateway can do without are optional. Source: protocol page, sections 1.4, 2.1 – 2.3.
+
+pub mod generation0;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -80,6 +84,8 @@ pub(super) enum Outgoing {
     Capabilities(Capabilities),
     /// Granted.
     Created(AuthorizationCreated),
+    /// Granted in generation 0.
+    Ready(generation0::ConnectionReady),
     /// Local candidates, new or no longer valid.
     Candidates(BroadcastCandidates),
 }

@@ -1,20 +1,29 @@
-//! The wiring of the client: one loop over the portal, the interface, the connections and signals.
+//! The wiring of the client: one loop over the portal, the interface, the connections, questions
+//! for names and signals.
 //!
 //! Decides nothing about packets; see `router`. Everything that is known about a grant's history,
 //! for the timeline, is kept here.
+
+mod generation0;
+mod naming;
 
 use super::Shared;
 use super::config::Config;
 use super::connection::{ConnectionEvent, Keys, News};
 use super::gateways::Gateways;
+use super::generation0::Transports;
 use super::ice;
+use super::inspect::Inspector;
+use super::names::Domain;
 use super::portal::{self, PortalEvent, PortalHandle};
 use super::router::Route;
+use super::stub::{Asked, Stub};
 use super::timeline::{Milestone, Timeline, millis};
 use super::tunnel::Tunnel;
+use super::wire::generation0::Question;
 use super::wire::{
-    AuthorizationCreated, GatewayCandidates, GatewayId, IceCredentials, Init, Interface, Outgoing,
-    Push, ResourceId,
+    AuthorizationCreated, GatewayCandidates, GatewayId, Generation, IceCredentials, Init,
+    Interface, Outgoing, Push, ResourceId,
 };
 use super::wireguard::{BUFFER_BYTES, Identity, PeerKeys};
 use anyhow::Context as _;
@@ -35,6 +44,9 @@ pub struct Args {
     /// Append each milestone as a JSON line to this file.
     #[arg(long, value_name = "FILE")]
     pub timeline: Option<PathBuf>,
+    /// Answer questions about names on this UNIX socket, one JSON line each.
+    #[arg(long, value_name = "FILE")]
+    pub control: Option<PathBuf>,
     /// Use this portal instead of the configured one.
     #[arg(long, value_name = "URL")]
     pub portal_url: Option<Url>,
@@ -68,12 +80,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let tunnel = Tunnel::create(&config.tunnel.interface).await?;
     let (portal_sender, portal_events) = mpsc::unbounded_channel();
+    let generation = config.portal.generation;
     let settings = portal::Settings {
         id: config.portal.id.unwrap_or(config.portal.name.clone()),
         url: config.portal.url,
         token,
         name: config.portal.name,
-        generation: config.portal.generation,
+        generation,
         public_key: identity.public_key(),
     };
     let ice = ice::Settings {
@@ -85,12 +98,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let (connection_sender, connection_events) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared::new(tunnel.device()));
+    let (stubs, asked) = naming::start_stubs(&shared.routes, config.dns.upstream).await;
+    let inspector = args
+        .control
+        .map(|path| Inspector::start(&path, shared.routes.clone()))
+        .transpose()?;
     let app = App {
+        _stubs: stubs,
+        _inspector: inspector,
+        asked,
         tunnel,
         portal: portal::spawn(settings, portal_sender),
         timeline,
         gateways: Gateways::new(identity, ice, Arc::clone(&shared), connection_sender),
         shared,
+        generation,
+        transports: Transports::default(),
         own: None,
     };
     let stop = async move {
@@ -103,11 +126,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 struct App {
+    _stubs: Vec<Stub>,
+    _inspector: Option<Inspector>,
+    asked: mpsc::Receiver<Asked>,
     tunnel: Tunnel,
     portal: PortalHandle,
     timeline: Timeline,
     shared: Arc<Shared>,
     gateways: Gateways,
+    generation: Generation,
+    transports: Transports,
     own: Option<Interface>,
 }
 
@@ -129,8 +157,9 @@ impl App {
                     Err(error) => break Err(error).context("the interface is gone"),
                 },
                 event = connections.recv() => if let Some(event) = event {
-                    self.handle_connection_event(event);
+                    self.handle_connection_event(event).await;
                 },
+                Some(asked) = self.asked.recv() => self.handle_asked(asked).await,
                 event = portal.recv() => match event {
                     Some(PortalEvent::Refused(reason)) => {
                         break Err(anyhow::anyhow!("the portal refuses us: {reason}"));
@@ -168,7 +197,14 @@ impl App {
     }
 
     async fn handle_packet(&mut self, packet: &[u8]) {
-        let route = self.shared.router().handle_outbound(packet, now());
+        let (route, announcement) = {
+            let mut router = self.shared.router();
+            let route = router.handle_outbound(packet, now());
+            (route, router.poll_announcement())
+        };
+        if let Some(announcement) = announcement {
+            self.announce(announcement).await;
+        }
         match route {
             Route::Forward(gateway) => self.gateways.send(gateway, packet).await,
             Route::Ask(resource) => self.ask(resource),
@@ -185,9 +221,15 @@ impl App {
                 router.first_packet_at(resource_id),
             )
         };
-        self.portal.send(Outgoing::RequestAuthorization {
-            resource_id,
-            connected_gateway_ids,
+        self.portal.send(match self.generation {
+            Generation::V0 => Outgoing::Ask(Question::Prepare {
+                resource: resource_id,
+                connected: connected_gateway_ids,
+            }),
+            Generation::V1 | Generation::V2 => Outgoing::RequestAuthorization {
+                resource_id,
+                connected_gateway_ids,
+            },
         });
         self.record(Milestone {
             milestone: "authorization_requested",
@@ -207,6 +249,9 @@ impl App {
             // The loop ends on it before it comes here.
             PortalEvent::Refused(_) => {}
             PortalEvent::Push(push) => self.handle_push(push).await,
+            PortalEvent::Answered(question, outcome) => {
+                self.handle_answer(question, outcome).await;
+            }
         }
     }
 
@@ -217,7 +262,7 @@ impl App {
                 self.own = Some(interface);
                 self.configure().await;
             }
-            Push::AuthorizationCreated(grant) => self.handle_grant(*grant).await,
+            Push::AuthorizationCreated(grant) => self.handle_grant(*grant, None).await,
             Push::AuthorizationFailed(failed) => {
                 self.shared.router().handle_refused(failed.resource_id);
                 self.record(Milestone {
@@ -277,7 +322,8 @@ impl App {
         }
     }
 
-    async fn handle_grant(&mut self, grant: AuthorizationCreated) {
+    /// `announced`: the name that the gateway has heard of with the request for it.
+    async fn handle_grant(&mut self, grant: AuthorizationCreated, announced: Option<Domain>) {
         let (resource, gateway) = (grant.resource_id, grant.gateway_id);
         if grant.use_iceless {
             tracing::error!("the portal chose a protocol that we said we do not speak");
@@ -292,6 +338,9 @@ impl App {
             .shared
             .router()
             .handle_granted(resource, gateway, addresses);
+        if let Some(domain) = announced {
+            self.confirm_name(gateway, resource, domain).await;
+        }
         let Some(granted) = granted else {
             tracing::debug!(%resource, "ignoring a grant that we did not ask for");
             return;
@@ -305,12 +354,13 @@ impl App {
         });
         self.gateways
             .open_or_keep(gateway, keys(grant), granted.first_packet_at);
+        self.shared.routes.granted.notify_waiters();
         for packet in granted.held {
-            self.gateways.send(gateway, &packet).await;
+            self.handle_packet(&packet).await;
         }
     }
 
-    fn handle_connection_event(&mut self, event: ConnectionEvent) {
+    async fn handle_connection_event(&mut self, event: ConnectionEvent) {
         let Some(begun) = self.gateways.current(&event) else {
             return;
         };
@@ -336,6 +386,10 @@ impl App {
             }
             News::HandshakeCompleted => milestone.milestone = "handshake_completed",
             News::FirstPacket => milestone.milestone = "first_packet_received",
+            News::DomainStatus(status) => {
+                self.handle_domain_status(gateway, status).await;
+                return;
+            }
             News::Goodbye => {
                 milestone.milestone = "goodbye";
                 milestone.reason = Some("received".into());

@@ -1,9 +1,11 @@
 //! `client.toml`: read, checked, refused with file, line and column where it is wrong.
 
+use super::stub;
 use super::wire::Generation;
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
@@ -20,6 +22,9 @@ pub struct Config {
     /// How paths are found.
     #[serde(default)]
     pub ice: IceConfig,
+    /// What becomes of questions for names.
+    #[serde(default)]
+    pub dns: DnsConfig,
 }
 
 /// `[portal]`
@@ -101,6 +106,26 @@ impl IceConfig {
     }
 }
 
+/// `[dns]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsConfig {
+    /// Servers for names that are no resource's, asked in this order; none refuses such questions.
+    #[serde(deserialize_with = "servers")]
+    pub upstream: Vec<SocketAddr>,
+}
+
+/// Addresses, with a port or without.
+fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let server = |text: &String| {
+        let with_port = text.parse::<SocketAddr>();
+        with_port.or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, stub::PORT).into()))
+    };
+    let servers: Result<Vec<SocketAddr>, _> = texts.iter().map(server).collect();
+    servers.map_err(serde::de::Error::custom)
+}
+
 /// A secret. Never printed.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -168,6 +193,12 @@ impl Config {
             (5..=1000).contains(&interval),
             "ice.check_interval_ms: {interval} is not between 5 and 1000"
         );
+        for server in &self.dns.upstream {
+            ensure!(
+                !stub::is_sentinel(server.ip()),
+                "dns.upstream: {server} is this client itself"
+            );
+        }
         Ok(())
     }
 }
@@ -238,6 +269,24 @@ mod tests {
         assert!(message.contains("tunnel.interface"), "{message}");
         let message = refusal(&format!("{MINIMAL}[ice]\ncheck_interval_ms = 0\n"));
         assert!(message.contains("ice.check_interval_ms"), "{message}");
+    }
+
+    #[test]
+    fn upstream_servers_have_port_53_unless_they_say_otherwise() {
+        let upstream = |list: &str| format!("{MINIMAL}[dns]\nupstream = {list}\n");
+        let config = Config::parse(&upstream(
+            r#"["192.0.2.53", "192.0.2.54:5353", "2001:db8::53"]"#,
+        ));
+        let servers = config.expect("valid").dns.upstream;
+        let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            servers,
+            ["192.0.2.53:53", "192.0.2.54:5353", "[2001:db8::53]:53"]
+        );
+        let message = refusal(&upstream(r#"["resolver"]"#));
+        assert!(message.contains("line 6"), "{message}");
+        let message = refusal(&upstream(r#"["100.100.111.7"]"#));
+        assert!(message.contains("dns.upstream"), "{message}");
     }
 
     #[test]

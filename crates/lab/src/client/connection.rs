@@ -6,7 +6,7 @@
 //! portal again. Source: protocol page, sections 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
 
 use super::Shared;
-use super::control::{self, Control};
+use super::control::{self, Control, DomainStatus};
 use super::ice::{Credentials, Dialer, IceAgent, IceError, IceEvent, Path, Settings};
 use super::packet::is_prohibited;
 use super::wire::GatewayId;
@@ -65,6 +65,8 @@ pub enum News {
     HandshakeCompleted,
     /// And they do.
     FirstPacket,
+    /// What the gateway makes of a name.
+    DomainStatus(DomainStatus),
     /// The gateway has dropped us. The connection has ended.
     Goodbye,
     /// Path or handshake failed. The connection has ended.
@@ -383,6 +385,10 @@ impl Driver {
     fn handle_packet(&mut self, packet: &[u8]) -> End {
         match control::parse(packet) {
             Some(Control::Goodbye) => return Some(News::Goodbye),
+            Some(Control::DomainStatus(status)) => {
+                self.tell(News::DomainStatus(status));
+                return None;
+            }
             Some(Control::Ignored(kind)) => {
                 tracing::debug!(kind, "ignoring a control packet");
                 return None;

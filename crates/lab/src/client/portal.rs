@@ -7,12 +7,14 @@
 
 use super::config::Token;
 use super::tunnel::SOCKET_MARK;
+use super::wire::generation0::Question;
 use super::wire::{self, Generation, Incoming, Outgoing, Push};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -51,6 +53,8 @@ pub enum PortalEvent {
     Joined,
     /// The portal told us something.
     Push(Push),
+    /// The portal answered a question of generation 0, or said why not.
+    Answered(Question, Result<Value, String>),
     /// The channel is gone; it is being rebuilt.
     Lost(String),
     /// The portal does not want us; nothing more will come.
@@ -163,6 +167,7 @@ impl Channel {
         let mut session = Session {
             joined_by,
             joined: false,
+            questions: BTreeMap::new(),
             unanswered_heartbeats: 0,
             join_deadline: Instant::now() + JOIN_TIMEOUT,
         };
@@ -184,7 +189,9 @@ impl Channel {
                         return Ok(());
                     }
                     Some(message) if session.joined => {
-                        self.write(&mut websocket, &mut references, &message).await?;
+                        let reference =
+                            self.write(&mut websocket, &mut references, &message).await?;
+                        session.remember(reference, message);
                     }
                     Some(message) => self.keep(message),
                 },
@@ -235,17 +242,21 @@ impl Channel {
         &mut self,
         session: &mut Session,
         reference: u64,
-        outcome: Result<(), String>,
+        outcome: Result<Value, String>,
     ) -> Result<ControlFlow<()>, SessionError> {
+        if let Some(question) = session.questions.remove(&reference) {
+            self.report(PortalEvent::Answered(question, outcome));
+            return Ok(ControlFlow::Continue(()));
+        }
         let is_join = !session.joined && reference == session.joined_by;
         match outcome {
-            Ok(()) if is_join => {
+            Ok(_) if is_join => {
                 session.joined = true;
                 self.failures = 0;
                 self.report(PortalEvent::Joined);
                 return Ok(ControlFlow::Break(()));
             }
-            Ok(()) => session.unanswered_heartbeats = 0,
+            Ok(_) => session.unanswered_heartbeats = 0,
             Err(reason) if is_join => {
                 return Err(SessionError::Fatal(format!(
                     "the join was refused: {reason}"
@@ -323,11 +334,23 @@ impl Channel {
 struct Session {
     joined_by: u64,
     joined: bool,
+    /// By reference; lost with the connection, and asked again by the next packet.
+    questions: BTreeMap<u64, Question>,
     unanswered_heartbeats: u32,
     join_deadline: Instant,
 }
 
 impl Session {
+    /// Some questions are never answered: the oldest give way.
+    fn remember(&mut self, reference: u64, message: Outgoing) {
+        if let Outgoing::Ask(question) = message {
+            if self.questions.len() >= MAX_QUESTIONS {
+                self.questions.pop_first();
+            }
+            self.questions.insert(reference, question);
+        }
+    }
+
     fn count_heartbeat(&mut self) -> Result<(), SessionError> {
         if self.unanswered_heartbeats > MAX_UNANSWERED_HEARTBEATS {
             return Err(SessionError::Lost("the portal does not answer heartbeats"));
@@ -416,7 +439,10 @@ fn upgrade_request(settings: &Settings) -> Result<Request<()>, SessionError> {
     headers.insert(HeaderName::from_static("x-authorization"), bearer);
     headers.insert(
         HeaderName::from_static("user-agent"),
-        HeaderValue::from_static(USER_AGENT),
+        HeaderValue::from_static(match settings.generation {
+            Generation::V0 => OLD_USER_AGENT,
+            Generation::V1 | Generation::V2 => USER_AGENT,
+        }),
     );
     Ok(request)
 }
@@ -466,6 +492,8 @@ fn backoff(failures: u32) -> Duration {
 
 /// Inside the portal's version window; the component is the one whose part we play.
 const USER_AGENT: &str = "Linux/6.8 headless-client/1.5.12 (x86_64; 6.8.0)";
+/// As a client of generation 0 says it.
+const OLD_USER_AGENT: &str = "Linux/6.8 headless-client/1.3.7 (x86_64; 6.8.0)";
 /// TCP, TLS and upgrade together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// One address.
@@ -476,6 +504,9 @@ const MAX_UNANSWERED_HEARTBEATS: u32 = 3;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// Batches of candidates kept while there is no channel; the oldest give way.
 const KEPT_MESSAGES: usize = 32;
+
+/// Questions whose answers are waited for at the same time.
+const MAX_QUESTIONS: usize = 256;
 
 #[cfg(test)]
 mod tests;

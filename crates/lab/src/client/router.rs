@@ -4,14 +4,19 @@
 //! packets that are not from our own tunnel addresses on the way out, and on the way in packets
 //! from anywhere but the gateway itself and the resources granted through it. It does not enforce
 //! filters: they decide only which of several overlapping resources is meant, and the gateway does
-//! the rest. DNS resources join in as one more kind of route. Source: protocol page, sections 2.4,
-//! 2.5, 5.1 and 5.9.
+//! the rest. What belongs to names is kept by [`Names`]; here they are one more kind of route.
+//! Source: protocol page, sections 2.4, 2.5, 5.1 and 5.9.
 
+use super::control::DomainStatus;
+use super::names::{
+    Announcement, Answer, Domain, IPV4_RANGE, IPV6_RANGE, Listed, Names, Passage, Settled,
+};
 use super::packet::{Flow, Malformed, Service};
 use super::wire::{Filter, GatewayId, Interface, Resource, ResourceId, ResourceKind};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What to do with a packet from an application.
@@ -21,7 +26,8 @@ pub enum Route {
     Forward(GatewayId),
     /// It is held; ask the portal for this resource now.
     Ask(ResourceId),
-    /// It is held, or gives way to those that are; the portal was asked already.
+    /// It is held, or gives way to those that are: the portal was asked already, or the gateway has
+    /// yet to confirm the name.
     Held,
     /// Nothing can be done with it.
     Drop(DropReason),
@@ -51,13 +57,35 @@ pub struct Granted {
     pub first_packet_at: Instant,
 }
 
+/// Who answers questions about a name that only its site knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// The gateway with these tunnel addresses.
+    At(Interface),
+    /// Nobody yet; ask the portal for this resource now.
+    Ask(ResourceId),
+    /// Nobody yet; the portal was asked already.
+    Asked,
+}
+
 /// A request that the portal has not answered.
 #[derive(Debug)]
 struct Pending {
+    /// The name that the last packet wanted to go to.
+    name: Option<Arc<str>>,
     first_packet_at: Instant,
     last_packet_at: Instant,
     asked_at: Instant,
     held: VecDeque<Vec<u8>>,
+}
+
+/// A resource that somebody wants to use.
+struct Wanted<'a> {
+    resource: ResourceId,
+    /// For a DNS resource.
+    name: Option<Arc<str>>,
+    /// What to hold meanwhile.
+    packet: Option<&'a [u8]>,
 }
 
 /// The state of all routes.
@@ -70,6 +98,7 @@ pub struct Router {
     pending: BTreeMap<ResourceId, Pending>,
     /// Who served a resource last, connected or not.
     preferred: BTreeMap<ResourceId, GatewayId>,
+    names: Names,
 }
 
 impl Router {
@@ -108,6 +137,9 @@ impl Router {
         } else {
             self.remove_resource(resource.id)
         };
+        if let ResourceKind::Dns(pattern) = &resource.kind {
+            self.names.set_resource(resource.id, pattern);
+        }
         self.resources.insert(resource.id, resource);
         idle
     }
@@ -115,6 +147,7 @@ impl Router {
     /// Forgets a resource; answers the gateway that serves nothing any more.
     pub fn remove_resource(&mut self, resource: ResourceId) -> Option<GatewayId> {
         self.resources.remove(&resource);
+        self.names.remove_resource(resource);
         self.pending.remove(&resource);
         self.preferred.remove(&resource);
         let gateway = self.grants.remove(&resource)?;
@@ -122,13 +155,96 @@ impl Router {
             return None;
         }
         self.gateways.remove(&gateway);
+        self.names.forget_gateway(gateway);
         Some(gateway)
     }
 
     /// Everything that must be routed into the tunnel.
     #[must_use]
     pub fn networks(&self) -> BTreeSet<IpNet> {
-        self.resources.values().filter_map(network).collect()
+        let mut networks: BTreeSet<IpNet> = self.resources.values().filter_map(network).collect();
+        if self.names.has_resources() {
+            networks.extend([IpNet::from(IPV4_RANGE), IpNet::from(IPV6_RANGE)]);
+        }
+        networks
+    }
+
+    /// An application asks for the addresses of `name`. `None` when no resource has it.
+    pub fn handle_question(&mut self, name: &str, now: Instant) -> Option<Answer> {
+        self.names.handle_question(name, now)
+    }
+
+    /// An application asks for something about `name` that only its site knows. `None` when no
+    /// resource has it.
+    pub fn handle_site_question(&mut self, name: &str, now: Instant) -> Option<Site> {
+        let resources = self.names.resources_of(name);
+        let granted = |id| self.gateways.get(self.grants.get(id)?);
+        if let Some(addresses) = resources.iter().find_map(granted) {
+            return Some(Site::At(*addresses));
+        }
+        let wanted = Wanted {
+            resource: *resources.first()?,
+            name: Some(name.into()),
+            packet: None,
+        };
+        Some(match self.hold(wanted, now) {
+            Route::Ask(resource) => Site::Ask(resource),
+            Route::Forward(_) | Route::Held | Route::Drop(_) => Site::Asked,
+        })
+    }
+
+    /// Whether `name` belongs to a resource.
+    #[must_use]
+    pub fn is_resource(&self, name: &str) -> bool {
+        !self.names.resources_of(name).is_empty()
+    }
+
+    /// The name that a proxy IP stands for.
+    #[must_use]
+    pub fn name_behind(&self, proxy_ip: IpAddr) -> Option<Arc<str>> {
+        self.names
+            .behind(proxy_ip)
+            .map(|(name, _)| Arc::clone(name))
+    }
+
+    /// What to announce to which gateway; to be drained after every call.
+    pub fn poll_announcement(&mut self) -> Option<Announcement> {
+        self.names.poll_announcement()
+    }
+
+    /// A gateway says what it makes of a name. `None` when it was not told of it.
+    pub fn handle_domain_status(
+        &mut self,
+        gateway: GatewayId,
+        status: &DomainStatus,
+    ) -> Option<Settled> {
+        self.names.handle_status(gateway, status)
+    }
+
+    /// The name, with its proxy IPs, of the packet that `resource` was last asked for: what a
+    /// request of generation 0 carries. `None` for a resource that is a network.
+    #[must_use]
+    pub fn requested_domain(&self, resource: ResourceId) -> Option<Domain> {
+        let name = self.pending.get(&resource)?.name.as_ref()?;
+        self.names.domain(name)
+    }
+
+    /// The gateway knows `name` already, told by the portal (generation 0). To be called after
+    /// [`Self::handle_granted`].
+    pub fn assume_confirmed(
+        &mut self,
+        gateway: GatewayId,
+        resource: ResourceId,
+        name: &str,
+        now: Instant,
+    ) {
+        self.names.assume_confirmed(name, (gateway, resource), now);
+    }
+
+    /// All names that were asked for.
+    #[must_use]
+    pub fn names(&self) -> Vec<Listed> {
+        self.names.list()
     }
 
     /// Decides about a packet from an application, and holds it when its resource must be asked
@@ -144,12 +260,29 @@ impl Router {
         if let Some(gateway) = self.gateway_at(flow.destination) {
             return Route::Forward(gateway);
         }
-        let Some(resource) = self.resource_for(&flow) else {
+        let name = self.name_behind(flow.destination);
+        let resource = match &name {
+            Some(_) => self.resource_behind(&flow),
+            None => self.resource_for(&flow),
+        };
+        let Some(resource) = resource else {
             return Route::Drop(DropReason::NoResource);
         };
-        match self.grants.get(&resource) {
-            Some(gateway) => Route::Forward(*gateway),
-            None => self.hold(resource, packet, now),
+        let Some(gateway) = self.grants.get(&resource).copied() else {
+            let wanted = Wanted {
+                resource,
+                name,
+                packet: Some(packet),
+            };
+            return self.hold(wanted, now);
+        };
+        let passage = name.map_or(Passage::Pass, |name| {
+            self.names
+                .handle_packet(&name, (gateway, resource), packet, now)
+        });
+        match passage {
+            Passage::Pass => Route::Forward(gateway),
+            Passage::Held => Route::Held,
         }
     }
 
@@ -173,7 +306,14 @@ impl Router {
                 .filter_map(|(id, _)| self.resources.get(id).and_then(network))
                 .any(|net| net.contains(&flow.source))
         };
-        if is_gateway || from_resource() {
+        let from_name = || {
+            let behind = self.names.behind(flow.source);
+            behind.is_some_and(|(_, resources)| {
+                let by = |id| self.grants.get(id).copied();
+                resources.iter().any(|id| by(id) == Some(gateway))
+            })
+        };
+        if is_gateway || from_name() || from_resource() {
             Ok(())
         } else {
             Err(DropReason::ForeignSource)
@@ -196,7 +336,8 @@ impl Router {
             .collect()
     }
 
-    /// The portal grants `resource` through `gateway`. `None` when nobody asked for it.
+    /// The portal grants `resource` through `gateway`. `None` when nobody asked for it. What was
+    /// held is to be handled as if it came now: names have yet to be announced.
     pub fn handle_granted(
         &mut self,
         resource: ResourceId,
@@ -207,6 +348,7 @@ impl Router {
         self.grants.insert(resource, gateway);
         self.preferred.insert(resource, gateway);
         self.gateways.insert(gateway, addresses);
+        self.names.forget_resource(resource);
         Some(Granted {
             held: pending.held.into(),
             first_packet_at: pending.first_packet_at,
@@ -225,6 +367,7 @@ impl Router {
     pub fn forget_gateway(&mut self, gateway: GatewayId) {
         self.gateways.remove(&gateway);
         self.grants.retain(|_, by| *by != gateway);
+        self.names.forget_gateway(gateway);
     }
 
     /// When the packet came that the resource was last asked for.
@@ -257,7 +400,20 @@ impl Router {
         candidates.max().map(|(_, _, id)| id)
     }
 
-    fn hold(&mut self, resource: ResourceId, packet: &[u8], now: Instant) -> Route {
+    /// Among the resources of the name behind the destination: one whose filters permit the
+    /// packet, then the narrowest, then the greater id.
+    fn resource_behind(&self, flow: &Flow) -> Option<ResourceId> {
+        let (_, resources) = self.names.behind(flow.destination)?;
+        let is_permitted = |id: &&ResourceId| {
+            let resource = self.resources.get(*id);
+            resource.is_some_and(|resource| permits(&resource.filters, flow.service))
+        };
+        let permitted = resources.iter().find(is_permitted);
+        permitted.or(resources.first()).copied()
+    }
+
+    fn hold(&mut self, wanted: Wanted<'_>, now: Instant) -> Route {
+        let resource = wanted.resource;
         let stale = |pending: &Pending| {
             now.saturating_duration_since(pending.last_packet_at) > FORGET_REQUEST_AFTER
         };
@@ -266,13 +422,17 @@ impl Router {
         }
         let is_new = !self.pending.contains_key(&resource);
         let pending = self.pending.entry(resource).or_insert_with(|| Pending {
+            name: None,
             first_packet_at: now,
             last_packet_at: now,
             asked_at: now,
             held: VecDeque::new(),
         });
+        pending.name = wanted.name;
         pending.last_packet_at = now;
-        if pending.held.len() < HELD_PACKETS {
+        if let Some(packet) = wanted.packet
+            && pending.held.len() < HELD_PACKETS
+        {
             pending.held.push_back(packet.to_vec());
         }
         if is_new || now.saturating_duration_since(pending.asked_at) >= ASK_AGAIN_AFTER {

@@ -1,5 +1,6 @@
 //! A gateway for tests, on the other stacks: an `is` agent in the controlled role and a WireGuard
-//! responder on one UDP socket. It answers every inner UDP packet with its mirror image.
+//! responder on one UDP socket. It answers every inner UDP packet with its mirror image, and every
+//! name that is announced to it with "active".
 
 use super::control;
 use super::ice::Credentials;
@@ -160,8 +161,8 @@ impl Gateway {
             self.socket.send_to(&answer, path).await.expect("sends");
         }
         for packet in std::mem::take(&mut self.wireguard.received) {
-            if let Some(mirrored) = mirror(&packet) {
-                self.send(&mirrored).await;
+            if let Some(answer) = domain_status(&packet).or_else(|| mirror(&packet)) {
+                self.send(&answer).await;
             }
             let _ = self.heard.send(packet);
         }
@@ -176,6 +177,26 @@ impl Gateway {
             self.socket.send_to(datagram, path).await.expect("sends");
         }
     }
+}
+
+/// The answer to an AssignedIps, written from the protocol page (section 4) a second time.
+fn domain_status(packet: &[u8]) -> Option<Vec<u8>> {
+    if packet.get(6) != Some(&0xff) || packet.get(40) != Some(&0) {
+        return None;
+    }
+    let body: serde_json::Value = serde_json::from_slice(&packet[48..]).expect("JSON");
+    let body = serde_json::json!({
+        "status": "Active",
+        "domain": body["domain"],
+        "resource": body["resource"],
+    });
+    let body = body.to_string();
+    let mut answer = packet[..48].to_vec();
+    let payload = u16::try_from(8 + body.len()).expect("short");
+    answer[4..6].copy_from_slice(&payload.to_be_bytes());
+    answer[40] = 1;
+    answer.extend(body.as_bytes());
+    Some(answer)
 }
 
 /// Swaps addresses and ports of a UDP packet over IPv4 or IPv6, which leaves all checksums right.

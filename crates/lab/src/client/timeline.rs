@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Milestone {
     /// `joined`, `authorization_requested`, `authorization_created`, `authorization_failed`,
     /// `path_nominated`, `handshake_completed`, `first_packet_received`, `connection_lost`,
-    /// `goodbye`.
+    /// `goodbye`; for names `name_asked`, `name_announced`, `name_active`, `name_inactive`.
     pub milestone: &'static str,
     /// Which resource it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,6 +25,9 @@ pub struct Milestone {
     /// Which gateway it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayId>,
+    /// Which name it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Our end of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
@@ -34,10 +37,12 @@ pub struct Milestone {
     /// In words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Milliseconds since the grant that opened this connection.
+    /// Milliseconds since the grant that opened this connection; of `name_active` and
+    /// `name_inactive` since the name was last announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<f64>,
-    /// Milliseconds since the first packet that asked for the resource.
+    /// Milliseconds since the first packet that asked for the resource, or wanted to go to the
+    /// name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since_first_packet_ms: Option<f64>,
 }
@@ -72,6 +77,7 @@ impl Timeline {
             milestone = event.milestone,
             resource = event.resource.map(tracing::field::display),
             gateway = event.gateway.map(tracing::field::display),
+            name = event.name,
             local = event.local.map(tracing::field::display),
             remote = event.remote.map(tracing::field::display),
             reason = event.reason,

@@ -5,6 +5,7 @@
 //! whose address lies inside a resource's network is still reached from outside the tunnel.
 //! Addresses and routes are set by running `ip`. Source: protocol page, sections 5.7 and 6.
 
+use super::stub;
 use super::wire::Interface;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -65,7 +66,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Creates the interface, up but without addresses.
+    /// Creates the interface, up, with the addresses on which the client answers DNS queries and
+    /// no others: packets to them are delivered within the host, and need no route.
     ///
     /// # Errors
     /// [`TunnelError`], with the remedy.
@@ -95,6 +97,9 @@ impl Tunnel {
             ))
             .await?;
         tunnel.add_rules().await?;
+        if let Err(error) = tunnel.ip(resolver_addresses(name)).await {
+            tracing::warn!(%error, "an address for DNS queries is missing");
+        }
         Ok(tunnel)
     }
 
@@ -184,6 +189,11 @@ fn rule(family: &str, action: &str, table: u32) -> Vec<String> {
         family, "rule", action, "priority", &priority, "not", "fwmark", &mark, "lookup", &table,
     ];
     words.map(str::to_owned).to_vec()
+}
+
+fn resolver_addresses(name: &str) -> String {
+    let (ipv4, ipv6) = (stub::IPV4, stub::IPV6);
+    format!("addr replace {ipv4}/32 dev {name}\naddr replace {ipv6}/128 dev {name} nodad\n")
 }
 
 /// The lines for `ip -batch` that lead from `current` to `wanted`.

@@ -1,9 +1,13 @@
-//! The JSON of the portal's client channel, generations 1 and 2, as a client sees it.
+//! The JSON of the portal's client channel, as a client sees it.
+//!
+//! Here is what generations 1 and 2 say and what all say; [`generation0`] has the rest.
 //!
 //! Written from the protocol page alone; shares no type with the gateway or the lab portal, so that
 //! an error there is not mirrored here. Unknown members are ignored. It refuses what an unmodified
 //! client refuses: references that are not integers, and resources with both `sites` and
 //! `gateway_groups`. Source: protocol page, sections 1.4, 1.5, 2.1, 2.4 and 2.5.
+
+pub mod generation0;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +22,8 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Generation {
+    /// `prepare_connection` and what follows it, on the path of V1.
+    V0,
     /// `create_flow` and `flow_created`, on `/client/websocket`.
     V1,
     /// `request_authorization` and `authorization_created`, on `/client/v2/websocket`.
@@ -291,8 +297,8 @@ pub enum Incoming {
     Reply {
         /// Ours.
         reference: u64,
-        /// Error replies carry a reason.
-        outcome: Result<(), String>,
+        /// The response, always an object. Error replies carry a reason.
+        outcome: Result<Value, String>,
     },
     /// Told unasked.
     Push(Push),
@@ -397,7 +403,7 @@ fn read_reply(reference: Option<u64>, payload: Value) -> Result<Incoming, WireEr
         return Ok(Incoming::Ignored("phx_reply without a reference".into()));
     };
     let outcome = match reply.status.as_str() {
-        "ok" if reply.response.is_object() => Ok(()),
+        "ok" if reply.response.is_object() => Ok(reply.response),
         "ok" => return Ok(Incoming::Ignored("phx_reply without a response".into())),
         status => Err(reply
             .response
@@ -425,6 +431,8 @@ pub enum Outgoing {
         /// Gateways we have already, in order of preference.
         connected_gateway_ids: Vec<GatewayId>,
     },
+    /// We want a resource, step by step. Generation 0.
+    Ask(generation0::Question),
     /// Our new candidates for a gateway.
     NewCandidates {
         /// For whom.
@@ -452,13 +460,22 @@ impl Outgoing {
             } => (
                 "client",
                 match generation {
-                    Generation::V1 => "create_flow",
+                    Generation::V0 | Generation::V1 => "create_flow",
                     Generation::V2 => "request_authorization",
                 },
                 json!({
                     "resource_id": resource_id,
                     "connected_gateway_ids": connected_gateway_ids,
                 }),
+            ),
+            Self::Ask(question) => ("client", question.event(), question.payload()),
+            Self::NewCandidates {
+                gateway_id,
+                candidates,
+            } if generation == Generation::V0 => (
+                "client",
+                "broadcast_ice_candidates",
+                json!({"gateway_ids": [gateway_id], "candidates": candidates}),
             ),
             Self::NewCandidates {
                 gateway_id,

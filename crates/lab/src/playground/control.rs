@@ -75,8 +75,8 @@ impl Control {
         self.authorize_in("v2", resource, count)
     }
 
-    /// As [`Self::authorize`], asking the gateway in a generation of the protocol: `v0` (each
-    /// client with a name of its own, if the resource is a pattern) or `v2`.
+    /// As [`Self::authorize`], in generation `v0` or `v2` of the signalling. For a DNS resource,
+    /// each client of generation 0 announces a name of its own.
     ///
     /// # Errors
     /// Those of [`Self::authorize`].

@@ -45,6 +45,8 @@ const NAME_PORT: u16 = 53;
 /// The generation of the portal protocol that a program is told to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
+    /// `prepare_connection`, `request_connection`. Clients only.
+    V0,
     /// `create_flow`, `authorize_flow`.
     V1,
     /// `request_authorization`, `create_authorization`.
@@ -56,6 +58,7 @@ pub enum Generation {
 impl Generation {
     pub(super) fn word(self) -> &'static str {
         match self {
+            Self::V0 => "v0",
             Self::V1 => "v1",
             Self::V2 => "v2",
             Self::Auto => "auto",

@@ -3,6 +3,7 @@
 //! Members that clients insist on are never optional here. Key for key as in the recorded session;
 //! source: protocol page, sections 2.4 and 2.5.
 
+use postern_core::portal::wire::generation0::{ClientPayload, Domain, GatewayResponse};
 use postern_core::portal::wire::{Filter, IceCredentials, Relay};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -209,6 +210,68 @@ pub struct RequestAuthorization {
     /// Ordered by the client's preference.
     #[serde(default)]
     pub connected_gateway_ids: Vec<String>,
+}
+
+/// The payload of `prepare_connection` (generation 0).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareConnection {
+    /// UUID.
+    pub resource_id: String,
+    /// Ordered by the client's preference.
+    #[serde(default)]
+    pub connected_gateway_ids: Vec<String>,
+}
+
+/// The response to it: whom to ask next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionPrepared {
+    /// As asked.
+    pub resource_id: String,
+    /// The gateway that is to serve it.
+    pub gateway_id: String,
+    /// Exactly one key.
+    #[serde(flatten)]
+    pub site: GrantSite,
+    /// Where its websocket comes from.
+    pub gateway_remote_ip: IpAddr,
+}
+
+/// The payload of `request_connection` (generation 0): this client sets up a transport.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestConnection {
+    /// UUID.
+    pub gateway_id: String,
+    /// UUID.
+    pub resource_id: String,
+    /// Base64, 32 bytes; made by the client.
+    pub client_preshared_key: String,
+    /// For the gateway.
+    pub client_payload: ClientPayload,
+}
+
+/// The payload of `reuse_connection` (generation 0): there is a transport already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReuseConnection {
+    /// UUID.
+    pub resource_id: String,
+    /// UUID.
+    pub gateway_id: String,
+    /// For the gateway.
+    #[serde(default)]
+    pub payload: Option<Domain>,
+}
+
+/// The response to either, once the gateway has answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionReply {
+    /// As asked.
+    pub resource_id: String,
+    /// Seconds.
+    pub persistent_keepalive: u64,
+    /// Base64, 32 bytes.
+    pub gateway_public_key: String,
+    /// As the gateway wrote it.
+    pub gateway_payload: GatewayResponse,
 }
 
 /// Candidates for one gateway (`new_gateway_ice_candidates`) or, before headless 1.5.7, for several

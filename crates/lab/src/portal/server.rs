@@ -243,7 +243,7 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
         debug!(%from, %error, "TCP_NODELAY");
     }
     let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade(stream, &shared)).await;
-    let (socket, admission) = match upgraded {
+    let (socket, mut admission) = match upgraded {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => {
             debug!(%from, %error, "not upgraded");
@@ -254,6 +254,7 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
             return;
         }
     };
+    admission.remote_ip = Some(from.ip());
     let (peer, outgoing) = shared.connect(admission);
     if let Err(error) = converse(socket, peer, outgoing, &shared).await {
         debug!(connection = peer.0, %error, "connection failed");

@@ -287,7 +287,7 @@ fn lesson_8_an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited()
     assert_eq!(scene.send(PROXY_V6, to_port(443)), unreachable);
     scene.assign(1, &[PROXY]).expect("valid");
     assert_eq!(scene.send(PROXY, to_port(80)), PROHIBITED);
-    scene.policy.clear_proxies();
+    scene.assign(1, &[]).expect("withdrawn");
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);
     scene.policy.revoke(id(1));
     assert_eq!(
@@ -380,12 +380,25 @@ fn proxy_ips_are_limited_and_known_ones_do_not_count_twice() {
     let ips: Vec<IpAddr> = (first..first + limit)
         .map(|bits| IpAddr::V4(bits.into()))
         .collect();
-    assert_eq!(scene.policy.assign_proxies(id(1), &ips), Ok(()));
-    assert_eq!(scene.policy.assign_proxies(id(1), &ips[..8]), Ok(()));
+    let name = "app.example.com".parse().expect("a name");
+    let other = "other.example.com".parse().expect("a name");
+    assert_eq!(scene.policy.assign_proxies(id(1), &name, &ips), Ok(()));
+    assert_eq!(scene.policy.assign_proxies(id(1), &name, &ips), Ok(()));
     let refused = PolicyError::TooManyProxyIps {
         limit: MAX_PROXY_IPS,
     };
-    assert_eq!(scene.assign(1, &[PROXY_V6]), Err(refused));
+    let more = [PROXY_V6.parse().expect("an address")];
+    assert_eq!(
+        scene.policy.assign_proxies(id(1), &other, &more),
+        Err(refused)
+    );
+}
+
+#[test]
+fn a_name_beyond_the_pattern_gets_no_proxy_ips() {
+    let mut scene = Scene::with([dns(1, "*.other.com", &[])]);
+    let refused = PolicyError::NameNotCovered { resource: id(1) };
+    assert_eq!(scene.assign(1, &[PROXY]), Err(refused));
 }
 
 // ---- 5.3: towards the client ----

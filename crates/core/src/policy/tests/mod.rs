@@ -103,7 +103,8 @@ impl Scene {
             .iter()
             .map(|ip| ip.parse().expect("an address"))
             .collect();
-        self.policy.assign_proxies(id(number), &ips)
+        let name = "app.example.com".parse().expect("a name");
+        self.policy.assign_proxies(id(number), &name, &ips)
     }
 
     fn tick_at(&mut self, seconds: u64) -> Vec<PolicyEvent> {

@@ -325,6 +325,7 @@ fn any_packet() -> impl Strategy<Value = (bool, IpAddr, IpAddr, Shape)> {
 const EPOCH: UnixTime = UnixTime(1_790_000_000);
 
 fn policy_of(grants: &[Granted], now: Instant) -> Policy {
+    let name = "app.example.com".parse().expect("a name");
     let mut policy = Policy::new(PolicyConfig {
         client: addresses(CLIENT),
         gateway: Some(addresses(GATEWAY)),
@@ -342,7 +343,7 @@ fn policy_of(grants: &[Granted], now: Instant) -> Policy {
             .expect("within the limit");
         if matches!(resource.kind, ResourceKind::Dns(_)) {
             policy
-                .assign_proxies(resource.id, proxy_ips)
+                .assign_proxies(resource.id, &name, proxy_ips)
                 .expect("within the ranges");
         }
     }

@@ -13,6 +13,8 @@ fn any_frame() -> impl Strategy<Value = String> {
         Just("resource_updated"),
         Just("relays_presence"),
         Just("create_authorization"),
+        Just("request_connection"),
+        Just("allow_access"),
         Just("disconnect"),
         Just("unheard_of"),
     ];

@@ -1,5 +1,6 @@
 //! The whole program in a network namespace of its own, against a portal and a gateway of the test.
 
+use super::super::stub;
 use super::super::testing::{
     CLIENT_PASSWORD, CLIENT_UFRAG, GATEWAY_PASSWORD, GATEWAY_UFRAG, Gateway, GatewayHandle, Order,
     PSK, gateway_public_key,
@@ -8,6 +9,8 @@ use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
+use hickory_proto::op::{Message as DnsMessage, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_tungstenite::tungstenite::Message;
@@ -16,6 +19,7 @@ use tokio_tungstenite::{WebSocketStream, accept_async};
 const GATEWAY: &str = "1ce2a32f-d76d-5f7a-b9df-9378f352718d";
 const WEB4: &str = "a9c07f0a-68ed-564a-973d-c8624ca2b19a";
 const WEB6: &str = "b9c07f0a-68ed-564a-973d-c8624ca2b19b";
+const NAMES: &str = "c9c07f0a-68ed-564a-973d-c8624ca2b19c";
 
 /// Runs `test` in a fresh network namespace, on a thread of its own so that no other test is moved.
 /// Without the privilege there is nothing that could be tested.
@@ -96,7 +100,12 @@ impl Portal {
             "init",
             json!({
                 "interface": {"ipv4": "100.64.1.2", "ipv6": "fd00:2021:1111::102"},
-                "resources": [cidr(WEB4, "10.20.0.0/24"), cidr(WEB6, "2001:db8:20::/64")],
+                "resources": [
+                    cidr(WEB4, "10.20.0.0/24"),
+                    cidr(WEB6, "2001:db8:20::/64"),
+                    {"type": "dns", "id": NAMES, "name": NAMES, "address": "*.lab.example",
+                     "sites": []},
+                ],
                 "relays": [],
             }),
         )
@@ -222,6 +231,7 @@ async fn start() -> Setup {
     let args = Args {
         config,
         timeline: Some(timeline.clone()),
+        control: None,
         portal_url: None,
         interface: Some("ptest0".into()),
     };
@@ -307,6 +317,101 @@ fn carries_both_families_through_one_gateway_and_leaves_nothing_behind() {
                 "authorization_created",
                 "joined",
                 "goodbye"
+            ]
+        );
+    });
+}
+
+/// Asks the client's own DNS server, as `resolv.conf` would have it.
+async fn lookup(server: &str, name: &str, kind: RecordType) -> DnsMessage {
+    let mut query = DnsMessage::new(7, MessageType::Query, OpCode::Query);
+    let name = Name::from_ascii(name).expect("a name");
+    query.add_query(Query::query(name, kind));
+    let socket = UdpSocket::bind(if server.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    });
+    let socket = socket.await.expect("binds");
+    socket.connect(server).await.expect("an address");
+    let query = query.to_vec().expect("writable");
+    socket.send(&query).await.expect("a route");
+    let mut buffer = [0; 512];
+    let answer = tokio::time::timeout(Duration::from_secs(10), socket.recv(&mut buffer));
+    let len = answer.await.expect("in time").expect("an answer");
+    DnsMessage::from_vec(&buffer[..len]).expect("readable")
+}
+
+/// The stub listens once the interface is there; before that, nobody has its address.
+async fn stub_is_up() {
+    let up = async {
+        while UdpSocket::bind((stub::IPV6, 0)).await.is_err()
+            || tokio::net::TcpStream::connect((stub::IPV6, stub::PORT))
+                .await
+                .is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), up)
+        .await
+        .expect("the stub's addresses");
+}
+
+#[test]
+fn names_are_answered_announced_and_carried_and_answered_without_a_portal() {
+    in_namespace(async || {
+        let Setup {
+            mut portal,
+            client,
+            timeline,
+            _dir,
+        } = start().await;
+        // The portal has not been heard of yet.
+        stub_is_up().await;
+        let answer = lookup("100.100.111.1:53", "app.lab.example.", RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+
+        portal.accept().await;
+        portal.receive("set_snownet_capabilities").await;
+        let mut gateway = Gateway::start("192.0.2.1", portal.client_key).await;
+        let (app4, app6) = (
+            application("100.64.1.2").await,
+            application("fd00:2021:1111::102").await,
+        );
+        let answer = lookup("100.100.111.1:53", "app.lab.example.", RecordType::A).await;
+        assert_eq!(answer.answers[0].data.to_string(), "100.96.0.1");
+        let (_, ()) = tokio::join!(echo(&app4, "100.96.0.1:7"), async {
+            portal.expect_request(NAMES, &[]).await;
+            portal.grant(NAMES, &gateway).await;
+            portal.carry_candidates(&gateway).await;
+        });
+        let first = gateway.heard.recv().await.expect("a packet");
+        assert_eq!(first[40], 0, "the name is announced before anything else");
+
+        // The other family needs neither portal nor announcement, and the portal may be away.
+        portal.socket = None;
+        let resolver = format!("[{}]:53", stub::IPV6);
+        let answer = lookup(&resolver, "app.lab.example.", RecordType::AAAA).await;
+        assert_eq!(answer.answers[2].data.to_string(), "fd00:2021:1111:8000::2");
+        echo(&app6, "[fd00:2021:1111:8000::2]:7").await;
+
+        portal.accept().await;
+        stop(client).await;
+        let seen = milestones(&timeline);
+        let mut names: Vec<&str> = seen.iter().map(String::as_str).collect();
+        names.retain(|name| name.starts_with("name_"));
+        // A slow machine announces twice.
+        names.dedup();
+        assert_eq!(
+            names,
+            [
+                "name_asked",
+                "name_announced",
+                "name_active",
+                "name_asked",
+                "name_announced",
+                "name_active"
             ]
         );
     });

@@ -100,6 +100,7 @@ impl Client {
                 | News::HandshakeCompleted
                 | News::FirstPacket
                 | News::Goodbye
+                | News::DomainStatus(_)
                 | News::Lost(_)) => return news,
             }
         }

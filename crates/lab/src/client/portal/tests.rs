@@ -142,6 +142,51 @@ async fn generation_1_uses_the_old_path_and_announces_nothing() {
 }
 
 #[tokio::test]
+async fn generation_0_is_an_older_client_whose_questions_are_answered_one_by_one() {
+    let mut portal = Portal::start(Generation::V0).await;
+    let (mut socket, request) = portal.accept().await;
+    assert_eq!(request.uri().path(), "/client/websocket");
+    let agent = request.headers()["user-agent"].to_str().expect("ASCII");
+    assert!(agent.contains("headless-client/1.3."), "{agent}");
+    accept_join(&mut socket).await;
+    assert!(matches!(portal.event().await, PortalEvent::Joined));
+    let question = |number| Question::Prepare {
+        resource: wire::ResourceId(Uuid::from_u128(number)),
+        connected: Vec::new(),
+    };
+    for number in 1..=2 {
+        portal.handle.send(Outgoing::Ask(question(number)));
+        let asked = receive(&mut socket).await;
+        assert_eq!(
+            (&asked["event"], &asked["ref"]),
+            (&json!("prepare_connection"), &json!(number))
+        );
+    }
+    let reply = |reference: u64, payload: Value| json!({"topic": "client", "event": "phx_reply", "ref": reference, "payload": payload});
+    let response = json!({"gateway_id": Uuid::nil()});
+    let late = reply(2, json!({"status": "ok", "response": response}));
+    push(&mut socket, &late).await;
+    let refusal = json!({"status": "error", "response": {"reason": "offline"}});
+    push(&mut socket, &reply(1, refusal)).await;
+    let PortalEvent::Answered(asked, outcome) = portal.event().await else {
+        panic!("an answer");
+    };
+    assert_eq!((asked, outcome), (question(2), Ok(response)));
+    let PortalEvent::Answered(asked, outcome) = portal.event().await else {
+        panic!("an answer");
+    };
+    assert_eq!((asked, outcome), (question(1), Err("offline".into())));
+
+    portal.handle.send(Outgoing::NewCandidates {
+        gateway_id: wire::GatewayId(Uuid::nil()),
+        candidates: vec!["candidate:x".into()],
+    });
+    let candidates = receive(&mut socket).await;
+    assert_eq!(candidates["event"], "broadcast_ice_candidates");
+    assert_eq!(candidates["payload"]["gateway_ids"], json!([Uuid::nil()]));
+}
+
+#[tokio::test]
 async fn comes_back_after_a_loss_with_the_candidates_gathered_meanwhile() {
     let mut portal = Portal::start(Generation::V1).await;
     let (mut socket, _) = portal.accept().await;
@@ -212,7 +257,9 @@ async fn only_401_is_final_among_http_answers() {
         match portal.event().await {
             PortalEvent::Refused(_) => assert!(is_final),
             PortalEvent::Lost(reason) => assert!(!is_final && reason.contains("409"), "{reason}"),
-            PortalEvent::Joined | PortalEvent::Push(_) => panic!("joined without a portal"),
+            PortalEvent::Joined | PortalEvent::Push(_) | PortalEvent::Answered(..) => {
+                panic!("joined without a portal")
+            }
         }
     }
 }

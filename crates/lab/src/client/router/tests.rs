@@ -1,5 +1,7 @@
 //! The router's rules one by one, then in any order.
 
+mod names;
+
 use super::super::packet::samples::{ip, tcp, udp};
 use super::super::wire::PortRange;
 use super::*;

@@ -150,7 +150,7 @@ fn a_reply_needs_an_integer_reference_and_an_object() {
         reply(json!(0), json!({})).expect("a frame"),
         Incoming::Reply {
             reference: 0,
-            outcome: Ok(())
+            outcome: Ok(json!({}))
         }
     );
     assert!(matches!(

@@ -1,6 +1,7 @@
 //! What the control socket can ask for: the portal's own powers, and hostile ones for tests.
 
 use super::frames::{Applicant, NEVER};
+use super::generation0;
 use super::grants::{Ask, Purpose};
 use super::{Generation, GrantKey, Hub, MAX_ACK_TIMES, Output, PeerId, Side, Ticket, UserAgent};
 use crate::portal::clock::Moment;
@@ -107,6 +108,24 @@ pub struct Load {
     pub gateway: Option<String>,
     /// How many, at most [`MAX_ACK_TIMES`].
     pub count: usize,
+    /// In which generation the gateway is asked.
+    #[serde(default)]
+    pub generation: SetUp,
+    /// The name that each client of generation 0 announces; when absent and the resource is a
+    /// pattern, one of its own for each.
+    #[serde(default)]
+    pub domain: Option<String>,
+}
+
+/// How a gateway is asked to admit a client that is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SetUp {
+    /// By `request_connection`.
+    V0,
+    /// By `authorize_flow` or `create_authorization`, whichever the gateway speaks.
+    #[default]
+    V2,
 }
 
 /// What a command comes to.
@@ -214,7 +233,19 @@ impl Hub {
             gateway,
             expires_at: Some(NEVER),
         };
-        self.propose_for_ticket(&ask, now, Purpose::Measurement)
+        match load.generation {
+            SetUp::V2 => self.propose_for_ticket(&ask, now, Purpose::Measurement),
+            SetUp::V0 => {
+                let announced = self.config.resources.get(&resource).and_then(|resource| {
+                    let domain = load.domain.as_deref();
+                    generation0::synthetic_domain(&resource.target, domain, index)
+                });
+                let offer = generation0::Offer::synthetic(&self.unforeseeable(), announced);
+                let ticket = Ticket(self.count());
+                self.request_connection(&ask, offer, Purpose::Measurement(ticket), now)?;
+                Ok(ticket)
+            }
+        }
     }
 
     fn propose_for_ticket(
@@ -252,6 +283,10 @@ impl Hub {
             .joined_device(Side::Client, key.client)
             .and_then(|peer| self.sessions.get(&peer))
             .ok_or("the client is not connected")?;
+        if session.asks_in_generation_0 {
+            // Its transport has keys of the client's making, which only the client can repeat.
+            return Err("a client of generation 0 repeats its requests itself".to_owned());
+        }
         let gateway = self
             .joined_device(Side::Gateway, grant.gateway)
             .ok_or("the gateway is not connected")?;
@@ -301,7 +336,10 @@ impl Hub {
                 "name": it.name,
                 "id": it.device,
                 "side": it.side.topic(),
-                "generation": it.generation.pick("v1", "v2"),
+                "generation": match it.asks_in_generation_0 {
+                    true => "v0",
+                    false => it.generation.pick("v1", "v2"),
+                },
                 "joined": it.joined,
                 "public_key": it.public_key,
                 "user_agent": it.agent.text,

@@ -194,6 +194,13 @@ pub(super) struct Applicant {
     pub(super) generation: Generation,
 }
 
+impl Applicant {
+    /// Who is behind it.
+    pub(super) fn actor_id(&self) -> Uuid {
+        uuid_of("actor", &self.name)
+    }
+}
+
 /// A grant in the making, seen from above both ends.
 pub(super) struct Proposal<'a> {
     pub(super) reference: &'a str,
@@ -242,7 +249,7 @@ impl Proposal<'_> {
             use_iceless: false,
             flow_logs_ingest_token: (self.gateway.generation == Generation::V2).then_some(token),
             subject: json!({
-                "actor_id": self.actor_id(),
+                "actor_id": self.applicant.actor_id(),
                 "actor_name": self.applicant.name,
             }),
         };
@@ -282,10 +289,6 @@ impl Proposal<'_> {
         }
     }
 
-    fn actor_id(&self) -> Uuid {
-        uuid_of("actor", &self.applicant.name)
-    }
-
     fn ingest_token(&self, role: &str, account: &str, seed: &[u8; 32], now: Moment) -> String {
         let expires_at = self.expires_at.unwrap_or(NEVER);
         let address = self.resource.address();
@@ -302,7 +305,7 @@ impl Proposal<'_> {
             resource_id: self.resource_id,
             resource_name: &self.resource.name,
             resource_address: address.as_deref(),
-            initiator_actor_id: self.actor_id(),
+            initiator_actor_id: self.applicant.actor_id(),
             initiator_actor_name: &self.applicant.name,
             initiator_actor_email: None,
             authorized_at: rfc3339(now.unix),

@@ -5,14 +5,17 @@
 //! of both ends, because every `init` lists it. Source: protocol page, sections 2.2 – 2.5 and 12.1.
 
 use super::frames::{Applicant, NEVER, Proposal};
+use super::generation0;
 use super::{Heard, Hub, MAX_ACK_TIMES, MAX_PENDING, Output, PeerId, Session, Side, Verdict, read};
 use crate::portal::client_wire::{ClientGrant, ClientRefusal, RequestAuthorization};
 use crate::portal::clock::Moment;
 use crate::portal::config::Policy;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use postern_core::portal::wire::{AuthorizationCreated, RejectAccess};
+use postern_core::portal::wire::generation0::GatewayResponse;
+use postern_core::portal::wire::{AuthorizationCreated, Frame, RejectAccess};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::{debug, info};
@@ -84,6 +87,8 @@ pub(super) struct Pending {
     pub(super) grant: Grant,
     pub(super) gateway_key: String,
     pub(super) purpose: Purpose,
+    /// Whether `connection_ready` acknowledges it, and no other event.
+    pub(super) in_generation_0: bool,
     pub(super) sent_at: Instant,
     pub(super) deadline: Instant,
 }
@@ -96,6 +101,14 @@ pub(super) struct Ask<'a> {
     pub(super) expires_at: Option<u64>,
 }
 
+/// What a gateway is told.
+pub(super) struct Request {
+    pub(super) reference: String,
+    pub(super) event: &'static str,
+    pub(super) payload: Value,
+    pub(super) in_generation_0: bool,
+}
+
 /// What the acknowledgement leads to.
 #[derive(Debug)]
 pub(super) enum Purpose {
@@ -105,6 +118,8 @@ pub(super) enum Purpose {
         peer: PeerId,
         payload: Box<ClientGrant>,
     },
+    /// A client of generation 0 gets the reply to its question, as above.
+    Connection { peer: PeerId, question: Frame },
     /// Only the control socket is told.
     Repeat(Ticket),
     /// The control socket is told, and the gateway to forget it again.
@@ -228,7 +243,12 @@ impl Hub {
 
     /// A joined gateway of the site: by the client's preference, else the one that holds the grant
     /// already, else the one with the fewest grants.
-    fn choose_gateway(&self, key: GrantKey, site: Uuid, preferred: &[String]) -> Option<PeerId> {
+    pub(super) fn choose_gateway(
+        &self,
+        key: GrantKey,
+        site: Uuid,
+        preferred: &[String],
+    ) -> Option<PeerId> {
         let stands_at = |device: &Uuid| {
             let device = self.config.gateways.get(device);
             device.is_some_and(|it| it.site.as_ref().is_some_and(|it| it.id == site))
@@ -263,10 +283,7 @@ impl Hub {
             gateway,
             expires_at,
         } = *ask;
-        if self.pending.len() >= MAX_PENDING {
-            return Err("offline");
-        }
-        let reference = URL_SAFE_NO_PAD.encode(&self.unforeseeable()[..16]);
+        let reference = self.new_reference()?;
         let gateway_session = self.sessions.get(&gateway).ok_or("offline")?;
         let gateway_device = self.config.gateways.get(&gateway_session.device);
         let resource = self.config.resources.get(&key.resource);
@@ -286,22 +303,51 @@ impl Hub {
         let event = gateway_session
             .generation
             .pick("authorize_flow", "create_authorization");
-        let grant = Grant {
-            gateway: gateway_session.device,
-            granted_at: now.unix,
-            expires_at,
+        let request = Request {
+            reference,
+            event,
+            payload: for_gateway,
+            in_generation_0: false,
         };
-        let gateway_key = gateway_session.public_key.clone();
-        self.push_grant(gateway, event, &for_gateway, Some(reference.clone()));
+        self.send_request(request, ask, purpose(for_client), now)
+    }
+
+    /// A reference that no other request has.
+    ///
+    /// # Errors
+    /// `offline` when too many wait already.
+    pub(super) fn new_reference(&mut self) -> Result<String, &'static str> {
+        if self.pending.len() >= MAX_PENDING {
+            return Err("offline");
+        }
+        Ok(URL_SAFE_NO_PAD.encode(&self.unforeseeable()[..16]))
+    }
+
+    /// Sends a request to a gateway and waits for its acknowledgement.
+    pub(super) fn send_request(
+        &mut self,
+        request: Request,
+        ask: &Ask<'_>,
+        purpose: Purpose,
+        now: Moment,
+    ) -> Result<(), &'static str> {
+        let session = self.sessions.get(&ask.gateway).ok_or("offline")?;
         let pending = Pending {
-            key,
-            grant,
-            gateway_key,
-            purpose: purpose(for_client),
+            key: ask.key,
+            grant: Grant {
+                gateway: session.device,
+                granted_at: now.unix,
+                expires_at: ask.expires_at,
+            },
+            gateway_key: session.public_key.clone(),
+            purpose,
+            in_generation_0: request.in_generation_0,
             sent_at: now.instant,
             deadline: now.instant + ACK_TIMEOUT,
         };
-        self.pending.insert(reference, pending);
+        let measured = Some(request.reference.clone());
+        self.push_grant(ask.gateway, request.event, &request.payload, measured);
+        self.pending.insert(request.reference, pending);
         Ok(())
     }
 
@@ -309,17 +355,26 @@ impl Hub {
     /// its reply, as in the recording: the gateway's candidates follow on the same path and must
     /// not overtake the grant.
     pub(super) fn handle_ack(&mut self, heard: &Heard<'_>) -> Verdict {
-        let Heard {
-            session: from, now, ..
-        } = *heard;
         let Some(AuthorizationCreated { reference }) = read(heard.frame) else {
             return Verdict::Error("invalid_ref");
         };
-        match self.pending.get(&reference) {
-            Some(pending) if pending.grant.gateway == from.device => {}
-            Some(_) | None => return Verdict::Error("invalid_ref"),
-        }
-        let Some(pending) = self.pending.remove(&reference) else {
+        self.acknowledged(heard, &reference, None)
+    }
+
+    /// A gateway has answered, in generation 0 with something for the client.
+    pub(super) fn acknowledged(
+        &mut self,
+        heard: &Heard<'_>,
+        reference: &str,
+        response: Option<GatewayResponse>,
+    ) -> Verdict {
+        let Heard {
+            session: from, now, ..
+        } = *heard;
+        let meant = self.pending.get(reference).is_some_and(|pending| {
+            pending.grant.gateway == from.device && pending.in_generation_0 == response.is_some()
+        });
+        let Some(pending) = meant.then(|| self.pending.remove(reference)).flatten() else {
             return Verdict::Error("invalid_ref");
         };
         let elapsed = now.instant.saturating_duration_since(pending.sent_at);
@@ -335,6 +390,13 @@ impl Hub {
             Purpose::Access { peer, payload } => {
                 self.give(pending.key, pending.grant, now);
                 self.tell_granted(peer, &payload);
+            }
+            Purpose::Connection { peer, question } => {
+                self.give(pending.key, pending.grant, now);
+                if let Some(response) = response {
+                    let reply = generation0::reply(pending.key, pending.gateway_key, response);
+                    self.answer(peer, &question, "ok", reply);
+                }
             }
             Purpose::Repeat(ticket) => {
                 self.give(pending.key, pending.grant, now);
@@ -355,7 +417,7 @@ impl Hub {
         self.ack_times.push_back(ack);
     }
 
-    fn give(&mut self, key: GrantKey, grant: Grant, now: Moment) {
+    pub(super) fn give(&mut self, key: GrantKey, grant: Grant, now: Moment) {
         self.grants.retain(|_, grant| grant.is_valid(now));
         let before = self.grants.insert(key, grant);
         self.grants_changed = true;
@@ -402,6 +464,9 @@ impl Hub {
         match pending.purpose {
             Purpose::Access { peer, .. } => {
                 self.refuse(peer, pending.key.resource.to_string(), reason);
+            }
+            Purpose::Connection { peer, question } => {
+                self.answer(peer, &question, "error", json!({ "reason": reason }));
             }
             Purpose::Repeat(ticket) | Purpose::Measurement(ticket) => {
                 self.settle(ticket, Err(reason.to_owned()));

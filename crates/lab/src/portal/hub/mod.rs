@@ -2,10 +2,11 @@
 //! message leads to.
 //!
 //! Messages go in, [`Output`]s come out; the order of outputs is the order on the wire. The hub
-//! bridges the two generations: a gateway of generation 1 serves a client of generation 2 and the
-//! reverse, because every session is spoken to in its own event names. It refuses to guess: unknown
-//! events get an error reply, and a grant exists for a client only after the gateway has
-//! acknowledged it.
+//! bridges the generations: a gateway of generation 1 serves a client of generation 2 and the
+//! reverse, because every session is spoken to in its own event names; what a client of generation
+//! 0 asks, a gateway is asked in the same generation's events, whatever else it speaks. It refuses
+//! to guess: unknown events get an error reply, and a grant exists for a client only after the
+//! gateway has acknowledged it (generation 0 leaves one case in which it never does).
 //!
 //! Limits: [`MAX_SESSIONS`] connections, [`MAX_PENDING`] unanswered grants (beyond that:
 //! `offline`), [`MAX_ACK_TIMES`] measurements (the oldest go). Source: protocol page, sections 0,
@@ -13,11 +14,12 @@
 
 mod commands;
 mod frames;
+mod generation0;
 mod grants;
 mod reload;
 mod upgrade;
 
-pub use commands::{Command, Load, Outcome};
+pub use commands::{Command, Load, Outcome, SetUp};
 pub use grants::{AckTime, GrantKey, SavedGrant, Ticket};
 pub use upgrade::{Admission, Refusal, Upgrade, UserAgent};
 
@@ -33,6 +35,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Instant;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -126,7 +129,10 @@ struct Session {
     name: String,
     public_key: String,
     agent: UserAgent,
+    remote_ip: Option<IpAddr>,
     joined: bool,
+    /// Whether it has asked as clients of generation 0 do, which connect as generation 1 does.
+    asks_in_generation_0: bool,
 }
 
 /// All state of the portal. See the module's documentation.
@@ -190,6 +196,7 @@ impl Hub {
             name,
             public_key,
             agent,
+            remote_ip,
         } = admission;
         let older = self.sessions.iter().find(|(_, it)| it.device == device);
         if let Some((&peer, session)) = older {
@@ -215,7 +222,9 @@ impl Hub {
             name,
             public_key,
             agent,
+            remote_ip,
             joined: false,
+            asks_in_generation_0: false,
         };
         self.sessions.insert(peer, session);
         peer
@@ -253,6 +262,7 @@ impl Hub {
         let reply = self.handle_frame(&heard);
         match reply {
             Verdict::Ok => self.reply(peer, &frame, "ok", json!({})),
+            Verdict::Answer(response) => self.reply(peer, &frame, "ok", response),
             Verdict::Error(reason) => {
                 debug!(name = session.name, event = frame.event, reason, "refused");
                 let reason = json!({ "reason": reason });
@@ -316,6 +326,8 @@ impl Hub {
             .pick("flow_authorized", "authorization_created");
         match event {
             _ if event == acknowledgement => self.handle_ack(heard),
+            // On either endpoint: the event says by itself which generation it is of.
+            "connection_ready" => self.handle_ready(heard),
             "broadcast_ice_candidates" => self.forward_to_clients(heard, "ice_candidates"),
             "broadcast_invalidated_ice_candidates" => {
                 self.forward_to_clients(heard, "invalidate_ice_candidates")
@@ -331,6 +343,11 @@ impl Hub {
             .pick("create_flow", "request_authorization");
         match event {
             _ if event == request => self.handle_request(heard),
+            "prepare_connection" | "request_connection" | "reuse_connection"
+                if heard.session.generation == Generation::V1 =>
+            {
+                self.handle_generation_0(event, heard)
+            }
             // Both names on both generations: they changed with headless 1.5.7, in the middle of
             // generation 1 (protocol page, section 2.5).
             "new_gateway_ice_candidates" | "broadcast_ice_candidates" => {
@@ -505,10 +522,12 @@ struct Heard<'a> {
 }
 
 /// What the sender of a frame is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Verdict {
     /// `ok`, `{}`.
     Ok,
+    /// `ok` and this.
+    Answer(Value),
     /// `error` with this reason.
     Error(&'static str),
     /// `ok`, then `init`.

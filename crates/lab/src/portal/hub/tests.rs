@@ -8,6 +8,7 @@ use std::time::Duration;
 
 mod commanding;
 mod connecting;
+mod generation0;
 mod recorded;
 mod reloading;
 

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use url::form_urlencoded;
 use uuid::Uuid;
 
@@ -40,6 +41,8 @@ pub struct Admission {
     pub public_key: String,
     /// What it says it is.
     pub agent: UserAgent,
+    /// Where it comes from, as far as the owner of the sockets says.
+    pub remote_ip: Option<IpAddr>,
 }
 
 /// Why a request is not upgraded.
@@ -192,6 +195,7 @@ impl Hub {
             name: device.name.clone(),
             public_key: public_key.to_string(),
             agent: UserAgent::parse(upgrade.user_agent),
+            remote_ip: None,
         })
     }
 }

@@ -58,6 +58,8 @@ fn measurements_are_taken_between_writing_and_reading() {
         resource: "web".to_owned(),
         gateway: None,
         count: 2,
+        generation: SetUp::V2,
+        domain: None,
     };
     let mut ids = BTreeSet::new();
     for index in 0..2 {
@@ -84,6 +86,41 @@ fn measurements_are_taken_between_writing_and_reading() {
         panic!("no times");
     };
     assert_eq!(times["ack_times"][1]["micros"], 750);
+}
+
+#[test]
+fn measurements_in_generation_0_announce_a_name_of_their_own() {
+    let mut lab = Lab::new();
+    let gateway = lab.gateway();
+    let load: Load = serde_json::from_value(
+        json!({"resource": "corp", "count": 2, "generation": "v0", "client": "bench"}),
+    )
+    .expect("a load");
+    let mut names = BTreeSet::new();
+    for index in 0..2 {
+        let ticket = lab.hub.measure(&load, index, lab.now).expect("asked");
+        let Some(Output::Send { text, grant, .. }) = lab.hub.poll_output() else {
+            panic!("nothing sent");
+        };
+        let frame: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(frame["event"], "request_connection");
+        let domain = &frame["payload"]["client"]["payload"]["domain"];
+        assert_eq!(domain["proxy_ips"].as_array().map(Vec::len), Some(8));
+        let name = domain["name"].as_str().expect("a name").to_owned();
+        assert!(name.ends_with(".corp.example"), "{name}");
+        names.insert(name);
+        lab.hub
+            .handle_sent(&grant.expect("measured"), lab.now.instant);
+        lab.pass(Duration::from_micros(500));
+        let ready = json!({"ref": frame["payload"]["ref"], "gateway_payload":
+            {"ConnectionAccepted": {"ice_parameters": {"username": "u", "password": "p"}}}});
+        lab.say(gateway, "gateway", "connection_ready", ready);
+        let outputs: Vec<_> = std::iter::from_fn(|| lab.hub.poll_output()).collect();
+        assert!(matches!(&outputs[0], Output::Send { text, .. } if text.contains("reject_access")));
+        let result = Ok(500);
+        assert_eq!(outputs[1], Output::Settled { ticket, result });
+    }
+    assert_eq!(names.len(), 2);
 }
 
 #[test]

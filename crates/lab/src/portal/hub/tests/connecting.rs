@@ -128,7 +128,8 @@ fn refusals_name_the_reason_and_keep_the_connection() {
             json!({"ref": "x"}),
             "unknown_message",
         ),
-        ("gateway", "connection_ready", json!({}), "unknown_message"),
+        ("gateway", "connection_lost", json!({}), "unknown_message"),
+        ("gateway", "connection_ready", json!({}), "invalid_payload"),
         (
             "gateway",
             "authorization_created",

@@ -1,0 +1,239 @@
+//! Names over a connection: what it accepts, what it refuses, and in which order it speaks.
+
+use super::tests::{Pair, UNIX_NOW, resource};
+use super::*;
+use crate::grant::{ReplyKind, ResourceKind};
+use std::net::IpAddr;
+use uuid::Uuid;
+
+const DOMAIN: &str = "App.Example.com";
+
+fn id(number: u128) -> ResourceId {
+    ResourceId(Uuid::from_u128(number))
+}
+
+fn dns(number: u128, pattern: &str) -> Resource {
+    Resource {
+        kind: ResourceKind::Dns(pattern.into()),
+        ..resource(number, vec![])
+    }
+}
+
+fn proxy_ips() -> Vec<IpAddr> {
+    let v4 = (1..=4).map(|last| IpAddr::from([100, 96, 0, last]));
+    let v6 = (0..4).map(|last| IpAddr::from([0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, last]));
+    v4.chain(v6).collect()
+}
+
+fn announced() -> AnnouncedName {
+    AnnouncedName {
+        domain: DOMAIN.into(),
+        proxy_ips: proxy_ips(),
+    }
+}
+
+fn assigned_packet(number: u128, domain: &str, proxy_ips: Vec<IpAddr>) -> Vec<u8> {
+    ControlPacket::assigned_ips(&AssignedIps {
+        resource: id(number),
+        domain: domain.into(),
+        proxy_ips,
+    })
+}
+
+fn name() -> DomainName {
+    DOMAIN.parse().expect("a name")
+}
+
+fn assigned(in_tunnel: bool) -> ConnectionEvent {
+    ConnectionEvent::ProxyIpsAssigned {
+        resource: id(1),
+        announced: announced(),
+        name: name(),
+        in_tunnel,
+    }
+}
+
+/// The statuses among what was sent.
+fn statuses(pair: &mut Pair, sent: &[Vec<u8>]) -> Vec<DomainStatus> {
+    let opened = sent.iter().map(|datagram| pair.wireguard.open(datagram));
+    opened
+        .filter_map(|packet| match ControlPacket::parse(&packet)? {
+            Ok(ControlPacket::DomainStatus(status)) => Some(status),
+            _ => None,
+        })
+        .collect()
+}
+
+fn status(active: bool) -> DomainStatus {
+    DomainStatus {
+        resource: id(1),
+        domain: DOMAIN.into(),
+        active,
+    }
+}
+
+#[test]
+fn lesson_01_a_grant_of_a_name_is_acknowledged_before_the_name_is_even_asked_for() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "app.example.com"));
+    let events = pair.events();
+    let [accepted, expected, ..] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert!(matches!(accepted, ConnectionEvent::Accepted { .. }));
+    assert_eq!(*expected, ConnectionEvent::NameExpected(name()));
+}
+
+#[test]
+fn a_pattern_says_nothing_about_what_will_be_asked_for() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "*.example.com"));
+    let is_expected = |event: &_| matches!(event, ConnectionEvent::NameExpected(_));
+    assert!(!pair.events().iter().any(is_expected));
+}
+
+#[test]
+fn announced_proxy_ips_go_on_to_the_mappings_and_packets_to_them_to_the_nat() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "*.example.com"));
+    pair.establish();
+    pair.events();
+    let sent = pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    assert_eq!(pair.events(), [assigned(true)]);
+    assert_eq!(
+        statuses(&mut pair, &sent),
+        [],
+        "the mappings answer, not the connection"
+    );
+
+    pair.send_packet(&crate::peer::testing::ipv4_packet(
+        [100, 96, 0, 2],
+        [100, 64, 1, 2],
+        b"x",
+    ));
+    assert_eq!(
+        pair.inbound().len(),
+        0,
+        "the packet is from the proxy IP, not to it"
+    );
+    pair.send_packet(&crate::peer::testing::ipv4_packet(
+        [100, 64, 1, 2],
+        [100, 96, 0, 2],
+        b"x",
+    ));
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn lesson_16_what_the_client_is_not_entitled_to_is_inactive_at_once_and_changes_nothing() {
+    let outside = vec![[10, 20, 0, 1].into()];
+    for (packet, domain) in [
+        (assigned_packet(1, "other.org", proxy_ips()), "other.org"),
+        (assigned_packet(1, DOMAIN, outside), DOMAIN),
+        (assigned_packet(1, "a b", proxy_ips()), "a b"),
+    ] {
+        let mut pair = Pair::new();
+        pair.grant(dns(1, "*.example.com"));
+        pair.establish();
+        pair.events();
+        let sent = pair.send_packet(&packet);
+        assert_eq!(pair.events(), []);
+        let refused = DomainStatus {
+            domain: domain.into(),
+            ..status(false)
+        };
+        assert_eq!(statuses(&mut pair, &sent), [refused]);
+    }
+}
+
+#[test]
+fn a_resource_that_is_not_granted_or_no_name_is_inactive() {
+    let mut pair = Pair::new();
+    pair.grant(resource(2, vec![]));
+    pair.establish();
+    pair.events();
+    for number in [1, 2] {
+        let sent = pair.send_packet(&assigned_packet(number, DOMAIN, proxy_ips()));
+        let refused = DomainStatus {
+            resource: id(number),
+            ..status(false)
+        };
+        assert_eq!(statuses(&mut pair, &sent), [refused]);
+    }
+}
+
+#[test]
+fn a_status_travels_through_the_tunnel() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "*.example.com"));
+    pair.establish();
+    let _ = pair.sent();
+    pair.connection
+        .handle_domain_status(&status(true), pair.now);
+    let sent = pair.sent();
+    assert_eq!(statuses(&mut pair, &sent), [status(true)]);
+}
+
+#[test]
+fn a_name_in_the_request_is_assigned_after_the_acknowledgement() {
+    let mut pair = Pair::new();
+    let mut request = pair.request(dns(1, "app.example.com"), None);
+    request.announced = Some(announced());
+    request.reply = ReplyKind::ConnectionReady;
+    pair.connection
+        .handle_authorization(request, UNIX_NOW, pair.now);
+    let events = pair.events();
+    assert!(matches!(events[0], ConnectionEvent::Accepted { .. }));
+    assert!(events.contains(&assigned(false)), "{events:?}");
+}
+
+fn access(announced: Option<AnnouncedName>) -> AccessRequest {
+    AccessRequest {
+        reply_ref: "access".into(),
+        client: crate::ids::ClientId(Uuid::from_u128(1)),
+        tunnel: None,
+        resource: dns(1, "*.example.com"),
+        expires_at: None,
+        announced,
+    }
+}
+
+#[test]
+fn lesson_18_access_may_come_before_the_transport() {
+    let mut pair = Pair::new();
+    pair.connection
+        .handle_access(access(Some(announced())), UNIX_NOW, pair.now);
+    let accepted = ConnectionEvent::Accepted {
+        reply_ref: "access".into(),
+    };
+    assert_eq!(pair.events(), [accepted, assigned(false)]);
+    pair.grant(resource(2, vec![]));
+    pair.establish();
+    pair.send_packet(&crate::peer::testing::ipv4_packet(
+        [100, 64, 1, 2],
+        [100, 96, 0, 1],
+        b"x",
+    ));
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn access_without_a_name_is_granted_in_silence() {
+    let mut pair = Pair::new();
+    pair.connection
+        .handle_access(access(None), UNIX_NOW, pair.now);
+    assert_eq!(pair.events(), []);
+}
+
+#[test]
+fn names_go_with_their_resource() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "*.example.com"));
+    pair.grant(resource(2, vec![]));
+    pair.establish();
+    pair.events();
+    pair.connection.handle_revocation(id(1), pair.now);
+    assert_eq!(pair.events(), [ConnectionEvent::ResourceReleased(id(1))]);
+    pair.send_packet(&ControlPacket::goodbye());
+    assert_eq!(pair.events()[0], ConnectionEvent::ResourceReleased(id(2)));
+}

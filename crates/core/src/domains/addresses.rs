@@ -1,0 +1,264 @@
+//! The real addresses of a name in one family: which proxy IP leads to which, and which of them are
+//! shunned.
+
+use super::{MAX_ADDRESSES, Sent};
+use crate::names::ResolvedAddresses;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How long an address is shunned after an ICMP error about it, or after it did not answer.
+pub(super) const SHUN_FOR: Duration = Duration::from_secs(30);
+
+/// How long a definite "no such name" leaves addresses in use that were good before.
+///
+/// A zone that was loaded empty by mistake is mended within the hour. Longer than that, the address
+/// may well have been given to somebody else, who should not get the client's packets.
+pub(super) const DENIED_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// Handshake signal: so many SYNs …
+pub(super) const SYNS: u32 = 2;
+/// … over so long. The first retransmission comes after 1 s (RFC 6298, section 2.1).
+pub(super) const SYN_SPAN: Duration = Duration::from_millis(900);
+/// One-way signal: so many packets …
+pub(super) const PACKETS: u32 = 3;
+/// … over so long.
+pub(super) const PACKET_SPAN: Duration = Duration::from_secs(5);
+/// A gap after which unanswered packets are counted anew, because what went before was given up:
+/// as long as a flow without an answer lives.
+pub(super) const COUNTED_FOR: Duration = Duration::from_secs(60);
+
+/// Packets that went out and were not answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unanswered {
+    count: u32,
+    /// When the first and the last of them went out.
+    span: Option<(Instant, Instant)>,
+}
+
+impl Unanswered {
+    pub(super) fn note(&mut self, now: Instant) {
+        let (first, count) = match self.span {
+            Some((first, last)) if now - last <= COUNTED_FOR => (first, self.count),
+            Some(_) | None => (now, 0),
+        };
+        self.count = count.saturating_add(1);
+        self.span = Some((first, now));
+    }
+
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn is(&self, count: u32, over: Duration) -> bool {
+        let lasted = |(first, last): (Instant, Instant)| last - first >= over;
+        self.count >= count && self.span.is_some_and(lasted)
+    }
+}
+
+/// One real address.
+#[derive(Clone, Debug)]
+struct Address {
+    ip: IpAddr,
+    shunned_until: Option<Instant>,
+    /// SYNs of flows that nothing came back of, since a flow was last confirmed.
+    syns: Unanswered,
+    /// Other packets of such flows.
+    others: Unanswered,
+}
+
+impl Address {
+    fn new(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            shunned_until: None,
+            syns: Unanswered::default(),
+            others: Unanswered::default(),
+        }
+    }
+
+    fn is_shunned(&self, now: Instant) -> bool {
+        self.shunned_until.is_some_and(|until| until > now)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.syns.is(SYNS, SYN_SPAN) || self.others.is(PACKETS, PACKET_SPAN)
+    }
+
+    fn forget_unanswered(&mut self) {
+        self.syns.reset();
+        self.others.reset();
+    }
+}
+
+/// The addresses of one family. Empty means that none is known, or none that is still good.
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    /// Sorted, each once.
+    list: Vec<Address>,
+    offset: usize,
+    epoch: u32,
+    /// When the DNS last named them.
+    resolved_at: Option<Instant>,
+    fresh_until: Option<Instant>,
+    /// When the DNS first denied them after that.
+    denied_at: Option<Instant>,
+}
+
+impl Addresses {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Rises whenever flows that nothing came back of should ask again for their address.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn raise_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Where the proxy IP at `place` among those of its family leads: round robin from the offset,
+    /// past the shunned ones. Shunning prefers, it does not forbid: when all are shunned, all are
+    /// used.
+    pub(super) fn pick(&self, place: usize, now: Instant) -> Option<IpAddr> {
+        let count = self.list.len();
+        let at = |step: usize| &self.list[(place + self.offset + step) % count];
+        let good = (0..count).map(at).find(|it| !it.is_shunned(now));
+        good.or_else(|| (count > 0).then(|| at(0))).map(|it| it.ip)
+    }
+
+    /// The DNS named these. Returns whether the set is another one than before.
+    pub(super) fn resolve(&mut self, resolved: &ResolvedAddresses, now: Instant) -> bool {
+        self.resolved_at = Some(now);
+        self.fresh_until = Some(now + resolved.ttl);
+        self.denied_at = None;
+        let ips = &resolved.ips[..resolved.ips.len().min(MAX_ADDRESSES)];
+        if self.list.iter().map(|it| it.ip).eq(ips.iter().copied()) {
+            return false;
+        }
+        let old = std::mem::take(&mut self.list);
+        let shunned = |ip| old.iter().find(|it| it.ip == ip)?.shunned_until;
+        let carried_over = |ip: &IpAddr| Address {
+            shunned_until: shunned(*ip),
+            ..Address::new(*ip)
+        };
+        self.list = ips.iter().map(carried_over).collect();
+        self.offset = 0;
+        self.raise_epoch();
+        true
+    }
+
+    /// The DNS said that there are none.
+    pub(super) fn deny(&mut self, now: Instant) {
+        self.denied_at.get_or_insert(now);
+    }
+
+    /// Forgets addresses that the DNS has not named for `last_known_good`, or has denied for an
+    /// hour.
+    pub(super) fn expire(&mut self, last_known_good: Duration, now: Instant) {
+        let is_past = |since: Option<Instant>, limit| since.is_some_and(|at| now - at >= limit);
+        if is_past(self.resolved_at, last_known_good) || is_past(self.denied_at, DENIED_FOR) {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        (self.resolved_at, self.fresh_until, self.denied_at) = (None, None, None);
+        self.raise_epoch();
+    }
+
+    /// Whether the DNS said that it should be asked again by now.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.fresh_until.is_some_and(|until| until <= now)
+    }
+
+    /// Counts a packet towards `real`; returns whether that address owes an answer.
+    pub(super) fn note_inbound(&mut self, real: IpAddr, sent: Sent, now: Instant) -> bool {
+        let Some(address) = self.of(real) else {
+            return false;
+        };
+        match sent {
+            Sent::Syn => address.syns.note(now),
+            Sent::Unconfirmed => address.others.note(now),
+            Sent::Confirmed => return false,
+        }
+        address.is_silent()
+    }
+
+    /// A flow to `real` was confirmed: it answers, whatever was thought of it.
+    pub(super) fn note_confirmed(&mut self, real: IpAddr) {
+        if let Some(address) = self.of(real) {
+            *address = Address::new(real);
+        }
+    }
+
+    /// Somebody answered for `real` by an ICMP error.
+    pub(super) fn note_icmp(&mut self, real: IpAddr) {
+        if let Some(address) = self.of(real) {
+            address.forget_unanswered();
+        }
+    }
+
+    /// Whether an address owes an answer.
+    pub(super) fn is_any_silent(&self) -> bool {
+        self.list.iter().any(Address::is_silent)
+    }
+
+    /// Whether an address is left that is neither shunned nor owes an answer.
+    pub(super) fn has_better(&self, now: Instant) -> bool {
+        let is_better = |it: &Address| !it.is_shunned(now) && !it.is_silent();
+        self.list.iter().any(is_better)
+    }
+
+    /// The network says that `real` cannot be reached. Returns whether it is one of ours.
+    pub(super) fn shun(&mut self, real: IpAddr, now: Instant) -> bool {
+        let Some(address) = self.of(real) else {
+            return false;
+        };
+        let is_news = !address.is_shunned(now);
+        address.shunned_until = Some(now + SHUN_FOR);
+        address.forget_unanswered();
+        let is_rotating = self.rotate_if_all_shunned(now);
+        if is_news || is_rotating {
+            self.raise_epoch();
+        }
+        true
+    }
+
+    /// On to the next address: those that owe an answer are shunned, and where that decides
+    /// nothing, everyone moves by one place. (Moving all by one place alone would only swap the
+    /// sides when one of two addresses is dead.)
+    pub(super) fn move_on(&mut self, now: Instant) {
+        let mut is_any_shunned = false;
+        for address in &mut self.list {
+            if address.is_silent() {
+                address.shunned_until = Some(now + SHUN_FOR);
+                is_any_shunned = true;
+            }
+            address.forget_unanswered();
+        }
+        let is_rotated = self.rotate_if_all_shunned(now);
+        if !is_any_shunned && !is_rotated {
+            self.rotate();
+        }
+        self.raise_epoch();
+    }
+
+    fn rotate_if_all_shunned(&mut self, now: Instant) -> bool {
+        let is_due = self.list.len() > 1 && self.list.iter().all(|it| it.is_shunned(now));
+        if is_due {
+            self.rotate();
+        }
+        is_due
+    }
+
+    fn rotate(&mut self) {
+        self.offset = (self.offset + 1) % self.list.len().max(1);
+    }
+
+    fn of(&mut self, real: IpAddr) -> Option<&mut Address> {
+        self.list.iter_mut().find(|it| it.ip == real)
+    }
+}

@@ -1,0 +1,299 @@
+//! One family of a mapping: its addresses, the signs that they are no good, and when the DNS may be
+//! asked about it.
+
+use super::addresses::{Addresses, PACKET_SPAN, PACKETS, Unanswered};
+use super::waits::{SETTLED, TRANSIENT, Wait};
+use super::{Route, Sent};
+use crate::names::{NameFailure, ResolvedAddresses};
+use rand_chacha::ChaCha8Rng;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// A name is in use while packets for it came within this time.
+pub(super) const IN_USE: Duration = Duration::from_secs(10);
+
+/// Why the DNS should be asked. Ordered: a later one covers an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Signal {
+    /// Nothing came back from any address.
+    Silence,
+    /// New flows are not answered by an address, whatever older ones say.
+    Handshake,
+    /// The network says that an address cannot be reached.
+    Unreachable,
+    /// There is no address.
+    Unmapped,
+}
+
+/// What an answer has to do with what this mapping asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing: another client wanted to know.
+    NotByUs,
+    /// It may come from the cache.
+    Cached,
+    /// It was asked for past the cache.
+    Refreshed,
+}
+
+/// When the DNS may be asked again, by reason.
+#[derive(Debug, Default)]
+struct Waits {
+    /// After a lookup that nobody could answer.
+    transient: Wait,
+    /// After one about silence that did not help. Over when anything comes back.
+    silence: Wait,
+    /// After one for any other reason that did not help. Packets of older flows to other addresses
+    /// prove nothing here, or they would let every new flow ask: over when a flow is confirmed.
+    settled: Wait,
+    /// After a failure to renew addresses that are in good use.
+    background: Wait,
+}
+
+/// The state of one family.
+#[derive(Debug, Default)]
+pub(super) struct Family {
+    pub(super) addresses: Addresses,
+    /// Why the last lookup failed, if it did.
+    failure: Option<NameFailure>,
+    last_inbound: Option<Instant>,
+    /// Packets that went to any address, since anything came back from any.
+    unanswered: Unanswered,
+    /// Whether a packet went out since the last move to another address.
+    is_tried: bool,
+    signal: Option<Signal>,
+    waits: Waits,
+}
+
+impl Family {
+    /// Where the proxy IP at `place` leads. Without an address, this is the unmapped signal.
+    pub(super) fn route(&mut self, place: usize, last_known_good: Duration, now: Instant) -> Route {
+        self.addresses.expire(last_known_good, now);
+        if let Some(real) = self.addresses.pick(place, now) {
+            let epoch = self.addresses.epoch();
+            return Route::To { real, epoch };
+        }
+        self.last_inbound = Some(now);
+        self.raise(Signal::Unmapped, now);
+        if self.is_denied() {
+            return Route::Unreachable;
+        }
+        Route::Hold
+    }
+
+    /// Whether the DNS said that there is no address, and none is known from before.
+    pub(super) fn is_denied(&self) -> bool {
+        self.addresses.is_empty() && self.failure.is_some_and(NameFailure::is_definite)
+    }
+
+    /// Whether a new flow should have stale addresses looked up in the background (lesson 33).
+    pub(super) fn wants_renewal(&self, now: Instant) -> bool {
+        self.addresses.is_stale(now) && self.waits.background.is_over(now)
+    }
+
+    /// A packet goes to `real`. Returns whether there may be something to ask.
+    pub(super) fn note_inbound(&mut self, real: IpAddr, sent: Sent, now: Instant) -> bool {
+        self.last_inbound = Some(now);
+        self.is_tried = true;
+        self.unanswered.note(now);
+        if self.addresses.note_inbound(real, sent, now) {
+            let is_news = self.signal.is_none() && !self.waits.settled.is_over(now);
+            if is_news && sent == Sent::Syn && self.addresses.has_better(now) {
+                // The DNS was asked a moment ago; no need to wait for it to try the next address.
+                // Only for TCP, which expects answers: a one-way stream would wander.
+                self.move_on(now);
+                return false;
+            }
+            return self.raise(Signal::Handshake, now);
+        }
+        self.unanswered.is(PACKETS, PACKET_SPAN) && self.raise(Signal::Silence, now)
+    }
+
+    /// A packet came from `real`.
+    pub(super) fn note_outbound(&mut self, real: IpAddr, is_newly_confirmed: bool) {
+        self.unanswered.reset();
+        self.waits.silence.reset();
+        if self.signal == Some(Signal::Silence) {
+            self.calm();
+        }
+        if is_newly_confirmed {
+            self.waits.settled.reset();
+            self.addresses.note_confirmed(real);
+            let is_proved = match self.signal {
+                Some(Signal::Handshake | Signal::Unreachable) => !self.addresses.is_any_silent(),
+                Some(Signal::Silence | Signal::Unmapped) | None => false,
+            };
+            if is_proved {
+                self.calm();
+            }
+        }
+    }
+
+    /// An ICMP error answered for `real`: no silence, but no proof of health either, so no wait is
+    /// cut short (lesson 2).
+    pub(super) fn note_icmp(&mut self, real: IpAddr) {
+        self.unanswered.reset();
+        self.addresses.note_icmp(real);
+        let is_answered = match self.signal {
+            Some(Signal::Silence) => true,
+            Some(Signal::Handshake) => !self.addresses.is_any_silent(),
+            Some(Signal::Unreachable | Signal::Unmapped) | None => false,
+        };
+        if is_answered {
+            self.calm();
+        }
+    }
+
+    /// The network says that `real` cannot be reached. Returns whether there may be something to
+    /// ask.
+    pub(super) fn note_unreachable(&mut self, real: IpAddr, now: Instant) -> bool {
+        self.note_icmp(real);
+        self.addresses.shun(real, now) && self.raise(Signal::Unreachable, now)
+    }
+
+    /// Whether the DNS is to be asked now, and if so, whether past the cache. Nobody asks for a
+    /// name that is not in use (lesson 3).
+    pub(super) fn wants_lookup(&mut self, now: Instant) -> Option<bool> {
+        let signal = self.signal?;
+        let is_in_use = self.last_inbound.is_some_and(|at| now - at <= IN_USE);
+        if !is_in_use {
+            self.calm();
+            return None;
+        }
+        let is_unasked = signal == Signal::Unmapped && self.failure.is_none();
+        self.is_open(signal, now).then_some(!is_unasked)
+    }
+
+    /// When [`Self::wants_lookup`] may change its mind; in the past when it waits for nothing.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let gates = self.gates(self.signal?);
+        gates.iter().filter_map(|wait| wait.until()).max()
+    }
+
+    /// Whether all that a signal waits for is over.
+    fn is_open(&self, signal: Signal, now: Instant) -> bool {
+        self.gates(signal).iter().all(|wait| wait.is_over(now))
+    }
+
+    fn gates(&self, signal: Signal) -> [Wait; 2] {
+        let waits = &self.waits;
+        match signal {
+            Signal::Silence => [waits.transient, waits.silence],
+            Signal::Handshake | Signal::Unreachable | Signal::Unmapped => {
+                [waits.transient, waits.settled]
+            }
+        }
+    }
+
+    /// The DNS named addresses.
+    pub(super) fn resolved(
+        &mut self,
+        resolved: &ResolvedAddresses,
+        asked: Asked,
+        (now, rng): (Instant, &mut ChaCha8Rng),
+    ) {
+        self.failure = None;
+        self.waits.transient.reset();
+        self.waits.background.reset();
+        let signal = self.signal;
+        let has_waited = asked == Asked::Refreshed && signal.is_some_and(is_about_an_address);
+        if self.addresses.resolve(resolved, now) {
+            self.unanswered.reset();
+            self.waits = Waits::default();
+            self.calm();
+        } else if has_waited {
+            if signal != Some(Signal::Unreachable) {
+                self.move_on(now);
+            }
+            self.calm();
+        }
+        if has_waited {
+            // Also after new addresses, from the start again: a name whose addresses differ with
+            // every question would otherwise be asked for without a pause.
+            self.waits.settled.extend(SETTLED, now, rng);
+            self.waits.silence = self.waits.settled;
+        }
+    }
+
+    /// The DNS said that there are no addresses. Ones that are in good use stay for an hour; ones
+    /// that are silent too have two witnesses against them.
+    pub(super) fn denied(
+        &mut self,
+        failure: NameFailure,
+        asked: Asked,
+        (now, rng): (Instant, &mut ChaCha8Rng),
+    ) {
+        self.failure = Some(failure);
+        self.waits.transient.reset();
+        let is_refreshed = asked == Asked::Refreshed;
+        if is_refreshed && self.signal.is_some_and(is_about_an_address) {
+            self.addresses.clear();
+            self.calm();
+        }
+        if !self.addresses.is_empty() {
+            self.addresses.deny(now);
+            if asked != Asked::NotByUs {
+                self.waits.background.extend(SETTLED, now, rng);
+            }
+            return;
+        }
+        // Repeated announcements ask too; they do not make the wait of the packets grow.
+        let is_repeated = self.signal.is_some() || !self.waits.settled.has_begun();
+        if asked != Asked::NotByUs && is_repeated && self.waits.settled.is_over(now) {
+            self.waits.settled.extend(SETTLED, now, rng);
+        }
+    }
+
+    /// Nobody could say. Erases nothing (lesson 7).
+    pub(super) fn failed(
+        &mut self,
+        failure: NameFailure,
+        asked: Asked,
+        (now, rng): (Instant, &mut ChaCha8Rng),
+    ) {
+        if asked == Asked::NotByUs {
+            return;
+        }
+        self.failure = Some(failure);
+        let signal = self.signal;
+        if self.addresses.is_empty() || signal.is_some() {
+            self.waits.transient.extend(TRANSIENT, now, rng);
+        } else {
+            self.waits.background.extend(SETTLED, now, rng);
+        }
+        let is_silent = matches!(signal, Some(Signal::Silence | Signal::Handshake));
+        if is_silent && asked == Asked::Refreshed && self.is_tried {
+            self.move_on(now);
+        }
+    }
+
+    /// On to the next address.
+    fn move_on(&mut self, now: Instant) {
+        self.addresses.move_on(now);
+        self.unanswered.reset();
+        self.is_tried = false;
+    }
+
+    /// Returns whether there may be something to ask: the signal is news, or its wait is over, as
+    /// it may be early because something came back.
+    fn raise(&mut self, signal: Signal, now: Instant) -> bool {
+        let is_news = self.signal < Some(signal);
+        let signal = *self
+            .signal
+            .insert(self.signal.unwrap_or(signal).max(signal));
+        is_news || self.is_open(signal, now)
+    }
+
+    fn calm(&mut self) {
+        self.signal = None;
+        self.waits.transient.reset();
+    }
+}
+
+/// Whether an address is suspected, as opposed to none being known.
+fn is_about_an_address(signal: Signal) -> bool {
+    match signal {
+        Signal::Silence | Signal::Handshake | Signal::Unreachable => true,
+        Signal::Unmapped => false,
+    }
+}

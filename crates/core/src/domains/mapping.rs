@@ -1,0 +1,309 @@
+//! One name of one client: its proxy IPs, its addresses, and the lookup that is under way.
+
+use super::family::{Asked, Family};
+use super::held::HeldPackets;
+use super::{DomainsEvent, Fate, HeldPacket, Route, Shared};
+use crate::DropReason;
+use crate::ids::ResourceId;
+use crate::names::{AddressFamily, DomainName, NameFailure, ResolvedAddresses};
+use crate::nat_table::slot::ClientSlot;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// A lookup that is not answered by then has failed: whoever was asked is gone. Longer than any
+/// lookup takes.
+pub(super) const LOOKUP_LOST: Duration = Duration::from_secs(12);
+
+/// Announcements ask at most once in this time.
+pub(super) const ANNOUNCED_PAUSE: Duration = Duration::from_secs(1);
+
+/// A name of a client. Exists from the moment its proxy IPs are known, resolved or not.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    pub(super) client: ClientSlot,
+    pub(super) name: DomainName,
+    /// By family, sorted, each once.
+    pub(super) proxy_ips: [Vec<IpAddr>; 2],
+    /// Through which the client reaches the name (lesson 18).
+    pub(super) resources: BTreeMap<ResourceId, Announced>,
+    /// When it was last announced or a packet came by, in either direction.
+    pub(super) used_at: Instant,
+    /// The timer that is set for it.
+    pub(super) armed: Option<Instant>,
+    families: [Family; 2],
+    lookup: Option<Lookup>,
+    announced_at: Option<Instant>,
+    held: HeldPackets,
+}
+
+/// The name as announced for one resource.
+#[derive(Debug)]
+pub(super) struct Announced {
+    /// As announced, to be echoed.
+    pub(super) domain: String,
+    /// What the client was last told inside the tunnel, if it was.
+    pub(super) told_active: Option<bool>,
+}
+
+/// The one lookup under way.
+#[derive(Debug)]
+struct Lookup {
+    since: Instant,
+    is_refresh: bool,
+    /// By family: whether its answer is still to come.
+    awaited: [bool; 2],
+}
+
+impl Mapping {
+    pub(super) fn new(client: ClientSlot, name: DomainName, now: Instant) -> Self {
+        Self {
+            client,
+            name,
+            proxy_ips: Default::default(),
+            resources: BTreeMap::new(),
+            used_at: now,
+            armed: None,
+            families: Default::default(),
+            lookup: None,
+            announced_at: None,
+            held: HeldPackets::default(),
+        }
+    }
+
+    pub(super) fn family(&mut self, family: AddressFamily) -> &mut Family {
+        &mut self.families[family as usize]
+    }
+
+    pub(super) fn epoch(&self, family: AddressFamily) -> u32 {
+        self.families[family as usize].addresses.epoch()
+    }
+
+    /// Takes over the proxy IPs of one family; returns those that are no longer in use.
+    pub(super) fn set_proxy_ips(&mut self, family: AddressFamily, ips: Vec<IpAddr>) -> Vec<IpAddr> {
+        let old = std::mem::replace(&mut self.proxy_ips[family as usize], ips);
+        let new = &self.proxy_ips[family as usize];
+        if *new != old {
+            self.families[family as usize].addresses.raise_epoch();
+        }
+        let is_gone = |ip: &IpAddr| new.binary_search(ip).is_err();
+        old.into_iter().filter(is_gone).collect()
+    }
+
+    /// The client announced the name: ask through the cache, unless that was just done.
+    pub(super) fn note_announced(&mut self, shared: &mut Shared, now: Instant) {
+        self.used_at = now;
+        let is_due = |at: Instant| now - at >= ANNOUNCED_PAUSE;
+        if self.lookup.is_none() && self.announced_at.is_none_or(is_due) {
+            self.announced_at = Some(now);
+            self.look_up(false, shared, now);
+        }
+    }
+
+    /// Where a packet for `proxy_ip` goes.
+    pub(super) fn route(&mut self, proxy_ip: IpAddr, shared: &mut Shared, now: Instant) -> Route {
+        self.used_at = now;
+        let family = AddressFamily::of(proxy_ip);
+        let Ok(place) = self.proxy_ips[family as usize].binary_search(&proxy_ip) else {
+            return Route::Unreachable;
+        };
+        let last_known_good = shared.config.last_known_good;
+        let route = self.family(family).route(place, last_known_good, now);
+        match route {
+            Route::To { .. } => {}
+            Route::Hold | Route::Unreachable => self.settle(shared, now),
+        }
+        route
+    }
+
+    /// Keeps a packet until the addresses of its family come.
+    pub(super) fn hold(
+        &mut self,
+        packet: &[u8],
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let config = &shared.config;
+        let is_full = self.held.packets() >= config.held_packets
+            || self.held.bytes() + packet.len() > config.held_bytes
+            || shared.held_bytes + packet.len() > config.held_bytes_in_all;
+        if is_full {
+            return Err(DropReason::HoldFull);
+        }
+        let family = match packet.first().map(|byte| byte >> 4) {
+            Some(4) => AddressFamily::V4,
+            Some(6) => AddressFamily::V6,
+            Some(_) | None => return Err(DropReason::MalformedIp),
+        };
+        self.held.push(packet, family, now + config.hold_for);
+        shared.held_bytes += packet.len();
+        // An answer may have come between the decision to hold and this call.
+        self.let_go(family, shared);
+        Ok(())
+    }
+
+    /// A new flow begins: renew stale addresses in the background.
+    pub(super) fn note_new_flow(
+        &mut self,
+        family: AddressFamily,
+        shared: &mut Shared,
+        now: Instant,
+    ) {
+        if self.lookup.is_none() && self.family(family).wants_renewal(now) {
+            self.look_up(false, shared, now);
+        }
+    }
+
+    /// What became of a lookup, whoever asked.
+    pub(super) fn handle_answer(
+        &mut self,
+        family: AddressFamily,
+        outcome: &Result<ResolvedAddresses, NameFailure>,
+        shared: &mut Shared,
+        now: Instant,
+    ) {
+        let asked = self.take_awaited(family);
+        let state = &mut self.families[family as usize];
+        state.addresses.expire(shared.config.last_known_good, now);
+        let at = (now, &mut shared.rng);
+        match outcome {
+            Ok(resolved) => state.resolved(resolved, asked, at),
+            Err(failure) if failure.is_definite() => state.denied(*failure, asked, at),
+            Err(failure) => state.failed(*failure, asked, at),
+        }
+        self.let_go(family, shared);
+        self.settle(shared, now);
+    }
+
+    pub(super) fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+        // Taken once: the next lookup may begin while the families of this one are given up.
+        let is_lost = |it: &&Lookup| now - it.since >= LOOKUP_LOST;
+        let lost = self.lookup.as_ref().filter(is_lost).map(|it| it.awaited);
+        for family in AddressFamily::ALL {
+            if lost.is_some_and(|awaited| awaited[family as usize]) {
+                self.handle_answer(family, &Err(NameFailure::Timeout), shared, now);
+            }
+        }
+        while let Some(bytes) = self.held.take_overdue(now) {
+            shared.let_go(self.client, bytes, Fate::Unreachable);
+        }
+        self.settle(shared, now);
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let lookup = match &self.lookup {
+            Some(lookup) => Some(lookup.since + LOOKUP_LOST),
+            None => self.families.iter().filter_map(Family::deadline).min(),
+        };
+        lookup.into_iter().chain(self.held.deadline()).min()
+    }
+
+    /// Does what became due: asks the DNS, tells the client.
+    pub(super) fn settle(&mut self, shared: &mut Shared, now: Instant) {
+        self.tell(shared);
+        if self.lookup.is_some() {
+            return;
+        }
+        let wishes = self.families.each_mut().map(|it| it.wants_lookup(now));
+        if let Some(is_refresh) = wishes.into_iter().flatten().max() {
+            self.look_up(is_refresh, shared, now);
+        }
+    }
+
+    /// The packets held, to be counted as dropped.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.held.packets(), self.held.bytes())
+    }
+
+    fn look_up(&mut self, is_refresh: bool, shared: &mut Shared, now: Instant) {
+        self.lookup = Some(Lookup {
+            since: now,
+            is_refresh,
+            awaited: [true; 2],
+        });
+        shared.events.push_back(DomainsEvent::Resolve {
+            client: self.client,
+            name: self.name.clone(),
+            refresh: is_refresh,
+        });
+    }
+
+    /// Ticks an answer off; the lookup is over with the second.
+    fn take_awaited(&mut self, family: AddressFamily) -> Asked {
+        let Some(lookup) = &mut self.lookup else {
+            return Asked::NotByUs;
+        };
+        if !std::mem::take(&mut lookup.awaited[family as usize]) {
+            return Asked::NotByUs;
+        }
+        let asked = match lookup.is_refresh {
+            true => Asked::Refreshed,
+            false => Asked::Cached,
+        };
+        if lookup.awaited == [false; 2] {
+            self.lookup = None;
+        }
+        asked
+    }
+
+    /// Lets held packets go whose fate is known.
+    fn let_go(&mut self, family: AddressFamily, shared: &mut Shared) {
+        let state = &self.families[family as usize];
+        let fate = match (state.addresses.is_empty(), state.is_denied()) {
+            (false, _) => Fate::Released,
+            (true, true) => Fate::Unreachable,
+            (true, false) => return,
+        };
+        for bytes in self.held.take(family) {
+            shared.let_go(self.client, bytes, fate);
+        }
+    }
+
+    /// Tells each resource that was told otherwise whether the name is good.
+    fn tell(&mut self, shared: &mut Shared) {
+        let Some(is_active) = self.verdict() else {
+            return;
+        };
+        for (resource, announced) in &mut self.resources {
+            let Announced {
+                domain,
+                told_active,
+            } = announced;
+            if *told_active == Some(!is_active) {
+                *told_active = Some(is_active);
+                shared.events.push_back(DomainsEvent::Status {
+                    client: self.client,
+                    resource: *resource,
+                    domain: domain.clone(),
+                    active: is_active,
+                });
+            }
+        }
+    }
+
+    /// Whether the name is good, where that is certain: it is not when the DNS denied it in each
+    /// family that the client has proxy IPs of. While a lookup is under way, there is hope.
+    fn verdict(&self) -> Option<bool> {
+        let of_interest = || {
+            let pairs = self.families.iter().zip(&self.proxy_ips);
+            pairs.filter(|(_, ips)| !ips.is_empty()).map(|(it, _)| it)
+        };
+        if of_interest().any(|family| !family.addresses.is_empty()) {
+            return Some(true);
+        }
+        let is_bad = self.lookup.is_none() && of_interest().all(Family::is_denied);
+        is_bad.then_some(false)
+    }
+}
+
+impl Shared {
+    fn let_go(&mut self, client: ClientSlot, bytes: Vec<u8>, fate: Fate) {
+        self.held_bytes -= bytes.len();
+        self.released.push_back(HeldPacket {
+            client,
+            bytes,
+            fate,
+        });
+    }
+}

@@ -1,0 +1,496 @@
+//! The names that clients reach through proxy IPs, and the rules by which they heal.
+//!
+//! A *mapping* is a name of a client: the proxy IPs under which the client speaks to it and the
+//! real addresses behind it. It exists from the moment the proxy IPs are known, resolved or not
+//! (lesson 1). There is one for each client and name, not one for each resource: a client uses the
+//! same proxy IPs for all its resources that match a name, so the mapping holds the set of them
+//! (lesson 18). The families keep their addresses and their troubles apart (lesson 9).
+//!
+//! [`Domains`] decides where a new flow goes, holds packets while a name is being looked up, and
+//! watches the traffic for signs that the DNS should be asked again:
+//!
+//! * *unmapped*: a packet for a family without an address;
+//! * *one-way*: at least 3 packets over at least 5 s went out, and nothing came back from any
+//!   address of the family;
+//! * *handshake*: 2 SYNs over at least 0.9 s, or 3 other packets of unanswered flows over 5 s, to
+//!   one address, and no flow to it was confirmed since the first of them. An old flow that still
+//!   lives elsewhere hides the one-way signal, not this one (lesson 6);
+//! * *unreachable*: an ICMP error says that an address is no good.
+//!
+//! Where these rules differ from the obvious, and why:
+//!
+//! * The doubling wait of the one-way signal is over when anything comes back; that of the other
+//!   signals only when a flow is confirmed. Otherwise one living flow would let each new flow that
+//!   fails ask the DNS (lesson 2).
+//! * Unanswered handshakes are counted by address, and an address that owes answers is shunned for
+//!   30 s when it is time for the next one. Moving everyone by one place alone would only swap the
+//!   sides when one of two addresses is dead.
+//! * A definite "no such name" erases no address that is in good use for an hour, but at once one
+//!   that a refresh asked about because it was silent: then there are two witnesses.
+//! * A transient failure is tried again after at most 1 s, so that a name heals within 1.5 s of the
+//!   revival of its DNS server.
+//!
+//! It refuses to ask about a name that nobody uses (lesson 3), to cut a live flow (lesson 5: flows
+//! are not its business, it only answers for new and unanswered ones), to forget an address because
+//! a lookup failed (lesson 7), and to translate between families (lesson 10).
+
+mod addresses;
+mod family;
+mod held;
+mod mapping;
+mod table;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+mod waits;
+
+pub use vocabulary::{
+    Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
+};
+
+use crate::DropReason;
+use crate::ids::ResourceId;
+use crate::names::{AddressFamily, DomainName, NameAnswer};
+use crate::nat_table::slot::{ClientSlot, MappingId};
+use crate::packet::DropCounts;
+use crate::policy::ranges::is_proxy;
+use mapping::{Announced, Mapping};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+use table::Table;
+
+/// The names of the clients of one shard.
+#[derive(Debug)]
+pub struct Domains {
+    table: Table,
+    timers: BTreeSet<(Instant, MappingId)>,
+    shared: Shared,
+    now: Instant,
+}
+
+/// What the mappings have in common.
+#[derive(Debug)]
+struct Shared {
+    config: DomainsConfig,
+    rng: ChaCha8Rng,
+    events: VecDeque<DomainsEvent>,
+    released: VecDeque<HeldPacket>,
+    held_bytes: usize,
+    drops: DropCounts,
+}
+
+impl Domains {
+    /// No names yet; the same seed gives the same jitter.
+    #[must_use]
+    pub fn new(config: DomainsConfig, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let mut hash_key = [0; 16];
+        rng.fill_bytes(&mut hash_key);
+        Self {
+            table: Table::new(hash_key),
+            timers: BTreeSet::new(),
+            shared: Shared {
+                config,
+                rng,
+                events: VecDeque::new(),
+                released: VecDeque::new(),
+                held_bytes: 0,
+                drops: DropCounts::default(),
+            },
+            now,
+        }
+    }
+
+    // ---- What the clients announce
+
+    /// Maps the proxy IPs to the name. Repeating it changes nothing but asks the DNS through its
+    /// cache, at most once a second; the order of announcements does not matter.
+    ///
+    /// A proxy IP that another name of the client had makes an end of that other name: the client
+    /// started its numbering anew (lesson 17). Its id is not current any more, and its held packets
+    /// are dropped. A new set of proxy IPs for the same name takes the place of the old.
+    ///
+    /// A client that waits for a DomainStatus is told `Active` at once (lesson 1), and `Inactive`
+    /// later should the DNS deny the name.
+    ///
+    /// # Errors
+    ///
+    /// See [`AssignError`]. Nothing is changed then.
+    pub fn assign(
+        &mut self,
+        announcement: Announcement<'_>,
+        now: Instant,
+    ) -> Result<MappingId, AssignError> {
+        let now = self.clock(now);
+        self.check(&announcement)?;
+        let Announcement { client, name, .. } = announcement;
+        let known = self.table.by_name(client, name);
+        for ip in announcement.proxy_ips {
+            let owner = self.table.by_proxy(client, *ip);
+            if let Some(other) = owner.filter(|owner| Some(*owner) != known) {
+                self.remove(other);
+            }
+        }
+        let id = match known {
+            Some(id) => id,
+            None => {
+                self.make_room(client, now)?;
+                let mapping = Mapping::new(client, name.clone(), now);
+                self.table.insert(mapping)
+            }
+        };
+        self.take_over(id, &announcement, now);
+        Ok(id)
+    }
+
+    /// The client lost a resource. Names that no other resource covers are gone.
+    pub fn release(&mut self, client: ClientSlot, resource: ResourceId) {
+        for id in self.table.of_client(client).collect::<Vec<_>>() {
+            let Some(mapping) = self.table.get_mut(id) else {
+                continue;
+            };
+            mapping.resources.remove(&resource);
+            if mapping.resources.is_empty() {
+                self.remove(id);
+            }
+        }
+    }
+
+    /// The client is gone, with all its names.
+    pub fn remove_client(&mut self, client: ClientSlot) {
+        for id in self.table.of_client(client).collect::<Vec<_>>() {
+            self.remove(id);
+        }
+    }
+
+    // ---- What the data path asks
+
+    /// The mapping of a client's proxy IP. One look into a hash table.
+    #[must_use]
+    pub fn find(&self, client: ClientSlot, proxy_ip: IpAddr) -> Option<MappingId> {
+        self.table.by_proxy(client, proxy_ip)
+    }
+
+    /// Whether the mapping is still there.
+    #[must_use]
+    pub fn is_current(&self, id: MappingId) -> bool {
+        self.table.get(id).is_some()
+    }
+
+    /// The name of a mapping, for people.
+    #[must_use]
+    pub fn name(&self, id: MappingId) -> Option<&DomainName> {
+        self.table.get(id).map(|mapping| &mapping.name)
+    }
+
+    /// Rises whenever flows of the family that nothing came back of should ask for their route
+    /// again: addresses or proxy IPs changed, or it is time to try the next address.
+    #[must_use]
+    pub fn epoch(&self, id: MappingId, family: AddressFamily) -> Option<u32> {
+        self.table.get(id).map(|mapping| mapping.epoch(family))
+    }
+
+    /// Where a packet of a new flow, or of one that nothing came back of, goes.
+    ///
+    /// [`Route::Hold`] and [`Route::Unreachable`] count as a packet for a name without an address
+    /// (the unmapped signal), so they are not to be noted by [`Self::note_inbound`]. A mapping that
+    /// is not current leads nowhere.
+    pub fn route(&mut self, id: MappingId, proxy_ip: IpAddr, now: Instant) -> Route {
+        let now = self.clock(now);
+        let Some(mapping) = self.table.get_mut(id) else {
+            return Route::Unreachable;
+        };
+        let route = mapping.route(proxy_ip, &mut self.shared, now);
+        match route {
+            Route::To { .. } => {}
+            Route::Hold | Route::Unreachable => self.arm(id),
+        }
+        route
+    }
+
+    /// Keeps a packet until its fate is known (see [`Self::poll_released`]), for at most
+    /// [`DomainsConfig::hold_for`].
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::HoldFull`] beyond the limits, [`DropReason::Unmapped`] when the mapping is not
+    /// current, [`DropReason::MalformedIp`] when it is no IP packet. The caller counts it.
+    pub fn hold(&mut self, id: MappingId, packet: &[u8], now: Instant) -> Result<(), DropReason> {
+        let now = self.clock(now);
+        let mapping = self.table.get_mut(id).ok_or(DropReason::Unmapped)?;
+        mapping.hold(packet, &mut self.shared, now)?;
+        self.arm(id);
+        Ok(())
+    }
+
+    // ---- What the data path tells
+
+    /// A flow to `real` begins: stale addresses are looked up in the background, through the cache,
+    /// while they are still used (lesson 33).
+    pub fn note_new_flow(&mut self, id: MappingId, real: IpAddr, now: Instant) {
+        let now = self.clock(now);
+        if let Some(mapping) = self.table.get_mut(id) {
+            mapping.note_new_flow(AddressFamily::of(real), &mut self.shared, now);
+            self.arm(id);
+        }
+    }
+
+    /// A packet goes to `real`. To be told for each packet or super-packet of the mapping.
+    pub fn note_inbound(&mut self, id: MappingId, real: IpAddr, sent: Sent, now: Instant) {
+        let now = self.clock(now);
+        let Some(mapping) = self.table.get_mut(id) else {
+            return;
+        };
+        mapping.used_at = now;
+        let family = mapping.family(AddressFamily::of(real));
+        if family.note_inbound(real, sent, now) {
+            mapping.settle(&mut self.shared, now);
+            self.arm(id);
+        }
+    }
+
+    /// A packet of a flow came from `real`, a RST included. `newly_confirmed`: it is the first of
+    /// its flow; a RST that refuses a handshake is one.
+    pub fn note_outbound(
+        &mut self,
+        id: MappingId,
+        real: IpAddr,
+        newly_confirmed: bool,
+        now: Instant,
+    ) {
+        let now = self.clock(now);
+        if let Some(mapping) = self.table.get_mut(id) {
+            mapping.used_at = now;
+            let family = mapping.family(AddressFamily::of(real));
+            family.note_outbound(real, newly_confirmed);
+        }
+    }
+
+    /// An ICMP error says that `real` cannot be reached: it is shunned for 30 s, and the DNS is
+    /// asked. No silence, so the one-way signal counts anew (lesson 2).
+    pub fn note_unreachable(&mut self, id: MappingId, real: IpAddr, now: Instant) {
+        let now = self.clock(now);
+        let Some(mapping) = self.table.get_mut(id) else {
+            return;
+        };
+        let family = mapping.family(AddressFamily::of(real));
+        if family.note_unreachable(real, now) {
+            mapping.settle(&mut self.shared, now);
+            self.arm(id);
+        }
+    }
+
+    /// Another ICMP error about a flow to `real`: an answer, but no proof that it is well.
+    pub fn note_answer_by_icmp(&mut self, id: MappingId, real: IpAddr, now: Instant) {
+        self.clock(now);
+        if let Some(mapping) = self.table.get_mut(id) {
+            let family = mapping.family(AddressFamily::of(real));
+            family.note_icmp(real);
+        }
+    }
+
+    // ---- What the DNS says
+
+    /// What became of a lookup. Holds for the mappings of all clients with that name.
+    pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
+        let now = self.clock(now);
+        for id in self.table.all_by_name(&answer.name) {
+            if let Some(mapping) = self.table.get_mut(id) {
+                let (family, outcome) = (answer.family, &answer.outcome);
+                mapping.handle_answer(family, outcome, &mut self.shared, now);
+            }
+            self.arm(id);
+        }
+    }
+
+    // ---- Time and results
+
+    /// Asks again what is due, and gives up what waited too long.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock(now);
+        while let Some(timer) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            let (_, id) = timer;
+            self.timers.remove(&timer);
+            if let Some(mapping) = self.table.get_mut(id) {
+                mapping.armed = None;
+                mapping.handle_timeout(&mut self.shared, now);
+            }
+            self.arm(id);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What is to be done.
+    pub fn poll_event(&mut self) -> Option<DomainsEvent> {
+        self.shared.events.pop_front()
+    }
+
+    /// Held packets whose fate is known, in the order in which they came within their family.
+    pub fn poll_released(&mut self) -> Option<HeldPacket> {
+        self.shared.released.pop_front()
+    }
+
+    /// Held packets that were dropped with their mapping since the last call, as
+    /// [`DropReason::Unmapped`].
+    pub fn take_drops(&mut self) -> DropCounts {
+        std::mem::take(&mut self.shared.drops)
+    }
+
+    /// How many names are mapped.
+    #[must_use]
+    pub fn mappings(&self) -> usize {
+        self.table.len()
+    }
+
+    /// How many bytes of packets are held.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.shared.held_bytes
+    }
+
+    // ---- Inside
+
+    /// Refuses what must not change anything.
+    fn check(&self, announcement: &Announcement<'_>) -> Result<(), AssignError> {
+        let ips = announcement.proxy_ips;
+        if let Some(ip) = ips.iter().find(|ip| !is_proxy(**ip)) {
+            return Err(AssignError::NotAProxyIp(*ip));
+        }
+        if ips.is_empty() {
+            return Err(AssignError::NoProxyIps);
+        }
+        if ips.len() > MAX_PROXY_IPS {
+            return Err(AssignError::TooManyProxyIps);
+        }
+        let known = self.table.by_name(announcement.client, announcement.name);
+        let resources = known.and_then(|id| Some(&self.table.get(id)?.resources));
+        let is_full = resources.is_some_and(|resources| {
+            resources.len() >= MAX_RESOURCES && !resources.contains_key(&announcement.resource)
+        });
+        if is_full {
+            return Err(AssignError::TooManyResources);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the client can have another name.
+    fn make_room(&mut self, client: ClientSlot, now: Instant) -> Result<(), AssignError> {
+        let config = self.shared.config;
+        if self.table.count_of_client(client) >= config.mappings_per_client {
+            let idle = self.longest_unused(client);
+            let idle = idle.filter(|(used_at, _)| now - *used_at >= EVICTED_AFTER);
+            let (_, id) = idle.ok_or(AssignError::ClientFull(config.mappings_per_client))?;
+            self.remove(id);
+        }
+        if self.table.len() >= config.mappings {
+            return Err(AssignError::Full(config.mappings));
+        }
+        Ok(())
+    }
+
+    /// A walk over the names of one client, for one announcement of a client that has them all.
+    fn longest_unused(&self, client: ClientSlot) -> Option<(Instant, MappingId)> {
+        let ids = self.table.of_client(client);
+        ids.filter_map(|id| Some((self.table.get(id)?.used_at, id)))
+            .min()
+    }
+
+    /// Puts into an existing mapping what was announced.
+    fn take_over(&mut self, id: MappingId, announcement: &Announcement<'_>, now: Instant) {
+        let Announcement {
+            client,
+            resource,
+            domain,
+            in_tunnel,
+            ..
+        } = *announcement;
+        for family in AddressFamily::ALL {
+            let ips = announcement.proxy_ips.iter().copied();
+            let ips: BTreeSet<_> = ips.filter(|ip| AddressFamily::of(*ip) == family).collect();
+            let ips: Vec<_> = ips.into_iter().collect();
+            if ips.is_empty() {
+                continue;
+            }
+            self.table.index_proxies(id, client, &ips);
+            if let Some(mapping) = self.table.get_mut(id) {
+                let gone = mapping.set_proxy_ips(family, ips);
+                self.table.forget_proxies(client, &gone);
+            }
+        }
+        let Some(mapping) = self.table.get_mut(id) else {
+            return;
+        };
+        let known = mapping.resources.entry(resource).or_insert(Announced {
+            domain: String::new(),
+            told_active: None,
+        });
+        known.domain = domain.to_owned();
+        if in_tunnel {
+            known.told_active = Some(true);
+            self.shared.events.push_back(DomainsEvent::Status {
+                client,
+                resource,
+                domain: domain.to_owned(),
+                active: true,
+            });
+        }
+        mapping.note_announced(&mut self.shared, now);
+        mapping.settle(&mut self.shared, now);
+        self.arm(id);
+    }
+
+    fn remove(&mut self, id: MappingId) {
+        let Some(mapping) = self.table.remove(id) else {
+            return;
+        };
+        if let Some(at) = mapping.armed {
+            self.timers.remove(&(at, id));
+        }
+        let (packets, bytes) = mapping.held();
+        self.shared.held_bytes -= bytes;
+        let drops = &mut self.shared.drops;
+        drops.count_many(DropReason::Unmapped, packets);
+    }
+
+    /// Sets the timer of a mapping if it is due earlier than before. A later one is left to fire
+    /// early once, which is cheaper than moving it for each packet.
+    fn arm(&mut self, id: MappingId) {
+        let Some(mapping) = self.table.get_mut(id) else {
+            return;
+        };
+        let Some(deadline) = mapping.deadline() else {
+            return;
+        };
+        if mapping.armed.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        if let Some(armed) = mapping.armed.replace(deadline) {
+            self.timers.remove(&(armed, id));
+        }
+        self.timers.insert((deadline, id));
+    }
+
+    /// Time never goes back.
+    fn clock(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+}
+
+/// Clients use eight for a name (protocol page, section 4).
+const MAX_PROXY_IPS: usize = 16;
+/// Resources of a client that match one name; each is a string of at most 255 bytes.
+const MAX_RESOURCES: usize = 64;
+/// Addresses of a name that are used, per family; four proxy IPs cannot lead to more at a time.
+const MAX_ADDRESSES: usize = 32;
+/// A flow lives for 2 h 4 min without a packet (RFC 5382, section 5, REQ-5); after that nothing can
+/// depend on a name that was not used.
+const EVICTED_AFTER: Duration = Duration::from_secs(7440);

@@ -1,0 +1,151 @@
+//! Where the mappings are kept, and the ways to find them: by id, proxy IP, name and client.
+
+use super::mapping::Mapping;
+use crate::names::DomainName;
+use crate::nat_table::slot::{ClientSlot, MappingId};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hasher};
+use std::net::IpAddr;
+
+/// All mappings of a shard.
+#[derive(Debug)]
+pub(super) struct Table {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// Looked up in for each new flow, never walked.
+    by_proxy: HashMap<(ClientSlot, IpAddr), MappingId, Keyed>,
+    by_name: BTreeMap<(DomainName, ClientSlot), MappingId>,
+    by_client: BTreeMap<ClientSlot, BTreeSet<MappingId>>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    generation: u32,
+    mapping: Option<Box<Mapping>>,
+}
+
+impl Table {
+    pub(super) fn new(hash_key: [u8; 16]) -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            by_proxy: HashMap::with_hasher(Keyed::new(hash_key)),
+            by_name: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn get(&self, id: MappingId) -> Option<&Mapping> {
+        let place = self.places.get(id.index as usize)?;
+        let mapping = place.mapping.as_deref();
+        mapping.filter(|_| place.generation == id.generation)
+    }
+
+    pub(super) fn get_mut(&mut self, id: MappingId) -> Option<&mut Mapping> {
+        let place = self.places.get_mut(id.index as usize)?;
+        let mapping = place.mapping.as_deref_mut();
+        mapping.filter(|_| place.generation == id.generation)
+    }
+
+    pub(super) fn by_proxy(&self, client: ClientSlot, proxy_ip: IpAddr) -> Option<MappingId> {
+        self.by_proxy.get(&(client, proxy_ip)).copied()
+    }
+
+    pub(super) fn by_name(&self, client: ClientSlot, name: &DomainName) -> Option<MappingId> {
+        self.by_name.get(&(name.clone(), client)).copied()
+    }
+
+    /// Those of all clients with that name.
+    pub(super) fn all_by_name(&self, name: &DomainName) -> Vec<MappingId> {
+        let first = (name.clone(), ClientSlot(0));
+        let last = (name.clone(), ClientSlot(u32::MAX));
+        self.by_name
+            .range(first..=last)
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    pub(super) fn of_client(&self, client: ClientSlot) -> impl Iterator<Item = MappingId> {
+        self.by_client.get(&client).into_iter().flatten().copied()
+    }
+
+    pub(super) fn count_of_client(&self, client: ClientSlot) -> usize {
+        self.by_client.get(&client).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Adds a mapping whose name its client has none for, and which has no proxy IPs yet.
+    pub(super) fn insert(&mut self, mapping: Mapping) -> MappingId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            u32::try_from(self.places.len() - 1).expect("the limits are far below 2^32")
+        });
+        let place = &mut self.places[index as usize];
+        let generation = place.generation;
+        let id = MappingId { index, generation };
+        let name = (mapping.name.clone(), mapping.client);
+        self.by_client.entry(mapping.client).or_default().insert(id);
+        self.by_name.insert(name, id);
+        place.mapping = Some(Box::new(mapping));
+        id
+    }
+
+    /// From now on the mapping is found by these proxy IPs, in addition.
+    pub(super) fn index_proxies(&mut self, id: MappingId, client: ClientSlot, ips: &[IpAddr]) {
+        for ip in ips {
+            self.by_proxy.insert((client, *ip), id);
+        }
+    }
+
+    /// From now on the mapping is found by these proxy IPs no more.
+    pub(super) fn forget_proxies(&mut self, client: ClientSlot, ips: &[IpAddr]) {
+        for ip in ips {
+            self.by_proxy.remove(&(client, *ip));
+        }
+    }
+
+    /// Takes a mapping out; its id is never current again.
+    pub(super) fn remove(&mut self, id: MappingId) -> Option<Mapping> {
+        self.get(id)?;
+        let place = &mut self.places[id.index as usize];
+        let mapping = *place.mapping.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(id.index);
+        for ips in &mapping.proxy_ips {
+            self.forget_proxies(mapping.client, ips);
+        }
+        self.by_name.remove(&(mapping.name.clone(), mapping.client));
+        if let Some(ids) = self.by_client.get_mut(&mapping.client) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_client.remove(&mapping.client);
+            }
+        }
+        Some(mapping)
+    }
+}
+
+/// SipHash behind a key of ours, so that nobody can choose proxy IPs that collide, and a seed
+/// replays a run.
+#[derive(Debug)]
+struct Keyed(DefaultHasher);
+
+impl Keyed {
+    fn new(key: [u8; 16]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&key);
+        Self(hasher)
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        self.0.clone()
+    }
+}

@@ -1,0 +1,256 @@
+//! Announcements of proxy IPs: what they change, what they may not, what the client is told.
+
+use super::*;
+
+#[test]
+fn lesson_01_an_announcement_is_answered_at_once_and_looked_up_after() {
+    let mut world = World::new();
+    world.announce("App.Lab.Example", 0);
+    assert_eq!(world.told(), [(1, "App.Lab.Example".to_owned(), true)]);
+    assert_eq!(world.lookups(), [false]);
+}
+
+#[test]
+fn announcements_outside_the_tunnel_are_not_answered_inside() {
+    let mut world = World::new();
+    let announcement = Announcement {
+        client: CLIENT,
+        resource: ResourceId(Uuid::from_u128(1)),
+        name: &name(NAME),
+        domain: NAME,
+        proxy_ips: &proxies(0),
+        in_tunnel: false,
+    };
+    world.domains.assign(announcement, world.now).expect("room");
+    world.fail(NameFailure::NoSuchName);
+    world.resolve(&[v4(1)]);
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn repeating_an_announcement_asks_through_the_cache_once_a_second() {
+    let mut world = World::new();
+    let id = world.announce(NAME, 0);
+    world.announce(NAME, 0);
+    assert_eq!(world.lookups(), [false], "one in flight");
+    world.resolve(&[v4(1)]);
+    world.pass_ms(999);
+    world.announce(NAME, 0);
+    assert_eq!(world.lookups(), [false; 0]);
+    world.pass_ms(1);
+    assert_eq!(world.announce(NAME, 0), id);
+    assert_eq!(world.lookups(), [false]);
+    assert_eq!(world.told().len(), 4);
+    assert_eq!(world.domains.mappings(), 1);
+}
+
+#[test]
+fn lesson_16_proxy_ips_outside_the_ranges_change_nothing() {
+    let mut world = World::new();
+    let id = world.announce(NAME, 0);
+    for ip in [
+        v4(1),
+        v6(1),
+        [100, 95, 255, 255].into(),
+        [100, 128, 0, 0].into(),
+    ] {
+        let proxy_ips = [proxy_v4(0, 0), ip];
+        let refused = world.announce_as(1, "evil.lab.example", &proxy_ips);
+        assert_eq!(refused, Err(AssignError::NotAProxyIp(ip)));
+    }
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), Some(id));
+    assert_eq!(world.domains.mappings(), 1);
+    assert_eq!(world.told().len(), 1);
+}
+
+#[test]
+fn lesson_17_a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
+    let (mut world, old) = World::resolved(&[v4(1)]);
+    let new = world
+        .announce_as(1, "other.lab.example", &[proxy_v4(0, 3)])
+        .expect("room");
+    assert!(!world.domains.is_current(old) && world.domains.is_current(new));
+    assert_ne!(old, new);
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 3)), Some(new));
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), None);
+    assert_eq!(world.route(old, proxy_v4(0, 0)), Route::Unreachable);
+    assert_eq!(world.route(new, proxy_v4(0, 3)), Route::Hold);
+}
+
+#[test]
+fn lesson_17_what_was_held_for_the_old_name_is_dropped_and_counted() {
+    let mut world = World::new();
+    let old = world.announce(NAME, 0);
+    assert_eq!(world.domains.hold(old, &ipv4_packet(1), world.now), Ok(()));
+    world.announce("other.lab.example", 0);
+    world.resolve(&[v4(1)]);
+    world.pass_ms(5000);
+    assert_eq!(world.released(), []);
+    assert_eq!(world.domains.held_bytes(), 0);
+    assert_eq!(world.domains.take_drops().of(DropReason::Unmapped), 1);
+}
+
+#[test]
+fn the_same_proxy_ips_of_another_client_are_another_name() {
+    let (mut world, id) = World::resolved(&[v4(1)]);
+    let other = Announcement {
+        client: ClientSlot(2),
+        resource: ResourceId(Uuid::from_u128(1)),
+        name: &name("other.lab.example"),
+        domain: "other.lab.example",
+        proxy_ips: &proxies(0),
+        in_tunnel: true,
+    };
+    let other = world.domains.assign(other, world.now).expect("room");
+    assert!(world.domains.is_current(id));
+    assert_eq!(
+        world.domains.find(ClientSlot(2), proxy_v4(0, 0)),
+        Some(other)
+    );
+    world.domains.remove_client(CLIENT);
+    assert!(!world.domains.is_current(id) && world.domains.is_current(other));
+}
+
+#[test]
+fn lesson_18_a_name_stays_while_one_of_its_resources_does() {
+    let (mut world, id) = World::resolved(&[v4(1)]);
+    assert_eq!(world.announce_as(2, "APP.lab.example", &proxies(0)), Ok(id));
+    world.release(1);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
+    world.fail(NameFailure::NoSuchName);
+    world.release(2);
+    assert!(!world.domains.is_current(id));
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), None);
+    assert_eq!(world.domains.mappings(), 0);
+    assert_eq!(world.domains.poll_timeout(), None, "its timer went with it");
+}
+
+#[test]
+fn a_new_set_takes_the_place_of_the_old_and_families_keep_theirs() {
+    let (mut world, id) = World::resolved(&[v4(1), v6(1)]);
+    let epoch = world.epoch(id);
+    let set = [proxy_v4(9, 1), proxy_v4(9, 0)];
+    assert_eq!(world.announce_as(1, NAME, &set), Ok(id));
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), None);
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(9, 1)), Some(id));
+    assert_eq!(world.real(id, proxy_v6(0, 0)), v6(1));
+    assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
+    assert!(world.epoch(id) > epoch);
+}
+
+#[test]
+fn a_name_that_is_denied_in_both_families_is_inactive_until_it_heals() {
+    let mut world = World::new();
+    world.announce(NAME, 0);
+    world
+        .announce_as(2, "APP.lab.example", &proxies(0))
+        .expect("room");
+    world.told();
+    world.answer(V4, Err(NameFailure::NoData));
+    assert_eq!(world.told(), []);
+    world.answer(V6, Err(NameFailure::NoSuchName));
+    let names = [(1, NAME.to_owned()), (2, "APP.lab.example".to_owned())];
+    let told = |active| names.clone().map(|(id, domain)| (id, domain, active));
+    assert_eq!(world.told(), told(false));
+    world.fail(NameFailure::NoSuchName);
+    assert_eq!(world.told(), [], "told once");
+    world.answer(V6, Ok(vec![v6(1)]));
+    assert_eq!(world.told(), told(true));
+}
+
+#[test]
+fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
+    let mut world = World::new();
+    world.announce(NAME, 0);
+    world.told();
+    world.resolve(&[v6(1)]);
+    world.pass_ms(2000);
+    world.announce(NAME, 0);
+    world.told();
+    world.answer(V4, Err(NameFailure::NoData));
+    world.answer(V6, Err(NameFailure::ServerFailure));
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
+    let mut world = World::new();
+    world.announce_as(1, NAME, &[proxy_v4(0, 0)]).expect("room");
+    world.told();
+    world.resolve(&[v6(1)]);
+    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+}
+
+#[test]
+fn announcing_a_denied_name_again_is_answered_by_what_is_known() {
+    let mut world = World::new();
+    world.announce(NAME, 0);
+    world.fail(NameFailure::NoSuchName);
+    world.told();
+    world.announce(NAME, 0);
+    let told: Vec<_> = world
+        .told()
+        .into_iter()
+        .map(|(_, _, active)| active)
+        .collect();
+    assert_eq!(told, [true, false], "within a second: nobody is asked");
+    world.pass_ms(1000);
+    world.announce(NAME, 0);
+    assert_eq!(world.told().len(), 1, "asked: there is hope");
+    world.fail(NameFailure::NoSuchName);
+    assert_eq!(world.told().len(), 1);
+}
+
+#[test]
+fn a_client_has_so_many_names_and_those_that_rested_for_long_give_way() {
+    let mut world = World::with(DomainsConfig {
+        mappings_per_client: 2,
+        ..DomainsConfig::default()
+    });
+    let (first, second) = (
+        world.announce("a.example", 0),
+        world.announce("b.example", 1),
+    );
+    world.pass(EVICTED_AFTER / 2);
+    world.announce("a.example", 0);
+    let full = Err(AssignError::ClientFull(2));
+    assert_eq!(world.announce_as(1, "c.example", &proxies(2)), full);
+    world.pass(EVICTED_AFTER / 2);
+    let third = world.announce("c.example", 2);
+    assert!(world.domains.is_current(first) && world.domains.is_current(third));
+    assert!(!world.domains.is_current(second));
+    assert_eq!(third.index, second.index);
+    assert_eq!(third.generation, second.generation + 1);
+}
+
+#[test]
+fn limits_refuse_and_change_nothing() {
+    let mut world = World::with(DomainsConfig {
+        mappings: 1,
+        ..DomainsConfig::default()
+    });
+    let id = world.announce(NAME, 0);
+    assert_eq!(
+        world.announce_as(1, "b.example", &proxies(1)),
+        Err(AssignError::Full(1))
+    );
+    assert_eq!(
+        world.announce_as(1, NAME, &[]),
+        Err(AssignError::NoProxyIps)
+    );
+    let many: Vec<_> = (0..17).map(|place| proxy_v4(0, place)).collect();
+    assert_eq!(
+        world.announce_as(1, NAME, &many),
+        Err(AssignError::TooManyProxyIps)
+    );
+    for resource in 1..=64 {
+        assert_eq!(world.announce_as(resource, NAME, &proxies(0)), Ok(id));
+    }
+    let refused = world.announce_as(65, NAME, &proxies(0));
+    assert_eq!(refused, Err(AssignError::TooManyResources));
+    assert_eq!(world.announce_as(64, NAME, &proxies(0)), Ok(id));
+}
+
+fn ipv4_packet(number: u8) -> Vec<u8> {
+    vec![0x45, number]
+}

@@ -1,0 +1,219 @@
+//! The rules of names, by theme, and a world to try them in.
+
+mod announcing;
+mod day;
+mod healing;
+mod holding;
+mod properties;
+mod routing;
+
+use super::*;
+use crate::names::{NameFailure, ResolvedAddresses};
+use crate::testing::beginning;
+use uuid::Uuid;
+
+const NAME: &str = "app.lab.example";
+const V4: AddressFamily = AddressFamily::V4;
+const V6: AddressFamily = AddressFamily::V6;
+const TTL: Duration = Duration::from_secs(60);
+const CLIENT: ClientSlot = ClientSlot(1);
+
+/// Names under a clock that the test moves.
+struct World {
+    domains: Domains,
+    now: Instant,
+    lookups: Vec<bool>,
+    told: Vec<(u128, String, bool)>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(DomainsConfig::default())
+    }
+
+    fn with(config: DomainsConfig) -> Self {
+        let now = beginning();
+        Self {
+            domains: Domains::new(config, [7; 32], now),
+            now,
+            lookups: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// A world with one name that leads to these addresses, its first lookup done.
+    fn resolved(ips: &[IpAddr]) -> (Self, MappingId) {
+        let mut world = Self::new();
+        let id = world.announce(NAME, 0);
+        world.resolve(ips);
+        world.lookups();
+        world.told();
+        (world, id)
+    }
+
+    /// A client announces the `number`th set of proxy IPs for a name.
+    fn announce(&mut self, name: &str, number: u16) -> MappingId {
+        self.announce_as(1, name, &proxies(number))
+            .expect("it is entitled to")
+    }
+
+    fn announce_as(
+        &mut self,
+        resource: u128,
+        domain: &str,
+        proxy_ips: &[IpAddr],
+    ) -> Result<MappingId, AssignError> {
+        let announcement = Announcement {
+            client: CLIENT,
+            resource: ResourceId(Uuid::from_u128(resource)),
+            name: &name(domain),
+            domain,
+            proxy_ips,
+            in_tunnel: true,
+        };
+        self.domains.assign(announcement, self.now)
+    }
+
+    fn release(&mut self, resource: u128) {
+        self.domains
+            .release(CLIENT, ResourceId(Uuid::from_u128(resource)));
+    }
+
+    /// Time passes; timers fire when they are due.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.domains.poll_timeout().filter(|at| *at <= end) {
+            assert!(at >= self.now, "a timer in the past");
+            self.now = at;
+            self.domains.handle_timeout(at);
+            assert!(
+                self.domains.poll_timeout().is_none_or(|next| next > at),
+                "no progress"
+            );
+        }
+        self.now = end;
+    }
+
+    fn pass_ms(&mut self, ms: u64) {
+        self.pass(Duration::from_millis(ms));
+    }
+
+    /// The DNS names these addresses of both families, or says that there are none of one.
+    fn resolve(&mut self, ips: &[IpAddr]) {
+        for family in AddressFamily::ALL {
+            let ips = ips.iter().copied();
+            let ips: Vec<_> = ips.filter(|ip| AddressFamily::of(*ip) == family).collect();
+            match ips.is_empty() {
+                true => self.answer(family, Err(NameFailure::NoData)),
+                false => self.answer(family, Ok(ips)),
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: NameFailure) {
+        for family in AddressFamily::ALL {
+            self.answer(family, Err(failure));
+        }
+    }
+
+    fn answer(&mut self, family: AddressFamily, outcome: Result<Vec<IpAddr>, NameFailure>) {
+        let name = name(NAME);
+        let outcome = outcome.map(|ips| ResolvedAddresses { ips, ttl: TTL });
+        let answer = NameAnswer {
+            name,
+            family,
+            outcome,
+        };
+        self.domains.handle_answer(&answer, self.now);
+    }
+
+    fn drain(&mut self) {
+        while let Some(event) = self.domains.poll_event() {
+            match event {
+                DomainsEvent::Resolve { refresh, .. } => self.lookups.push(refresh),
+                DomainsEvent::Status {
+                    resource,
+                    domain,
+                    active,
+                    ..
+                } => self.told.push((resource.0.as_u128(), domain, active)),
+            }
+        }
+    }
+
+    /// The lookups since the last call: whether each was a refresh.
+    fn lookups(&mut self) -> Vec<bool> {
+        self.drain();
+        std::mem::take(&mut self.lookups)
+    }
+
+    /// What was told since the last call: resource, domain, whether it is active.
+    fn told(&mut self) -> Vec<(u128, String, bool)> {
+        self.drain();
+        std::mem::take(&mut self.told)
+    }
+
+    fn route(&mut self, id: MappingId, proxy_ip: IpAddr) -> Route {
+        self.domains.route(id, proxy_ip, self.now)
+    }
+
+    /// The real address of a proxy IP.
+    fn real(&mut self, id: MappingId, proxy_ip: IpAddr) -> IpAddr {
+        match self.route(id, proxy_ip) {
+            Route::To { real, .. } => real,
+            other @ (Route::Hold | Route::Unreachable) => panic!("{other:?}"),
+        }
+    }
+
+    /// A packet to wherever the proxy IP leads; returns where that is.
+    fn send(&mut self, id: MappingId, proxy_ip: IpAddr, sent: Sent) -> IpAddr {
+        let real = self.real(id, proxy_ip);
+        self.domains.note_inbound(id, real, sent, self.now);
+        real
+    }
+
+    fn reply(&mut self, id: MappingId, real: IpAddr, newly_confirmed: bool) {
+        self.domains
+            .note_outbound(id, real, newly_confirmed, self.now);
+    }
+
+    /// The epoch of the IPv4 family.
+    fn epoch(&self, id: MappingId) -> u32 {
+        self.domains.epoch(id, V4).expect("it is current")
+    }
+
+    fn released(&mut self) -> Vec<(Vec<u8>, Fate)> {
+        let released = std::iter::from_fn(|| self.domains.poll_released());
+        released.map(|held| (held.bytes, held.fate)).collect()
+    }
+}
+
+fn name(text: &str) -> DomainName {
+    text.parse().expect("a name")
+}
+
+/// The `place`th IPv4 proxy IP of the `number`th set.
+fn proxy_v4(number: u16, place: u16) -> IpAddr {
+    let [high, low] = (number * 4 + place + 1).to_be_bytes();
+    [100, 96, high, low].into()
+}
+
+/// The `place`th IPv6 proxy IP of the `number`th set.
+fn proxy_v6(number: u16, place: u16) -> IpAddr {
+    [0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, number * 4 + place].into()
+}
+
+/// Four of each family, as clients number them.
+fn proxies(number: u16) -> Vec<IpAddr> {
+    let v4 = (0..4).map(|place| proxy_v4(number, place));
+    v4.chain((0..4).map(|place| proxy_v6(number, place)))
+        .collect()
+}
+
+fn v4(last: u8) -> IpAddr {
+    [10, 20, 0, last].into()
+}
+
+fn v6(last: u16) -> IpAddr {
+    [0xfd00, 0x20, 0, 0, 0, 0, 0, last].into()
+}

@@ -1,0 +1,380 @@
+//! Lookups: which name is asked for when, for whom, and for how long the answer counts.
+//!
+//! Knows no server and sends nothing: it is asked by whoever needs addresses, says which question
+//! to put to the DNS, and hands the answer to everyone who waits for it. A name is two questions,
+//! one per family, that start, fail and are answered on their own (lesson 9).
+//!
+//! * A question is in flight at most once in the whole gateway, whoever asks: later askers join. A
+//!   refresh passes over the cache, but joins like the rest.
+//! * Addresses are kept for their TTL within limits, definite negatives for a short time, passing
+//!   failures not at all (lesson 7). When the cache is full the oldest entry gives way.
+//! * A question is charged to the client that started it. Beyond the limits questions wait, and
+//!   clients take turns, so that none can starve the rest (lesson 22). A client with too many
+//!   questions outstanding is answered `Quota` at once, and so is, after the deadline, a question
+//!   whose turn has not come.
+
+mod cache;
+mod clients;
+mod hygiene;
+#[cfg(test)]
+mod tests;
+
+use crate::ids::ClientId;
+use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure, ResolvedAddresses};
+use cache::Cache;
+use clients::Clients;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// The limits of [`Lookups`]. Names count once, although each is two questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookupsConfig {
+    /// Addresses are kept at least this long, whatever their TTL.
+    pub min_ttl: Duration,
+    /// Addresses are kept no longer than this.
+    pub max_ttl: Duration,
+    /// How long it is remembered that a name does not exist or has no address.
+    pub negative_ttl: Duration,
+    /// Whether addresses in 64:ff9b::/96 lead anywhere: there is a NAT64 on the way.
+    pub nat64: bool,
+    /// Names that are being looked up at one time.
+    pub concurrent: usize,
+    /// Names that are being looked up at one time on behalf of one client.
+    pub per_client: usize,
+    /// Names that one client may have waiting beyond those.
+    pub queued_per_client: usize,
+    /// Names whose answers are kept.
+    pub cached_names: usize,
+    /// How long a lookup may take, and how long a question waits for its turn.
+    pub deadline: Duration,
+}
+
+impl Default for LookupsConfig {
+    fn default() -> Self {
+        Self {
+            min_ttl: Duration::from_secs(5),
+            max_ttl: Duration::from_secs(3_600),
+            negative_ttl: Duration::from_secs(5),
+            nat64: false,
+            concurrent: 512,
+            per_client: 16,
+            queued_per_client: 256,
+            cached_names: 10_000,
+            deadline: Duration::from_secs(6),
+        }
+    }
+}
+
+/// Somebody wants the addresses of a name, in both families.
+#[derive(Clone, Debug)]
+pub struct Question<A> {
+    /// What.
+    pub name: DomainName,
+    /// On whose behalf.
+    pub client: ClientId,
+    /// Whether an answer from the cache will not do.
+    pub refresh: bool,
+    /// Given back with each answer; `None` only warms the cache.
+    pub asker: Option<A>,
+}
+
+/// Addresses as a server gave them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundAddresses {
+    /// In any order, with anything among them.
+    pub ips: Vec<IpAddr>,
+    /// The shortest TTL on the way to them.
+    pub ttl: Duration,
+}
+
+/// One question in flight. Never used twice, so a late answer is told from a current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LookupId(u64);
+
+/// What the owner must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookupsEvent<A> {
+    /// Put this question to the DNS and report to [`Lookups::handle_result`].
+    Start {
+        /// To be reported with the result.
+        lookup: LookupId,
+        /// What to ask for.
+        name: DomainName,
+        /// A or AAAA.
+        family: AddressFamily,
+    },
+    /// Tell the asker.
+    Answer {
+        /// As in [`Question::asker`].
+        asker: A,
+        /// For one family.
+        answer: NameAnswer,
+    },
+}
+
+type Key = (DomainName, AddressFamily);
+type Outcome = Result<ResolvedAddresses, NameFailure>;
+
+/// See the module's documentation. `A` is how the owner knows who asked.
+pub struct Lookups<A> {
+    config: LookupsConfig,
+    now: Option<Instant>,
+    cache: Cache,
+    clients: Clients,
+    /// Every question that somebody waits for.
+    pending: BTreeMap<Key, Pending<A>>,
+    /// By number, so the first is due first.
+    waiting: BTreeMap<u64, Waiting>,
+    flying: BTreeMap<LookupId, Flight>,
+    next_number: u64,
+    events: VecDeque<LookupsEvent<A>>,
+}
+
+struct Pending<A> {
+    askers: Vec<(ClientId, Option<A>)>,
+    /// Its number in `waiting`; `None` once it is in flight.
+    waits: Option<u64>,
+}
+
+struct Waiting {
+    key: Key,
+    deadline: Instant,
+}
+
+struct Flight {
+    key: Key,
+    client: ClientId,
+    deadline: Instant,
+}
+
+impl<A> Lookups<A> {
+    /// Nothing is cached, nothing in flight.
+    #[must_use]
+    pub fn new(config: LookupsConfig) -> Self {
+        Self {
+            cache: Cache::new(config.cached_names.saturating_mul(FAMILIES)),
+            clients: Clients::new(
+                config.per_client.saturating_mul(FAMILIES),
+                (config.per_client.saturating_add(config.queued_per_client))
+                    .saturating_mul(FAMILIES),
+            ),
+            config,
+            now: None,
+            pending: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            next_number: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Answers from the cache, joins a question that is pending, or starts one. The asker is
+    /// answered exactly once per family.
+    pub fn handle_question(&mut self, question: Question<A>, now: Instant)
+    where
+        A: Clone,
+    {
+        let now = self.at(now);
+        for family in AddressFamily::ALL {
+            self.ask(&question, family, now);
+        }
+        self.start_waiting(now);
+    }
+
+    /// What became of a question in flight. Ignored when its deadline has passed.
+    pub fn handle_result(
+        &mut self,
+        lookup: LookupId,
+        result: Result<FoundAddresses, NameFailure>,
+        now: Instant,
+    ) {
+        let now = self.at(now);
+        let Some(flight) = self.flying.get(&lookup) else {
+            return;
+        };
+        let (_, family) = flight.key;
+        let outcome = result.and_then(|found| self.usable(found, family));
+        self.land(lookup, &outcome, now);
+        self.start_waiting(now);
+    }
+
+    /// Gives up on what is overdue.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.at(now);
+        while let Some((&lookup, flight)) = self.flying.first_key_value()
+            && flight.deadline <= now
+        {
+            self.land(lookup, &Err(NameFailure::Timeout), now);
+        }
+        // Whoever can start now must not be turned away.
+        self.start_waiting(now);
+        while let Some((_, waiting)) = self.waiting.first_key_value()
+            && waiting.deadline <= now
+        {
+            let key = waiting.key.clone();
+            self.leave_queues(&key);
+            self.answer_all(&key, &Err(NameFailure::Quota));
+        }
+    }
+
+    /// When something becomes overdue.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let flying = self.flying.values().next().map(|flight| flight.deadline);
+        let waiting = self.waiting.values().next().map(|waiting| waiting.deadline);
+        flying.into_iter().chain(waiting).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_event(&mut self) -> Option<LookupsEvent<A>> {
+        self.events.pop_front()
+    }
+
+    /// Forgets what was answered: the servers have changed, and others may say otherwise.
+    pub fn forget_answers(&mut self) {
+        self.cache.clear();
+    }
+
+    fn ask(&mut self, question: &Question<A>, family: AddressFamily, now: Instant)
+    where
+        A: Clone,
+    {
+        let key = (question.name.clone(), family);
+        let cached = (!question.refresh).then(|| self.cache.get(&key, now));
+        if let Some(mut outcome) = cached.flatten() {
+            if let Ok(found) = &mut outcome {
+                found.ttl = found.ttl.max(self.config.min_ttl);
+            }
+            self.answer(question.asker.clone(), &key, &outcome);
+        } else if self.clients.admit(question.client) {
+            self.wait(question.client, question.asker.clone(), key, now);
+        } else {
+            self.answer(question.asker.clone(), &key, &Err(NameFailure::Quota));
+        }
+    }
+
+    /// Joins the askers of a question; one that is not in flight also gets into the client's own
+    /// queue, so that it starts as soon as any of its askers has a turn.
+    fn wait(&mut self, client: ClientId, asker: Option<A>, key: Key, now: Instant) {
+        if !self.pending.contains_key(&key) {
+            let number = self.number();
+            let deadline = now + self.config.deadline;
+            let waiting = Waiting {
+                key: key.clone(),
+                deadline,
+            };
+            self.waiting.insert(number, waiting);
+            let pending = Pending {
+                askers: Vec::new(),
+                waits: Some(number),
+            };
+            self.pending.insert(key.clone(), pending);
+        }
+        let pending = self.pending.get_mut(&key).expect("inserted if missing");
+        let first_time = pending.askers.iter().all(|(other, _)| *other != client);
+        pending.askers.push((client, asker));
+        if pending.waits.is_some() && first_time {
+            self.clients.enqueue(client, key);
+        }
+    }
+
+    fn start_waiting(&mut self, now: Instant) {
+        let limit = self.config.concurrent.saturating_mul(FAMILIES);
+        while self.flying.len() < limit {
+            let Some((client, key)) = self.clients.take_turn() else {
+                return;
+            };
+            self.leave_queues(&key);
+            let lookup = LookupId(self.number());
+            let (name, family) = key.clone();
+            let deadline = now + self.config.deadline;
+            let flight = Flight {
+                key,
+                client,
+                deadline,
+            };
+            self.flying.insert(lookup, flight);
+            self.events.push_back(LookupsEvent::Start {
+                lookup,
+                name,
+                family,
+            });
+        }
+    }
+
+    /// The question waits no longer.
+    fn leave_queues(&mut self, key: &Key) {
+        let Some(pending) = self.pending.get_mut(key) else {
+            return;
+        };
+        if let Some(number) = pending.waits.take() {
+            self.waiting.remove(&number);
+        }
+        for (client, _) in &pending.askers {
+            self.clients.dequeue(*client, key);
+        }
+    }
+
+    /// Ends a flight.
+    fn land(&mut self, lookup: LookupId, outcome: &Outcome, now: Instant) {
+        let Some(flight) = self.flying.remove(&lookup) else {
+            return;
+        };
+        self.clients.landed(flight.client);
+        let kept_for = match outcome {
+            Ok(found) => Some(found.ttl),
+            Err(failure) => failure.is_definite().then_some(self.config.negative_ttl),
+        };
+        if let Some(ttl) = kept_for {
+            self.cache
+                .put(flight.key.clone(), outcome.clone(), now + ttl);
+        }
+        self.answer_all(&flight.key, outcome);
+    }
+
+    fn answer_all(&mut self, key: &Key, outcome: &Outcome) {
+        let Some(pending) = self.pending.remove(key) else {
+            return;
+        };
+        for (client, asker) in pending.askers {
+            self.clients.answered(client);
+            self.answer(asker, key, outcome);
+        }
+    }
+
+    fn answer(&mut self, asker: Option<A>, key: &Key, outcome: &Outcome) {
+        let Some(asker) = asker else { return };
+        let (name, family) = key;
+        let answer = NameAnswer {
+            name: name.clone(),
+            family: *family,
+            outcome: outcome.clone(),
+        };
+        self.events
+            .push_back(LookupsEvent::Answer { asker, answer });
+    }
+
+    fn usable(&self, found: FoundAddresses, family: AddressFamily) -> Outcome {
+        let ips = hygiene::usable(found.ips, family, self.config.nat64);
+        if ips.is_empty() {
+            return Err(NameFailure::NoData);
+        }
+        let ttl = found.ttl.min(self.config.max_ttl).max(self.config.min_ttl);
+        Ok(ResolvedAddresses { ips, ttl })
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn at(&mut self, now: Instant) -> Instant {
+        let now = self.now.map_or(now, |last| last.max(now));
+        self.now = Some(now);
+        now
+    }
+}
+
+/// A name is a question for A records and one for AAAA records.
+const FAMILIES: usize = 2;

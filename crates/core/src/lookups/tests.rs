@@ -1,0 +1,469 @@
+//! Tests of the lookups as a whole, in virtual time.
+
+use super::*;
+use crate::testing::beginning;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The lookups, and what they said.
+struct Scene {
+    lookups: Lookups<u32>,
+    now: Instant,
+    started: Vec<(LookupId, DomainName, AddressFamily)>,
+    answers: Vec<(u32, NameAnswer)>,
+}
+
+impl Scene {
+    fn new(config: LookupsConfig) -> Self {
+        Self {
+            lookups: Lookups::new(config),
+            now: beginning(),
+            started: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, text: &str, who: u8, asker: u32) {
+        self.question(text, who, asker, false);
+    }
+
+    fn refresh(&mut self, text: &str, who: u8, asker: u32) {
+        self.question(text, who, asker, true);
+    }
+
+    fn question(&mut self, text: &str, who: u8, asker: u32, refresh: bool) {
+        let question = Question {
+            name: name(text),
+            client: client(who),
+            refresh,
+            asker: Some(asker),
+        };
+        self.lookups.handle_question(question, self.now);
+        self.drain();
+    }
+
+    fn result(&mut self, lookup: LookupId, result: Result<FoundAddresses, NameFailure>) {
+        self.lookups.handle_result(lookup, result, self.now);
+        self.drain();
+    }
+
+    /// Both families of the oldest lookup started and not yet reported by this.
+    fn result_of_both(&mut self, v4: &str, v6: Result<&str, NameFailure>, ttl: Duration) {
+        let (lookup, _, family) = self.started.remove(0);
+        assert_eq!(family, AddressFamily::V4);
+        self.result(lookup, found(v4, ttl));
+        let (lookup, ..) = self.started.remove(0);
+        self.result(lookup, v6.and_then(|ip| found(ip, ttl)));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.lookups.handle_timeout(self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(event) = self.lookups.poll_event() {
+            match event {
+                LookupsEvent::Start {
+                    lookup,
+                    name,
+                    family,
+                } => self.started.push((lookup, name, family)),
+                LookupsEvent::Answer { asker, answer } => self.answers.push((asker, answer)),
+            }
+        }
+    }
+
+    /// Who was told what since the last look, without the names.
+    fn told(&mut self) -> Vec<(u32, AddressFamily, Outcome)> {
+        let answers = std::mem::take(&mut self.answers);
+        let told = |(asker, answer): (u32, NameAnswer)| (asker, answer.family, answer.outcome);
+        answers.into_iter().map(told).collect()
+    }
+
+    fn started_names(&mut self) -> Vec<String> {
+        let started = std::mem::take(&mut self.started);
+        let mut seen = BTreeSet::new();
+        let names = started.iter().map(|(_, name, _)| name.to_string());
+        names.filter(|name| seen.insert(name.clone())).collect()
+    }
+}
+
+fn name(text: &str) -> DomainName {
+    text.parse().expect("a name")
+}
+
+fn client(number: u8) -> ClientId {
+    ClientId(Uuid::from_u128(u128::from(number)))
+}
+
+fn found(ip: &str, ttl: Duration) -> Result<FoundAddresses, NameFailure> {
+    let ip = ip.parse().expect("an address");
+    Ok(FoundAddresses { ips: vec![ip], ttl })
+}
+
+fn ok(ip: &str, ttl: Duration) -> Outcome {
+    let ip = ip.parse().expect("an address");
+    Ok(ResolvedAddresses { ips: vec![ip], ttl })
+}
+
+use AddressFamily::{V4, V6};
+
+#[test]
+fn lesson_09_each_family_is_answered_as_soon_as_it_is_there() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 7);
+    assert_eq!(scene.started.len(), 2);
+    let (v6, _, family) = scene.started[1].clone();
+    assert_eq!(family, V6);
+    scene.result(v6, found("2001:db8::1", 60 * SECOND));
+    assert_eq!(scene.told(), [(7, V6, ok("2001:db8::1", 60 * SECOND))]);
+    let (v4, ..) = scene.started[0].clone();
+    scene.result(v4, Err(NameFailure::NoData));
+    assert_eq!(scene.told(), [(7, V4, Err(NameFailure::NoData))]);
+    assert_eq!(scene.lookups.clients.len(), 0);
+}
+
+#[test]
+fn later_askers_join_and_so_do_refreshes() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.ask("APP.example.", 2, 2);
+    scene.refresh("app.example", 3, 3);
+    assert_eq!(scene.started.len(), 2);
+    scene.result_of_both("10.0.0.1", Err(NameFailure::NoData), 60 * SECOND);
+    let askers: Vec<u32> = scene.told().iter().map(|(asker, ..)| *asker).collect();
+    assert_eq!(askers, [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn lesson_22_answers_are_kept_for_their_ttl_within_limits() {
+    let hour = 3_600 * SECOND;
+    for (ttl, kept) in [
+        (SECOND, 5 * SECOND),
+        (60 * SECOND, 60 * SECOND),
+        (2 * hour, hour),
+    ] {
+        let mut scene = Scene::new(LookupsConfig::default());
+        scene.ask("app.example", 1, 1);
+        scene.result_of_both("10.0.0.1", found_v6(), ttl);
+        assert_eq!(scene.told()[0], (1, V4, ok("10.0.0.1", kept)));
+        scene.pass(kept - Duration::from_millis(1));
+        scene.ask("app.example", 2, 2);
+        let left = 5 * SECOND;
+        assert_eq!(scene.told()[0], (2, V4, ok("10.0.0.1", left)), "{ttl:?}");
+        assert_eq!(scene.started.len(), 0);
+        scene.pass(Duration::from_millis(1));
+        scene.ask("app.example", 2, 3);
+        assert_eq!(scene.told(), []);
+        assert_eq!(scene.started.len(), 2);
+    }
+}
+
+fn found_v6() -> Result<&'static str, NameFailure> {
+    Ok("2001:db8::1")
+}
+
+#[test]
+fn lesson_07_definite_negatives_are_kept_briefly_and_passing_failures_not_at_all() {
+    for failure in [NameFailure::NoSuchName, NameFailure::NoData] {
+        let mut scene = Scene::new(LookupsConfig::default());
+        scene.ask("app.example", 1, 1);
+        scene.result_of_both("10.0.0.1", Err(failure), 60 * SECOND);
+        scene.pass(4 * SECOND);
+        scene.ask("app.example", 1, 2);
+        assert_eq!(scene.started.len(), 0);
+        scene.pass(SECOND);
+        scene.ask("app.example", 1, 3);
+        // Only the family that nothing is known about is asked for again.
+        let families: Vec<_> = scene.started.iter().map(|(.., family)| *family).collect();
+        assert_eq!(families, [V6]);
+    }
+    for failure in [
+        NameFailure::ServerFailure,
+        NameFailure::Timeout,
+        NameFailure::Network,
+    ] {
+        let mut scene = Scene::new(LookupsConfig::default());
+        scene.ask("app.example", 1, 1);
+        scene.result_of_both("10.0.0.1", Err(failure), 60 * SECOND);
+        scene.ask("app.example", 1, 2);
+        assert_eq!(scene.started.len(), 1, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_refresh_passes_over_the_cache_and_renews_it() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    scene.refresh("app.example", 1, 2);
+    scene.result_of_both("10.0.0.2", found_v6(), 60 * SECOND);
+    scene.told();
+    scene.ask("app.example", 1, 3);
+    assert_eq!(scene.told()[0], (3, V4, ok("10.0.0.2", 60 * SECOND)));
+}
+
+#[test]
+fn addresses_that_no_resource_has_are_no_data() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.result_of_both("127.0.0.1", Ok("64:ff9b::192.0.2.1"), 60 * SECOND);
+    let no_data = Err(NameFailure::NoData);
+    assert_eq!(scene.told(), [(1, V4, no_data.clone()), (1, V6, no_data)]);
+}
+
+#[test]
+fn nobody_waits_longer_than_the_deadline() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    assert_eq!(scene.lookups.poll_timeout(), Some(scene.now + 6 * SECOND));
+    scene.pass(5 * SECOND);
+    scene.ask("app.example", 2, 2);
+    assert_eq!(scene.told(), []);
+    scene.pass(SECOND);
+    assert_eq!(scene.told().len(), 4);
+    let (late, ..) = scene.started[0].clone();
+    scene.started.clear();
+    scene.ask("app.example", 1, 3);
+    assert_eq!(scene.started.len(), 2);
+    scene.result(late, found("10.0.0.1", 60 * SECOND));
+    assert_eq!(scene.told(), [], "an answer to a question of the past");
+}
+
+#[test]
+fn a_full_cache_forgets_the_oldest() {
+    let config = LookupsConfig {
+        cached_names: 2,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(config);
+    for text in ["a.example", "b.example", "c.example"] {
+        scene.ask(text, 1, 1);
+        scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    }
+    scene.ask("b.example", 1, 1);
+    scene.ask("c.example", 1, 1);
+    assert_eq!(scene.started.len(), 0);
+    scene.ask("a.example", 1, 1);
+    assert_eq!(scene.started.len(), 2);
+}
+
+#[test]
+fn lesson_22_a_client_with_many_questions_does_not_starve_the_rest() {
+    let config = LookupsConfig {
+        concurrent: 2,
+        per_client: 1,
+        queued_per_client: 3,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(config);
+    for text in ["a", "b", "c", "d"] {
+        scene.ask(text, 1, 1);
+    }
+    assert_eq!(scene.told(), []);
+    scene.ask("e", 1, 1);
+    let quota = Err(NameFailure::Quota);
+    assert_eq!(scene.told(), [(1, V4, quota.clone()), (1, V6, quota)]);
+    assert_eq!(scene.started_names(), ["a"], "one name for one client");
+    scene.ask("x", 2, 2);
+    assert_eq!(scene.started_names(), ["x"], "the other is not behind it");
+    for text in ["y", "z"] {
+        scene.ask(text, 3, 3);
+    }
+    assert_eq!(scene.started_names(), [""; 0], "all in flight is all");
+    // Client 3 has waited for less, and yet its turn comes before the second of client 1.
+    scene.pass(6 * SECOND);
+    assert_eq!(scene.started_names(), ["b", "y"]);
+}
+
+#[test]
+fn a_question_that_waits_starts_with_the_first_turn_of_any_asker() {
+    let config = LookupsConfig {
+        per_client: 1,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(config);
+    scene.ask("a", 1, 1);
+    scene.ask("b", 1, 1);
+    assert_eq!(scene.started_names(), ["a"]);
+    scene.ask("b", 2, 2);
+    assert_eq!(scene.started_names(), ["b"]);
+}
+
+#[test]
+fn a_turn_that_does_not_come_in_time_is_a_quota_failure() {
+    let config = LookupsConfig {
+        concurrent: 1,
+        deadline: 6 * SECOND,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(config);
+    scene.ask("a", 1, 1);
+    scene.pass(SECOND);
+    scene.ask("b", 2, 2);
+    scene.pass(5 * SECOND);
+    // The deadline of the first was the chance of the second.
+    assert_eq!(scene.started_names(), ["a", "b"]);
+    scene.told();
+    scene.ask("c", 3, 3);
+    scene.now += 6 * SECOND;
+    scene.ask("d", 3, 4);
+    scene.lookups.config.concurrent = 0;
+    scene.pass(Duration::ZERO);
+    let told = scene.told();
+    assert!(told.contains(&(2, V4, Err(NameFailure::Timeout))));
+    assert!(told.contains(&(3, V4, Err(NameFailure::Quota))));
+}
+
+#[test]
+fn without_an_asker_only_the_cache_is_warmed() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    let question = Question {
+        name: name("app.example"),
+        client: client(1),
+        refresh: false,
+        asker: None,
+    };
+    scene.lookups.handle_question(question, scene.now);
+    scene.drain();
+    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    assert_eq!(scene.told(), []);
+    scene.ask("app.example", 1, 1);
+    assert_eq!(scene.told().len(), 2);
+}
+
+#[test]
+fn answers_of_other_servers_are_forgotten() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    scene.lookups.forget_answers();
+    scene.ask("app.example", 1, 1);
+    assert_eq!(scene.started.len(), 2);
+}
+
+/// What may happen to the lookups.
+#[derive(Clone, Debug)]
+enum Step {
+    Ask { name: u8, client: u8, refresh: bool },
+    Result { which: usize, outcome: u8 },
+    Pass { millis: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12_u8, 0..4_u8, any::<bool>()).prop_map(|(name, client, refresh)| Step::Ask {
+            name, client, refresh,
+        }),
+        3 => (any::<usize>(), 0..6_u8).prop_map(|(which, outcome)| Step::Result { which, outcome }),
+        1 => (0..8_000_u64).prop_map(|millis| Step::Pass { millis }),
+    ]
+}
+
+fn outcome(number: u8, family: AddressFamily) -> Result<FoundAddresses, NameFailure> {
+    let ip = if family == V4 { "10.0.0.1" } else { "fd00::1" };
+    match number {
+        0 => Err(NameFailure::NoSuchName),
+        1 => Err(NameFailure::ServerFailure),
+        2 => found("127.0.0.1", SECOND),
+        _ => found(ip, Duration::from_secs(u64::from(number) * 10)),
+    }
+}
+
+/// What must be true of the lookups, whatever happens: a reference that only counts.
+struct Watch {
+    scene: Scene,
+    config: LookupsConfig,
+    flying: BTreeMap<LookupId, (Key, Instant)>,
+    due: BTreeSet<(u32, AddressFamily)>,
+    asked: u32,
+}
+
+impl Watch {
+    fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match *step {
+            Step::Ask {
+                name,
+                client,
+                refresh,
+            } => {
+                self.asked += 1;
+                self.due.extend([(self.asked, V4), (self.asked, V6)]);
+                let text = format!("n{name}.example");
+                self.scene.question(&text, client, self.asked, refresh);
+            }
+            Step::Result { which, outcome: o } => {
+                let nth = which.checked_rem(self.flying.len()).unwrap_or_default();
+                if let Some(lookup) = self.flying.keys().nth(nth).copied() {
+                    let (key, _) = self.flying.remove(&lookup).expect("one of the keys");
+                    self.scene.result(lookup, outcome(o, key.1));
+                }
+            }
+            Step::Pass { millis } => self.scene.pass(Duration::from_millis(millis)),
+        }
+        let now = self.scene.now;
+        self.flying
+            .retain(|_, (_, deadline)| *deadline > now || matches!(step, Step::Ask { .. }));
+        self.check()
+    }
+
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        let deadline = self.scene.now + self.config.deadline;
+        for (lookup, name, family) in std::mem::take(&mut self.scene.started) {
+            let key = (name, family);
+            let twice = self.flying.values().any(|(other, _)| *other == key);
+            prop_assert!(!twice, "{key:?} twice at once");
+            self.flying.insert(lookup, (key, deadline));
+        }
+        for (asker, answer) in std::mem::take(&mut self.scene.answers) {
+            let was_due = self.due.remove(&(asker, answer.family));
+            prop_assert!(was_due, "{asker} is answered twice: {answer:?}");
+        }
+        prop_assert!(self.flying.len() <= 2 * self.config.concurrent);
+        let mut charged: BTreeMap<ClientId, usize> = BTreeMap::new();
+        for flight in self.scene.lookups.flying.values() {
+            *charged.entry(flight.client).or_default() += 1;
+        }
+        let most = charged.values().max().copied().unwrap_or_default();
+        prop_assert!(most <= 2 * self.config.per_client);
+        let pending = self.due.is_empty();
+        prop_assert_eq!(pending, self.scene.lookups.poll_timeout().is_none());
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn everyone_is_answered_once_and_no_limit_is_passed(
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let config = LookupsConfig {
+            concurrent: 3,
+            per_client: 2,
+            queued_per_client: 2,
+            cached_names: 4,
+            ..LookupsConfig::default()
+        };
+        let mut watch = Watch {
+            scene: Scene::new(config),
+            config,
+            flying: BTreeMap::new(),
+            due: BTreeSet::new(),
+            asked: 0,
+        };
+        for step in &steps {
+            watch.take(step)?;
+        }
+        for _ in 0..20 {
+            watch.take(&Step::Pass { millis: 6_000 })?;
+        }
+        prop_assert_eq!(watch.due.len(), 0);
+        prop_assert_eq!(watch.scene.lookups.clients.len(), 0);
+        prop_assert_eq!(watch.scene.lookups.pending.len(), 0);
+    }
+}

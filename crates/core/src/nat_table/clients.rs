@@ -1,0 +1,88 @@
+//! The clients of a shard: by id, by tunnel address and by slot.
+
+use super::slot::ClientSlot;
+use crate::grant::TunnelAddresses;
+use crate::ids::ClientId;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+/// Who is attached. Slots are dense and used again.
+#[derive(Default)]
+pub(super) struct Clients {
+    by_id: BTreeMap<ClientId, ClientSlot>,
+    by_address: HashMap<IpAddr, ClientSlot>,
+    slots: Vec<Option<Client>>,
+    free: Vec<ClientSlot>,
+}
+
+struct Client {
+    id: ClientId,
+    tunnel: TunnelAddresses,
+}
+
+impl Clients {
+    /// From now on these addresses are the client's; an address that another client had is taken
+    /// over. Returns the slot that must be emptied first, when the client comes with other
+    /// addresses than before.
+    pub(super) fn attach(&mut self, id: ClientId, tunnel: TunnelAddresses) -> Option<ClientSlot> {
+        let former = self
+            .slot(id)
+            .filter(|slot| self.tunnel(*slot) != Some(tunnel));
+        if former.is_some() {
+            self.detach(id);
+        }
+        let slot = self.slot(id).unwrap_or_else(|| self.allocate());
+        self.by_id.insert(id, slot);
+        self.slots[slot.0 as usize] = Some(Client { id, tunnel });
+        for address in addresses(tunnel) {
+            self.by_address.insert(address, slot);
+        }
+        former
+    }
+
+    /// Forgets the client, and its addresses where they are still its own. Returns its slot.
+    pub(super) fn detach(&mut self, id: ClientId) -> Option<ClientSlot> {
+        let slot = self.by_id.remove(&id)?;
+        let client = self.slots[slot.0 as usize].take()?;
+        for address in addresses(client.tunnel) {
+            if self.by_address.get(&address) == Some(&slot) {
+                self.by_address.remove(&address);
+            }
+        }
+        self.free.push(slot);
+        Some(slot)
+    }
+
+    pub(super) fn slot(&self, id: ClientId) -> Option<ClientSlot> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn at(&self, address: IpAddr) -> Option<ClientSlot> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(super) fn id(&self, slot: ClientSlot) -> Option<ClientId> {
+        self.slots
+            .get(slot.0 as usize)?
+            .as_ref()
+            .map(|client| client.id)
+    }
+
+    fn tunnel(&self, slot: ClientSlot) -> Option<TunnelAddresses> {
+        self.slots
+            .get(slot.0 as usize)?
+            .as_ref()
+            .map(|client| client.tunnel)
+    }
+
+    fn allocate(&mut self) -> ClientSlot {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            ClientSlot(u32::try_from(self.slots.len() - 1).expect("fewer clients than memory"))
+        })
+    }
+}
+
+fn addresses(tunnel: TunnelAddresses) -> [IpAddr; 2] {
+    [tunnel.ipv4.into(), tunnel.ipv6.into()]
+}

@@ -1,0 +1,98 @@
+//! What the flow table is told and what it answers: plain values.
+
+use super::key::{Inside, Outside};
+use crate::nat_table::MappingId;
+#[cfg(doc)]
+use crate::packet::DropReason;
+use crate::packet::{IpPacket, ip};
+use std::net::IpAddr;
+
+/// How large a table may grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// Flows of all clients, remembered ones included.
+    pub flows: u32,
+    /// Live flows of one client; more than [`Self::FLOWS_PER_CLIENT_MAX`] is taken as that.
+    pub flows_per_client: u32,
+}
+
+impl FlowLimits {
+    /// At most half of the ports, so that a random one is free at least every other time.
+    pub const FLOWS_PER_CLIENT_MAX: u32 = 32_768;
+}
+
+/// One flow of one table. Leads nowhere once that flow is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowId {
+    pub(super) at: u32,
+    pub(super) generation: u16,
+}
+
+/// A live flow as it was when asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// By which it is spoken of.
+    pub flow: FlowId,
+    /// As the client sees it.
+    pub inside: Inside,
+    /// As the resource sees it.
+    pub outside: Outside,
+    /// As given to [`super::FlowTable::open`].
+    pub mapping: MappingId,
+    /// As given to [`super::FlowTable::open`] or [`super::FlowTable::rebind`] last.
+    pub epoch: u32,
+    /// Whether a packet came back.
+    pub confirmed: bool,
+}
+
+/// Where a new flow is to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Of the family of the proxy IP.
+    pub real: IpAddr,
+    /// Kept for the caller.
+    pub mapping: MappingId,
+    /// Kept for the caller.
+    pub epoch: u32,
+}
+
+/// What an outside tuple stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// This flow.
+    Live(Binding),
+    /// A flow that ended: the packet is to be dropped as [`DropReason::ExpiredFlow`].
+    Expired,
+    /// Nothing that is, or is remembered.
+    Unknown,
+}
+
+/// The TCP flags that end or begin a flow; none for other protocols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags {
+    /// It opens a connection.
+    pub syn: bool,
+    /// The sender has no more to send.
+    pub fin: bool,
+    /// The connection is no more.
+    pub rst: bool,
+}
+
+impl TcpFlags {
+    /// Those of a packet.
+    #[must_use]
+    pub fn of(packet: &IpPacket<'_>) -> Self {
+        let is_tcp = packet.protocol() == ip::PROTOCOL_TCP;
+        match packet.segment().get(TCP_FLAGS_OFFSET) {
+            Some(flags) if is_tcp => Self {
+                syn: flags & 0x02 != 0,
+                fin: flags & 0x01 != 0,
+                rst: flags & 0x04 != 0,
+            },
+            Some(_) | None => Self::default(),
+        }
+    }
+}
+
+/// The flags of a TCP header (RFC 9293, section 3.1).
+pub(super) const TCP_FLAGS_OFFSET: usize = 13;

@@ -1,0 +1,159 @@
+//! Which outside port a flow gets.
+//!
+//! A bounded number of tries and no scan: what a try costs does not depend on how many ports are
+//! taken (lesson 15).
+
+use super::key::{FlowProtocol, Inside};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::iter;
+
+/// Who has an outside tuple.
+pub(super) enum Occupant {
+    /// Nobody.
+    Nobody,
+    /// What is left of a flow with this inside key.
+    Remembered(Inside),
+    /// A flow.
+    Live,
+}
+
+/// Proposes ports in an order that nobody can foresee.
+pub(super) struct Ports {
+    random: ChaCha8Rng,
+}
+
+impl Ports {
+    pub(super) fn new(seed: [u8; 32]) -> Self {
+        Self {
+            random: ChaCha8Rng::from_seed(seed),
+        }
+    }
+
+    pub(super) fn random_u64(&mut self) -> u64 {
+        self.random.next_u64()
+    }
+
+    /// A port for `inside`: `former` if it has one to come back to, else its own, else any free
+    /// one.
+    ///
+    /// What is remembered of another flow is in the way, so that late answers to that one do not
+    /// reach this one; but it gives way when the first [`FRESH_TRIES`] met no free port.
+    pub(super) fn choose(
+        &mut self,
+        inside: &Inside,
+        former: Option<u16>,
+        occupant: impl Fn(u16) -> Occupant,
+    ) -> Option<u16> {
+        let protocol = inside.protocol;
+        let random = iter::repeat_with(|| self.any_port(protocol)).take(RANDOM_TRIES);
+        let tries = former.into_iter().chain([inside.port]).chain(random);
+        let mut second_best = None;
+        for (count, port) in tries.enumerate() {
+            if count >= FRESH_TRIES && second_best.is_some() {
+                break;
+            }
+            if port == 0 && protocol != FlowProtocol::Echo {
+                continue;
+            }
+            match occupant(port) {
+                Occupant::Nobody => return Some(port),
+                Occupant::Remembered(other) if other == *inside => return Some(port),
+                Occupant::Remembered(_) => second_best = second_best.or(Some(port)),
+                Occupant::Live => {}
+            }
+        }
+        second_best
+    }
+
+    fn any_port(&mut self, protocol: FlowProtocol) -> u16 {
+        let first = match protocol {
+            FlowProtocol::Tcp | FlowProtocol::Udp => FIRST_FREE_PORT,
+            FlowProtocol::Echo => 0,
+        };
+        scale(self.random.next_u32(), first)
+    }
+}
+
+/// Spreads 32 random bits evenly over `first..=65535`.
+fn scale(random: u32, first: u16) -> u16 {
+    let ports = u64::from(u16::MAX - first) + 1;
+    let offset = u16::try_from((u64::from(random) * ports) >> 32).unwrap_or(0);
+    first.saturating_add(offset)
+}
+
+/// Half of all ports are free at worst, see `FlowLimits::FLOWS_PER_CLIENT_MAX`, so all of these
+/// miss once in four billion times.
+const RANDOM_TRIES: usize = 32;
+/// How hard to look for a port that nobody used lately.
+const FRESH_TRIES: usize = 8;
+/// Below are the system ports (RFC 6335, section 6), which services may treat differently.
+const FIRST_FREE_PORT: u16 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat_table::ClientSlot;
+
+    #[test]
+    fn lesson_15_random_ports_reach_both_edges_and_no_further() {
+        assert_eq!(scale(0, FIRST_FREE_PORT), 1024);
+        assert_eq!(scale(u32::MAX, FIRST_FREE_PORT), 65535);
+        assert_eq!(scale(0, 0), 0);
+        assert_eq!(scale(u32::MAX, 0), 65535);
+    }
+
+    fn inside(protocol: FlowProtocol, port: u16) -> Inside {
+        Inside {
+            client: ClientSlot(1),
+            protocol,
+            port,
+            proxy: [100, 96, 0, 1].into(),
+        }
+    }
+
+    #[test]
+    fn lesson_15_gives_up_after_a_bounded_number_of_tries() {
+        let tries = std::cell::Cell::new(0);
+        let all_taken = |_| {
+            tries.set(tries.get() + 1);
+            Occupant::Live
+        };
+        let mut ports = Ports::new([0; 32]);
+        let inside = inside(FlowProtocol::Tcp, 65535);
+        assert_eq!(ports.choose(&inside, Some(65535), all_taken), None);
+        assert_eq!(tries.get(), RANDOM_TRIES + 2);
+    }
+
+    #[test]
+    fn its_own_port_comes_first_even_a_system_port_but_never_zero() {
+        let mut ports = Ports::new([0; 32]);
+        let free = |_| Occupant::Nobody;
+        let mut choose = |protocol, port| ports.choose(&inside(protocol, port), None, free);
+        assert_eq!(choose(FlowProtocol::Udp, 123), Some(123));
+        assert_eq!(choose(FlowProtocol::Echo, 0), Some(0));
+        assert!(choose(FlowProtocol::Udp, 0).is_some_and(|port| port >= 1024));
+    }
+
+    #[test]
+    fn what_another_flow_left_is_taken_only_when_nothing_is_free() {
+        let mut ports = Ports::new([0; 32]);
+        let (mine, other) = (
+            inside(FlowProtocol::Tcp, 5000),
+            inside(FlowProtocol::Tcp, 1),
+        );
+        let left = |by: Inside| {
+            move |port| match port {
+                5000 => Occupant::Remembered(by),
+                _ => Occupant::Nobody,
+            }
+        };
+        assert_eq!(ports.choose(&mine, None, left(mine)), Some(5000));
+        assert_ne!(ports.choose(&mine, None, left(other)), Some(5000));
+        let crowded = |port| match port {
+            5000 => Occupant::Remembered(other),
+            _ => Occupant::Live,
+        };
+        assert_eq!(ports.choose(&mine, None, crowded), Some(5000));
+    }
+}

@@ -1,0 +1,457 @@
+//! What the flow table promises, rule by rule; `model` checks them all at once.
+
+mod model;
+
+use super::binding::TCP_FLAGS_OFFSET;
+use super::*;
+use crate::nat_table::MappingId;
+use crate::packet::IpPacket;
+use crate::packet::samples::{Shape, packet_between};
+use crate::testing::beginning;
+
+const PLAIN: TcpFlags = TcpFlags {
+    syn: false,
+    fin: false,
+    rst: false,
+};
+const SYN: TcpFlags = TcpFlags { syn: true, ..PLAIN };
+const FIN: TcpFlags = TcpFlags { fin: true, ..PLAIN };
+const RST: TcpFlags = TcpFlags { rst: true, ..PLAIN };
+
+const ANNA: ClientSlot = ClientSlot(0);
+const BERT: ClientSlot = ClientSlot(7);
+
+/// A table with a hand on its clock.
+struct Bench {
+    table: FlowTable,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(flows: u32, flows_per_client: u32) -> Self {
+        let limits = FlowLimits {
+            flows,
+            flows_per_client,
+        };
+        let now = beginning();
+        let table = FlowTable::new(limits, [7; 32], now);
+        Self { table, now }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn open(&mut self, inside: Inside, real: &str) -> Result<Binding, DropReason> {
+        self.table.open(inside, target(real), self.now)
+    }
+
+    fn opened(&mut self, inside: Inside, real: &str) -> Binding {
+        self.open(inside, real).expect("room")
+    }
+
+    fn confirmed(&mut self, inside: Inside, real: &str) -> Binding {
+        let binding = self.opened(inside, real);
+        self.outbound(binding, PLAIN);
+        binding
+    }
+
+    fn inbound(&mut self, binding: Binding, flags: TcpFlags) {
+        self.table.note_inbound(binding.flow, flags, self.now);
+    }
+
+    fn outbound(&mut self, binding: Binding, flags: TcpFlags) -> bool {
+        self.table.note_outbound(binding.flow, flags, self.now)
+    }
+
+    fn rebind(&mut self, binding: Binding, real: &str) -> Result<Binding, DropReason> {
+        let real = real.parse().expect("an address");
+        self.table.rebind(binding.flow, real, 2, self.now)
+    }
+
+    fn is_live(&mut self, inside: &Inside) -> bool {
+        self.table.find_inside(inside, self.now).is_some()
+    }
+
+    fn outside(&mut self, outside: &Outside) -> Lookup {
+        self.table.find_outside(outside, self.now)
+    }
+
+    /// Not before `seconds` of silence, and at most one later.
+    fn assert_lives_for(&mut self, inside: Inside, seconds: u64) {
+        let outside = self.table.find_inside(&inside, self.now);
+        let outside = outside.expect("a live flow").outside;
+        self.wait(seconds);
+        assert!(self.is_live(&inside), "{inside:?} lives for {seconds} s");
+        self.wait(1);
+        assert_eq!(self.outside(&outside), Lookup::Expired);
+        assert!(!self.is_live(&inside), "{inside:?} is gone");
+    }
+}
+
+fn target(real: &str) -> Target {
+    Target {
+        real: real.parse().expect("an address"),
+        mapping: MappingId {
+            index: 3,
+            generation: 4,
+        },
+        epoch: 1,
+    }
+}
+
+fn inside(client: ClientSlot, protocol: FlowProtocol, port: u16, proxy: &str) -> Inside {
+    Inside {
+        client,
+        protocol,
+        port,
+        proxy: proxy.parse().expect("an address"),
+    }
+}
+
+fn tcp(port: u16) -> Inside {
+    inside(ANNA, FlowProtocol::Tcp, port, "100.96.0.1")
+}
+
+fn udp(port: u16) -> Inside {
+    inside(ANNA, FlowProtocol::Udp, port, "100.96.0.1")
+}
+
+const WEB: &str = "10.20.0.100";
+const WEB_2: &str = "10.20.0.101";
+
+#[test]
+fn a_flow_is_found_from_both_sides_with_what_it_was_opened_with() {
+    let mut bench = Bench::new(10, 10);
+    let binding = bench.opened(tcp(5000), WEB);
+    assert_eq!(binding.outside.port, 5000);
+    assert_eq!(binding.mapping, target(WEB).mapping);
+    assert_eq!((binding.epoch, binding.confirmed), (1, false));
+    let now = bench.now;
+    assert_eq!(bench.table.find_inside(&tcp(5000), now), Some(binding));
+    assert_eq!(bench.outside(&binding.outside), Lookup::Live(binding));
+    assert!(bench.outbound(binding, PLAIN), "the first answer confirms");
+    assert!(!bench.outbound(binding, PLAIN));
+    let later = bench.opened(tcp(5000), WEB_2);
+    assert!(later.confirmed && later.outside == binding.outside);
+}
+
+#[test]
+fn clients_and_protocols_do_not_meet() {
+    let mut bench = Bench::new(10, 10);
+    let mine = bench.opened(tcp(5000), WEB);
+    let proxy = "100.96.0.1";
+    for (client, protocol) in [
+        (ANNA, FlowProtocol::Udp),
+        (ANNA, FlowProtocol::Echo),
+        (BERT, FlowProtocol::Tcp),
+    ] {
+        let other = bench.opened(inside(client, protocol, 5000, proxy), WEB);
+        assert_eq!(other.outside.port, mine.outside.port);
+    }
+    assert_eq!((bench.table.len_of(ANNA), bench.table.len_of(BERT)), (3, 1));
+}
+
+#[test]
+fn families_are_not_mixed() {
+    let mut bench = Bench::new(10, 10);
+    let refused = Err(DropReason::Untranslatable);
+    assert_eq!(bench.open(tcp(5000), "fd00::1"), refused);
+    let binding = bench.opened(tcp(5000), WEB);
+    assert_eq!(bench.rebind(binding, "fd00::1"), refused);
+}
+
+#[test]
+fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
+    let mut bench = Bench::new(10, 10);
+    let first = bench.opened(tcp(5000), WEB);
+    let second = bench.opened(inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2"), WEB);
+    assert_eq!(first.outside.port, 5000);
+    assert!(second.outside.port >= 1024 && second.outside.port != 5000);
+}
+
+#[test]
+fn lesson_14_an_established_tcp_flow_lives_two_hours_and_four_minutes() {
+    let mut bench = Bench::new(10, 10);
+    let binding = bench.confirmed(tcp(5000), WEB);
+    bench.wait(7000);
+    bench.inbound(binding, PLAIN);
+    bench.wait(7000);
+    bench.outbound(binding, PLAIN);
+    bench.assert_lives_for(tcp(5000), 7440);
+}
+
+#[test]
+fn lesson_14_udp_and_echo_live_two_minutes() {
+    let mut bench = Bench::new(10, 10);
+    for protocol in [FlowProtocol::Udp, FlowProtocol::Echo] {
+        let key = inside(ANNA, protocol, 5000, "100.96.0.1");
+        let binding = bench.confirmed(key, WEB);
+        bench.wait(119);
+        bench.inbound(binding, PLAIN);
+        bench.assert_lives_for(key, 120);
+    }
+}
+
+#[test]
+fn lesson_14_what_nobody_answers_lives_a_minute() {
+    let mut bench = Bench::new(10, 10);
+    for key in [tcp(5000), udp(5000)] {
+        let binding = bench.opened(key, WEB);
+        bench.wait(59);
+        bench.inbound(binding, SYN);
+        bench.assert_lives_for(key, 60);
+    }
+}
+
+#[test]
+fn lesson_14_a_closed_connection_lives_five_seconds() {
+    let mut bench = Bench::new(10, 10);
+    let binding = bench.confirmed(tcp(5000), WEB);
+    bench.wait(100);
+    bench.outbound(binding, FIN);
+    bench.wait(100);
+    assert!(bench.is_live(&tcp(5000)), "half closed is open");
+    bench.inbound(binding, FIN);
+    bench.wait(5);
+    bench.outbound(binding, PLAIN);
+    bench.assert_lives_for(tcp(5000), 5);
+}
+
+#[test]
+fn lesson_14_a_reset_ends_a_flow_at_once() {
+    let mut bench = Bench::new(10, 10);
+    let binding = bench.confirmed(tcp(5000), WEB);
+    bench.inbound(binding, RST);
+    assert_eq!(bench.outside(&binding.outside), Lookup::Expired);
+    let binding = bench.opened(tcp(5001), WEB);
+    assert!(bench.outbound(binding, RST), "a RST is an answer");
+    assert_eq!(bench.outside(&binding.outside), Lookup::Expired);
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn a_client_that_uses_a_closed_port_again_keeps_its_new_connection() {
+    let mut bench = Bench::new(10, 10);
+    let binding = bench.confirmed(tcp(5000), WEB);
+    bench.outbound(binding, FIN);
+    bench.inbound(binding, FIN);
+    bench.wait(1);
+    bench.inbound(binding, SYN);
+    bench.outbound(binding, SYN);
+    bench.assert_lives_for(tcp(5000), 7440);
+}
+
+#[test]
+fn lesson_13_an_ended_flow_is_remembered_for_ten_minutes() {
+    let mut bench = Bench::new(10, 10);
+    let binding = bench.confirmed(tcp(5000), WEB);
+    bench.table.expire(binding.flow, bench.now);
+    bench.wait(599);
+    assert_eq!(bench.outside(&binding.outside), Lookup::Expired);
+    bench.wait(1);
+    assert_eq!(bench.outside(&binding.outside), Lookup::Unknown);
+    assert_eq!(bench.table.remembered(), 0);
+}
+
+#[test]
+fn lesson_13_traffic_from_inside_revives_a_flow_on_the_port_it_had() {
+    let mut bench = Bench::new(10, 10);
+    bench.opened(tcp(5000), WEB);
+    let key = inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2");
+    let before = bench.confirmed(key, WEB);
+    assert_ne!(before.outside.port, 5000);
+    bench.inbound(before, RST);
+    let after = bench.opened(key, WEB);
+    assert_eq!(after.outside, before.outside);
+    assert!(!after.confirmed && after.flow != before.flow);
+    assert_eq!(bench.outside(&after.outside), Lookup::Live(after));
+    assert_eq!(bench.table.remembered(), 0);
+    bench.inbound(before, RST);
+    assert!(bench.is_live(&key), "the old flow's id leads nowhere");
+}
+
+#[test]
+fn lesson_13_late_answers_do_not_reach_the_next_flow() {
+    let mut bench = Bench::new(10, 10);
+    let before = bench.confirmed(tcp(5000), WEB);
+    bench.inbound(before, RST);
+    let other = bench.opened(inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2"), WEB);
+    assert_ne!(other.outside, before.outside);
+    assert_eq!(bench.outside(&before.outside), Lookup::Expired);
+}
+
+#[test]
+fn lesson_06_an_unanswered_flow_moves_and_late_answers_are_dropped() {
+    let mut bench = Bench::new(10, 10);
+    let before = bench.opened(tcp(5000), WEB);
+    let after = bench.rebind(before, WEB_2).expect("free");
+    assert_eq!((after.outside.port, after.epoch), (5000, 2));
+    assert_eq!(after.flow, before.flow);
+    assert_eq!(bench.outside(&before.outside), Lookup::Expired);
+    assert_eq!(bench.outside(&after.outside), Lookup::Live(after));
+    let back = bench.rebind(after, WEB).expect("its own");
+    assert_eq!(back.outside, before.outside);
+    assert_eq!(bench.table.len(), 1);
+}
+
+#[test]
+fn lesson_05_an_answered_flow_stays_where_it_is() {
+    let mut bench = Bench::new(10, 10);
+    let before = bench.confirmed(tcp(5000), WEB);
+    let after = bench.rebind(before, WEB_2).expect("no change");
+    assert_eq!((after.outside, after.epoch), (before.outside, 1));
+    bench.inbound(before, RST);
+    assert_eq!(bench.rebind(before, WEB_2), Err(DropReason::ExpiredFlow));
+}
+
+#[test]
+fn a_full_table_forgets_first_then_evicts_the_clients_own_then_refuses() {
+    let mut bench = Bench::new(3, 10);
+    let bert = inside(BERT, FlowProtocol::Tcp, 1, "100.96.0.1");
+    bench.opened(bert, WEB);
+    let ended = bench.opened(tcp(1), WEB);
+    let quiet = bench.opened(tcp(2), WEB);
+    bench.inbound(ended, RST);
+    bench.opened(tcp(3), WEB);
+    assert_eq!(bench.outside(&ended.outside), Lookup::Unknown);
+    bench.opened(tcp(4), WEB);
+    assert!(!bench.is_live(&tcp(2)) && bench.is_live(&tcp(3)));
+    assert_eq!(bench.outside(&quiet.outside), Lookup::Unknown);
+    for port in [3, 4] {
+        bench.confirmed(tcp(port), WEB);
+    }
+    assert_eq!(bench.open(tcp(5), WEB), Err(DropReason::FlowTableFull));
+    assert!(bench.is_live(&bert), "another client's does not give way");
+}
+
+#[test]
+fn a_client_at_its_limit_loses_its_flow_that_was_silent_longest() {
+    let mut bench = Bench::new(10, 2);
+    let first = bench.opened(tcp(1), WEB);
+    let second = bench.opened(tcp(2), WEB);
+    bench.wait(1);
+    bench.inbound(first, SYN);
+    bench.opened(tcp(3), WEB);
+    assert_eq!(bench.outside(&second.outside), Lookup::Expired);
+    bench.confirmed(tcp(1), WEB);
+    bench.confirmed(tcp(3), WEB);
+    assert_eq!(bench.open(tcp(4), WEB), Err(DropReason::FlowTableFull));
+    bench.opened(inside(BERT, FlowProtocol::Tcp, 4, "100.96.0.1"), WEB);
+}
+
+#[test]
+fn lesson_15_a_client_may_not_have_more_flows_than_half_the_ports() {
+    let mut bench = Bench::new(100_000, u32::MAX);
+    let proxies = (1..=32_768u32).map(|number| IpAddr::from((0x6460_0000 + number).to_be_bytes()));
+    for proxy in proxies {
+        let key = Inside {
+            proxy,
+            ..udp(65535)
+        };
+        let binding = bench.confirmed(key, WEB);
+        assert!(binding.outside.port >= 1024);
+    }
+    assert_eq!(bench.open(udp(1), WEB), Err(DropReason::FlowTableFull));
+    assert_eq!(bench.table.len(), 32_768);
+}
+
+#[test]
+fn a_removed_client_leaves_nothing() {
+    let mut bench = Bench::new(10, 10);
+    let ended = bench.confirmed(tcp(1), WEB);
+    bench.inbound(ended, RST);
+    let live = bench.confirmed(tcp(2), WEB);
+    bench.opened(tcp(3), WEB);
+    bench.opened(inside(BERT, FlowProtocol::Tcp, 1, "100.96.0.1"), WEB);
+    bench.table.remove_client(ANNA);
+    bench.table.remove_client(ClientSlot(99));
+    for outside in [ended.outside, live.outside] {
+        assert_eq!(bench.outside(&outside), Lookup::Unknown);
+    }
+    assert_eq!((bench.table.len(), bench.table.remembered()), (1, 0));
+}
+
+#[test]
+fn lesson_17_all_flows_of_a_client_can_be_ended_and_are_remembered() {
+    let mut bench = Bench::new(10, 10);
+    let flows = [1, 2].map(|port| bench.confirmed(tcp(port), WEB));
+    bench.table.expire_client(ANNA, bench.now);
+    for flow in flows {
+        assert_eq!(bench.outside(&flow.outside), Lookup::Expired);
+    }
+    assert_eq!(bench.table.len_of(ANNA), 0);
+}
+
+#[test]
+fn an_empty_table_asks_for_no_wake_up_and_a_full_one_for_whole_seconds() {
+    let mut bench = Bench::new(10, 10);
+    let start = bench.now;
+    assert_eq!(bench.table.poll_timeout(), None);
+    bench.now += Duration::from_millis(2_700);
+    let binding = bench.opened(udp(1), WEB);
+    let due = |seconds| Some(start + Duration::from_secs(seconds));
+    assert_eq!(bench.table.poll_timeout(), due(63));
+    bench.table.handle_timeout(start + Duration::from_secs(63));
+    assert_eq!(bench.outside(&binding.outside), Lookup::Expired);
+    assert_eq!(bench.table.poll_timeout(), due(663));
+    bench.table.handle_timeout(start);
+    bench.table.handle_timeout(start + Duration::from_secs(663));
+    assert_eq!(bench.table.poll_timeout(), None);
+}
+
+#[test]
+fn a_hundred_thousand_flows_fit_32_mib() {
+    let mut bench = Bench::new(100_000, 2_000);
+    for number in 0..100_000u32 {
+        let key = Inside {
+            client: ClientSlot(number % 50),
+            ..udp(u16::try_from(number / 50).expect("2,000 ports"))
+        };
+        bench.opened(key, WEB);
+    }
+    assert_eq!(bench.table.len(), 100_000);
+    let bytes = bench.table.heap_bytes();
+    assert!(bytes < 32 << 20, "{bytes} bytes");
+}
+
+#[test]
+fn flags_are_read_from_tcp_only() {
+    let shape = Shape::Tcp { from: 1, to: 2 };
+    let mut bytes = packet_between("10.0.0.1", "10.0.0.2", shape);
+    let flags = |bytes: &[u8]| TcpFlags::of(&IpPacket::parse(bytes).expect("valid"));
+    for (bits, expected) in [(0x02, SYN), (0x11, FIN), (0x14, RST), (0x18, PLAIN)] {
+        bytes[20 + TCP_FLAGS_OFFSET] = bits;
+        assert_eq!(flags(&bytes), expected);
+    }
+    let mut bytes = packet_between("10.0.0.1", "10.0.0.2", Shape::Udp { from: 1, to: 2 });
+    bytes[20 + TCP_FLAGS_OFFSET] = 0xff;
+    assert_eq!(flags(&bytes), PLAIN);
+}
+
+#[test]
+fn only_what_a_client_asks_is_a_flow() {
+    let parse = |shape| packet_between("10.0.0.1", "10.0.0.2", shape);
+    let keys = |shape| {
+        let bytes = parse(shape);
+        let packet = IpPacket::parse(&bytes).expect("valid");
+        let inside = Inside::of(ANNA, &packet).map(|key| (key.protocol, key.port));
+        let outside = Outside::of(ANNA, &packet).map(|key| (key.protocol, key.port));
+        (inside, outside)
+    };
+    let (udp, tcp, echo) = (FlowProtocol::Udp, FlowProtocol::Tcp, FlowProtocol::Echo);
+    let refused = Err(DropReason::Untranslatable);
+    assert_eq!(
+        keys(Shape::Udp { from: 1, to: 2 }),
+        (Ok((udp, 1)), Some((udp, 2)))
+    );
+    assert_eq!(
+        keys(Shape::Tcp { from: 1, to: 2 }),
+        (Ok((tcp, 1)), Some((tcp, 2)))
+    );
+    assert_eq!(keys(Shape::EchoRequest(5)), (Ok((echo, 5)), None));
+    assert_eq!(keys(Shape::EchoReply(5)), (refused, Some((echo, 5))));
+    for shape in [Shape::IcmpError, Shape::IcmpOther, Shape::Other(47)] {
+        assert_eq!(keys(shape), (refused, None));
+    }
+}

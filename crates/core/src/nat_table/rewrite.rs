@@ -1,0 +1,143 @@
+//! The bytes of a translated packet: addresses, ports and every checksum that covers them, in
+//! place.
+//!
+//! Checksums are corrected by difference (RFC 1624), so one that was wrong stays wrong and the
+//! receiver still finds out (lesson 30). It decides nothing: what a packet is translated to comes
+//! from the flow table. ICMP errors, which carry a second packet inside, are in [`IcmpError`].
+
+mod icmp_error;
+
+pub use icmp_error::{IcmpError, IcmpErrorKind};
+
+use super::flows::{FlowProtocol, Inside, Outside};
+use crate::packet::checksum::ChecksumUpdate;
+use crate::packet::{DropReason, IpPacket, Transport};
+use std::net::IpAddr;
+
+/// Where the translated fields of a packet are, kept from its [`IpPacket`] while its bytes change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    is_v4: bool,
+    protocol: FlowProtocol,
+    transport_offset: usize,
+}
+
+impl Layout {
+    /// `None` for what cannot be translated: all but TCP, UDP and ICMP echo.
+    #[must_use]
+    pub fn of(packet: &IpPacket<'_>) -> Option<Self> {
+        let protocol = match packet.transport() {
+            Transport::Tcp { .. } => FlowProtocol::Tcp,
+            Transport::Udp { .. } => FlowProtocol::Udp,
+            Transport::IcmpEcho { .. } => FlowProtocol::Echo,
+            Transport::IcmpError | Transport::IcmpOther | Transport::Other(_) => return None,
+        };
+        Some(Self {
+            is_v4: packet.is_v4(),
+            protocol,
+            transport_offset: packet.transport_offset(),
+        })
+    }
+}
+
+/// Turns a packet from a client to a proxy IP into one to the real IP, from the outside port.
+///
+/// # Errors
+///
+/// The packet is unchanged: [`DropReason::Untranslatable`] if it is not of the family of `to`,
+/// [`DropReason::MalformedTransport`] if it is not the one that `layout` was made of.
+pub fn inbound(packet: &mut [u8], layout: Layout, to: &Outside) -> Result<(), DropReason> {
+    replace(packet, layout, End::Destination, (to.real, to.port))
+}
+
+/// Turns a packet from a real IP into one from the proxy IP, to the client's port.
+///
+/// # Errors
+///
+/// As [`inbound`].
+pub fn outbound(packet: &mut [u8], layout: Layout, to: &Inside) -> Result<(), DropReason> {
+    replace(packet, layout, End::Source, (to.proxy, to.port))
+}
+
+/// Whose address is replaced. The port is that of the other end, the client.
+#[derive(Clone, Copy)]
+enum End {
+    Source,
+    Destination,
+}
+
+/// Replaces an address and the client's port. A transport header may be cut short behind the port:
+/// a checksum that is not there is not corrected.
+fn replace(
+    packet: &mut [u8],
+    layout: Layout,
+    end: End,
+    (address, port): (IpAddr, u16),
+) -> Result<(), DropReason> {
+    if layout.is_v4 != address.is_ipv4() {
+        return Err(DropReason::Untranslatable);
+    }
+    let (header, segment) = packet
+        .split_at_mut_checked(layout.transport_offset)
+        .ok_or(DropReason::MalformedTransport)?;
+    let port_offset = match (layout.protocol, end) {
+        (FlowProtocol::Echo, _) => 4,
+        (_, End::Destination) => 0,
+        (_, End::Source) => 2,
+    };
+    let port_field = field(segment, port_offset).ok_or(DropReason::MalformedTransport)?;
+    let old_port = u16::from_be_bytes(*port_field);
+    let old = replace_address(header, end, address).ok_or(DropReason::MalformedTransport)?;
+    *field(segment, port_offset).ok_or(DropReason::MalformedTransport)? = port.to_be_bytes();
+
+    let of_address = ChecksumUpdate::default().replace_addr(old, address);
+    if layout.is_v4 {
+        correct(header, IPV4_CHECKSUM_OFFSET, |sum| of_address.apply(sum));
+    }
+    let of_both = of_address.replace_u16(old_port, port);
+    match layout.protocol {
+        FlowProtocol::Tcp => correct(segment, 16, |sum| of_both.apply(sum)),
+        FlowProtocol::Udp => correct(segment, 6, |sum| of_both.apply_udp(sum)),
+        FlowProtocol::Echo if layout.is_v4 => {
+            // ICMP over IPv4 has no pseudo header.
+            let of_port = ChecksumUpdate::default().replace_u16(old_port, port);
+            correct(segment, 2, |sum| of_port.apply(sum));
+        }
+        FlowProtocol::Echo => correct(segment, 2, |sum| of_both.apply(sum)),
+    }
+    Ok(())
+}
+
+/// Writes an address into an IP header and returns the one that was there.
+fn replace_address(header: &mut [u8], end: End, address: IpAddr) -> Option<IpAddr> {
+    let (v4, v6) = match end {
+        End::Source => (12, 8),
+        End::Destination => (16, 24),
+    };
+    match address {
+        IpAddr::V4(address) => {
+            let field: &mut [u8; 4] = header.get_mut(v4..)?.first_chunk_mut()?;
+            Some(std::mem::replace(field, address.octets()).into())
+        }
+        IpAddr::V6(address) => {
+            let field: &mut [u8; 16] = header.get_mut(v6..)?.first_chunk_mut()?;
+            Some(std::mem::replace(field, address.octets()).into())
+        }
+    }
+}
+
+fn correct(bytes: &mut [u8], offset: usize, update: impl FnOnce(u16) -> u16) {
+    if let Some(sum) = field(bytes, offset) {
+        *sum = update(u16::from_be_bytes(*sum)).to_be_bytes();
+    }
+}
+
+fn field(bytes: &mut [u8], offset: usize) -> Option<&mut [u8; 2]> {
+    bytes.get_mut(offset..)?.first_chunk_mut()
+}
+
+/// RFC 791, section 3.1.
+const IPV4_CHECKSUM_OFFSET: usize = 10;
+
+#[cfg(test)]
+mod tests;

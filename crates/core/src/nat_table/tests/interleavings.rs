@@ -1,0 +1,208 @@
+//! Announcements, answers, failures, packets and time in any order: what must hold at each step.
+
+use super::{Scene, client, own_v4, proxy_v4};
+use crate::ids::ResourceId;
+use crate::names::{AddressFamily, NameFailure};
+use crate::nat_table::NatTableEvent;
+use crate::packet::IpPacket;
+use crate::packet::samples::{Shape, packet};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+use uuid::Uuid;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Assign {
+        name: usize,
+        block: u8,
+    },
+    Answer {
+        name: usize,
+        ips: Vec<usize>,
+    },
+    Fail {
+        name: usize,
+        failure: NameFailure,
+    },
+    Packet {
+        block: u8,
+        place: u8,
+        port: u16,
+    },
+    /// The resource answers the packet that was forwarded this many packets ago.
+    Back(usize),
+    Pass(u64),
+    Release,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let failure = prop_oneof![
+        Just(NameFailure::NoSuchName),
+        Just(NameFailure::NoData),
+        Just(NameFailure::ServerFailure),
+        Just(NameFailure::Timeout),
+    ];
+    let ips = proptest::collection::vec(0..REALS.len(), 1..4);
+    prop_oneof![
+        2 => (0..NAMES.len(), 0u8..3).prop_map(|(name, block)| Step::Assign { name, block }),
+        2 => (0..NAMES.len(), ips).prop_map(|(name, ips)| Step::Answer { name, ips }),
+        1 => (0..NAMES.len(), failure).prop_map(|(name, failure)| Step::Fail { name, failure }),
+        6 => (0u8..3, 0u8..4, 5000u16..5003)
+            .prop_map(|(block, place, port)| Step::Packet { block, place, port }),
+        2 => (0usize..4).prop_map(Step::Back),
+        1 => (0u64..30).prop_map(Step::Pass),
+        1 => Just(Step::Release),
+    ]
+}
+
+/// What has to be true, kept in the simplest way.
+#[derive(Default)]
+struct Model {
+    /// Who has a block of proxy IPs.
+    owners: BTreeMap<u8, usize>,
+    /// Every address that a name ever had.
+    resolved: BTreeMap<usize, BTreeSet<IpAddr>>,
+    /// Names that have an address since they were last announced anew.
+    usable: BTreeSet<usize>,
+}
+
+impl Model {
+    fn assign(&mut self, name: usize, block: u8) {
+        if self.owners.get(&block) == Some(&name) {
+            return;
+        }
+        if let Some(former) = self.owners.remove(&block) {
+            self.usable.remove(&former);
+        }
+        self.owners.retain(|_, owner| *owner != name);
+        self.owners.insert(block, name);
+        self.usable.remove(&name);
+    }
+}
+
+fn udp(block: u8, place: u8, port: u16) -> Vec<u8> {
+    let own = own_v4(1).parse().expect("an address");
+    let shape = Shape::Udp { from: port, to: 53 };
+    packet(own, proxy_v4(block, place), shape, &[block, place])
+}
+
+fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut scene = Scene::new(&[1]);
+    let mut model = Model::default();
+    let mut sent: Vec<Vec<u8>> = Vec::new();
+    let mut open_lookups: BTreeSet<String> = BTreeSet::new();
+    for step in steps {
+        let mut forwarded = Vec::new();
+        match &step {
+            Step::Assign { name, block } => {
+                scene.assign(1, NAMES[*name], *block);
+                model.assign(*name, *block);
+            }
+            Step::Answer { name, ips } => {
+                let ips: BTreeSet<&str> = ips.iter().map(|place| REALS[*place]).collect();
+                let ips: Vec<&str> = ips.into_iter().collect();
+                let parsed = ips
+                    .iter()
+                    .map(|ip| ip.parse::<IpAddr>().expect("an address"));
+                model.resolved.entry(*name).or_default().extend(parsed);
+                if model.owners.values().any(|owner| owner == name) {
+                    model.usable.insert(*name);
+                }
+                scene.answer(NAMES[*name], AddressFamily::V4, Ok(&ips));
+                scene.answer(NAMES[*name], AddressFamily::V6, Err(NameFailure::NoData));
+                open_lookups.remove(NAMES[*name]);
+            }
+            Step::Fail { name, failure } => {
+                for family in AddressFamily::ALL {
+                    scene.answer(NAMES[*name], family, Err(*failure));
+                }
+                open_lookups.remove(NAMES[*name]);
+            }
+            Step::Packet { block, place, port } => {
+                forwarded = scene.send(&udp(*block, *place, *port));
+                let usable = model
+                    .owners
+                    .get(block)
+                    .is_some_and(|name| model.usable.contains(name));
+                prop_assert!(!usable || forwarded.len() == 1, "a usable name was lost");
+            }
+            Step::Back(age) => {
+                if let Some(packet) = sent.len().checked_sub(age + 1).map(|place| &sent[place]) {
+                    scene.nat.handle_outbound(back(packet), scene.now);
+                }
+            }
+            Step::Pass(seconds) => scene.pass(Duration::from_secs(*seconds)),
+            Step::Release => {
+                let resource = ResourceId(Uuid::from_u128(1));
+                scene.nat.handle_release(client(1).0, resource, scene.now);
+                model.owners.clear();
+                model.usable.clear();
+            }
+        }
+        forwarded.extend(scene.forwarded());
+        for packet in &forwarded {
+            check_forwarded(&model, packet)?;
+        }
+        sent.extend(forwarded);
+        for packet in scene.delivered() {
+            check_delivered(&packet)?;
+        }
+        for event in scene.events() {
+            if let NatTableEvent::Resolve { name, .. } = event {
+                // The name may have been given up and announced anew while its lookup ran.
+                open_lookups.insert(name.to_string());
+            }
+        }
+        prop_assert!(open_lookups.len() <= NAMES.len());
+    }
+    Ok(())
+}
+
+/// Nothing goes to an address that was not resolved for the name that was meant.
+fn check_forwarded(model: &Model, packet: &[u8]) -> Result<(), TestCaseError> {
+    let parsed = IpPacket::parse(packet).expect("valid");
+    let block = parsed.segment()[8];
+    let name = model.owners.get(&block);
+    let resolved = name.and_then(|name| model.resolved.get(name));
+    let is_known = resolved.is_some_and(|ips| ips.contains(&parsed.destination()));
+    prop_assert!(
+        is_known,
+        "{} for block {block} of {name:?}",
+        parsed.destination()
+    );
+    Ok(())
+}
+
+/// Whatever a client gets comes from the proxy IP that it had sent this payload to, or is an ICMP
+/// error from one.
+fn check_delivered(packet: &[u8]) -> Result<(), TestCaseError> {
+    let parsed = IpPacket::parse(packet).expect("valid");
+    if let [_, _, _, _, _, _, _, _, block, place] = parsed.segment() {
+        prop_assert_eq!(parsed.source(), proxy_v4(*block, *place));
+    }
+    Ok(())
+}
+
+fn back(sent: &[u8]) -> crate::packet::PacketBatch {
+    let parsed = IpPacket::parse(sent).expect("valid");
+    let segment = parsed.segment();
+    let from = u16::from_be_bytes([segment[2], segment[3]]);
+    let to = u16::from_be_bytes([segment[0], segment[1]]);
+    let shape = Shape::Udp { from, to };
+    let answer = packet(parsed.destination(), parsed.source(), shape, &segment[8..]);
+    crate::packet::PacketBatch::of(&answer)
+}
+
+const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
+const REALS: [&str; 4] = ["10.20.0.1", "10.20.0.2", "10.20.0.3", "10.20.0.4"];
+
+proptest! {
+    #[test]
+    fn no_mapping_is_lost_and_nothing_goes_astray(
+        steps in proptest::collection::vec(any_step(), 1..80),
+    ) {
+        run(steps)?;
+    }
+}

@@ -1,0 +1,163 @@
+//! Which resources each proxy IP of a client belongs to, and by which name.
+//!
+//! What a resource announces for a name replaces what it announced for it before. A proxy IP that
+//! comes back under another name takes the former name with it, all of it: the client has started
+//! to number its names anew (lesson 17).
+
+use crate::ids::ResourceId;
+use crate::names::DomainName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// The proxy IPs of one client.
+#[derive(Debug, Default)]
+pub(super) struct Proxies {
+    by_ip: BTreeMap<IpAddr, Proxy>,
+    /// All that a name has, so that it goes without a search.
+    by_name: BTreeMap<DomainName, BTreeSet<IpAddr>>,
+}
+
+#[derive(Debug)]
+struct Proxy {
+    name: DomainName,
+    owners: Vec<ResourceId>,
+}
+
+impl Proxies {
+    /// The resources whose filters apply to `ip`; none if it belongs to no name.
+    pub(super) fn owners(&self, ip: IpAddr) -> &[ResourceId] {
+        self.by_ip.get(&ip).map_or(&[], |proxy| &proxy.owners)
+    }
+
+    /// Whether `ip` belongs to a name.
+    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+        self.by_ip.contains_key(&ip)
+    }
+
+    /// How many there would be if `ips` came.
+    pub(super) fn len_with(&self, ips: &[IpAddr]) -> usize {
+        self.by_ip.len() + ips.iter().filter(|ip| !self.contains(**ip)).count()
+    }
+
+    /// Lets `ips`, and no others of this name, lead to `resource`.
+    pub(super) fn assign(&mut self, resource: ResourceId, name: &DomainName, ips: &[IpAddr]) {
+        for ip in ips {
+            let former = self.by_ip.get(ip).map(|proxy| &proxy.name);
+            if let Some(former) = former.filter(|former| *former != name).cloned() {
+                self.forget_name(&former);
+            }
+        }
+        let of_name = self.by_name.get(name).into_iter().flatten();
+        let withdrawn: Vec<_> = of_name.copied().filter(|ip| !ips.contains(ip)).collect();
+        for ip in withdrawn {
+            self.disown(ip, |owner| owner == resource);
+        }
+        for ip in ips {
+            let proxy = self.by_ip.entry(*ip).or_insert_with(|| Proxy {
+                name: name.clone(),
+                owners: Vec::new(),
+            });
+            if !proxy.owners.contains(&resource) {
+                proxy.owners.push(resource);
+            }
+            self.by_name.entry(name.clone()).or_default().insert(*ip);
+        }
+    }
+
+    /// Takes away what belongs to resources for which `is_gone` answers true.
+    pub(super) fn forget_resources(&mut self, is_gone: impl Fn(ResourceId) -> bool) {
+        let is_touched = |proxy: &Proxy| proxy.owners.iter().any(|owner| is_gone(*owner));
+        let touched = self.by_ip.iter().filter(|(_, proxy)| is_touched(proxy));
+        let touched: Vec<_> = touched.map(|(ip, _)| *ip).collect();
+        for ip in touched {
+            self.disown(ip, &is_gone);
+        }
+    }
+
+    fn disown(&mut self, ip: IpAddr, is_gone: impl Fn(ResourceId) -> bool) {
+        let Some(proxy) = self.by_ip.get_mut(&ip) else {
+            return;
+        };
+        proxy.owners.retain(|owner| !is_gone(*owner));
+        if !proxy.owners.is_empty() {
+            return;
+        }
+        if let Some(proxy) = self.by_ip.remove(&ip)
+            && let Some(ips) = self.by_name.get_mut(&proxy.name)
+        {
+            ips.remove(&ip);
+            if ips.is_empty() {
+                self.by_name.remove(&proxy.name);
+            }
+        }
+    }
+
+    fn forget_name(&mut self, name: &DomainName) {
+        for ip in self.by_name.remove(name).into_iter().flatten() {
+            self.by_ip.remove(&ip);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn id(number: u128) -> ResourceId {
+        ResourceId(Uuid::from_u128(number))
+    }
+
+    fn ips(last: impl IntoIterator<Item = u8>) -> Vec<IpAddr> {
+        last.into_iter()
+            .map(|last| [100, 96, 0, last].into())
+            .collect()
+    }
+
+    fn name(text: &str) -> DomainName {
+        text.parse().expect("a name")
+    }
+
+    #[test]
+    fn an_announcement_replaces_the_same_resources_earlier_one_of_the_name() {
+        let mut proxies = Proxies::default();
+        proxies.assign(id(1), &name("a.example"), &ips(1..=4));
+        proxies.assign(id(2), &name("a.example"), &ips(3..=4));
+        proxies.assign(id(1), &name("a.example"), &ips(2..=3));
+        let owners: Vec<_> = ips(1..=4)
+            .iter()
+            .map(|ip| proxies.owners(*ip).to_vec())
+            .collect();
+        assert_eq!(
+            owners,
+            [vec![], vec![id(1)], vec![id(1), id(2)], vec![id(2)]]
+        );
+    }
+
+    #[test]
+    fn lesson_17_a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
+        let mut proxies = Proxies::default();
+        proxies.assign(id(1), &name("a.example"), &ips(1..=4));
+        proxies.assign(id(1), &name("b.example"), &ips(5..=8));
+        proxies.assign(id(2), &name("c.example"), &ips(4..=4));
+        assert_eq!(proxies.owners(ips([1])[0]), []);
+        assert_eq!(proxies.owners(ips([4])[0]), [id(2)]);
+        assert_eq!(
+            proxies.owners(ips([5])[0]),
+            [id(1)],
+            "a name without conflict stays"
+        );
+    }
+
+    #[test]
+    fn what_is_gone_leaves_nothing_behind() {
+        let mut proxies = Proxies::default();
+        proxies.assign(id(1), &name("a.example"), &ips(1..=4));
+        proxies.assign(id(2), &name("a.example"), &ips(4..=5));
+        proxies.forget_resources(|resource| resource == id(1));
+        assert!(!proxies.contains(ips([1])[0]));
+        assert_eq!(proxies.len_with(&ips([5, 6])), 3);
+        proxies.forget_resources(|_| true);
+        assert_eq!((proxies.by_ip.len(), proxies.by_name.len()), (0, 0));
+    }
+}

@@ -1,0 +1,82 @@
+//! From generation 0's messages to what the gateway calls them.
+//!
+//! The portal passes on what a client says about itself, so that its names and addresses are only
+//! bounded here and checked where they are used (lesson 16). Source: protocol page, section 11.1.
+
+use super::{TranslateError, ice, key, resource, uuid};
+use crate::grant::{
+    AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, PresharedKey, ReplyKind,
+    TunnelAddresses,
+};
+use crate::ids::{ClientId, PublicKey, UnixTime};
+use crate::portal::credentials::IceSecret;
+use crate::portal::wire::{self, Payload, generation0};
+
+/// A grant with our own ICE credentials, which this generation's portals leave to us.
+pub(super) fn connection(
+    payload: Payload,
+    secret: &IceSecret,
+) -> Result<AuthorizationRequest, TranslateError> {
+    let request: generation0::RequestConnection = wire::read_payload(payload)?;
+    let peer = request.client.peer;
+    let client = ClientProfile {
+        id: ClientId(uuid(&request.client.id, "client.id")?),
+        public_key: PublicKey(*key(&peer.public_key, "client.peer.public_key")?),
+        preshared_key: PresharedKey(key(&peer.preshared_key, "client.peer.preshared_key")?),
+        tunnel: TunnelAddresses {
+            ipv4: peer.ipv4,
+            ipv6: peer.ipv6,
+        },
+    };
+    let client_ice = ice(request.client.payload.ice_parameters);
+    Ok(AuthorizationRequest {
+        reply_ref: request.reference,
+        resource: resource(request.resource)?,
+        gateway_ice: secret.credentials(&client, &client_ice),
+        client,
+        client_ice,
+        expires_at: request.expires_at.map(UnixTime),
+        announced: announced(request.client.payload.domain)?,
+        reply: ReplyKind::ConnectionReady,
+    })
+}
+
+pub(super) fn access(payload: Payload) -> Result<AccessRequest, TranslateError> {
+    let request: generation0::AllowAccess = wire::read_payload(payload)?;
+    let addresses = request.client_ipv4.zip(request.client_ipv6);
+    Ok(AccessRequest {
+        reply_ref: request.reference,
+        client: ClientId(uuid(&request.client_id, "client_id")?),
+        tunnel: addresses.map(|(ipv4, ipv6)| TunnelAddresses { ipv4, ipv6 }),
+        resource: resource(request.resource)?,
+        expires_at: request.expires_at.map(UnixTime),
+        announced: announced(request.payload)?,
+    })
+}
+
+fn announced(domain: Option<generation0::Domain>) -> Result<Option<AnnouncedName>, TranslateError> {
+    let name = match domain {
+        None => return Ok(None),
+        Some(generation0::Domain::Name(domain)) => AnnouncedName {
+            domain,
+            proxy_ips: Vec::new(),
+        },
+        Some(generation0::Domain::Mapped { name, proxy_ips }) => AnnouncedName {
+            domain: name,
+            proxy_ips,
+        },
+    };
+    if name.domain.len() > MAX_DOMAIN_BYTES || name.proxy_ips.len() > MAX_PROXY_IPS {
+        return Err("the announced name or its list of addresses is too long".into());
+    }
+    Ok(Some(name))
+}
+
+/// A name of the DNS with its final dot; as inside the tunnel.
+const MAX_DOMAIN_BYTES: usize = 255;
+
+/// Four of each family; as inside the tunnel.
+const MAX_PROXY_IPS: usize = 8;
+
+#[cfg(test)]
+mod tests;

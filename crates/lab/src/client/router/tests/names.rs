@@ -1,0 +1,211 @@
+//! The router's rules for names.
+
+use super::*;
+
+const APP: &str = "app.lab.example";
+
+fn dns(number: u128, pattern: &str, filters: &[Filter]) -> Resource {
+    Resource {
+        kind: ResourceKind::Dns(pattern.into()),
+        ..cidr(number, "10.0.0.0/8", filters)
+    }
+}
+
+fn lab() -> Resource {
+    dns(1, "*.lab.example", &[])
+}
+
+/// A router whose applications have asked for the name, so that 100.96.0.1 stands for it.
+fn asked_router(resources: &[Resource]) -> Router {
+    let mut router = router(resources);
+    let answer = router.handle_question(APP, now());
+    assert!(matches!(answer, Some(Answer::ProxyIps(_))), "{answer:?}");
+    router
+}
+
+fn granted_router() -> Router {
+    let mut router = asked_router(&[lab()]);
+    router.handle_outbound(&to_app(), now());
+    grant(&mut router, 1);
+    router
+}
+
+fn grant(router: &mut Router, resource: u128) -> Granted {
+    router
+        .handle_granted(resource_id(resource), gateway_id(1), gateway_addresses())
+        .expect("asked for")
+}
+
+fn to_app() -> Vec<u8> {
+    tcp(OWN4, "100.96.0.1", 80)
+}
+
+fn status(active: bool) -> DomainStatus {
+    DomainStatus {
+        resource: resource_id(1),
+        domain: APP.into(),
+        active,
+    }
+}
+
+#[test]
+fn a_name_is_asked_for_then_announced_then_used() {
+    let (mut router, now) = (asked_router(&[lab()]), now());
+    assert_eq!(
+        router.handle_outbound(&to_app(), now),
+        Route::Ask(resource_id(1))
+    );
+    assert_eq!(router.poll_announcement(), None, "nobody to tell yet");
+    let granted = grant(&mut router, 1);
+    assert_eq!(granted.held, [to_app()]);
+    // As the wiring does: what was held comes again.
+    assert_eq!(router.handle_outbound(&to_app(), now), Route::Held);
+    let announcement = router.poll_announcement().expect("due");
+    assert_eq!(
+        (announcement.gateway, announcement.resource),
+        (gateway_id(1), resource_id(1))
+    );
+    assert_eq!(announcement.domain.name, APP);
+    let to_ipv6 = tcp(OWN6, "fd00:2021:1111:8000::3", 80);
+    assert_eq!(router.handle_outbound(&to_ipv6, now), Route::Held);
+    let settled = router.handle_domain_status(gateway_id(1), &status(true));
+    assert_eq!(settled.expect("was told").held, [to_app(), to_ipv6]);
+    assert_eq!(
+        router.handle_outbound(&to_app(), now),
+        Route::Forward(gateway_id(1))
+    );
+    assert_eq!(router.poll_announcement(), None);
+}
+
+#[test]
+fn another_name_of_the_resource_needs_no_portal() {
+    let (mut router, now) = (granted_router(), now());
+    router.handle_question("other.lab.example", now);
+    let packet = tcp(OWN4, "100.96.0.5", 80);
+    assert_eq!(router.handle_outbound(&packet, now), Route::Held);
+    let announcement = router.poll_announcement().expect("due");
+    assert_eq!(announcement.domain.name, "other.lab.example");
+}
+
+#[test]
+fn the_proxy_ranges_are_routed_while_there_is_a_dns_resource() {
+    let mut router = router(&[cidr(2, "10.20.0.0/24", &[]), lab()]);
+    let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
+    assert_eq!(
+        nets,
+        ["10.20.0.0/24", "100.96.0.0/11", "fd00:2021:1111:8000::/107"]
+    );
+    // The resource turns into a network.
+    router.upsert_resource(cidr(1, "10.30.0.0/24", &[]));
+    let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
+    assert_eq!(nets, ["10.20.0.0/24", "10.30.0.0/24"]);
+}
+
+#[test]
+fn proxy_ips_that_stand_for_nothing_are_nobodys() {
+    let mut router = asked_router(&[lab()]);
+    let packet = tcp(OWN4, "100.96.0.5", 80);
+    assert_eq!(
+        router.handle_outbound(&packet, now()),
+        Route::Drop(DropReason::NoResource)
+    );
+    router.remove_resource(resource_id(1));
+    assert_eq!(
+        router.handle_outbound(&to_app(), now()),
+        Route::Drop(DropReason::NoResource),
+        "the name is not forgotten, but nobody's either"
+    );
+}
+
+#[test]
+fn a_names_resource_is_chosen_by_filter_then_pattern_then_id() {
+    let http = PortRange {
+        port_range_start: 80,
+        port_range_end: 80,
+    };
+    let resources = [
+        dns(1, APP, &[Filter::Tcp(http)]),
+        dns(2, "*.lab.example", &[]),
+        dns(3, "*.lab.example", &[]),
+    ];
+    let mut router = asked_router(&resources);
+    assert_eq!(
+        router.handle_outbound(&to_app(), now()),
+        Route::Ask(resource_id(1))
+    );
+    let https = tcp(OWN4, "100.96.0.2", 443);
+    assert_eq!(
+        router.handle_outbound(&https, now()),
+        Route::Ask(resource_id(3))
+    );
+}
+
+#[test]
+fn proxy_ips_are_accepted_from_the_gateway_that_serves_the_name_only() {
+    let mut router = granted_router();
+    let check = |router: &Router, gateway, source| {
+        router.check_inbound(gateway_id(gateway), &udp(source, OWN4, 9))
+    };
+    assert_eq!(check(&router, 1, "100.96.0.1"), Ok(()));
+    assert_eq!(check(&router, 1, "100.96.0.4"), Ok(()));
+    let foreign = Err(DropReason::ForeignSource);
+    assert_eq!(check(&router, 1, "100.96.0.5"), foreign);
+    assert_eq!(check(&router, 2, "100.96.0.1"), foreign);
+    router.forget_gateway(gateway_id(1));
+    assert_eq!(check(&router, 1, "100.96.0.1"), foreign);
+}
+
+#[test]
+fn a_gateway_that_was_lost_is_told_of_the_name_again() {
+    let (mut router, now) = (granted_router(), now());
+    router.handle_outbound(&to_app(), now);
+    assert!(router.poll_announcement().is_some());
+    router.handle_domain_status(gateway_id(1), &status(true));
+    router.forget_gateway(gateway_id(1));
+    assert_eq!(
+        router.handle_outbound(&to_app(), now),
+        Route::Ask(resource_id(1))
+    );
+    grant(&mut router, 1);
+    assert_eq!(router.handle_outbound(&to_app(), now), Route::Held);
+    assert!(router.poll_announcement().is_some());
+}
+
+#[test]
+fn generation_0_learns_the_name_of_the_packet_that_asked() {
+    let (mut router, now) = (asked_router(&[lab(), cidr(2, "10.20.0.0/24", &[])]), now());
+    assert_eq!(router.requested_domain(resource_id(1)), None);
+    router.handle_outbound(&to_app(), now);
+    let domain = router.requested_domain(resource_id(1)).expect("a name");
+    assert_eq!((domain.name.as_str(), domain.proxy_ips.len()), (APP, 8));
+    router.handle_outbound(&to_web(), now);
+    assert_eq!(router.requested_domain(resource_id(2)), None);
+    grant(&mut router, 1);
+    router.assume_confirmed(gateway_id(1), resource_id(1), APP, now);
+    assert_eq!(
+        router.handle_outbound(&to_app(), now),
+        Route::Forward(gateway_id(1))
+    );
+    assert_eq!(router.poll_announcement(), None);
+}
+
+#[test]
+fn a_question_for_the_site_asks_for_access_and_then_names_the_gateway() {
+    let (mut router, start) = (router(&[lab()]), now());
+    assert_eq!(router.handle_site_question("lab.test", start), None);
+    assert_eq!(
+        router.handle_site_question(APP, start),
+        Some(Site::Ask(resource_id(1)))
+    );
+    assert_eq!(router.handle_site_question(APP, start), Some(Site::Asked));
+    let later = start + ASK_AGAIN_AFTER;
+    assert_eq!(
+        router.handle_site_question(APP, later),
+        Some(Site::Ask(resource_id(1)))
+    );
+    assert!(grant(&mut router, 1).held.is_empty());
+    assert_eq!(
+        router.handle_site_question(APP, later),
+        Some(Site::At(gateway_addresses()))
+    );
+}

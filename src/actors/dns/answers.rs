@@ -1,0 +1,167 @@
+//! Reads what a name server answered to a question for addresses. Touches nothing else.
+
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use postern_core::lookups::FoundAddresses;
+use postern_core::names::NameFailure;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What an answer says about a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// These are its addresses.
+    Addresses(FoundAddresses),
+    /// It stands for this name, about which the answer says nothing. With the TTL of that.
+    Alias(Name, Duration),
+}
+
+/// Follows the aliases (RFC 1034, section 3.6.2) from `name` to the records of `kind`. Records of
+/// other names are nobody's business, and not taken.
+///
+/// # Errors
+///
+/// [`NameFailure::NoSuchName`] or [`NameFailure::NoData`]: the answer is that there is none.
+pub(super) fn read_addresses(
+    message: &Message,
+    name: &Name,
+    kind: RecordType,
+) -> Result<Reading, NameFailure> {
+    if message.metadata.response_code == ResponseCode::NXDomain {
+        return Err(NameFailure::NoSuchName);
+    }
+    let mut owner = name;
+    let mut ttl = u32::MAX;
+    for _ in 0..=message.answers.len() {
+        let records = message.answers.iter().filter(|it| it.name == *owner);
+        let records: Vec<&Record> = records.collect();
+        let ips: Vec<IpAddr> = records.iter().filter_map(|it| address(it, kind)).collect();
+        if !ips.is_empty() {
+            let ttls = records.iter().map(|it| it.ttl);
+            let ttl = ttls.fold(ttl, u32::min);
+            let ttl = Duration::from_secs(ttl.into());
+            return Ok(Reading::Addresses(FoundAddresses { ips, ttl }));
+        }
+        let Some((target, alias_ttl)) = records.iter().find_map(|it| alias(it)) else {
+            break;
+        };
+        (owner, ttl) = (target, ttl.min(alias_ttl));
+    }
+    if owner == name || has_soa(message) {
+        return Err(NameFailure::NoData);
+    }
+    let ttl = Duration::from_secs(ttl.into());
+    Ok(Reading::Alias(owner.clone(), ttl))
+}
+
+/// With the SOA of the zone beside it, an alias without addresses is a complete negative answer
+/// (RFC 2308, section 2.2).
+fn has_soa(message: &Message) -> bool {
+    let mut authorities = message.authorities.iter();
+    authorities.any(|record| record.record_type() == RecordType::SOA)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the DNS has a hundred kinds of records, and only two hold addresses"
+)]
+fn address(record: &Record, kind: RecordType) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(ip) if kind == RecordType::A => Some(ip.0.into()),
+        RData::AAAA(ip) if kind == RecordType::AAAA => Some(ip.0.into()),
+        _ => None,
+    }
+}
+
+fn alias(record: &Record) -> Option<(&Name, u32)> {
+    if let RData::CNAME(target) = &record.data {
+        Some((&target.0, record.ttl))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_resolver::proto::op::OpCode;
+    use hickory_resolver::proto::rr::rdata::{CNAME, SOA};
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    fn a(owner: &str, ttl: u32, last: u8) -> Record {
+        let ip = std::net::Ipv4Addr::new(10, 0, 0, last);
+        Record::from_rdata(name(owner), ttl, RData::A(ip.into()))
+    }
+
+    fn cname(owner: &str, ttl: u32, target: &str) -> Record {
+        Record::from_rdata(name(owner), ttl, RData::CNAME(CNAME(name(target))))
+    }
+
+    fn message(answers: impl IntoIterator<Item = Record>) -> Message {
+        let mut message = Message::response(0, OpCode::Query);
+        message.add_answers(answers);
+        message
+    }
+
+    fn read(message: &Message) -> Result<Reading, NameFailure> {
+        read_addresses(message, &name("a.example."), RecordType::A)
+    }
+
+    fn addresses(last: &[u8], ttl: u64) -> Result<Reading, NameFailure> {
+        let ips = last.iter().map(|last| [10, 0, 0, *last].into()).collect();
+        let ttl = Duration::from_secs(ttl);
+        Ok(Reading::Addresses(FoundAddresses { ips, ttl }))
+    }
+
+    #[test]
+    fn addresses_come_with_the_shortest_ttl_of_the_way() {
+        let direct = message([a("A.Example.", 60, 1), a("a.example.", 30, 2)]);
+        assert_eq!(read(&direct), addresses(&[1, 2], 30));
+        let chain = [
+            a("c.example.", 60, 3),
+            cname("b.example.", 20, "c.example."),
+            cname("a.example.", 40, "b.example."),
+        ];
+        assert_eq!(read(&message(chain)), addresses(&[3], 20));
+    }
+
+    #[test]
+    fn records_that_were_not_asked_for_are_not_taken() {
+        let mut foreign = message([a("other.example.", 60, 1)]);
+        assert_eq!(read(&foreign), Err(NameFailure::NoData));
+        foreign.answers.push(a("a.example.", 60, 2));
+        assert_eq!(read(&foreign), addresses(&[2], 60));
+        let v6 = read_addresses(&foreign, &name("a.example."), RecordType::AAAA);
+        assert_eq!(v6, Err(NameFailure::NoData));
+    }
+
+    #[test]
+    fn an_alias_that_leads_out_of_the_answer_is_followed_elsewhere() {
+        let mut message = message([cname("a.example.", 20, "b.example.")]);
+        let elsewhere = Reading::Alias(name("b.example."), Duration::from_secs(20));
+        assert_eq!(read(&message), Ok(elsewhere));
+        let names = [name("ns.example."), name("admin.example.")];
+        let [primary, admin] = names;
+        let soa = RData::SOA(SOA::new(primary, admin, 1, 1, 1, 1, 1));
+        message.add_authority(Record::from_rdata(name("example."), 60, soa));
+        assert_eq!(read(&message), Err(NameFailure::NoData));
+    }
+
+    #[test]
+    fn loops_end_and_missing_names_are_missing() {
+        let ring = [
+            cname("a.example.", 20, "b.example."),
+            cname("b.example.", 20, "a.example."),
+        ];
+        assert!(
+            read(&message(ring)).is_ok_and(|it| matches!(it, Reading::Alias(..)))
+                || read(&message([])).is_err()
+        );
+        let mut missing = message([cname("a.example.", 20, "b.example.")]);
+        missing.metadata.response_code = ResponseCode::NXDomain;
+        assert_eq!(read(&missing), Err(NameFailure::NoSuchName));
+    }
+}

@@ -1,0 +1,134 @@
+//! The files that tell a host about names: `/etc/resolv.conf` and `/etc/hosts`.
+//!
+//! Their content is what is watched, not their metadata: both are replaced, linked and mounted over
+//! by whoever manages the network, and may be missing for a while at boot (lesson 21).
+
+use super::resolver::Hosts;
+use crate::config::{DnsServer, DnsTransport};
+use postern_core::names::DomainName;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// A small file whose content may change at any time.
+pub(super) struct Watched {
+    path: PathBuf,
+    last: Option<Vec<u8>>,
+}
+
+impl Watched {
+    /// Not read yet.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, last: None }
+    }
+
+    /// The content, if it is there and another than the last time.
+    pub(super) fn changed(&mut self) -> Option<&[u8]> {
+        let content = self.read()?;
+        if self.last.as_ref() == Some(&content) {
+            return None;
+        }
+        Some(self.last.insert(content))
+    }
+
+    fn read(&self) -> Option<Vec<u8>> {
+        // Reading anything but a file might wait.
+        let is_file = self.path.metadata().is_ok_and(|it| it.is_file());
+        let file = is_file.then(|| File::open(&self.path).ok()).flatten()?;
+        let mut content = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut content).ok()?;
+        Some(content)
+    }
+}
+
+/// The servers that a `resolv.conf` names, asked at `port`. Search domains and options do not
+/// concern us: names are complete, and patience is our own.
+pub(super) fn servers(resolv_conf: &[u8], port: u16) -> Vec<DnsServer> {
+    let server = |ip: IpAddr| DnsServer {
+        address: SocketAddr::new(ip, port),
+        transport: DnsTransport::Udp,
+    };
+    let lines = lines(resolv_conf);
+    let named = lines.iter().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next())?
+    });
+    // A zone after % is dropped: a server on the link is found without, or not at all.
+    let ips = named.filter_map(|ip| ip.split('%').next()?.parse().ok());
+    ips.take(SERVERS_MAX).map(server).collect()
+}
+
+/// The names that a hosts file gives addresses to.
+pub(super) fn hosts(text: &[u8]) -> Hosts {
+    let mut hosts = Hosts::new();
+    for line in lines(text) {
+        let mut words = line.split_whitespace();
+        let Some(ip) = words.next().and_then(|ip| ip.parse().ok()) else {
+            continue;
+        };
+        for name in words.filter_map(|name| name.parse::<DomainName>().ok()) {
+            hosts.entry(name).or_default().push(ip);
+        }
+    }
+    hosts
+}
+
+/// Without comments; `;` begins one in a resolv.conf, and is in no name.
+fn lines(text: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
+    let code = |line: &str| line.split(['#', ';']).next().unwrap_or_default().to_owned();
+    text.lines().map(code).collect()
+}
+
+/// Real ones have a few hundred bytes; blocklists in the hosts file a few hundred thousand.
+const BYTES_MAX: u64 = 4 << 20;
+/// The C library stops at three; a list that is longer on purpose may be.
+const SERVERS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_taken_from_whatever_else_is_written() {
+        let text = b"# managed\nsearch corp.example\noptions edns0 trust-ad\n\
+                     nameserver 10.0.0.53 # first\nnameserver fd00::53\nnameserver fe80::1%eth0\n\
+                     nameserver nonsense\nnameserver\n;nameserver 10.0.0.54\n \xff\n";
+        let shown: Vec<String> = servers(text, 53).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "udp://10.0.0.53:53",
+                "udp://[fd00::53]:53",
+                "udp://[fe80::1]:53"
+            ]
+        );
+        assert_eq!(servers(b"", 53), []);
+    }
+
+    #[test]
+    fn hosts_have_names_in_both_families() {
+        let hosts =
+            hosts(b"127.0.0.1 localhost\n10.0.0.1 App.Example app # ours\nfd00::1 app.example\n");
+        let app = "app.example".parse().expect("a name");
+        let ips = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address"));
+        assert_eq!(hosts.get(&app), Some(&ips.to_vec()));
+        assert_eq!(hosts.len(), 3);
+    }
+
+    #[test]
+    fn a_change_is_seen_once_and_a_missing_file_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("resolv.conf");
+        let mut watched = Watched::new(path.clone());
+        assert_eq!(watched.changed(), None);
+        for text in ["a", "b"] {
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(watched.changed(), Some(text.as_bytes()));
+            assert_eq!(watched.changed(), None);
+        }
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(watched.changed(), None);
+    }
+}

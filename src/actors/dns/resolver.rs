@@ -1,0 +1,213 @@
+//! Asks name servers until one has an answer or the time is up.
+//!
+//! Which servers: those of the longest suffix that fits the name, else the default ones. While
+//! nobody has answered the question is put again every second, to the next server in turn, and the
+//! earlier ones keep waiting: a slow server still answers, and one that comes back is noticed
+//! within a second. A server that fails hands over to the next at once.
+
+use super::answers::{Reading, read_addresses};
+use super::server::Server;
+use crate::config::{DnsServer, DnsSuffix};
+use crate::shell;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use hickory_resolver::PoolContext;
+use hickory_resolver::proto::op::{Message, Query};
+use hickory_resolver::proto::rr::{Name, RecordType};
+use postern_core::lookups::FoundAddresses;
+use postern_core::names::{AddressFamily, DomainName, NameFailure};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+type Group = Rc<[Rc<Server>]>;
+
+/// The names of the hosts file.
+pub(super) type Hosts = BTreeMap<DomainName, Vec<IpAddr>>;
+
+/// See the module's documentation. Shared by the lookups and the responder.
+pub(super) struct Resolver {
+    context: Arc<PoolContext>,
+    servers: RefCell<Group>,
+    suffixes: BTreeMap<Name, Group>,
+    hosts: RefCell<Hosts>,
+}
+
+impl Resolver {
+    pub(super) fn new(suffixes: &[DnsSuffix], context: Arc<PoolContext>) -> Self {
+        let mut by_suffix: BTreeMap<Name, Vec<DnsServer>> = BTreeMap::new();
+        for suffix in suffixes {
+            if let Some(name) = wire_name(&suffix.domain) {
+                let servers = by_suffix.entry(name).or_default();
+                servers.push(suffix.server.clone());
+            }
+        }
+        let suffixes = by_suffix.into_iter();
+        Self {
+            suffixes: suffixes
+                .map(|(name, servers)| (name, group(servers, &context)))
+                .collect(),
+            context,
+            servers: RefCell::new(Rc::new([])),
+            hosts: RefCell::default(),
+        }
+    }
+
+    /// Asks these from the next question on, where no suffix fits.
+    pub(super) fn use_servers(&self, servers: Vec<DnsServer>) {
+        self.servers.replace(group(servers, &self.context));
+    }
+
+    pub(super) fn use_hosts(&self, hosts: Hosts) {
+        self.hosts.replace(hosts);
+    }
+
+    /// The addresses of `name`. The hosts file has the last word on the names in it, also on the
+    /// family that it has no address of: whoever writes a name there wants it to lead there and
+    /// nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    pub(super) async fn addresses(
+        &self,
+        name: &DomainName,
+        family: AddressFamily,
+        deadline: Instant,
+    ) -> Result<FoundAddresses, NameFailure> {
+        if let Some(ips) = self.hosts.borrow().get(name) {
+            return Ok(FoundAddresses {
+                ips: ips.clone(),
+                ttl: Duration::ZERO,
+            });
+        }
+        let kind = match family {
+            AddressFamily::V4 => RecordType::A,
+            AddressFamily::V6 => RecordType::AAAA,
+        };
+        let mut name = wire_name(name).ok_or(NameFailure::NoSuchName)?;
+        let mut ttl = Duration::MAX;
+        for _ in 0..MAX_ALIASES {
+            let query = Query::query(name.clone(), kind);
+            let message = self.ask(&query, deadline).await?;
+            match read_addresses(&message, &name, kind)? {
+                Reading::Addresses(mut found) => {
+                    found.ttl = found.ttl.min(ttl);
+                    return Ok(found);
+                }
+                // The server knows the alias, but not what it stands for: others may.
+                Reading::Alias(target, alias_ttl) => {
+                    (name, ttl) = (target, ttl.min(alias_ttl));
+                }
+            }
+        }
+        Err(NameFailure::ServerFailure)
+    }
+
+    /// Puts a question to the servers that the name belongs to.
+    ///
+    /// # Errors
+    ///
+    /// `ServerFailure` as soon as all have failed and one of them said so; else what is known when
+    /// the deadline comes.
+    pub(super) async fn ask(
+        &self,
+        query: &Query,
+        deadline: Instant,
+    ) -> Result<Message, NameFailure> {
+        let mut tries = FuturesUnordered::new();
+        let mut verdict = Verdict::default();
+        let mut number = 0;
+        let mut patience = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let deadline = tokio::time::sleep_until(deadline.into());
+        let mut deadline = std::pin::pin!(deadline);
+        loop {
+            let servers = self.servers_for(query.name());
+            if servers.is_empty() && tries.is_empty() {
+                return Err(NameFailure::Network);
+            }
+            tokio::select! {
+                biased;
+                Some(outcome) = tries.next() => match outcome {
+                    Ok(message) => return Ok(message),
+                    Err(failure) => {
+                        verdict.add(failure);
+                        if number < servers.len() {
+                            patience.as_mut().reset(shell::now().into());
+                        } else if tries.is_empty() && verdict.server_failed {
+                            return Err(NameFailure::ServerFailure);
+                        }
+                    }
+                },
+                () = &mut deadline => return Err(verdict.at_the_end(!tries.is_empty())),
+                () = &mut patience => {
+                    if let Some(index) = number.checked_rem(servers.len()) {
+                        let server = Rc::clone(&servers[index]);
+                        tries.push(async move { server.ask(query).await });
+                        number += 1;
+                    }
+                    patience.as_mut().reset((shell::now() + ASK_AGAIN).into());
+                }
+            }
+        }
+    }
+
+    fn servers_for(&self, name: &Name) -> Group {
+        let mut suffix = name.to_lowercase();
+        while !suffix.is_root() {
+            if let Some(servers) = self.suffixes.get(&suffix) {
+                return Rc::clone(servers);
+            }
+            suffix = suffix.base_name();
+        }
+        Rc::clone(&self.servers.borrow())
+    }
+}
+
+/// What the failures of several servers amount to.
+#[derive(Default)]
+struct Verdict {
+    server_failed: bool,
+    timed_out: bool,
+}
+
+impl Verdict {
+    fn add(&mut self, failure: NameFailure) {
+        match failure {
+            NameFailure::ServerFailure => self.server_failed = true,
+            NameFailure::Timeout => self.timed_out = true,
+            NameFailure::Network
+            | NameFailure::NoSuchName
+            | NameFailure::NoData
+            | NameFailure::Quota => {}
+        }
+    }
+
+    fn at_the_end(&self, somebody_is_silent: bool) -> NameFailure {
+        if self.server_failed {
+            NameFailure::ServerFailure
+        } else if self.timed_out || somebody_is_silent {
+            NameFailure::Timeout
+        } else {
+            NameFailure::Network
+        }
+    }
+}
+
+fn group(servers: Vec<DnsServer>, context: &Arc<PoolContext>) -> Group {
+    let server = |config| Rc::new(Server::new(config, Arc::clone(context)));
+    servers.into_iter().map(server).collect()
+}
+
+/// Complete, so that no search domain is ever appended.
+fn wire_name(name: &DomainName) -> Option<Name> {
+    Name::from_ascii(format!("{name}.")).ok()
+}
+
+/// How long a question may go unanswered before it is put again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Longer chains of aliases are loops.
+const MAX_ALIASES: usize = 8;

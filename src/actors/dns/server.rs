@@ -1,0 +1,295 @@
+//! One name server, and the connections to it.
+//!
+//! Puts a question once and waits; asking again is the resolver's affair. Over UDP each question
+//! has a socket of its own, with a random port, connected, so that nobody else's packets get in and
+//! an ICMP error is noticed at once. TCP, TLS and HTTPS share a connection, until a question on it
+//! fails or goes unanswered for a while: then the next question opens another.
+
+use crate::config::{DnsServer, DnsTransport};
+use hickory_resolver::config::{ConnectionConfig, ResolverOpts};
+use hickory_resolver::net::runtime::{
+    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime,
+};
+use hickory_resolver::net::udp::UdpClientStream;
+use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsRequestSender, FirstAnswer};
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
+use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::{ConnectionProvider, PoolContext, TlsConfig};
+use postern_core::names::NameFailure;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::OnceCell;
+
+/// What all servers share: how long hickory waits, and whom TLS trusts.
+pub(super) fn context(tls: rustls::ClientConfig) -> Arc<PoolContext> {
+    let mut options = ResolverOpts::default();
+    options.timeout = NEVER_FIRST;
+    options.max_active_requests = MAX_ACTIVE;
+    Arc::new(PoolContext::new(options, TlsConfig { config: tls }))
+}
+
+/// See the module's documentation.
+pub(super) struct Server {
+    config: DnsServer,
+    /// For everything but UDP.
+    stream_config: ConnectionConfig,
+    context: Arc<PoolContext>,
+    /// Keeps the tasks that drive the connections; they end with it.
+    provider: TokioRuntimeProvider,
+    connection: RefCell<Rc<Connection>>,
+    is_failing: Cell<bool>,
+}
+
+type Connection = OnceCell<DnsExchange<TokioRuntimeProvider>>;
+
+impl Server {
+    pub(super) fn new(config: DnsServer, context: Arc<PoolContext>) -> Self {
+        let mut stream_config = match &config.transport {
+            // TCP is what UDP falls back to.
+            DnsTransport::Udp | DnsTransport::Tcp => ConnectionConfig::tcp(),
+            DnsTransport::Tls { name } => ConnectionConfig::tls(name.as_str().into()),
+            DnsTransport::Https { name, path } => {
+                ConnectionConfig::https(name.as_str().into(), Some(path.as_str().into()))
+            }
+        };
+        stream_config.port = config.address.port();
+        Self {
+            config,
+            stream_config,
+            context,
+            provider: TokioRuntimeProvider::new(),
+            connection: RefCell::default(),
+            is_failing: Cell::new(false),
+        }
+    }
+
+    /// Puts `query` once. Waits for ever if nobody answers.
+    ///
+    /// # Errors
+    ///
+    /// How the server failed. That a name does not exist, or has no such records, is an answer.
+    pub(super) async fn ask(&self, query: &Query) -> Result<Message, NameFailure> {
+        let outcome = match self.config.transport {
+            DnsTransport::Udp => self.ask_by_datagram(query).await,
+            DnsTransport::Tcp | DnsTransport::Tls { .. } | DnsTransport::Https { .. } => {
+                self.ask_by_stream(query).await
+            }
+        };
+        let outcome = match outcome {
+            Ok(message) => answered(message),
+            Err(error) => {
+                tracing::debug!(server = %self.config, %error, "a question failed");
+                Err(classify(&error))
+            }
+        };
+        self.note(outcome.as_ref().err().copied());
+        outcome
+    }
+
+    async fn ask_by_datagram(&self, query: &Query) -> Result<Message, NetError> {
+        let mut stream = UdpClientStream::builder(self.config.address, Connected)
+            .with_timeout(Some(NEVER_FIRST))
+            .with_max_retries(0)
+            .build();
+        let answer = stream.send_message(request(query)).first_answer().await?;
+        if answer.truncation {
+            return self.ask_by_stream(query).await;
+        }
+        Ok(answer.into_message())
+    }
+
+    async fn ask_by_stream(&self, query: &Query) -> Result<Message, NetError> {
+        let connection = Rc::clone(&self.connection.borrow());
+        let was_used = connection.initialized();
+        let outcome = self.ask_over(&connection, query).await;
+        // Servers close idle connections when they like.
+        if was_used && outcome.is_err() {
+            let connection = Rc::clone(&self.connection.borrow());
+            return self.ask_over(&connection, query).await;
+        }
+        outcome
+    }
+
+    async fn ask_over(
+        &self,
+        connection: &Rc<Connection>,
+        query: &Query,
+    ) -> Result<Message, NetError> {
+        let mut asking = std::pin::pin!(self.exchange(connection, query));
+        let outcome = match tokio::time::timeout(SUSPICIOUS, &mut asking).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.retire(connection);
+                asking.await
+            }
+        };
+        if outcome.is_err() {
+            self.retire(connection);
+        }
+        outcome
+    }
+
+    async fn exchange(&self, connection: &Connection, query: &Query) -> Result<Message, NetError> {
+        let connect = || async {
+            let (ip, config) = (self.config.address.ip(), &self.stream_config);
+            let connecting = self.provider.new_connection(ip, config, &self.context)?;
+            connecting.await
+        };
+        let exchange = connection.get_or_try_init(connect).await?;
+        loop {
+            match exchange.send(request(query)).first_answer().await {
+                // Its queue of a few dozen is full; it drains as fast as the network takes it.
+                Err(NetError::Busy) => tokio::time::sleep(QUEUE_IS_FULL).await,
+                outcome => return outcome.map(|answer| answer.into_message()),
+            }
+        }
+    }
+
+    /// The next question opens another connection. Questions on this one keep waiting.
+    fn retire(&self, connection: &Rc<Connection>) {
+        let mut current = self.connection.borrow_mut();
+        if Rc::ptr_eq(&current, connection) {
+            *current = Rc::default();
+        }
+    }
+
+    /// Says once that a server has stopped working, and once that it works.
+    fn note(&self, failure: Option<NameFailure>) {
+        let was_failing = self.is_failing.replace(failure.is_some());
+        match failure {
+            Some(failure) if !was_failing => {
+                tracing::warn!(server = %self.config, ?failure, "a name server fails");
+            }
+            None if was_failing => tracing::info!(server = %self.config, "a name server is back"),
+            Some(_) | None => {}
+        }
+    }
+}
+
+fn request(query: &Query) -> DnsRequest {
+    DnsRequest::from_query(query.clone(), DnsRequestOptions::default())
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the codes are the DNS's; whatever is not an answer is the server's failure"
+)]
+fn answered(message: Message) -> Result<Message, NameFailure> {
+    match message.metadata.response_code {
+        ResponseCode::NoError if is_referral(&message) => Err(NameFailure::ServerFailure),
+        ResponseCode::NoError | ResponseCode::NXDomain => Ok(message),
+        _ => Err(NameFailure::ServerFailure),
+    }
+}
+
+/// A server that does not recurse and sends us elsewhere has not said that there is no data.
+fn is_referral(message: &Message) -> bool {
+    let has = |kind| {
+        message
+            .authorities
+            .iter()
+            .any(|it| it.record_type() == kind)
+    };
+    message.answers.is_empty()
+        && !message.metadata.recursion_available
+        && has(RecordType::NS)
+        && !has(RecordType::SOA)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the errors are many and grow; whatever is no answer is the network's fault"
+)]
+fn classify(error: &NetError) -> NameFailure {
+    match error {
+        NetError::Timeout => NameFailure::Timeout,
+        NetError::Dns(DnsError::ResponseCode(_)) | NetError::Proto(_) => NameFailure::ServerFailure,
+        _ => NameFailure::Network,
+    }
+}
+
+/// Tokio's sockets, but those for datagrams connected to the server.
+#[derive(Clone)]
+struct Connected;
+
+impl RuntimeProvider for Connected {
+    type Handle = TokioHandle;
+    type Timer = TokioTime;
+    type Udp = UdpSocket;
+    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
+
+    fn create_handle(&self) -> TokioHandle {
+        TokioHandle::default()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        local: Option<SocketAddr>,
+        timeout: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
+        TokioRuntimeProvider::new().connect_tcp(server, local, timeout)
+    }
+
+    fn bind_udp(
+        &self,
+        local: SocketAddr,
+        server: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<UdpSocket>>>> {
+        Box::pin(async move {
+            let socket = UdpSocket::bind(local).await?;
+            socket.connect(server).await?;
+            Ok(socket)
+        })
+    }
+}
+
+/// Whom TLS trusts: the public authorities and the certificates in the file, if there is one.
+///
+/// # Errors
+///
+/// What is wrong with the file, in words that name it.
+pub(super) fn tls(ca_file: Option<&std::path::Path>) -> Result<rustls::ClientConfig, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if let Some(path) = ca_file {
+        let shown = path.display();
+        let wrong = |error: &dyn std::fmt::Display| {
+            format!("dns.ca_file: {shown}: {error}; name a file with certificates in PEM")
+        };
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
+        let mut count = 0;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err(wrong(&"no certificate in it"));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The resolver's deadline always comes first.
+const NEVER_FIRST: Duration = Duration::from_secs(60);
+/// Every question that can be in flight fits on one connection.
+const MAX_ACTIVE: usize = 4_096;
+/// A connection on which a question waits for this long may be dead.
+const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// One round trip in a building.
+const QUEUE_IS_FULL: Duration = Duration::from_millis(5);

@@ -1,0 +1,283 @@
+//! A DnsActor and small name servers on loopback: what is asked when, and what comes of it.
+//!
+//! In virtual time: a datagram on loopback is there as soon as it is sent, so the clock only jumps
+//! when everybody waits.
+
+use crate::in_virtual_time;
+use crate::name_server::{NameServer, PATIENCE, Scene, V6, v4};
+use postern::actors::dns::Upstreams;
+use postern::messages::dns::NameAnswered;
+use postern::shell;
+use postern_core::names::NameFailure;
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::net::UdpSocket;
+
+fn found(ip: impl Into<IpAddr>) -> Result<Vec<IpAddr>, NameFailure> {
+    Ok(vec![ip.into()])
+}
+
+fn seconds_since(beginning: Instant) -> f64 {
+    (shell::now() - beginning).as_secs_f64()
+}
+
+#[test]
+fn lesson_07_each_outcome_is_told_apart() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let mut scene = Scene::new(&[&server]);
+        let both = (found(v4(1)), found(V6));
+        assert_eq!(scene.resolve("both.example").await, both);
+        for (name, failure) in [
+            ("missing.example", NameFailure::NoSuchName),
+            ("empty.example", NameFailure::NoData),
+            ("broken.example", NameFailure::ServerFailure),
+            ("refused.example", NameFailure::ServerFailure),
+        ] {
+            let outcome = (Err(failure), Err(failure));
+            assert_eq!(scene.resolve(name).await, outcome, "{name}");
+        }
+    });
+}
+
+#[test]
+fn lesson_09_a_name_of_one_family_is_found() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let mut scene = Scene::new(&[&server]);
+        let no_data = || Err(NameFailure::NoData);
+        let v4_only = (found(v4(1)), no_data());
+        assert_eq!(scene.resolve("v4.example").await, v4_only);
+        assert_eq!(scene.resolve("v6.example").await, (no_data(), found(V6)));
+    });
+}
+
+#[test]
+fn lesson_07_silence_is_a_timeout_and_a_closed_port_the_network() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.is_silent.set(true);
+        let mut scene = Scene::new(&[&server]);
+        let beginning = shell::now();
+        let outcome = scene.resolve("both.example").await;
+        assert_eq!(
+            outcome,
+            (Err(NameFailure::Timeout), Err(NameFailure::Timeout))
+        );
+        assert_eq!(seconds_since(beginning).round(), 6.0);
+
+        let closed = UdpSocket::bind("127.0.0.1:0").await.expect("room");
+        let address = closed.local_addr().expect("bound");
+        drop(closed);
+        let mut scene = Scene::with(&[], |spec| {
+            let closed = address.to_string().parse().expect("a server");
+            spec.upstreams = Upstreams::Given(vec![closed]);
+        });
+        let outcome = scene.resolve("both.example").await;
+        assert_eq!(
+            outcome,
+            (Err(NameFailure::Network), Err(NameFailure::Network))
+        );
+    });
+}
+
+#[test]
+fn a_failing_server_hands_over_and_all_failing_is_said_at_once() {
+    in_virtual_time(async {
+        let (silent, good) = (NameServer::start().await, NameServer::start().await);
+        silent.is_silent.set(true);
+        let beginning = shell::now();
+        let mut scene = Scene::new(&[&good, &good]);
+        let outcome = scene.resolve("broken.example").await;
+        assert_eq!(outcome.0, Err(NameFailure::ServerFailure));
+        assert_eq!(
+            good.count("broken.example"),
+            4,
+            "each family at each server"
+        );
+        assert!(seconds_since(beginning) < 0.5);
+        let mut scene = Scene::new(&[&silent, &good]);
+        assert_eq!(scene.resolve("v4.example").await.0, found(v4(1)));
+        assert_eq!(seconds_since(beginning).round(), 1.0);
+    });
+}
+
+#[test]
+fn whoever_asks_there_is_one_question_at_the_server() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.delay.set(Duration::from_millis(100));
+        let mut scene = Scene::new(&[&server]);
+        scene.ask("both.example", 1, false);
+        scene.ask("both.example", 2, true);
+        for _ in 0..4 {
+            scene
+                .answers
+                .next::<postern::messages::dns::NameAnswered>()
+                .await;
+        }
+        assert_eq!(server.count("both.example"), 2, "one for each family");
+    });
+}
+
+#[test]
+fn lesson_22_answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let mut scene = Scene::new(&[&server]);
+        scene.resolve("both.example").await;
+        tokio::time::advance(Duration::from_secs(55)).await;
+        scene.resolve("both.example").await;
+        assert_eq!(server.count("both.example"), 2);
+        scene.refresh("both.example").await;
+        assert_eq!(server.count("both.example"), 4);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        scene.resolve("both.example").await;
+        assert_eq!(server.count("both.example"), 6);
+    });
+}
+
+#[test]
+fn lesson_22_a_client_with_too_many_names_hurts_only_itself() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.is_silent.set(true);
+        let mut scene = Scene::with(&[&server], |spec| {
+            spec.lookups.per_client = 1;
+            spec.lookups.queued_per_client = 1;
+        });
+        for name in ["a.example", "b.example", "c.example"] {
+            scene.ask(name, 1, false);
+        }
+        let quota = || Err(NameFailure::Quota);
+        assert_eq!(scene.both("c.example").await, (quota(), quota()));
+        scene.ask("d.example", 2, false);
+        for _ in 0..4 {
+            let NameAnswered(answer) = scene.answers.next_within(PATIENCE).await;
+            assert!(["a.example", "d.example"].contains(&answer.name.as_str()));
+            assert_eq!(answer.outcome, Err(NameFailure::Timeout));
+        }
+        assert!(server.count("d.example") > 0);
+    });
+}
+
+#[test]
+fn lesson_21_a_resolv_conf_may_appear_and_change() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let port = server.address.port();
+        let other = NameServer::start_at(&format!("127.0.0.2:{port}"), 2).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, target) = (
+            folder.path().join("resolv.conf"),
+            folder.path().join("real"),
+        );
+        symlink(&target, &path).expect("linked");
+        let mut scene = Scene::with(&[], |spec| {
+            spec.upstreams = Upstreams::File {
+                resolv_conf: path,
+                port,
+            };
+        });
+        let network = (Err(NameFailure::Network), Err(NameFailure::Network));
+        assert_eq!(scene.resolve("both.example").await, network);
+        std::fs::write(&target, "").expect("written");
+        assert_eq!(scene.resolve("both.example").await, network);
+        std::fs::write(&target, "search lab.example\nnameserver 127.0.0.1\n").expect("written");
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
+        std::fs::write(&target, "nameserver 127.0.0.2\n").expect("written");
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(1)), "kept");
+        until_files_are_read().await;
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(2)));
+        assert!(
+            other
+                .asked
+                .borrow()
+                .iter()
+                .all(|(name, _)| name == "both.example.")
+        );
+    });
+}
+
+/// In virtual time; the files are looked at every two seconds.
+async fn until_files_are_read() {
+    tokio::time::sleep(Duration::from_secs(3)).await;
+}
+
+#[test]
+fn a_slow_server_still_answers() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.delay.set(Duration::from_secs(2));
+        let mut scene = Scene::new(&[&server]);
+        let beginning = shell::now();
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
+        assert_eq!(seconds_since(beginning).round(), 2.0);
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_is_noticed_within_a_second() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.is_silent.set(true);
+        let revived = Rc::clone(&server);
+        actix_rt::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(3_300)).await;
+            revived.is_silent.set(false);
+        });
+        let mut scene = Scene::new(&[&server]);
+        let beginning = shell::now();
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
+        assert!(seconds_since(beginning) < 4.4);
+    });
+}
+
+#[test]
+fn the_longest_suffix_that_fits_decides_who_is_asked() {
+    in_virtual_time(async {
+        let usual = NameServer::start().await;
+        let corp = NameServer::start_at("127.0.0.1:0", 2).await;
+        let deep = NameServer::start_at("127.0.0.1:0", 3).await;
+        let mut scene = Scene::with(&[&usual], |spec| {
+            let suffixes = [("corp.example", &corp), ("deep.corp.example", &deep)];
+            let suffix = |(domain, server): (&str, &Rc<NameServer>)| {
+                let text = format!("{domain}={}", server.url());
+                text.parse().expect("a suffix")
+            };
+            spec.suffixes = suffixes.into_iter().map(suffix).collect();
+        });
+        for (name, last) in [
+            ("v4.example", 1),
+            ("v4.notcorp.example", 1),
+            ("corp.example", 2),
+            ("v4.corp.example", 2),
+            ("v4.deep.corp.example", 3),
+            // An alias is followed to the servers of what it stands for.
+            ("alias.example", 2),
+        ] {
+            assert_eq!(scene.resolve(name).await.0, found(v4(last)), "{name}");
+        }
+        assert_eq!(usual.count("both.corp.example"), 0);
+    });
+}
+
+#[test]
+fn the_hosts_file_comes_first_and_is_watched() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let hosts = folder.path().join("hosts");
+        std::fs::write(&hosts, "10.0.0.1 both.example\n").expect("written");
+        let path = hosts.clone();
+        let mut scene = Scene::with(&[&server], |spec| spec.hosts = path);
+        let here = (found([10, 0, 0, 1]), Err(NameFailure::NoData));
+        assert_eq!(scene.resolve("both.example").await, here);
+        assert_eq!(server.count("both.example"), 0);
+        std::fs::write(&hosts, "").expect("written");
+        until_files_are_read().await;
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
+    });
+}

@@ -1,0 +1,233 @@
+//! A name server of a few lines on loopback, and a DnsActor that asks it.
+
+use crate::probe::{Inbox, Probe};
+use actix::prelude::*;
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{CNAME, SRV, TXT};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use postern::actors::dns::{DnsActor, DnsSpec, Upstreams};
+use postern::config::DnsConfig;
+use postern::messages::dns::{NameAnswered, ResolveName};
+use postern::messages::supervisor::Child;
+use postern::shell::{DeathNotice, tell_addr};
+use postern_core::ids::ClientId;
+use postern_core::names::{AddressFamily, NameFailure};
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use uuid::Uuid;
+
+/// Serves the zone of [`answer`] over UDP, as told.
+pub(crate) struct NameServer {
+    pub(crate) address: SocketAddr,
+    /// What the IPv4 addresses in its answers end with.
+    pub(crate) last: u8,
+    /// Every question that came.
+    pub(crate) asked: RefCell<Vec<(String, RecordType)>>,
+    /// Takes questions and says nothing.
+    pub(crate) is_silent: Cell<bool>,
+    /// Thinks for this long.
+    pub(crate) delay: Cell<Duration>,
+    /// Says that answers do not fit into a datagram.
+    pub(crate) truncates: Cell<bool>,
+}
+
+impl NameServer {
+    pub(crate) async fn start() -> Rc<Self> {
+        Self::start_at("127.0.0.1:0", 1).await
+    }
+
+    pub(crate) async fn start_at(address: &str, last: u8) -> Rc<Self> {
+        let socket = UdpSocket::bind(address).await.expect("loopback has room");
+        let server = Rc::new(Self {
+            address: socket.local_addr().expect("bound"),
+            last,
+            asked: RefCell::default(),
+            is_silent: Cell::new(false),
+            delay: Cell::default(),
+            truncates: Cell::new(false),
+        });
+        actix_rt::spawn(Rc::clone(&server).serve(Rc::new(socket)));
+        server
+    }
+
+    async fn serve(self: Rc<Self>, socket: Rc<UdpSocket>) {
+        let mut buffer = [0; 1_232];
+        loop {
+            let received = socket.recv_from(&mut buffer).await;
+            let (length, asker) = received.expect("a datagram");
+            let question = Message::from_vec(&buffer[..length]).expect("a question");
+            let mut answer = self.answer(&question);
+            if self.truncates.get() {
+                answer = answer.truncate();
+            }
+            let answer = answer.to_vec().expect("an answer");
+            if self.is_silent.get() {
+                continue;
+            }
+            let (socket, delay) = (Rc::clone(&socket), self.delay.get());
+            actix_rt::spawn(async move {
+                tokio::time::sleep(delay).await;
+                socket.send_to(&answer, asker).await.expect("sent");
+            });
+        }
+    }
+
+    /// Answers as the first label of the name says.
+    pub(crate) fn answer(&self, question: &Message) -> Message {
+        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+        let asked = &question.queries[0];
+        let (name, kind) = (asked.name().to_string(), asked.query_type());
+        self.asked.borrow_mut().push((name.clone(), kind));
+        answer.add_query(asked.clone());
+        answer.metadata.recursion_available = true;
+        answer.metadata.response_code = match label(&name) {
+            "missing" => ResponseCode::NXDomain,
+            "broken" => ResponseCode::ServFail,
+            "refused" => ResponseCode::Refused,
+            _ => ResponseCode::NoError,
+        };
+        if answer.metadata.response_code == ResponseCode::NoError {
+            let data = self.data(label(&name), kind);
+            let record = |data| Record::from_rdata(asked.name().clone(), 60, data);
+            answer.add_answers(data.into_iter().map(record));
+        }
+        answer
+    }
+
+    fn data(&self, label: &str, kind: RecordType) -> Vec<RData> {
+        let target = Name::from_ascii("both.corp.example.").expect("a name");
+        match (label, kind) {
+            ("empty", _) | ("v4", RecordType::AAAA) | ("v6", RecordType::A) => Vec::new(),
+            ("alias", _) => vec![RData::CNAME(CNAME(target))],
+            (_, RecordType::A) => vec![RData::A(v4(self.last).into())],
+            (_, RecordType::AAAA) => vec![RData::AAAA(V6.into())],
+            (_, RecordType::SRV) => vec![RData::SRV(SRV::new(1, 2, 5_060, target))],
+            ("long", RecordType::TXT) => vec![RData::TXT(TXT::new(vec!["x".repeat(250); 3]))],
+            (_, RecordType::TXT) => vec![RData::TXT(TXT::new(vec!["a text".to_owned()]))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many questions for `name` came.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        let asked = self.asked.borrow();
+        asked
+            .iter()
+            .filter(|(it, _)| *it == format!("{name}."))
+            .count()
+    }
+
+    /// As in the configuration.
+    pub(crate) fn url(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+fn label(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
+}
+
+pub(crate) fn v4(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, last)
+}
+
+pub(crate) const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+
+/// The defaults.
+pub(crate) fn config() -> DnsConfig {
+    DnsConfig {
+        servers: Vec::new(),
+        suffixes: Vec::new(),
+        ca_file: None,
+        min_ttl: Duration::from_secs(5),
+        max_ttl: Duration::from_secs(3_600),
+        nat64: false,
+        last_known_good: Duration::from_secs(86_400),
+        lookups_per_client: 16,
+    }
+}
+
+/// What became of one family.
+pub(crate) type Outcome = Result<Vec<IpAddr>, NameFailure>;
+
+/// The actor and who asks it.
+pub(crate) struct Scene {
+    pub(crate) actor: Addr<DnsActor>,
+    asker: Addr<Probe>,
+    pub(crate) answers: Inbox,
+}
+
+impl Scene {
+    /// Asks these servers.
+    pub(crate) fn new(servers: &[&Rc<NameServer>]) -> Self {
+        Self::with(servers, |_| {})
+    }
+
+    /// As [`Self::new`], with something else changed.
+    pub(crate) fn with(servers: &[&Rc<NameServer>], change: impl FnOnce(&mut DnsSpec)) -> Self {
+        let urls = servers.iter().map(|server| server.url());
+        let servers = urls.map(|url| url.parse().expect("a server")).collect();
+        Self::configured(&config(), |spec| {
+            spec.upstreams = Upstreams::Given(servers);
+            change(spec);
+        })
+    }
+
+    /// As configured, and then changed.
+    pub(crate) fn configured(config: &DnsConfig, change: impl FnOnce(&mut DnsSpec)) -> Self {
+        let (asker, answers) = Probe::start();
+        let death = DeathNotice::new(Child::Dns, asker.clone().recipient());
+        let mut spec = DnsSpec::new(config, death).expect("a good configuration");
+        spec.hosts = NO_FILE.into();
+        change(&mut spec);
+        Self {
+            actor: DnsActor::new(spec).start(),
+            asker,
+            answers,
+        }
+    }
+
+    pub(crate) fn ask(&self, name: &str, client: u8, refresh: bool) {
+        let question = ResolveName {
+            name: name.parse().expect("a name"),
+            client: ClientId(Uuid::from_u128(client.into())),
+            refresh,
+            reply_to: Some(self.asker.clone().recipient()),
+        };
+        tell_addr(&self.actor, question);
+    }
+
+    /// What is found for A and AAAA.
+    pub(crate) async fn resolve(&mut self, name: &str) -> (Outcome, Outcome) {
+        self.ask(name, 1, false);
+        self.both(name).await
+    }
+
+    pub(crate) async fn refresh(&mut self, name: &str) -> (Outcome, Outcome) {
+        self.ask(name, 1, true);
+        self.both(name).await
+    }
+
+    /// The next two answers, which must be about `name`.
+    pub(crate) async fn both(&mut self, name: &str) -> (Outcome, Outcome) {
+        let (mut v4, mut v6) = (None, None);
+        while v4.is_none() || v6.is_none() {
+            let NameAnswered(answer) = self.answers.next_within(PATIENCE).await;
+            assert_eq!(answer.name.as_str(), name);
+            let slot = match answer.family {
+                AddressFamily::V4 => &mut v4,
+                AddressFamily::V6 => &mut v6,
+            };
+            let twice = slot.replace(answer.outcome.map(|found| found.ips));
+            assert_eq!(twice, None, "answered twice");
+        }
+        v4.zip(v6).expect("both are there")
+    }
+}
+
+const NO_FILE: &str = "there/is/no/such/file";
+/// Longer than a lookup may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
