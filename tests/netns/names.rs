@@ -4,7 +4,7 @@ use crate::{LIMIT, Trial};
 use hickory_proto::rr::RecordType;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::{ECHO_PORT, WEB_PORT};
+use postern_lab::playground::lab::{ECHO_PORT, Generation, Setup, WEB_PORT};
 use postern_lab::playground::lookup::{ask, proxies};
 use postern_lab::playground::network::STUB_V4;
 use postern_lab::playground::scene::{APP, MISSING, SERVICE, SERVICE_TEXT, V4_ONLY, V6_ONLY};
@@ -207,10 +207,27 @@ fn services_and_texts_are_asked_for_through_the_tunnel() {
             (SERVICE, kind),
             LIMIT,
         );
-        assert_eq!(said.expect("answered").data, [expected], "{kind}");
+        let said = said.expect("answered");
+        assert_eq!(said.data, [expected], "{kind}: {said:?}");
     }
     trial.names().set_mode(Mode::Servfail).expect("set");
     let question = (SERVICE, RecordType::TXT);
     let said = ask(trial.playground(), Role::Client, stub, question, LIMIT);
     assert_eq!(said.expect("answered").code.to_string(), "Server Failure");
+}
+
+#[test]
+fn a_client_of_generation_0_reaches_names() {
+    let trial = Trial::with(Setup {
+        client_generation: Generation::V0,
+        ..Setup::default()
+    });
+    for name in [APP, "old.wild.lab.example", "older.wild.lab.example"] {
+        for families in Families::ALL {
+            expect_page_of(&trial, name, families);
+        }
+    }
+    for (name, families) in [(V4_ONLY, Families::V4), (V6_ONLY, Families::V6)] {
+        expect_page_of(&trial, name, families);
+    }
 }

@@ -90,7 +90,7 @@ fn dead_dns(screen: &mut Screen, lab: &Lab) -> Result<()> {
         let page = fetching.join().ok().context("fetching panicked")??;
         anyhow::Ok((page, revived))
     })?;
-    let told = "since the DNS server is back; nobody had to ask for the name again";
+    let told = "since the DNS server is back";
     screen.done("page", page.saturating_duration_since(revived), told)
 }
 
