@@ -2,29 +2,26 @@
 //!
 //! Puts a question once and waits; asking again is the resolver's affair. Over UDP each question
 //! has a socket of its own, with a random port, connected, so that nobody else's packets get in and
-//! an ICMP error is noticed at once. TCP, TLS and HTTPS share a connection, until a question on it
+//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here. TCP, TLS and HTTPS share a connection, until a question on it
 //! fails or goes unanswered for a while: then the next question opens another.
 
 use crate::config::{DnsServer, DnsTransport};
 use hickory_resolver::config::{ConnectionConfig, ResolverOpts};
-use hickory_resolver::net::runtime::{
-    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime,
-};
-use hickory_resolver::net::udp::UdpClientStream;
-use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsRequestSender, FirstAnswer};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message};
+use hickory_resolver::proto::op::{MessageType, Query, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{ConnectionProvider, PoolContext, TlsConfig};
 use postern_core::names::NameFailure;
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OnceCell;
 
@@ -95,15 +92,27 @@ impl Server {
     }
 
     async fn ask_by_datagram(&self, query: &Query) -> Result<Message, NetError> {
-        let mut stream = UdpClientStream::builder(self.config.address, Connected)
-            .with_timeout(Some(NEVER_FIRST))
-            .with_max_retries(0)
-            .build();
-        let answer = stream.send_message(request(query)).first_answer().await?;
-        if answer.truncation {
-            return self.ask_by_stream(query).await;
+        let (request, _) = request(query).into_parts();
+        let address = self.config.address;
+        let local: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((local, 0)).await?;
+        socket.connect(address).await?;
+        socket.send(&request.to_vec()?).await?;
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        loop {
+            let length = receive(&socket, &mut buffer).await?;
+            let answer = Message::from_vec(&buffer[..length])?;
+            if !is_answer_to(&request, &answer) {
+                continue;
+            }
+            return match answer.metadata.truncation {
+                true => self.ask_by_stream(query).await,
+                false => Ok(answer),
+            };
         }
-        Ok(answer.into_message())
     }
 
     async fn ask_by_stream(&self, query: &Query) -> Result<Message, NetError> {
@@ -216,39 +225,31 @@ fn classify(error: &NetError) -> NameFailure {
     }
 }
 
-/// Tokio's sockets, but those for datagrams connected to the server.
-#[derive(Clone)]
-struct Connected;
+/// Whether the answer is to this request; anything else was forged, or is late. A server that
+/// fails may do so without repeating the question.
+fn is_answer_to(request: &Message, answer: &Message) -> bool {
+    let has_failed = answer.metadata.response_code != ResponseCode::NoError;
+    let is_question_ours = answer.queries == request.queries;
+    answer.metadata.id == request.metadata.id
+        && answer.metadata.message_type == MessageType::Response
+        && (is_question_ours || (has_failed && answer.queries.is_empty()))
+}
 
-impl RuntimeProvider for Connected {
-    type Handle = TokioHandle;
-    type Timer = TokioTime;
-    type Udp = UdpSocket;
-    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
-
-    fn create_handle(&self) -> TokioHandle {
-        TokioHandle::default()
-    }
-
-    fn connect_tcp(
-        &self,
-        server: SocketAddr,
-        local: Option<SocketAddr>,
-        timeout: Option<Duration>,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
-        TokioRuntimeProvider::new().connect_tcp(server, local, timeout)
-    }
-
-    fn bind_udp(
-        &self,
-        local: SocketAddr,
-        server: SocketAddr,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<UdpSocket>>>> {
-        Box::pin(async move {
-            let socket = UdpSocket::bind(local).await?;
-            socket.connect(server).await?;
-            Ok(socket)
-        })
+/// Reads a datagram, or the ICMP error that came instead: readers are not woken for those.
+async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    let would_block = || io::Error::from(io::ErrorKind::WouldBlock);
+    loop {
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        let outcome = if ready.is_error() {
+            let error = || Err(socket.take_error()?.unwrap_or_else(would_block));
+            socket.try_io(Interest::ERROR, error)
+        } else {
+            socket.try_recv(buffer)
+        };
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
     }
 }
 
@@ -285,6 +286,8 @@ pub(super) fn tls(ca_file: Option<&std::path::Path>) -> Result<rustls::ClientCon
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// More than the 1232 bytes that we say we take; nobody who sends more is punished for it.
+const DATAGRAM_BYTES: usize = 4_096;
 /// The resolver's deadline always comes first.
 const NEVER_FIRST: Duration = Duration::from_secs(60);
 /// Every question that can be in flight fits on one connection.
