@@ -5,7 +5,7 @@ use actix::prelude::*;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use postern::actors::dns::{DnsActor, DnsSpec, Upstreams};
+use postern::actors::dns::{self, DnsActor, DnsSpec, Upstreams};
 use postern::config::DnsConfig;
 use postern::messages::dns::{NameAnswered, ResolveName};
 use postern::messages::supervisor::Child;
@@ -138,7 +138,8 @@ pub(crate) const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// For a DnsActor that is only to be there.
 pub(crate) fn nowhere(death: DeathNotice) -> DnsSpec {
-    let mut spec = DnsSpec::new(&config(), death).expect("a good configuration");
+    let trust = dns::trust(&config()).expect("no file to read");
+    let mut spec = DnsSpec::new(&config(), trust, death);
     spec.upstreams = Upstreams::Given(Vec::new());
     spec.hosts = NO_FILE.into();
     spec
@@ -188,7 +189,8 @@ impl Scene {
     pub(crate) fn configured(config: &DnsConfig, change: impl FnOnce(&mut DnsSpec)) -> Self {
         let (asker, answers) = Probe::start();
         let death = DeathNotice::new(Child::Dns, asker.clone().recipient());
-        let mut spec = DnsSpec::new(config, death).expect("a good configuration");
+        let trust = dns::trust(config).expect("a good file, or none");
+        let mut spec = DnsSpec::new(config, trust, death);
         spec.hosts = NO_FILE.into();
         change(&mut spec);
         Self {

@@ -6,6 +6,7 @@
 //! fails or goes unanswered for a while: then the next question opens another.
 
 use crate::config::{DnsServer, DnsTransport};
+use crate::shell;
 use hickory_resolver::config::{ConnectionConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
@@ -15,12 +16,15 @@ use hickory_resolver::proto::op::{MessageType, Query, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{ConnectionProvider, PoolContext, TlsConfig};
 use postern_core::names::NameFailure;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OnceCell;
@@ -42,7 +46,11 @@ pub(super) struct Server {
     /// Keeps the tasks that drive the connections; they end with it.
     provider: TokioRuntimeProvider,
     connection: RefCell<Rc<Connection>>,
-    is_failing: Cell<bool>,
+    /// The first question since the last answer.
+    silent_since: Cell<Option<Instant>>,
+    /// Whether its silence was reported.
+    is_silent: Cell<bool>,
+    last_error: RefCell<Option<NetError>>,
 }
 
 type Connection = OnceCell<DnsExchange<TokioRuntimeProvider>>;
@@ -64,7 +72,9 @@ impl Server {
             context,
             provider: TokioRuntimeProvider::new(),
             connection: RefCell::default(),
-            is_failing: Cell::new(false),
+            silent_since: Cell::default(),
+            is_silent: Cell::default(),
+            last_error: RefCell::default(),
         }
     }
 
@@ -74,21 +84,25 @@ impl Server {
     ///
     /// How the server failed. That a name does not exist, or has no such records, is an answer.
     pub(super) async fn ask(&self, query: &Query) -> Result<Message, NameFailure> {
+        self.note_question();
         let outcome = match self.config.transport {
             DnsTransport::Udp => self.ask_by_datagram(query).await,
             DnsTransport::Tcp | DnsTransport::Tls { .. } | DnsTransport::Https { .. } => {
                 self.ask_by_stream(query).await
             }
         };
-        let outcome = match outcome {
-            Ok(message) => answered(message),
+        match outcome {
+            Ok(message) => {
+                self.note_answer();
+                answered(message)
+            }
             Err(error) => {
                 tracing::debug!(server = %self.config, %error, "a question failed");
-                Err(classify(&error))
+                let failure = classify(&error);
+                self.last_error.replace(Some(error));
+                Err(failure)
             }
-        };
-        self.note(outcome.as_ref().err().copied());
-        outcome
+        }
     }
 
     async fn ask_by_datagram(&self, query: &Query) -> Result<Message, NetError> {
@@ -104,7 +118,13 @@ impl Server {
         let mut buffer = vec![0; DATAGRAM_BYTES];
         loop {
             let length = receive(&socket, &mut buffer).await?;
-            let answer = Message::from_vec(&buffer[..length])?;
+            let answer = match Message::from_vec(&buffer[..length]) {
+                // Cut in the middle of a record; what is whole comes over TCP.
+                Err(_) if is_marked_cut(&buffer[..length]) => {
+                    return self.ask_by_stream(query).await;
+                }
+                read => read?,
+            };
             if !is_answer_to(&request, &answer) {
                 continue;
             }
@@ -170,15 +190,21 @@ impl Server {
         }
     }
 
-    /// Says once that a server has stopped working, and once that it works.
-    fn note(&self, failure: Option<NameFailure>) {
-        let was_failing = self.is_failing.replace(failure.is_some());
-        match failure {
-            Some(failure) if !was_failing => {
-                tracing::warn!(server = %self.config, ?failure, "a name server fails");
-            }
-            None if was_failing => tracing::info!(server = %self.config, "a name server is back"),
-            Some(_) | None => {}
+    /// Says once that a server answers nothing, and below once that it does again (lesson 4).
+    fn note_question(&self) {
+        let now = shell::now();
+        let since = self.silent_since.get().unwrap_or(now);
+        self.silent_since.set(Some(since));
+        if now.duration_since(since) >= SILENCE && !self.is_silent.replace(true) {
+            let error = self.last_error.take().unwrap_or(NetError::Timeout);
+            tracing::warn!(server = %self.config, %error, "a name server does not answer");
+        }
+    }
+
+    fn note_answer(&self) {
+        self.silent_since.set(None);
+        if self.is_silent.replace(false) {
+            tracing::info!(server = %self.config, "a name server answers again");
         }
     }
 }
@@ -225,6 +251,11 @@ fn classify(error: &NetError) -> NameFailure {
     }
 }
 
+/// The bit TC of the header (RFC 1035, section 4.1.1).
+fn is_marked_cut(answer: &[u8]) -> bool {
+    answer.get(2).is_some_and(|flags| flags & 0x02 != 0)
+}
+
 /// Whether the answer is to this request; anything else was forged, or is late. A server that
 /// fails may do so without repeating the question.
 fn is_answer_to(request: &Message, answer: &Message) -> bool {
@@ -258,9 +289,7 @@ async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 ///
 /// What is wrong with the file, in words that name it.
-pub(super) fn tls(ca_file: Option<&std::path::Path>) -> Result<rustls::ClientConfig, String> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
+pub(super) fn trust(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = ca_file {
@@ -294,5 +323,7 @@ const NEVER_FIRST: Duration = Duration::from_secs(60);
 const MAX_ACTIVE: usize = 4_096;
 /// A connection on which a question waits for this long may be dead.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// Longer than a busy server takes, shorter than the patience of whoever waits.
+const SILENCE: Duration = Duration::from_secs(4);
 /// One round trip in a building.
 const QUEUE_IS_FULL: Duration = Duration::from_millis(5);
