@@ -2,8 +2,9 @@
 //!
 //! Puts a question once and waits; asking again is the resolver's affair. Over UDP each question
 //! has a socket of its own, with a random port, connected, so that nobody else's packets get in and
-//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here. TCP, TLS and HTTPS share a connection, until a question on it
-//! fails or goes unanswered for a while: then the next question opens another.
+//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here.
+//! TCP, TLS and HTTPS share a connection, until a question on it fails or goes unanswered for a
+//! while: then the next question opens another.
 
 use crate::config::{DnsServer, DnsTransport};
 use crate::shell;
