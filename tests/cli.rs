@@ -80,6 +80,8 @@ tunnel.egress_interfaces = []                                 # default
 limits.clients = 10000                                        # default
 limits.resources_per_client = 1024                            # default
 limits.handshakes_per_second = 100                            # default
+limits.flows = 262144                                         # default
+limits.flows_per_client = 16384                               # default
 log.format = \"text\"                                           # default
 log.filter = \"debug\"                                          # env RUST_LOG
 ";
