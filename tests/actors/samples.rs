@@ -100,8 +100,8 @@ pub(crate) fn relay(id: &str, addr: &str) -> Relay {
     }
 }
 
-/// Everything a connection says, sorted by who is told. What it says about names is heard by nobody,
-/// unless a test leads it elsewhere.
+/// Everything a connection says, sorted by who is told. What it says about names is heard by
+/// nobody, unless a test leads it elsewhere.
 pub(crate) fn outlets(
     nat_table: &Addr<Probe>,
     udp: &Addr<Probe>,

@@ -121,6 +121,10 @@ impl Run {
             }
             Step::Answer { name, ips } => self.answer(*name, ips),
             Step::Fail { name, failure } => {
+                if failure.is_definite() {
+                    // Ends the use of addresses that were silent at the time.
+                    self.model.usable.remove(name);
+                }
                 for family in AddressFamily::ALL {
                     scene.answer(NAMES[*name], family, Err(*failure));
                 }
