@@ -1,6 +1,6 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::dns::{DnsActor, DnsSpec};
+use crate::actors::dns::{self, DnsActor, DnsSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig};
@@ -54,10 +54,12 @@ struct Prepared {
     sockets: BoundSockets,
     device: SyncDevice,
     interface: interface::Interface,
+    dns_trust: rustls::ClientConfig,
 }
 
 impl Prepared {
     fn new(config: GatewayConfig) -> anyhow::Result<Self> {
+        let dns_trust = dns::trust(&config.dns).map_err(anyhow::Error::msg)?;
         let buffers = BufferSizes {
             receive_bytes: config.network.receive_buffer_bytes,
             send_bytes: config.network.send_buffer_bytes,
@@ -80,6 +82,7 @@ impl Prepared {
             sockets,
             device,
             interface,
+            dns_trust,
         })
     }
 
@@ -137,8 +140,7 @@ async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquera
     .await
     .context("the data plane cannot start")?;
 
-    let dns_spec =
-        DnsSpec::new(&prepared.config.dns, notice(Child::Dns)).map_err(anyhow::Error::msg)?;
+    let dns_spec = DnsSpec::new(&prepared.config.dns, prepared.dns_trust, notice(Child::Dns));
     dns_context.run(DnsActor::new(dns_spec));
     portal_context.run(PortalActor::new(PortalSpec {
         config: portal_config(

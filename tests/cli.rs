@@ -77,9 +77,19 @@ tunnel.interface = \"wan-gate\"                                 # env POSTERN__T
 tunnel.masquerade = true                                      # default
 tunnel.forwarding = true                                      # default
 tunnel.egress_interfaces = []                                 # default
+dns.servers = []                                              # default
+dns.suffixes = []                                             # default
+# dns.ca_file is not set                                      # encrypted servers need a certificate of a public authority
+dns.min_ttl = \"5s\"                                          # default
+dns.max_ttl = \"1h\"                                          # default
+dns.nat64 = false                                             # default
+dns.last_known_good = \"24h\"                                 # default
+dns.lookups_per_client = 16                                   # default
 limits.clients = 10000                                        # default
 limits.resources_per_client = 1024                            # default
 limits.handshakes_per_second = 100                            # default
+limits.flows = 262144                                         # default
+limits.flows_per_client = 16384                               # default
 log.format = \"text\"                                           # default
 log.filter = \"debug\"                                          # env RUST_LOG
 ";

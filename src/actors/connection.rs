@@ -23,6 +23,7 @@ use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
 use postern_core::ids::{ClientId, PublicKey};
+use postern_core::names::DomainName;
 use postern_core::packet::Path;
 use std::sync::Arc;
 
@@ -335,15 +336,7 @@ impl ConnectionActor {
             ConnectionEvent::Expired(resource) => {
                 tracing::info!(%client, %resource, "authorization expired");
             }
-            ConnectionEvent::NameExpected(name) => {
-                let question = ResolveName {
-                    name,
-                    client,
-                    refresh: false,
-                    reply_to: None,
-                };
-                tell(&self.outlets.resolve, question);
-            }
+            ConnectionEvent::NameExpected(name) => self.expect_name(name),
             ConnectionEvent::ProxyIpsAssigned {
                 resource,
                 announced,
@@ -372,6 +365,17 @@ impl ConnectionActor {
                 );
             }
         }
+    }
+
+    /// So that the answer is there before the tunnel is.
+    fn expect_name(&self, name: DomainName) {
+        let question = ResolveName {
+            name,
+            client: self.client,
+            refresh: false,
+            reply_to: None,
+        };
+        tell(&self.outlets.resolve, question);
     }
 
     /// A client that hears nothing announces its name again, so what it sends may be dropped. What

@@ -71,22 +71,19 @@ pub struct DnsSpec {
 }
 
 impl DnsSpec {
-    /// As configured.
-    ///
-    /// # Errors
-    ///
-    /// In words, with the remedy: `dns.ca_file` cannot be used.
-    pub fn new(config: &DnsConfig, death: DeathNotice) -> Result<Self, String> {
+    /// As configured, with what [`trust`] made of it.
+    #[must_use]
+    pub fn new(config: &DnsConfig, tls: rustls::ClientConfig, death: DeathNotice) -> Self {
         let upstreams = if config.servers.is_empty() {
             Upstreams::system()
         } else {
             Upstreams::Given(config.servers.clone())
         };
-        Ok(Self {
+        Self {
             upstreams,
             suffixes: config.suffixes.clone(),
             hosts: "/etc/hosts".into(),
-            tls: server::tls(config.ca_file.as_deref())?,
+            tls,
             lookups: LookupsConfig {
                 min_ttl: config.min_ttl,
                 max_ttl: config.max_ttl,
@@ -96,8 +93,17 @@ impl DnsSpec {
             },
             serve_port: SERVE_PORT,
             death,
-        })
+        }
     }
+}
+
+/// Whom encrypted servers must be certified by: the public authorities, or one of `dns.ca_file`.
+///
+/// # Errors
+///
+/// In words, with place and remedy: the file cannot be used.
+pub fn trust(config: &DnsConfig) -> Result<rustls::ClientConfig, String> {
+    server::trust(config.ca_file.as_deref())
 }
 
 /// See the module's documentation.

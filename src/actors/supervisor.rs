@@ -2,8 +2,8 @@
 //!
 //! Owns: the list of clients, their actors and indices. Receives: the portal's commands,
 //! `ChildDied`, `ConnectionClosed`, `Shutdown`. Emits: commands to connections,
-//! `ConfigureInterface`, `ServeNames`, `UseRelays`. When its mailbox is full: control messages only, they wait.
-//! On death: the process ends.
+//! `ConfigureInterface`, `ServeNames`, `UseRelays`. When its mailbox is full: control messages
+//! only, they wait. On death: the process ends.
 
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
 use crate::actors::udp::UdpActor;

@@ -184,8 +184,8 @@ fn name_servers_are_typed_or_refused_with_their_place() {
                min_ttl = \"2m\"\nmax_ttl = \"1m\"\nserver = 1\n";
     let expected = [
         "gateway.toml:5:12: dns.servers: found \"dns.example\" (no IP address; the name of a server cannot be \
-         looked up), expected a list; each item: an IP address, or udp://, tcp://, tls:// or https:// and one; \
-         #NAME at the end names the certificate of the last two; for example \
+         looked up), expected a list; each item: an IP address, or udp://, tcp://, tls:// or \
+         https:// and one; #NAME at the end names the certificate of the last two; for example \
          servers = [\"10.0.0.53\", \"tls://10.0.0.54#dns.corp.example\"]",
         "gateway.toml:6:13: dns.suffixes: found \"10.1.0.53\" (the = between domain and server is missing), \
          expected a list; each item: a domain, = and the address of a server for it; for example \

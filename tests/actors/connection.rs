@@ -6,7 +6,8 @@ use crate::samples::{client, local_addresses, open, outlets, resource, tunnel};
 use actix::prelude::*;
 use postern::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
 use postern::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
-use postern::messages::nat_table::{AttachClient, DetachClient};
+use postern::messages::dns::ResolveName;
+use postern::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::OutboundDatagrams;
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use postern::messages::supervisor::{Child, ChildDied, ConnectionClosed};
@@ -14,6 +15,7 @@ use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::Metrics;
 use postern::shell::{DeathNotice, tell_addr, unix_now};
 use postern_core::connection::ConnectionConfig;
+use postern_core::grant::ResourceKind;
 use postern_core::ids::PublicKey;
 use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
 use postern_core::{DropReason, UnixTime};
@@ -80,6 +82,38 @@ fn the_last_revocation_closes_and_tells_how_many_grants_it_had_seen() {
         scene.udp.next::<AttachPeer>().await;
         let detached: DetachPeer = scene.udp.next().await;
         assert_eq!(detached.index, scene.index);
+    });
+}
+
+#[test]
+fn lesson_01_a_name_is_acknowledged_first_then_looked_up_and_released_with_its_resource() {
+    in_virtual_time(async {
+        let (names_probe, mut names) = Probe::start();
+        let mut scene = Scene::with(|outlets| {
+            outlets.resolve = names_probe.clone().recipient();
+            outlets.release_resource = names_probe.recipient();
+        });
+        let OpenConnection(mut request) = open(1);
+        request.resource.kind = ResourceKind::Dns("app.example".into());
+        tell_addr(&scene.connection, OpenConnection(request));
+        scene.portal.next::<ConnectionAccepted>().await;
+        let question: ResolveName = names.next().await;
+        assert_eq!(
+            (question.name.as_str(), question.client),
+            ("app.example", client(1))
+        );
+        assert!(question.reply_to.is_none() && !question.refresh);
+
+        let revoke = RevokeAccess {
+            client: client(1),
+            resource: resource(1),
+        };
+        tell_addr(&scene.connection, revoke);
+        let released: ReleaseResource = names.next().await;
+        assert_eq!(
+            (released.client, released.resource),
+            (client(1), resource(1))
+        );
     });
 }
 

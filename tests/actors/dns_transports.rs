@@ -4,6 +4,7 @@
 use crate::name_server::{NameServer, Scene, config, v4};
 use actix::prelude::*;
 use hickory_resolver::proto::op::Message;
+use postern::actors::dns;
 use postern::config::DnsConfig;
 use postern_core::names::NameFailure;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -44,7 +45,7 @@ fn what_does_not_fit_into_a_datagram_is_asked_for_over_tcp() {
 fn a_server_behind_tls_is_asked_if_its_certificate_is_right() {
     System::new().block_on(async {
         let mut world = World::new(&[]).await;
-        world.serve(serve_frames).await;
+        world.serve(serve_frames);
         world.check("tls://127.0.0.1:{port}#dns.lab.example").await;
     });
 }
@@ -53,11 +54,26 @@ fn a_server_behind_tls_is_asked_if_its_certificate_is_right() {
 fn a_server_behind_https_is_asked_if_its_certificate_is_right() {
     System::new().block_on(async {
         let mut world = World::new(&[b"h2"]).await;
-        world.serve(serve_http).await;
+        world.serve(serve_http);
         world
             .check("https://127.0.0.1:{port}/dns-query#dns.lab.example")
             .await;
     });
+}
+
+#[test]
+fn a_file_without_certificates_is_named_with_the_remedy() {
+    let empty = NamedTempFile::new().expect("a file");
+    for path in [empty.path(), "there/is/no/such/file".as_ref()] {
+        let config = DnsConfig {
+            ca_file: Some(path.to_owned()),
+            ..config()
+        };
+        let error = dns::trust(&config).expect_err("nothing to trust");
+        assert!(error.starts_with("dns.ca_file: "), "{error}");
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert!(error.ends_with("certificates in PEM"), "{error}");
+    }
 }
 
 /// A name server that nobody trusts but those who know its authority.
@@ -100,7 +116,7 @@ impl World {
         }
     }
 
-    async fn serve<F>(&mut self, talk: fn(Rc<NameServer>, TlsStream<TcpStream>) -> F)
+    fn serve<F>(&mut self, talk: fn(Rc<NameServer>, TlsStream<TcpStream>) -> F)
     where
         F: Future<Output = ()> + 'static,
     {

@@ -5,7 +5,7 @@ use actix::prelude::*;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use postern::actors::dns::{DnsActor, DnsSpec, Upstreams};
+use postern::actors::dns::{self, DnsActor, DnsSpec, Upstreams};
 use postern::config::DnsConfig;
 use postern::messages::dns::{NameAnswered, ResolveName};
 use postern::messages::supervisor::Child;
@@ -180,7 +180,8 @@ impl Scene {
     pub(crate) fn configured(config: &DnsConfig, change: impl FnOnce(&mut DnsSpec)) -> Self {
         let (asker, answers) = Probe::start();
         let death = DeathNotice::new(Child::Dns, asker.clone().recipient());
-        let mut spec = DnsSpec::new(config, death).expect("a good configuration");
+        let trust = dns::trust(config).expect("a good file, or none");
+        let mut spec = DnsSpec::new(config, trust, death);
         spec.hosts = NO_FILE.into();
         change(&mut spec);
         Self {

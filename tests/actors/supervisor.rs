@@ -9,7 +9,7 @@ use postern::actors::connection::ConnectionActor;
 use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
 use postern::messages::connection::{OpenConnection, RevokeAccess};
 use postern::messages::dns::ServeNames;
-use postern::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
+use postern::messages::nat_table::{AttachClient, DetachClient};
 use postern::messages::portal::{ConnectionAccepted, LeavePortal, RequestRelays};
 use postern::messages::supervisor::{
     Child, ChildDied, ConnectionClosed, GatewayInitialized, InterfaceFailed, RelaysChanged,
@@ -57,8 +57,6 @@ fn lesson_23_an_init_without_grants_closes_and_configures_interface_and_relays()
         assert_eq!(scene.relays().await, ["203.0.113.1:3478"]);
         let detached: DetachPeer = scene.udp.next().await;
         assert_eq!(detached.index, attached.index);
-        let released: ReleaseResource = scene.nat_table.next().await;
-        assert_eq!(released.resource, resource(1));
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.client, client(1));
     });

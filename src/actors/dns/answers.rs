@@ -22,6 +22,7 @@ pub(super) enum Reading {
 /// # Errors
 ///
 /// [`NameFailure::NoSuchName`] or [`NameFailure::NoData`]: the answer is that there is none.
+/// [`NameFailure::ServerFailure`]: the answer makes no sense.
 pub(super) fn read_addresses(
     message: &Message,
     name: &Name,
@@ -43,15 +44,16 @@ pub(super) fn read_addresses(
             return Ok(Reading::Addresses(FoundAddresses { ips, ttl }));
         }
         let Some((target, alias_ttl)) = records.iter().find_map(|it| alias(it)) else {
-            break;
+            if owner == name || has_soa(message) {
+                return Err(NameFailure::NoData);
+            }
+            let ttl = Duration::from_secs(ttl.into());
+            return Ok(Reading::Alias(owner.clone(), ttl));
         };
         (owner, ttl) = (target, ttl.min(alias_ttl));
     }
-    if owner == name || has_soa(message) {
-        return Err(NameFailure::NoData);
-    }
-    let ttl = Duration::from_secs(ttl.into());
-    Ok(Reading::Alias(owner.clone(), ttl))
+    // More steps than records: the aliases go round in a circle.
+    Err(NameFailure::ServerFailure)
 }
 
 /// With the SOA of the zone beside it, an alias without addresses is a complete negative answer
@@ -156,10 +158,7 @@ mod tests {
             cname("a.example.", 20, "b.example."),
             cname("b.example.", 20, "a.example."),
         ];
-        assert!(
-            read(&message(ring)).is_ok_and(|it| matches!(it, Reading::Alias(..)))
-                || read(&message([])).is_err()
-        );
+        assert_eq!(read(&message(ring)), Err(NameFailure::ServerFailure));
         let mut missing = message([cname("a.example.", 20, "b.example.")]);
         missing.metadata.response_code = ResponseCode::NXDomain;
         assert_eq!(read(&missing), Err(NameFailure::NoSuchName));

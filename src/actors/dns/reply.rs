@@ -148,10 +148,11 @@ mod tests {
     }
 
     fn asked(kind: RecordType, edns: Option<u16>) -> Asked {
-        match read(&query(kind, edns).to_vec().expect("written")) {
-            Received::Ask(asked) => asked,
-            other => panic!("{other:?}"),
-        }
+        let received = read(&query(kind, edns).to_vec().expect("written"));
+        let Received::Ask(asked) = received else {
+            panic!("{received:?}");
+        };
+        asked
     }
 
     fn code(received: &Received) -> Option<ResponseCode> {

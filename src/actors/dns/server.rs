@@ -2,29 +2,31 @@
 //!
 //! Puts a question once and waits; asking again is the resolver's affair. Over UDP each question
 //! has a socket of its own, with a random port, connected, so that nobody else's packets get in and
-//! an ICMP error is noticed at once. TCP, TLS and HTTPS share a connection, until a question on it
-//! fails or goes unanswered for a while: then the next question opens another.
+//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here.
+//! TCP, TLS and HTTPS share a connection, until a question on it fails or goes unanswered for a
+//! while: then the next question opens another.
 
 use crate::config::{DnsServer, DnsTransport};
+use crate::shell;
 use hickory_resolver::config::{ConnectionConfig, ResolverOpts};
-use hickory_resolver::net::runtime::{
-    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime,
-};
-use hickory_resolver::net::udp::UdpClientStream;
-use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, DnsRequestSender, FirstAnswer};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message};
+use hickory_resolver::proto::op::{MessageType, Query, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{ConnectionProvider, PoolContext, TlsConfig};
 use postern_core::names::NameFailure;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OnceCell;
 
@@ -45,7 +47,11 @@ pub(super) struct Server {
     /// Keeps the tasks that drive the connections; they end with it.
     provider: TokioRuntimeProvider,
     connection: RefCell<Rc<Connection>>,
-    is_failing: Cell<bool>,
+    /// The first question since the last answer.
+    silent_since: Cell<Option<Instant>>,
+    /// Whether its silence was reported.
+    is_silent: Cell<bool>,
+    last_error: RefCell<Option<NetError>>,
 }
 
 type Connection = OnceCell<DnsExchange<TokioRuntimeProvider>>;
@@ -67,7 +73,9 @@ impl Server {
             context,
             provider: TokioRuntimeProvider::new(),
             connection: RefCell::default(),
-            is_failing: Cell::new(false),
+            silent_since: Cell::default(),
+            is_silent: Cell::default(),
+            last_error: RefCell::default(),
         }
     }
 
@@ -77,33 +85,55 @@ impl Server {
     ///
     /// How the server failed. That a name does not exist, or has no such records, is an answer.
     pub(super) async fn ask(&self, query: &Query) -> Result<Message, NameFailure> {
+        self.note_question();
         let outcome = match self.config.transport {
             DnsTransport::Udp => self.ask_by_datagram(query).await,
             DnsTransport::Tcp | DnsTransport::Tls { .. } | DnsTransport::Https { .. } => {
                 self.ask_by_stream(query).await
             }
         };
-        let outcome = match outcome {
-            Ok(message) => answered(message),
+        match outcome {
+            Ok(message) => {
+                self.note_answer();
+                answered(message)
+            }
             Err(error) => {
                 tracing::debug!(server = %self.config, %error, "a question failed");
-                Err(classify(&error))
+                let failure = classify(&error);
+                self.last_error.replace(Some(error));
+                Err(failure)
             }
-        };
-        self.note(outcome.as_ref().err().copied());
-        outcome
+        }
     }
 
     async fn ask_by_datagram(&self, query: &Query) -> Result<Message, NetError> {
-        let mut stream = UdpClientStream::builder(self.config.address, Connected)
-            .with_timeout(Some(NEVER_FIRST))
-            .with_max_retries(0)
-            .build();
-        let answer = stream.send_message(request(query)).first_answer().await?;
-        if answer.truncation {
-            return self.ask_by_stream(query).await;
+        let (request, _) = request(query).into_parts();
+        let address = self.config.address;
+        let local: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((local, 0)).await?;
+        socket.connect(address).await?;
+        socket.send(&request.to_vec()?).await?;
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        loop {
+            let length = receive(&socket, &mut buffer).await?;
+            let answer = match Message::from_vec(&buffer[..length]) {
+                // Cut in the middle of a record; what is whole comes over TCP.
+                Err(_) if is_marked_cut(&buffer[..length]) => {
+                    return self.ask_by_stream(query).await;
+                }
+                read => read?,
+            };
+            if !is_answer_to(&request, &answer) {
+                continue;
+            }
+            return match answer.metadata.truncation {
+                true => self.ask_by_stream(query).await,
+                false => Ok(answer),
+            };
         }
-        Ok(answer.into_message())
     }
 
     async fn ask_by_stream(&self, query: &Query) -> Result<Message, NetError> {
@@ -161,15 +191,21 @@ impl Server {
         }
     }
 
-    /// Says once that a server has stopped working, and once that it works.
-    fn note(&self, failure: Option<NameFailure>) {
-        let was_failing = self.is_failing.replace(failure.is_some());
-        match failure {
-            Some(failure) if !was_failing => {
-                tracing::warn!(server = %self.config, ?failure, "a name server fails");
-            }
-            None if was_failing => tracing::info!(server = %self.config, "a name server is back"),
-            Some(_) | None => {}
+    /// Says once that a server answers nothing, and below once that it does again (lesson 4).
+    fn note_question(&self) {
+        let now = shell::now();
+        let since = self.silent_since.get().unwrap_or(now);
+        self.silent_since.set(Some(since));
+        if now.duration_since(since) >= SILENCE && !self.is_silent.replace(true) {
+            let error = self.last_error.take().unwrap_or(NetError::Timeout);
+            tracing::warn!(server = %self.config, %error, "a name server does not answer");
+        }
+    }
+
+    fn note_answer(&self) {
+        self.silent_since.set(None);
+        if self.is_silent.replace(false) {
+            tracing::info!(server = %self.config, "a name server answers again");
         }
     }
 }
@@ -216,39 +252,36 @@ fn classify(error: &NetError) -> NameFailure {
     }
 }
 
-/// Tokio's sockets, but those for datagrams connected to the server.
-#[derive(Clone)]
-struct Connected;
+/// The bit TC of the header (RFC 1035, section 4.1.1).
+fn is_marked_cut(answer: &[u8]) -> bool {
+    answer.get(2).is_some_and(|flags| flags & 0x02 != 0)
+}
 
-impl RuntimeProvider for Connected {
-    type Handle = TokioHandle;
-    type Timer = TokioTime;
-    type Udp = UdpSocket;
-    type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
+/// Whether the answer is to this request; anything else was forged, or is late. A server that
+/// fails may do so without repeating the question.
+fn is_answer_to(request: &Message, answer: &Message) -> bool {
+    let has_failed = answer.metadata.response_code != ResponseCode::NoError;
+    let is_question_ours = answer.queries == request.queries;
+    answer.metadata.id == request.metadata.id
+        && answer.metadata.message_type == MessageType::Response
+        && (is_question_ours || (has_failed && answer.queries.is_empty()))
+}
 
-    fn create_handle(&self) -> TokioHandle {
-        TokioHandle::default()
-    }
-
-    fn connect_tcp(
-        &self,
-        server: SocketAddr,
-        local: Option<SocketAddr>,
-        timeout: Option<Duration>,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
-        TokioRuntimeProvider::new().connect_tcp(server, local, timeout)
-    }
-
-    fn bind_udp(
-        &self,
-        local: SocketAddr,
-        server: SocketAddr,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<UdpSocket>>>> {
-        Box::pin(async move {
-            let socket = UdpSocket::bind(local).await?;
-            socket.connect(server).await?;
-            Ok(socket)
-        })
+/// Reads a datagram, or the ICMP error that came instead: readers are not woken for those.
+async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    let would_block = || io::Error::from(io::ErrorKind::WouldBlock);
+    loop {
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        let outcome = if ready.is_error() {
+            let error = || Err(socket.take_error()?.unwrap_or_else(would_block));
+            socket.try_io(Interest::ERROR, error)
+        } else {
+            socket.try_recv(buffer)
+        };
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
     }
 }
 
@@ -257,9 +290,7 @@ impl RuntimeProvider for Connected {
 /// # Errors
 ///
 /// What is wrong with the file, in words that name it.
-pub(super) fn tls(ca_file: Option<&std::path::Path>) -> Result<rustls::ClientConfig, String> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
+pub(super) fn trust(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = ca_file {
@@ -285,11 +316,15 @@ pub(super) fn tls(ca_file: Option<&std::path::Path>) -> Result<rustls::ClientCon
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// More than the 1232 bytes that we say we take; nobody who sends more is punished for it.
+const DATAGRAM_BYTES: usize = 4_096;
 /// The resolver's deadline always comes first.
 const NEVER_FIRST: Duration = Duration::from_secs(60);
 /// Every question that can be in flight fits on one connection.
 const MAX_ACTIVE: usize = 4_096;
 /// A connection on which a question waits for this long may be dead.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// Longer than a busy server takes, shorter than the patience of whoever waits.
+const SILENCE: Duration = Duration::from_secs(4);
 /// One round trip in a building.
 const QUEUE_IS_FULL: Duration = Duration::from_millis(5);

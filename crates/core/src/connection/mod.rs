@@ -326,7 +326,7 @@ impl Connection {
         }
     }
 
-    /// Whoever keeps the mappings answers; only what the client is not entitled to is answered here.
+    /// Whoever keeps the mappings answers; here only what the client is not entitled to.
     fn handle_assigned_ips(&mut self, assigned: AssignedIps, now: Instant) {
         let resource = assigned.resource;
         let domain = assigned.domain.clone();

@@ -142,8 +142,8 @@ impl NatTable {
         self.flows.remove_client(slot);
     }
 
-    /// A client uses these proxy IPs for a name. What cannot be kept is answered with a DomainStatus
-    /// `Inactive` where the client waits for one.
+    /// A client uses these proxy IPs for a name. What cannot be kept is answered with a
+    /// DomainStatus `Inactive` where the client waits for one.
     pub fn handle_assignment(&mut self, client: ClientId, assignment: &Assignment, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
             return;
