@@ -36,10 +36,6 @@ enum Command {
 }
 
 /// Does what a line says.
-#[expect(
-    clippy::unused_async,
-    reason = "the control socket awaits its commands"
-)]
 pub(super) async fn execute(line: Vec<u8>, shared: Arc<Shared>) -> Result<Value, String> {
     let command = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
     let mut server = shared.server();
