@@ -1,8 +1,8 @@
 //! A control socket: one JSON command a line, one JSON answer a line.
 //!
-//! Every answer has `ok`; a refused command has `error` beside it. Only the owner of the process can
-//! connect (the socket has mode 0600). Refuses lines beyond a megabyte, and to take over a socket
-//! on which somebody still answers.
+//! Every answer has `ok`; a refused command has `error` beside it. Only the owner of the process
+//! can connect (the socket has mode 0600). Refuses lines beyond a megabyte, and to take over a
+//! socket on which somebody still answers.
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};

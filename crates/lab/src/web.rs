@@ -10,8 +10,8 @@
 //! | `/drip/SECONDS`   | one short line every 20 ms, at most for an hour                 |
 //!
 //! HTTP/1.0 (RFC 1945): one request per connection; `X-Host` in every answer repeats what the host
-//! was called. Refuses request heads beyond 8 KiB or 5 s,
-//! methods other than GET, and more than 256 connections at a time (the next ones wait).
+//! was called. Refuses request heads beyond 8 KiB or 5 s, methods other than GET, and more than 256
+//! connections at a time (the next ones wait).
 
 use anyhow::{Context, Result};
 use std::fmt::Write;

@@ -3,8 +3,8 @@
 //! Builds a playground, starts portal, relay, gateway and client as processes of their own, fetches
 //! a page over IPv4 and IPv6 through the tunnel, pings, is refused at a port that the policy does
 //! not name, and shows when what happened and where the packets went; then, in a second act, lets
-//! the DNS server and the addresses of names fail. Refuses to leave anything behind: whether it ends
-//! well, fails, or is interrupted.
+//! the DNS server and the addresses of names fail. Refuses to leave anything behind: whether it
+//! ends well, fails, or is interrupted.
 
 mod names;
 mod report;

@@ -169,7 +169,9 @@ async fn a_swallowed_query_is_outstanding_for_a_second() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_answered_or_swallowed(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_answered_or_swallowed(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
         let _any = server().handle(&bytes, somebody(), Transport::Udp, 0.0);
     }
 }

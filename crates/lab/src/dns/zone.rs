@@ -12,9 +12,9 @@
 //! srv = [{ priority = 0, weight = 0, port = 80, target = "app.lab.example" }]
 //! ```
 //!
-//! A name that begins with `*.` answers for every name below the rest that has no records of its own
-//! (RFC 4592, without its finer points). Refuses names outside the origin, unknown keys, and more
-//! than [`NAMES_MAX`] names.
+//! A name that begins with `*.` answers for every name below the rest that has no records of its
+//! own (RFC 4592, without its finer points). Refuses names outside the origin, unknown keys, and
+//! more than [`NAMES_MAX`] names.
 
 use anyhow::{Context, Result, bail, ensure};
 use hickory_proto::rr::rdata::{A, AAAA, SOA, SRV, TXT};

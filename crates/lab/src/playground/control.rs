@@ -1,4 +1,5 @@
-//! The control socket of a lab program, above all the portal's, from the outside: one JSON line asks, one JSON line answers.
+//! The control socket of a lab program, above all the portal's, from the outside: one JSON line
+//! asks, one JSON line answers.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
