@@ -190,6 +190,26 @@ impl FlowTable {
         Ok(self.binding(at))
     }
 
+    /// The client opens a connection where it had one: the flow keeps its binding, but has to be
+    /// confirmed anew. `None` if it ended.
+    pub fn begin_anew(&mut self, flow: FlowId, now: Instant) -> Option<Binding> {
+        self.handle_timeout(now);
+        let at = self.live(flow)?;
+        let node = &mut self.store[at];
+        if node.state == State::Confirmed {
+            node.state = State::Unconfirmed;
+            node.last_packet = self.tick;
+            (node.fin_inbound, node.fin_outbound) = (false, false);
+            let due = deadline(node);
+            let client = client_of(&mut self.clients, self.store[at].inside().client);
+            client.confirmed.remove(&mut self.store.chains, at);
+            client.unconfirmed.push_back(&mut self.store.chains, at);
+            self.wheel.take(&mut self.store.chains, at);
+            self.wheel.file(&mut self.store.chains, at, due);
+        }
+        Some(self.binding(at))
+    }
+
     /// A packet of `flow` goes from the client to the resource. A RST is the last one.
     pub fn note_inbound(&mut self, flow: FlowId, flags: TcpFlags, now: Instant) {
         self.handle_timeout(now);
