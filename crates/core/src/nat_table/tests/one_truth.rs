@@ -1,5 +1,5 @@
-//! The policy before the NAT and the NAT agree, whatever is announced: a packet that was judged by one
-//! name is never translated by another.
+//! The policy before the NAT and the NAT agree, whatever is announced: a packet that was judged by
+//! one name is never translated by another.
 
 use super::{Scene, client, own_v4, proxy_v4};
 use crate::UnixTime;
