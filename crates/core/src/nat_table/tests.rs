@@ -78,6 +78,7 @@ pub(super) fn answer(
                 .collect(),
             ttl,
         }),
+        from_cache: false,
     }
 }
 
