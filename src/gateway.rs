@@ -9,7 +9,8 @@ use crate::metrics::Metrics;
 use crate::shard::{self, PortalInlets, ShardSpec};
 use crate::shell::{DeathNotice, tell_addr};
 use crate::sockets::{BoundSockets, BufferSizes};
-use crate::system::{external_id, forwarding, interface, interfaces, masquerade, preflight};
+use crate::system::{external_id, forwarding, interface, interfaces};
+use crate::system::{limits, masquerade, preflight};
 use crate::tunnel;
 use actix::prelude::*;
 use anyhow::Context as _;
@@ -32,6 +33,9 @@ use tun_rs::SyncDevice;
 /// # Errors
 /// When it cannot start, with the remedy.
 pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
+    if let Err(error) = limits::raise_open_files() {
+        tracing::warn!(%error, "the number of open files stays limited");
+    }
     check_host(&config)?;
     let prepared = Prepared::new(config)?;
     let system = System::new();

@@ -35,6 +35,7 @@ fn lesson_07_each_outcome_is_told_apart() {
             ("empty.example", NameFailure::NoData),
             ("broken.example", NameFailure::ServerFailure),
             ("refused.example", NameFailure::ServerFailure),
+            ("elsewhere.example", NameFailure::ServerFailure),
         ] {
             let outcome = (Err(failure), Err(failure));
             assert_eq!(scene.resolve(name).await, outcome, "{name}");
@@ -112,12 +113,11 @@ fn whoever_asks_there_is_one_question_at_the_server() {
         let mut scene = Scene::new(&[&server]);
         scene.ask("both.example", 1, false);
         scene.ask("both.example", 2, true);
-        for _ in 0..4 {
-            scene
-                .answers
-                .next::<postern::messages::dns::NameAnswered>()
-                .await;
-        }
+        let both = (found(v4(1)), found(V6));
+        assert_eq!(scene.both("both.example").await, both);
+        scene.ask("v4.example", 1, false);
+        let next = scene.both("v4.example").await;
+        assert_eq!(next.0, found(v4(1)), "one answer for one asker");
         assert_eq!(server.count("both.example"), 2, "one for each family");
     });
 }
@@ -184,8 +184,10 @@ fn lesson_21_a_resolv_conf_may_appear_and_change() {
         let network = (Err(NameFailure::Network), Err(NameFailure::Network));
         assert_eq!(scene.resolve("both.example").await, network);
         std::fs::write(&target, "").expect("written");
+        until_failures_are_forgotten().await;
         assert_eq!(scene.resolve("both.example").await, network);
         std::fs::write(&target, "search lab.example\nnameserver 127.0.0.1\n").expect("written");
+        until_failures_are_forgotten().await;
         assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
         std::fs::write(&target, "nameserver 127.0.0.2\n").expect("written");
         assert_eq!(scene.resolve("both.example").await.0, found(v4(1)), "kept");
@@ -204,6 +206,67 @@ fn lesson_21_a_resolv_conf_may_appear_and_change() {
 /// In virtual time; the files are looked at every two seconds.
 async fn until_files_are_read() {
     tokio::time::sleep(Duration::from_secs(3)).await;
+}
+
+/// In virtual time.
+async fn until_failures_are_forgotten() {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+#[test]
+fn a_server_that_fails_fast_is_not_asked_again_at_once() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let mut scene = Scene::new(&[&server]);
+        for _ in 0..10 {
+            let outcome = scene.refresh("broken.example").await;
+            assert_eq!(outcome.0, Err(NameFailure::ServerFailure));
+        }
+        assert_eq!(server.count("broken.example"), 2);
+        until_failures_are_forgotten().await;
+        let _ = scene.resolve("broken.example").await;
+        assert_eq!(server.count("broken.example"), 4);
+    });
+}
+
+#[test]
+fn a_silent_server_costs_one_socket_for_each_question() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.is_silent.set(true);
+        let mut scene = Scene::new(&[&server]);
+        let _ = scene.resolve("both.example").await;
+        assert_eq!(server.count("both.example"), 12, "every second");
+        assert_eq!(server.sources.borrow().len(), 2, "one for each family");
+    });
+}
+
+#[test]
+fn what_is_not_the_answer_ends_nothing() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.is_forged.set(true);
+        let mut scene = Scene::new(&[&server]);
+        let both = (found(v4(1)), found(V6));
+        assert_eq!(scene.resolve("both.example").await, both);
+        assert_eq!(server.count("both.example"), 2, "asked once");
+        server.is_forged.set(false);
+        server.misquotes.set(true);
+        let timeout = (Err(NameFailure::Timeout), Err(NameFailure::Timeout));
+        assert_eq!(scene.resolve("v4.example").await, timeout);
+    });
+}
+
+#[test]
+fn a_server_that_knows_no_edns_is_asked_without() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        server.is_old.set(true);
+        let mut scene = Scene::new(&[&server]);
+        let both = (found(v4(1)), found(V6));
+        assert_eq!(scene.resolve("both.example").await, both);
+        assert_eq!(server.count("both.example"), 4);
+    });
 }
 
 #[test]

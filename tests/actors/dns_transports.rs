@@ -25,18 +25,43 @@ fn what_does_not_fit_into_a_datagram_is_asked_for_over_tcp() {
     System::new().block_on(async {
         let server = NameServer::start().await;
         server.truncates.set(true);
-        let listener = TcpListener::bind(server.address).await;
-        let listener = listener.expect("the port is free for TCP too");
-        let behind = Rc::clone(&server);
-        actix_rt::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                actix_rt::spawn(serve_frames(Rc::clone(&behind), stream));
-            }
-        });
+        serve_tcp(&server).await;
         let mut scene = Scene::new(&[&server]);
-        for _ in 0..2 {
-            let outcome = scene.refresh("both.example").await;
+        for name in ["both.example", "both.corp.example"] {
+            let outcome = scene.resolve(name).await;
             assert_eq!(outcome.0, Ok(vec![v4(1).into()]));
+        }
+    });
+}
+
+#[test]
+fn over_tcp_too_an_answer_must_be_to_the_question() {
+    System::new().block_on(async {
+        let server = NameServer::start().await;
+        serve_tcp(&server).await;
+        let config = DnsConfig {
+            servers: vec![format!("tcp://{}", server.url()).parse().expect("a server")],
+            ..config()
+        };
+        let mut scene = Scene::configured(&config, |_| {});
+        server.misquotes.set(true);
+        let outcome = scene.resolve("both.example").await;
+        assert_eq!(outcome.0, Err(NameFailure::ServerFailure));
+        server.misquotes.set(false);
+        server.is_old.set(true);
+        let outcome = scene.resolve("v4.example").await;
+        assert_eq!(outcome.0, Ok(vec![v4(1).into()]), "asked without EDNS");
+    });
+}
+
+/// At the port at which it is asked over UDP.
+async fn serve_tcp(server: &Rc<NameServer>) {
+    let listener = TcpListener::bind(server.address).await;
+    let listener = listener.expect("the port is free for TCP too");
+    let behind = Rc::clone(server);
+    actix_rt::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            actix_rt::spawn(serve_frames(Rc::clone(&behind), stream));
         }
     });
 }
@@ -135,8 +160,8 @@ impl World {
     async fn check(&self, url: &str) {
         let url = url.replace("{port}", &self.port.to_string());
         let mut scene = self.scene(&url);
-        for _ in 0..2 {
-            let outcome = scene.refresh("v4.example").await;
+        for name in ["v4.example", "v4.corp.example"] {
+            let outcome = scene.resolve(name).await;
             assert_eq!(outcome.0, Ok(vec![v4(1).into()]));
         }
         let mut scene = self.scene(&url.replace("dns.lab", "other.lab"));

@@ -3,7 +3,7 @@
 use crate::probe::{Inbox, Probe};
 use actix::prelude::*;
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{CNAME, SRV, TXT};
+use hickory_resolver::proto::rr::rdata::{CNAME, NS, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use postern::actors::dns::{self, DnsActor, DnsSpec, Upstreams};
 use postern::config::DnsConfig;
@@ -13,6 +13,7 @@ use postern::shell::{DeathNotice, tell_addr};
 use postern_core::ids::ClientId;
 use postern_core::names::{AddressFamily, NameFailure};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +33,14 @@ pub(crate) struct NameServer {
     pub(crate) delay: Cell<Duration>,
     /// Says that answers do not fit into a datagram.
     pub(crate) truncates: Cell<bool>,
+    /// Somebody else answers first, who can send as the server but does not see the questions.
+    pub(crate) is_forged: Cell<bool>,
+    /// Answers another question than was asked.
+    pub(crate) misquotes: Cell<bool>,
+    /// Knows nothing of EDNS.
+    pub(crate) is_old: Cell<bool>,
+    /// Where questions came from.
+    pub(crate) sources: RefCell<BTreeSet<SocketAddr>>,
 }
 
 impl NameServer {
@@ -48,6 +57,10 @@ impl NameServer {
             is_silent: Cell::new(false),
             delay: Cell::default(),
             truncates: Cell::new(false),
+            is_forged: Cell::new(false),
+            misquotes: Cell::new(false),
+            is_old: Cell::new(false),
+            sources: RefCell::default(),
         });
         actix_rt::spawn(Rc::clone(&server).serve(Rc::new(socket)));
         server
@@ -59,18 +72,25 @@ impl NameServer {
             let received = socket.recv_from(&mut buffer).await;
             let (length, asker) = received.expect("a datagram");
             let question = Message::from_vec(&buffer[..length]).expect("a question");
+            self.sources.borrow_mut().insert(asker);
             let mut answer = self.answer(&question);
             if self.truncates.get() {
                 answer = answer.truncate();
             }
-            let answer = answer.to_vec().expect("an answer");
             if self.is_silent.get() {
                 continue;
             }
+            let mut datagrams = match self.is_forged.get() {
+                true => forgeries(&question, &answer),
+                false => Vec::new(),
+            };
+            datagrams.push(answer.to_vec().expect("an answer"));
             let (socket, delay) = (Rc::clone(&socket), self.delay.get());
             actix_rt::spawn(async move {
                 tokio::time::sleep(delay).await;
-                socket.send_to(&answer, asker).await.expect("sent");
+                for datagram in datagrams {
+                    socket.send_to(&datagram, asker).await.expect("sent");
+                }
             });
         }
     }
@@ -82,11 +102,15 @@ impl NameServer {
         let (name, kind) = (asked.name().to_string(), asked.query_type());
         self.asked.borrow_mut().push((name.clone(), kind));
         answer.add_query(asked.clone());
+        if self.misquotes.get() {
+            answer.queries[0].set_name(Name::from_ascii("other.example.").expect("a name"));
+        }
         answer.metadata.recursion_available = true;
         answer.metadata.response_code = match label(&name) {
             "missing" => ResponseCode::NXDomain,
             "broken" => ResponseCode::ServFail,
             "refused" => ResponseCode::Refused,
+            _ if self.is_old.get() && question.edns.is_some() => ResponseCode::FormErr,
             _ => ResponseCode::NoError,
         };
         if answer.metadata.response_code == ResponseCode::NoError {
@@ -94,13 +118,21 @@ impl NameServer {
             let record = |data| Record::from_rdata(asked.name().clone(), 60, data);
             answer.add_answers(data.into_iter().map(record));
         }
+        if label(&name) == "elsewhere" {
+            let server = Name::from_ascii("ns.example.").expect("a name");
+            let data = RData::NS(NS(server));
+            answer.metadata.recursion_available = false;
+            answer.add_authority(Record::from_rdata(asked.name().clone(), 60, data));
+        }
         answer
     }
 
     fn data(&self, label: &str, kind: RecordType) -> Vec<RData> {
         let target = Name::from_ascii("both.corp.example.").expect("a name");
         match (label, kind) {
-            ("empty", _) | ("v4", RecordType::AAAA) | ("v6", RecordType::A) => Vec::new(),
+            ("empty" | "elsewhere", _) | ("v4", RecordType::AAAA) | ("v6", RecordType::A) => {
+                Vec::new()
+            }
             ("alias", _) => vec![RData::CNAME(CNAME(target))],
             (_, RecordType::A) => vec![RData::A(v4(self.last).into())],
             (_, RecordType::AAAA) => vec![RData::AAAA(V6.into())],
@@ -124,6 +156,24 @@ impl NameServer {
     pub(crate) fn url(&self) -> String {
         self.address.to_string()
     }
+}
+
+/// What must not be taken for `answer`: a wrong id, whole and cut, a wrong question, the question
+/// itself, and garbage.
+fn forgeries(question: &Message, answer: &Message) -> Vec<Vec<u8>> {
+    let id = answer.metadata.id;
+    let mut other_id = answer.clone();
+    other_id.metadata.id = id.wrapping_add(1);
+    other_id.metadata.response_code = ResponseCode::NXDomain;
+    let mut cut = other_id.clone();
+    cut.metadata.truncation = true;
+    let mut other_question = answer.clone();
+    other_question.metadata.response_code = ResponseCode::NXDomain;
+    other_question.queries[0].set_name(Name::from_ascii("other.example.").expect("a name"));
+    let messages = [&other_id, &cut, &other_question, question];
+    let mut forgeries: Vec<Vec<u8>> = messages.map(|it| it.to_vec().expect("written")).into();
+    forgeries.extend([vec![], vec![0xff], vec![0xff; 40]]);
+    forgeries
 }
 
 fn label(name: &str) -> &str {

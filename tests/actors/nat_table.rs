@@ -133,6 +133,7 @@ fn found() -> NameAnswered {
             ips: vec![WEB.into()],
             ttl: Duration::from_secs(60),
         }),
+        from_cache: false,
     })
 }
 

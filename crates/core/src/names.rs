@@ -119,6 +119,9 @@ pub struct NameAnswer {
     pub family: AddressFamily,
     /// The addresses, or why there are none.
     pub outcome: Result<ResolvedAddresses, NameFailure>,
+    /// Whether this was known before somebody asked without wanting it anew: it says nothing about
+    /// a lookup past the cache, which has an answer of its own.
+    pub from_cache: bool,
 }
 
 /// The addresses of a name in one family.

@@ -3,10 +3,11 @@
 //! Which servers: those of the longest suffix that fits the name, else the default ones. While
 //! nobody has answered the question is put again every second, to the next server in turn, and the
 //! earlier ones keep waiting: a slow server still answers, and one that comes back is noticed
-//! within a second. A server that fails hands over to the next at once.
+//! within a second. A server at which the question still waits is asked again on the same socket.
+//! A server that fails hands over to the next at once.
 
 use super::answers::{Reading, read_addresses};
-use super::server::Server;
+use super::server::{Again, Server};
 use crate::config::{DnsServer, DnsSuffix};
 use crate::shell;
 use futures_util::StreamExt as _;
@@ -119,6 +120,7 @@ impl Resolver {
         deadline: Instant,
     ) -> Result<Message, NameFailure> {
         let mut tries = FuturesUnordered::new();
+        let mut waiting = Waiting::default();
         let mut verdict = Verdict::default();
         let mut number = 0;
         let mut patience = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
@@ -146,7 +148,9 @@ impl Resolver {
                 () = &mut patience => {
                     if let Some(index) = number.checked_rem(servers.len()) {
                         let server = Rc::clone(&servers[index]);
-                        tries.push(async move { server.ask(query).await });
+                        if let Some(again) = waiting.again(&server) {
+                            tries.push(async move { server.ask(query, &again).await });
+                        }
                         number += 1;
                     }
                     patience.as_mut().reset((shell::now() + ASK_AGAIN).into());
@@ -164,6 +168,27 @@ impl Resolver {
             suffix = suffix.base_name();
         }
         Rc::clone(&self.servers.borrow())
+    }
+}
+
+/// The servers at which a question was put.
+#[derive(Default)]
+struct Waiting(Vec<(Rc<Server>, Rc<Again>)>);
+
+impl Waiting {
+    /// Puts the question once more where it waits, or says what a new try needs.
+    fn again(&mut self, server: &Rc<Server>) -> Option<Rc<Again>> {
+        let Self(tries) = self;
+        let same = tries.iter().position(|(it, _)| Rc::ptr_eq(it, server));
+        if let Some(place) = same {
+            if tries[place].1.ask() {
+                return None;
+            }
+            tries.swap_remove(place);
+        }
+        let again = Rc::new(Again::default());
+        tries.push((Rc::clone(server), Rc::clone(&again)));
+        Some(again)
     }
 }
 

@@ -1,10 +1,11 @@
 //! One name server, and the connections to it.
 //!
-//! Puts a question once and waits; asking again is the resolver's affair. Over UDP each question
+//! Puts a question and waits; when to put it again is the resolver's affair. Over UDP each question
 //! has a socket of its own, with a random port, connected, so that nobody else's packets get in and
-//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here.
+//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here. It
+//! is put again on the same socket: a server that is silent must not cost one for every second.
 //! TCP, TLS and HTTPS share a connection, until a question on it fails or goes unanswered for a
-//! while: then the next question opens another.
+//! while: then the next question opens another. An answer counts only if it is to the question.
 
 use crate::config::{DnsServer, DnsTransport};
 use crate::shell;
@@ -12,8 +13,9 @@ use hickory_resolver::config::{ConnectionConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message};
-use hickory_resolver::proto::op::{MessageType, Query, ResponseCode};
+use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{ConnectionProvider, PoolContext, TlsConfig};
 use postern_core::names::NameFailure;
@@ -28,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 /// What all servers share: how long hickory waits, and whom TLS trusts.
 pub(super) fn context(tls: rustls::ClientConfig) -> Arc<PoolContext> {
@@ -47,11 +49,30 @@ pub(super) struct Server {
     /// Keeps the tasks that drive the connections; they end with it.
     provider: TokioRuntimeProvider,
     connection: RefCell<Rc<Connection>>,
-    /// The first question since the last answer.
-    silent_since: Cell<Option<Instant>>,
+    /// Answers that ever came.
+    answers: Cell<u64>,
+    /// Tries that nothing came of, since the last answer.
+    failed_tries: Cell<u32>,
     /// Whether its silence was reported.
     is_silent: Cell<bool>,
     last_error: RefCell<Option<NetError>>,
+}
+
+/// How a question that is waiting at a server is put once more.
+#[derive(Default)]
+pub(super) struct Again {
+    wanted: Notify,
+    is_heard: Cell<bool>,
+}
+
+impl Again {
+    /// Returns whether the question is put once more. If not, it takes another try.
+    pub(super) fn ask(&self) -> bool {
+        if self.is_heard.get() {
+            self.wanted.notify_one();
+        }
+        self.is_heard.get()
+    }
 }
 
 type Connection = OnceCell<DnsExchange<TokioRuntimeProvider>>;
@@ -73,41 +94,62 @@ impl Server {
             context,
             provider: TokioRuntimeProvider::new(),
             connection: RefCell::default(),
-            silent_since: Cell::default(),
+            answers: Cell::default(),
+            failed_tries: Cell::default(),
             is_silent: Cell::default(),
             last_error: RefCell::default(),
         }
     }
 
-    /// Puts `query` once. Waits for ever if nobody answers.
+    /// Puts `query`, and over UDP once more whenever `again` says so. Waits for ever if nobody
+    /// answers.
     ///
     /// # Errors
     ///
     /// How the server failed. That a name does not exist, or has no such records, is an answer.
-    pub(super) async fn ask(&self, query: &Query) -> Result<Message, NameFailure> {
-        self.note_question();
-        let outcome = match self.config.transport {
-            DnsTransport::Udp => self.ask_by_datagram(query).await,
-            DnsTransport::Tcp | DnsTransport::Tls { .. } | DnsTransport::Https { .. } => {
-                self.ask_by_stream(query).await
-            }
-        };
+    pub(super) async fn ask(&self, query: &Query, again: &Again) -> Result<Message, NameFailure> {
+        let attempt = Try::new(self);
+        let mut outcome = self.ask_with(&request(query, true), again).await;
+        if outcome.as_ref().is_ok_and(knows_no_edns) {
+            outcome = self.ask_with(&request(query, false), again).await;
+        }
         match outcome {
             Ok(message) => {
-                self.note_answer();
+                attempt.succeeded();
                 answered(message)
             }
             Err(error) => {
                 tracing::debug!(server = %self.config, %error, "a question failed");
                 let failure = classify(&error);
-                self.last_error.replace(Some(error));
+                attempt.failed(error);
                 Err(failure)
             }
         }
     }
 
-    async fn ask_by_datagram(&self, query: &Query) -> Result<Message, NetError> {
-        let (request, _) = request(query).into_parts();
+    async fn ask_with(&self, request: &DnsRequest, again: &Again) -> Result<Message, NetError> {
+        match self.config.transport {
+            DnsTransport::Udp => {
+                again.is_heard.set(true);
+                let whole = self.ask_by_datagram(request, again).await;
+                again.is_heard.set(false);
+                match whole? {
+                    Some(message) => Ok(message),
+                    None => self.ask_by_stream(request).await,
+                }
+            }
+            DnsTransport::Tcp | DnsTransport::Tls { .. } | DnsTransport::Https { .. } => {
+                self.ask_by_stream(request).await
+            }
+        }
+    }
+
+    /// The answer, or `None` if it does not fit into a datagram.
+    async fn ask_by_datagram(
+        &self,
+        request: &Message,
+        again: &Again,
+    ) -> Result<Option<Message>, NetError> {
         let address = self.config.address;
         let local: IpAddr = match address {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -115,35 +157,40 @@ impl Server {
         };
         let socket = UdpSocket::bind((local, 0)).await?;
         socket.connect(address).await?;
-        socket.send(&request.to_vec()?).await?;
+        let question = request.to_vec()?;
+        socket.send(&question).await?;
         let mut buffer = vec![0; DATAGRAM_BYTES];
         loop {
-            let length = receive(&socket, &mut buffer).await?;
-            let answer = match Message::from_vec(&buffer[..length]) {
-                // Cut in the middle of a record; what is whole comes over TCP.
-                Err(_) if is_marked_cut(&buffer[..length]) => {
-                    return self.ask_by_stream(query).await;
+            let length = tokio::select! {
+                received = receive(&socket, &mut buffer) => received?,
+                () = again.wanted.notified() => {
+                    socket.send(&question).await?;
+                    continue;
                 }
-                read => read?,
             };
-            if !is_answer_to(&request, &answer) {
+            let datagram = &buffer[..length];
+            // Forged, or late; nothing in it may end the wait for the true answer.
+            if !is_response_to(request.metadata.id, datagram) {
                 continue;
             }
-            return match answer.metadata.truncation {
-                true => self.ask_by_stream(query).await,
-                false => Ok(answer),
-            };
+            if is_marked_cut(datagram) {
+                return Ok(None);
+            }
+            let answer = Message::from_vec(datagram)?;
+            if is_about(&request.queries, &answer) {
+                return Ok(Some(answer));
+            }
         }
     }
 
-    async fn ask_by_stream(&self, query: &Query) -> Result<Message, NetError> {
+    async fn ask_by_stream(&self, request: &DnsRequest) -> Result<Message, NetError> {
         let connection = Rc::clone(&self.connection.borrow());
         let was_used = connection.initialized();
-        let outcome = self.ask_over(&connection, query).await;
+        let outcome = self.ask_over(&connection, request).await;
         // Servers close idle connections when they like.
         if was_used && outcome.is_err() {
             let connection = Rc::clone(&self.connection.borrow());
-            return self.ask_over(&connection, query).await;
+            return self.ask_over(&connection, request).await;
         }
         outcome
     }
@@ -151,9 +198,9 @@ impl Server {
     async fn ask_over(
         &self,
         connection: &Rc<Connection>,
-        query: &Query,
+        request: &DnsRequest,
     ) -> Result<Message, NetError> {
-        let mut asking = std::pin::pin!(self.exchange(connection, query));
+        let mut asking = std::pin::pin!(self.exchange(connection, request));
         let outcome = match tokio::time::timeout(SUSPICIOUS, &mut asking).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -167,20 +214,28 @@ impl Server {
         outcome
     }
 
-    async fn exchange(&self, connection: &Connection, query: &Query) -> Result<Message, NetError> {
+    async fn exchange(
+        &self,
+        connection: &Connection,
+        request: &DnsRequest,
+    ) -> Result<Message, NetError> {
         let connect = || async {
             let (ip, config) = (self.config.address.ip(), &self.stream_config);
             let connecting = self.provider.new_connection(ip, config, &self.context)?;
             connecting.await
         };
         let exchange = connection.get_or_try_init(connect).await?;
-        loop {
-            match exchange.send(request(query)).first_answer().await {
+        let answer = loop {
+            match exchange.send(request.clone()).first_answer().await {
                 // Its queue of a few dozen is full; it drains as fast as the network takes it.
                 Err(NetError::Busy) => tokio::time::sleep(QUEUE_IS_FULL).await,
-                outcome => return outcome.map(|answer| answer.into_message()),
+                outcome => break outcome?.into_message(),
             }
+        };
+        if !is_about(&request.queries, &answer) {
+            return Err(ProtoError::from("the answer is to another question").into());
         }
+        Ok(answer)
     }
 
     /// The next question opens another connection. Questions on this one keep waiting.
@@ -192,26 +247,82 @@ impl Server {
     }
 
     /// Says once that a server answers nothing, and below once that it does again (lesson 4).
-    fn note_question(&self) {
-        let now = shell::now();
-        let since = self.silent_since.get().unwrap_or(now);
-        self.silent_since.set(Some(since));
-        if now.duration_since(since) >= SILENCE && !self.is_silent.replace(true) {
+    fn note_failed_try(&self) {
+        let count = self.failed_tries.get().saturating_add(1);
+        self.failed_tries.set(count);
+        if count >= FAILED_TRIES && !self.is_silent.replace(true) {
             let error = self.last_error.take().unwrap_or(NetError::Timeout);
             tracing::warn!(server = %self.config, %error, "a name server does not answer");
         }
     }
 
     fn note_answer(&self) {
-        self.silent_since.set(None);
+        self.answers.set(self.answers.get() + 1);
+        self.failed_tries.set(0);
+        self.last_error.take();
         if self.is_silent.replace(false) {
             tracing::info!(server = %self.config, "a name server answers again");
         }
     }
 }
 
-fn request(query: &Query) -> DnsRequest {
-    DnsRequest::from_query(query.clone(), DnsRequestOptions::default())
+/// One question at a server. Given up after a while, it failed; but not if the server answered
+/// others meanwhile: some have no answer for AAAA, and are well.
+struct Try<'a> {
+    server: &'a Server,
+    since: Instant,
+    answers_before: u64,
+    is_over: Cell<bool>,
+}
+
+impl<'a> Try<'a> {
+    fn new(server: &'a Server) -> Self {
+        Self {
+            server,
+            since: shell::now(),
+            answers_before: server.answers.get(),
+            is_over: Cell::new(false),
+        }
+    }
+
+    fn succeeded(&self) {
+        self.is_over.set(true);
+        self.server.note_answer();
+    }
+
+    fn failed(&self, error: NetError) {
+        self.is_over.set(true);
+        self.server.last_error.replace(Some(error));
+        self.server.note_failed_try();
+    }
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        let has_waited = shell::now().duration_since(self.since) >= SUSPICIOUS;
+        let is_alone = self.server.answers.get() == self.answers_before;
+        if !self.is_over.get() && has_waited && is_alone {
+            self.server.note_failed_try();
+        }
+    }
+}
+
+fn request(query: &Query, use_edns: bool) -> DnsRequest {
+    let mut options = DnsRequestOptions::default();
+    options.use_edns = use_edns;
+    DnsRequest::from_query(query.clone(), options)
+}
+
+/// A server that is older than EDNS must be asked without (RFC 6891, section 7).
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the codes are the DNS's; two of them mean this"
+)]
+fn knows_no_edns(answer: &Message) -> bool {
+    match answer.metadata.response_code {
+        ResponseCode::FormErr | ResponseCode::NotImp => answer.edns.is_none(),
+        _ => false,
+    }
 }
 
 #[expect(
@@ -257,14 +368,19 @@ fn is_marked_cut(answer: &[u8]) -> bool {
     answer.get(2).is_some_and(|flags| flags & 0x02 != 0)
 }
 
-/// Whether the answer is to this request; anything else was forged, or is late. A server that
-/// fails may do so without repeating the question.
-fn is_answer_to(request: &Message, answer: &Message) -> bool {
-    let has_failed = answer.metadata.response_code != ResponseCode::NoError;
-    let is_question_ours = answer.queries == request.queries;
-    answer.metadata.id == request.metadata.id
-        && answer.metadata.message_type == MessageType::Response
-        && (is_question_ours || (has_failed && answer.queries.is_empty()))
+/// Whether the header is that of a response with this id (RFC 1035, section 4.1.1).
+fn is_response_to(id: u16, datagram: &[u8]) -> bool {
+    let [high, low, flags, ..] = *datagram else {
+        return false;
+    };
+    u16::from_be_bytes([high, low]) == id && flags & 0x80 != 0
+}
+
+/// Whether the answer is to these questions. A server that fails may do so without repeating them.
+fn is_about(queries: &[Query], answer: &Message) -> bool {
+    let code = answer.metadata.response_code;
+    let has_failed = code != ResponseCode::NoError && code != ResponseCode::NXDomain;
+    answer.queries == queries || (has_failed && answer.queries.is_empty())
 }
 
 /// Reads a datagram, or the ICMP error that came instead: readers are not woken for those.
@@ -324,7 +440,7 @@ const NEVER_FIRST: Duration = Duration::from_secs(60);
 const MAX_ACTIVE: usize = 4_096;
 /// A connection on which a question waits for this long may be dead.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
-/// Longer than a busy server takes, shorter than the patience of whoever waits.
-const SILENCE: Duration = Duration::from_secs(4);
+/// Two names, each asked for in both families.
+const FAILED_TRIES: u32 = 4;
 /// One round trip in a building.
 const QUEUE_IS_FULL: Duration = Duration::from_millis(5);

@@ -5,7 +5,7 @@ use super::held::HeldPackets;
 use super::{DomainsEvent, Fate, HeldPacket, Route, Shared};
 use crate::DropReason;
 use crate::ids::ResourceId;
-use crate::names::{AddressFamily, DomainName, NameFailure, ResolvedAddresses};
+use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure};
 use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -162,18 +162,13 @@ impl Mapping {
     }
 
     /// What became of a lookup, whoever asked.
-    pub(super) fn handle_answer(
-        &mut self,
-        family: AddressFamily,
-        outcome: &Result<ResolvedAddresses, NameFailure>,
-        shared: &mut Shared,
-        now: Instant,
-    ) {
-        let asked = self.take_awaited(family);
+    pub(super) fn handle_answer(&mut self, answer: &NameAnswer, shared: &mut Shared, now: Instant) {
+        let family = answer.family;
+        let asked = self.take_awaited(family, answer.from_cache);
         let state = &mut self.families[family as usize];
         state.addresses.expire(shared.config.last_known_good, now);
         let at = (now, &mut shared.rng);
-        match outcome {
+        match &answer.outcome {
             Ok(resolved) => state.resolved(resolved, asked, at),
             Err(failure) if failure.is_definite() => state.denied(*failure, asked, at),
             Err(failure) => state.failed(*failure, asked, at),
@@ -188,7 +183,13 @@ impl Mapping {
         let lost = self.lookup.as_ref().filter(is_lost).map(|it| it.awaited);
         for family in AddressFamily::ALL {
             if lost.is_some_and(|awaited| awaited[family as usize]) {
-                self.handle_answer(family, &Err(NameFailure::Timeout), shared, now);
+                let timeout = NameAnswer {
+                    name: self.name.clone(),
+                    family,
+                    outcome: Err(NameFailure::Timeout),
+                    from_cache: false,
+                };
+                self.handle_answer(&timeout, shared, now);
             }
         }
         while let Some(bytes) = self.held.take_overdue(now) {
@@ -236,11 +237,15 @@ impl Mapping {
         });
     }
 
-    /// Ticks an answer off; the lookup is over with the second.
-    fn take_awaited(&mut self, family: AddressFamily) -> Asked {
+    /// Ticks an answer off; the lookup is over with the second. What another client was told from
+    /// the cache is no answer to a refresh, or old news would count as news that nothing changed.
+    fn take_awaited(&mut self, family: AddressFamily, from_cache: bool) -> Asked {
         let Some(lookup) = &mut self.lookup else {
             return Asked::NotByUs;
         };
+        if from_cache && lookup.is_refresh {
+            return Asked::NotByUs;
+        }
         if !std::mem::take(&mut lookup.awaited[family as usize]) {
             return Asked::NotByUs;
         }

@@ -294,8 +294,7 @@ impl Domains {
         let now = self.clock(now);
         for id in self.table.all_by_name(&answer.name) {
             if let Some(mapping) = self.table.get_mut(id) {
-                let (family, outcome) = (answer.family, &answer.outcome);
-                mapping.handle_answer(family, outcome, &mut self.shared, now);
+                mapping.handle_answer(answer, &mut self.shared, now);
             }
             self.arm(id);
         }

@@ -2,7 +2,7 @@
 
 use super::{Key, Outcome};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) struct Cache {
     limit: usize,
@@ -14,6 +14,7 @@ pub(super) struct Cache {
 
 struct Entry {
     outcome: Outcome,
+    learned: Instant,
     expires: Instant,
     age: u64,
 }
@@ -43,14 +44,23 @@ impl Cache {
         Some(outcome)
     }
 
-    pub(super) fn put(&mut self, key: Key, outcome: Outcome, expires: Instant) {
+    /// As [`Self::get`], if it was learned less than `age` ago.
+    pub(super) fn get_fresh(&mut self, key: &Key, age: Duration, now: Instant) -> Option<Outcome> {
+        let entry = self.entries.get(key)?;
+        let is_fresh = now.duration_since(entry.learned) < age;
+        is_fresh.then(|| self.get(key, now)).flatten()
+    }
+
+    /// What was learned `now` counts for `ttl`.
+    pub(super) fn put(&mut self, key: Key, outcome: Outcome, ttl: Duration, now: Instant) {
         self.remove(&key);
         let age = self.next_age;
         self.next_age += 1;
         self.ages.insert(age, key.clone());
         let entry = Entry {
             outcome,
-            expires,
+            learned: now,
+            expires: now + ttl,
             age,
         };
         self.entries.insert(key, entry);

@@ -46,6 +46,12 @@ impl Clients {
         admitted
     }
 
+    /// Whether a question of `client` would have its turn at once, were there room in all.
+    pub(super) fn is_free(&self, client: ClientId) -> bool {
+        let is_free = |it: &Client| it.flying < self.max_flying && it.queue.is_empty();
+        self.clients.get(&client).is_none_or(is_free)
+    }
+
     /// A question of `client` is answered.
     pub(super) fn answered(&mut self, client: ClientId) {
         if let Some(entry) = self.clients.get_mut(&client) {

@@ -5,13 +5,18 @@
 //! one per family, that start, fail and are answered on their own (lesson 9).
 //!
 //! * A question is in flight at most once in the whole gateway, whoever asks: later askers join. A
-//!   refresh passes over the cache, but joins like the rest.
+//!   refresh passes over the cache, but joins like the rest. Whoever asks a question twice, for
+//!   several clients, is answered once.
 //! * Addresses are kept for their TTL within limits, definite negatives for a short time, passing
-//!   failures not at all (lesson 7). When the cache is full the oldest entry gives way.
+//!   failures for an instant only (lesson 7): long enough that a server that fails fast is not
+//!   asked for the same by every client in turn (RFC 9520, section 3.2). For as long, any answer is
+//!   new enough for a refresh. When the cache is full the oldest entry gives way.
+//! * When the servers change, what the old ones still answer is told to those who asked, and not
+//!   kept.
 //! * A question is charged to the client that started it. Beyond the limits questions wait, and
 //!   clients take turns, so that none can starve the rest (lesson 22). A client with too many
 //!   questions outstanding is answered `Quota` at once, and so is, after the deadline, a question
-//!   whose turn has not come.
+//!   whose turn has not come. What only warms the cache starts at once or not at all.
 
 mod cache;
 mod clients;
@@ -75,7 +80,7 @@ pub struct Question<A> {
     pub client: ClientId,
     /// Whether an answer from the cache will not do.
     pub refresh: bool,
-    /// Given back with each answer; `None` only warms the cache.
+    /// Given back with each answer; `None` only warms the cache. Equal ones are one asker.
     pub asker: Option<A>,
 }
 
@@ -126,13 +131,15 @@ pub struct Lookups<A> {
     pending: BTreeMap<Key, Pending<A>>,
     /// By number, so the first is due first.
     waiting: BTreeMap<u64, Waiting>,
-    flying: BTreeMap<LookupId, Flight>,
+    flying: BTreeMap<LookupId, Flight<A>>,
     next_number: u64,
     events: VecDeque<LookupsEvent<A>>,
 }
 
+type Askers<A> = Vec<(ClientId, Option<A>)>;
+
 struct Pending<A> {
-    askers: Vec<(ClientId, Option<A>)>,
+    askers: Askers<A>,
     /// Its number in `waiting`; `None` once it is in flight.
     waits: Option<u64>,
 }
@@ -142,13 +149,15 @@ struct Waiting {
     deadline: Instant,
 }
 
-struct Flight {
+struct Flight<A> {
     key: Key,
     client: ClientId,
     deadline: Instant,
+    /// Who waits for it alone: the servers have changed since it began.
+    outdated: Option<Askers<A>>,
 }
 
-impl<A> Lookups<A> {
+impl<A: PartialEq> Lookups<A> {
     /// Nothing is cached, nothing in flight.
     #[must_use]
     pub fn new(config: LookupsConfig) -> Self {
@@ -170,7 +179,7 @@ impl<A> Lookups<A> {
     }
 
     /// Answers from the cache, joins a question that is pending, or starts one. The asker is
-    /// answered exactly once per family.
+    /// answered exactly once per family, and once for equal questions that wait together.
     pub fn handle_question(&mut self, question: Question<A>, now: Instant)
     where
         A: Clone,
@@ -178,8 +187,8 @@ impl<A> Lookups<A> {
         let now = self.at(now);
         for family in AddressFamily::ALL {
             self.ask(&question, family, now);
+            self.start_waiting(now);
         }
-        self.start_waiting(now);
     }
 
     /// What became of a question in flight. Ignored when its deadline has passed.
@@ -231,9 +240,14 @@ impl<A> Lookups<A> {
         self.events.pop_front()
     }
 
-    /// Forgets what was answered: the servers have changed, and others may say otherwise.
+    /// Forgets what was answered, and what is being answered: the servers have changed, and others
+    /// may say otherwise.
     pub fn forget_answers(&mut self) {
         self.cache.clear();
+        for flight in self.flying.values_mut().filter(|it| it.outdated.is_none()) {
+            let pending = self.pending.remove(&flight.key);
+            flight.outdated = Some(pending.map(|it| it.askers).unwrap_or_default());
+        }
     }
 
     fn ask(&mut self, question: &Question<A>, family: AddressFamily, now: Instant)
@@ -241,17 +255,31 @@ impl<A> Lookups<A> {
         A: Clone,
     {
         let key = (question.name.clone(), family);
-        let cached = (!question.refresh).then(|| self.cache.get(&key, now));
-        if let Some(mut outcome) = cached.flatten() {
+        let cached = match question.refresh {
+            true => self.cache.get_fresh(&key, FRESH, now),
+            false => self.cache.get(&key, now),
+        };
+        if let Some(mut outcome) = cached {
             if let Ok(found) = &mut outcome {
                 found.ttl = found.ttl.max(self.config.min_ttl);
             }
-            self.answer(question.asker.clone(), &key, &outcome);
+            // To a refresh it is as good as a new one, and the only one that it gets.
+            let from_cache = !question.refresh;
+            self.answer(question.asker.clone(), &key, &outcome, from_cache);
+        } else if question.asker.is_none() && !self.can_start(&key, question.client) {
+            // It would have to wait, and nobody waits for it.
         } else if self.clients.admit(question.client) {
             self.wait(question.client, question.asker.clone(), key, now);
         } else {
-            self.answer(question.asker.clone(), &key, &Err(NameFailure::Quota));
+            let quota = Err(NameFailure::Quota);
+            self.answer(question.asker.clone(), &key, &quota, false);
         }
+    }
+
+    /// Whether a question would be in flight at once, and is not yet.
+    fn can_start(&self, key: &Key, client: ClientId) -> bool {
+        let has_room = self.flying.len() < self.config.concurrent.saturating_mul(FAMILIES);
+        has_room && !self.pending.contains_key(key) && self.clients.is_free(client)
     }
 
     /// Joins the askers of a question; one that is not in flight also gets into the client's own
@@ -272,9 +300,10 @@ impl<A> Lookups<A> {
             self.pending.insert(key.clone(), pending);
         }
         let pending = self.pending.get_mut(&key).expect("inserted if missing");
-        let first_time = pending.askers.iter().all(|(other, _)| *other != client);
+        let is_first =
+            pending.waits.is_some() && pending.askers.iter().all(|(other, _)| *other != client);
         pending.askers.push((client, asker));
-        if pending.waits.is_some() && first_time {
+        if is_first {
             self.clients.enqueue(client, key);
         }
     }
@@ -293,6 +322,7 @@ impl<A> Lookups<A> {
                 key,
                 client,
                 deadline,
+                outdated: None,
             };
             self.flying.insert(lookup, flight);
             self.events.push_back(LookupsEvent::Start {
@@ -322,34 +352,48 @@ impl<A> Lookups<A> {
             return;
         };
         self.clients.landed(flight.client);
-        let kept_for = match outcome {
-            Ok(found) => Some(found.ttl),
-            Err(failure) => failure.is_definite().then_some(self.config.negative_ttl),
-        };
-        if let Some(ttl) = kept_for {
-            self.cache
-                .put(flight.key.clone(), outcome.clone(), now + ttl);
+        if let Some(askers) = flight.outdated {
+            self.answer_each(askers, &flight.key, outcome);
+            return;
         }
-        self.answer_all(&flight.key, outcome);
+        let ttl = match outcome {
+            Ok(found) => found.ttl,
+            Err(failure) if failure.is_definite() => self.config.negative_ttl,
+            Err(_) => FRESH,
+        };
+        let key = flight.key;
+        self.cache.put(key.clone(), outcome.clone(), ttl, now);
+        self.answer_all(&key, outcome);
     }
 
     fn answer_all(&mut self, key: &Key, outcome: &Outcome) {
-        let Some(pending) = self.pending.remove(key) else {
-            return;
-        };
-        for (client, asker) in pending.askers {
-            self.clients.answered(client);
-            self.answer(asker, key, outcome);
+        if let Some(pending) = self.pending.remove(key) {
+            self.answer_each(pending.askers, key, outcome);
         }
     }
 
-    fn answer(&mut self, asker: Option<A>, key: &Key, outcome: &Outcome) {
+    /// Whoever asks for a thousand clients is told once.
+    fn answer_each(&mut self, askers: Askers<A>, key: &Key, outcome: &Outcome) {
+        let mut told = Vec::new();
+        for (client, asker) in askers {
+            self.clients.answered(client);
+            if !told.contains(&asker) {
+                told.push(asker);
+            }
+        }
+        for asker in told {
+            self.answer(asker, key, outcome, false);
+        }
+    }
+
+    fn answer(&mut self, asker: Option<A>, key: &Key, outcome: &Outcome, from_cache: bool) {
         let Some(asker) = asker else { return };
         let (name, family) = key;
         let answer = NameAnswer {
             name: name.clone(),
             family: *family,
             outcome: outcome.clone(),
+            from_cache,
         };
         self.events
             .push_back(LookupsEvent::Answer { asker, answer });
@@ -376,5 +420,7 @@ impl<A> Lookups<A> {
     }
 }
 
+/// How long a passing failure counts, and how new an answer must be to count as a refresh.
+const FRESH: Duration = Duration::from_millis(500);
 /// A name is a question for A records and one for AAAA records.
 const FAMILIES: usize = 2;

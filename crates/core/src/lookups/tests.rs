@@ -34,6 +34,18 @@ impl Scene {
         self.question(text, who, asker, true);
     }
 
+    /// Client 1 will soon want to know.
+    fn warm(&mut self, text: &str) {
+        let question = Question {
+            name: name(text),
+            client: client(1),
+            refresh: false,
+            asker: None,
+        };
+        self.lookups.handle_question(question, self.now);
+        self.drain();
+    }
+
     fn question(&mut self, text: &str, who: u8, asker: u32, refresh: bool) {
         let question = Question {
             name: name(text),
@@ -169,7 +181,7 @@ fn found_v6() -> Result<&'static str, NameFailure> {
 }
 
 #[test]
-fn lesson_07_definite_negatives_are_kept_briefly_and_passing_failures_not_at_all() {
+fn lesson_07_definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
     for failure in [NameFailure::NoSuchName, NameFailure::NoData] {
         let mut scene = Scene::new(LookupsConfig::default());
         scene.ask("app.example", 1, 1);
@@ -191,7 +203,14 @@ fn lesson_07_definite_negatives_are_kept_briefly_and_passing_failures_not_at_all
         let mut scene = Scene::new(LookupsConfig::default());
         scene.ask("app.example", 1, 1);
         scene.result_of_both("10.0.0.1", Err(failure), 60 * SECOND);
-        scene.ask("app.example", 1, 2);
+        scene.told();
+        scene.pass(FRESH - Duration::from_millis(1));
+        scene.ask("app.example", 2, 2);
+        scene.refresh("app.example", 3, 3);
+        assert_eq!(scene.started.len(), 0, "{failure:?}");
+        assert_eq!(scene.told().len(), 4);
+        scene.pass(Duration::from_millis(1));
+        scene.ask("app.example", 1, 4);
         assert_eq!(scene.started.len(), 1, "{failure:?}");
     }
 }
@@ -201,11 +220,44 @@ fn a_refresh_passes_over_the_cache_and_renews_it() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    scene.pass(FRESH);
     scene.refresh("app.example", 1, 2);
     scene.result_of_both("10.0.0.2", found_v6(), 60 * SECOND);
     scene.told();
     scene.ask("app.example", 1, 3);
     assert_eq!(scene.told()[0], (3, V4, ok("10.0.0.2", 60 * SECOND)));
+}
+
+#[test]
+fn an_answer_of_this_instant_is_as_good_as_a_new_one() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    scene.pass(FRESH - Duration::from_millis(1));
+    scene.refresh("app.example", 2, 2);
+    scene.ask("app.example", 2, 3);
+    assert_eq!(scene.started.len(), 0);
+    let from_cache: Vec<(u32, bool)> = scene
+        .answers
+        .iter()
+        .map(|(asker, answer)| (*asker, answer.from_cache))
+        .collect();
+    let expected = [(1, false), (1, false), (2, false), (2, false)];
+    assert_eq!(from_cache[..4], expected, "a refresh is answered, not told");
+    assert_eq!(from_cache[4..], [(3, true), (3, true)]);
+}
+
+#[test]
+fn a_thousand_clients_with_one_asker_are_one_answer() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    for who in 0..=255 {
+        scene.ask("app.example", who, 1);
+    }
+    scene.ask("app.example", 1, 2);
+    scene.result_of_both("10.0.0.1", Err(NameFailure::ServerFailure), 60 * SECOND);
+    let askers: Vec<u32> = scene.told().iter().map(|(asker, ..)| *asker).collect();
+    assert_eq!(askers, [1, 2, 1, 2]);
+    assert_eq!(scene.lookups.clients.len(), 0);
 }
 
 #[test]
@@ -229,6 +281,7 @@ fn nobody_waits_longer_than_the_deadline() {
     assert_eq!(scene.told().len(), 4);
     let (late, ..) = scene.started[0].clone();
     scene.started.clear();
+    scene.pass(FRESH);
     scene.ask("app.example", 1, 3);
     assert_eq!(scene.started.len(), 2);
     scene.result(late, found("10.0.0.1", 60 * SECOND));
@@ -323,14 +376,7 @@ fn a_turn_that_does_not_come_in_time_is_a_quota_failure() {
 #[test]
 fn without_an_asker_only_the_cache_is_warmed() {
     let mut scene = Scene::new(LookupsConfig::default());
-    let question = Question {
-        name: name("app.example"),
-        client: client(1),
-        refresh: false,
-        asker: None,
-    };
-    scene.lookups.handle_question(question, scene.now);
-    scene.drain();
+    scene.warm("app.example");
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
     assert_eq!(scene.told(), []);
     scene.ask("app.example", 1, 1);
@@ -345,6 +391,58 @@ fn answers_of_other_servers_are_forgotten() {
     scene.lookups.forget_answers();
     scene.ask("app.example", 1, 1);
     assert_eq!(scene.started.len(), 2);
+}
+
+#[test]
+fn what_old_servers_still_answer_is_neither_kept_nor_joined() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.lookups.forget_answers();
+    scene.ask("app.example", 2, 2);
+    scene.lookups.forget_answers();
+    scene.ask("app.example", 3, 3);
+    assert_eq!(scene.started.len(), 6);
+    for (ip, asker) in [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)] {
+        scene.result_of_both(ip, Err(NameFailure::NoData), 60 * SECOND);
+        let told = scene.told();
+        assert_eq!(told[0], (asker, V4, ok(ip, 60 * SECOND)));
+        assert_eq!(told.len(), 2);
+    }
+    scene.ask("app.example", 4, 4);
+    assert_eq!(scene.told()[0], (4, V4, ok("10.0.0.3", 60 * SECOND)));
+    assert_eq!(scene.lookups.clients.len(), 0);
+}
+
+#[test]
+fn what_old_servers_never_answer_is_given_up_in_time() {
+    let mut scene = Scene::new(LookupsConfig::default());
+    scene.ask("app.example", 1, 1);
+    scene.lookups.forget_answers();
+    scene.pass(6 * SECOND);
+    let timeout = Err(NameFailure::Timeout);
+    assert_eq!(scene.told(), [(1, V4, timeout.clone()), (1, V6, timeout)]);
+    assert_eq!(scene.lookups.poll_timeout(), None);
+}
+
+#[test]
+fn what_only_warms_the_cache_starts_at_once_or_not_at_all() {
+    let config = LookupsConfig {
+        per_client: 2,
+        queued_per_client: 0,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(config);
+    for text in ["a", "b", "c"] {
+        scene.warm(text);
+        scene.warm(text);
+    }
+    assert_eq!(scene.started_names(), ["a", "b"]);
+    scene.pass(6 * SECOND);
+    assert_eq!(scene.started_names(), [""; 0], "nothing was queued");
+    scene.ask("d", 1, 1);
+    scene.ask("e", 1, 1);
+    assert_eq!(scene.started_names(), ["d", "e"]);
+    assert_eq!(scene.told(), []);
 }
 
 /// What may happen to the lookups.

@@ -79,6 +79,7 @@ pub(super) fn answer(
                 .collect(),
             ttl,
         }),
+        from_cache: false,
     }
 }
 

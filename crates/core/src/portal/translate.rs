@@ -17,6 +17,7 @@ use crate::ids::{ClientId, PublicKey, RelayId, ResourceId, UnixTime};
 use data_encoding::BASE64;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -152,12 +153,17 @@ fn authorization(payload: Payload) -> Result<AuthorizationRequest, TranslateErro
             ipv6: request.client.ipv6,
         },
     };
+    let gateway_ice = ice(request.gateway_ice_credentials, "gateway_ice_credentials")?;
+    let client_ice = ice(request.client_ice_credentials, "client_ice_credentials")?;
+    if gateway_ice.ufrag.len() + 1 + client_ice.ufrag.len() > USERNAME_BYTES_MAX {
+        return Err("the ICE username fragments are too long together".into());
+    }
     Ok(AuthorizationRequest {
         reply_ref: request.reference,
         client,
         resource: resource(request.resource)?,
-        gateway_ice: ice(request.gateway_ice_credentials),
-        client_ice: ice(request.client_ice_credentials),
+        gateway_ice,
+        client_ice,
         expires_at: request.expires_at.map(UnixTime),
         announced: None,
         reply: ReplyKind::Granted,
@@ -246,11 +252,24 @@ fn relay(relay: wire::Relay) -> Result<Relay, TranslateError> {
     })
 }
 
-fn ice(credentials: wire::IceCredentials) -> IceCredentials {
-    IceCredentials {
+/// Credentials that ICE can use: in generation 0 the client writes them itself, and the portal
+/// looks at them no more than we do (RFC 8839, section 5.4).
+fn ice(credentials: wire::IceCredentials, member: &str) -> Result<IceCredentials, TranslateError> {
+    let credentials = IceCredentials {
         ufrag: credentials.username,
         password: Zeroizing::new(credentials.password),
+    };
+    let is_usable = is_ice_text(&credentials.ufrag, UFRAG_CHARS)
+        && is_ice_text(&credentials.password, PASSWORD_CHARS);
+    match is_usable {
+        true => Ok(credentials),
+        false => Err(format!("{member} are no ICE credentials").into()),
     }
+}
+
+fn is_ice_text(text: &str, lengths: RangeInclusive<usize>) -> bool {
+    let is_ice_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    lengths.contains(&text.len()) && text.bytes().all(is_ice_char)
 }
 
 fn uuid(text: &str, member: &str) -> Result<Uuid, TranslateError> {
@@ -278,6 +297,16 @@ fn usable<T, U>(
     *skipped += before - translated.len();
     translated
 }
+
+/// Both fragments and a colon between them, with the agent that we use; STUN itself permits 509
+/// bytes (RFC 8489, section 14.3).
+const USERNAME_BYTES_MAX: usize = 128;
+
+/// RFC 8839 permits 256; these fit beside our own of 8 where the client makes its own.
+const UFRAG_CHARS: RangeInclusive<usize> = 4..=119;
+
+/// RFC 8839, section 5.4.
+const PASSWORD_CHARS: RangeInclusive<usize> = 22..=256;
 
 /// Candidates taken from one message. Clients send a handful; more would only make work.
 const MAX_CANDIDATES: usize = 128;
@@ -374,6 +403,16 @@ mod tests {
             ("/resource/address", json!("10.20.0.0/33"), "address"),
             ("/use_iceless", json!(true), "ICE-less"),
             ("/expires_at", json!(-1), "invalid"),
+            (
+                "/client_ice_credentials/username",
+                json!("u".repeat(120)),
+                "client_ice_credentials",
+            ),
+            (
+                "/gateway_ice_credentials/password",
+                json!("too short"),
+                "gateway_ice_credentials",
+            ),
         ] {
             let mut payload = grant();
             payload["use_iceless"] = json!(false);
@@ -383,6 +422,19 @@ mod tests {
             };
             assert!(what.contains(says), "{what}");
         }
+    }
+
+    #[test]
+    fn username_fragments_must_fit_beside_each_other() {
+        let with_lengths = |client: usize, gateway: usize| {
+            let mut payload = grant();
+            payload["client_ice_credentials"]["username"] = json!("u".repeat(client));
+            payload["gateway_ice_credentials"]["username"] = json!("u".repeat(gateway));
+            granted(payload)
+        };
+        assert!(with_lengths(63, 64).is_ok());
+        assert!(with_lengths(64, 64).is_err());
+        assert!(with_lengths(119, 4).is_ok());
     }
 
     #[test]

@@ -102,6 +102,20 @@ fn lesson_06_a_repeated_syn_asks_and_goes_to_the_next_address() {
 }
 
 #[test]
+fn what_others_are_told_from_the_cache_is_no_answer_to_a_refresh() {
+    let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
+    world.send(id, proxy_v4(0, 0), Sent::Syn);
+    world.pass_ms(1000);
+    world.send(id, proxy_v4(0, 0), Sent::Syn);
+    assert_eq!(world.lookups(), [true]);
+    let epoch = world.epoch(id);
+    world.answer_from_cache(V4, vec![v4(1), v4(2)]);
+    assert_eq!(world.epoch(id), epoch, "the refresh is still awaited");
+    world.resolve(&[v4(1), v4(2)]);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
+}
+
+#[test]
 fn lesson_06_a_failed_refresh_moves_on_too_and_once_for_each_try() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);

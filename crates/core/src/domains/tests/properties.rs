@@ -287,6 +287,7 @@ impl Model {
             name: name_of(name),
             family,
             outcome: ips.map(|ips: Vec<_>| ResolvedAddresses { ips, ttl: TTL }),
+            from_cache: false,
         };
         for (_, it) in self.mappings.iter_mut().filter(|((_, of), _)| *of == name) {
             if let Ok(resolved) = &answer.outcome {

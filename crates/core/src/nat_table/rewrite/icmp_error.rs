@@ -112,8 +112,8 @@ impl IcmpError {
     /// in the name of the proxy IP: who reported it stays hidden. Returns the new length, which is
     /// never more than the old; what follows it is to be cut off.
     ///
-    /// Type, pointer and MTU are kept, and codes but those that say "prohibited". Of the quotation no
-    /// more goes on than fits 576 bytes (RFC 1812, section 4.3.2.3), or 1280 for IPv6 (RFC 4443,
+    /// Type, pointer and MTU are kept, and codes but those that say "prohibited". Of the quotation
+    /// no more goes on than fits 576 bytes (RFC 1812, section 4.3.2.3), or 1280 for IPv6 (RFC 4443,
     /// section 2.4 (c)), and extensions (RFC 4884), which tell about the reporter, are cut.
     ///
     /// # Errors

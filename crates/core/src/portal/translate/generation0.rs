@@ -28,7 +28,10 @@ pub(super) fn connection(
             ipv6: peer.ipv6,
         },
     };
-    let client_ice = ice(request.client.payload.ice_parameters);
+    let client_ice = ice(
+        request.client.payload.ice_parameters,
+        "client.payload.ice_parameters",
+    )?;
     Ok(AuthorizationRequest {
         reply_ref: request.reference,
         resource: resource(request.resource)?,

@@ -216,6 +216,36 @@ fn an_unusable_member_refuses_the_whole_message() {
     }
 }
 
+#[test]
+fn credentials_that_ice_cannot_use_refuse_the_request() {
+    let with_ice = |username: &str, password: &str| {
+        let parameters = json!({"username": username, "password": password});
+        requested(with(
+            request(),
+            "/client/payload/ice_parameters",
+            parameters,
+        ))
+    };
+    let good = "p".repeat(22);
+    assert!(with_ice(&"u".repeat(119), &good).is_ok());
+    assert!(with_ice("a+/9", &"p".repeat(256)).is_ok());
+    for (username, password) in [
+        ("u".repeat(120), good.clone()),
+        ("abc".into(), good.clone()),
+        ("ab:d".into(), good.clone()),
+        ("äbcd".into(), good.clone()),
+        ("abcd".into(), "p".repeat(21)),
+        ("abcd".into(), "p".repeat(257)),
+        ("abcd".into(), format!("{good}\n")),
+    ] {
+        let Err(TranslateError::WrongPayload(what)) = with_ice(&username, &password) else {
+            panic!("{username:?} must refuse the request");
+        };
+        assert!(what.contains("ice_parameters"), "{what}");
+        assert!(!what.contains(&password), "a secret is not quoted");
+    }
+}
+
 proptest! {
     /// One member of a good message replaced by anything: translated or refused, never a panic.
     #[test]
