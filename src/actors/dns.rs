@@ -20,11 +20,13 @@ use files::Watched;
 use postern_core::lookups::{FoundAddresses, LookupId, Lookups, LookupsConfig};
 use postern_core::lookups::{LookupsEvent, Question};
 use postern_core::names::{AddressFamily, DomainName, NameFailure};
+use postern_core::policy::ranges;
 use resolver::Resolver;
-use responder::Responder;
+use responder::{Desk, Responder};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Which servers are asked where no suffix fits.
 #[derive(Clone, Debug)]
@@ -66,6 +68,8 @@ pub struct DnsSpec {
     pub lookups: LookupsConfig,
     /// Where queries of clients are answered.
     pub serve_port: u16,
+    /// Who is a client, by his address; others are not answered.
+    pub is_client: fn(IpAddr) -> bool,
     /// Tells the supervisor.
     pub death: DeathNotice,
 }
@@ -92,6 +96,7 @@ impl DnsSpec {
                 ..LookupsConfig::default()
             },
             serve_port: SERVE_PORT,
+            is_client: ranges::is_tunnel,
             death,
         }
     }
@@ -113,10 +118,12 @@ pub struct DnsActor {
     resolver: Rc<Resolver>,
     hosts: Watched,
     resolv_conf: Option<(Watched, u16)>,
-    /// Something failed: what the files say may have changed.
+    /// Something failed: what `resolv_conf` says may have changed.
     is_suspicious: bool,
+    looked_at: Option<Instant>,
     responder: Option<Responder>,
     serve_port: u16,
+    is_client: fn(IpAddr) -> bool,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -139,9 +146,11 @@ impl DnsActor {
             resolver: Rc::new(resolver),
             hosts: Watched::new(spec.hosts),
             resolv_conf,
-            is_suspicious: true,
+            is_suspicious: false,
+            looked_at: None,
             responder: None,
             serve_port: spec.serve_port,
+            is_client: spec.is_client,
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
@@ -149,12 +158,30 @@ impl DnsActor {
 
     /// Follows the files; what was answered before they changed counts no more.
     fn look_at_files(&mut self) {
-        self.is_suspicious = false;
-        let mut has_changed = false;
-        if let Some(text) = self.hosts.changed() {
-            self.resolver.use_hosts(files::hosts(text));
-            has_changed = true;
+        let hosts = self.hosts.changed().map(files::hosts);
+        let has_changed = hosts.is_some();
+        if let Some(hosts) = hosts {
+            self.resolver.use_hosts(hosts);
         }
+        if self.look_at_resolv_conf() || has_changed {
+            self.lookups.forget_answers();
+        }
+    }
+
+    /// After a failure the servers may be others than a moment ago. Not after each: in an outage
+    /// there are many, and everybody waits while a file is read.
+    fn look_again(&mut self) {
+        let now = shell::now();
+        let is_due = |at: Instant| now.duration_since(at) >= LOOK_AGAIN;
+        if self.is_suspicious && self.looked_at.is_none_or(is_due) && self.look_at_resolv_conf() {
+            self.lookups.forget_answers();
+        }
+    }
+
+    /// Returns whether other servers are asked from now on.
+    fn look_at_resolv_conf(&mut self) -> bool {
+        self.is_suspicious = false;
+        self.looked_at = Some(shell::now());
         if let Some((watched, port)) = &mut self.resolv_conf
             && let Some(text) = watched.changed()
         {
@@ -167,12 +194,10 @@ impl DnsActor {
                     "the host's name servers are taken over"
                 );
                 self.resolver.use_servers(servers);
-                has_changed = true;
+                return true;
             }
         }
-        if has_changed {
-            self.lookups.forget_answers();
-        }
+        false
     }
 
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -198,9 +223,6 @@ impl DnsActor {
         family: AddressFamily,
         ctx: &mut Context<Self>,
     ) {
-        if self.is_suspicious {
-            self.look_at_files();
-        }
         let resolver = Rc::clone(&self.resolver);
         let deadline = shell::now() + self.patience;
         let task =
@@ -223,6 +245,7 @@ impl DnsActor {
     ) {
         let failure = result.as_ref().err();
         self.is_suspicious |= failure.is_some_and(|failure| !failure.is_definite());
+        self.look_again();
         self.lookups.handle_result(lookup, result, shell::now());
         self.drive(ctx);
     }
@@ -252,6 +275,7 @@ impl Handler<ResolveName> for DnsActor {
     type Result = ();
 
     fn handle(&mut self, message: ResolveName, ctx: &mut Context<Self>) {
+        self.look_again();
         let question = Question {
             name: message.name,
             client: message.client,
@@ -269,9 +293,10 @@ impl Handler<ServeNames> for DnsActor {
     fn handle(&mut self, ServeNames(addresses): ServeNames, _: &mut Context<Self>) {
         let current = self.responder.as_ref().map(Responder::addresses);
         if current != Some(addresses) {
+            let desk = Desk::new(&self.resolver, self.is_client);
             // The old sockets close first: one of the addresses may be the same.
-            self.responder = None;
-            let responder = Responder::start(addresses, self.serve_port, &self.resolver);
+            let previous = self.responder.take();
+            let responder = Responder::start(addresses, self.serve_port, desk, previous);
             self.responder = Some(responder);
         }
     }
@@ -280,6 +305,8 @@ impl Handler<ServeNames> for DnsActor {
 /// How often the host's files are read: they are small, and a network that comes up is not kept
 /// waiting for long.
 const LOOK_AT_FILES: Duration = Duration::from_secs(2);
+/// How often they are read because something failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A lookup ends this much before the core gives it up, because it knows better why.
 const TIME_TO_REPORT: Duration = Duration::from_millis(100);
 /// Protocol page, section 5.8.

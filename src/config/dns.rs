@@ -140,6 +140,10 @@ fn parse_host(host: &str) -> Result<(IpAddr, Option<u16>), String> {
             .and_then(|ip| ip.parse().ok())
             .map(|ip| (IpAddr::V6(ip), None)),
     };
+    let is_on_link = matches!(parsed, Some((IpAddr::V6(ip), _)) if ip.is_unicast_link_local());
+    if host.contains('%') || is_on_link {
+        return Err("a link-local address; name one that does not depend on a link".to_owned());
+    }
     let Some((ip, port)) = parsed else {
         return Err("no IP address; the name of a server cannot be looked up".to_owned());
     };
@@ -226,6 +230,9 @@ mod tests {
             ("", "cannot be looked up"),
             ("10.0.0.53:0", "nobody"),
             ("0.0.0.0", "nobody"),
+            ("fe80::1", "link-local"),
+            ("fe80::1%eth0", "link-local"),
+            ("[fe80::1%2]:53", "link-local"),
             ("quic://10.0.0.53", "scheme \"quic\""),
             ("10.0.0.53#name", "certificate"),
             ("tls://10.0.0.53/path", "path"),

@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use postern::messages::dns::ServeNames;
 use postern::shell::tell_addr;
 use postern_core::grant::TunnelAddresses;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -198,8 +198,11 @@ fn other_addresses_are_moved_to_and_the_same_change_nothing() {
         let expected = (ResponseCode::NoError, 1);
         assert_eq!(code(first, "both.example", RecordType::TXT).await, expected);
         let mut open = TcpStream::connect(first).await.expect("it listens");
+        assert_eq!(over_tcp(&mut open, "both.example").await, expected);
         assert_eq!(serve(&scene, 60), first);
         assert_eq!(code(first, "both.example", RecordType::TXT).await, expected);
+        let repeated = over_tcp(&mut open, "both.example").await;
+        assert_eq!(repeated, expected, "a repetition cuts no connection");
         let second = serve(&scene, 61);
         assert_eq!(
             code(second, "both.example", RecordType::TXT).await,
@@ -209,8 +212,67 @@ fn other_addresses_are_moved_to_and_the_same_change_nothing() {
             TcpStream::connect(first).await.is_err(),
             "nobody is left there"
         );
-        open.write_all(&[0])
-            .await
-            .expect("the connection was not cut by a repetition");
+        // Back at once, while a query over the old socket may be under way.
+        upstream.is_silent.set(true);
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("room");
+        let held = query("held.example", RecordType::TXT);
+        let held = held.to_vec().expect("written");
+        socket.send_to(&held, second).await.expect("sent");
+        while upstream.count("held.example") == 0 {
+            tokio::task::yield_now().await;
+        }
+        upstream.is_silent.set(false);
+        assert_eq!(serve(&scene, 60), first);
+        assert_eq!(serve(&scene, 61), second);
+        let later = code(second, "both.example", RecordType::TXT).await;
+        assert_eq!(later, expected);
     });
+}
+
+#[test]
+fn only_clients_are_served() {
+    System::new().block_on(async {
+        let upstream = NameServer::start().await;
+        let scene = Scene::with(&[&upstream], |spec| {
+            spec.is_client = |ip| ip == IpAddr::from([127, 0, 0, 2]);
+        });
+        let server = serve(&scene, 70);
+        let stranger = UdpSocket::bind("127.0.0.1:0").await.expect("room");
+        let client = UdpSocket::bind("127.0.0.2:0").await.expect("room");
+        let asks = |name| query(name, RecordType::TXT).to_vec().expect("written");
+        let mut stream = loop {
+            // Until the responder listens.
+            match TcpStream::connect(server).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        let _ = stream.write_all(&framed(&asks("stream.example"))).await;
+        assert!(stream.read_u16().await.is_err(), "hung up on");
+        let (first, second) = (asks("stranger.example"), asks("client.example"));
+        stranger.send_to(&first, server).await.expect("sent");
+        client.send_to(&second, server).await.expect("sent");
+        let mut buffer = [0; 512];
+        let (length, _) = client.recv_from(&mut buffer).await.expect("answered");
+        let reply = Message::from_vec(&buffer[..length]).expect("a message");
+        assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+        let names = |name| upstream.count(name);
+        let asked = ["client.example", "stranger.example", "stream.example"].map(names);
+        assert_eq!(asked, [1, 0, 0]);
+    });
+}
+
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).expect("short");
+    [&length.to_be_bytes(), bytes].concat()
+}
+
+async fn over_tcp(stream: &mut TcpStream, name: &str) -> (ResponseCode, usize) {
+    let query = query(name, RecordType::TXT).to_vec().expect("written");
+    stream.write_all(&framed(&query)).await.expect("sent");
+    let length = stream.read_u16().await.expect("an answer");
+    let mut reply = vec![0; length.into()];
+    stream.read_exact(&mut reply).await.expect("whole");
+    let reply = Message::from_vec(&reply).expect("a message");
+    (reply.metadata.response_code, reply.answers.len())
 }

@@ -233,6 +233,9 @@ impl Scene {
         let trust = dns::trust(config).expect("a good file, or none");
         let mut spec = DnsSpec::new(config, trust, death);
         spec.hosts = NO_FILE.into();
+        assert!(!(spec.is_client)([127, 0, 0, 1].into()));
+        assert!((spec.is_client)([100, 64, 0, 1].into()));
+        spec.is_client = |ip| ip.is_loopback();
         change(&mut spec);
         Self {
             actor: DnsActor::new(spec).start(),

@@ -5,10 +5,11 @@
 
 use super::resolver::Hosts;
 use crate::config::{DnsServer, DnsTransport};
+use nix::net::if_::if_nametoindex;
 use postern_core::names::DomainName;
 use std::fs::File;
 use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 /// A small file whose content may change at any time.
@@ -38,15 +39,24 @@ impl Watched {
         let file = is_file.then(|| File::open(&self.path).ok()).flatten()?;
         let mut content = Vec::new();
         file.take(BYTES_MAX).read_to_end(&mut content).ok()?;
+        if content.len() as u64 == BYTES_MAX {
+            drop_cut_line(&mut content);
+        }
         Some(content)
     }
+}
+
+/// Half a name is another name.
+fn drop_cut_line(content: &mut Vec<u8>) {
+    let end = content.iter().rposition(|byte| *byte == b'\n');
+    content.truncate(end.unwrap_or_default());
 }
 
 /// The servers that a `resolv.conf` names, asked at `port`. Search domains and options do not
 /// concern us: names are complete, and patience is our own.
 pub(super) fn servers(resolv_conf: &[u8], port: u16) -> Vec<DnsServer> {
-    let server = |ip: IpAddr| DnsServer {
-        address: SocketAddr::new(ip, port),
+    let server = |address| DnsServer {
+        address,
         transport: DnsTransport::Udp,
     };
     let lines = lines(resolv_conf);
@@ -54,9 +64,21 @@ pub(super) fn servers(resolv_conf: &[u8], port: u16) -> Vec<DnsServer> {
         let mut words = line.split_whitespace();
         (words.next() == Some("nameserver")).then(|| words.next())?
     });
-    // A zone after % is dropped: a server on the link is found without, or not at all.
-    let ips = named.filter_map(|ip| ip.split('%').next()?.parse().ok());
-    ips.take(SERVERS_MAX).map(server).collect()
+    let addresses = named.filter_map(|text| address(text, port));
+    addresses.take(SERVERS_MAX).map(server).collect()
+}
+
+/// A server on a link is found through the interface after % alone: by name, or by number
+/// (RFC 4007, section 11.2).
+fn address(text: &str, port: u16) -> Option<SocketAddr> {
+    let Some((ip, zone)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, port));
+    };
+    let scope = match zone.parse() {
+        Ok(number) => number,
+        Err(_) => if_nametoindex(zone).ok()?,
+    };
+    Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, scope).into())
 }
 
 /// The names that a hosts file gives addresses to.
@@ -93,7 +115,8 @@ mod tests {
     #[test]
     fn servers_are_taken_from_whatever_else_is_written() {
         let text = b"# managed\nsearch corp.example\noptions edns0 trust-ad\n\
-                     nameserver 10.0.0.53 # first\nnameserver fd00::53\nnameserver fe80::1%eth0\n\
+                     nameserver 10.0.0.53 # first\nnameserver fd00::53\nnameserver fe80::1%lo\n\
+                     nameserver fe80::1%7\nnameserver fe80::1%missing0\n\
                      nameserver nonsense\nnameserver\n;nameserver 10.0.0.54\n \xff\n";
         let shown: Vec<String> = servers(text, 53).iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -101,7 +124,8 @@ mod tests {
             [
                 "udp://10.0.0.53:53",
                 "udp://[fd00::53]:53",
-                "udp://[fe80::1]:53"
+                "udp://[fe80::1%1]:53",
+                "udp://[fe80::1%7]:53"
             ]
         );
         assert_eq!(servers(b"", 53), []);
@@ -115,6 +139,18 @@ mod tests {
         let ips = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address"));
         assert_eq!(hosts.get(&app), Some(&ips.to_vec()));
         assert_eq!(hosts.len(), 3);
+    }
+
+    #[test]
+    fn of_an_endless_file_whole_lines_are_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("hosts");
+        let line = "10.0.0.1 app.example\n";
+        let text = line.repeat(usize::try_from(BYTES_MAX).expect("small") / line.len() + 1);
+        std::fs::write(&path, text).expect("written");
+        let mut watched = Watched::new(path);
+        let hosts = hosts(watched.changed().expect("it is there"));
+        assert_eq!(hosts.len(), 1, "{:?}", hosts.keys());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! within a second. A server at which the question still waits is asked again on the same socket.
 //! A server that fails hands over to the next at once.
 
-use super::answers::{Reading, read_addresses};
+use super::answers::{MAX_ALIASES, Reading, read_addresses};
 use super::server::{Again, Server};
 use crate::config::{DnsServer, DnsSuffix};
 use crate::shell;
@@ -234,5 +234,3 @@ fn wire_name(name: &DomainName) -> Option<Name> {
 
 /// How long a question may go unanswered before it is put again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Longer chains of aliases are loops.
-const MAX_ALIASES: usize = 8;

@@ -1,9 +1,10 @@
 //! Answers the SRV and TXT queries that clients send to the gateway's own tunnel addresses
 //! (protocol page, section 5.8). [`super::reply`] decides what to say; this carries it.
 //!
+//! Only clients are served: whoever else can route to the gateway would have a resolver there.
 //! Queries and connections are bounded in all and per source: beyond that a query is answered
-//! SERVFAIL at once, and a connection closed. Every query runs in a task of its own, so nothing in
-//! one can end the rest.
+//! SERVFAIL at once, and a connection closed. Every query is read and looked up in a task of its
+//! own, so nothing in one can end the rest.
 
 use super::reply::{self, Asked, Carrier, Received};
 use super::resolver::Resolver;
@@ -24,68 +25,86 @@ use tokio::task::JoinHandle;
 /// Listens until it is dropped.
 pub(super) struct Responder {
     addresses: TunnelAddresses,
-    _tasks: Vec<Task>,
+    service: JoinHandle<()>,
 }
 
 impl Responder {
-    /// Listens on both addresses, over UDP and TCP, as soon as they exist.
-    pub(super) fn start(addresses: TunnelAddresses, port: u16, resolver: &Rc<Resolver>) -> Self {
-        let desk = Rc::new(Desk {
-            resolver: Rc::clone(resolver),
-            queries: Rc::new(Quota::new(QUERIES, QUERIES_PER_SOURCE)),
-            connections: Rc::new(Quota::new(CONNECTIONS, CONNECTIONS_PER_SOURCE)),
+    /// Listens on both addresses, over UDP and TCP, as soon as they exist and `previous` has let go
+    /// of its own.
+    pub(super) fn start(
+        addresses: TunnelAddresses,
+        port: u16,
+        desk: Desk,
+        previous: Option<Self>,
+    ) -> Self {
+        let v4 = SocketAddr::new(addresses.ipv4.into(), port);
+        let v6 = SocketAddr::new(addresses.ipv6.into(), port);
+        let service = actix_rt::spawn(async move {
+            if let Some(previous) = previous {
+                previous.stop().await;
+            }
+            let desk = Rc::new(desk);
+            tokio::join!(
+                desk.serve_udp(v4),
+                desk.serve_udp(v6),
+                desk.serve_tcp(v4),
+                desk.serve_tcp(v6),
+            );
         });
-        let ips = [IpAddr::V4(addresses.ipv4), IpAddr::V6(addresses.ipv6)];
-        let mut tasks = Vec::new();
-        for ip in ips {
-            let at = SocketAddr::new(ip, port);
-            let udp = Rc::clone(&desk);
-            let tcp = Rc::clone(&desk);
-            tasks.push(Task(actix_rt::spawn(
-                async move { udp.serve_udp(at).await },
-            )));
-            tasks.push(Task(actix_rt::spawn(
-                async move { tcp.serve_tcp(at).await },
-            )));
-        }
-        Self {
-            addresses,
-            _tasks: tasks,
-        }
+        Self { addresses, service }
     }
 
     pub(super) fn addresses(&self) -> TunnelAddresses {
         self.addresses
     }
+
+    /// The sockets are closed when this is done.
+    async fn stop(mut self) {
+        self.service.abort();
+        let _ = (&mut self.service).await;
+    }
 }
 
-/// A task that ends with whoever holds it.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
+impl Drop for Responder {
     fn drop(&mut self) {
-        self.0.abort();
+        self.service.abort();
     }
 }
 
 /// Where queries are taken in.
-struct Desk {
+pub(super) struct Desk {
     resolver: Rc<Resolver>,
+    is_client: fn(IpAddr) -> bool,
     queries: Rc<Quota>,
     connections: Rc<Quota>,
 }
 
 impl Desk {
-    async fn serve_udp(self: Rc<Self>, at: SocketAddr) {
+    /// Serves sources that are clients.
+    pub(super) fn new(resolver: &Rc<Resolver>, is_client: fn(IpAddr) -> bool) -> Self {
+        Self {
+            resolver: Rc::clone(resolver),
+            is_client,
+            queries: Rc::new(Quota::new(QUERIES, QUERIES_PER_SOURCE)),
+            connections: Rc::new(Quota::new(CONNECTIONS, CONNECTIONS_PER_SOURCE)),
+        }
+    }
+
+    async fn serve_udp(self: &Rc<Self>, at: SocketAddr) {
         loop {
             let socket = Rc::new(bind(at, || UdpSocket::bind(at)).await);
             let mut buffer = [0; DATAGRAM_BYTES_MAX];
             // An error of the socket is about a reply that came back, or the end of the interface.
             while let Ok((length, source)) = socket.recv_from(&mut buffer).await {
-                let received = reply::read(&buffer[..length]);
-                let (desk, socket) = (Rc::clone(&self), Rc::clone(&socket));
+                if !(self.is_client)(source.ip()) {
+                    continue;
+                }
+                let query = buffer[..length].to_vec();
+                // A query under way does not keep the address.
+                let (desk, socket) = (Rc::clone(self), Rc::downgrade(&socket));
                 actix_rt::spawn(async move {
-                    if let Some(bytes) = desk.handle(received, source.ip(), Carrier::Udp).await {
+                    let reply = desk.handle(&query, source.ip(), Carrier::Udp).await;
+                    if let Some((bytes, socket)) = reply.zip(socket.upgrade()) {
                         let _ = socket.send_to(&bytes, source).await;
                     }
                 });
@@ -94,14 +113,18 @@ impl Desk {
         }
     }
 
-    async fn serve_tcp(self: Rc<Self>, at: SocketAddr) {
+    async fn serve_tcp(self: &Rc<Self>, at: SocketAddr) {
         loop {
             let listener = bind(at, || TcpListener::bind(at)).await;
             while let Ok((stream, source)) = listener.accept().await {
+                if !(self.is_client)(source.ip()) {
+                    continue;
+                }
                 if let Some(slot) = self.connections.take(source.ip()) {
-                    let desk = Rc::clone(&self);
+                    let desk = Rc::clone(self);
                     actix_rt::spawn(async move {
-                        let _ = desk.converse(stream, source.ip()).await;
+                        let conversation = desk.converse(stream, source.ip());
+                        let _ = tokio::time::timeout(CONVERSATION, conversation).await;
                         drop(slot);
                     });
                 }
@@ -121,8 +144,7 @@ impl Desk {
                 Ok::<_, io::Error>(bytes)
             };
             let query = tokio::time::timeout(IDLE, reading).await??;
-            let received = reply::read(&query);
-            let Some(bytes) = self.handle(received, source, Carrier::Tcp).await else {
+            let Some(bytes) = self.handle(&query, source, Carrier::Tcp).await else {
                 return Ok(());
             };
             let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
@@ -132,8 +154,8 @@ impl Desk {
     }
 
     /// The reply, if any.
-    async fn handle(&self, received: Received, source: IpAddr, by: Carrier) -> Option<Vec<u8>> {
-        match received {
+    async fn handle(&self, query: &[u8], source: IpAddr, by: Carrier) -> Option<Vec<u8>> {
+        match reply::read(query) {
             Received::Ask(asked) => Some(self.look_up(&asked, source, by).await),
             Received::Reply(bytes) => Some(bytes),
             Received::Silence => None,
@@ -223,6 +245,8 @@ const CONNECTIONS: usize = 128;
 const CONNECTIONS_PER_SOURCE: usize = 4;
 /// RFC 7766, section 6.2.3, leaves it to the server: some seconds.
 const IDLE: Duration = Duration::from_secs(10);
+/// Whoever has more to ask comes again; the slot is not for keeps.
+const CONVERSATION: Duration = Duration::from_secs(60);
 /// The tunnel's MTU is 1280 bytes; a query has less.
 const DATAGRAM_BYTES_MAX: usize = 2_048;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);

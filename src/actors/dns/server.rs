@@ -444,3 +444,38 @@ const SUSPICIOUS: Duration = Duration::from_secs(1);
 const FAILED_TRIES: u32 = 4;
 /// One round trip in a building.
 const QUEUE_IS_FULL: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn give_up(mut attempt: Try<'_>) {
+        attempt.since -= SUSPICIOUS;
+    }
+
+    #[test]
+    fn lesson_04_a_server_is_silent_when_it_answers_nothing_at_all() {
+        let tls = trust(None).expect("the public authorities");
+        let config = "10.0.0.53".parse().expect("a server");
+        let server = Server::new(config, context(tls));
+        // No answers for AAAA, and all the others.
+        for _ in 0..2 * FAILED_TRIES {
+            let (v4, v6) = (Try::new(&server), Try::new(&server));
+            v4.succeeded();
+            give_up(v6);
+        }
+        assert!(!server.is_silent.get());
+        for _ in 0..FAILED_TRIES {
+            drop(Try::new(&server));
+        }
+        assert!(!server.is_silent.get(), "nobody waited for these");
+        for _ in 1..FAILED_TRIES {
+            give_up(Try::new(&server));
+        }
+        assert!(!server.is_silent.get());
+        Try::new(&server).failed(NetError::Timeout);
+        assert!(server.is_silent.get());
+        Try::new(&server).succeeded();
+        assert!(!server.is_silent.get());
+    }
+}

@@ -7,7 +7,6 @@ use super::credentials::IceSecret;
 use crate::backoff::BackoffConfig;
 use crate::ids::PublicKey;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
@@ -50,20 +49,6 @@ impl GenerationChoice {
     }
 }
 
-impl FromStr for GenerationChoice {
-    type Err = PortalConfigError;
-
-    /// Reads `auto`, `v1` or `v2`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "v1" => Ok(Self::Only(Generation::V1)),
-            "v2" => Ok(Self::Only(Generation::V2)),
-            _ => Err(PortalConfigError::UnknownGeneration(text.to_owned())),
-        }
-    }
-}
-
 /// Why a value cannot be used, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortalConfigError {
@@ -89,9 +74,6 @@ pub enum PortalConfigError {
     /// Characters that no token has.
     #[error("the portal token has characters that no token has; copy it again from the portal")]
     UnprintableToken,
-    /// Neither `auto` nor `v1` nor `v2`.
-    #[error("there is no generation {0:?}; use auto, v2 or v1")]
-    UnknownGeneration(String),
 }
 
 /// The portal's base URL: a `ws` or `wss` URL with a host and without user, query and fragment.
@@ -207,22 +189,20 @@ pub struct PortalConfig {
 /// Bounds on what the portal protocol remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortalLimits {
-    /// Messages that wait for the answer to a join. Full: the newest is dropped and reported.
-    pub queued_messages: usize,
     /// Clients whose candidates are held while the portal is away. Full: those of further clients
     /// are dropped and reported; such a client finds a path by the candidates it has.
     pub held_clients: usize,
     /// Candidates held for one client, in each direction. Full: the newest is dropped and reported.
     pub held_candidates: usize,
     /// Authorizations not yet acknowledged. Full: the oldest is forgotten, and its acknowledgement
-    /// dropped when it comes; the portal waits 15 s for one and no longer.
+    /// dropped when it comes; the portal waits 15 s for one and no longer. As many messages wait
+    /// for the answer to a join; beyond that the newest is dropped and reported.
     pub pending_authorizations: usize,
 }
 
 impl Default for PortalLimits {
     fn default() -> Self {
         Self {
-            queued_messages: 32,
             held_clients: 10_000,
             held_candidates: 64,
             pending_authorizations: 4_096,
@@ -266,13 +246,6 @@ mod tests {
     fn a_token_is_never_printed() {
         let token = Token::new("very-secret").unwrap();
         assert!(!format!("{token:?}").contains("secret"));
-    }
-
-    #[test]
-    fn generations_are_read_by_name() {
-        assert_eq!("auto".parse(), Ok(GenerationChoice::Auto));
-        assert_eq!("v1".parse(), Ok(GenerationChoice::Only(Generation::V1)));
-        assert!("v3".parse::<GenerationChoice>().is_err());
     }
 
     proptest! {

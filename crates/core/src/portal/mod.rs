@@ -241,8 +241,7 @@ impl PortalProtocol {
         let Some(acknowledgement) = self.outbox.take_expected(reply_ref) else {
             return false;
         };
-        self.send(Outgoing::Acknowledge(reply_ref.to_owned(), acknowledgement));
-        true
+        self.send(Outgoing::Acknowledge(reply_ref.to_owned(), acknowledgement))
     }
 
     /// Tells a client of new local candidates: at once, or after the next join.
@@ -316,6 +315,11 @@ impl PortalProtocol {
         if let Some((reply_ref, acknowledgement)) = acknowledgement_of(&translated.event) {
             self.outbox
                 .expect_acknowledgement(reply_ref, acknowledgement);
+        }
+        if announces_bare_name(&translated.event) {
+            let detail = "a client from before 2024-06-24 wants the addresses of a name; it is let \
+                          in and cannot reach the name, update it";
+            self.report(NoiseKind::TooOldClient, event, detail.to_owned());
         }
         self.events.push_back(translated.event);
     }
@@ -513,13 +517,15 @@ impl PortalProtocol {
         }
     }
 
-    /// Writes a message, or keeps it until the join is answered.
-    fn send(&mut self, message: Outgoing) {
+    /// Writes a message, or keeps it until the join is answered. Returns whether there was room.
+    fn send(&mut self, message: Outgoing) -> bool {
         if self.is_joined() {
             self.outbox.write(&message);
         } else if let Err(Full) = self.outbox.queue(message) {
             self.report(NoiseKind::QueueFull, "", String::new());
+            return false;
         }
+        true
     }
 
     fn report(&mut self, kind: NoiseKind, about: &str, detail: String) {
@@ -544,6 +550,20 @@ fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
         }
         _ => None,
     }
+}
+
+/// Whether a client announced a name without addresses under which it will speak to it.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other events announce names, nor will those that are added"
+)]
+fn announces_bare_name(event: &PortalEvent) -> bool {
+    let announced = match event {
+        PortalEvent::AuthorizationRequested(request) => request.announced.as_ref(),
+        PortalEvent::AccessRequested(request) => request.announced.as_ref(),
+        _ => None,
+    };
+    announced.is_some_and(|name| name.proxy_ips.is_empty())
 }
 
 /// The words for a join that was answered with an error.

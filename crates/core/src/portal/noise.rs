@@ -30,6 +30,8 @@ pub enum NoiseKind {
     QueueFull,
     /// More candidates came up during an outage than there is room for; the newest was dropped.
     TooManyHeld,
+    /// A client speaks a form that is answered and then leads nowhere.
+    TooOldClient,
 }
 
 /// One report. Says what, never quotes payloads: they carry keys.

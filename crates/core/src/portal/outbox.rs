@@ -119,7 +119,7 @@ impl Outbox {
         if self.queue.contains(&message) {
             return Ok(());
         }
-        if self.queue.len() >= self.limits.queued_messages {
+        if self.queue.len() >= self.limits.pending_authorizations {
             return Err(Full);
         }
         self.queue.push_back(message);
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_drops_repetitions() {
         let mut outbox = outbox(PortalLimits {
-            queued_messages: 2,
+            pending_authorizations: 2,
             ..PortalLimits::default()
         });
         let ack = |text: &str| Outgoing::Acknowledge(text.into(), Acknowledgement::Granted);

@@ -11,6 +11,7 @@ pub mod generation0;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A payload before its event says what it should be. Others pass it on and look at nothing.
@@ -194,7 +195,7 @@ pub struct Interface {
 }
 
 /// A relay entry; one for each address family, with the same id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Relay {
     /// STUN only. Firezone's programs ignore these.
@@ -219,13 +220,33 @@ pub enum Relay {
     },
 }
 
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, id, addr) = match self {
+            Self::Stun { id, addr } => ("Stun", id, addr),
+            Self::Turn { id, addr, .. } => ("Turn", id, addr),
+        };
+        let mut shown = f.debug_struct(kind);
+        shown.field("id", id).field("addr", addr);
+        shown.finish_non_exhaustive()
+    }
+}
+
 /// ICE credentials.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceCredentials {
     /// 4 characters.
     pub username: String,
     /// 22 characters.
     pub password: String,
+}
+
+impl fmt::Debug for IceCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("IceCredentials");
+        shown.field("username", &self.username);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// A filter; a missing start means 0, a missing end 65535.
@@ -327,7 +348,7 @@ pub struct Init {
 }
 
 /// The client in a grant. Device facts that the gateway does not use are left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// UUID.
     pub id: String,
@@ -339,6 +360,16 @@ pub struct Client {
     pub ipv4: Ipv4Addr,
     /// Tunnel address.
     pub ipv6: Ipv6Addr,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Client");
+        shown.field("id", &self.id);
+        shown.field("public_key", &self.public_key);
+        shown.field("ipv4", &self.ipv4).field("ipv6", &self.ipv6);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// The payload of `create_authorization` (generation 2) and `authorize_flow` (generation 1).
@@ -456,6 +487,27 @@ mod tests {
             write_frame(HEARTBEAT_TOPIC, "heartbeat", &Outgoing::Empty {}, 2),
             r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":2}"#
         );
+    }
+
+    #[test]
+    fn secrets_are_never_printed() {
+        let ice = json!({"username": "eokn", "password": "secret"});
+        let client = json!({"id": "a", "public_key": "b", "preshared_key": "secret",
+                            "ipv4": "100.64.0.5", "ipv6": "fd00:2021:1111::5"});
+        let turn = json!({"type": "turn", "id": "a", "addr": "b", "username": "c",
+                          "password": "secret", "expires_at": 1});
+        let printed = [
+            format!("{:?}", read_payload::<IceCredentials>(ice)),
+            format!("{:?}", read_payload::<Client>(client.clone())),
+            format!("{:?}", read_payload::<Relay>(turn)),
+            format!("{:?}", read_payload::<generation0::RequestingPeer>(client)),
+        ];
+        for text in printed {
+            assert!(
+                text.starts_with("Ok(") && !text.contains("secret"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -48,6 +48,23 @@ fn gateway_ice(dialogue: &mut Dialogue) -> crate::grant::IceCredentials {
 }
 
 #[test]
+fn a_client_that_is_too_old_for_its_name_is_reported_once() {
+    let mut dialogue = Dialogue::joined();
+    for reply_ref in ["a", "b"] {
+        let payload = request(reply_ref, json!("app.corp.example"));
+        dialogue.push("request_connection", payload);
+        dialogue.push(
+            "request_connection",
+            request("c", mapped("app.corp.example")),
+        );
+    }
+    let events = dialogue.events();
+    let is_report = |event: &&PortalEvent| matches!(event, PortalEvent::Noise(noise) if noise.kind == NoiseKind::TooOldClient);
+    assert_eq!(events.iter().filter(is_report).count(), 1);
+    assert_eq!(events.len(), 5);
+}
+
+#[test]
 fn lesson_01_a_connection_with_a_name_is_answered_without_addresses_and_before_candidates() {
     let mut dialogue = Dialogue::joined();
     let payload = request("r", mapped("app.corp.example"));

@@ -46,6 +46,30 @@ fn an_acknowledgement_for_a_dead_socket_is_dropped_and_refs_start_over() {
 }
 
 #[test]
+fn acknowledgements_of_many_grants_outlast_a_rejoin() {
+    let mut dialogue = Dialogue::joined();
+    let refs: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+    for reply_ref in &refs {
+        dialogue.grant(reply_ref);
+    }
+    dialogue.reply_error(1, "unmatched topic");
+    for reply_ref in &refs {
+        assert!(dialogue.protocol.accept(reply_ref));
+    }
+    assert_eq!(dialogue.written(), [("phx_join".into(), 2)]);
+    dialogue.reply_ok(2);
+    let acknowledged = |(event, _): &(String, u64)| event == "authorization_created";
+    assert_eq!(
+        dialogue
+            .written()
+            .iter()
+            .filter(|it| acknowledged(it))
+            .count(),
+        200
+    );
+}
+
+#[test]
 fn frames_and_messages_of_a_dead_socket_are_dropped() {
     let mut dialogue = Dialogue::joined();
     dialogue.grant("a");

@@ -5,6 +5,7 @@
 
 use super::{IceCredentials, Resource};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The payload of `request_connection`, portal to gateway. Relays and the actor, which it also
@@ -35,7 +36,7 @@ pub struct RequestingClient {
 }
 
 /// A client's WireGuard side. Its keepalive is not used: the client sends them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestingPeer {
     /// Base64, 32 bytes.
     pub public_key: String,
@@ -48,6 +49,15 @@ pub struct RequestingPeer {
     /// Seconds.
     #[serde(default)]
     pub persistent_keepalive: Option<u64>,
+}
+
+impl fmt::Debug for RequestingPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("RequestingPeer");
+        shown.field("public_key", &self.public_key);
+        shown.field("ipv4", &self.ipv4).field("ipv6", &self.ipv6);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// What a client tells a gateway through the portal.
