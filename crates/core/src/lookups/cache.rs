@@ -14,7 +14,6 @@ pub(super) struct Cache {
 
 struct Entry {
     outcome: Outcome,
-    learned: Instant,
     expires: Instant,
     age: u64,
 }
@@ -44,13 +43,6 @@ impl Cache {
         Some(outcome)
     }
 
-    /// As [`Self::get`], if it was learned less than `age` ago.
-    pub(super) fn get_fresh(&mut self, key: &Key, age: Duration, now: Instant) -> Option<Outcome> {
-        let entry = self.entries.get(key)?;
-        let is_fresh = now.duration_since(entry.learned) < age;
-        is_fresh.then(|| self.get(key, now)).flatten()
-    }
-
     /// What was learned `now` counts for `ttl`.
     pub(super) fn put(&mut self, key: Key, outcome: Outcome, ttl: Duration, now: Instant) {
         self.remove(&key);
@@ -59,7 +51,6 @@ impl Cache {
         self.ages.insert(age, key.clone());
         let entry = Entry {
             outcome,
-            learned: now,
             expires: now + ttl,
             age,
         };

@@ -9,8 +9,8 @@
 //!   several clients, is answered once.
 //! * Addresses are kept for their TTL within limits, definite negatives for a short time, passing
 //!   failures for an instant only (lesson 7): long enough that a server that fails fast is not
-//!   asked for the same by every client in turn (RFC 9520, section 3.2). For as long, any answer is
-//!   new enough for a refresh. When the cache is full the oldest entry gives way.
+//!   asked for the same by every client in turn (RFC 9520, section 3.2), not even for a refresh.
+//!   When the cache is full the oldest entry gives way.
 //! * When the servers change, what the old ones still answer is told to those who asked, and not
 //!   kept.
 //! * A question is charged to the client that started it. Beyond the limits questions wait, and
@@ -255,15 +255,13 @@ impl<A: PartialEq> Lookups<A> {
         A: Clone,
     {
         let key = (question.name.clone(), family);
-        let cached = match question.refresh {
-            true => self.cache.get_fresh(&key, FRESH, now),
-            false => self.cache.get(&key, now),
-        };
+        let cached = self.cache.get(&key, now);
+        let cached = cached.filter(|outcome| !question.refresh || is_passing(outcome));
         if let Some(mut outcome) = cached {
             if let Ok(found) = &mut outcome {
                 found.ttl = found.ttl.max(self.config.min_ttl);
             }
-            // To a refresh it is as good as a new one, and the only one that it gets.
+            // To a refresh it is the only answer that it gets.
             let from_cache = !question.refresh;
             self.answer(question.asker.clone(), &key, &outcome, from_cache);
         } else if question.asker.is_none() && !self.can_start(&key, question.client) {
@@ -420,7 +418,14 @@ impl<A: PartialEq> Lookups<A> {
     }
 }
 
-/// How long a passing failure counts, and how new an answer must be to count as a refresh.
+/// Whether nobody could say.
+fn is_passing(outcome: &Outcome) -> bool {
+    outcome
+        .as_ref()
+        .is_err_and(|failure| !failure.is_definite())
+}
+
+/// How long a passing failure counts.
 const FRESH: Duration = Duration::from_millis(500);
 /// A name is a question for A records and one for AAAA records.
 const FAMILIES: usize = 2;

@@ -206,7 +206,7 @@ fn lesson_07_definite_negatives_are_kept_briefly_and_passing_failures_for_an_ins
         scene.told();
         scene.pass(FRESH - Duration::from_millis(1));
         scene.ask("app.example", 2, 2);
-        scene.refresh("app.example", 3, 3);
+        scene.ask("app.example", 3, 3);
         assert_eq!(scene.started.len(), 0, "{failure:?}");
         assert_eq!(scene.told().len(), 4);
         scene.pass(Duration::from_millis(1));
@@ -220,7 +220,6 @@ fn a_refresh_passes_over_the_cache_and_renews_it() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
-    scene.pass(FRESH);
     scene.refresh("app.example", 1, 2);
     scene.result_of_both("10.0.0.2", found_v6(), 60 * SECOND);
     scene.told();
@@ -229,22 +228,24 @@ fn a_refresh_passes_over_the_cache_and_renews_it() {
 }
 
 #[test]
-fn an_answer_of_this_instant_is_as_good_as_a_new_one() {
+fn an_answer_says_whether_it_comes_from_the_cache_but_a_refresh_never_hears_that() {
     let mut scene = Scene::new(LookupsConfig::default());
+    let failed = Err(NameFailure::ServerFailure);
     scene.ask("app.example", 1, 1);
-    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
-    scene.pass(FRESH - Duration::from_millis(1));
-    scene.refresh("app.example", 2, 2);
-    scene.ask("app.example", 2, 3);
-    assert_eq!(scene.started.len(), 0);
-    let from_cache: Vec<(u32, bool)> = scene
+    scene.result_of_both("10.0.0.1", failed, 60 * SECOND);
+    scene.ask("app.example", 2, 2);
+    scene.refresh("app.example", 2, 3);
+    let told: Vec<(u32, AddressFamily, bool)> = scene
         .answers
         .iter()
-        .map(|(asker, answer)| (*asker, answer.from_cache))
+        .map(|(asker, answer)| (*asker, answer.family, answer.from_cache))
         .collect();
-    let expected = [(1, false), (1, false), (2, false), (2, false)];
-    assert_eq!(from_cache[..4], expected, "a refresh is answered, not told");
-    assert_eq!(from_cache[4..], [(3, true), (3, true)]);
+    assert_eq!(
+        told[..4],
+        [(1, V4, false), (1, V6, false), (2, V4, true), (2, V6, true)]
+    );
+    assert_eq!(told[4..], [(3, V6, false)], "the address is asked for anew");
+    assert_eq!(scene.started.len(), 1);
 }
 
 #[test]
