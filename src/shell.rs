@@ -94,8 +94,8 @@ pub fn offer<M: Payload>(to: &Recipient<M>, payload: M, metrics: &Metrics) {
     }
 }
 
-/// Sends on the control path: never dropped for lack of room, because the volume is bounded by the
-/// protocol (one message per portal event or per child).
+/// Sends on the control path: never dropped for lack of room, because the volume is bounded: one
+/// message per portal event, per child, or per announcement, of which a client has a budget.
 #[expect(
     clippy::disallowed_methods,
     reason = "control messages are few and must arrive; the data path uses try_send"

@@ -79,7 +79,7 @@ tunnel.forwarding = true                                      # default
 tunnel.egress_interfaces = []                                 # default
 dns.servers = []                                              # default
 dns.suffixes = []                                             # default
-# dns.ca_file is not set                                      # encrypted servers need a certificate of a public authority
+# dns.ca_file is not set # encrypted servers need a certificate of a public authority
 dns.min_ttl = \"5s\"                                          # default
 dns.max_ttl = \"1h\"                                          # default
 dns.nat64 = false                                             # default

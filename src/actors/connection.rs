@@ -342,13 +342,16 @@ impl ConnectionActor {
                 announced,
                 name,
                 in_tunnel,
-            } => self.assign_proxy_ips(AssignProxyIps {
-                client,
-                resource,
-                announced,
-                name,
-                in_tunnel,
-            }),
+            } => {
+                let assign = AssignProxyIps {
+                    client,
+                    resource,
+                    announced,
+                    name,
+                    in_tunnel,
+                };
+                tell(&self.outlets.assign_proxy_ips, assign);
+            }
             ConnectionEvent::ResourceReleased(resource) => {
                 let release = ReleaseResource { client, resource };
                 tell(&self.outlets.release_resource, release);
@@ -376,17 +379,6 @@ impl ConnectionActor {
             reply_to: None,
         };
         tell(&self.outlets.resolve, question);
-    }
-
-    /// A client that hears nothing announces its name again, so what it sends may be dropped. What
-    /// the portal sent comes only once.
-    fn assign_proxy_ips(&self, assign: AssignProxyIps) {
-        let to = &self.outlets.assign_proxy_ips;
-        if assign.in_tunnel {
-            offer(to, assign, &self.metrics);
-        } else {
-            tell(to, assign);
-        }
     }
 
     fn attach_peer(&self, public_key: PublicKey, stun_username: String, ctx: &mut Context<Self>) {

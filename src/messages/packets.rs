@@ -1,6 +1,5 @@
 //! The data path. These travel UdpActor → ConnectionActor → NatTableActor → TunActor and back.
 
-use crate::messages::nat_table::AssignProxyIps;
 use actix::Message;
 use postern_core::packet::{DatagramBatch, PacketBatch};
 use postern_core::peer::PeerIndex;
@@ -28,13 +27,6 @@ pub struct OutboundDatagrams {
     pub from: PeerIndex,
     /// What and where to.
     pub batch: DatagramBatch,
-}
-
-impl Payload for AssignProxyIps {
-    /// A packet of the client's brought it.
-    fn packets(&self) -> usize {
-        1
-    }
 }
 
 /// A message of the data path: droppable, and countable when dropped.

@@ -20,6 +20,7 @@ static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 const CLIENTS: u32 = 50;
 const FLOWS: u32 = 100_000;
+const BURST: usize = 16;
 const LIMITS: FlowLimits = FlowLimits {
     flows: FLOWS,
     flows_per_client: 4_000,
@@ -35,6 +36,23 @@ fn inbound_packet(bencher: Bencher<'_, '_>) {
     let keys = shuffled_keys();
     let (mut packet, layout) = packet_of_1280_bytes();
     let mut next = (0..keys.len()).cycle();
+    bencher.bench_local(|| {
+        let key = next.next().and_then(|at| keys.get(at)).expect("cycles");
+        let binding = table.find_inside(key, now).expect("open");
+        table.note_inbound(binding.flow, TcpFlags::default(), now);
+        rewrite::inbound(black_box(&mut packet), layout, &binding.outside)
+    });
+}
+
+/// As [`inbound_packet`], but packets come as they do in practice: a number of one flow in a row.
+/// The figure is that of one packet.
+#[divan::bench(sample_size = 10_000)]
+fn inbound_burst(bencher: Bencher<'_, '_>) {
+    let (mut table, now) = full_table(true);
+    let keys = shuffled_keys();
+    let (mut packet, layout) = packet_of_1280_bytes();
+    let bursts = (0..keys.len()).cycle();
+    let mut next = bursts.flat_map(|at| std::iter::repeat_n(at, BURST));
     bencher.bench_local(|| {
         let key = next.next().and_then(|at| keys.get(at)).expect("cycles");
         let binding = table.find_inside(key, now).expect("open");

@@ -4,6 +4,8 @@
 //! keys, finds them as they were. When the last one goes, the client is told goodbye and the
 //! connection closes. Source: protocol page, sections 3.4, 4 and 5.
 
+mod budget;
+
 use crate::UnixTime;
 use crate::grant::{
     AccessRequest, AnnouncedName, AuthorizationEntry, AuthorizationRequest, Resource, ResourceKind,
@@ -13,13 +15,14 @@ use crate::ids::{PublicKey, ResourceId};
 use crate::names::DomainName;
 use crate::packet::checksum::mark_congestion;
 use crate::packet::icmp;
-use crate::packet::{DatagramBatch, DropCounts, IpPacket, PacketBatch, Path};
+use crate::packet::{DatagramBatch, DropCounts, Ecn, IpPacket, PacketBatch, Path};
 use crate::peer::{
     AssignedIps, ControlPacket, DomainStatus, GatewayKeys, LocalAddresses, Peer, PeerConfig,
     PeerEvent, PeerIndex,
 };
 use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
 use crate::{DropReason, policy};
+use budget::AnnouncementBudget;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -90,6 +93,7 @@ pub struct Connection {
     policy: Policy,
     transport: Option<(TransportKeys, Peer)>,
     addresses: LocalAddresses,
+    announcements: AnnouncementBudget,
     inbound: VecDeque<PacketBatch>,
     events: VecDeque<ConnectionEvent>,
     farewell: VecDeque<DatagramBatch>,
@@ -106,6 +110,7 @@ impl Connection {
             config,
             transport: None,
             addresses: LocalAddresses::default(),
+            announcements: AnnouncementBudget::default(),
             inbound: VecDeque::new(),
             events: VecDeque::new(),
             farewell: VecDeque::new(),
@@ -294,27 +299,33 @@ impl Connection {
             return;
         };
         let mut packets = peer.handle_datagrams(datagrams, &mut self.drops, now);
-        let mut replies = PacketBatch::default();
-        let mut control = Vec::new();
-        let (policy, drops) = (&mut self.policy, &mut self.drops);
+        // What a client announces counts for the packets beside it: they reach the NAT later, and
+        // must be judged by the names that it will translate them by.
         packets.retain_mut(|packet| {
-            if ControlPacket::is_control(packet) {
-                control.push(ControlPacket::parse(packet));
-                return false;
-            }
-            mark_congestion(packet, datagrams.ecn);
+            let control = ControlPacket::parse(packet);
+            control
+                .map(|message| self.handle_control(message, now))
+                .is_none()
+        });
+        self.admit_all(packets, datagrams.ecn, now);
+        self.after_peer();
+    }
+
+    fn admit_all(&mut self, mut packets: PacketBatch, outer: Ecn, now: Instant) {
+        let mut replies = PacketBatch::default();
+        let (policy, drops) = (&self.policy, &mut self.drops);
+        packets.retain_mut(|packet| {
+            mark_congestion(packet, outer);
             admit(policy, packet, &mut replies, drops)
         });
-        if !replies.is_empty() {
+        if let Some((_, peer)) = &mut self.transport
+            && !replies.is_empty()
+        {
             peer.send(&replies, drops, now);
         }
         if !packets.is_empty() {
             self.inbound.push_back(packets);
         }
-        for message in control.into_iter().flatten() {
-            self.handle_control(message, now);
-        }
-        self.after_peer();
     }
 
     fn handle_control(&mut self, message: Result<ControlPacket, DropReason>, now: Instant) {
@@ -328,6 +339,9 @@ impl Connection {
 
     /// Whoever keeps the mappings answers; here only what the client is not entitled to.
     fn handle_assigned_ips(&mut self, assigned: AssignedIps, now: Instant) {
+        if !self.announcements.take(now) {
+            return self.drops.count(DropReason::ControlRejected);
+        }
         let resource = assigned.resource;
         let domain = assigned.domain.clone();
         let announced = AnnouncedName {
@@ -508,7 +522,7 @@ fn expected_name(resource: &Resource) -> Option<ConnectionEvent> {
 /// Whether a decrypted packet may go on to its resource; otherwise counts it and, where the client
 /// should know, appends the ICMP error to `replies`.
 fn admit(
-    policy: &mut Policy,
+    policy: &Policy,
     packet: &[u8],
     replies: &mut PacketBatch,
     drops: &mut DropCounts,

@@ -2,7 +2,8 @@
 
 use super::tests::{Pair, UNIX_NOW, resource};
 use super::*;
-use crate::grant::{ReplyKind, ResourceKind};
+use crate::grant::{Filter, ReplyKind, ResourceKind};
+use crate::peer::testing::ipv4_packet;
 use std::net::IpAddr;
 use uuid::Uuid;
 
@@ -106,21 +107,13 @@ fn announced_proxy_ips_go_on_to_the_mappings_and_packets_to_them_to_the_nat() {
         "the mappings answer, not the connection"
     );
 
-    pair.send_packet(&crate::peer::testing::ipv4_packet(
-        [100, 96, 0, 2],
-        [100, 64, 1, 2],
-        b"x",
-    ));
+    pair.send_packet(&ipv4_packet([100, 96, 0, 2], [100, 64, 1, 2], b"x"));
     assert_eq!(
         pair.inbound().len(),
         0,
         "the packet is from the proxy IP, not to it"
     );
-    pair.send_packet(&crate::peer::testing::ipv4_packet(
-        [100, 64, 1, 2],
-        [100, 96, 0, 2],
-        b"x",
-    ));
+    pair.send_packet(&ipv4_packet([100, 64, 1, 2], [100, 96, 0, 2], b"x"));
     assert_eq!(pair.inbound().len(), 1);
 }
 
@@ -209,11 +202,7 @@ fn lesson_18_access_may_come_before_the_transport() {
     assert_eq!(pair.events(), [accepted, assigned(false)]);
     pair.grant(resource(2, vec![]));
     pair.establish();
-    pair.send_packet(&crate::peer::testing::ipv4_packet(
-        [100, 64, 1, 2],
-        [100, 96, 0, 1],
-        b"x",
-    ));
+    pair.send_packet(&ipv4_packet([100, 64, 1, 2], [100, 96, 0, 1], b"x"));
     assert_eq!(pair.inbound().len(), 1);
 }
 
@@ -236,4 +225,40 @@ fn names_go_with_their_resource() {
     assert_eq!(pair.events(), [ConnectionEvent::ResourceReleased(id(1))]);
     pair.send_packet(&ControlPacket::goodbye());
     assert_eq!(pair.events()[0], ConnectionEvent::ResourceReleased(id(2)));
+}
+
+#[test]
+fn packets_beside_an_announcement_are_judged_after_it() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "app.example.com"));
+    let guarded = Resource {
+        filters: vec![Filter::Tcp(443..=443)],
+        ..dns(2, "other.example.com")
+    };
+    pair.grant(guarded);
+    pair.establish();
+    pair.events();
+    pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    let to_proxy = ipv4_packet([100, 64, 1, 2], [100, 96, 0, 1], &[0; 400]);
+    // To the same proxy IP, which by then is a name of the guarded resource.
+    let announcement = assigned_packet(2, "other.example.com", proxy_ips());
+    pair.send_packets(&[&to_proxy, &announcement]);
+    assert_eq!(pair.inbound().len(), 0);
+    // And the other way round: what is announced beside a packet is there for it.
+    pair.send_packets(&[&to_proxy, &assigned_packet(1, DOMAIN, proxy_ips())]);
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn a_client_that_announces_without_end_is_not_listened_to() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "*.example.com"));
+    pair.establish();
+    pair.events();
+    for _ in 0..300 {
+        pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    }
+    assert_eq!(pair.events().len(), 256);
+    let drops = pair.connection.take_drops();
+    assert_eq!(drops.of(DropReason::ControlRejected), 44);
 }

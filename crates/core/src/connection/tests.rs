@@ -167,6 +167,19 @@ impl Pair {
         self.exchange(datagram)
     }
 
+    /// Sends packets in one batch; none may be longer than the first.
+    pub(super) fn send_packets(&mut self, packets: &[&[u8]]) -> Vec<Vec<u8>> {
+        let sealed: Vec<_> = packets
+            .iter()
+            .map(|packet| self.wireguard.seal(packet))
+            .collect();
+        let path = self.agent.path_to(addr("192.0.2.10:52625"));
+        let batch = DatagramBatch::new(path, Ecn::NotEct, sealed[0].len(), sealed.concat());
+        assert_eq!(batch.len(), packets.len());
+        self.connection.handle_datagrams(&batch, self.now);
+        self.sent()
+    }
+
     pub(super) fn inbound(&mut self) -> Vec<Vec<u8>> {
         let batches = std::iter::from_fn(|| self.connection.poll_inbound());
         batches

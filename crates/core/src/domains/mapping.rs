@@ -6,7 +6,7 @@ use super::{DomainsEvent, Fate, HeldPacket, Route, Shared};
 use crate::DropReason;
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure};
-use crate::nat_table::slot::ClientSlot;
+use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ pub(super) const ANNOUNCED_PAUSE: Duration = Duration::from_secs(1);
 /// A name of a client. Exists from the moment its proxy IPs are known, resolved or not.
 #[derive(Debug)]
 pub(super) struct Mapping {
+    /// Given when it is put into the table.
+    pub(super) id: MappingId,
     pub(super) client: ClientSlot,
     pub(super) name: DomainName,
     /// By family, sorted, each once.
@@ -58,6 +60,10 @@ struct Lookup {
 impl Mapping {
     pub(super) fn new(client: ClientSlot, name: DomainName, now: Instant) -> Self {
         Self {
+            id: MappingId {
+                index: u32::MAX,
+                generation: 0,
+            },
             client,
             name,
             proxy_ips: Default::default(),
@@ -126,6 +132,7 @@ impl Mapping {
         let config = &shared.config;
         let is_full = self.held.packets() >= config.held_packets
             || self.held.bytes() + packet.len() > config.held_bytes
+            || shared.held_bytes_of(self.client) + packet.len() > config.held_bytes_of_client
             || shared.held_bytes + packet.len() > config.held_bytes_in_all;
         if is_full {
             return Err(DropReason::HoldFull);
@@ -136,7 +143,7 @@ impl Mapping {
             Some(_) | None => return Err(DropReason::MalformedIp),
         };
         self.held.push(packet, family, now + config.hold_for);
-        shared.held_bytes += packet.len();
+        shared.note_held(self.client, packet.len());
         // An answer may have come between the decision to hold and this call.
         self.let_go(family, shared);
         Ok(())
@@ -186,7 +193,7 @@ impl Mapping {
             }
         }
         while let Some(bytes) = self.held.take_overdue(now) {
-            shared.let_go(self.client, bytes, Fate::Unreachable);
+            shared.let_go((self.client, self.id), bytes, Fate::Unreachable);
         }
         self.settle(shared, now);
     }
@@ -261,7 +268,7 @@ impl Mapping {
             (true, false) => return,
         };
         for bytes in self.held.take(family) {
-            shared.let_go(self.client, bytes, fate);
+            shared.let_go((self.client, self.id), bytes, fate);
         }
     }
 
@@ -303,12 +310,32 @@ impl Mapping {
 }
 
 impl Shared {
-    fn let_go(&mut self, client: ClientSlot, bytes: Vec<u8>, fate: Fate) {
-        self.held_bytes -= bytes.len();
+    fn let_go(&mut self, (client, mapping): (ClientSlot, MappingId), bytes: Vec<u8>, fate: Fate) {
+        self.note_unheld(client, bytes.len());
         self.released.push_back(HeldPacket {
             client,
+            mapping,
             bytes,
             fate,
         });
+    }
+
+    fn held_bytes_of(&self, client: ClientSlot) -> usize {
+        self.held_by_client.get(&client).copied().unwrap_or(0)
+    }
+
+    fn note_held(&mut self, client: ClientSlot, bytes: usize) {
+        self.held_bytes += bytes;
+        *self.held_by_client.entry(client).or_default() += bytes;
+    }
+
+    pub(super) fn note_unheld(&mut self, client: ClientSlot, bytes: usize) {
+        self.held_bytes -= bytes;
+        if let Some(held) = self.held_by_client.get_mut(&client) {
+            *held -= bytes;
+            if *held == 0 {
+                self.held_by_client.remove(&client);
+            }
+        }
     }
 }

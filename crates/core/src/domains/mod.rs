@@ -50,14 +50,14 @@ pub use vocabulary::{
 
 use crate::DropReason;
 use crate::ids::ResourceId;
-use crate::names::{AddressFamily, DomainName, NameAnswer};
+use crate::names::{AddressFamily, NameAnswer};
 use crate::nat_table::slot::{ClientSlot, MappingId};
 use crate::packet::DropCounts;
 use crate::policy::ranges::is_proxy;
 use mapping::{Announced, Mapping};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use table::Table;
@@ -79,6 +79,7 @@ struct Shared {
     events: VecDeque<DomainsEvent>,
     released: VecDeque<HeldPacket>,
     held_bytes: usize,
+    held_by_client: BTreeMap<ClientSlot, usize>,
     drops: DropCounts,
 }
 
@@ -87,8 +88,7 @@ impl Domains {
     #[must_use]
     pub fn new(config: DomainsConfig, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = ChaCha8Rng::from_seed(seed);
-        let mut hash_key = [0; 16];
-        rng.fill_bytes(&mut hash_key);
+        let hash_key = std::array::from_fn(|_| rng.next_u64());
         Self {
             table: Table::new(hash_key),
             timers: BTreeSet::new(),
@@ -98,6 +98,7 @@ impl Domains {
                 events: VecDeque::new(),
                 released: VecDeque::new(),
                 held_bytes: 0,
+                held_by_client: BTreeMap::new(),
                 drops: DropCounts::default(),
             },
             now,
@@ -118,7 +119,7 @@ impl Domains {
     ///
     /// # Errors
     ///
-    /// See [`AssignError`]. Nothing is changed then.
+    /// See [`AssignError`]. The name is as it was then; see [`Self::unmap`] for the proxy IPs.
     pub fn assign(
         &mut self,
         announcement: Announcement<'_>,
@@ -178,12 +179,6 @@ impl Domains {
     #[must_use]
     pub fn is_current(&self, id: MappingId) -> bool {
         self.table.get(id).is_some()
-    }
-
-    /// The name of a mapping, for people.
-    #[must_use]
-    pub fn name(&self, id: MappingId) -> Option<&DomainName> {
-        self.table.get(id).map(|mapping| &mapping.name)
     }
 
     /// Rises whenever flows of the family that nothing came back of should ask for their route
@@ -390,9 +385,21 @@ impl Domains {
             self.remove(id);
         }
         if self.table.len() >= config.mappings {
-            return Err(AssignError::Full(config.mappings));
+            let unused = self.draw_unused(now);
+            self.remove(unused.ok_or(AssignError::Full(config.mappings))?);
         }
         Ok(())
+    }
+
+    /// A name of anybody's that no flow can need any more. By a few draws: to know the longest
+    /// unused of all would cost each packet.
+    fn draw_unused(&mut self, now: Instant) -> Option<MappingId> {
+        let draws = (0..DRAWS).map(|_| self.shared.rng.next_u32());
+        let drawn = draws.filter_map(|random| self.table.draw(random));
+        let unused = drawn.filter(|mapping| now - mapping.used_at >= EVICTED_AFTER);
+        unused
+            .min_by_key(|mapping| mapping.used_at)
+            .map(|mapping| mapping.id)
     }
 
     /// A walk over the names of one client, for one announcement of a client that has them all.
@@ -400,6 +407,16 @@ impl Domains {
         let ids = self.table.of_client(client);
         ids.filter_map(|id| Some((self.table.get(id)?.used_at, id)))
             .min()
+    }
+
+    /// Makes an end of the names that have any of these proxy IPs. For announcements that were
+    /// refused: what the proxy IPs meant before is not what the client means now.
+    pub fn unmap(&mut self, client: ClientSlot, proxy_ips: &[IpAddr]) {
+        for ip in proxy_ips {
+            if let Some(id) = self.table.by_proxy(client, *ip) {
+                self.remove(id);
+            }
+        }
     }
 
     /// Puts into an existing mapping what was announced.
@@ -454,7 +471,7 @@ impl Domains {
             self.timers.remove(&(at, id));
         }
         let (packets, bytes) = mapping.held();
-        self.shared.held_bytes -= bytes;
+        self.shared.note_unheld(mapping.client, bytes);
         let drops = &mut self.shared.drops;
         drops.count_many(DropReason::Unmapped, packets);
     }
@@ -493,3 +510,5 @@ const MAX_ADDRESSES: usize = 32;
 /// A flow lives for 2 h 4 min without a packet (RFC 5382, section 5, REQ-5); after that nothing can
 /// depend on a name that was not used.
 const EVICTED_AFTER: Duration = Duration::from_secs(7440);
+/// With half of the names unused, one in four billion times none of them is drawn.
+const DRAWS: usize = 32;

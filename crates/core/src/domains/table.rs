@@ -3,9 +3,8 @@
 use super::mapping::Mapping;
 use crate::names::DomainName;
 use crate::nat_table::slot::{ClientSlot, MappingId};
-use std::collections::hash_map::DefaultHasher;
+use ahash::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 
 /// All mappings of a shard.
@@ -13,8 +12,8 @@ use std::net::IpAddr;
 pub(super) struct Table {
     places: Vec<Place>,
     free: Vec<u32>,
-    /// Looked up in for each new flow, never walked.
-    by_proxy: HashMap<(ClientSlot, IpAddr), MappingId, Keyed>,
+    /// Looked up in for each packet, never walked.
+    by_proxy: HashMap<(ClientSlot, IpAddr), MappingId, RandomState>,
     by_name: BTreeMap<(DomainName, ClientSlot), MappingId>,
     by_client: BTreeMap<ClientSlot, BTreeSet<MappingId>>,
 }
@@ -26,11 +25,12 @@ struct Place {
 }
 
 impl Table {
-    pub(super) fn new(hash_key: [u8; 16]) -> Self {
+    /// Keyed, so that nobody can choose proxy IPs that collide, and a seed replays a run.
+    pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
         Self {
             places: Vec::new(),
             free: Vec::new(),
-            by_proxy: HashMap::with_hasher(Keyed::new(hash_key)),
+            by_proxy: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             by_name: BTreeMap::new(),
             by_client: BTreeMap::new(),
         }
@@ -56,6 +56,12 @@ impl Table {
         self.by_name.get(&(name.clone(), client)).copied()
     }
 
+    /// A mapping drawn by a random number, if that hits one.
+    pub(super) fn draw(&self, random: u32) -> Option<&Mapping> {
+        let place = random.checked_rem(u32::try_from(self.places.len()).ok()?)?;
+        self.places.get(place as usize)?.mapping.as_deref()
+    }
+
     /// Those of all clients with that name.
     pub(super) fn all_by_name(&self, name: &DomainName) -> Vec<MappingId> {
         let first = (name.clone(), ClientSlot(0));
@@ -79,7 +85,7 @@ impl Table {
     }
 
     /// Adds a mapping whose name its client has none for, and which has no proxy IPs yet.
-    pub(super) fn insert(&mut self, mapping: Mapping) -> MappingId {
+    pub(super) fn insert(&mut self, mut mapping: Mapping) -> MappingId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place::default());
             u32::try_from(self.places.len() - 1).expect("the limits are far below 2^32")
@@ -90,6 +96,7 @@ impl Table {
         let name = (mapping.name.clone(), mapping.client);
         self.by_client.entry(mapping.client).or_default().insert(id);
         self.by_name.insert(name, id);
+        mapping.id = id;
         place.mapping = Some(Box::new(mapping));
         id
     }
@@ -126,26 +133,5 @@ impl Table {
             }
         }
         Some(mapping)
-    }
-}
-
-/// SipHash behind a key of ours, so that nobody can choose proxy IPs that collide, and a seed
-/// replays a run.
-#[derive(Debug)]
-struct Keyed(DefaultHasher);
-
-impl Keyed {
-    fn new(key: [u8; 16]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&key);
-        Self(hasher)
-    }
-}
-
-impl BuildHasher for Keyed {
-    type Hasher = DefaultHasher;
-
-    fn build_hasher(&self) -> DefaultHasher {
-        self.0.clone()
     }
 }

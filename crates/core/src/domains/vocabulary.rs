@@ -3,7 +3,7 @@
 use super::{MAX_PROXY_IPS, MAX_RESOURCES};
 use crate::ids::ResourceId;
 use crate::names::DomainName;
-use crate::nat_table::slot::ClientSlot;
+use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,13 +13,16 @@ pub struct DomainsConfig {
     /// Names that one client can have at once. When full, a name of the client that was not used
     /// for longer than any flow lives gives way; else the announcement is refused.
     pub mappings_per_client: usize,
-    /// Names of all clients. When full, announcements of new ones are refused.
+    /// Names of all clients. When full, a name of anybody's that was not used for longer than any
+    /// flow lives gives way, if a few tries find one; else announcements of new ones are refused.
     pub mappings: usize,
     /// Packets held for one name. When full, further ones are dropped as
     /// [`HoldFull`](crate::DropReason::HoldFull).
     pub held_packets: usize,
     /// Bytes held for one name.
     pub held_bytes: usize,
+    /// Bytes held for all names of one client, so that none can take the room of the others.
+    pub held_bytes_of_client: usize,
     /// Bytes held for all names.
     pub held_bytes_in_all: usize,
     /// How long a packet waits for the address of its name.
@@ -35,6 +38,7 @@ impl Default for DomainsConfig {
             mappings: 65_536,
             held_packets: 32,
             held_bytes: 64 << 10,
+            held_bytes_of_client: 1 << 20,
             held_bytes_in_all: 16 << 20,
             hold_for: Duration::from_secs(2),
             last_known_good: Duration::from_secs(24 * 60 * 60),
@@ -75,10 +79,10 @@ pub enum AssignError {
     #[error("more than {MAX_RESOURCES} resources for a name")]
     TooManyResources,
     /// See [`DomainsConfig::mappings_per_client`].
-    #[error("the client uses {0} names already; raise the limit")]
+    #[error("the client uses {0} names already, which is the limit")]
     ClientFull(usize),
     /// See [`DomainsConfig::mappings`].
-    #[error("{0} names are in use already; raise the limit")]
+    #[error("{0} names are in use already, which is the limit")]
     Full(usize),
 }
 
@@ -123,6 +127,8 @@ pub enum Fate {
 pub struct HeldPacket {
     /// Whose.
     pub client: ClientSlot,
+    /// The name that it was for when it came.
+    pub mapping: MappingId,
     /// As given to [`Domains::hold`](super::Domains::hold).
     pub bytes: Vec<u8>,
     /// What becomes of it.

@@ -43,6 +43,8 @@ pub struct FlowTable {
     limits: FlowLimits,
     start: Instant,
     tick: u32,
+    /// When the next tick begins: until then there is nothing to do.
+    next_tick: Instant,
     store: Store,
     wheel: Wheel,
     /// Indexed by slot.
@@ -90,6 +92,7 @@ impl FlowTable {
             },
             start: now,
             tick: 0,
+            next_tick: now,
             store: Store::new(KeyHasher::new(|| ports.random_u64())),
             wheel: Wheel::new(),
             clients: Vec::new(),
@@ -100,6 +103,7 @@ impl FlowTable {
     }
 
     /// The live flow of an inside tuple.
+    #[inline]
     pub fn find_inside(&mut self, inside: &Inside, now: Instant) -> Option<Binding> {
         self.handle_timeout(now);
         let at = self.store.find_inside(inside)?;
@@ -108,6 +112,7 @@ impl FlowTable {
 
     /// What an outside tuple stands for: that of a packet from a resource, or of the packet that an
     /// ICMP error is about.
+    #[inline]
     pub fn find_outside(&mut self, outside: &Outside, now: Instant) -> Lookup {
         self.handle_timeout(now);
         match self.store.find_outside(outside) {
@@ -190,7 +195,28 @@ impl FlowTable {
         Ok(self.binding(at))
     }
 
+    /// The client opens a connection where it had one: the flow keeps its binding, but has to be
+    /// confirmed anew. `None` if it ended.
+    pub fn begin_anew(&mut self, flow: FlowId, now: Instant) -> Option<Binding> {
+        self.handle_timeout(now);
+        let at = self.live(flow)?;
+        let node = &mut self.store[at];
+        if node.state == State::Confirmed {
+            node.state = State::Unconfirmed;
+            node.last_packet = self.tick;
+            (node.fin_inbound, node.fin_outbound) = (false, false);
+            let due = deadline(node);
+            let client = client_of(&mut self.clients, self.store[at].inside().client);
+            client.confirmed.remove(&mut self.store.chains, at);
+            client.unconfirmed.push_back(&mut self.store.chains, at);
+            self.wheel.take(&mut self.store.chains, at);
+            self.wheel.file(&mut self.store.chains, at, due);
+        }
+        Some(self.binding(at))
+    }
+
     /// A packet of `flow` goes from the client to the resource. A RST is the last one.
+    #[inline]
     pub fn note_inbound(&mut self, flow: FlowId, flags: TcpFlags, now: Instant) {
         self.handle_timeout(now);
         let Some(at) = self.live(flow) else { return };
@@ -207,6 +233,7 @@ impl FlowTable {
 
     /// A packet of `flow` comes back, a RST for the last time. Returns whether it was the first. An
     /// ICMP error about a flow is no packet of it.
+    #[inline]
     pub fn note_outbound(&mut self, flow: FlowId, flags: TcpFlags, now: Instant) -> bool {
         self.handle_timeout(now);
         let Some(at) = self.live(flow) else {
@@ -261,9 +288,21 @@ impl FlowTable {
     }
 
     /// Ends the flows whose time is over, and forgets what was remembered long enough.
+    #[inline]
     pub fn handle_timeout(&mut self, now: Instant) {
+        if now >= self.next_tick {
+            self.advance(now);
+        }
+    }
+
+    #[cold]
+    fn advance(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.start).as_secs();
         let tick = u32::try_from(elapsed).unwrap_or(LAST_TICK).min(LAST_TICK);
+        let next_tick = self
+            .start
+            .checked_add(Duration::from_secs(elapsed.saturating_add(1)));
+        self.next_tick = next_tick.unwrap_or(now);
         if tick > self.tick {
             self.tick = tick;
             self.turn_wheel();
@@ -315,6 +354,7 @@ impl FlowTable {
             + self.clients.capacity() * size_of::<Client>()
     }
 
+    #[inline]
     fn live(&self, flow: FlowId) -> Option<u32> {
         let node = self.store.get(flow.at)?;
         let is_it = node.generation == flow.generation && node.state.is_live();
@@ -326,6 +366,7 @@ impl FlowTable {
         client.unconfirmed.front().or(client.confirmed.front())
     }
 
+    #[inline]
     fn binding(&self, at: u32) -> Binding {
         let node = &self.store[at];
         let generation = node.generation;
@@ -401,6 +442,7 @@ impl FlowTable {
         Ok(outside)
     }
 
+    #[inline]
     fn note_flags(&mut self, at: u32, flags: TcpFlags, direction: Direction) {
         if flags == TcpFlags::default() {
             return;

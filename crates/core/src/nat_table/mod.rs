@@ -15,7 +15,9 @@ pub mod slot;
 pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
-use crate::domains::{Announcement, Domains, DomainsConfig, DomainsEvent, Fate, Route, Sent};
+use crate::domains::{
+    Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
+};
 use crate::grant::{AnnouncedName, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
@@ -25,6 +27,8 @@ use crate::peer::DomainStatus;
 use crate::policy::ranges;
 use clients::Clients;
 use flows::{Binding, FlowLimits, FlowTable, Inside, Lookup, Outside, Target, TcpFlags};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rewrite::{IcmpError, IcmpErrorKind, Layout};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -111,10 +115,16 @@ impl NatTable {
     /// Without clients. The same seed gives the same ports and the same jitter.
     #[must_use]
     pub fn new(config: NatTableConfig, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = ChaCha8Rng::from_seed(seed);
+        let mut seed_of_each = || {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            seed
+        };
         Self {
             clients: Clients::default(),
-            domains: Domains::new(config.domains, seed, now),
-            flows: FlowTable::new(config.flows, seed, now),
+            domains: Domains::new(config.domains, seed_of_each(), now),
+            flows: FlowTable::new(config.flows, seed_of_each(), now),
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             events: VecDeque::new(),
@@ -158,6 +168,8 @@ impl NatTable {
         };
         if let Err(error) = self.domains.assign(announcement, now) {
             tracing::debug!(%client, %error, "proxy IPs not assigned");
+            // The policy judges them by the new name already.
+            self.domains.unmap(slot, &assignment.announced.proxy_ips);
             if assignment.in_tunnel {
                 let status = DomainStatus {
                     resource: assignment.resource,
@@ -273,7 +285,12 @@ impl NatTable {
                 rewrite::inbound(bytes, layout, &outside)?;
                 return Ok(true);
             }
-            Bound::Hold(mapping) => self.domains.hold(mapping, bytes, now)?,
+            Bound::Hold(mapping) => {
+                if let Err(reason) = self.domains.hold(mapping, bytes, now) {
+                    self.answer_unreachable(bytes);
+                    return Err(reason);
+                }
+            }
             Bound::Unreachable => self.refuse(bytes),
         }
         Ok(false)
@@ -287,13 +304,17 @@ impl NatTable {
             return Ok(Bound::Unreachable);
         };
         let flags = TcpFlags::of(packet);
-        let known = self.flow_of(&inside, mapping, now);
+        let known = self.flow_of(&inside, (mapping, flags), now);
         let bound = match known {
             Some(flow) if flow.confirmed || self.is_settled(&flow) => Ok(flow),
             Some(flow) => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.flows.rebind(flow.flow, real, epoch, now),
                 // Nothing came back, but nothing better is known either.
-                Route::Hold | Route::Unreachable => Ok(flow),
+                Route::Hold => Ok(flow),
+                Route::Unreachable => {
+                    self.flows.expire(flow.flow, now);
+                    return Ok(Bound::Unreachable);
+                }
             },
             None => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
@@ -313,14 +334,23 @@ impl NatTable {
     }
 
     /// The flow that a packet belongs to. One that was made for another name is over: the proxy IP
-    /// means something else now (lesson 17).
-    fn flow_of(&mut self, inside: &Inside, mapping: MappingId, now: Instant) -> Option<Binding> {
+    /// means something else now (lesson 17). A SYN begins a connection, so it has to prove itself
+    /// anew: a client that uses a port again must not be led to the address of long ago.
+    fn flow_of(
+        &mut self,
+        inside: &Inside,
+        (mapping, flags): (MappingId, TcpFlags),
+        now: Instant,
+    ) -> Option<Binding> {
         let flow = self.flows.find_inside(inside, now)?;
-        if flow.mapping == mapping {
-            return Some(flow);
+        if flow.mapping != mapping {
+            self.flows.expire(flow.flow, now);
+            return None;
         }
-        self.flows.expire(flow.flow, now);
-        None
+        if flow.confirmed && flags.syn {
+            return self.flows.begin_anew(flow.flow, now);
+        }
+        Some(flow)
     }
 
     /// Whether an unanswered flow need not think again about where it leads (lesson 6).
@@ -431,6 +461,7 @@ impl NatTable {
         let mut batch = PacketBatch::default();
         while let Some(mut held) = self.domains.poll_released() {
             match held.fate {
+                _ if !self.is_still_meant(&held) => self.drops.count(DropReason::Unmapped),
                 Fate::Released if self.translate_inbound(&mut held.bytes, now) => {
                     batch.push(&held.bytes);
                 }
@@ -447,6 +478,17 @@ impl NatTable {
         while let Some(event) = self.domains.poll_event() {
             self.events.extend(self.name_client(event));
         }
+    }
+
+    /// Whether the proxy IP that a held packet is for still stands for the name that it was
+    /// admitted to, and its source for the same client.
+    fn is_still_meant(&self, held: &HeldPacket) -> bool {
+        let Ok(packet) = IpPacket::parse(&held.bytes) else {
+            return false;
+        };
+        let proxy_ip = packet.destination();
+        self.clients.at(packet.source()) == Some(held.client)
+            && self.domains.find(held.client, proxy_ip) == Some(held.mapping)
     }
 
     fn name_client(&self, event: DomainsEvent) -> Option<NatTableEvent> {
@@ -476,9 +518,13 @@ impl NatTable {
         })
     }
 
-    /// Unreachable, never prohibited: the client would ask for what it has (lesson 8).
     fn refuse(&mut self, bytes: &[u8]) {
         self.drops.count(DropReason::Unmapped);
+        self.answer_unreachable(bytes);
+    }
+
+    /// Unreachable, never prohibited: the client would ask for what it has (lesson 8).
+    fn answer_unreachable(&mut self, bytes: &[u8]) {
         let Ok(packet) = IpPacket::parse(bytes) else {
             return;
         };

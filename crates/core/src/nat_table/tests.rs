@@ -11,6 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 mod interleavings;
+mod one_truth;
 
 pub(super) const REAL: &str = "10.20.0.100";
 pub(super) const OTHER_REAL: &str = "10.20.0.101";
@@ -330,6 +331,98 @@ fn lesson_05_a_refresh_moves_new_and_unanswered_flows_and_never_a_live_one() {
         assert_eq!(destination_of(&sent), [OTHER_REAL], "from {from}");
     }
     assert_eq!(scene.receive(&reply_to(&live[0], ACK)).len(), 1);
+}
+
+#[test]
+fn a_syn_on_a_port_of_long_ago_is_not_led_to_the_address_of_then() {
+    let mut scene = Scene::resolved();
+    let old = scene.send(&syn(proxy_v4(0, 0), 5000));
+    scene.receive(&reply_to(&old[0], SYN_ACK));
+    scene.answer("app.example", AddressFamily::V4, Ok(&[OTHER_REAL]));
+    let again = scene.send(&syn(proxy_v4(0, 0), 5000));
+    assert_eq!(destination_of(&again), [OTHER_REAL]);
+}
+
+#[test]
+fn syns_on_a_port_of_long_ago_count_as_unanswered() {
+    let mut scene = Scene::new(&[1]);
+    scene.assign(1, "app.example", 0);
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL, OTHER_REAL]));
+    scene.answer("app.example", AddressFamily::V6, Err(NameFailure::NoData));
+    let old = scene.send(&syn(proxy_v4(0, 0), 5000));
+    scene.receive(&reply_to(&old[0], SYN_ACK));
+    scene.events();
+    for _ in 0..2 {
+        scene.send(&syn(proxy_v4(0, 0), 5000));
+        scene.pass(Duration::from_secs(1));
+    }
+    let asks =
+        |event: &NatTableEvent| matches!(event, NatTableEvent::Resolve { refresh: true, .. });
+    assert!(scene.events().iter().any(asks));
+}
+
+#[test]
+fn an_unanswered_flow_to_an_address_that_was_denied_goes_nowhere() {
+    let mut scene = Scene::resolved();
+    for _ in 0..2 {
+        scene.send(&syn(proxy_v4(0, 0), 5000));
+        scene.pass(Duration::from_secs(1));
+    }
+    scene.events();
+    scene.answer(
+        "app.example",
+        AddressFamily::V4,
+        Err(NameFailure::NoSuchName),
+    );
+    assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5000)).len(), 0);
+    assert!(is_unreachable(&scene.delivered()[0]));
+}
+
+#[test]
+fn a_held_packet_is_not_let_go_to_a_name_that_it_was_not_admitted_to() {
+    let mut scene = Scene::new(&[1]);
+    scene.assign(1, "guarded.example", 2);
+    scene.answer("guarded.example", AddressFamily::V4, Ok(&[OTHER_REAL]));
+    scene.assign(1, "open.example", 0);
+    scene.send(&syn(proxy_v4(0, 0), 5000));
+    scene.assign(1, "open.example", 1);
+    scene.assign(1, "guarded.example", 0);
+    scene.answer("open.example", AddressFamily::V4, Ok(&[REAL]));
+    assert_eq!(scene.forwarded().len(), 0);
+    assert_eq!(scene.drops(DropReason::Unmapped), 1);
+}
+
+#[test]
+fn an_announcement_that_cannot_be_kept_ends_what_its_proxy_ips_meant() {
+    let mut scene = Scene::new(&[1]);
+    let of_resource = |number: u128, name, block| Assignment {
+        resource: ResourceId(Uuid::from_u128(number)),
+        ..assignment(name, block)
+    };
+    let assign = |scene: &mut Scene, assignment| {
+        let (id, now) = (client(1).0, scene.now);
+        scene.nat.handle_assignment(id, &assignment, now);
+    };
+    for number in 1..=64 {
+        assign(&mut scene, of_resource(number, "crowded.example", 0));
+    }
+    assign(&mut scene, of_resource(1, "app.example", 1));
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
+    scene.events();
+    assign(&mut scene, of_resource(65, "crowded.example", 1));
+    assert_eq!(scene.statuses(), [false]);
+    assert_eq!(scene.send(&syn(proxy_v4(1, 0), 5000)).len(), 0);
+}
+
+#[test]
+fn packets_beyond_what_may_be_held_are_answered() {
+    let mut scene = Scene::new(&[1]);
+    scene.assign(1, "app.example", 0);
+    for from in 5000..5033 {
+        scene.send(&syn(proxy_v4(0, 0), from));
+    }
+    assert_eq!(scene.drops(DropReason::HoldFull), 1);
+    assert!(is_unreachable(&scene.delivered()[0]));
 }
 
 #[test]

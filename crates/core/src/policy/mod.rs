@@ -258,8 +258,8 @@ impl Policy {
     }
 
     /// Lets `ips`, the addresses of `name`, lead to `resource` as well: its filters then apply to
-    /// them. Replaces what was told for the same resource and name; a name that had one of `ips`
-    /// before loses all of its own (lesson 17). They go with the resource.
+    /// them. Replaces what the name had in the same family; another name that had one of `ips`
+    /// loses all of its own (lesson 17). They go with the resource.
     ///
     /// # Errors
     ///
@@ -325,6 +325,12 @@ impl Policy {
     /// The resources that the client holds, in the order of their ids.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.grants.values().map(|grant| &grant.resource)
+    }
+
+    /// By which name packets to `ip` are judged.
+    #[cfg(test)]
+    pub(crate) fn proxied_name(&self, ip: IpAddr) -> Option<&DomainName> {
+        self.proxies.name(ip)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {

@@ -1,8 +1,9 @@
 //! Which resources each proxy IP of a client belongs to, and by which name.
 //!
-//! What a resource announces for a name replaces what it announced for it before. A proxy IP that
-//! comes back under another name takes the former name with it, all of it: the client has started
-//! to number its names anew (lesson 17).
+//! The same rules as for the mappings of the NAT, so that what is judged by one name is never
+//! translated by another: what is announced for a name replaces what was announced for it before,
+//! family by family, and a proxy IP that comes back under another name takes the former name with
+//! it, all of it, because the client has started to number its names anew (lesson 17).
 
 use crate::ids::ResourceId;
 use crate::names::DomainName;
@@ -39,7 +40,8 @@ impl Proxies {
         self.by_ip.len() + ips.iter().filter(|ip| !self.contains(**ip)).count()
     }
 
-    /// Lets `ips`, and no others of this name, lead to `resource`.
+    /// Lets `ips` lead to `resource`, and no others to this name: of the families that `ips` name,
+    /// what it had before is withdrawn, whoever announced it.
     pub(super) fn assign(&mut self, resource: ResourceId, name: &DomainName, ips: &[IpAddr]) {
         for ip in ips {
             let former = self.by_ip.get(ip).map(|proxy| &proxy.name);
@@ -47,10 +49,14 @@ impl Proxies {
                 self.forget_name(&former);
             }
         }
+        let is_renamed = |old: &IpAddr| {
+            let is_named = ips.iter().any(|ip| ip.is_ipv4() == old.is_ipv4());
+            is_named && !ips.contains(old)
+        };
         let of_name = self.by_name.get(name).into_iter().flatten();
-        let withdrawn: Vec<_> = of_name.copied().filter(|ip| !ips.contains(ip)).collect();
+        let withdrawn: Vec<_> = of_name.copied().filter(is_renamed).collect();
         for ip in withdrawn {
-            self.disown(ip, |owner| owner == resource);
+            self.disown(ip, |_| true);
         }
         for ip in ips {
             let proxy = self.by_ip.entry(*ip).or_insert_with(|| Proxy {
@@ -62,6 +68,12 @@ impl Proxies {
             }
             self.by_name.entry(name.clone()).or_default().insert(*ip);
         }
+    }
+
+    /// The name behind `ip`.
+    #[cfg(test)]
+    pub(super) fn name(&self, ip: IpAddr) -> Option<&DomainName> {
+        self.by_ip.get(&ip).map(|proxy| &proxy.name)
     }
 
     /// Takes away what belongs to resources for which `is_gone` answers true.
@@ -119,19 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_replaces_the_same_resources_earlier_one_of_the_name() {
+    fn an_announcement_replaces_the_earlier_one_of_the_name_in_its_family() {
+        let v6: IpAddr = [0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, 1].into();
         let mut proxies = Proxies::default();
-        proxies.assign(id(1), &name("a.example"), &ips(1..=4));
-        proxies.assign(id(2), &name("a.example"), &ips(3..=4));
-        proxies.assign(id(1), &name("a.example"), &ips(2..=3));
-        let owners: Vec<_> = ips(1..=4)
-            .iter()
-            .map(|ip| proxies.owners(*ip).to_vec())
-            .collect();
-        assert_eq!(
-            owners,
-            [vec![], vec![id(1)], vec![id(1), id(2)], vec![id(2)]]
-        );
+        let both: Vec<_> = ips(1..=2).into_iter().chain([v6]).collect();
+        proxies.assign(id(1), &name("a.example"), &both);
+        proxies.assign(id(2), &name("a.example"), &ips(2..=3));
+        assert_eq!(proxies.owners(ips([1])[0]), []);
+        assert_eq!(proxies.owners(ips([2])[0]), [id(1), id(2)]);
+        assert_eq!(proxies.owners(ips([3])[0]), [id(2)]);
+        assert_eq!(proxies.owners(v6), [id(1)], "of the other family");
     }
 
     #[test]
@@ -153,10 +162,13 @@ mod tests {
     fn what_is_gone_leaves_nothing_behind() {
         let mut proxies = Proxies::default();
         proxies.assign(id(1), &name("a.example"), &ips(1..=4));
-        proxies.assign(id(2), &name("a.example"), &ips(4..=5));
+        proxies.assign(id(2), &name("a.example"), &ips(1..=4));
+        proxies.assign(id(2), &name("b.example"), &ips(5..=5));
+        proxies.assign(id(1), &name("c.example"), &ips(6..=6));
         proxies.forget_resources(|resource| resource == id(1));
-        assert!(!proxies.contains(ips([1])[0]));
-        assert_eq!(proxies.len_with(&ips([5, 6])), 3);
+        assert_eq!(proxies.owners(ips([1])[0]), [id(2)]);
+        assert!(!proxies.contains(ips([6])[0]));
+        assert_eq!(proxies.len_with(&ips([5, 6])), 6);
         proxies.forget_resources(|_| true);
         assert_eq!((proxies.by_ip.len(), proxies.by_name.len()), (0, 0));
     }

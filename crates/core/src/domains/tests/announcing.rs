@@ -224,6 +224,33 @@ fn a_client_has_so_many_names_and_those_that_rested_for_long_give_way() {
 }
 
 #[test]
+fn with_all_names_in_use_one_that_rested_for_long_gives_way_whoever_has_it() {
+    let mut world = World::with(DomainsConfig {
+        mappings: 2,
+        ..DomainsConfig::default()
+    });
+    let vanished = [
+        world.announce("a.example", 0),
+        world.announce("b.example", 1),
+    ];
+    let (name, proxy_ips) = (name(NAME), proxies(0));
+    let of_another = Announcement {
+        client: ClientSlot(2),
+        resource: ResourceId(Uuid::from_u128(1)),
+        name: &name,
+        domain: NAME,
+        proxy_ips: &proxy_ips,
+        in_tunnel: true,
+    };
+    let refused = world.domains.assign(of_another, world.now);
+    assert_eq!(refused, Err(AssignError::Full(2)));
+    world.pass(EVICTED_AFTER);
+    world.domains.assign(of_another, world.now).expect("room");
+    let left = vanished.iter().filter(|id| world.domains.is_current(**id));
+    assert_eq!(left.count(), 1);
+}
+
+#[test]
 fn limits_refuse_and_change_nothing() {
     let mut world = World::with(DomainsConfig {
         mappings: 1,

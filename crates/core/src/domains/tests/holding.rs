@@ -114,3 +114,34 @@ fn what_has_an_address_by_now_or_no_mapping_is_not_held() {
         Err(DropReason::Unmapped)
     );
 }
+
+#[test]
+fn one_client_cannot_take_the_room_of_the_others() {
+    let mut world = World::with(DomainsConfig {
+        held_bytes_of_client: 100,
+        ..DomainsConfig::default()
+    });
+    let (one, two) = (
+        world.announce(NAME, 0),
+        world.announce("other.lab.example", 1),
+    );
+    let name = name(NAME);
+    let of_another = Announcement {
+        client: ClientSlot(2),
+        resource: ResourceId(Uuid::from_u128(1)),
+        name: &name,
+        domain: NAME,
+        proxy_ips: &proxies(0),
+        in_tunnel: true,
+    };
+    let now = world.now;
+    let another = world.domains.assign(of_another, now).expect("room");
+    assert_eq!(hold(&mut world, one, &packet(4, 0, 60)), Ok(()));
+    assert_eq!(
+        hold(&mut world, two, &packet(4, 1, 60)),
+        Err(DropReason::HoldFull)
+    );
+    assert_eq!(hold(&mut world, another, &packet(4, 2, 60)), Ok(()));
+    world.pass_ms(2000);
+    assert_eq!(hold(&mut world, two, &packet(4, 3, 60)), Ok(()));
+}

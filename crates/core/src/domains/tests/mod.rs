@@ -8,7 +8,7 @@ mod properties;
 mod routing;
 
 use super::*;
-use crate::names::{NameFailure, ResolvedAddresses};
+use crate::names::{DomainName, NameFailure, ResolvedAddresses};
 use crate::testing::beginning;
 use uuid::Uuid;
 

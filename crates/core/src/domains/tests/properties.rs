@@ -3,6 +3,7 @@
 use super::family::IN_USE;
 use super::mapping::LOOKUP_LOST;
 use super::*;
+use crate::names::DomainName;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ const CONFIG: DomainsConfig = DomainsConfig {
     mappings: 5,
     held_packets: 4,
     held_bytes: 100,
+    held_bytes_of_client: 130,
     held_bytes_in_all: 150,
     hold_for: Duration::from_secs(2),
     last_known_good: Duration::from_secs(60),

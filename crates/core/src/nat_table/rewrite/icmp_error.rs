@@ -112,9 +112,9 @@ impl IcmpError {
     /// in the name of the proxy IP: who reported it stays hidden. Returns the new length, which is
     /// never more than the old; what follows it is to be cut off.
     ///
-    /// Type, code, pointer and MTU are kept. Of the quotation no more goes on than fits 576 bytes
-    /// (RFC 1812, section 4.3.2.3), or 1280 for IPv6 (RFC 4443, section 2.4 (c)), and extensions
-    /// (RFC 4884), which tell about the reporter, are cut.
+    /// Type, pointer and MTU are kept, and codes but those that say "prohibited". Of the quotation
+    /// no more goes on than fits 576 bytes (RFC 1812, section 4.3.2.3), or 1280 for IPv6 (RFC 4443,
+    /// section 2.4 (c)), and extensions (RFC 4884), which tell about the reporter, are cut.
     ///
     /// # Errors
     ///
@@ -130,6 +130,9 @@ impl IcmpError {
         let to = (inside.proxy, inside.port);
         replace(quotation, self.quoted, End::Destination, to)?;
         header[CHECKSUM].fill(0);
+        if let Some(code) = plain_code(inside.proxy.is_ipv4(), header[0], header[1]) {
+            header[1] = code;
+        }
         if let Some(at) = self.length_offset {
             header[at] = 0;
         }
@@ -151,6 +154,18 @@ impl IcmpError {
                 Err(DropReason::Untranslatable)
             }
         }
+    }
+}
+
+/// What stands for a code that says "prohibited" on the way: clients would take it for the
+/// gateway's own word and ask for access again (lesson 8).
+fn plain_code(is_v4: bool, kind: u8, code: u8) -> Option<u8> {
+    match (is_v4, kind, code) {
+        // Network, host and communication prohibited: host unreachable (RFC 1812, section 5.2.7.1).
+        (true, 3, 9 | 10 | 13) => Some(1),
+        // Administratively prohibited: address unreachable (RFC 4443, section 3.1).
+        (false, 1, 1) => Some(3),
+        _ => None,
     }
 }
 

@@ -287,7 +287,7 @@ fn lesson_8_an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited()
     assert_eq!(scene.send(PROXY_V6, to_port(443)), unreachable);
     scene.assign(1, &[PROXY]).expect("valid");
     assert_eq!(scene.send(PROXY, to_port(80)), PROHIBITED);
-    scene.assign(1, &[]).expect("withdrawn");
+    scene.assign(1, &["100.96.0.9"]).expect("withdrawn");
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);
     scene.policy.revoke(id(1));
     assert_eq!(

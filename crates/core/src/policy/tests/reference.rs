@@ -301,8 +301,24 @@ fn any_grants() -> impl Strategy<Value = Vec<Granted>> {
                 expires_in,
             }
         };
-        grants.into_iter().enumerate().map(number).collect()
+        let mut grants: Vec<_> = grants.into_iter().enumerate().map(number).collect();
+        keep_latest_announcements(&mut grants);
+        grants
     })
+}
+
+/// All announce the same name: of each family, the last announcement says which proxy IPs it has.
+fn keep_latest_announcements(grants: &mut [Granted]) {
+    for place in 0..grants.len() {
+        let (earlier, latest) = grants.split_at_mut(place);
+        let latest = &latest[0].proxy_ips;
+        for grant in earlier {
+            grant.proxy_ips.retain(|ip| {
+                let is_named = latest.iter().any(|other| other.is_ipv4() == ip.is_ipv4());
+                !is_named || latest.contains(ip)
+            });
+        }
+    }
 }
 
 /// Addresses that lead somewhere, and often the client's own, or nothing gets past the first steps.

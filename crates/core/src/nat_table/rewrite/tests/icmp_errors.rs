@@ -85,6 +85,23 @@ fn any_head(case: &Case, which: u8, mtu: u16) -> Head {
     }
 }
 
+/// What the gateway alone may say becomes "host unreachable" (lesson 8).
+fn without_prohibited(case: &Case, head: Head) -> Head {
+    match (case.client.is_ipv4(), head) {
+        (true, (3, 9 | 10 | 13, rest)) => (3, 1, rest),
+        (false, (1, 1, rest)) => (1, 3, rest),
+        _ => head,
+    }
+}
+
+#[test]
+fn lesson_08_a_far_firewall_does_not_speak_with_the_gateways_voice() {
+    let case = case(FlowProtocol::Tcp);
+    let sent = case.request_outside(b"");
+    let translated = translate(&case, reported(&case, (3, 13, [0; 4]), &sent));
+    assert_eq!(translated[20..22], [3, 1]);
+}
+
 proptest! {
     #[test]
     fn lesson_20_an_error_that_quotes_any_length_is_as_if_the_proxy_ip_had_sent_it(
@@ -103,6 +120,7 @@ proptest! {
 
         let seen = case.request_inside(&payload);
         let in_the_name = (case.inside.proxy, case.client);
+        let head = without_prohibited(&case, head);
         prop_assert_eq!(translated, error(in_the_name, 20, head, &seen[..quoted.min(room)]));
     }
 

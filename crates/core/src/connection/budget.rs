@@ -1,0 +1,55 @@
+//! How many names a client may announce: each costs the NAT, the resolver and the tunnel work that
+//! the client does not pay for.
+
+use std::time::{Duration, Instant};
+
+/// A token bucket.
+#[derive(Debug, Default)]
+pub(super) struct AnnouncementBudget {
+    spent: u32,
+    /// When the first of the spent tokens began to come back.
+    since: Option<Instant>,
+}
+
+impl AnnouncementBudget {
+    /// Whether one more announcement is to be looked at. A client that is refused hears nothing and
+    /// announces again after 2 s.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        if let Some(since) = self.since {
+            let elapsed = now.saturating_duration_since(since);
+            let back = elapsed.as_nanos() / INTERVAL.as_nanos();
+            let back = u32::try_from(back).unwrap_or(u32::MAX).min(self.spent);
+            self.spent -= back;
+            self.since = (self.spent > 0).then(|| since + INTERVAL * back);
+        }
+        if self.spent >= BURST {
+            return false;
+        }
+        self.since.get_or_insert(now);
+        self.spent += 1;
+        true
+    }
+}
+
+/// A page of a browser asks for some dozens of names at once, each of them for A and AAAA.
+const BURST: u32 = 256;
+/// 64 announcements a second in the long run.
+const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / 64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::beginning;
+
+    #[test]
+    fn a_burst_is_granted_and_then_so_many_a_second() {
+        let (mut budget, start) = (AnnouncementBudget::default(), beginning());
+        let mut granted = |at: Duration| (0..1000).filter(|_| budget.take(start + at)).count();
+        assert_eq!(granted(Duration::ZERO), 256);
+        assert_eq!(granted(Duration::ZERO), 0);
+        assert_eq!(granted(Duration::from_secs(1)), 64);
+        assert_eq!(granted(Duration::from_millis(1010)), 0);
+        assert_eq!(granted(Duration::from_millis(1016)), 1);
+        assert_eq!(granted(Duration::from_secs(3600)), 256);
+    }
+}
