@@ -59,7 +59,7 @@ fn a_client_that_is_too_old_for_its_name_is_reported_once() {
         );
     }
     let events = dialogue.events();
-    let is_report = |event: &&PortalEvent| matches!(event, PortalEvent::Noise(noise) if noise.kind == NoiseKind::TooOldClient);
+    let is_report = |event: &&PortalEvent| is_noise(event, NoiseKind::TooOldClient);
     assert_eq!(events.iter().filter(is_report).count(), 1);
     assert_eq!(events.len(), 5);
 }
@@ -132,6 +132,7 @@ fn a_further_name_is_answered_and_an_access_without_one_is_not() {
         dialogue.events()[..],
         [
             PortalEvent::AccessRequested(_),
+            PortalEvent::Noise(_),
             PortalEvent::AccessRequested(_),
             PortalEvent::AccessRequested(_)
         ]
