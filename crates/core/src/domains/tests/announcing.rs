@@ -173,7 +173,7 @@ fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
 }
 
 #[test]
-fn a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
+fn lesson_12_a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
     let mut world = World::new();
     world.announce_as(1, NAME, &[proxy_v4(0, 0)]).expect("room");
     world.told();

@@ -153,7 +153,7 @@ fn clients_and_protocols_do_not_meet() {
 }
 
 #[test]
-fn families_are_not_mixed() {
+fn lesson_10_families_are_not_mixed() {
     let mut bench = Bench::new(10, 10);
     let refused = Err(DropReason::Untranslatable);
     assert_eq!(bench.open(tcp(5000), "fd00::1"), refused);
