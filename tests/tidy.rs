@@ -44,7 +44,7 @@ const EXCEPTIONS: [Exception; 2] = [
 ];
 
 /// What the cores may be built from: nothing that reads a clock, a socket, a file or randomness.
-const CORE_DEPENDENCIES: [&str; 18] = [
+const CORE_DEPENDENCIES: [&str; 19] = [
     // Hashes with keys that it is given.
     "ahash",
     "base64",
@@ -54,6 +54,7 @@ const CORE_DEPENDENCIES: [&str; 18] = [
     "hmac",
     "ipnet",
     "is",
+    "postcard",
     "rand_chacha",
     "serde",
     "serde_json",

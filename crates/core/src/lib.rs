@@ -28,6 +28,7 @@ pub mod connection;
 pub mod domains;
 pub mod grant;
 pub mod ids;
+pub mod ledger;
 pub mod lookups;
 pub mod names;
 pub mod nat_table;

@@ -1,0 +1,74 @@
+//! What is kept for each client and for each name. Plain values; secrets are zeroized on drop and
+//! never printed.
+
+use crate::grant::{AnnouncedName, Resource, TransportKeys, TunnelAddresses};
+use crate::ids::{ResourceId, UnixTime};
+use crate::names::{AddressFamily, DomainName};
+use crate::packet::Path;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything that a client's connection is built anew from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRecord {
+    /// The client's tunnel addresses.
+    pub tunnel: TunnelAddresses,
+    /// Keys and ICE credentials of both sides; `None` while the client has grants but no transport.
+    pub transport: Option<TransportKeys>,
+    /// What it may reach.
+    pub grants: BTreeMap<ResourceId, Grant>,
+    /// The names it uses and their proxy IPs, in the order in which they were announced first.
+    pub names: Vec<RecordedName>,
+    /// Its ICE candidates (`candidate:…`), oldest first, each once.
+    pub remote_candidates: Vec<String>,
+    /// Where its datagrams were last sent to and from.
+    pub path: Option<Path>,
+}
+
+impl ClientRecord {
+    /// A client that may reach nothing yet.
+    #[must_use]
+    pub fn new(tunnel: TunnelAddresses) -> Self {
+        Self {
+            tunnel,
+            transport: None,
+            grants: BTreeMap::new(),
+            names: Vec::new(),
+            remote_candidates: Vec::new(),
+            path: None,
+        }
+    }
+}
+
+/// A resource that a client may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// As last told by the portal, filters included.
+    pub resource: Resource,
+    /// `None` never expires.
+    pub expires_at: Option<UnixTime>,
+}
+
+/// A name that a client uses through one of its resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedName {
+    /// Through which resource.
+    pub resource: ResourceId,
+    /// As announced last.
+    pub announced: AnnouncedName,
+    /// Whether the client waits for a DomainStatus inside the tunnel.
+    pub in_tunnel: bool,
+}
+
+/// The addresses that a name had when it was last looked up with success, for one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownName {
+    /// As it is looked up.
+    pub name: DomainName,
+    /// Of these addresses.
+    pub family: AddressFamily,
+    /// In the order in which proxy IPs lead to them: the first proxy IP to the first.
+    pub ips: Vec<IpAddr>,
+    /// When the DNS said so.
+    pub resolved_at: UnixTime,
+}
