@@ -1,11 +1,8 @@
-//! What every actor shares: the clock, the one timer, the death notice, the bounded send.
+//! What every actor shares: the clock, the one timer, the control path.
 
-use crate::messages::packets::Payload;
-use crate::messages::supervisor::{Child, ChildDied};
-use crate::metrics::Metrics;
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
-use postern_core::{DropReason, UnixTime};
+use postern_core::UnixTime;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The only place in the program that reads the monotonic clock. Follows tokio's paused time in
@@ -58,47 +55,11 @@ pub fn arm<A: Driven>(actor: &mut A, deadline: Option<Instant>, ctx: &mut Contex
     actor.wakeup().armed = Some((at, handle));
 }
 
-/// Tells the supervisor when the actor that holds it is gone, however that came about: `Drop` runs
-/// while the actor unwinds.
-pub struct DeathNotice {
-    child: Child,
-    supervisor: Recipient<ChildDied>,
-}
-
-impl DeathNotice {
-    /// To be held in a field of the actor.
-    #[must_use]
-    pub fn new(child: Child, supervisor: Recipient<ChildDied>) -> Self {
-        Self { child, supervisor }
-    }
-}
-
-impl Drop for DeathNotice {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a death must not get lost because the supervisor's mailbox is full"
-    )]
-    fn drop(&mut self) {
-        self.supervisor.do_send(ChildDied {
-            child: self.child,
-            panicked: std::thread::panicking(),
-        });
-    }
-}
-
-/// Sends on the data path: never waits, never queues beyond the mailbox. What does not fit is
-/// counted.
-pub fn offer<M: Payload>(to: &Recipient<M>, payload: M, metrics: &Metrics) {
-    if let Err(SendError::Full(lost) | SendError::Closed(lost)) = to.try_send(payload) {
-        metrics.count_drops(DropReason::MailboxFull, lost.packets());
-    }
-}
-
 /// Sends on the control path: never dropped for lack of room, because the volume is bounded: one
 /// message per portal event, per child, or per announcement, of which a client has a budget.
 #[expect(
     clippy::disallowed_methods,
-    reason = "control messages are few and must arrive; the data path uses try_send"
+    reason = "control messages are few and must arrive; the data path uses an Outlet"
 )]
 pub fn tell<M>(to: &Recipient<M>, message: M)
 where

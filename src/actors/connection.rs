@@ -1,10 +1,12 @@
 //! ConnectionActor: one client.
 //!
 //! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
-//! `InboundDatagrams`, `OutboundPackets`. Emits: `InboundPackets`, `OutboundDatagrams`, what the
-//! portal must hear, attachments. When its mailbox is full: senders of the data path drop and
-//! count; commands wait. On death: its client has to ask for access again.
+//! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died. Emits:
+//! `InboundPackets`, `OutboundDatagrams`, what the portal must hear, attachments, `ConnectionNews`.
+//! When its mailbox is full: senders of the data path drop and count; commands wait. On death:
+//! rebuilt from its client's record; it shakes hands again by itself.
 
+use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, CloseConnection, DomainStatusChanged, LocalAddressesChanged,
     OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry,
@@ -16,13 +18,18 @@ use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
-use crate::messages::supervisor::ConnectionClosed;
+use crate::messages::successors::{
+    NatTableInlets, UdpInlets, UseDns, UseNatTable, UsePortal, UseUdp,
+};
+use crate::messages::supervisor::{ConnectionClosed, ConnectionFact, ConnectionNews};
 use crate::messages::udp::{AttachPeer, DetachPeer};
 use crate::metrics::Metrics;
-use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
+use crate::outlet::Outlet;
+use crate::shell::{self, Driven, Wakeup, arm, tell};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
 use postern_core::ids::{ClientId, PublicKey};
+use postern_core::ledger::{ClientRecord, RecordedName};
 use postern_core::names::DomainName;
 use postern_core::packet::Path;
 use std::sync::Arc;
@@ -30,28 +37,20 @@ use std::sync::Arc;
 /// Whom a connection talks to.
 #[derive(Clone)]
 pub struct ConnectionOutlets {
-    /// Packets towards resources.
-    pub nat_table: Recipient<InboundPackets>,
-    /// Routes for packets from resources.
-    pub attach_client: Recipient<AttachClient>,
-    /// And their end.
-    pub detach_client: Recipient<DetachClient>,
-    /// Proxy IPs of names.
-    pub assign_proxy_ips: Recipient<AssignProxyIps>,
-    /// And their end.
-    pub release_resource: Recipient<ReleaseResource>,
+    /// The shard's NatTableActor.
+    pub nat_table: NatTableInlets,
+    /// The shard's UdpActor.
+    pub udp: UdpInlets,
     /// Names that will soon be asked for.
     pub resolve: Recipient<ResolveName>,
-    /// Datagrams to the client.
-    pub udp: Recipient<OutboundDatagrams>,
-    /// How the client's datagrams are found.
-    pub attach_peer: Recipient<AttachPeer>,
-    /// And no longer.
-    pub detach_peer: Recipient<DetachPeer>,
-    /// Acknowledgements.
+    /// Our candidates, to the portal.
+    pub gathered: Option<Recipient<CandidatesGathered>>,
+    /// Acknowledgements, to the supervisor.
     pub accepted: Recipient<ConnectionAccepted>,
-    /// Our candidates.
-    pub gathered: Recipient<CandidatesGathered>,
+    /// To the supervisor, for a successor.
+    pub news: Recipient<ConnectionNews>,
+    /// To the supervisor: nothing is left to serve.
+    pub closed: Recipient<ConnectionClosed>,
 }
 
 /// Everything a ConnectionActor is built from.
@@ -62,8 +61,8 @@ pub struct ConnectionSpec {
     pub config: ConnectionConfig,
     /// Whom to talk to.
     pub outlets: ConnectionOutlets,
-    /// Who is told that nothing is left to serve.
-    pub closed: Recipient<ConnectionClosed>,
+    /// What its predecessor had, if that died.
+    pub record: Option<Arc<ClientRecord>>,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
     /// Held until the end.
@@ -76,7 +75,8 @@ pub struct ConnectionActor {
     config: ConnectionConfig,
     core: Connection,
     outlets: ConnectionOutlets,
-    closed: Recipient<ConnectionClosed>,
+    packets: Outlet<InboundPackets>,
+    datagrams: Outlet<OutboundDatagrams>,
     metrics: Arc<Metrics>,
     opened: u64,
     wakeup: Wakeup,
@@ -90,12 +90,20 @@ impl ConnectionActor {
     /// With a fresh core.
     #[must_use]
     pub fn new(spec: ConnectionSpec) -> Self {
+        let config = spec.config.clone();
+        let core = match spec.record {
+            Some(record) => {
+                Connection::restore(config, &record, shell::unix_now(), shell::now())
+            }
+            None => Connection::new(config),
+        };
         Self {
             client: spec.client,
-            core: Connection::new(spec.config.clone()),
+            core,
             config: spec.config,
+            packets: Outlet::new(spec.outlets.nat_table.packets.clone()),
+            datagrams: Outlet::new(spec.outlets.udp.datagrams.clone()),
             outlets: spec.outlets,
-            closed: spec.closed,
             metrics: spec.metrics,
             opened: 0,
             wakeup: Wakeup::default(),
@@ -104,27 +112,15 @@ impl ConnectionActor {
     }
 }
 
+supervised!(ConnectionActor, "connection");
+
 impl Actor for ConnectionActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(Self::MAILBOX);
-        tell(
-            &self.outlets.attach_client,
-            AttachClient {
-                client: self.client,
-                index: self.config.index,
-                tunnel: self.config.client,
-                connection: ctx.address().recipient(),
-                names: ctx.address().recipient(),
-            },
-        );
-    }
-
-    fn stopped(&mut self, _: &mut Context<Self>) {
-        let (client, index) = (self.client, self.config.index);
-        tell(&self.outlets.detach_peer, DetachPeer { index });
-        tell(&self.outlets.detach_client, DetachClient { client, index });
+        self.attach_client(ctx);
+        self.drive(ctx);
     }
 }
 
@@ -258,7 +254,54 @@ impl Handler<StopConnection> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, _: StopConnection, ctx: &mut Context<Self>) {
+        let (client, index) = (self.client, self.config.index);
+        tell(&self.outlets.udp.detach, DetachPeer { index });
+        let detach = DetachClient { client, index };
+        tell(&self.outlets.nat_table.detach, detach);
         ctx.stop();
+    }
+}
+
+impl Handler<UseNatTable> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, UseNatTable(nat_table): UseNatTable, ctx: &mut Context<Self>) {
+        self.outlets.nat_table = nat_table;
+        self.attach_client(ctx);
+        self.core.handle_nat_table_restarted();
+        self.drive(ctx);
+        let packets = self.outlets.nat_table.packets.clone();
+        self.packets.lead_to(packets, &self.metrics);
+    }
+}
+
+impl Handler<UseUdp> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, UseUdp(udp): UseUdp, ctx: &mut Context<Self>) {
+        self.outlets.udp = udp;
+        self.core.handle_udp_restarted();
+        self.drive(ctx);
+        let datagrams = self.outlets.udp.datagrams.clone();
+        self.datagrams.lead_to(datagrams, &self.metrics);
+    }
+}
+
+impl Handler<UsePortal> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, UsePortal(gathered): UsePortal, ctx: &mut Context<Self>) {
+        self.outlets.gathered = gathered;
+        self.core.handle_portal_restarted(shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<UseDns> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, UseDns(resolve): UseDns, _: &mut Context<Self>) {
+        self.outlets.resolve = resolve;
     }
 }
 
@@ -288,13 +331,12 @@ impl ConnectionActor {
             self.handle_event(event, ctx);
         }
         while let Some(packets) = self.core.poll_inbound() {
-            let packets = InboundPackets(packets);
-            offer(&self.outlets.nat_table, packets, &self.metrics);
+            self.packets.offer(InboundPackets(packets), &self.metrics);
         }
         while let Some(batch) = self.core.poll_transmit() {
             let from = self.config.index;
             let datagrams = OutboundDatagrams { from, batch };
-            offer(&self.outlets.udp, datagrams, &self.metrics);
+            self.datagrams.offer(datagrams, &self.metrics);
         }
         self.metrics.add_drops(&self.core.take_drops());
         let deadline = self.core.poll_timeout();
@@ -305,7 +347,8 @@ impl ConnectionActor {
         let client = self.client;
         match event {
             ConnectionEvent::Accepted { reply_ref } => {
-                tell(&self.outlets.accepted, ConnectionAccepted { reply_ref });
+                let accepted = ConnectionAccepted { client, reply_ref };
+                tell(&self.outlets.accepted, accepted);
             }
             ConnectionEvent::Refused(error) => {
                 tracing::warn!(%client, %error, "authorization not applied");
@@ -315,12 +358,9 @@ impl ConnectionActor {
                 stun_username,
             } => self.attach_peer(public_key, stun_username, ctx),
             ConnectionEvent::PeerDetached => {
-                tell(
-                    &self.outlets.detach_peer,
-                    DetachPeer {
-                        index: self.config.index,
-                    },
-                );
+                let index = self.config.index;
+                tell(&self.outlets.udp.detach, DetachPeer { index });
+                self.report(ConnectionFact::TransportLost);
                 tracing::info!(%client, "connection down");
             }
             ConnectionEvent::CandidatesGathered(candidates) => {
@@ -330,7 +370,9 @@ impl ConnectionActor {
                 );
             }
             ConnectionEvent::PathNominated(path) => self.log_path(path),
+            ConnectionEvent::PathInUse(path) => self.report(ConnectionFact::PathInUse(path)),
             ConnectionEvent::SessionEstablished => {
+                self.report(ConnectionFact::SessionEstablished);
                 tracing::info!(%client, milestone = "session_established", "connection up");
             }
             ConnectionEvent::Expired(resource) => {
@@ -343,6 +385,11 @@ impl ConnectionActor {
                 name,
                 in_tunnel,
             } => {
+                self.report(ConnectionFact::NameAnnounced(RecordedName {
+                    resource,
+                    announced: announced.clone(),
+                    in_tunnel,
+                }));
                 let assign = AssignProxyIps {
                     client,
                     resource,
@@ -350,16 +397,17 @@ impl ConnectionActor {
                     name,
                     in_tunnel,
                 };
-                tell(&self.outlets.assign_proxy_ips, assign);
+                tell(&self.outlets.nat_table.assign, assign);
             }
             ConnectionEvent::ResourceReleased(resource) => {
+                self.report(ConnectionFact::ResourceReleased(resource));
                 let release = ReleaseResource { client, resource };
-                tell(&self.outlets.release_resource, release);
+                tell(&self.outlets.nat_table.release, release);
             }
             ConnectionEvent::Closed => {
                 let (index, opened) = (self.config.index, self.opened);
                 tell(
-                    &self.closed,
+                    &self.outlets.closed,
                     ConnectionClosed {
                         client,
                         index,
@@ -368,6 +416,27 @@ impl ConnectionActor {
                 );
             }
         }
+    }
+
+    fn attach_client(&self, ctx: &mut Context<Self>) {
+        let attach = AttachClient {
+            client: self.client,
+            index: self.config.index,
+            tunnel: self.config.client,
+            connection: ctx.address().recipient(),
+            names: ctx.address().recipient(),
+        };
+        tell(&self.outlets.nat_table.attach, attach);
+    }
+
+    fn report(&self, fact: ConnectionFact) {
+        let news = ConnectionNews {
+            client: self.client,
+            index: self.config.index,
+            opened: self.opened,
+            fact,
+        };
+        tell(&self.outlets.news, news);
     }
 
     /// So that the answer is there before the tunnel is.
@@ -389,7 +458,7 @@ impl ConnectionActor {
             connection: ctx.address().recipient(),
             addresses: ctx.address().recipient(),
         };
-        tell(&self.outlets.attach_peer, attach);
+        tell(&self.outlets.udp.attach, attach);
     }
 
     fn log_path(&self, path: Path) {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
 //! `ServeNames`. Emits: `NameAnswered` to whoever asked. When its mailbox is full: senders wait,
-//! and what it takes on is bounded by the core. On death: the process ends; but a lookup that
-//! panics is only a lookup that failed.
+//! and what it takes on is bounded by the core. On death: rebuilt with an empty cache, and asked
+//! again for what it owed; a lookup that panics is only a lookup that failed.
 
 mod answers;
 mod files;
@@ -13,8 +13,9 @@ mod responder;
 mod server;
 
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
+use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
-use crate::shell::{self, DeathNotice, Driven, Wakeup, tell};
+use crate::shell::{self, Driven, Wakeup, tell};
 use actix::prelude::*;
 use files::Watched;
 use postern_core::lookups::{FoundAddresses, LookupId, Lookups, LookupsConfig};
@@ -250,6 +251,8 @@ impl DnsActor {
         self.drive(ctx);
     }
 }
+
+supervised!(DnsActor, "dns");
 
 impl Actor for DnsActor {
     type Context = Context<Self>;

@@ -1,19 +1,29 @@
 //! NatTableActor: between the connections of a shard and its TUN queue.
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
-//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`. Emits: `InboundPackets` to
-//! the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections, `ResolveName`. When
-//! its mailbox is full: packets are dropped and counted. On death: the process ends.
+//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`. Emits:
+//! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
+//! `ResolveName`, `NameLearned`. When its mailbox is full: packets are dropped and counted. On
+//! death: rebuilt with the addresses that names had; connections attach and announce again, flows
+//! are made anew by their next packets.
 
+use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
+use crate::messages::successors::{UseDns, UseTun};
+use crate::messages::supervisor::NameLearned;
 use crate::metrics::Metrics;
-use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
+use crate::outlet::Outlet;
+use crate::shell::{self, Driven, Wakeup, arm, tell};
 use actix::prelude::*;
 use postern_core::ids::ClientId;
-use postern_core::nat_table::{Assignment, NatTable, NatTableConfig, NatTableEvent};
+use postern_core::ledger::KnownName;
+use postern_core::nat_table::{
+    Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName,
+};
+use postern_core::peer::PeerIndex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,10 +33,10 @@ pub struct NatTableSpec {
     pub config: NatTableConfig,
     /// For the core.
     pub seed: [u8; 32],
-    /// Packets towards resources.
-    pub tun: Recipient<InboundPackets>,
-    /// Who looks names up.
-    pub resolve: Recipient<ResolveName>,
+    /// What its predecessor knew.
+    pub names: Vec<RestoredName>,
+    /// Who remembers names for its successor.
+    pub learned: Recipient<NameLearned>,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
     /// Held until the end.
@@ -36,32 +46,46 @@ pub struct NatTableSpec {
 /// See the module's documentation.
 pub struct NatTableActor {
     core: NatTable,
-    connections: BTreeMap<ClientId, AttachClient>,
-    tun: Recipient<InboundPackets>,
-    resolve: Recipient<ResolveName>,
+    connections: BTreeMap<ClientId, Route>,
+    tun: Outlet<InboundPackets>,
+    resolve: Option<Recipient<ResolveName>>,
+    learned: Recipient<NameLearned>,
     metrics: Arc<Metrics>,
     wakeup: Wakeup,
     _death: DeathNotice,
+}
+
+/// A client's connection.
+struct Route {
+    index: PeerIndex,
+    packets: Outlet<OutboundPackets>,
+    names: Recipient<DomainStatusChanged>,
 }
 
 impl NatTableActor {
     /// Batches that may wait, from all connections of the shard together.
     pub const MAILBOX: usize = 1024;
 
-    /// With an empty core.
+    /// With a fresh core.
     #[must_use]
     pub fn new(spec: NatTableSpec) -> Self {
+        let now = shell::now();
+        let mut core = NatTable::new(spec.config, spec.seed, now);
+        core.restore_names(spec.names, now);
         Self {
-            core: NatTable::new(spec.config, spec.seed, shell::now()),
+            core,
             connections: BTreeMap::new(),
-            tun: spec.tun,
-            resolve: spec.resolve,
+            tun: Outlet::nowhere(),
+            resolve: None,
+            learned: spec.learned,
             metrics: spec.metrics,
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
     }
 }
+
+supervised!(NatTableActor, "nat_table");
 
 impl Actor for NatTableActor {
     type Context = Context<Self>;
@@ -87,7 +111,21 @@ impl Handler<AttachClient> for NatTableActor {
 
     fn handle(&mut self, message: AttachClient, _: &mut Context<Self>) {
         self.core.attach(message.client, message.tunnel);
-        self.connections.insert(message.client, message);
+        let packets = match self.connections.remove(&message.client) {
+            // What could not be delivered to a connection that died is for its successor.
+            Some(mut former) => {
+                let outlet = &mut former.packets;
+                outlet.lead_to(message.connection, &self.metrics);
+                former.packets
+            }
+            None => Outlet::new(message.connection),
+        };
+        let route = Route {
+            index: message.index,
+            packets,
+            names: message.names,
+        };
+        self.connections.insert(message.client, route);
     }
 }
 
@@ -100,6 +138,24 @@ impl Handler<DetachClient> for NatTableActor {
             self.connections.remove(&message.client);
             self.core.detach(message.client);
         }
+    }
+}
+
+impl Handler<UseTun> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, UseTun(tun): UseTun, _: &mut Context<Self>) {
+        self.tun.lead_to(tun, &self.metrics);
+    }
+}
+
+impl Handler<UseDns> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, UseDns(resolve): UseDns, ctx: &mut Context<Self>) {
+        self.resolve = Some(resolve);
+        self.core.handle_resolver_restarted(shell::now());
+        self.drive(ctx);
     }
 }
 
@@ -163,11 +219,12 @@ impl NatTableActor {
             self.handle_event(event, ctx);
         }
         while let Some(packets) = self.core.poll_inbound() {
-            offer(&self.tun, InboundPackets(packets), &self.metrics);
+            self.tun.offer(InboundPackets(packets), &self.metrics);
         }
         while let Some((client, packets)) = self.core.poll_outbound() {
-            if let Some(route) = self.connections.get(&client) {
-                offer(&route.connection, OutboundPackets(packets), &self.metrics);
+            if let Some(route) = self.connections.get_mut(&client) {
+                let packets = OutboundPackets(packets);
+                route.packets.offer(packets, &self.metrics);
             }
         }
         self.metrics.add_drops(&self.core.take_drops());
@@ -181,15 +238,27 @@ impl NatTableActor {
                 client,
                 name,
                 refresh,
-            } => tell(
-                &self.resolve,
-                ResolveName {
+            } => {
+                // A resolver that is yet to come is asked again by the core.
+                if let Some(resolve) = &self.resolve {
+                    let question = ResolveName {
+                        name,
+                        client,
+                        refresh,
+                        reply_to: Some(ctx.address().recipient()),
+                    };
+                    tell(resolve, question);
+                }
+            }
+            NatTableEvent::NameKnown { name, family, ips } => {
+                let known = KnownName {
                     name,
-                    client,
-                    refresh,
-                    reply_to: Some(ctx.address().recipient()),
-                },
-            ),
+                    family,
+                    ips,
+                    resolved_at: shell::unix_now(),
+                };
+                tell(&self.learned, NameLearned(known));
+            }
             NatTableEvent::Status { client, status } => {
                 if let Some(route) = self.connections.get(&client) {
                     tell(&route.names, DomainStatusChanged(status));

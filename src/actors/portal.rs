@@ -7,10 +7,11 @@
 //! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, all of them to the
 //! supervisor.
 //! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
-//! On death the process ends.
+//! On death: rebuilt; it joins anew, and what the portal says then is compared with the ledger.
 
 mod link;
 
+use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
     UpdateResource,
@@ -19,7 +20,7 @@ use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use crate::messages::supervisor::{GatewayInitialized, PortalRefused, RelaysChanged};
-use crate::shell::{DeathNotice, Driven, Wakeup, arm, now, tell, unix_now};
+use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
 use postern_core::portal::{
@@ -127,6 +128,8 @@ impl PortalActor {
         }
     }
 }
+
+supervised!(PortalActor, "portal");
 
 impl Actor for PortalActor {
     type Context = Context<Self>;

@@ -1,14 +1,18 @@
 //! TunActor: one queue of the TUN interface.
 //!
 //! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
-//! `ConfigureInterface`. Emits: `OutboundPackets` to the NatTableActor, `InterfaceFailed`.
-//! When its mailbox is full: packets are dropped and counted. On death: the process ends.
+//! `ConfigureInterface`, `UseOutbound`. Emits: `OutboundPackets` to the NatTableActor,
+//! `InterfaceFailed`. When its mailbox is full: packets are dropped and counted. On death: rebuilt
+//! on the same device; interface, addresses and routes stay, and what the kernel has queued.
 
+use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
+use crate::messages::successors::UseOutbound;
 use crate::messages::supervisor::InterfaceFailed;
 use crate::messages::tun::ConfigureInterface;
 use crate::metrics::Metrics;
-use crate::shell::{DeathNotice, offer, tell};
+use crate::outlet::Outlet;
+use crate::shell::tell;
 use crate::system::interface::Interface;
 use crate::tunnel::{PacketStream, TunQueue};
 use actix::prelude::*;
@@ -25,8 +29,6 @@ pub struct TunSpec {
     pub queue: TunQueue,
     /// The same interface, as the host sees it.
     pub interface: Interface,
-    /// Where packets from resources go.
-    pub nat_table: Recipient<OutboundPackets>,
     /// Who is told that the interface cannot be configured.
     pub failed: Recipient<InterfaceFailed>,
     /// Shared counters.
@@ -39,7 +41,7 @@ pub struct TunSpec {
 pub struct TunActor {
     queue: Rc<TunQueue>,
     interface: Interface,
-    nat_table: Recipient<OutboundPackets>,
+    nat_table: Outlet<OutboundPackets>,
     failed: Recipient<InterfaceFailed>,
     metrics: Arc<Metrics>,
     _death: DeathNotice,
@@ -55,13 +57,15 @@ impl TunActor {
         Self {
             queue: Rc::new(spec.queue),
             interface: spec.interface,
-            nat_table: spec.nat_table,
+            nat_table: Outlet::nowhere(),
             failed: spec.failed,
             metrics: spec.metrics,
             _death: spec.death,
         }
     }
 }
+
+supervised!(TunActor, "tun");
 
 impl Actor for TunActor {
     type Context = Context<Self>;
@@ -74,7 +78,8 @@ impl Actor for TunActor {
 
 impl StreamHandler<PacketBatch> for TunActor {
     fn handle(&mut self, packets: PacketBatch, _: &mut Context<Self>) {
-        offer(&self.nat_table, OutboundPackets(packets), &self.metrics);
+        let packets = OutboundPackets(packets);
+        self.nat_table.offer(packets, &self.metrics);
     }
 }
 
@@ -84,6 +89,14 @@ impl Handler<InboundPackets> for TunActor {
     fn handle(&mut self, InboundPackets(packets): InboundPackets, _: &mut Context<Self>) {
         let lost = self.queue.write(&packets);
         self.metrics.count_drops(DropReason::SendFailed, lost);
+    }
+}
+
+impl Handler<UseOutbound> for TunActor {
+    type Result = ();
+
+    fn handle(&mut self, UseOutbound(nat_table): UseOutbound, _: &mut Context<Self>) {
+        self.nat_table.lead_to(nat_table, &self.metrics);
     }
 }
 

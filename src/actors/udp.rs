@@ -3,13 +3,16 @@
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
 //! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`. Emits: `InboundDatagrams` and
 //! `LocalAddressesChanged` to each connection. When its mailbox is full: datagrams are dropped and
-//! counted. On death: the process ends.
+//! counted. On death: rebuilt on the same sockets, so that what the kernel has queued is not lost;
+//! connections attach again.
 
+use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
 use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use crate::metrics::Metrics;
-use crate::shell::{self, DeathNotice, Driven, Wakeup, arm, offer, tell};
+use crate::outlet::Outlet;
+use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::sockets::{SendQueue, UdpPorts};
 use actix::prelude::*;
 use postern_core::DropReason;
@@ -52,7 +55,7 @@ pub struct UdpActor {
 }
 
 struct PeerLinks {
-    connection: Recipient<InboundDatagrams>,
+    connection: Outlet<InboundDatagrams>,
     addresses: Recipient<LocalAddressesChanged>,
 }
 
@@ -72,6 +75,8 @@ impl UdpActor {
         }
     }
 }
+
+supervised!(UdpActor, "udp");
 
 impl Actor for UdpActor {
     type Context = Context<Self>;
@@ -136,8 +141,18 @@ impl Handler<AttachPeer> for UdpActor {
             .attach(peer.index, peer.public_key, &peer.stun_username);
         let known = self.spec.gatherer.current().clone();
         tell(&peer.addresses, LocalAddressesChanged(known));
+        let connection = match self.peers.remove(&peer.index) {
+            // What could not be delivered to a connection that died is for its successor.
+            Some(mut former) => {
+                former
+                    .connection
+                    .lead_to(peer.connection, &self.spec.metrics);
+                former.connection
+            }
+            None => Outlet::new(peer.connection),
+        };
         let links = PeerLinks {
-            connection: peer.connection,
+            connection,
             addresses: peer.addresses,
         };
         self.peers.insert(peer.index, links);
@@ -220,12 +235,9 @@ impl UdpActor {
     fn deliver(&mut self, routed: Routed) {
         match routed {
             Routed::Peer(index, batch) => {
-                if let Some(peer) = self.peers.get(&index) {
-                    offer(
-                        &peer.connection,
-                        InboundDatagrams(batch),
-                        &self.spec.metrics,
-                    );
+                if let Some(peer) = self.peers.get_mut(&index) {
+                    let datagrams = InboundDatagrams(batch);
+                    peer.connection.offer(datagrams, &self.spec.metrics);
                 }
             }
             Routed::Reply(reply) => self.send(reply),

@@ -9,6 +9,7 @@ pub mod dns;
 pub mod nat_table;
 pub mod packets;
 pub mod portal;
+pub mod successors;
 pub mod supervisor;
 pub mod tun;
 pub mod udp;

@@ -3,10 +3,13 @@
 use actix::Message;
 use postern_core::ids::ClientId;
 
-/// The request with this ref is granted. Sent before any candidate of that connection.
+/// The request with this ref is granted. Sent before any candidate of that connection, and passed on
+/// by the SupervisorActor.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionAccepted {
+    /// Whose.
+    pub client: ClientId,
     /// As in the request.
     pub reply_ref: String,
 }

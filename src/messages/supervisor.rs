@@ -1,8 +1,11 @@
 //! What the SupervisorActor is told, beyond the portal's commands (see `connection`).
 
+use crate::lifeline::PanicReport;
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
-use postern_core::ids::{ClientId, RelayId};
+use postern_core::ids::{ClientId, RelayId, ResourceId};
+use postern_core::ledger::{KnownName, RecordedName};
+use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
 use std::fmt;
 
@@ -23,6 +26,17 @@ pub enum Child {
     Connection(ClientId, PeerIndex),
 }
 
+impl Child {
+    /// The client that a connection serves.
+    #[must_use]
+    pub fn client(self) -> Option<ClientId> {
+        match self {
+            Self::Connection(client, _) => Some(client),
+            Self::Portal | Self::Dns | Self::NatTable | Self::Tun | Self::Udp => None,
+        }
+    }
+}
+
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -36,15 +50,64 @@ impl fmt::Display for Child {
     }
 }
 
+/// Counts the actors that were started: no two lives of a child have the same number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LifeNumber(pub u64);
+
 /// An actor is gone, however that came about.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ChildDied {
     /// Which one.
     pub child: Child,
-    /// Whether it unwound, as opposed to having stopped.
-    pub panicked: bool,
+    /// Which of its lives is over.
+    pub life: LifeNumber,
+    /// How.
+    pub cause: DeathCause,
 }
+
+/// How an actor came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeathCause {
+    /// It unwound.
+    Panicked(PanicReport),
+    /// It stopped, or was dropped.
+    Stopped,
+}
+
+/// What a connection has learned and its successor must know.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ConnectionNews {
+    /// Whose.
+    pub client: ClientId,
+    /// Which of its connections.
+    pub index: PeerIndex,
+    /// How many `OpenConnection` and `AllowAccess` it had seen by then.
+    pub opened: u64,
+    /// What.
+    pub fact: ConnectionFact,
+}
+
+/// See [`ConnectionNews`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionFact {
+    /// The client uses a name that it is entitled to.
+    NameAnnounced(RecordedName),
+    /// A resource is not the client's any more: revoked, or its time is over.
+    ResourceReleased(ResourceId),
+    /// Datagrams to the client go this way.
+    PathInUse(Path),
+    /// The client cannot be reached any more.
+    TransportLost,
+    /// A WireGuard session stands, and packets flow.
+    SessionEstablished,
+}
+
+/// What the addresses of a name are.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct NameLearned(pub KnownName);
 
 /// The portal sent `init`: addresses, relays and the list of grants that are still valid.
 #[derive(Debug, Clone, Message)]
@@ -97,4 +160,16 @@ pub struct ConnectionClosed {
 pub struct Shutdown {
     /// The process exit code.
     pub exit_code: i32,
+    /// How the clients are left.
+    pub farewell: Farewell,
+}
+
+/// How a gateway leaves its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// They are told, and turn to another gateway.
+    Goodbye,
+    /// They are not told: the next process takes them over. Without a state file that it could
+    /// take them from, it is a goodbye.
+    HandOver,
 }

@@ -1,0 +1,395 @@
+//! The clients' connections: opening them, building them anew, and giving one up.
+
+use super::SupervisorActor;
+use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
+use crate::faults::{Fault, FaultKind};
+use crate::lifeline::DeathNotice;
+use crate::messages::connection::{AllowAccess, CloseConnection, OpenConnection, StopConnection};
+use crate::messages::nat_table::DetachClient;
+use crate::messages::supervisor::{Child, LifeNumber};
+use crate::messages::udp::DetachPeer;
+use crate::shell::{self, tell, tell_addr};
+use actix::dev::ToEnvelope;
+use actix::prelude::*;
+use futures_util::future::AbortHandle;
+use postern_core::connection::ConnectionConfig;
+use postern_core::grant::{AccessRequest, AuthorizationRequest, TunnelAddresses};
+use postern_core::ids::ClientId;
+use postern_core::ledger::ClientRecord;
+use postern_core::peer::PeerIndex;
+use postern_core::supervision::{RestartPolicy, Restarts, WatchPace};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// All clients, by their ids.
+#[derive(Default)]
+pub(super) struct Clients {
+    known: BTreeMap<ClientId, Client>,
+    /// Connections that were told to stop, and the life that will have been their last.
+    retiring: BTreeMap<PeerIndex, LifeNumber>,
+    /// Clients that were cut off, and until when.
+    quarantine: BTreeMap<ClientId, Instant>,
+    refused_for_capacity: u64,
+}
+
+/// A client and its connection.
+pub(super) struct Client {
+    pub(super) connection: Addr<ConnectionActor>,
+    pub(super) abort: AbortHandle,
+    pub(super) index: PeerIndex,
+    pub(super) tunnel: TunnelAddresses,
+    pub(super) life: LifeNumber,
+    /// How many requests were passed on to this life.
+    pub(super) opened: u64,
+    /// When the connection died, until its successor has a session.
+    pub(super) died_at: Option<Instant>,
+    /// Whether the watchdog has ended it.
+    pub(super) is_hung: bool,
+    pub(super) restarts: Restarts,
+    /// Requests that are not acknowledged yet: whoever dies over them leaves them to its successor.
+    pending: VecDeque<Request>,
+}
+
+/// What the portal asks for, and waits to hear about.
+#[derive(Clone)]
+pub(super) enum Request {
+    Open(Box<AuthorizationRequest>),
+    Allow(Box<AccessRequest>),
+}
+
+impl Request {
+    fn reply_ref(&self) -> &str {
+        match self {
+            Self::Open(request) => &request.reply_ref,
+            Self::Allow(request) => &request.reply_ref,
+        }
+    }
+
+    /// Whether an acknowledgement will come.
+    fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Open(_) => true,
+            Self::Allow(request) => request.announced.is_some(),
+        }
+    }
+
+    fn send(self, connection: &Addr<ConnectionActor>) {
+        match self {
+            Self::Open(request) => tell_addr(connection, OpenConnection(request)),
+            Self::Allow(request) => tell_addr(connection, AllowAccess(request)),
+        }
+    }
+}
+
+impl Clients {
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = ClientId> {
+        self.known.keys().copied()
+    }
+
+    pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
+        self.known.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.known.get_mut(&id)
+    }
+
+    pub(super) fn connections(&self) -> impl Iterator<Item = (ClientId, &Addr<ConnectionActor>)> {
+        let all = self.known.iter();
+        all.map(|(id, client)| (*id, &client.connection))
+    }
+
+    pub(super) fn tell_all<M>(&self, message: &M)
+    where
+        M: Message<Result = ()> + Clone + Send + 'static,
+        ConnectionActor: Handler<M>,
+        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
+    {
+        for client in self.known.values() {
+            tell_addr(&client.connection, message.clone());
+        }
+    }
+
+    pub(super) fn pass_on<M>(&self, id: ClientId, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        ConnectionActor: Handler<M>,
+        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
+    {
+        match self.known.get(&id) {
+            Some(known) => tell_addr(&known.connection, message),
+            None => tracing::debug!(client = %id, "message for an unknown client"),
+        }
+    }
+
+    pub(super) fn pass_on_request(&mut self, id: ClientId, request: Request) {
+        let Some(client) = self.known.get_mut(&id) else {
+            return;
+        };
+        if request.is_acknowledged() {
+            if client.pending.len() == PENDING {
+                client.pending.pop_front();
+            }
+            client.pending.push_back(request.clone());
+        }
+        client.opened += 1;
+        request.send(&client.connection);
+    }
+
+    /// A request was acknowledged.
+    pub(super) fn settle(&mut self, id: ClientId, reply_ref: &str) {
+        if let Some(client) = self.known.get_mut(&id) {
+            client.pending.retain(|it| it.reply_ref() != reply_ref);
+        }
+    }
+
+    pub(super) fn inject(&self, id: Option<ClientId>, kind: FaultKind) -> Result<(), String> {
+        let client = match id {
+            Some(id) => self.known.get(&id),
+            None => self.known.values().next(),
+        };
+        let client = client.ok_or("no such client is connected")?;
+        let sent = client.connection.try_send(Fault(kind));
+        sent.map_err(|error| format!("the connection takes no fault: {error}"))
+    }
+
+    /// The connection with this index is gone for good. Returns whether it was on its way out.
+    pub(super) fn note_end(&mut self, index: PeerIndex, life: LifeNumber) -> bool {
+        let is_last = self.retiring.get(&index) == Some(&life);
+        if is_last {
+            self.retiring.remove(&index);
+        }
+        is_last
+    }
+
+    fn is_quarantined(&mut self, id: ClientId, now: Instant) -> bool {
+        self.quarantine.retain(|_, until| *until > now);
+        self.quarantine.contains_key(&id)
+    }
+
+    /// Said when it begins and then ever more rarely: a full gateway is refused many times a
+    /// second.
+    fn note_refusal(&mut self, limit: usize) {
+        self.refused_for_capacity += 1;
+        if self.refused_for_capacity.is_power_of_two() {
+            tracing::warn!(
+                refused = self.refused_for_capacity,
+                limit,
+                "no room for another client; raise limits.clients or add a gateway"
+            );
+        }
+    }
+}
+
+impl SupervisorActor {
+    /// Whether there is a connection that a request can be passed on to; started if need be. There
+    /// is none when there is no room for it; the portal then tells the client that the gateway is
+    /// offline.
+    pub(super) fn admit(
+        &mut self,
+        id: ClientId,
+        tunnel: TunnelAddresses,
+        ctx: &mut Context<Self>,
+    ) -> bool {
+        let known = self.clients.get(id).map(|client| client.tunnel);
+        if known == Some(tunnel) {
+            return true;
+        }
+        if known.is_some()
+            && let Some(former) = self.retire(id)
+        {
+            self.spec.ledger.remove_client(id);
+            tell_addr(&former, CloseConnection);
+            tell_addr(&former, StopConnection);
+        }
+        if self.stopping {
+            return false;
+        }
+        if self.clients.is_quarantined(id, shell::now()) {
+            tracing::debug!(client = %id, "refused: its connection died too often");
+            return false;
+        }
+        let has_room = self.clients.len() < self.spec.max_clients;
+        let allocated = has_room.then(|| self.indices.allocate(ONLY_SHARD));
+        let Some(index) = allocated.flatten() else {
+            self.clients.note_refusal(self.spec.max_clients);
+            return false;
+        };
+        self.start_connection(id, index, tunnel, None, ctx);
+        true
+    }
+
+    /// Takes the clients over that the former process left, as many at a time as may shake hands.
+    pub(super) fn take_over(&mut self, ctx: &mut Context<Self>) {
+        if let Some(tunnel) = self.spec.ledger.gateway() {
+            self.configure(tunnel);
+        }
+        let left = self.spec.ledger.clients().map(|(id, _)| id);
+        let left: VecDeque<ClientId> = left.take(self.spec.max_clients).collect();
+        if !left.is_empty() {
+            let clients = left.len();
+            tracing::info!(milestone = "taken_over", clients, "clients taken over");
+            self.revive_in_portions(left, ctx);
+        }
+    }
+
+    /// Builds connections from the ledger, not more in a second than may shake hands with us.
+    pub(super) fn revive_in_portions(
+        &mut self,
+        mut waiting: VecDeque<ClientId>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.stopping {
+            return;
+        }
+        let portion = (self.spec.handshakes_per_second / PORTIONS_PER_SECOND).max(1);
+        for id in waiting.drain(..portion.min(waiting.len())).collect::<Vec<_>>() {
+            self.revive(id, ctx);
+        }
+        if !waiting.is_empty() {
+            ctx.run_later(Duration::from_secs(1) / PORTIONS_PER_SECOND as u32, |actor, ctx| {
+                actor.revive_in_portions(waiting, ctx);
+            });
+        }
+    }
+
+    /// Builds one connection from the ledger; without a record there is nothing to be built.
+    pub(super) fn revive(&mut self, id: ClientId, ctx: &mut Context<Self>) {
+        let Some(record) = self.spec.ledger.client(id).cloned() else {
+            self.bury(id);
+            return;
+        };
+        let index = match self.clients.get(id) {
+            Some(client) => client.index,
+            None => match self.indices.allocate(ONLY_SHARD) {
+                Some(index) => index,
+                None => return,
+            },
+        };
+        let tunnel = record.tunnel;
+        self.start_connection(id, index, tunnel, Some(record), ctx);
+    }
+
+    /// Starts a connection, or its successor, which inherits what is not acknowledged.
+    fn start_connection(
+        &mut self,
+        id: ClientId,
+        index: PeerIndex,
+        tunnel: TunnelAddresses,
+        record: Option<Arc<ClientRecord>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(outlets) = self.outlets(ctx) else {
+            return;
+        };
+        let life = self.next_life();
+        let child = Child::Connection(id, index);
+        let (connection, abort) = self.spec.nursery.connection(ConnectionSpec {
+            client: id,
+            config: ConnectionConfig {
+                keys: self.spec.keys.clone(),
+                index,
+                client: tunnel,
+                gateway: self.spec.ledger.gateway(),
+                max_resources: self.spec.max_resources,
+            },
+            outlets,
+            record,
+            metrics: Arc::clone(&self.spec.metrics),
+            death: DeathNotice::new(child, life, ctx.address().recipient()),
+        });
+        let former = self.clients.known.remove(&id);
+        let mut client = Client {
+            connection,
+            abort,
+            index,
+            tunnel,
+            life,
+            opened: 0,
+            died_at: None,
+            is_hung: false,
+            restarts: Restarts::new(RestartPolicy::CONNECTION),
+            pending: VecDeque::new(),
+        };
+        if let Some(former) = former {
+            client.died_at = former.died_at;
+            client.restarts = former.restarts;
+            client.pending = former.pending;
+        }
+        for request in &client.pending {
+            client.opened += 1;
+            request.clone().send(&client.connection);
+        }
+        self.clients.known.insert(id, client);
+        self.watchdog.watch(child, CONNECTION_PACE, shell::now());
+        self.watch(ctx);
+    }
+
+    fn outlets(&self, ctx: &mut Context<Self>) -> Option<ConnectionOutlets> {
+        let tree = &self.tree;
+        Some(ConnectionOutlets {
+            nat_table: tree.nat_table.as_ref()?.inlets.clone(),
+            udp: tree.udp.as_ref()?.inlets.clone(),
+            resolve: tree.dns.as_ref()?.resolve.clone(),
+            gathered: tree.portal.as_ref().map(|portal| portal.gathered.clone()),
+            accepted: ctx.address().recipient(),
+            news: ctx.address().recipient(),
+            closed: ctx.address().recipient(),
+        })
+    }
+
+    /// Takes a client out, whose connection is to stop. Its index is free when that has happened.
+    pub(super) fn retire(&mut self, id: ClientId) -> Option<Addr<ConnectionActor>> {
+        let client = self.clients.known.remove(&id)?;
+        self.watchdog.forget(Child::Connection(id, client.index));
+        self.clients.retiring.insert(client.index, client.life);
+        Some(client.connection)
+    }
+
+    /// A client whose connection is dead and will not be built anew.
+    pub(super) fn bury(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.known.remove(&id) {
+            self.watchdog.forget(Child::Connection(id, client.index));
+            self.detach(id, client.index);
+            self.indices.release(client.index);
+        }
+    }
+
+    /// Gives a client up whose connection dies again and again, so that the others have peace.
+    pub(super) fn cut_off(&mut self, id: ClientId) {
+        tracing::error!(client = %id, "cut off: its connection died too often");
+        let until = shell::now() + QUARANTINE;
+        self.clients.quarantine.insert(id, until);
+        self.spec.ledger.remove_client(id);
+        self.bury(id);
+    }
+
+    /// A connection that died could not detach anything itself.
+    pub(super) fn detach(&self, client: ClientId, index: PeerIndex) {
+        if let Some(udp) = &self.tree.udp {
+            tell(&udp.inlets.detach, DetachPeer { index });
+        }
+        if let Some(nat_table) = &self.tree.nat_table {
+            tell(&nat_table.inlets.detach, DetachClient { client, index });
+        }
+    }
+}
+
+/// This version runs one shard.
+const ONLY_SHARD: u8 = 0;
+/// Requests of one client that may wait for their acknowledgement; older ones the portal repeats.
+const PENDING: usize = 32;
+/// For so long a client that was cut off is not served.
+const QUARANTINE: Duration = Duration::from_secs(30);
+/// Clients that are taken over come in portions.
+const PORTIONS_PER_SECOND: usize = 4;
+/// Connections are many, so each is looked after less often.
+const CONNECTION_PACE: WatchPace = WatchPace {
+    interval: Duration::from_secs(4),
+    patience: Duration::from_millis(1500),
+};

@@ -1,0 +1,278 @@
+//! What becomes of a child that died, or that lives and does not answer.
+//!
+//! A death costs one actor: its successor is built from its spec and the ledger, at once or, if it
+//! dies again and again, after a growing delay. A shared child that spends its budget ends the
+//! process; a client's connection that does is cut off alone.
+
+use super::nursery::Place;
+use super::tree::Tree;
+use super::{EXIT_BUDGET_SPENT, SupervisorActor};
+use crate::lifeline::Ping;
+use crate::messages::supervisor::{
+    Child, ChildDied, DeathCause, Farewell, LifeNumber, Shutdown,
+};
+use crate::shell::{self, Driven, arm};
+use actix::prelude::*;
+use postern_core::ids::ClientId;
+use postern_core::peer::PeerIndex;
+use postern_core::supervision::{RestartVerdict, WatchdogEvent};
+use std::time::{Duration, Instant};
+
+impl Handler<ChildDied> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, death: ChildDied, ctx: &mut Context<Self>) {
+        match death.child {
+            Child::Connection(client, index) => {
+                self.connection_died((client, index), death.life, &death.cause, ctx);
+            }
+            shared => self.shared_died(shared, death.life, &death.cause, ctx),
+        }
+    }
+}
+
+impl SupervisorActor {
+    fn shared_died(
+        &mut self,
+        child: Child,
+        life: LifeNumber,
+        cause: &DeathCause,
+        ctx: &mut Context<Self>,
+    ) {
+        let living = self.tree.living.get_mut(&child);
+        let Some(living) = living.filter(|it| it.life == life && !self.stopping) else {
+            return;
+        };
+        let now = shell::now();
+        living.died_at.get_or_insert(now);
+        let is_hung = living.is_hung;
+        self.report_death(child, cause, is_hung);
+        self.watchdog.forget(child);
+        match self.tree.restarts(child).handle_death(now) {
+            RestartVerdict::Restart { after } => later(after, ctx, move |actor, ctx| {
+                let current = actor.tree.living.get(&child);
+                if !actor.stopping && current.is_some_and(|it| it.life == life) {
+                    actor.start_child(child, ctx);
+                }
+            }),
+            RestartVerdict::GiveUp => self.give_up(child, ctx),
+        }
+    }
+
+    fn connection_died(
+        &mut self,
+        (id, index): (ClientId, PeerIndex),
+        life: LifeNumber,
+        cause: &DeathCause,
+        ctx: &mut Context<Self>,
+    ) {
+        let child = Child::Connection(id, index);
+        if self.clients.note_end(index, life) {
+            if matches!(cause, DeathCause::Panicked(_)) {
+                self.report_death(child, cause, false);
+            }
+            self.detach(id, index);
+            self.indices.release(index);
+            return;
+        }
+        let client = self.clients.get_mut(id);
+        let Some(client) = client.filter(|it| it.life == life && !self.stopping) else {
+            return;
+        };
+        let now = shell::now();
+        client.died_at.get_or_insert(now);
+        let is_hung = client.is_hung;
+        let verdict = client.restarts.handle_death(now);
+        self.report_death(child, cause, is_hung);
+        self.watchdog.forget(child);
+        match verdict {
+            RestartVerdict::Restart { after } => later(after, ctx, move |actor, ctx| {
+                let current = actor.clients.get(id);
+                if !actor.stopping && current.is_some_and(|it| it.life == life) {
+                    actor.revive(id, ctx);
+                }
+            }),
+            RestartVerdict::GiveUp => self.cut_off(id),
+        }
+    }
+
+    fn give_up(&mut self, child: Child, ctx: &mut Context<Self>) {
+        tracing::error!(%child, "died too often, the process ends");
+        ctx.notify(Shutdown {
+            exit_code: EXIT_BUDGET_SPENT,
+            farewell: Farewell::HandOver,
+        });
+    }
+
+    /// One line, and no more.
+    fn report_death(&self, child: Child, cause: &DeathCause, is_hung: bool) {
+        self.spec.metrics.count_death(child);
+        let client = child.client().map(tracing::field::display);
+        match cause {
+            DeathCause::Panicked(report) => tracing::error!(
+                %child,
+                client,
+                panic = report.message,
+                at = report.location,
+                "actor died"
+            ),
+            DeathCause::Stopped if is_hung => {
+                tracing::error!(%child, client, "actor did not answer and was ended");
+            }
+            DeathCause::Stopped => tracing::error!(%child, client, "actor stopped unasked"),
+        }
+    }
+
+    pub(super) fn note_recovery(&self, child: Child, died_at: Instant) {
+        let took = shell::now().saturating_duration_since(died_at);
+        self.spec.metrics.count_recovery(child, took);
+        let client = child.client().map(tracing::field::display);
+        let after_ms = took.as_millis();
+        tracing::info!(%child, client, after_ms, "actor rebuilt");
+    }
+
+    // ---- The watchdog
+
+    /// Does what the watchdog wants, then asks for the next wake-up.
+    pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
+        while let Some(event) = self.watchdog.poll_event() {
+            match event {
+                WatchdogEvent::Ping(child) => self.ping(child, ctx),
+                WatchdogEvent::Hung(child) => self.end_hung(child, ctx),
+            }
+        }
+        let deadline = self.watchdog.poll_timeout();
+        arm(self, deadline, ctx);
+    }
+
+    pub(super) fn ping(&mut self, child: Child, ctx: &mut Context<Self>) {
+        let Some((life, pings)) = self.pings(child) else {
+            return;
+        };
+        let answer = pings.send(Ping).into_actor(self);
+        ctx.spawn(answer.map(move |answer, actor, ctx| {
+            if answer.is_ok() {
+                actor.answered(child, life, ctx);
+            }
+        }));
+    }
+
+    fn pings(&self, child: Child) -> Option<(LifeNumber, Recipient<Ping>)> {
+        match child {
+            Child::Connection(id, _) => {
+                let client = self.clients.get(id)?;
+                Some((client.life, client.connection.clone().recipient()))
+            }
+            shared => {
+                let living = self.tree.living.get(&shared)?;
+                Some((living.life, living.leash.pings.clone()))
+            }
+        }
+    }
+
+    fn answered(&mut self, child: Child, life: LifeNumber, ctx: &mut Context<Self>) {
+        if self.pings(child).is_none_or(|(current, _)| current != life) {
+            return;
+        }
+        self.watchdog.handle_pong(child, shell::now());
+        let living = self.tree.living.get_mut(&child);
+        // A connection has recovered when it has a session.
+        if let Some(died_at) = living.and_then(|living| living.died_at.take()) {
+            self.note_recovery(child, died_at);
+        }
+        self.watch(ctx);
+    }
+
+    /// Ends an actor that does not answer. If that does not help, its thread is stuck.
+    fn end_hung(&mut self, child: Child, ctx: &mut Context<Self>) {
+        let now = shell::now();
+        let life = match child {
+            Child::Connection(id, _) => self.clients.get_mut(id).map(|client| {
+                client.is_hung = true;
+                client.died_at.get_or_insert(now);
+                client.abort.abort();
+                client.life
+            }),
+            shared => self.tree.living.get_mut(&shared).map(|living| {
+                living.is_hung = true;
+                living.died_at.get_or_insert(now);
+                living.leash.abort.abort();
+                living.life
+            }),
+        };
+        let Some(life) = life else { return };
+        ctx.run_later(ABORT_TAKES, move |actor, ctx| {
+            let current = actor.pings(child).map(|(current, _)| current);
+            let has_died = actor.watchdog_has_seen_it_die(child);
+            if current == Some(life) && !has_died && !actor.stopping {
+                actor.replace_thread(child, ctx);
+            }
+        });
+    }
+
+    /// Whether the death of a child that was ended has been told, though it is not rebuilt yet.
+    fn watchdog_has_seen_it_die(&self, child: Child) -> bool {
+        let connected = match child {
+            Child::Connection(id, _) => {
+                self.clients.get(id).map(|client| client.connection.connected())
+            }
+            shared => {
+                let living = self.tree.living.get(&shared);
+                living.map(|living| living.leash.pings.connected())
+            }
+        };
+        connected == Some(false)
+    }
+
+    /// Builds everybody anew who lived on a thread that is stuck.
+    fn replace_thread(&mut self, culprit: Child, ctx: &mut Context<Self>) {
+        let place = Place::of(culprit);
+        tracing::error!(child = %culprit, ?place, "a thread is stuck and was given up");
+        self.spec.metrics.count_death(culprit);
+        let now = shell::now();
+        if let Child::Connection(id, _) = culprit {
+            let client = self.clients.get_mut(id);
+            let verdict = client.map(|client| client.restarts.handle_death(now));
+            if verdict == Some(RestartVerdict::GiveUp) {
+                self.cut_off(id);
+            }
+        } else if self.tree.restarts(culprit).handle_death(now) == RestartVerdict::GiveUp {
+            return self.give_up(culprit, ctx);
+        }
+        self.spec.nursery.replace_thread(place);
+        for child in Tree::at(place) {
+            if let Some(living) = self.tree.living.get_mut(&child) {
+                living.leash.abort.abort();
+                living.died_at.get_or_insert(now);
+            }
+            self.start_child(child, ctx);
+        }
+        if place == Place::Shard {
+            let all = self.clients.ids().collect::<Vec<_>>();
+            for id in &all {
+                if let Some(client) = self.clients.get_mut(*id) {
+                    client.abort.abort();
+                    client.died_at.get_or_insert(now);
+                }
+            }
+            self.revive_in_portions(all.into(), ctx);
+        }
+    }
+}
+
+/// At once if there is nothing to wait for.
+fn later<A: Driven>(
+    after: Duration,
+    ctx: &mut Context<A>,
+    work: impl FnOnce(&mut A, &mut Context<A>) + 'static,
+) {
+    if after.is_zero() {
+        // In a turn of its own: whoever calls is in the middle of something.
+        ctx.spawn(actix::fut::ready(()).map(move |(), actor: &mut A, ctx| work(actor, ctx)));
+    } else {
+        ctx.run_later(after, work);
+    }
+}
+
+/// An actor that is not stuck on its thread is gone by then.
+const ABORT_TAKES: Duration = Duration::from_millis(500);

@@ -1,0 +1,87 @@
+//! The end of the process: goodbyes, or a hand-over to the next one.
+
+use super::SupervisorActor;
+use crate::actors::connection::ConnectionActor;
+use crate::actors::udp::UdpActor;
+use crate::messages::connection::CloseConnection;
+use crate::messages::portal::LeavePortal;
+use crate::messages::supervisor::{Farewell, Shutdown};
+use crate::messages::udp::FlushDatagrams;
+use actix::prelude::*;
+use futures_util::future::join_all;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+impl Handler<Shutdown> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, shutdown: Shutdown, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        let Shutdown {
+            exit_code,
+            farewell,
+        } = shutdown;
+        let is_handed_over = farewell == Farewell::HandOver && self.hand_over(exit_code);
+        let clients = self.clients.len();
+        tracing::info!(clients, exit_code, is_handed_over, "stopping");
+        let connections = match is_handed_over {
+            true => Vec::new(),
+            false => {
+                self.forget_state();
+                let all = self.clients.connections();
+                all.map(|(_, connection)| connection.clone()).collect()
+            }
+        };
+        let goodbyes = say_goodbye(connections);
+        let flush = self.tree.udp.as_ref().map(|udp| udp.flush.clone());
+        let leave = self.tree.portal.as_ref().map(|portal| portal.leave.clone());
+        let farewell = async move {
+            // Whoever does not answer in time is not waited for: the process must end within 2 s.
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbyes).await;
+            if let Some(flush) = flush {
+                let _ = tokio::time::timeout(FLUSH_TIMEOUT, flush.send(FlushDatagrams)).await;
+            }
+            if let Some(leave) = leave {
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave.send(LeavePortal)).await;
+            }
+        };
+        ctx.spawn(farewell.into_actor(self).map(move |(), actor, _| {
+            actor.report_drops();
+            tracing::info!("goodbye");
+            System::current().stop_with_code(exit_code);
+        }));
+    }
+}
+
+impl SupervisorActor {
+    /// Leaves everything for the next process, if that can use it.
+    fn hand_over(&mut self, exit_code: i32) -> bool {
+        let is_saved = self.save_for_successor(exit_code);
+        self.spec.handed_over.store(is_saved, Ordering::Relaxed);
+        is_saved
+    }
+
+    fn report_drops(&self) {
+        for (reason, packets) in self.spec.metrics.drops() {
+            tracing::info!(?reason, packets, "dropped");
+        }
+    }
+}
+
+/// In portions that fit the mailbox of the UdpActor, to which each goodbye goes.
+async fn say_goodbye(connections: Vec<Addr<ConnectionActor>>) {
+    for portion in connections.chunks(UdpActor::MAILBOX / 2) {
+        join_all(
+            portion
+                .iter()
+                .map(|connection| connection.send(CloseConnection)),
+        )
+        .await;
+    }
+}
+
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,0 +1,145 @@
+//! What the next process will find: the ledger and the gateway's key, on a memory file system.
+
+use super::{EXIT_BUDGET_SPENT, SupervisorActor};
+use crate::shell;
+use crate::state::StateFile;
+use actix::prelude::*;
+use postern_core::UnixTime;
+use postern_core::ledger::{Ledger, SavedState};
+use std::io;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Saves the ledger, together with what does not change.
+pub struct Keeper {
+    file: StateFile,
+    gateway_key: Zeroizing<[u8; 32]>,
+    ice_secret: Zeroizing<[u8; 32]>,
+    udp_port: u16,
+    taken_over_at: Option<UnixTime>,
+    /// The revision that was saved last.
+    saved: Option<u64>,
+    is_failing: bool,
+    pace: Duration,
+}
+
+/// What a [`Keeper`] saves besides the ledger.
+pub struct KeeperSpec {
+    /// Ours alone.
+    pub file: StateFile,
+    /// The gateway's private key.
+    pub gateway_key: Zeroizing<[u8; 32]>,
+    /// What its ICE credentials are derived from (generation 0).
+    pub ice_secret: Zeroizing<[u8; 32]>,
+    /// Where clients know it.
+    pub udp_port: u16,
+    /// Since when this process serves clients of a former one.
+    pub taken_over_at: Option<UnixTime>,
+}
+
+impl Keeper {
+    /// Nothing is saved yet.
+    #[must_use]
+    pub fn new(spec: KeeperSpec) -> Self {
+        Self {
+            file: spec.file,
+            gateway_key: spec.gateway_key,
+            ice_secret: spec.ice_secret,
+            udp_port: spec.udp_port,
+            taken_over_at: spec.taken_over_at,
+            saved: None,
+            is_failing: false,
+            pace: SAVE_AFTER,
+        }
+    }
+
+    fn save(&mut self, ledger: &Ledger) -> io::Result<()> {
+        let begun = shell::now();
+        let result = self.file.save(&SavedState {
+            saved_at: shell::unix_now(),
+            gateway_key: self.gateway_key.clone(),
+            ice_secret: self.ice_secret.clone(),
+            udp_port: self.udp_port,
+            taken_over_at: self.taken_over_at,
+            ledger: ledger.clone(),
+        });
+        self.saved = Some(ledger.revision());
+        // Saving may take a twentieth of the time, however many clients there are.
+        let took = shell::now().saturating_duration_since(begun);
+        self.pace = SAVE_AFTER.max(took * 20);
+        self.note(&result);
+        result
+    }
+
+    /// Said once for each time that it begins.
+    fn note(&mut self, result: &io::Result<()>) {
+        let was_failing = std::mem::replace(&mut self.is_failing, result.is_err());
+        if let Err(error) = result
+            && !was_failing
+        {
+            tracing::warn!(%error, "the state is not saved: the next process starts without clients");
+        }
+    }
+
+    /// Whether this process has just taken over what may be the reason for its troubles.
+    fn is_suspicious(&self, now: UnixTime) -> bool {
+        let since = self.taken_over_at.map(|at| now.0.saturating_sub(at.0));
+        since.is_some_and(|seconds| seconds < SUSPICIOUS.as_secs())
+    }
+}
+
+impl SupervisorActor {
+    /// Saves the ledger soon, if it has changed; called after everything that may change it.
+    pub(super) fn save_soon(&mut self, ctx: &mut Context<Self>) {
+        let Some(keeper) = &self.spec.keeper else {
+            return;
+        };
+        let is_saved = keeper.saved == Some(self.spec.ledger.revision());
+        if self.is_saving || is_saved || self.stopping {
+            return;
+        }
+        self.is_saving = true;
+        ctx.run_later(keeper.pace, |actor, _| {
+            actor.is_saving = false;
+            actor.save();
+        });
+    }
+
+    /// Saves even without a change, so that the file does not become stale.
+    pub(super) fn save(&mut self) {
+        if let Some(keeper) = self.spec.keeper.as_mut().filter(|_| !self.stopping) {
+            self.spec.ledger.prune_expired(shell::unix_now());
+            // A failure has been logged, and the next change tries again.
+            let _ = keeper.save(&self.spec.ledger);
+        }
+    }
+
+    /// Whether the next process will find everything.
+    pub(super) fn save_for_successor(&mut self, exit_code: i32) -> bool {
+        let Some(keeper) = &mut self.spec.keeper else {
+            return false;
+        };
+        if exit_code == EXIT_BUDGET_SPENT && keeper.is_suspicious(shell::unix_now()) {
+            tracing::warn!("died soon after taking over: the next process starts without clients");
+            return false;
+        }
+        keeper.save(&self.spec.ledger).is_ok()
+    }
+
+    /// The clients are told goodbye: there is nothing to take over.
+    pub(super) fn forget_state(&mut self) {
+        if let Some(keeper) = &mut self.spec.keeper
+            && let Err(error) = keeper.file.remove()
+        {
+            tracing::warn!(%error, "the state file stays");
+        }
+    }
+}
+
+/// Changes come in groups.
+const SAVE_AFTER: Duration = Duration::from_millis(50);
+/// How often the file is renewed without a change; far below any sensible `state.max_age`.
+pub(super) const RENEW_EVERY: Duration = Duration::from_secs(15);
+/// A process that spends its budget this soon after taking over leaves nothing to the next one, or
+/// both might die of the same cause for ever.
+const SUSPICIOUS: Duration = Duration::from_secs(60);

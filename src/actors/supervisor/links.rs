@@ -1,0 +1,176 @@
+//! How the supervisor and the other actors reach each child. All of a kind may lead to one actor, as
+//! in tests.
+
+use crate::messages::dns::{ResolveName, ServeNames};
+use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
+use crate::messages::portal::{
+    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
+};
+use crate::messages::successors::{NatTableInlets, UdpInlets, UseDns, UseOutbound, UseTun};
+use crate::messages::tun::ConfigureInterface;
+use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use actix::prelude::*;
+
+/// To the TunActor.
+#[derive(Clone)]
+pub struct TunLinks {
+    /// Packets towards resources.
+    pub packets: Recipient<InboundPackets>,
+    /// Its addresses and routes.
+    pub configure: Recipient<ConfigureInterface>,
+    /// Where packets from resources go.
+    pub use_outbound: Recipient<UseOutbound>,
+}
+
+/// To the NatTableActor.
+#[derive(Clone)]
+pub struct NatTableLinks {
+    /// For connections.
+    pub inlets: NatTableInlets,
+    /// Packets from resources.
+    pub outbound: Recipient<OutboundPackets>,
+    /// Where packets towards resources go.
+    pub use_tun: Recipient<UseTun>,
+    /// Who looks names up.
+    pub use_dns: Recipient<UseDns>,
+}
+
+/// To the UdpActor.
+#[derive(Clone)]
+pub struct UdpLinks {
+    /// For connections.
+    pub inlets: UdpInlets,
+    /// Whom to ask for our addresses.
+    pub relays: Recipient<UseRelays>,
+    /// The last message of all.
+    pub flush: Recipient<FlushDatagrams>,
+}
+
+/// To the DnsActor.
+#[derive(Clone)]
+pub struct DnsLinks {
+    /// Lookups.
+    pub resolve: Recipient<ResolveName>,
+    /// Where clients ask.
+    pub serve: Recipient<ServeNames>,
+}
+
+/// To the PortalActor.
+#[derive(Clone)]
+pub struct PortalLinks {
+    /// Acknowledgements.
+    pub accepted: Recipient<ConnectionAccepted>,
+    /// Our candidates.
+    pub gathered: Recipient<CandidatesGathered>,
+    /// None is left.
+    pub request_relays: Recipient<RequestRelays>,
+    /// The end.
+    pub leave: Recipient<LeavePortal>,
+}
+
+impl TunLinks {
+    /// All to `addr`.
+    #[must_use]
+    pub fn to<A>(addr: &Addr<A>) -> Self
+    where
+        A: Actor<Context = Context<A>>
+            + Handler<InboundPackets>
+            + Handler<ConfigureInterface>
+            + Handler<UseOutbound>,
+    {
+        Self {
+            packets: addr.clone().recipient(),
+            configure: addr.clone().recipient(),
+            use_outbound: addr.clone().recipient(),
+        }
+    }
+}
+
+impl NatTableLinks {
+    /// All to `addr`.
+    #[must_use]
+    pub fn to<A>(addr: &Addr<A>) -> Self
+    where
+        A: Actor<Context = Context<A>>
+            + Handler<InboundPackets>
+            + Handler<OutboundPackets>
+            + Handler<AttachClient>
+            + Handler<DetachClient>
+            + Handler<AssignProxyIps>
+            + Handler<ReleaseResource>
+            + Handler<UseTun>
+            + Handler<UseDns>,
+    {
+        Self {
+            inlets: NatTableInlets {
+                packets: addr.clone().recipient(),
+                attach: addr.clone().recipient(),
+                detach: addr.clone().recipient(),
+                assign: addr.clone().recipient(),
+                release: addr.clone().recipient(),
+            },
+            outbound: addr.clone().recipient(),
+            use_tun: addr.clone().recipient(),
+            use_dns: addr.clone().recipient(),
+        }
+    }
+}
+
+impl UdpLinks {
+    /// All to `addr`.
+    #[must_use]
+    pub fn to<A>(addr: &Addr<A>) -> Self
+    where
+        A: Actor<Context = Context<A>>
+            + Handler<OutboundDatagrams>
+            + Handler<AttachPeer>
+            + Handler<DetachPeer>
+            + Handler<UseRelays>
+            + Handler<FlushDatagrams>,
+    {
+        Self {
+            inlets: UdpInlets {
+                datagrams: addr.clone().recipient(),
+                attach: addr.clone().recipient(),
+                detach: addr.clone().recipient(),
+            },
+            relays: addr.clone().recipient(),
+            flush: addr.clone().recipient(),
+        }
+    }
+}
+
+impl DnsLinks {
+    /// All to `addr`.
+    #[must_use]
+    pub fn to<A>(addr: &Addr<A>) -> Self
+    where
+        A: Actor<Context = Context<A>> + Handler<ResolveName> + Handler<ServeNames>,
+    {
+        Self {
+            resolve: addr.clone().recipient(),
+            serve: addr.clone().recipient(),
+        }
+    }
+}
+
+impl PortalLinks {
+    /// All to `addr`.
+    #[must_use]
+    pub fn to<A>(addr: &Addr<A>) -> Self
+    where
+        A: Actor<Context = Context<A>>
+            + Handler<ConnectionAccepted>
+            + Handler<CandidatesGathered>
+            + Handler<RequestRelays>
+            + Handler<LeavePortal>,
+    {
+        Self {
+            accepted: addr.clone().recipient(),
+            gathered: addr.clone().recipient(),
+            request_relays: addr.clone().recipient(),
+            leave: addr.clone().recipient(),
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! SupervisorActor: the parent of all others.
+//!
+//! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
+//! Receives: the portal's commands, `ConnectionAccepted`, `ConnectionNews`, `ConnectionClosed`,
+//! `NameLearned`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
+//! `ServeNames`, `UseRelays`, acknowledgements, and to everybody the successors of those who died.
+//! When its mailbox is full: control messages only, they wait. On death: the process ends with code
+//! 70, and the next one takes the clients over.
+//!
+//! A command of the portal is written into the ledger before the actor that it concerns is told:
+//! whoever dies next is built anew from what the portal said last.
+
+mod clients;
+mod deaths;
+mod farewell;
+mod keeper;
+pub mod links;
+pub mod nursery;
+mod tree;
+
+pub use keeper::Keeper;
+
+use crate::faults::{FaultKind, InjectFault, Target};
+use crate::lifeline::LastLine;
+use crate::messages::connection::{
+    AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
+    RevokeAccess, SetExpiry, StopConnection, UpdateResource,
+};
+use crate::messages::portal::{ConnectionAccepted, RequestRelays};
+use crate::messages::supervisor::{
+    Child, ConnectionClosed, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized,
+    InterfaceFailed, LifeNumber, NameLearned, PortalRefused, RelaysChanged, Shutdown,
+};
+use crate::messages::udp::UseRelays;
+use crate::metrics::Metrics;
+use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
+use actix::prelude::*;
+use clients::{Clients, Request};
+use nursery::Nursery;
+use postern_core::grant::Relay;
+use postern_core::ids::RelayId;
+use postern_core::ledger::Ledger;
+use postern_core::peer::{GatewayKeys, PeerIndexPool};
+use postern_core::supervision::Watchdog;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tree::Tree;
+
+/// Everything a SupervisorActor is built from.
+pub struct SupervisorSpec {
+    /// The gateway's key pair.
+    pub keys: GatewayKeys,
+    /// For the peer indices.
+    pub seed: [u8; 32],
+    /// Clients at one time.
+    pub max_clients: usize,
+    /// Resources of one client at one time.
+    pub max_resources: usize,
+    /// How many clients may be shaken hands with in a second.
+    pub handshakes_per_second: usize,
+    /// Makes the other actors.
+    pub nursery: Box<dyn Nursery>,
+    /// Empty, or what the former process left.
+    pub ledger: Ledger,
+    /// For the next process; `None` when it shall find nothing.
+    pub keeper: Option<Keeper>,
+    /// Set when the next process finds the clients connected.
+    pub handed_over: Arc<AtomicBool>,
+    /// Set every second.
+    pub alive: Arc<AtomicBool>,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// See the module's documentation.
+pub struct SupervisorActor {
+    spec: SupervisorSpec,
+    indices: PeerIndexPool,
+    tree: Tree,
+    clients: Clients,
+    watchdog: Watchdog<Child>,
+    lives: LifeNumber,
+    relays: BTreeMap<(RelayId, SocketAddr), Relay>,
+    asked_for_relays: bool,
+    is_saving: bool,
+    stopping: bool,
+    wakeup: Wakeup,
+    _last_line: LastLine,
+}
+
+impl SupervisorActor {
+    /// Control messages that may wait.
+    pub const MAILBOX: usize = 1024;
+
+    /// Which starts its children when it is started.
+    #[must_use]
+    pub fn new(spec: SupervisorSpec) -> Self {
+        Self {
+            indices: PeerIndexPool::new(spec.seed),
+            spec,
+            tree: Tree::default(),
+            clients: Clients::default(),
+            watchdog: Watchdog::new(),
+            lives: LifeNumber::default(),
+            relays: BTreeMap::new(),
+            asked_for_relays: false,
+            is_saving: false,
+            stopping: false,
+            wakeup: Wakeup::default(),
+            _last_line: LastLine(EXIT_BUDGET_SPENT),
+        }
+    }
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+
+    /// The portal comes last: clients that are taken over do not wait for it.
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        let alive = Arc::clone(&self.spec.alive);
+        alive.store(true, Ordering::Relaxed);
+        ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
+        for child in [Child::Tun, Child::NatTable, Child::Udp, Child::Dns] {
+            self.start_child(child, ctx);
+        }
+        self.take_over(ctx);
+        self.start_child(Child::Portal, ctx);
+        self.save_soon(ctx);
+    }
+}
+
+impl Driven for SupervisorActor {
+    fn wakeup(&mut self) -> &mut Wakeup {
+        &mut self.wakeup
+    }
+
+    fn on_deadline(&mut self, ctx: &mut Context<Self>) {
+        self.watchdog.handle_timeout(shell::now());
+        self.watch(ctx);
+    }
+}
+
+impl Handler<OpenConnection> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
+        let profile = &request.client;
+        let id = profile.id;
+        if self.admit(id, profile.tunnel, ctx) {
+            self.spec.ledger.record_authorization(&request);
+            self.clients.pass_on_request(id, Request::Open(request));
+            self.save_soon(ctx);
+        }
+        self.ask_for_relays();
+    }
+}
+
+impl Handler<AllowAccess> for SupervisorActor {
+    type Result = ();
+
+    /// Lesson 18: it may come before its client's `OpenConnection`, if it says enough to go on.
+    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
+        let id = request.client;
+        let is_known = match request.tunnel {
+            Some(tunnel) => self.admit(id, tunnel, ctx),
+            None => self.clients.get(id).is_some(),
+        };
+        if !is_known {
+            tracing::debug!(client = %id, "access for a client without connection");
+            return;
+        }
+        self.spec.ledger.record_access(&request);
+        self.clients.pass_on_request(id, Request::Allow(request));
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<AddCandidates> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: AddCandidates, ctx: &mut Context<Self>) {
+        let ledger = &mut self.spec.ledger;
+        ledger.add_candidates(message.client, &message.candidates);
+        self.clients.pass_on(message.client, message);
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<RemoveCandidates> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RemoveCandidates, ctx: &mut Context<Self>) {
+        let ledger = &mut self.spec.ledger;
+        ledger.remove_candidates(message.client, &message.candidates);
+        self.clients.pass_on(message.client, message);
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<RevokeAccess> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
+        self.spec.ledger.revoke(message.client, message.resource);
+        self.clients.pass_on(message.client, message);
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<SetExpiry> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: SetExpiry, ctx: &mut Context<Self>) {
+        self.spec.ledger.set_expiry(message.0);
+        self.clients.pass_on(message.0.client, message);
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<UpdateResource> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: UpdateResource, ctx: &mut Context<Self>) {
+        self.spec.ledger.update_resource(&message.0);
+        self.clients.tell_all(&message);
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<GatewayInitialized> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, ctx: &mut Context<Self>) {
+        let ledger = &mut self.spec.ledger;
+        ledger.reconcile(init.tunnel, &init.authorizations);
+        self.configure(init.tunnel);
+        self.relays.clear();
+        self.add_relays(init.relays);
+        for (id, connection) in self.clients.connections() {
+            let of_client = init
+                .authorizations
+                .iter()
+                .filter(|entry| entry.client == id);
+            let reconcile = ReconcileAuthorizations {
+                gateway: init.tunnel,
+                authorizations: of_client.copied().collect(),
+            };
+            tell_addr(connection, reconcile);
+        }
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<RelaysChanged> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RelaysChanged, _: &mut Context<Self>) {
+        self.relays
+            .retain(|(id, _), _| !message.disconnected.contains(id));
+        self.add_relays(message.connected);
+        self.ask_for_relays();
+    }
+}
+
+impl Handler<ConnectionAccepted> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ConnectionAccepted, _: &mut Context<Self>) {
+        self.clients.settle(message.client, &message.reply_ref);
+        if let Some(portal) = &self.tree.portal {
+            tell(&portal.accepted, message);
+        }
+    }
+}
+
+impl Handler<ConnectionNews> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ConnectionNews, ctx: &mut Context<Self>) {
+        let ConnectionNews {
+            client,
+            index,
+            opened,
+            fact,
+        } = message;
+        let Some(known) = self.clients.get_mut(client).filter(|it| it.index == index) else {
+            return;
+        };
+        let ledger = &mut self.spec.ledger;
+        match fact {
+            ConnectionFact::NameAnnounced(name) => ledger.record_name(client, name),
+            ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
+            // A further grant that is on its way may bring another transport.
+            ConnectionFact::TransportLost if known.opened == opened => {
+                ledger.forget_transport(client);
+            }
+            ConnectionFact::TransportLost => {}
+            ConnectionFact::SessionEstablished => {
+                if let Some(died_at) = known.died_at.take() {
+                    self.note_recovery(Child::Connection(client, index), died_at);
+                }
+            }
+        }
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<NameLearned> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, NameLearned(known): NameLearned, ctx: &mut Context<Self>) {
+        self.spec.ledger.record_known(known);
+        self.save_soon(ctx);
+    }
+}
+
+impl Handler<ConnectionClosed> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
+        let current = self.clients.get(message.client);
+        let is_meant = current
+            .is_some_and(|client| client.index == message.index && client.opened == message.opened);
+        if is_meant && let Some(connection) = self.retire(message.client) {
+            self.spec.ledger.remove_client(message.client);
+            tell_addr(&connection, StopConnection);
+            self.save_soon(ctx);
+        }
+    }
+}
+
+impl Handler<InterfaceFailed> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: InterfaceFailed, ctx: &mut Context<Self>) {
+        tracing::error!(
+            reason = message.reason,
+            "the tunnel interface cannot be configured"
+        );
+        ctx.notify(Shutdown {
+            exit_code: 1,
+            farewell: Farewell::Goodbye,
+        });
+    }
+}
+
+impl Handler<PortalRefused> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: PortalRefused, ctx: &mut Context<Self>) {
+        tracing::error!(reason = message.reason, "the portal refuses this gateway");
+        ctx.notify(Shutdown {
+            exit_code: 1,
+            farewell: Farewell::Goodbye,
+        });
+    }
+}
+
+impl Handler<InjectFault> for SupervisorActor {
+    type Result = Result<(), String>;
+
+    fn handle(&mut self, message: InjectFault, ctx: &mut Context<Self>) -> Self::Result {
+        let InjectFault { target, kind } = message;
+        let child = match target {
+            Target::Supervisor => {
+                crate::faults::inject(kind, "supervisor", ctx);
+                return Ok(());
+            }
+            Target::Portal => Child::Portal,
+            Target::Dns => Child::Dns,
+            Target::NatTable => Child::NatTable,
+            Target::Tun => Child::Tun,
+            Target::Udp => Child::Udp,
+            Target::Connection(client) => return self.clients.inject(client, kind),
+        };
+        self.inject(child, kind)
+    }
+}
+
+impl SupervisorActor {
+    fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
+        let living = self.tree.living.get(&child);
+        let living = living.ok_or_else(|| format!("{child} is not there just now"))?;
+        let sent = living.leash.faults.try_send(crate::faults::Fault(kind));
+        sent.map_err(|error| format!("{child} takes no fault: {error}"))
+    }
+
+    fn add_relays(&mut self, relays: Vec<Relay>) {
+        for relay in relays {
+            self.relays.insert((relay.id.clone(), relay.addr), relay);
+        }
+        self.tell_relays();
+    }
+
+    fn tell_relays(&self) {
+        if let Some(udp) = &self.tree.udp {
+            let all = self.relays.values().cloned().collect();
+            tell(&udp.relays, UseRelays(all));
+        }
+    }
+
+    /// Once for each time that none is left: the portal sends those it has, at once or when one
+    /// comes.
+    fn ask_for_relays(&mut self) {
+        let none_left = self.relays.is_empty();
+        if none_left
+            && !self.asked_for_relays
+            && let Some(portal) = &self.tree.portal
+        {
+            tell(&portal.request_relays, RequestRelays);
+        }
+        self.asked_for_relays = none_left;
+    }
+}
+
+/// The budget of a part is spent: the container starts the process anew.
+const EXIT_BUDGET_SPENT: i32 = 70;
+/// How often the supervisor shows that its own thread is not stuck.
+const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);

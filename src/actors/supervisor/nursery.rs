@@ -1,0 +1,94 @@
+//! Where children are made: what the supervisor asks of those who know threads, sockets and devices.
+
+use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
+use crate::actors::connection::{ConnectionActor, ConnectionSpec};
+use crate::actors::portal::PortalOutlets;
+use crate::faults::Fault;
+use crate::lifeline::{DeathNotice, Ping};
+use crate::messages::supervisor::{Child, InterfaceFailed, NameLearned};
+use actix::prelude::*;
+use futures_util::future::AbortHandle;
+use postern_core::nat_table::RestoredName;
+
+/// A child that runs, or will in a moment: messages to it wait in its mailbox.
+pub struct Started<L> {
+    /// How others reach it.
+    pub links: L,
+    /// How the supervisor holds it.
+    pub leash: Leash,
+}
+
+/// What the supervisor does to a child, whatever its kind.
+pub struct Leash {
+    /// Whether it still answers.
+    pub pings: Recipient<Ping>,
+    /// For chaos runs.
+    pub faults: Recipient<Fault>,
+    /// Drops the actor as soon as its thread comes round to it.
+    pub abort: AbortHandle,
+}
+
+impl Leash {
+    /// Of an actor that was launched.
+    #[must_use]
+    pub fn of<A>(addr: &Addr<A>, abort: AbortHandle) -> Self
+    where
+        A: Actor<Context = Context<A>> + Handler<Ping> + Handler<Fault>,
+    {
+        Self {
+            pings: addr.clone().recipient(),
+            faults: addr.clone().recipient(),
+            abort,
+        }
+    }
+}
+
+/// The threads besides the supervisor's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Portal and names: what may take its time.
+    Control,
+    /// Everything that packets meet.
+    Shard,
+}
+
+impl Place {
+    /// Where a child lives.
+    #[must_use]
+    pub fn of(child: Child) -> Self {
+        match child {
+            Child::Portal | Child::Dns => Self::Control,
+            Child::NatTable | Child::Tun | Child::Udp | Child::Connection(..) => Self::Shard,
+        }
+    }
+}
+
+/// Makes children, as often as it takes. A child that cannot be made has died: its notice says so.
+pub trait Nursery {
+    /// On the device that all its lives share.
+    fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks>;
+
+    /// With the addresses of names that its predecessor knew.
+    fn nat_table(
+        &self,
+        death: DeathNotice,
+        names: Vec<RestoredName>,
+        learned: Recipient<NameLearned>,
+    ) -> Started<NatTableLinks>;
+
+    /// On the sockets that all its lives share.
+    fn udp(&self, death: DeathNotice) -> Started<UdpLinks>;
+
+    /// With an empty cache.
+    fn dns(&self, death: DeathNotice) -> Started<DnsLinks>;
+
+    /// Which joins at once.
+    fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks>;
+
+    /// On the thread of the shard.
+    fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
+
+    /// Gives up a thread that is stuck; who is made from now on lives on another. Those who lived
+    /// on it die when it comes round to them, if ever.
+    fn replace_thread(&mut self, place: Place);
+}

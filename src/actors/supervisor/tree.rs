@@ -1,0 +1,181 @@
+//! The children that all clients share: starting them, and introducing them to each other.
+
+use super::SupervisorActor;
+use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
+use super::nursery::{Leash, Place, Started};
+use crate::actors::portal::PortalOutlets;
+use crate::lifeline::DeathNotice;
+use crate::messages::dns::ServeNames;
+use crate::messages::successors::{UseDns, UseNatTable, UseOutbound, UsePortal, UseTun, UseUdp};
+use crate::messages::supervisor::{Child, LifeNumber};
+use crate::messages::tun::ConfigureInterface;
+use crate::shell::{self, tell};
+use actix::prelude::*;
+use postern_core::grant::TunnelAddresses;
+use postern_core::nat_table::RestoredName;
+use postern_core::supervision::{RestartPolicy, Restarts, WatchPace};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The shared children, and how each was last reached.
+#[derive(Default)]
+pub(super) struct Tree {
+    pub(super) tun: Option<TunLinks>,
+    pub(super) nat_table: Option<NatTableLinks>,
+    pub(super) udp: Option<UdpLinks>,
+    pub(super) dns: Option<DnsLinks>,
+    pub(super) portal: Option<PortalLinks>,
+    pub(super) living: BTreeMap<Child, Living>,
+    restarts: BTreeMap<Child, Restarts>,
+}
+
+/// A child in one of its lives.
+pub(super) struct Living {
+    pub(super) life: LifeNumber,
+    pub(super) leash: Leash,
+    /// When its predecessor died, until it has shown that it works.
+    pub(super) died_at: Option<Instant>,
+    /// Whether the watchdog has ended it.
+    pub(super) is_hung: bool,
+}
+
+impl Tree {
+    /// How often this child has died lately.
+    pub(super) fn restarts(&mut self, child: Child) -> &mut Restarts {
+        let fresh = || Restarts::new(RestartPolicy::SHARED);
+        self.restarts.entry(child).or_insert_with(fresh)
+    }
+
+    /// The shared children of a thread, in the order in which they are started.
+    pub(super) fn at(place: Place) -> impl Iterator<Item = Child> {
+        let all = [
+            Child::Tun,
+            Child::NatTable,
+            Child::Udp,
+            Child::Dns,
+            Child::Portal,
+        ];
+        all.into_iter().filter(move |child| Place::of(*child) == place)
+    }
+}
+
+impl SupervisorActor {
+    /// Starts a shared child, for the first time or again, and introduces it to all who speak to
+    /// it and whom it speaks to.
+    pub(super) fn start_child(&mut self, child: Child, ctx: &mut Context<Self>) {
+        let life = self.next_life();
+        let notice = DeathNotice::new(child, life, ctx.address().recipient());
+        let leash = match child {
+            Child::Tun => self.start_tun(notice, ctx),
+            Child::NatTable => self.start_nat_table(notice, ctx),
+            Child::Udp => self.start_udp(notice),
+            Child::Dns => self.start_dns(notice),
+            Child::Portal => self.start_portal(notice, ctx),
+            Child::Connection(..) => return,
+        };
+        let died_at = self.tree.living.remove(&child).and_then(|it| it.died_at);
+        let living = Living {
+            life,
+            leash,
+            died_at,
+            is_hung: false,
+        };
+        self.tree.living.insert(child, living);
+        self.watchdog.watch(child, SHARED_PACE, shell::now());
+        self.ping(child, ctx);
+        self.watch(ctx);
+    }
+
+    pub(super) fn next_life(&mut self) -> LifeNumber {
+        self.lives.0 += 1;
+        self.lives
+    }
+
+    /// The gateway's own addresses are known, or known again.
+    pub(super) fn configure(&self, tunnel: TunnelAddresses) {
+        if let Some(tun) = &self.tree.tun {
+            tell(&tun.configure, ConfigureInterface(tunnel));
+        }
+        if let Some(dns) = &self.tree.dns {
+            tell(&dns.serve, ServeNames(tunnel));
+        }
+    }
+
+    fn start_tun(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+        let nursery = &self.spec.nursery;
+        let Started { links, leash } = nursery.tun(notice, ctx.address().recipient());
+        if let Some(nat_table) = &self.tree.nat_table {
+            tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
+            tell(&nat_table.use_tun, UseTun(links.packets.clone()));
+        }
+        self.tree.tun = Some(links);
+        leash
+    }
+
+    fn start_nat_table(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+        let names = self.known_names();
+        let learned = ctx.address().recipient();
+        let nursery = &self.spec.nursery;
+        let Started { links, leash } = nursery.nat_table(notice, names, learned);
+        if let Some(tun) = &self.tree.tun {
+            tell(&links.use_tun, UseTun(tun.packets.clone()));
+            tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
+        }
+        if let Some(dns) = &self.tree.dns {
+            tell(&links.use_dns, UseDns(dns.resolve.clone()));
+        }
+        self.clients.tell_all(&UseNatTable(links.inlets.clone()));
+        self.tree.nat_table = Some(links);
+        leash
+    }
+
+    fn start_udp(&mut self, notice: DeathNotice) -> Leash {
+        let Started { links, leash } = self.spec.nursery.udp(notice);
+        self.clients.tell_all(&UseUdp(links.inlets.clone()));
+        self.tree.udp = Some(links);
+        if !self.relays.is_empty() {
+            self.tell_relays();
+        }
+        leash
+    }
+
+    fn start_dns(&mut self, notice: DeathNotice) -> Leash {
+        let Started { links, leash } = self.spec.nursery.dns(notice);
+        let successor = UseDns(links.resolve.clone());
+        if let Some(nat_table) = &self.tree.nat_table {
+            tell(&nat_table.use_dns, successor.clone());
+        }
+        self.clients.tell_all(&successor);
+        if let Some(tunnel) = self.spec.ledger.gateway() {
+            tell(&links.serve, ServeNames(tunnel));
+        }
+        self.tree.dns = Some(links);
+        leash
+    }
+
+    fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+        let outlets = PortalOutlets::all_to(&ctx.address());
+        let Started { links, leash } = self.spec.nursery.portal(notice, outlets);
+        self.clients.tell_all(&UsePortal(links.gathered.clone()));
+        self.tree.portal = Some(links);
+        leash
+    }
+
+    fn known_names(&self) -> Vec<RestoredName> {
+        let now = shell::unix_now();
+        let names = self.spec.ledger.known_names();
+        let restored = names.map(|known| RestoredName {
+            name: known.name.clone(),
+            family: known.family,
+            ips: known.ips.clone(),
+            age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
+        });
+        restored.collect()
+    }
+}
+
+/// A shared child that does not answer is replaced within three seconds.
+const SHARED_PACE: WatchPace = WatchPace {
+    interval: Duration::from_secs(1),
+    patience: Duration::from_millis(1500),
+};

@@ -1,0 +1,65 @@
+//! The successor of an actor that died, told to those who speak to it. All are sent by the
+//! SupervisorActor, after the start of each actor, the first one included.
+
+use super::dns::ResolveName;
+use super::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use super::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
+use super::portal::CandidatesGathered;
+use super::udp::{AttachPeer, DetachPeer};
+use actix::{Message, Recipient};
+
+/// What a connection says to a NatTableActor.
+#[derive(Clone)]
+pub struct NatTableInlets {
+    /// Packets towards resources.
+    pub packets: Recipient<InboundPackets>,
+    /// Routes for packets from resources.
+    pub attach: Recipient<AttachClient>,
+    /// And their end.
+    pub detach: Recipient<DetachClient>,
+    /// Proxy IPs of names.
+    pub assign: Recipient<AssignProxyIps>,
+    /// And their end.
+    pub release: Recipient<ReleaseResource>,
+}
+
+/// What a connection says to a UdpActor.
+#[derive(Clone)]
+pub struct UdpInlets {
+    /// Datagrams to the client.
+    pub datagrams: Recipient<OutboundDatagrams>,
+    /// How the client's datagrams are found.
+    pub attach: Recipient<AttachPeer>,
+    /// And no longer.
+    pub detach: Recipient<DetachPeer>,
+}
+
+/// To each ConnectionActor: attach the client again, and say again which names it uses.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseNatTable(pub NatTableInlets);
+
+/// To each ConnectionActor: attach the peer again.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseUdp(pub UdpInlets);
+
+/// To each ConnectionActor: candidates may have got lost.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UsePortal(pub Recipient<CandidatesGathered>);
+
+/// To each ConnectionActor and NatTableActor: lookups may have got lost.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseDns(pub Recipient<ResolveName>);
+
+/// To the NatTableActor of a shard: where packets towards resources go.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseTun(pub Recipient<InboundPackets>);
+
+/// To the TunActor of a shard: where packets from resources go.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseOutbound(pub Recipient<OutboundPackets>);

@@ -1,0 +1,72 @@
+//! The door from one actor of the data path to the next, through which the next may come back to
+//! life.
+
+use crate::messages::packets::Payload;
+use crate::metrics::Metrics;
+use actix::prelude::*;
+use postern_core::DropReason;
+use std::collections::VecDeque;
+
+/// Where packets go. While nobody is there, because the actor died and is being rebuilt, a few are
+/// kept for its successor.
+pub struct Outlet<M: Payload> {
+    to: Option<Recipient<M>>,
+    kept: VecDeque<M>,
+}
+
+impl<M: Payload> Outlet<M> {
+    /// A door that leads nowhere yet.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self {
+            to: None,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// A door to `to`.
+    #[must_use]
+    pub fn new(to: Recipient<M>) -> Self {
+        Self {
+            to: Some(to),
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// Sends on the data path: never waits, never queues beyond the mailbox. What does not fit is
+    /// counted.
+    pub fn offer(&mut self, payload: M, metrics: &Metrics) {
+        let Some(to) = self.to.as_ref().filter(|_| self.kept.is_empty()) else {
+            return self.keep(payload, metrics);
+        };
+        match to.try_send(payload) {
+            Ok(()) => {}
+            Err(SendError::Full(lost)) => count(&lost, metrics),
+            Err(SendError::Closed(payload)) => self.keep(payload, metrics),
+        }
+    }
+
+    /// The successor is there: it gets what was kept, in order.
+    pub fn lead_to(&mut self, to: Recipient<M>, metrics: &Metrics) {
+        self.to = Some(to);
+        for payload in std::mem::take(&mut self.kept) {
+            self.offer(payload, metrics);
+        }
+    }
+
+    fn keep(&mut self, payload: M, metrics: &Metrics) {
+        if self.kept.len() < KEPT {
+            self.kept.push_back(payload);
+        } else {
+            count(&payload, metrics);
+        }
+    }
+}
+
+fn count<M: Payload>(lost: &M, metrics: &Metrics) {
+    metrics.count_drops(DropReason::MailboxFull, lost.packets());
+}
+
+/// Batches kept for a successor: more than comes in the few milliseconds that it takes to build
+/// one.
+const KEPT: usize = 64;
