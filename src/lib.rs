@@ -12,5 +12,6 @@ pub mod outlet;
 pub mod shard;
 pub mod shell;
 pub mod sockets;
+pub mod state;
 pub mod system;
 pub mod tunnel;
