@@ -330,6 +330,7 @@ impl ConnectionActor {
                 );
             }
             ConnectionEvent::PathNominated(path) => self.log_path(path),
+            ConnectionEvent::PathInUse(_) => {}
             ConnectionEvent::SessionEstablished => {
                 tracing::info!(%client, milestone = "session_established", "connection up");
             }

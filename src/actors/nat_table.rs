@@ -190,6 +190,7 @@ impl NatTableActor {
                     reply_to: Some(ctx.address().recipient()),
                 },
             ),
+            NatTableEvent::NameKnown { .. } => {}
             NatTableEvent::Status { client, status } => {
                 if let Some(route) = self.connections.get(&client) {
                     tell(&route.names, DomainStatusChanged(status));
