@@ -4,7 +4,9 @@
 //! keys, finds them as they were. When the last one goes, the client is told goodbye and the
 //! connection closes. Source: protocol page, sections 3.4, 4 and 5.
 
+mod announced;
 mod budget;
+mod restore;
 
 use crate::UnixTime;
 use crate::grant::{
@@ -22,6 +24,7 @@ use crate::peer::{
 };
 use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
 use crate::{DropReason, policy};
+use announced::AnnouncedNames;
 use budget::AnnouncementBudget;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -64,6 +67,8 @@ pub enum ConnectionEvent {
     CandidatesGathered(Vec<String>),
     /// For the log.
     PathNominated(Path),
+    /// Packets for the client go this way from now on: to be recorded.
+    PathInUse(Path),
     /// For the log.
     SessionEstablished,
     /// For the log: the authorization has run out.
@@ -94,6 +99,7 @@ pub struct Connection {
     transport: Option<(TransportKeys, Peer)>,
     addresses: LocalAddresses,
     announcements: AnnouncementBudget,
+    names: AnnouncedNames,
     inbound: VecDeque<PacketBatch>,
     events: VecDeque<ConnectionEvent>,
     farewell: VecDeque<DatagramBatch>,
@@ -111,6 +117,7 @@ impl Connection {
             transport: None,
             addresses: LocalAddresses::default(),
             announcements: AnnouncementBudget::default(),
+            names: AnnouncedNames::default(),
             inbound: VecDeque::new(),
             events: VecDeque::new(),
             farewell: VecDeque::new(),
@@ -198,6 +205,8 @@ impl Connection {
         };
         self.policy
             .assign_proxies(resource, &name, &announced.proxy_ips)?;
+        self.names
+            .insert((&name, resource), &announced, in_tunnel, &self.policy);
         self.events.push_back(ConnectionEvent::ProxyIpsAssigned {
             resource,
             announced,
@@ -215,19 +224,19 @@ impl Connection {
             self.after_peer();
             return;
         }
-        let config = PeerConfig {
-            keys: self.config.keys.clone(),
-            index: self.config.index,
-            transport: keys.clone(),
-        };
-        let mut peer = Peer::new(&config, now);
-        self.events.push_back(ConnectionEvent::PeerAttached {
-            public_key: keys.client_public_key,
-            stun_username: format!("{}:{}", keys.local_ice.ufrag, keys.remote_ice.ufrag),
-        });
+        let mut peer = Peer::new(&self.peer_config(&keys), now);
+        self.events.push_back(attached(&keys));
         peer.handle_local_addresses(&self.addresses, now);
         self.transport = Some((keys, peer));
         self.after_peer();
+    }
+
+    fn peer_config(&self, keys: &TransportKeys) -> PeerConfig {
+        PeerConfig {
+            keys: self.config.keys.clone(),
+            index: self.config.index,
+            transport: keys.clone(),
+        }
     }
 
     /// Our addresses, or their change.
@@ -358,11 +367,12 @@ impl Connection {
         }
     }
 
-    /// A name of the client's can be used now, or cannot.
+    /// A name of the client's can be used now, or cannot. A client without a session is not told:
+    /// it announces again until it is.
     pub fn handle_domain_status(&mut self, status: &DomainStatus, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             let packet = PacketBatch::of(&ControlPacket::domain_status(status));
-            peer.send(&packet, &mut self.drops, now);
+            peer.send_if_connected(&packet, &mut self.drops, now);
         }
     }
 
@@ -381,7 +391,10 @@ impl Connection {
             }
         });
         match &mut self.transport {
-            Some((_, peer)) => peer.send(&packets, &mut self.drops, now),
+            Some((_, peer)) => {
+                peer.send(&packets, &mut self.drops, now);
+                self.after_peer();
+            }
             None => self
                 .drops
                 .count_many(DropReason::NotConnected, packets.len()),
@@ -392,7 +405,7 @@ impl Connection {
     pub fn close(&mut self, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             let goodbye = PacketBatch::of(&ControlPacket::goodbye());
-            peer.send(&goodbye, &mut DropCounts::default(), now);
+            peer.send_if_connected(&goodbye, &mut DropCounts::default(), now);
             self.farewell
                 .extend(std::iter::from_fn(|| peer.poll_transmit()));
         }
@@ -470,10 +483,13 @@ impl Connection {
         let Some((_, peer)) = &mut self.transport else {
             return;
         };
+        let in_vain = peer.take_waited_in_vain();
+        self.drops.count_many(DropReason::NotConnected, in_vain);
         while let Some(event) = peer.poll_event() {
             self.events.push_back(match event {
                 PeerEvent::CandidatesGathered(lines) => ConnectionEvent::CandidatesGathered(lines),
                 PeerEvent::PathNominated(path) => ConnectionEvent::PathNominated(path),
+                PeerEvent::PathInUse(path) => ConnectionEvent::PathInUse(path),
                 PeerEvent::SessionEstablished => ConnectionEvent::SessionEstablished,
                 PeerEvent::Failed => {
                     failed = true;
@@ -495,6 +511,7 @@ impl Connection {
         self.events
             .extend(held.map(ConnectionEvent::ResourceReleased));
         self.policy = fresh_policy(&self.config);
+        self.names = AnnouncedNames::default();
         if self.transport.take().is_some() {
             self.events.push_back(ConnectionEvent::PeerDetached);
         }
@@ -508,6 +525,13 @@ fn fresh_policy(config: &ConnectionConfig) -> Policy {
         gateway: config.gateway,
         max_resources: config.max_resources,
     })
+}
+
+fn attached(keys: &TransportKeys) -> ConnectionEvent {
+    ConnectionEvent::PeerAttached {
+        public_key: keys.client_public_key,
+        stun_username: format!("{}:{}", keys.local_ice.ufrag, keys.remote_ice.ufrag),
+    }
 }
 
 /// A resource of one name says what will be asked for, before the client does.
@@ -552,5 +576,7 @@ fn admit(
 
 #[cfg(test)]
 mod name_tests;
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 
 use super::{MAX_ADDRESSES, Sent};
 use crate::names::ResolvedAddresses;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,8 @@ impl Address {
 /// The addresses of one family. Empty means that none is known, or none that is still good.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    /// Sorted, each once.
+    /// As the DNS named them, each once: sorted, or as they were before a rebuild. The order
+    /// decides where a proxy IP leads, so it stays as long as the set does.
     list: Vec<Address>,
     offset: usize,
     epoch: u32,
@@ -128,13 +130,29 @@ impl Addresses {
         good.or_else(|| (count > 0).then(|| at(0))).map(|it| it.ip)
     }
 
+    /// All, in the order in which proxy IPs lead to them unless one is shunned.
+    pub(super) fn order(&self) -> Vec<IpAddr> {
+        let (after, before) = self.list.split_at(self.offset);
+        before.iter().chain(after).map(|it| it.ip).collect()
+    }
+
+    /// These were good at `resolved_at`. They are stale, so the next flow asks for them.
+    pub(super) fn restore(&mut self, ips: &[IpAddr], resolved_at: Instant, now: Instant) {
+        self.list = ips.iter().copied().map(Address::new).collect();
+        self.offset = 0;
+        (self.resolved_at, self.fresh_until) = (Some(resolved_at), Some(now));
+        self.denied_at = None;
+        self.raise_epoch();
+    }
+
     /// The DNS named these. Returns whether the set is another one than before.
     pub(super) fn resolve(&mut self, resolved: &ResolvedAddresses, now: Instant) -> bool {
         self.resolved_at = Some(now);
         self.fresh_until = Some(now + resolved.ttl);
         self.denied_at = None;
-        let ips = &resolved.ips[..resolved.ips.len().min(MAX_ADDRESSES)];
-        if self.list.iter().map(|it| it.ip).eq(ips.iter().copied()) {
+        let named: BTreeSet<IpAddr> = resolved.ips.iter().copied().collect();
+        let ips: BTreeSet<IpAddr> = named.into_iter().take(MAX_ADDRESSES).collect();
+        if self.list.len() == ips.len() && self.list.iter().all(|it| ips.contains(&it.ip)) {
             return false;
         }
         let old = std::mem::take(&mut self.list);
@@ -165,6 +183,7 @@ impl Addresses {
 
     pub(super) fn clear(&mut self) {
         self.list.clear();
+        self.offset = 0;
         (self.resolved_at, self.fresh_until, self.denied_at) = (None, None, None);
         self.raise_epoch();
     }

@@ -2,6 +2,7 @@
 
 use super::family::{Asked, Family};
 use super::held::HeldPackets;
+use super::known::Restored;
 use super::{DomainsEvent, Fate, HeldPacket, Route, Shared};
 use crate::DropReason;
 use crate::ids::ResourceId;
@@ -83,6 +84,45 @@ impl Mapping {
 
     pub(super) fn epoch(&self, family: AddressFamily) -> u32 {
         self.families[family as usize].addresses.epoch()
+    }
+
+    pub(super) fn epochs(&self) -> [u32; 2] {
+        AddressFamily::ALL.map(|family| self.epoch(family))
+    }
+
+    /// The addresses in the order in which proxy IPs lead to them, whether shunned or not.
+    pub(super) fn order(&self, family: AddressFamily) -> Vec<IpAddr> {
+        self.families[family as usize].addresses.order()
+    }
+
+    /// Takes over addresses from before a rebuild if it has none. Returns whether it did.
+    pub(super) fn restore(
+        &mut self,
+        family: AddressFamily,
+        restored: &Restored,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> bool {
+        let state = &mut self.families[family as usize];
+        if !state.addresses.is_empty() || state.is_denied() {
+            return false;
+        }
+        let Restored { ips, resolved_at } = restored;
+        state.addresses.restore(ips, *resolved_at, now);
+        self.let_go(family, shared);
+        true
+    }
+
+    /// The lookup under way, if any, is lost: asks anew.
+    pub(super) fn ask_again(&mut self, shared: &mut Shared, now: Instant) {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.since = now;
+            shared.events.push_back(DomainsEvent::Resolve {
+                client: self.client,
+                name: self.name.clone(),
+                refresh: lookup.is_refresh,
+            });
+        }
     }
 
     /// Takes over the proxy IPs of one family; returns those that are no longer in use.

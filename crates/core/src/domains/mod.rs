@@ -37,6 +37,7 @@
 mod addresses;
 mod family;
 mod held;
+mod known;
 mod mapping;
 mod table;
 #[cfg(test)]
@@ -44,16 +45,18 @@ mod tests;
 mod vocabulary;
 mod waits;
 
+pub use known::RestoredName;
 pub use vocabulary::{
     Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
 
 use crate::DropReason;
 use crate::ids::ResourceId;
-use crate::names::{AddressFamily, NameAnswer};
+use crate::names::AddressFamily;
 use crate::nat_table::slot::{ClientSlot, MappingId};
 use crate::packet::DropCounts;
 use crate::policy::ranges::is_proxy;
+use known::KnownNames;
 use mapping::{Announced, Mapping};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -66,6 +69,7 @@ use table::Table;
 #[derive(Debug)]
 pub struct Domains {
     table: Table,
+    known: KnownNames,
     timers: BTreeSet<(Instant, MappingId)>,
     shared: Shared,
     now: Instant,
@@ -91,6 +95,7 @@ impl Domains {
         let hash_key = std::array::from_fn(|_| rng.next_u64());
         Self {
             table: Table::new(hash_key),
+            known: KnownNames::default(),
             timers: BTreeSet::new(),
             shared: Shared {
                 config,
@@ -140,7 +145,9 @@ impl Domains {
             None => {
                 self.make_room(client, now)?;
                 let mapping = Mapping::new(client, name.clone(), now);
-                self.table.insert(mapping)
+                let id = self.table.insert(mapping);
+                self.claim(id, now);
+                id
             }
         };
         self.take_over(id, &announcement, now);
@@ -198,10 +205,14 @@ impl Domains {
         let Some(mapping) = self.table.get_mut(id) else {
             return Route::Unreachable;
         };
+        let epochs = mapping.epochs();
         let route = mapping.route(proxy_ip, &mut self.shared, now);
         match route {
             Route::To { .. } => {}
-            Route::Hold | Route::Unreachable => self.arm(id),
+            Route::Hold | Route::Unreachable => {
+                self.tell_if_moved(id, epochs);
+                self.arm(id);
+            }
         }
         route
     }
@@ -240,10 +251,13 @@ impl Domains {
             return;
         };
         mapping.used_at = now;
+        let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
         if family.note_inbound(real, sent, now) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
+        } else if mapping.epochs() != epochs {
+            self.tell_if_moved(id, epochs);
         }
     }
 
@@ -271,11 +285,13 @@ impl Domains {
         let Some(mapping) = self.table.get_mut(id) else {
             return;
         };
+        let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
         if family.note_unreachable(real, now) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         }
+        self.tell_if_moved(id, epochs);
     }
 
     /// Another ICMP error about a flow to `real`: an answer, but no proof that it is well.
@@ -284,19 +300,6 @@ impl Domains {
         if let Some(mapping) = self.table.get_mut(id) {
             let family = mapping.family(AddressFamily::of(real));
             family.note_icmp(real);
-        }
-    }
-
-    // ---- What the DNS says
-
-    /// What became of a lookup. Holds for the mappings of all clients with that name.
-    pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
-        let now = self.clock(now);
-        for id in self.table.all_by_name(&answer.name) {
-            if let Some(mapping) = self.table.get_mut(id) {
-                mapping.handle_answer(answer, &mut self.shared, now);
-            }
-            self.arm(id);
         }
     }
 
@@ -310,7 +313,9 @@ impl Domains {
             self.timers.remove(&timer);
             if let Some(mapping) = self.table.get_mut(id) {
                 mapping.armed = None;
+                let epochs = mapping.epochs();
                 mapping.handle_timeout(&mut self.shared, now);
+                self.tell_if_moved(id, epochs);
             }
             self.arm(id);
         }
@@ -467,6 +472,9 @@ impl Domains {
         let Some(mapping) = self.table.remove(id) else {
             return;
         };
+        if !self.table.has_name(&mapping.name) {
+            self.known.forget(&mapping.name);
+        }
         if let Some(at) = mapping.armed {
             self.timers.remove(&(at, id));
         }

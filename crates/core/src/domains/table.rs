@@ -72,6 +72,18 @@ impl Table {
             .collect()
     }
 
+    /// Whether any client has that name.
+    pub(super) fn has_name(&self, name: &DomainName) -> bool {
+        let first = (name.clone(), ClientSlot(0));
+        let last = (name.clone(), ClientSlot(u32::MAX));
+        self.by_name.range(first..=last).next().is_some()
+    }
+
+    /// All, in the order of their names.
+    pub(super) fn ids(&self) -> Vec<MappingId> {
+        self.by_name.values().copied().collect()
+    }
+
     pub(super) fn of_client(&self, client: ClientSlot) -> impl Iterator<Item = MappingId> {
         self.by_client.get(&client).into_iter().flatten().copied()
     }

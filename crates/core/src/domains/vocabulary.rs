@@ -2,7 +2,7 @@
 
 use super::{MAX_PROXY_IPS, MAX_RESOURCES};
 use crate::ids::ResourceId;
-use crate::names::DomainName;
+use crate::names::{AddressFamily, DomainName};
 use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -147,6 +147,17 @@ pub enum DomainsEvent {
         name: DomainName,
         /// Whether what a cache holds is not good enough.
         refresh: bool,
+    },
+    /// Record the addresses of a name, for the time after a rebuild. Once for all clients that
+    /// have the name.
+    NameKnown {
+        /// As it is looked up.
+        name: DomainName,
+        /// Of these addresses.
+        family: AddressFamily,
+        /// In the order in which proxy IPs lead to them, those that are shunned for a moment
+        /// included. Empty when they are no good any more.
+        ips: Vec<IpAddr>,
     },
     /// Tell a client inside the tunnel.
     Status {

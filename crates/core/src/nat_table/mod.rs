@@ -15,6 +15,7 @@ pub mod slot;
 pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
+pub use crate::domains::RestoredName;
 use crate::domains::{
     Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
@@ -80,6 +81,16 @@ pub enum NatTableEvent {
         name: DomainName,
         /// Whether what a cache holds is not good enough.
         refresh: bool,
+    },
+    /// Record the addresses of a name for [`NatTable::restore_names`]. Once for all clients that
+    /// have the name.
+    NameKnown {
+        /// As it is looked up.
+        name: DomainName,
+        /// Of these addresses.
+        family: AddressFamily,
+        /// In the order in which proxy IPs lead to them. Empty when they are no good any more.
+        ips: Vec<IpAddr>,
     },
     /// Tell the client inside the tunnel.
     Status {
@@ -194,6 +205,22 @@ impl NatTable {
     /// What became of a lookup, for all clients with that name.
     pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         self.domains.handle_answer(answer, now);
+        self.after_domains(now);
+    }
+
+    /// Takes over addresses of names from before a rebuild. To be told before the clients announce
+    /// their names: these are then led to at once, and renewed by the lookup that an announcement
+    /// starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
+    /// what exceeds [`DomainsConfig::mappings`].
+    pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
+        self.domains.restore_names(names, now);
+        self.after_domains(now);
+    }
+
+    /// Whoever looks names up was built anew: the lookups under way are asked for again, as they
+    /// were. Held packets wait no longer than before.
+    pub fn handle_resolver_restarted(&mut self, now: Instant) {
+        self.domains.handle_resolver_restarted(now);
         self.after_domains(now);
     }
 
@@ -502,6 +529,9 @@ impl NatTable {
                 name,
                 refresh,
             },
+            DomainsEvent::NameKnown { name, family, ips } => {
+                NatTableEvent::NameKnown { name, family, ips }
+            }
             DomainsEvent::Status {
                 client,
                 resource,

@@ -179,7 +179,7 @@ impl Scene {
         events
             .filter_map(|event| match event {
                 NatTableEvent::Status { status, .. } => Some(status.active),
-                NatTableEvent::Resolve { .. } => None,
+                NatTableEvent::Resolve { .. } | NatTableEvent::NameKnown { .. } => None,
             })
             .collect()
     }

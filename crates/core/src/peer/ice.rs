@@ -25,6 +25,8 @@ pub(crate) enum IceEvent {
     Disconnected,
     /// A path works again.
     Connected,
+    /// There are paths to be tried, and none is nominated.
+    Checking,
 }
 
 /// One peer's ICE agent.
@@ -195,7 +197,8 @@ impl IceTransport {
                     IceConnectionState::Connected | IceConnectionState::Completed => {
                         return Some(IceEvent::Connected);
                     }
-                    IceConnectionState::New | IceConnectionState::Checking => {}
+                    IceConnectionState::Checking => return Some(IceEvent::Checking),
+                    IceConnectionState::New => {}
                 },
                 IceAgentEvent::IceRestart(_) | IceAgentEvent::DiscoveredRecv { .. } => {}
             }

@@ -11,6 +11,7 @@ mod gatherer;
 mod ice;
 mod index;
 mod outbox;
+mod resumption;
 mod transport;
 mod wireguard;
 

@@ -3,7 +3,8 @@
 //! Packets for the peer go to the path that ICE nominated last. Before there is one, and when that
 //! one has fallen silent while the client is heard on another, they go to the path of its last
 //! authentic WireGuard message (the client accepts them from anywhere, protocol page, section 8.1).
-//! Nothing is queued for a peer that is not connected: IP may drop (section 5.3).
+//! Nothing is queued for a peer that is not connected: IP may drop (section 5.3). Only one that
+//! resumes a former peer's place keeps a few packets until its session stands.
 
 use crate::DropReason;
 use crate::grant::TransportKeys;
@@ -13,6 +14,7 @@ use crate::peer::gatherer::LocalAddresses;
 use crate::peer::ice::{IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
+use crate::peer::resumption::{Call, Resumption};
 use crate::peer::wireguard::{GatewayKeys, Opened, WireguardTunnel, sealed_len};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,7 +36,10 @@ pub enum PeerEvent {
     CandidatesGathered(Vec<String>),
     /// ICE settled on a path, or on another one.
     PathNominated(Path),
-    /// A WireGuard session stands and the client has used it; said again after one has run out.
+    /// Packets for the client go this way from now on.
+    PathInUse(Path),
+    /// A WireGuard session stands and the client has used it, or has answered our initiation; said
+    /// again after one has run out.
     SessionEstablished,
     /// No way to the client is left, or none was ever found.
     Failed,
@@ -50,7 +55,14 @@ pub struct Peer {
     /// When the client was last heard on the nominated path.
     nominated_heard: Instant,
     last_authentic: Option<Path>,
+    /// When the last authentic WireGuard message came.
+    authentic_heard: Option<Instant>,
+    /// The path that was told last.
+    path_in_use: Option<Path>,
     established: bool,
+    resumption: Option<Resumption>,
+    /// Packets that waited in vain, to be counted.
+    waited_in_vain: usize,
     idle_at: Option<Instant>,
     next_second: Instant,
     /// When to give up unless a candidate of the client is known.
@@ -77,12 +89,32 @@ impl Peer {
             nominated: None,
             nominated_heard: now,
             last_authentic: None,
+            authentic_heard: None,
+            path_in_use: None,
             established: false,
+            resumption: None,
+            waited_in_vain: 0,
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
             candidates_due: Some(now + CANDIDATE_TIMEOUT),
             recovery_due: None,
         }
+    }
+
+    /// A peer in the place of a former one whose datagrams went along `path`: it calls the client
+    /// there at once, without waiting for ICE, and again until a session stands. ICE starts from
+    /// the same credentials, and as the client need not nominate again, the peer may live on the
+    /// path of its last authentic message for ever.
+    #[must_use]
+    pub fn resume(config: &PeerConfig, path: Path, now: Instant) -> Self {
+        let mut peer = Self {
+            last_authentic: Some(path),
+            path_in_use: Some(path),
+            resumption: Some(Resumption::new(path, now)),
+            ..Self::new(config, now)
+        };
+        peer.call_if_due(now);
+        peer
     }
 
     /// Our addresses, or their change.
@@ -96,13 +128,25 @@ impl Peer {
 
     /// The client was granted something again: signal everything once more, wake up.
     pub fn handle_upsert(&mut self, now: Instant) {
+        self.signal_again();
+        self.note_traffic(now);
+        self.after_ice(now);
+    }
+
+    /// What was signalled may have got lost with the portal's actor: if ICE still depends on it,
+    /// signal it once more.
+    pub fn handle_portal_restarted(&mut self) {
+        if self.nominated.is_none() {
+            self.signal_again();
+        }
+    }
+
+    fn signal_again(&mut self) {
         let candidates = self.ice.local_candidates();
         if !candidates.is_empty() {
             self.events
                 .push_back(PeerEvent::CandidatesGathered(candidates));
         }
-        self.note_traffic(now);
-        self.after_ice(now);
     }
 
     /// Candidates of the client. Returns how many did not parse.
@@ -145,15 +189,21 @@ impl Peer {
                 stun = true;
                 if self.ice.handle_stun(datagrams.path, datagram, now) {
                     heard = true;
+                    self.call_where_heard(datagrams.path, now);
                 } else {
                     drops.count(DropReason::StunRejected);
                 }
                 continue;
             }
             match self.wireguard.open(datagram, &mut packets) {
-                Opened::Packet | Opened::Nothing => self.last_authentic = Some(datagrams.path),
-                Opened::Reply(reply) => {
-                    self.last_authentic = Some(datagrams.path);
+                Opened::Packet | Opened::Nothing => self.note_authentic(datagrams.path, now),
+                // An initiation could be an old one, sent again, as long as the engine knows none
+                // that is newer: it is answered where it came from, and moves nothing.
+                Opened::Reply(reply) if self.resumption.is_some() => {
+                    self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
+                }
+                Opened::Reply(reply) | Opened::Confirmed(reply) => {
+                    self.note_authentic(datagrams.path, now);
                     self.transmit(&reply, now);
                 }
                 Opened::Dropped(reason) => {
@@ -169,22 +219,47 @@ impl Peer {
         if !packets.is_empty() {
             self.note_traffic(now);
         }
-        self.note_session();
+        self.note_session(now);
         if stun {
             self.after_ice(now);
         }
+        self.note_path(now);
         packets
     }
 
     /// Seals IP packets for the client.
     pub fn send(&mut self, packets: &PacketBatch, drops: &mut DropCounts, now: Instant) {
         self.run_seconds(now);
+        if !self.seal(packets, now) {
+            let resumption = &mut self.resumption;
+            let refused = packets.iter().filter(|packet| {
+                !(resumption.as_mut()).is_some_and(|resumption| resumption.hold(packet, now))
+            });
+            drops.count_many(DropReason::NotConnected, refused.count());
+        }
+    }
+
+    /// As [`Self::send`], but for packets that are not worth waiting for.
+    pub fn send_if_connected(
+        &mut self,
+        packets: &PacketBatch,
+        drops: &mut DropCounts,
+        now: Instant,
+    ) {
+        self.run_seconds(now);
+        if !self.seal(packets, now) {
+            drops.count_many(DropReason::NotConnected, packets.len());
+        }
+    }
+
+    /// Returns whether the client is connected.
+    fn seal(&mut self, packets: &PacketBatch, now: Instant) -> bool {
         let path = self.path(now).filter(|_| self.wireguard.is_established());
         let Some(path) = path else {
-            drops.count_many(DropReason::NotConnected, packets.len());
-            return;
+            return false;
         };
         self.note_traffic(now);
+        self.note_path(now);
         let wireguard = &mut self.wireguard;
         for packet in packets.iter() {
             let slot_bytes = sealed_len(packet.len());
@@ -193,6 +268,7 @@ impl Peer {
             self.outbox
                 .push_with(path, ecn, slot_bytes, |slot| wireguard.seal(packet, slot));
         }
+        true
     }
 
     /// Drives ICE, WireGuard's timers and the idle mode.
@@ -202,22 +278,38 @@ impl Peer {
             self.idle_at = None;
             self.ice.set_idle(true);
         }
-        let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
-            && !self.ice.has_remote_candidates();
-        let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
-        if no_candidates || not_recovered {
+        self.call_if_due(now);
+        if self.is_given_up(now) {
             self.nominated = None;
             self.events.push_back(PeerEvent::Failed);
         }
         self.after_ice(now);
+        self.note_path(now);
+    }
+
+    /// Whether ICE is at its end. As long as the client is heard, that proves nothing: the check is
+    /// put off.
+    fn is_given_up(&mut self, now: Instant) -> bool {
+        let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
+            && !self.ice.has_remote_candidates();
+        let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
+        let heard_until = self.authentic_heard.map(|at| at + NOMINATED_SILENCE);
+        let heard_until = heard_until.filter(|until| *until > now);
+        if let Some(until) = heard_until {
+            self.candidates_due = no_candidates.then_some(until).or(self.candidates_due);
+            self.recovery_due = not_recovered.then_some(until).or(self.recovery_due);
+        }
+        (no_candidates || not_recovered) && heard_until.is_none()
     }
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         // Without a session there is nothing to keep alive: a later message brings the timers up to
         // date.
-        let wireguard = self.established.then_some(self.next_second);
+        let is_at_work = self.established || self.resumption.is_some();
+        let wireguard = is_at_work.then_some(self.next_second);
         [
+            self.resumption.as_ref().map(Resumption::deadline),
             self.ice.poll_timeout(),
             wireguard,
             self.idle_at,
@@ -237,6 +329,11 @@ impl Peer {
     /// The next event.
     pub fn poll_event(&mut self) -> Option<PeerEvent> {
         self.events.pop_front()
+    }
+
+    /// How many packets waited for a session in vain since the last call.
+    pub fn take_waited_in_vain(&mut self) -> usize {
+        std::mem::take(&mut self.waited_in_vain)
     }
 
     fn path(&self, now: Instant) -> Option<Path> {
@@ -263,7 +360,7 @@ impl Peer {
         if let Some(datagram) = self.wireguard.handle_second() {
             self.transmit(&datagram, now);
         }
-        self.note_session();
+        self.note_session(now);
     }
 
     fn note_traffic(&mut self, now: Instant) {
@@ -273,11 +370,64 @@ impl Peer {
         }
     }
 
-    fn note_session(&mut self) {
+    fn note_session(&mut self, now: Instant) {
         let was_established =
             std::mem::replace(&mut self.established, self.wireguard.is_established());
         if self.established && !was_established {
             self.events.push_back(PeerEvent::SessionEstablished);
+        }
+        if self.established
+            && let Some(mut resumption) = self.resumption.take()
+        {
+            self.waited_in_vain += resumption.drop_overdue(now);
+            self.seal(&resumption.into_held(), now);
+        }
+    }
+
+    fn note_authentic(&mut self, path: Path, now: Instant) {
+        self.last_authentic = Some(path);
+        self.authentic_heard = Some(now);
+    }
+
+    fn note_path(&mut self, now: Instant) {
+        let path = self.path(now);
+        if path != self.path_in_use {
+            self.path_in_use = path;
+            self.events.extend(path.map(PeerEvent::PathInUse));
+        }
+    }
+
+    /// Calls a client that does not know yet that its sessions are gone.
+    fn call_if_due(&mut self, now: Instant) {
+        let Some(resumption) = &mut self.resumption else {
+            return;
+        };
+        self.waited_in_vain += resumption.drop_overdue(now);
+        if resumption.is_over(now) {
+            self.waited_in_vain += resumption.held();
+            self.resumption = None;
+        } else if resumption.is_due(now) {
+            self.call(now);
+        }
+    }
+
+    fn call_where_heard(&mut self, path: Path, now: Instant) {
+        let heard = self.resumption.as_mut();
+        match heard.map(|resumption| resumption.handle_heard(path, now)) {
+            Some(Call::Anew) => self.call(now),
+            Some(Call::Repeat(initiation)) => self.outbox.push(path, Ecn::NotEct, &initiation),
+            Some(Call::Nothing) | None => {}
+        }
+    }
+
+    fn call(&mut self, now: Instant) {
+        let (Some(resumption), Some(initiation)) =
+            (self.resumption.as_mut(), self.wireguard.initiate())
+        else {
+            return;
+        };
+        for path in resumption.note_initiation(&initiation, now) {
+            self.outbox.push(path, Ecn::NotEct, &initiation);
         }
     }
 
@@ -293,6 +443,9 @@ impl Peer {
                     }
                 }
                 IceEvent::Connected => self.recovery_due = None,
+                // Without a nomination this is all the recovery that ICE can tell of.
+                IceEvent::Checking if self.nominated.is_none() => self.recovery_due = None,
+                IceEvent::Checking => {}
                 IceEvent::Disconnected => self.recovery_due = Some(now + DISCONNECT_GRACE),
             }
         }

@@ -1,6 +1,6 @@
 //! The WireGuard engine, behind one door so that it can be exchanged.
 //!
-//! Wraps boringtun's sans-IO tunnel as a responder that sends nothing before its peer has proved
+//! Wraps boringtun's sans-IO tunnel, which as a responder sends nothing before its peer has proved
 //! the session (WireGuard white paper, section 5.4.6), and the checks that come before a peer is
 //! known: MAC, rate limit with cookies, and the initiator's public key. The engine reads the clock
 //! itself; that is the one place where this crate cannot keep its contract, see Decisions in
@@ -122,6 +122,8 @@ pub(crate) enum Opened {
     Nothing,
     /// A handshake message was answered; this is the reply.
     Reply(Vec<u8>),
+    /// The peer answered our own initiation: the session stands, and this keepalive proves it.
+    Confirmed(Vec<u8>),
     /// It goes no further.
     Dropped(DropReason),
 }
@@ -176,7 +178,12 @@ impl WireguardTunnel {
     }
 
     fn open_handshake(&mut self, datagram: &[u8]) -> Opened {
+        let is_response = datagram.first() == Some(&MESSAGE_RESPONSE);
         match self.engine.decapsulate(None, datagram, &mut self.scratch) {
+            TunnResult::WriteToNetwork(keepalive) if is_response => {
+                self.confirmed = true;
+                Opened::Confirmed(keepalive.to_vec())
+            }
             TunnResult::WriteToNetwork(reply) => Opened::Reply(reply.to_vec()),
             TunnResult::Err(error) => Opened::Dropped(drop_reason(&error)),
             TunnResult::Done
@@ -185,7 +192,24 @@ impl WireguardTunnel {
         }
     }
 
-    /// Whether packets can be sealed: a session stands and its peer has used it.
+    /// A handshake initiation of ours, whatever is under way. The engine still accepts the response
+    /// to the one before.
+    pub(crate) fn initiate(&mut self) -> Option<Vec<u8>> {
+        let forced = true;
+        match self
+            .engine
+            .format_handshake_initiation(&mut self.scratch, forced)
+        {
+            TunnResult::WriteToNetwork(initiation) => Some(initiation.to_vec()),
+            TunnResult::Done
+            | TunnResult::Err(_)
+            | TunnResult::WriteToTunnelV4(..)
+            | TunnResult::WriteToTunnelV6(..) => None,
+        }
+    }
+
+    /// Whether packets can be sealed: a session stands, and its peer has used it or has answered
+    /// our initiation.
     pub(crate) fn is_established(&self) -> bool {
         self.confirmed && self.engine.time_since_last_handshake().is_some()
     }
@@ -244,6 +268,8 @@ fn drop_reason(error: &WireGuardError) -> DropReason {
     }
 }
 
+/// First byte of a handshake response.
+const MESSAGE_RESPONSE: u8 = 2;
 /// First byte of a transport data message.
 pub(crate) const MESSAGE_DATA: u8 = 4;
 /// Length of a handshake initiation in bytes.
@@ -372,7 +398,7 @@ mod tests {
             let mut batch = PacketBatch::default();
             let opened = tunnel.open(&bytes, &mut batch);
             prop_assert!(batch.is_empty());
-            prop_assert!(!matches!(opened, Opened::Packet | Opened::Reply(_)));
+            prop_assert!(matches!(opened, Opened::Nothing | Opened::Dropped(_)));
             let gate = HandshakeGate::new(client.gateway_keys(), u64::MAX);
             prop_assert!(gate.initiator(IpAddr::from([127, 0, 0, 1]), &bytes).is_err());
         }

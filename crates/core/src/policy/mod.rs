@@ -327,6 +327,12 @@ impl Policy {
         self.grants.values().map(|grant| &grant.resource)
     }
 
+    /// Whether `ip` leads to `resource` as an address of `name`.
+    #[must_use]
+    pub fn has_proxy(&self, resource: ResourceId, name: &DomainName, ip: IpAddr) -> bool {
+        self.proxies.has(resource, name, ip)
+    }
+
     /// By which name packets to `ip` are judged.
     #[cfg(test)]
     pub(crate) fn proxied_name(&self, ip: IpAddr) -> Option<&DomainName> {

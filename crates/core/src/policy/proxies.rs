@@ -35,6 +35,12 @@ impl Proxies {
         self.by_ip.contains_key(&ip)
     }
 
+    /// Whether `ip` belongs to `name`, and to `resource` among others.
+    pub(super) fn has(&self, resource: ResourceId, name: &DomainName, ip: IpAddr) -> bool {
+        let proxy = self.by_ip.get(&ip);
+        proxy.is_some_and(|proxy| proxy.name == *name && proxy.owners.contains(&resource))
+    }
+
     /// How many there would be if `ips` came.
     pub(super) fn len_with(&self, ips: &[IpAddr]) -> usize {
         self.by_ip.len() + ips.iter().filter(|ip| !self.contains(**ip)).count()

@@ -24,6 +24,7 @@ struct World {
     now: Instant,
     lookups: Vec<bool>,
     told: Vec<(u128, String, bool)>,
+    known: Vec<Vec<IpAddr>>,
 }
 
 impl World {
@@ -38,6 +39,7 @@ impl World {
             now,
             lookups: Vec::new(),
             told: Vec::new(),
+            known: Vec::new(),
         }
     }
 
@@ -143,6 +145,7 @@ impl World {
         while let Some(event) = self.domains.poll_event() {
             match event {
                 DomainsEvent::Resolve { refresh, .. } => self.lookups.push(refresh),
+                DomainsEvent::NameKnown { ips, .. } => self.known.push(ips),
                 DomainsEvent::Status {
                     resource,
                     domain,
@@ -163,6 +166,12 @@ impl World {
     fn told(&mut self) -> Vec<(u128, String, bool)> {
         self.drain();
         std::mem::take(&mut self.told)
+    }
+
+    /// The addresses that the owner was told since the last call, in their order.
+    fn known(&mut self) -> Vec<Vec<IpAddr>> {
+        self.drain();
+        std::mem::take(&mut self.known)
     }
 
     fn route(&mut self, id: MappingId, proxy_ip: IpAddr) -> Route {

@@ -1,0 +1,115 @@
+//! A connection built anew from the ledger, and what to repeat to those who were built anew
+//! themselves.
+
+use super::{Connection, ConnectionConfig, ConnectionEvent, attached};
+use crate::UnixTime;
+use crate::grant::TransportKeys;
+use crate::ledger::{ClientRecord, RecordedName};
+use crate::names::DomainName;
+use crate::peer::Peer;
+use std::time::Instant;
+
+impl Connection {
+    /// The connection of a client that was served before, as the ledger knows it. Nothing is
+    /// acknowledged, and no name is expected: that was done.
+    ///
+    /// What has expired in the meantime is released. The names' proxy IPs are announced once more,
+    /// the peer is attached once more. If the path to the client is known, the client is called
+    /// there at once: it does not know that its sessions are gone. The local addresses come later,
+    /// by [`Self::handle_local_addresses`].
+    #[must_use]
+    pub fn restore(
+        config: ConnectionConfig,
+        record: &ClientRecord,
+        unix_now: UnixTime,
+        now: Instant,
+    ) -> Self {
+        let mut connection = Self::new(config);
+        for grant in record.grants.values() {
+            let resource = grant.resource.clone();
+            let allowed = connection
+                .policy
+                .allow(resource, grant.expires_at, unix_now, now);
+            if let Err(error) = allowed {
+                let events = [
+                    ConnectionEvent::Refused(error),
+                    ConnectionEvent::ResourceReleased(grant.resource.id),
+                ];
+                connection.events.extend(events);
+            }
+        }
+        connection.policy.handle_timeout(now);
+        connection.after_policy(now);
+        if connection.closed {
+            return connection;
+        }
+        if let Some(keys) = &record.transport {
+            connection.restore_transport(keys, record, now);
+        }
+        connection.restore_names(&record.names);
+        connection
+    }
+
+    fn restore_transport(&mut self, keys: &TransportKeys, record: &ClientRecord, now: Instant) {
+        let config = self.peer_config(keys);
+        let mut peer = match record.path {
+            Some(path) => Peer::resume(&config, path, now),
+            None => Peer::new(&config, now),
+        };
+        peer.add_remote_candidates(&record.remote_candidates, now);
+        self.events.push_back(attached(keys));
+        self.transport = Some((keys.clone(), peer));
+        self.after_peer();
+    }
+
+    /// Names that are not the client's any more are passed over: their resource was released.
+    fn restore_names(&mut self, names: &[RecordedName]) {
+        for name in names {
+            let announced = &name.announced;
+            let Ok(parsed) = announced.domain.parse::<DomainName>() else {
+                continue;
+            };
+            let ips = &announced.proxy_ips;
+            let is_assigned = self.policy.assign_proxies(name.resource, &parsed, ips);
+            if is_assigned.is_ok() {
+                let key = (&parsed, name.resource);
+                self.names
+                    .insert(key, announced, name.in_tunnel, &self.policy);
+            }
+        }
+        self.announce_again();
+    }
+
+    /// The NAT has forgotten the mappings: repeats every name that the client holds.
+    pub fn handle_nat_table_restarted(&mut self) {
+        self.announce_again();
+    }
+
+    fn announce_again(&mut self) {
+        let names = self.names.in_force(&self.policy);
+        self.events
+            .extend(names.map(|(resource, name, announced, in_tunnel)| {
+                ConnectionEvent::ProxyIpsAssigned {
+                    resource,
+                    announced,
+                    name,
+                    in_tunnel,
+                }
+            }));
+    }
+
+    /// Whoever reads the socket has forgotten the peers: attaches this one again.
+    pub fn handle_udp_restarted(&mut self) {
+        if let Some((keys, _)) = &self.transport {
+            self.events.push_back(attached(keys));
+        }
+    }
+
+    /// What was signalled through the portal may not have arrived: repeats it if ICE needs it.
+    pub fn handle_portal_restarted(&mut self, _now: Instant) {
+        if let Some((_, peer)) = &mut self.transport {
+            peer.handle_portal_restarted();
+        }
+        self.after_peer();
+    }
+}

@@ -1,0 +1,1 @@
+//! A connection that takes the place of one that died.

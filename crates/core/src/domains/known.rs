@@ -1,0 +1,210 @@
+//! The addresses that the owner knows of: what it was told, and what it told after a rebuild.
+
+use super::{Domains, DomainsEvent, MAX_ADDRESSES};
+use crate::names::{AddressFamily, DomainName, NameAnswer};
+use crate::nat_table::slot::MappingId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Addresses that a name had before the table was built anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredName {
+    /// As it is looked up.
+    pub name: DomainName,
+    /// Of these addresses.
+    pub family: AddressFamily,
+    /// In the order in which proxy IPs lead to them.
+    pub ips: Vec<IpAddr>,
+    /// How long ago the DNS said so.
+    pub age: Duration,
+}
+
+/// By name and family.
+#[derive(Debug, Default)]
+pub(super) struct KnownNames {
+    /// Those of names that are mapped, as told to the owner last.
+    told: BTreeMap<(DomainName, AddressFamily), Vec<IpAddr>>,
+    /// Kept for mappings to come. At most [`DomainsConfig::mappings`](super::DomainsConfig) of
+    /// them; further ones are looked up like any other name.
+    restored: BTreeMap<(DomainName, AddressFamily), Restored>,
+}
+
+/// Addresses that were good once.
+#[derive(Clone, Debug)]
+pub(super) struct Restored {
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) resolved_at: Instant,
+}
+
+impl KnownNames {
+    /// Nobody has the name any more.
+    pub(super) fn forget(&mut self, name: &DomainName) {
+        for family in AddressFamily::ALL {
+            self.told.remove(&(name.clone(), family));
+        }
+    }
+
+    /// What is kept for mappings to come follows the DNS.
+    fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
+        let key = (answer.name.clone(), answer.family);
+        let Some(restored) = self.restored.get_mut(&key) else {
+            return;
+        };
+        match &answer.outcome {
+            Ok(resolved) => {
+                if !is_same_set(&restored.ips, &resolved.ips) {
+                    restored.ips.clone_from(&resolved.ips);
+                }
+                restored.resolved_at = now;
+            }
+            Err(failure) if failure.is_definite() => {
+                self.restored.remove(&key);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Domains {
+    /// Takes over addresses from before a rebuild, for names that will be announced: their packets
+    /// go on at once, and the lookup that an announcement starts renews them. Those that are older
+    /// than [`DomainsConfig::last_known_good`](super::DomainsConfig) are passed over.
+    pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
+        let now = self.clock(now);
+        for name in names {
+            let Some((key, restored)) = self.acceptable(name, now) else {
+                continue;
+            };
+            if self.known.restored.len() >= self.shared.config.mappings {
+                return;
+            }
+            self.known.restored.insert(key.clone(), restored);
+            for id in self.table.all_by_name(&key.0) {
+                self.claim(id, now);
+            }
+        }
+    }
+
+    fn acceptable(
+        &self,
+        name: RestoredName,
+        now: Instant,
+    ) -> Option<((DomainName, AddressFamily), Restored)> {
+        let mut seen = BTreeSet::new();
+        let is_new = |ip: &IpAddr| AddressFamily::of(*ip) == name.family && seen.insert(*ip);
+        let ips = name.ips.into_iter().filter(is_new).take(MAX_ADDRESSES);
+        let ips: Vec<_> = ips.collect();
+        let is_good = !ips.is_empty() && name.age < self.shared.config.last_known_good;
+        let resolved_at = now.checked_sub(name.age).filter(|_| is_good)?;
+        Some(((name.name, name.family), Restored { ips, resolved_at }))
+    }
+
+    /// A mapping without addresses takes over what is kept for its name.
+    pub(super) fn claim(&mut self, id: MappingId, now: Instant) {
+        for family in AddressFamily::ALL {
+            let Some(mapping) = self.table.get_mut(id) else {
+                return;
+            };
+            let key = (mapping.name.clone(), family);
+            let Some(restored) = self.known.restored.get(&key) else {
+                continue;
+            };
+            let age = now.saturating_duration_since(restored.resolved_at);
+            if age >= self.shared.config.last_known_good {
+                self.known.restored.remove(&key);
+            } else if mapping.restore(family, restored, &mut self.shared, now) {
+                self.known.told.insert(key, restored.ips.clone());
+            }
+        }
+    }
+
+    /// What became of a lookup. Holds for the mappings of all clients with that name; the owner is
+    /// told once if the addresses are others than before.
+    pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
+        let now = self.clock(now);
+        self.known.handle_answer(answer, now);
+        let mut moved = None;
+        for id in self.table.all_by_name(&answer.name) {
+            if let Some(mapping) = self.table.get_mut(id) {
+                let had_any = !mapping.family(answer.family).addresses.is_empty();
+                let epoch = mapping.epoch(answer.family);
+                mapping.handle_answer(answer, &mut self.shared, now);
+                if had_any && mapping.epoch(answer.family) != epoch {
+                    moved = Some(id);
+                }
+            }
+            self.arm(id);
+        }
+        self.tell_addresses((&answer.name, answer.family), moved);
+    }
+
+    /// Tells the owner the addresses of a name if it does not know them: another set of them, or
+    /// another order if the mapping `moved` went on to another address. There is one order for a
+    /// name, though its clients may have moved apart: that of the one that moved last.
+    pub(super) fn tell_addresses(
+        &mut self,
+        (name, family): (&DomainName, AddressFamily),
+        moved: Option<MappingId>,
+    ) {
+        let order_of = |id: MappingId| {
+            let mapping = self.table.get(id)?;
+            let order = mapping.order(family);
+            (!order.is_empty()).then_some(order)
+        };
+        let of_moved = moved.and_then(order_of);
+        let has_moved = of_moved.is_some();
+        let of_anybody = || {
+            let mut ids = self.table.all_by_name(name).into_iter();
+            ids.find_map(order_of)
+        };
+        let order = of_moved.or_else(of_anybody).unwrap_or_default();
+        let key = (name.clone(), family);
+        let told = self.known.told.get(&key).map_or(&[][..], Vec::as_slice);
+        let is_known = match has_moved {
+            true => *told == order,
+            false => is_same_set(told, &order),
+        };
+        if is_known {
+            return;
+        }
+        self.known.told.insert(key, order.clone());
+        self.shared.events.push_back(DomainsEvent::NameKnown {
+            name: name.clone(),
+            family,
+            ips: order,
+        });
+    }
+
+    /// As [`Self::tell_addresses`], if the epoch of a mapping is not the one it was.
+    pub(super) fn tell_if_moved(&mut self, id: MappingId, epochs: [u32; 2]) {
+        let Some(mapping) = self.table.get(id) else {
+            return;
+        };
+        let is_moved = |family: &AddressFamily| mapping.epoch(*family) != epochs[*family as usize];
+        let moved: Vec<_> = AddressFamily::ALL.into_iter().filter(is_moved).collect();
+        if moved.is_empty() {
+            return;
+        }
+        let name = mapping.name.clone();
+        for family in moved {
+            self.tell_addresses((&name, family), Some(id));
+        }
+    }
+
+    /// Whoever looks names up was built anew and has forgotten what it was asked: asks again, each
+    /// question as before. What waits for an answer waits no longer than before.
+    pub fn handle_resolver_restarted(&mut self, now: Instant) {
+        let now = self.clock(now);
+        for id in self.table.ids() {
+            if let Some(mapping) = self.table.get_mut(id) {
+                mapping.ask_again(&mut self.shared, now);
+            }
+        }
+    }
+}
+
+/// Whether both name the same addresses, in whatever order; each names them once.
+fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
+    a.len() == b.len() && a.iter().all(|ip| b.contains(ip))
+}
