@@ -3,6 +3,7 @@
 pub mod actors;
 pub mod cli;
 pub mod config;
+pub mod faults;
 pub mod gateway;
 pub mod lifeline;
 pub mod logging;

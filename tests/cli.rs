@@ -90,6 +90,10 @@ limits.resources_per_client = 1024                            # default
 limits.handshakes_per_second = 100                            # default
 limits.flows = 262144                                         # default
 limits.flows_per_client = 16384                               # default
+state.enabled = true                                          # default
+state.file = \"/run/postern/gateway.state\"                   # default
+state.handover = false                                        # default
+state.max_age = \"5m\"                                        # default
 log.format = \"text\"                                           # default
 log.filter = \"debug\"                                          # env RUST_LOG
 ";

@@ -32,7 +32,7 @@ pub use problem::{ConfigError, Place, Problem};
 pub use secret::Secret;
 pub use types::{
     GatewayConfig, Generation, LimitsConfig, LogConfig, LogFormat, NetworkConfig, PortalConfig,
-    TunnelConfig,
+    StateConfig, TunnelConfig,
 };
 pub use values::{InterfaceName, InterfacePattern};
 
@@ -86,6 +86,28 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
         config,
         effective: Effective::new(&settings, token_origin),
         warnings,
+    })
+}
+
+/// Loads `[state]` alone, for `postern handover`: whoever ends a gateway need not know its token,
+/// which systemd may have shown to the gateway only.
+///
+/// # Errors
+///
+/// [`ConfigError`] with every problem of the file and the environment; nothing that is missing is
+/// one.
+pub fn load_state(path: &Path, environment: &Environment) -> Result<StateConfig, ConfigError> {
+    let shown = path.display().to_string();
+    let text = read_file(path)?;
+    let mut problems = Vec::new();
+    let entries = document::read(&shown, &text, &mut problems);
+    let overrides = environment::read(environment, &mut problems);
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    let settings = Settings::merge(path, entries.unwrap_or_default(), overrides);
+    types::build_state(&settings).map_err(|message| ConfigError {
+        problems: vec![Problem::new(Place::Whole(shown), message)],
     })
 }
 

@@ -156,6 +156,13 @@ fn the_reference_file_loads_to_the_documented_defaults() {
     assert_eq!(config.dns.max_ttl, Duration::from_secs(3600));
     assert_eq!(config.dns.last_known_good, Duration::from_secs(24 * 3600));
     assert!(!config.dns.nat64);
+    let state = StateConfig {
+        enabled: true,
+        file: PathBuf::from("/run/postern/gateway.state"),
+        handover: false,
+        max_age: Duration::from_secs(300),
+    };
+    assert_eq!(config.state, state);
     assert_eq!(config.log, LogConfig::default());
 }
 
@@ -165,6 +172,21 @@ fn relative_paths_in_the_file_are_relative_to_the_file() {
     let config = fixture.load(&[]).expect("valid").config;
     assert_eq!(config.portal.token.expose(), ".filetoken");
     assert_eq!(config.portal.id_file, fixture.path("state/id"));
+}
+
+#[test]
+fn the_state_is_known_without_a_token_or_a_portal() {
+    let fixture = Fixture::new("[state]\nfile = \"gateway.state\"\nmax_age = \"1s\"\n");
+    let state = |variables: &[(&'static str, &'static str)]| {
+        let environment = Environment::new(variables.iter().copied());
+        load_state(&fixture.path("gateway.toml"), &environment)
+    };
+    let read = state(&[("POSTERN__STATE__HANDOVER", "true")]).expect("valid");
+    assert_eq!(read.file, fixture.path("gateway.state"));
+    assert_eq!((read.enabled, read.handover), (true, true));
+    assert_eq!(read.max_age, Duration::from_secs(1));
+    let refused = state(&[("POSTERN__STATE__MAX_AGE", "10ms")]).expect_err("too short");
+    assert!(refused.to_string().contains("shorter than a second"));
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct GatewayConfig {
     pub dns: DnsConfig,
     /// What one gateway takes on.
     pub limits: LimitsConfig,
+    /// What the next process takes over.
+    pub state: StateConfig,
     /// The log.
     pub log: LogConfig,
 }
@@ -109,6 +111,21 @@ pub struct LimitsConfig {
     pub flows_per_client: u32,
 }
 
+/// `[state]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateConfig {
+    /// Write the file, and take over from it.
+    pub enabled: bool,
+    /// On a memory file system.
+    pub file: PathBuf,
+    /// SIGTERM says no goodbyes.
+    pub handover: bool,
+    /// An older file is stale; at least a second.
+    #[serde(deserialize_with = "duration")]
+    pub max_age: Duration,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +164,7 @@ struct Layers {
     tunnel: TunnelConfig,
     dns: DnsConfig,
     limits: LimitsConfig,
+    state: StateConfig,
     log: LogConfig,
 }
 
@@ -173,19 +191,7 @@ struct PortalLayer {
 /// In words. Everything a user can do wrong was found before, with its place; what is left would be
 /// a disagreement between the table of keys and these types, and a test looks for those.
 pub(super) fn build(settings: &Settings, token: Secret) -> Result<GatewayConfig, String> {
-    let mut builder = config::Config::builder();
-    for setting in &settings.all {
-        let Some(raw) = &setting.raw else { continue };
-        let path = setting.key.path;
-        let layered = match setting.origin {
-            Origin::Default => builder.set_default(path, raw.clone()),
-            Origin::File { .. } | Origin::Environment(_) | Origin::Credential => {
-                builder.set_override(path, raw.clone())
-            }
-        };
-        builder = layered.map_err(|error| error.to_string())?;
-    }
-    let layers = builder.build().and_then(config::Config::try_deserialize);
+    let layers = layered(settings)?.try_deserialize();
     let layers: Layers = layers.map_err(|error| error.to_string())?;
     let portal = layers.portal;
     Ok(GatewayConfig {
@@ -202,8 +208,35 @@ pub(super) fn build(settings: &Settings, token: Secret) -> Result<GatewayConfig,
         tunnel: layers.tunnel,
         dns: layers.dns,
         limits: layers.limits,
+        state: layers.state,
         log: layers.log,
     })
+}
+
+/// Types `[state]` alone; whether the rest is complete is not asked.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(super) fn build_state(settings: &Settings) -> Result<StateConfig, String> {
+    let state = layered(settings)?.get("state");
+    state.map_err(|error| error.to_string())
+}
+
+fn layered(settings: &Settings) -> Result<config::Config, String> {
+    let mut builder = config::Config::builder();
+    for setting in &settings.all {
+        let Some(raw) = &setting.raw else { continue };
+        let path = setting.key.path;
+        let layered = match setting.origin {
+            Origin::Default => builder.set_default(path, raw.clone()),
+            Origin::File { .. } | Origin::Environment(_) | Origin::Credential => {
+                builder.set_override(path, raw.clone())
+            }
+        };
+        builder = layered.map_err(|error| error.to_string())?;
+    }
+    builder.build().map_err(|error| error.to_string())
 }
 
 impl From<Raw> for config::ValueKind {

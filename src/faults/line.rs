@@ -1,0 +1,190 @@
+//! The lines of the control socket: `KIND FAULT [CLIENT]`.
+//!
+//! KIND is `supervisor`, `portal`, `dns`, `nat_table`, `tun`, `udp` or `connection`; CLIENT is the
+//! client's UUID, or `any`, and belongs to `connection` alone. Refuses what could not be done.
+
+use super::{FaultKind, Target};
+use postern_core::ids::ClientId;
+
+/// Reads one line, with or without its end.
+///
+/// # Errors
+///
+/// What is wrong with it, in words that say what to write instead.
+pub(super) fn parse(line: &str) -> Result<(Target, FaultKind), String> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (kind, fault, client) = match words[..] {
+        [kind, fault] => (kind, fault, None),
+        [kind, fault, client] => (kind, fault, Some(client)),
+        _ => return Err(format!("{} words; write KIND FAULT [CLIENT]", words.len())),
+    };
+    let fault = parse_fault(fault)?;
+    let target = parse_target(kind, client)?;
+    check(target, fault)?;
+    Ok((target, fault))
+}
+
+fn parse_fault(word: &str) -> Result<FaultKind, String> {
+    let found = FAULTS.iter().find(|(known, _)| *known == word);
+    found.map(|(_, fault)| *fault).ok_or_else(|| {
+        let known = FAULTS.map(|(known, _)| known).join(", ");
+        format!("no fault is called {word:?}; there are {known}")
+    })
+}
+
+fn parse_target(kind: &str, client: Option<&str>) -> Result<Target, String> {
+    if kind == "connection" {
+        let client = client.ok_or("connection needs the client's id, or any")?;
+        return Ok(Target::Connection(parse_client(client)?));
+    }
+    let found = SINGLE.iter().find(|target| target.to_string() == kind);
+    let target = found.ok_or_else(|| {
+        let known = SINGLE.map(|target| target.to_string()).join(", ");
+        format!("no kind is called {kind:?}; there are {known}, connection")
+    })?;
+    match client {
+        Some(_) => Err(format!(
+            "there is one {kind}; only connection takes a client"
+        )),
+        None => Ok(*target),
+    }
+}
+
+fn parse_client(word: &str) -> Result<Option<ClientId>, String> {
+    if word == "any" {
+        return Ok(None);
+    }
+    let id = word.parse();
+    let id = id.map_err(|error| format!("{word:?} is no client's id ({error}), nor any"))?;
+    Ok(Some(ClientId(id)))
+}
+
+fn check(target: Target, fault: FaultKind) -> Result<(), String> {
+    let is_connection = matches!(target, Target::Connection(_));
+    match fault {
+        FaultKind::PanicOnPackets if target == Target::Connection(None) => {
+            Err("panic-packets needs the client's id".to_owned())
+        }
+        FaultKind::PanicOnPackets | FaultKind::Calm if !is_connection => {
+            Err(format!("{target} has no clients; only connection has"))
+        }
+        FaultKind::PanicInHandler | FaultKind::PanicOnPackets | FaultKind::Calm => Ok(()),
+        FaultKind::PanicInStarted
+        | FaultKind::PanicInFuture
+        | FaultKind::PanicInTimer
+        | FaultKind::Stop
+        | FaultKind::Hang
+        | FaultKind::Block
+        | FaultKind::Fill
+            if target == Target::Supervisor =>
+        {
+            Err("supervisor takes panic-handler only".to_owned())
+        }
+        FaultKind::PanicInStarted
+        | FaultKind::PanicInFuture
+        | FaultKind::PanicInTimer
+        | FaultKind::Stop
+        | FaultKind::Hang
+        | FaultKind::Block
+        | FaultKind::Fill => Ok(()),
+    }
+}
+
+/// Each fault and its word.
+const FAULTS: [(&str, FaultKind); 10] = [
+    ("panic-handler", FaultKind::PanicInHandler),
+    ("panic-started", FaultKind::PanicInStarted),
+    ("panic-future", FaultKind::PanicInFuture),
+    ("panic-timer", FaultKind::PanicInTimer),
+    ("stop", FaultKind::Stop),
+    ("hang", FaultKind::Hang),
+    ("block", FaultKind::Block),
+    ("fill", FaultKind::Fill),
+    ("panic-packets", FaultKind::PanicOnPackets),
+    ("calm", FaultKind::Calm),
+];
+
+/// The kinds of which there is one.
+const SINGLE: [Target; 6] = [
+    Target::Supervisor,
+    Target::Portal,
+    Target::Dns,
+    Target::NatTable,
+    Target::Tun,
+    Target::Udp,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: &str = "00000000-0000-4000-8000-000000000007";
+
+    fn client() -> ClientId {
+        ClientId(CLIENT.parse().expect("a UUID"))
+    }
+
+    #[test]
+    fn every_fault_of_every_kind_can_be_named() {
+        for (word, fault) in FAULTS {
+            let line = format!("connection {word} {CLIENT}\n");
+            assert_eq!(
+                parse(&line),
+                Ok((Target::Connection(Some(client())), fault))
+            );
+            if matches!(fault, FaultKind::PanicOnPackets | FaultKind::Calm) {
+                continue;
+            }
+            for target in SINGLE.into_iter().filter(|it| *it != Target::Supervisor) {
+                assert_eq!(parse(&format!("{target} {word}")), Ok((target, fault)));
+            }
+        }
+        let any = (Target::Connection(None), FaultKind::Stop);
+        assert_eq!(parse("  connection\tstop any\r\n"), Ok(any));
+        let supervisor = (Target::Supervisor, FaultKind::PanicInHandler);
+        assert_eq!(parse("supervisor panic-handler"), Ok(supervisor));
+        let all = (Target::Connection(None), FaultKind::Calm);
+        assert_eq!(parse("connection calm any"), Ok(all));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_with_the_reason() {
+        let refused = [
+            ("", "0 words; write KIND FAULT [CLIENT]"),
+            ("tun", "1 words; write KIND FAULT [CLIENT]"),
+            (
+                "tun stop now or never",
+                "5 words; write KIND FAULT [CLIENT]",
+            ),
+            (
+                "tun explode",
+                "no fault is called \"explode\"; there are panic-handler, panic-started, \
+                 panic-future, panic-timer, stop, hang, block, fill, panic-packets, calm",
+            ),
+            (
+                "nat stop",
+                "no kind is called \"nat\"; there are supervisor, portal, dns, nat_table, tun, udp, \
+                 connection",
+            ),
+            (
+                "connection stop",
+                "connection needs the client's id, or any",
+            ),
+            (
+                "tun stop any",
+                "there is one tun; only connection takes a client",
+            ),
+            ("supervisor hang", "supervisor takes panic-handler only"),
+            (
+                "connection panic-packets any",
+                "panic-packets needs the client's id",
+            ),
+            ("udp calm", "udp has no clients; only connection has"),
+        ];
+        for (line, reason) in refused {
+            assert_eq!(parse(line), Err(reason.to_owned()), "{line:?}");
+        }
+        let wrong = parse("connection stop me").expect_err("no UUID");
+        assert!(wrong.starts_with("\"me\" is no client's id"), "{wrong}");
+    }
+}
