@@ -1,47 +1,56 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::dns::{self, DnsActor, DnsSpec};
-use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
+use crate::actors::dns;
+use crate::actors::supervisor::keeper::{Keeper, KeeperSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
-use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig};
-use crate::messages::supervisor::{Child, Shutdown};
+use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig, StateConfig};
+use crate::messages::supervisor::{Farewell, Shutdown};
 use crate::metrics::Metrics;
-use crate::shard::{self, PortalInlets, ShardSpec};
-use crate::shell::{DeathNotice, tell_addr};
+use crate::nursery::{NurserySpec, Threads};
+use crate::shell::{random_bytes, tell_addr, unix_now};
 use crate::sockets::{BoundSockets, BufferSizes};
-use crate::system::{external_id, forwarding, interface, interfaces};
+use crate::state::{StateFile, identity_key};
+use crate::system::{external_id, forwarding, interfaces};
 use crate::system::{limits, masquerade, preflight};
-use crate::tunnel;
+use crate::{faults, lifeline, tunnel, watchman};
 use actix::prelude::*;
 use anyhow::Context as _;
+use postern_core::UnixTime;
 use postern_core::backoff::BackoffConfig;
 use postern_core::domains::DomainsConfig;
+use postern_core::ledger::{Ledger, LedgerLimits, SavedState};
 use postern_core::nat_table::NatTableConfig;
 use postern_core::nat_table::flows::FlowLimits;
-use postern_core::peer::{DemuxConfig, GatewayKeys};
+use postern_core::peer::GatewayKeys;
 use postern_core::portal::{
     Generation, GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
 };
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tun_rs::SyncDevice;
+use zeroize::Zeroizing;
 
 /// Runs the gateway with `config`; returns the process exit code.
 ///
 /// # Errors
 /// When it cannot start, with the remedy.
 pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
+    lifeline::report_panics();
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the number of open files stays limited");
     }
     check_host(&config)?;
     let prepared = Prepared::new(config)?;
+    let handed_over = Arc::clone(&prepared.handed_over);
     let system = System::new();
     let masquerade = system.block_on(start(prepared))?;
     let code = system.run_with_code();
-    if let Some(masquerade) = masquerade
+    // Flows that the next process goes on with need the translation that they began with.
+    if let Some(masquerade) = masquerade.filter(|_| !handed_over.load(Ordering::Relaxed))
         && let Err(error) = masquerade.remove()
     {
         tracing::warn!(%error, "the nftables table stays until the next start");
@@ -53,40 +62,47 @@ pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
 /// Everything that can fail for a reason outside the program, done before anything runs.
 struct Prepared {
     config: GatewayConfig,
-    keys: GatewayKeys,
+    inheritance: Inheritance,
     external_id: String,
     sockets: BoundSockets,
     device: SyncDevice,
-    interface: interface::Interface,
     dns_trust: rustls::ClientConfig,
+    handed_over: Arc<AtomicBool>,
 }
 
 impl Prepared {
+    /// The state file comes before all that only one process can have: its lock is free when the
+    /// former process has let go of everything.
     fn new(config: GatewayConfig) -> anyhow::Result<Self> {
         let dns_trust = dns::trust(&config.dns).map_err(anyhow::Error::msg)?;
+        let external_id = external_id::external_id(&config.portal)?;
+        let inheritance = Inheritance::of_former_process(&config, &external_id)?;
         let buffers = BufferSizes {
             receive_bytes: config.network.receive_buffer_bytes,
             send_bytes: config.network.send_buffer_bytes,
         };
-        let port = config.network.udp_port;
+        let port = match config.network.udp_port {
+            // Clients know the port that the kernel chose for the former process.
+            0 => inheritance.udp_port,
+            configured => configured,
+        };
         let sockets = BoundSockets::bind(port, buffers).with_context(|| {
             format!("UDP port {port} cannot be bound; `ss -ulpn` shows who has it, network.udp_port changes it")
         })?;
         let name = &config.tunnel.interface;
         let device = tunnel::create(name.as_str())
             .with_context(|| format!("the interface {} cannot be created", name.as_str()))?;
-        let interface = interface::Interface::new(name)?;
         if config.tunnel.forwarding {
             forwarding::enable(&config.tunnel)?;
         }
         Ok(Self {
-            keys: GatewayKeys::new(random_bytes()?),
-            external_id: external_id::external_id(&config.portal)?,
+            inheritance,
+            external_id,
             config,
             sockets,
             device,
-            interface,
             dns_trust,
+            handed_over: Arc::default(),
         })
     }
 
@@ -97,74 +113,140 @@ impl Prepared {
     }
 }
 
-/// Starts the actors: shard, dns, portal, all children of the supervisor. Signals are heard before
-/// the first trace is left on the host, so that none can end the process past its tidying up.
-async fn start(prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquerade>> {
+/// What a process begins with: what the former one left, or a fresh start.
+struct Inheritance {
+    file: Option<StateFile>,
+    gateway_key: Zeroizing<[u8; 32]>,
+    ice_secret: Zeroizing<[u8; 32]>,
+    /// 0 when nobody had one.
+    udp_port: u16,
+    ledger: Ledger,
+    taken_over_at: Option<UnixTime>,
+}
+
+impl Inheritance {
+    /// A state file that cannot be used costs one line, and nothing else.
+    fn of_former_process(config: &GatewayConfig, external_id: &str) -> anyhow::Result<Self> {
+        let limits = ledger_limits(config);
+        let (file, saved) = match open_state(config, external_id) {
+            Some(file) => {
+                let saved = file.load(unix_now(), config.state.max_age, limits);
+                let saved = saved.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the state of the former process is ignored");
+                    None
+                });
+                (Some(file), saved)
+            }
+            None => (None, None),
+        };
+        Ok(match saved {
+            Some(saved) => Self::from_saved(file, saved),
+            None => Self {
+                file,
+                gateway_key: Zeroizing::new(random_bytes()?),
+                ice_secret: Zeroizing::new(random_bytes()?),
+                udp_port: 0,
+                ledger: Ledger::new(limits),
+                taken_over_at: None,
+            },
+        })
+    }
+
+    fn from_saved(file: Option<StateFile>, saved: SavedState) -> Self {
+        let mut ledger = saved.ledger;
+        ledger.prune_expired(unix_now());
+        let has_clients = ledger.clients().len() > 0;
+        Self {
+            file,
+            gateway_key: saved.gateway_key,
+            ice_secret: saved.ice_secret,
+            udp_port: saved.udp_port,
+            taken_over_at: has_clients.then(unix_now),
+            ledger,
+        }
+    }
+
+    fn keeper(&mut self, udp_port: u16) -> Option<Keeper> {
+        let spec = KeeperSpec {
+            file: self.file.take()?,
+            gateway_key: self.gateway_key.clone(),
+            ice_secret: self.ice_secret.clone(),
+            udp_port,
+            taken_over_at: self.taken_over_at,
+        };
+        Some(Keeper::new(spec))
+    }
+}
+
+fn open_state(config: &GatewayConfig, external_id: &str) -> Option<StateFile> {
+    let StateConfig { enabled, file, .. } = &config.state;
+    let portal = &config.portal;
+    let key = identity_key(portal.url.as_str(), external_id, portal.token.expose());
+    let opened = enabled.then(|| StateFile::open(file, key, FORMER_PROCESS_ENDS))?;
+    opened
+        .inspect_err(|error| {
+            tracing::warn!(%error, "the next process will not take the clients over");
+        })
+        .ok()
+}
+
+fn ledger_limits(config: &GatewayConfig) -> LedgerLimits {
+    LedgerLimits {
+        clients: config.limits.clients,
+        resources_per_client: config.limits.resources_per_client,
+        ..LedgerLimits::default()
+    }
+}
+
+/// Starts the supervisor, which starts all others. Signals are heard before the first trace is left
+/// on the host, so that none can end the process past its tidying up.
+async fn start(mut prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquerade>> {
     let metrics = Arc::new(Metrics::default());
     let supervisor = Context::<SupervisorActor>::new();
     let parent = supervisor.address();
-    stop_on_signals(&parent)?;
+    stop_on_signals(&parent, prepared.config.state.handover)?;
     let masquerade = prepared.masquerade()?;
-    let notice = |child| DeathNotice::new(child, parent.clone().recipient());
     let limits = prepared.config.limits;
-
-    let portal_context = Context::<PortalActor>::new();
-    let portal = portal_context.address();
-    let dns_context = Context::<DnsActor>::new();
-    let dns = dns_context.address();
     let network = prepared.config.network.clone();
-    let links = shard::start(
-        ShardSpec {
-            sockets: prepared.sockets,
-            device: prepared.device,
-            interface: prepared.interface,
-            demux: DemuxConfig {
-                keys: prepared.keys.clone(),
-                handshakes_per_second: limits.handshakes_per_second.into(),
-                max_transactions: MAX_STUN_TRANSACTIONS,
-            },
-            seed: random_bytes()?,
-            nat_table: nat_table_config(&prepared.config),
-            nat_seed: random_bytes()?,
-            resolve: dns.clone().recipient(),
-            stun_servers: network.stun_servers.clone(),
-            list_addresses: Box::new({
-                let tunnel = prepared.config.tunnel.interface.clone();
-                move || list_addresses(&network, &tunnel)
-            }),
-            metrics: Arc::clone(&metrics),
-            supervisor: parent.clone().recipient(),
-            interface_failed: parent.clone().recipient(),
-        },
-        PortalInlets {
-            accepted: portal.clone().recipient(),
-            gathered: portal.clone().recipient(),
-        },
-    )
-    .await
-    .context("the data plane cannot start")?;
-
-    let dns_spec = DnsSpec::new(&prepared.config.dns, prepared.dns_trust, notice(Child::Dns));
-    dns_context.run(DnsActor::new(dns_spec));
-    portal_context.run(PortalActor::new(PortalSpec {
-        config: portal_config(
-            &prepared.config.portal,
-            &prepared.keys,
-            prepared.external_id,
-        )?,
-        seed: random_bytes()?,
-        outlets: PortalOutlets::all_to(&parent),
-        death: notice(Child::Portal),
-    }));
+    let inheritance = &mut prepared.inheritance;
+    let keys = GatewayKeys::new(*inheritance.gateway_key);
+    let portal = portal_config(
+        &prepared.config.portal,
+        (&keys, &inheritance.ice_secret),
+        prepared.external_id,
+    )?;
+    let keeper = inheritance.keeper(prepared.sockets.port());
+    let nursery = Threads::new(NurserySpec {
+        keys: keys.clone(),
+        sockets: prepared.sockets,
+        device: prepared.device,
+        interface: prepared.config.tunnel.interface.clone(),
+        handshakes_per_second: limits.handshakes_per_second.into(),
+        nat_table: nat_table_config(&prepared.config),
+        stun_servers: network.stun_servers.clone(),
+        list_addresses: Arc::new({
+            let tunnel = prepared.config.tunnel.interface.clone();
+            move || list_addresses(&network, &tunnel)
+        }),
+        dns: prepared.config.dns,
+        dns_trust: prepared.dns_trust,
+        portal,
+        metrics: Arc::clone(&metrics),
+    });
+    let alive = Arc::new(AtomicBool::new(true));
+    watchman::watch(Arc::clone(&alive))?;
+    actix_rt::spawn(faults::listen(parent.recipient()));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
-        keys: prepared.keys,
+        keys,
         seed: random_bytes()?,
         max_clients: limits.clients,
         max_resources: limits.resources_per_client,
-        shard: links,
-        leave_portal: portal.clone().recipient(),
-        request_relays: portal.recipient(),
-        names: dns.recipient(),
+        handshakes_per_second: usize::try_from(limits.handshakes_per_second)?,
+        nursery: Box::new(nursery),
+        ledger: prepared.inheritance.ledger,
+        keeper,
+        handed_over: prepared.handed_over,
+        alive,
         metrics,
     }));
     Ok(masquerade)
@@ -193,7 +275,7 @@ fn nat_table_config(config: &GatewayConfig) -> NatTableConfig {
 
 fn portal_config(
     portal: &config::PortalConfig,
-    keys: &GatewayKeys,
+    (keys, ice_secret): (&GatewayKeys, &Zeroizing<[u8; 32]>),
     id: String,
 ) -> anyhow::Result<PortalConfig> {
     let system = nix::sys::utsname::uname().context("the kernel does not tell its name")?;
@@ -207,7 +289,7 @@ fn portal_config(
         id,
         name,
         public_key: keys.public(),
-        ice_secret: IceSecret::new(random_bytes()?),
+        ice_secret: IceSecret::new(**ice_secret),
         generation: match portal.generation {
             config::Generation::Auto => GenerationChoice::Auto,
             config::Generation::V2 => GenerationChoice::Only(Generation::V2),
@@ -228,30 +310,41 @@ fn list_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> Option<Vec
         .ok()
 }
 
-fn stop_on_signals(supervisor: &Addr<SupervisorActor>) -> anyhow::Result<()> {
+/// The usual ones say goodbye; SIGUSR1 leaves the clients to the next process, and so do the usual
+/// ones if that is configured.
+fn stop_on_signals(
+    supervisor: &Addr<SupervisorActor>,
+    always_hands_over: bool,
+) -> anyhow::Result<()> {
+    let usual = match always_hands_over {
+        true => Farewell::HandOver,
+        false => Farewell::Goodbye,
+    };
     let kinds = [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-        SignalKind::quit(),
+        (SignalKind::terminate(), usual),
+        (SignalKind::interrupt(), usual),
+        (SignalKind::hangup(), usual),
+        (SignalKind::quit(), usual),
+        (SignalKind::user_defined1(), Farewell::HandOver),
     ];
-    for kind in kinds {
+    for (kind, farewell) in kinds {
         let mut signals = signal(kind).context("signals cannot be received")?;
         let supervisor = supervisor.clone();
         actix_rt::spawn(async move {
             while signals.recv().await.is_some() {
-                tell_addr(&supervisor, Shutdown { exit_code: 0 });
+                let exit_code = 0;
+                tell_addr(
+                    &supervisor,
+                    Shutdown {
+                        exit_code,
+                        farewell,
+                    },
+                );
             }
         });
     }
     Ok(())
 }
 
-fn random_bytes() -> anyhow::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-    Ok(bytes)
-}
-
-/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
-const MAX_STUN_TRANSACTIONS: usize = 65_536;
+/// A process that was told to end ends within two seconds.
+const FORMER_PROCESS_ENDS: Duration = Duration::from_secs(3);

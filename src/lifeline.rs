@@ -30,6 +30,8 @@ macro_rules! supervised {
 
             fn handle(&mut self, _: $crate::lifeline::Ping, _: &mut actix::Context<Self>) {}
         }
+
+        $crate::faults::injectable!($actor, $kind);
     };
 }
 pub(crate) use supervised;

@@ -1,8 +1,10 @@
-//! What every actor shares: the clock, the one timer, the control path.
+//! What every actor shares: the clock, randomness, the one timer, the
+//! control path.
 
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 use postern_core::UnixTime;
+use std::io;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The only place in the program that reads the monotonic clock. Follows tokio's paused time in
@@ -21,6 +23,17 @@ pub fn now() -> Instant {
 pub fn unix_now() -> UnixTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixTime(since_epoch.map_or(0, |elapsed| elapsed.as_secs()))
+}
+
+/// For seeds and keys.
+///
+/// # Errors
+/// When the kernel has none.
+pub fn random_bytes() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| io::Error::other(format!("no random numbers: {error}")))?;
+    Ok(bytes)
 }
 
 /// An actor whose core asks to be woken.

@@ -65,6 +65,22 @@ impl BoundSockets {
         }
     }
 
+    /// The same sockets, for another event loop: what one does not read, the other does.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let same = |socket: &Option<std::net::UdpSocket>| {
+            let socket = socket.as_ref();
+            socket.map(std::net::UdpSocket::try_clone).transpose()
+        };
+        Ok(Self {
+            v4: same(&self.v4)?,
+            v6: same(&self.v6)?,
+            port: self.port,
+        })
+    }
+
     /// The port of the sockets.
     #[must_use]
     pub fn port(&self) -> u16 {

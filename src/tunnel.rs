@@ -9,27 +9,32 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tun_rs::{AsyncDevice, DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
+use tokio::io::unix::AsyncFd;
+use tun_rs::{DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
 
-/// Creates the interface `name`, up and with the tunnel's MTU, without addresses.
+/// Creates the interface `name`, up and with the tunnel's MTU, without addresses. It lasts as long
+/// as the device, whoever reads from it.
 ///
 /// # Errors
 /// What the kernel says: no /dev/net/tun, no CAP_NET_ADMIN, the name is taken.
 pub fn create(name: &str) -> io::Result<SyncDevice> {
     let mtu = u16::try_from(TUNNEL_MTU_BYTES).expect("1280 fits");
-    DeviceBuilder::new()
+    let device = DeviceBuilder::new()
         .name(name)
         .mtu(mtu)
         .with(|builder| {
             builder.offload(true).tx_queue_len(TX_QUEUE_LEN);
         })
-        .build_sync()
+        .build_sync()?;
+    device.set_nonblocking(true)?;
+    Ok(device)
 }
 
 /// One queue of the interface in an event loop.
 pub struct TunQueue {
-    device: AsyncDevice,
+    device: AsyncFd<Arc<SyncDevice>>,
     writer: RefCell<Writer>,
 }
 
@@ -43,11 +48,14 @@ impl TunQueue {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn new(device: SyncDevice) -> io::Result<Self> {
+    pub fn new(device: Arc<SyncDevice>) -> io::Result<Self> {
         let slot = |_| Vec::with_capacity(SLOT_BYTES);
         let slots = (0..PacketBatch::MAX_PACKETS).map(slot).collect();
+        // SAFETY: the device owns its descriptor and never exchanges it; the `Arc` keeps it open.
+        #[expect(unsafe_code, reason = "the one device is shared by all lives of its actor")]
+        let device = unsafe { AsyncFd::register(device) };
         Ok(Self {
-            device: AsyncDevice::new(device)?,
+            device: device.map_err(io::Error::from)?,
             writer: RefCell::new(Writer {
                 merger: GROTable::new(),
                 slots,
@@ -73,7 +81,8 @@ impl TunQueue {
                 count += 1;
             }
             let filled = &mut slots[..count];
-            if let Err(error) = (*self.device).send_multiple(merger, filled, VIRTIO_NET_HDR_LEN) {
+            let device = self.device.get_ref();
+            if let Err(error) = device.send_multiple(merger, filled, VIRTIO_NET_HDR_LEN) {
                 tracing::debug!(%error, "writing to the tunnel interface");
                 lost += count;
             }
@@ -107,9 +116,8 @@ impl PacketStream {
     }
 
     fn read(&mut self) -> io::Result<PacketBatch> {
-        let device = &self.queue.device;
-        let count =
-            device.try_recv_multiple(&mut self.raw, &mut self.packets, &mut self.sizes, 0)?;
+        let device = self.queue.device.get_ref();
+        let count = device.recv_multiple(&mut self.raw, &mut self.packets, &mut self.sizes, 0)?;
         let total = self.sizes[..count].iter().sum();
         let mut batch = PacketBatch::with_capacity(total);
         for (packet, size) in self.packets.iter().zip(&self.sizes).take(count) {
@@ -124,22 +132,26 @@ impl Stream for PacketStream {
 
     /// Yields to the other actors of the shard after a few reads.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PacketBatch>> {
+        let queue = Rc::clone(&self.queue);
         if self.reads >= READS_BEFORE_YIELD {
             self.reads = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         loop {
-            if ready!(self.queue.device.poll_readable(cx)).is_err() {
+            let Ok(mut ready) = ready!(queue.device.poll_read_ready(cx)) else {
                 return Poll::Ready(None);
-            }
+            };
             match self.read() {
                 Ok(batch) => {
                     self.reads += 1;
                     self.errors = 0;
                     return Poll::Ready(Some(batch));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reads = 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    self.reads = 0;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "reading from the tunnel interface");
                     self.errors += 1;

@@ -6,6 +6,7 @@
 //! When its mailbox is full: senders of the data path drop and count; commands wait. On death:
 //! rebuilt from its client's record; it shakes hands again by itself.
 
+use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, CloseConnection, DomainStatusChanged, LocalAddressesChanged,
@@ -118,6 +119,7 @@ impl Actor for ConnectionActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        faults::on_started("connection");
         ctx.set_mailbox_capacity(Self::MAILBOX);
         self.attach_client(ctx);
         self.drive(ctx);
@@ -291,7 +293,7 @@ impl Handler<UsePortal> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, UsePortal(gathered): UsePortal, ctx: &mut Context<Self>) {
-        self.outlets.gathered = gathered;
+        self.outlets.gathered = Some(gathered);
         self.core.handle_portal_restarted(shell::now());
         self.drive(ctx);
     }
@@ -309,6 +311,7 @@ impl Handler<InboundDatagrams> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, InboundDatagrams(batch): InboundDatagrams, ctx: &mut Context<Self>) {
+        faults::on_packets(self.client);
         self.core.handle_datagrams(&batch, shell::now());
         self.drive(ctx);
     }
@@ -364,10 +367,10 @@ impl ConnectionActor {
                 tracing::info!(%client, "connection down");
             }
             ConnectionEvent::CandidatesGathered(candidates) => {
-                tell(
-                    &self.outlets.gathered,
-                    CandidatesGathered { client, candidates },
-                );
+                // A portal that is yet to come is told when it comes.
+                if let Some(portal) = &self.outlets.gathered {
+                    tell(portal, CandidatesGathered { client, candidates });
+                }
             }
             ConnectionEvent::PathNominated(path) => self.log_path(path),
             ConnectionEvent::PathInUse(path) => self.report(ConnectionFact::PathInUse(path)),
@@ -400,7 +403,6 @@ impl ConnectionActor {
                 tell(&self.outlets.nat_table.assign, assign);
             }
             ConnectionEvent::ResourceReleased(resource) => {
-                self.report(ConnectionFact::ResourceReleased(resource));
                 let release = ReleaseResource { client, resource };
                 tell(&self.outlets.nat_table.release, release);
             }

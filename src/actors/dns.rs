@@ -13,6 +13,7 @@ mod responder;
 mod server;
 
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
+use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use crate::shell::{self, Driven, Wakeup, tell};
@@ -130,6 +131,9 @@ pub struct DnsActor {
 }
 
 impl DnsActor {
+    /// Questions that may wait.
+    pub const MAILBOX: usize = 64;
+
     /// Asks nobody yet.
     #[must_use]
     pub fn new(spec: DnsSpec) -> Self {
@@ -258,6 +262,7 @@ impl Actor for DnsActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        faults::on_started("dns");
         self.look_at_files();
         ctx.run_interval(LOOK_AT_FILES, |actor, _| actor.look_at_files());
     }

@@ -7,6 +7,7 @@
 //! death: rebuilt with the addresses that names had; connections attach and announce again, flows
 //! are made anew by their next packets.
 
+use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::dns::{NameAnswered, ResolveName};
@@ -91,6 +92,7 @@ impl Actor for NatTableActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        faults::on_started("nat_table");
         ctx.set_mailbox_capacity(Self::MAILBOX);
     }
 }

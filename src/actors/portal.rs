@@ -11,6 +11,7 @@
 
 mod link;
 
+use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
@@ -116,6 +117,9 @@ enum Link {
 }
 
 impl PortalActor {
+    /// Control messages that may wait.
+    pub const MAILBOX: usize = 64;
+
     /// An actor that connects as soon as it is started.
     #[must_use]
     pub fn new(spec: PortalSpec) -> Self {
@@ -135,6 +139,7 @@ impl Actor for PortalActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        faults::on_started("portal");
         self.on_deadline(ctx);
     }
 }

@@ -5,6 +5,7 @@
 //! `InterfaceFailed`. When its mailbox is full: packets are dropped and counted. On death: rebuilt
 //! on the same device; interface, addresses and routes stay, and what the kernel has queued.
 
+use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::UseOutbound;
@@ -71,6 +72,7 @@ impl Actor for TunActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        faults::on_started("tun");
         ctx.set_mailbox_capacity(Self::MAILBOX);
         ctx.add_stream(PacketStream::new(Rc::clone(&self.queue)));
     }

@@ -6,6 +6,7 @@
 //! counted. On death: rebuilt on the same sockets, so that what the kernel has queued is not lost;
 //! connections attach again.
 
+use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 /// Lists the addresses of the host that may be offered to clients, best first; `None` when they
 /// cannot be listed just now.
-pub type ListAddresses = Box<dyn Fn() -> Option<Vec<IpAddr>> + Send>;
+pub type ListAddresses = Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>;
 
 /// Everything a UdpActor is built from.
 pub struct UdpSpec {
@@ -82,6 +83,7 @@ impl Actor for UdpActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        faults::on_started("udp");
         ctx.set_mailbox_capacity(Self::MAILBOX);
         for receiver in self.spec.ports.receivers() {
             ctx.add_stream(receiver);

@@ -3,7 +3,7 @@
 use crate::lifeline::PanicReport;
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
-use postern_core::ids::{ClientId, RelayId, ResourceId};
+use postern_core::ids::{ClientId, RelayId};
 use postern_core::ledger::{KnownName, RecordedName};
 use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
@@ -27,6 +27,22 @@ pub enum Child {
 }
 
 impl Child {
+    /// What log lines and metrics call the kinds of actors, by [`Self::kind`].
+    pub const KINDS: [&str; 6] = ["portal", "dns", "nat_table", "tun", "udp", "connection"];
+
+    /// The place in [`Self::KINDS`].
+    #[must_use]
+    pub fn kind(self) -> usize {
+        match self {
+            Self::Portal => 0,
+            Self::Dns => 1,
+            Self::NatTable => 2,
+            Self::Tun => 3,
+            Self::Udp => 4,
+            Self::Connection(..) => 5,
+        }
+    }
+
     /// The client that a connection serves.
     #[must_use]
     pub fn client(self) -> Option<ClientId> {
@@ -39,14 +55,7 @@ impl Child {
 
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Portal => "portal",
-            Self::Dns => "dns",
-            Self::NatTable => "nat_table",
-            Self::Tun => "tun",
-            Self::Udp => "udp",
-            Self::Connection(..) => "connection",
-        })
+        f.write_str(Self::KINDS[self.kind()])
     }
 }
 
@@ -94,8 +103,6 @@ pub struct ConnectionNews {
 pub enum ConnectionFact {
     /// The client uses a name that it is entitled to.
     NameAnnounced(RecordedName),
-    /// A resource is not the client's any more: revoked, or its time is over.
-    ResourceReleased(ResourceId),
     /// Datagrams to the client go this way.
     PathInUse(Path),
     /// The client cannot be reached any more.

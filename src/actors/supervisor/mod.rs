@@ -13,12 +13,10 @@
 mod clients;
 mod deaths;
 mod farewell;
-mod keeper;
+pub mod keeper;
 pub mod links;
 pub mod nursery;
 mod tree;
-
-pub use keeper::Keeper;
 
 use crate::faults::{FaultKind, InjectFault, Target};
 use crate::lifeline::LastLine;
@@ -36,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
 use actix::prelude::*;
 use clients::{Clients, Request};
+use keeper::Keeper;
 use nursery::Nursery;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
@@ -123,6 +122,7 @@ impl Actor for SupervisorActor {
         let alive = Arc::clone(&self.spec.alive);
         alive.store(true, Ordering::Relaxed);
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
+        ctx.run_interval(keeper::RENEW_EVERY, |actor, _| actor.save());
         for child in [Child::Tun, Child::NatTable, Child::Udp, Child::Dns] {
             self.start_child(child, ctx);
         }

@@ -1,0 +1,228 @@
+//! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
+//!
+//! Two threads besides the supervisor's. The *shard* has everything that a packet meets, so that
+//! nothing is shared and nothing is locked. *Control* has the portal and the names, which may take
+//! their time.
+//!
+//! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
+//! the kernel has queued waits for its successor.
+
+use crate::actors::connection::{ConnectionActor, ConnectionSpec};
+use crate::actors::dns::{DnsActor, DnsSpec};
+use crate::actors::nat_table::{NatTableActor, NatTableSpec};
+use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
+use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
+use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
+use crate::actors::tun::{TunActor, TunSpec};
+use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
+use crate::config::{DnsConfig, InterfaceName};
+use crate::lifeline::{DeathNotice, launch};
+use crate::messages::supervisor::{InterfaceFailed, NameLearned};
+use crate::metrics::Metrics;
+use crate::shell;
+use crate::sockets::{BoundSockets, UdpPorts};
+use crate::system::interface::Interface;
+use crate::tunnel::TunQueue;
+use actix::prelude::*;
+use futures_util::future::AbortHandle;
+use postern_core::nat_table::{NatTableConfig, RestoredName};
+use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GathererConfig, GatewayKeys};
+use postern_core::portal::PortalConfig;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tun_rs::SyncDevice;
+
+/// Everything that actors are built from.
+pub struct NurserySpec {
+    /// Ours.
+    pub keys: GatewayKeys,
+    /// Bound.
+    pub sockets: BoundSockets,
+    /// Created.
+    pub device: SyncDevice,
+    /// The same, by name.
+    pub interface: InterfaceName,
+    /// WireGuard handshakes in a second, before cookies are asked for.
+    pub handshakes_per_second: u64,
+    /// For the NAT.
+    pub nat_table: NatTableConfig,
+    /// From the configuration.
+    pub stun_servers: Vec<SocketAddr>,
+    /// The addresses to offer.
+    pub list_addresses: ListAddresses,
+    /// For the names.
+    pub dns: DnsConfig,
+    /// How encrypted name servers are told from impostors.
+    pub dns_trust: rustls::ClientConfig,
+    /// For the portal.
+    pub portal: PortalConfig,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// See the module's documentation.
+pub struct Threads {
+    control: Arbiter,
+    shard: Arbiter,
+    device: Arc<SyncDevice>,
+    spec: Arc<Shared>,
+    sockets: BoundSockets,
+}
+
+/// What is the same for all lives, and read on both threads.
+struct Shared {
+    keys: GatewayKeys,
+    interface: InterfaceName,
+    handshakes_per_second: u64,
+    nat_table: NatTableConfig,
+    stun_servers: Vec<SocketAddr>,
+    list_addresses: ListAddresses,
+    dns: DnsConfig,
+    dns_trust: rustls::ClientConfig,
+    portal: PortalConfig,
+    metrics: Arc<Metrics>,
+}
+
+impl Threads {
+    /// Starts the threads; they wait for actors.
+    #[must_use]
+    pub fn new(spec: NurserySpec) -> Self {
+        Self {
+            control: Arbiter::new(),
+            shard: Arbiter::new(),
+            device: Arc::new(spec.device),
+            sockets: spec.sockets,
+            spec: Arc::new(Shared {
+                keys: spec.keys,
+                interface: spec.interface,
+                handshakes_per_second: spec.handshakes_per_second,
+                nat_table: spec.nat_table,
+                stun_servers: spec.stun_servers,
+                list_addresses: spec.list_addresses,
+                dns: spec.dns,
+                dns_trust: spec.dns_trust,
+                portal: spec.portal,
+                metrics: spec.metrics,
+            }),
+        }
+    }
+}
+
+impl Nursery for Threads {
+    fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks> {
+        let (spec, device) = (Arc::clone(&self.spec), Arc::clone(&self.device));
+        let (addr, abort) = launch(&self.shard.handle(), TunActor::MAILBOX, move |_| {
+            Ok(TunActor::new(TunSpec {
+                queue: TunQueue::new(device)?,
+                interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
+                failed,
+                metrics: Arc::clone(&spec.metrics),
+                death,
+            }))
+        });
+        Started {
+            links: TunLinks::to(&addr),
+            leash: Leash::of(&addr, abort),
+        }
+    }
+
+    fn nat_table(
+        &self,
+        death: DeathNotice,
+        names: Vec<RestoredName>,
+        learned: Recipient<NameLearned>,
+    ) -> Started<NatTableLinks> {
+        let spec = Arc::clone(&self.spec);
+        let (addr, abort) = launch(&self.shard.handle(), NatTableActor::MAILBOX, move |_| {
+            Ok(NatTableActor::new(NatTableSpec {
+                config: spec.nat_table,
+                seed: shell::random_bytes()?,
+                names,
+                learned,
+                metrics: Arc::clone(&spec.metrics),
+                death,
+            }))
+        });
+        Started {
+            links: NatTableLinks::to(&addr),
+            leash: Leash::of(&addr, abort),
+        }
+    }
+
+    fn udp(&self, death: DeathNotice) -> Started<UdpLinks> {
+        let spec = Arc::clone(&self.spec);
+        let sockets = self.sockets.try_clone();
+        let (addr, abort) = launch(&self.shard.handle(), UdpActor::MAILBOX, move |_| {
+            let sockets = sockets?;
+            let gatherer = GathererConfig {
+                port: sockets.port(),
+                max_servers: MAX_STUN_SERVERS,
+            };
+            let demux = DemuxConfig {
+                keys: spec.keys.clone(),
+                handshakes_per_second: spec.handshakes_per_second,
+                max_transactions: MAX_STUN_TRANSACTIONS,
+            };
+            Ok(UdpActor::new(UdpSpec {
+                ports: UdpPorts::new(sockets)?,
+                demux: Demux::new(demux, shell::now()),
+                gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
+                stun_servers: spec.stun_servers.clone(),
+                list_addresses: Arc::clone(&spec.list_addresses),
+                metrics: Arc::clone(&spec.metrics),
+                death,
+            }))
+        });
+        Started {
+            links: UdpLinks::to(&addr),
+            leash: Leash::of(&addr, abort),
+        }
+    }
+
+    fn dns(&self, death: DeathNotice) -> Started<DnsLinks> {
+        let spec = Arc::clone(&self.spec);
+        let (addr, abort) = launch(&self.control.handle(), DnsActor::MAILBOX, move |_| {
+            let trust = spec.dns_trust.clone();
+            Ok(DnsActor::new(DnsSpec::new(&spec.dns, trust, death)))
+        });
+        Started {
+            links: DnsLinks::to(&addr),
+            leash: Leash::of(&addr, abort),
+        }
+    }
+
+    fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks> {
+        let spec = Arc::clone(&self.spec);
+        let (addr, abort) = launch(&self.control.handle(), PortalActor::MAILBOX, move |_| {
+            Ok(PortalActor::new(PortalSpec {
+                config: spec.portal.clone(),
+                seed: shell::random_bytes()?,
+                outlets,
+                death,
+            }))
+        });
+        Started {
+            links: PortalLinks::to(&addr),
+            leash: Leash::of(&addr, abort),
+        }
+    }
+
+    fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
+        let mailbox = ConnectionActor::MAILBOX;
+        launch(&self.shard.handle(), mailbox, |_| Ok(ConnectionActor::new(spec)))
+    }
+
+    fn replace_thread(&mut self, place: Place) {
+        let stuck = match place {
+            Place::Control => std::mem::replace(&mut self.control, Arbiter::new()),
+            Place::Shard => std::mem::replace(&mut self.shard, Arbiter::new()),
+        };
+        stuck.stop();
+    }
+}
+
+/// A portal hands out two relays of two addresses; the rest is room for configured servers.
+const MAX_STUN_SERVERS: usize = 16;
+/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
+const MAX_STUN_TRANSACTIONS: usize = 65_536;

@@ -1,0 +1,41 @@
+//! Looks after the one thread that nobody else looks after: the supervisor's own.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Ends the process when `alive` is not set for a long time, from a thread of its own. The next
+/// process takes the clients over.
+///
+/// # Errors
+/// When no thread can be started.
+pub(crate) fn watch(alive: Arc<AtomicBool>) -> io::Result<()> {
+    let watch = move || {
+        // Twice in a row: a process that was frozen as a whole wakes up with a missed sign.
+        let mut missed = 0;
+        while missed < 2 {
+            pause();
+            let is_alive = alive.swap(false, Ordering::Relaxed);
+            missed = if is_alive { 0 } else { missed + 1 };
+        }
+        tracing::error!("the supervisor's thread is stuck, the process ends");
+        std::process::exit(EXIT_STUCK);
+    };
+    let name = "watchman".to_owned();
+    std::thread::Builder::new().name(name).spawn(watch)?;
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that only waits, beside all event loops"
+)]
+fn pause() {
+    std::thread::sleep(PATIENCE);
+}
+
+/// Ten heartbeats of the supervisor.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// As for a supervisor that dies.
+const EXIT_STUCK: i32 = 70;
