@@ -94,7 +94,7 @@ impl Step {
         AccessRequest {
             reply_ref: "ref".into(),
             client: client(self.client),
-            tunnel: (self.detail % 3 != 0).then(|| tunnel(self.client)),
+            tunnel: (!self.detail.is_multiple_of(3)).then(|| tunnel(self.client)),
             resource: self.resource(),
             expires_at: self.expiry(),
             announced: self.announced(),
