@@ -29,12 +29,15 @@ pub enum StateError {
         why: &'static str,
     },
     /// Another process works with the file.
-    #[error("state file {path}: in use by process {pid}", path = path.display())]
+    #[error(
+        "state file {path}: in use by {holder}",
+        path = path.display(), holder = holder(*pid)
+    )]
     Locked {
         /// The state file.
         path: PathBuf,
-        /// The process; 0 if it has not said so yet.
-        pid: i32,
+        /// The process; `None` if it has not said so yet.
+        pid: Option<i32>,
     },
     /// Too old to go on from, or from the future.
     #[error(
@@ -85,4 +88,8 @@ impl StateError {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }

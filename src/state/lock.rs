@@ -32,7 +32,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     return Err(StateError::Locked {
                         path: path.to_owned(),
-                        pid: pid_in(&mut file).unwrap_or(0),
+                        pid: pid_in(&mut file),
                     });
                 }
                 Err(TryLockError::Error(source)) => return Err(StateError::io(lock)(source)),
@@ -72,7 +72,7 @@ pub fn lock_holder(path: &Path) -> Result<Option<i32>, StateError> {
             Some(pid) => Ok(Some(pid)),
             None => Err(StateError::Locked {
                 path: path.to_owned(),
-                pid: 0,
+                pid: None,
             }),
         },
         Err(TryLockError::Error(source)) => Err(StateError::io(lock)(source)),

@@ -21,7 +21,7 @@ pub(super) fn prepare(path: &Path) -> Result<(), StateError> {
     let directory = directory_of(path);
     // Looked at before anything is created, so that nothing is left on a disk.
     let existing = directory.ancestors().find(|directory| directory.exists());
-    require_memory(path, existing.unwrap_or(Path::new("/")))?;
+    require_memory(path, existing.unwrap_or(Path::new(".")))?;
     let mut builder = DirBuilder::new();
     let created = builder.recursive(true).mode(0o700).create(directory);
     created.map_err(StateError::io(directory))?;

@@ -16,6 +16,8 @@ mod names;
 mod record;
 mod restore;
 #[cfg(test)]
+mod scripts;
+#[cfg(test)]
 mod tests;
 mod transport;
 

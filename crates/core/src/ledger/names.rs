@@ -44,10 +44,10 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
     if limit == 0 || !is_entitled(record, &name) {
         return false;
     }
-    let place = record
-        .names
-        .iter()
-        .position(|held| held.resource == name.resource && is_same_name(held, &name));
+    sort(&mut name.announced.proxy_ips);
+    let told = name.announced.proxy_ips.clone();
+    let is_it = |held: &RecordedName| held.resource == name.resource && is_same_name(held, &name);
+    let place = record.names.iter().position(is_it);
     if let Some(at) = place {
         keep_other_family(&mut name, &record.names[at].announced.proxy_ips);
         if record.names[at] == name {
@@ -55,7 +55,11 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
         }
         record.names[at] = name.clone();
     }
-    record.names.retain_mut(|held| yields(held, &name));
+    forget_former_owners(record, &name);
+    record.names.retain_mut(|held| {
+        let is_other = held.resource != name.resource && is_same_name(held, &name);
+        !is_other || yields(held, &told)
+    });
     if place.is_none() {
         if record.names.len() >= limit {
             record.names.remove(0);
@@ -84,6 +88,12 @@ pub(super) fn is_plausible(ips: &[IpAddr]) -> bool {
     (1..=MAX_PROXY_IPS).contains(&most) && ips.iter().all(|ip| ranges::is_proxy(*ip))
 }
 
+/// By family, so that it does not matter which was announced last. The order within a family says
+/// which address each proxy IP leads to, and stays.
+fn sort(ips: &mut [IpAddr]) {
+    ips.sort_by_key(IpAddr::is_ipv6);
+}
+
 /// Keeps the addresses of the family that `name` says nothing of.
 fn keep_other_family(name: &mut RecordedName, former: &[IpAddr]) {
     let told = name.announced.proxy_ips.clone();
@@ -91,23 +101,49 @@ fn keep_other_family(name: &mut RecordedName, former: &[IpAddr]) {
     let kept = former.iter().filter(is_untouched);
     let ips = &mut name.announced.proxy_ips;
     ips.extend(kept);
-    // Keeps the order within a family; whichever was announced last, the result is the same.
-    ips.sort_by_key(IpAddr::is_ipv6);
+    sort(ips);
 }
 
-/// Takes from another record what `new` has claimed; whether anything of it is left.
-fn yields(held: &mut RecordedName, new: &RecordedName) -> bool {
+/// Other names that had one of the proxy IPs go, through whichever resource they were announced.
+fn forget_former_owners(record: &mut ClientRecord, new: &RecordedName) {
     let told = &new.announced.proxy_ips;
-    if !is_same_name(held, new) {
-        return held.announced.proxy_ips.iter().all(|ip| !told.contains(ip));
+    let is_taken = |ip: &IpAddr| told.contains(ip);
+    let owners = record
+        .names
+        .iter()
+        .filter(|held| !is_same_name(held, new) && held.announced.proxy_ips.iter().any(is_taken));
+    let owners: Vec<_> = owners.cloned().collect();
+    if !owners.is_empty() {
+        let is_owner = |held: &RecordedName| owners.iter().any(|owner| is_same_name(owner, held));
+        record.names.retain(|held| !is_owner(held));
     }
-    if held.resource == new.resource {
-        return true;
+}
+
+/// Of each family that `told` names, another record of the same name takes over the same addresses
+/// or loses its own; whether anything of it is left. Where sets overlap in part (no client does
+/// that: a name has one set), the policy keeps the common part for both resources; here it goes
+/// with the former, or the records could not be replayed in any order.
+fn yields(held: &mut RecordedName, told: &[IpAddr]) -> bool {
+    for is_v6 in [false, true] {
+        let new: Vec<_> = told
+            .iter()
+            .filter(|ip| ip.is_ipv6() == is_v6)
+            .copied()
+            .collect();
+        if new.is_empty() {
+            continue;
+        }
+        let ips = &mut held.announced.proxy_ips;
+        let former = ips
+            .extract_if(.., |ip| ip.is_ipv6() == is_v6)
+            .collect::<Vec<_>>();
+        let is_same =
+            former.iter().all(|ip| new.contains(ip)) && new.iter().all(|ip| former.contains(ip));
+        if is_same {
+            ips.extend(new);
+            sort(ips);
+        }
     }
-    let is_renamed = |ip: &IpAddr| {
-        !told.contains(ip) && told.iter().any(|other| other.is_ipv4() == ip.is_ipv4())
-    };
-    held.announced.proxy_ips.retain(|ip| !is_renamed(ip));
     !held.announced.proxy_ips.is_empty()
 }
 

@@ -64,7 +64,7 @@ pub enum ImageError {
     #[error("it belongs to another gateway (portal address, gateway id or token differ)")]
     Foreign,
     /// Larger than it may be.
-    #[error("it would take {bytes} bytes, and {limit} are allowed")]
+    #[error("it takes {bytes} bytes, and {limit} are allowed")]
     TooLarge {
         /// What it takes.
         bytes: usize,

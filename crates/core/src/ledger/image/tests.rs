@@ -1,1 +1,200 @@
 //! Tests of the saved state.
+
+use super::super::scripts::{SECRET, Step, TIGHT, script};
+use super::*;
+use proptest::prelude::*;
+
+const KEY: [u8; 32] = [7; 32];
+const ROOMY: usize = 1 << 20;
+
+fn state(ledger: Ledger) -> SavedState {
+    SavedState {
+        saved_at: UnixTime(1_700_000_000),
+        gateway_key: Zeroizing::new([0xa5; 32]),
+        ice_secret: Zeroizing::new([0xa6; 32]),
+        udp_port: 51820,
+        taken_over_at: Some(UnixTime(1_600_000_000)),
+        ledger,
+    }
+}
+
+fn lived(script: &[Step], limits: LedgerLimits) -> Ledger {
+    let mut ledger = Ledger::new(limits);
+    for step in script {
+        step.apply(&mut ledger);
+    }
+    ledger
+}
+
+/// A life in which everything happens.
+fn eventful() -> Ledger {
+    let steps = (0..=255).flat_map(|detail: u8| {
+        [0, 14, 5, 11, 18, 19].map(|kind| Step {
+            kind,
+            client: detail % 3,
+            resource: detail % 4,
+            detail,
+        })
+    });
+    lived(&steps.collect::<Vec<_>>(), LedgerLimits::default())
+}
+
+fn encoded(ledger: Ledger) -> Zeroizing<Vec<u8>> {
+    encode(&state(ledger), &KEY, ROOMY).expect("it fits")
+}
+
+fn read(image: &[u8]) -> Result<SavedState, ImageError> {
+    decode(image, &KEY, LedgerLimits::default())
+}
+
+fn same(one: &Ledger, other: &Ledger) -> bool {
+    one.gateway() == other.gateway()
+        && one.clients().eq(other.clients())
+        && one.known_names().eq(other.known_names())
+}
+
+/// Any body under the right seal, as if by a program with other ideas.
+fn sealed(body: &[u8]) -> Vec<u8> {
+    let mut image = header(body.len(), &KEY).to_vec();
+    image.extend(body);
+    let mac = mac(&KEY, &image).finalize();
+    image.extend(mac.into_bytes());
+    image
+}
+
+#[test]
+fn nothing_that_is_printed_is_secret() {
+    let state = state(eventful());
+    let image = encode(&state, &KEY, ROOMY).expect("it fits");
+    let has_secret = |bytes: &[u8]| bytes.windows(4).any(|it| it == SECRET.as_bytes());
+    assert!(
+        has_secret(&image),
+        "the test looks for something that is there"
+    );
+    let printed = format!("{state:?} {:?}", state.ledger);
+    assert!(!has_secret(printed.as_bytes()));
+    for bytes in ["165, 165", "166, 166", "167, 167"] {
+        assert!(!printed.contains(bytes), "{bytes}");
+    }
+}
+
+#[test]
+fn every_damaged_byte_is_noticed() {
+    let image = encoded(eventful());
+    for at in 0..image.len() {
+        let mut damaged = image.to_vec();
+        damaged[at] ^= 0x10;
+        assert!(read(&damaged).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn every_end_that_is_missing_is_noticed() {
+    let image = encoded(eventful());
+    for length in 0..image.len() {
+        assert_eq!(
+            read(&image[..length]).err(),
+            Some(ImageError::TooShort),
+            "{length}"
+        );
+    }
+    let longer = [&image[..], b"\0"].concat();
+    assert_eq!(read(&longer).err(), Some(ImageError::Damaged));
+}
+
+#[test]
+fn a_foreign_state_is_told_from_a_damaged_one() {
+    let image = encoded(eventful());
+    let other = decode(&image, &[8; 32], LedgerLimits::default());
+    assert_eq!(other.err(), Some(ImageError::Foreign));
+    let mut newer = image.to_vec();
+    newer[8] = 9;
+    assert_eq!(
+        read(&newer).err(),
+        Some(ImageError::UnknownVersion { found: 9 })
+    );
+}
+
+#[test]
+fn a_state_that_is_too_large_is_refused() {
+    let (state, bytes) = (state(eventful()), encoded(eventful()).len());
+    assert!(encode(&state, &KEY, bytes).is_ok());
+    let limit = bytes - 1;
+    let refused = encode(&state, &KEY, limit).err();
+    assert_eq!(refused, Some(ImageError::TooLarge { bytes, limit }));
+}
+
+#[test]
+fn smaller_limits_leave_out_what_exceeds_them() {
+    let restored = decode(&encoded(eventful()), &KEY, TIGHT)
+        .expect("a state")
+        .ledger;
+    assert_eq!(restored.clients().len(), 3);
+    assert_eq!(restored.known_names().len(), TIGHT.known_names);
+    for (_, record) in restored.clients() {
+        assert!(record.grants.len() <= TIGHT.resources_per_client);
+        assert!(record.names.len() <= TIGHT.names_per_client);
+        assert!(record.remote_candidates.len() <= TIGHT.candidates_per_client);
+    }
+}
+
+/// If this fails though the script is the same, the layout has changed: raise `VERSION`, then set
+/// the new digest.
+#[test]
+fn the_layout_belongs_to_its_version() {
+    use sha2::Digest;
+    let image = encoded(eventful());
+    let digest = sha2::Sha256::digest(&image[HEADER_BYTES..image.len() - MAC_BYTES]);
+    let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+    assert_eq!((VERSION, digest.collect::<String>()), (1, LAYOUT.into()));
+}
+
+const LAYOUT: &str = "0b6c69281c263751";
+
+proptest! {
+    #[test]
+    fn what_is_read_is_what_was_written(script in script()) {
+        let limits = LedgerLimits::default();
+        let before = state(lived(&script, limits));
+        let image = encode(&before, &KEY, ROOMY).expect("it fits");
+        let after = decode(&image, &KEY, limits).expect("it is whole");
+        prop_assert!(same(&before.ledger, &after.ledger));
+        prop_assert_eq!(&before.gateway_key, &after.gateway_key);
+        prop_assert_eq!(&before.ice_secret, &after.ice_secret);
+        prop_assert_eq!(before.udp_port, after.udp_port);
+        prop_assert_eq!(before.saved_at, after.saved_at);
+        prop_assert_eq!(before.taken_over_at, after.taken_over_at);
+        prop_assert_eq!(encode(&after, &KEY, ROOMY).expect("it fits"), image);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(read(&bytes).is_err());
+        let tail = [&header(bytes.len(), &KEY)[..], &bytes].concat();
+        prop_assert!(read(&tail).is_err());
+    }
+
+    /// Even a body that is sealed is not trusted: it is read or refused, within the limits.
+    #[test]
+    fn no_sealed_body_breaks_the_decoder(
+        script in script(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        noise in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let image = encoded(lived(&script, LedgerLimits::default()));
+        let mut body = image[HEADER_BYTES..image.len() - MAC_BYTES].to_vec();
+        for (at, value) in changes {
+            let at = at.index(body.len());
+            body[at] = value;
+        }
+        for body in [body, noise] {
+            if let Ok(state) = decode(&sealed(&body), &KEY, TIGHT) {
+                prop_assert!(state.ledger.clients().len() <= TIGHT.clients);
+                prop_assert!(state.ledger.known_names().len() <= TIGHT.known_names);
+                for (_, record) in state.ledger.clients() {
+                    super::super::tests::require_consistent(record, &TIGHT);
+                }
+            }
+        }
+    }
+}
