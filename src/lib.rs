@@ -11,5 +11,6 @@ pub mod metrics;
 pub mod shard;
 pub mod shell;
 pub mod sockets;
+pub mod state;
 pub mod system;
 pub mod tunnel;

@@ -49,6 +49,14 @@ pub struct Grant {
     pub expires_at: Option<UnixTime>,
 }
 
+impl Grant {
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, unix_now: UnixTime) -> bool {
+        self.expires_at.is_some_and(|at| at <= unix_now)
+    }
+}
+
 /// A name that a client uses through one of its resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedName {

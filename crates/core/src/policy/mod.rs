@@ -399,7 +399,7 @@ impl Policy {
 }
 
 /// Whether the portal means the same thing: networks are compared without their host bits.
-fn is_same_kind(held: &ResourceKind, told: &ResourceKind) -> bool {
+pub(crate) fn is_same_kind(held: &ResourceKind, told: &ResourceKind) -> bool {
     match (held, told) {
         (ResourceKind::Cidr(held), ResourceKind::Cidr(told)) => held.trunc() == told.trunc(),
         (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => held == told,

@@ -1,0 +1,193 @@
+//! What the portal says about grants. The rules are those of [`crate::policy::Policy`] and of
+//! [`crate::connection::Connection`], for all clients at once.
+
+use super::record::{ClientRecord, Grant};
+use super::{Ledger, names};
+use crate::grant::{
+    AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
+};
+use crate::ids::{ClientId, ResourceId, UnixTime};
+use crate::policy::is_same_kind;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+impl Ledger {
+    /// The portal grants a resource and says how the client is reached. Other keys than before are
+    /// another transport: its candidates and its path are unknown.
+    pub fn record_authorization(&mut self, request: &AuthorizationRequest) {
+        let limit = self.limits.resources_per_client;
+        let names = self.limits.names_per_client;
+        self.change_or_create(request.client.id, Some(request.client.tunnel), |record| {
+            let Some(granted) = admit(record, &request.resource, request.expires_at, limit) else {
+                return false;
+            };
+            let moved = replace(&mut record.tunnel, request.client.tunnel);
+            let named = names::announce(record, request.resource.id, &request.announced, names);
+            let attached = record.attach(request.transport_keys());
+            granted | moved | named | attached
+        });
+    }
+
+    /// The portal grants a further resource and leaves the transport as it is. Without tunnel
+    /// addresses only a client that is known already can be granted anything.
+    pub fn record_access(&mut self, request: &AccessRequest) {
+        let limit = self.limits.resources_per_client;
+        let names = self.limits.names_per_client;
+        self.change_or_create(request.client, request.tunnel, |record| {
+            let Some(granted) = admit(record, &request.resource, request.expires_at, limit) else {
+                return false;
+            };
+            let tunnel = request.tunnel.unwrap_or(record.tunnel);
+            let moved = replace(&mut record.tunnel, tunnel);
+            let named = names::announce(record, request.resource.id, &request.announced, names);
+            granted | moved | named
+        });
+    }
+
+    /// The portal takes a resource away. Its names go with it, and the client with its last one.
+    pub fn revoke(&mut self, client: ClientId, resource: ResourceId) {
+        self.remove_grant(client, resource, |_| true);
+    }
+
+    /// A client's connection says that the time of a resource is over. A grant that the portal has
+    /// extended meanwhile stays.
+    pub fn release_resource(&mut self, client: ClientId, resource: ResourceId, unix_now: UnixTime) {
+        self.remove_grant(client, resource, |grant| grant.is_over(unix_now));
+    }
+
+    /// Moves the expiry of a held grant.
+    pub fn set_expiry(&mut self, entry: AuthorizationEntry) {
+        self.change(entry.client, |record| {
+            let grant = record.grants.get_mut(&entry.resource);
+            grant.is_some_and(|grant| replace(&mut grant.expires_at, entry.expires_at))
+        });
+    }
+
+    /// A resource changed: every client that holds it takes over its filters and its name. An
+    /// update to another kind is ignored (protocol page, section 2.2).
+    pub fn update_resource(&mut self, resource: &Resource) {
+        let mut changed = false;
+        for record in self.clients.values_mut() {
+            let held = record.grants.get(&resource.id).map(|grant| &grant.resource);
+            if held.is_none_or(|held| !is_outdated(held, resource)) {
+                continue;
+            }
+            if let Some(grant) = Arc::make_mut(record).grants.get_mut(&resource.id) {
+                grant.resource.filters.clone_from(&resource.filters);
+                grant.resource.name.clone_from(&resource.name);
+                changed = true;
+            }
+        }
+        self.note(changed);
+    }
+
+    /// The list of all that is still granted: everything else is revoked, the expiry of the rest is
+    /// taken over (lesson 23). What is not held is not created: only the portal's grant carries
+    /// what that takes.
+    pub fn reconcile(&mut self, gateway: TunnelAddresses, granted: &[AuthorizationEntry]) {
+        self.set_gateway(gateway);
+        let granted: BTreeMap<_, _> = granted
+            .iter()
+            .map(|entry| ((entry.client, entry.resource), entry.expires_at))
+            .collect();
+        self.remove_grants(|client, resource, _| !granted.contains_key(&(client, resource)));
+        let mut changed = false;
+        for (client, record) in &mut self.clients {
+            let told = |id: &ResourceId| granted.get(&(*client, *id)).copied();
+            let is_moved = |(id, grant): (_, &Grant)| told(id) != Some(grant.expires_at);
+            if !record.grants.iter().any(is_moved) {
+                continue;
+            }
+            for (id, grant) in &mut Arc::make_mut(record).grants {
+                grant.expires_at = told(id).unwrap_or(grant.expires_at);
+            }
+            changed = true;
+        }
+        self.note(changed);
+    }
+
+    fn remove_grant(
+        &mut self,
+        client: ClientId,
+        resource: ResourceId,
+        is_over: impl Fn(&Grant) -> bool,
+    ) {
+        let Entry::Occupied(mut entry) = self.clients.entry(client) else {
+            return;
+        };
+        if !entry.get().grants.get(&resource).is_some_and(is_over) {
+            return;
+        }
+        let record = Arc::make_mut(entry.get_mut());
+        record.grants.remove(&resource);
+        record.names.retain(|name| name.resource != resource);
+        if record.grants.is_empty() {
+            entry.remove();
+        }
+        self.note(true);
+    }
+
+    /// As [`Ledger::change`]; a client that is unknown comes into being, if there is room and
+    /// `change` grants it anything.
+    fn change_or_create(
+        &mut self,
+        client: ClientId,
+        tunnel: Option<TunnelAddresses>,
+        change: impl FnOnce(&mut ClientRecord) -> bool,
+    ) {
+        if self.clients.contains_key(&client) {
+            return self.change(client, change);
+        }
+        let Some(tunnel) = tunnel.filter(|_| self.clients.len() < self.limits.clients) else {
+            return;
+        };
+        let mut record = ClientRecord::new(tunnel);
+        if change(&mut record) {
+            self.clients.insert(client, Arc::new(record));
+            self.note(true);
+        }
+    }
+}
+
+/// Whether anything changed; `None` if the client holds as many resources as it may. A grant of
+/// another kind is the portal's mistake: the earlier one stands.
+fn admit(
+    record: &mut ClientRecord,
+    resource: &Resource,
+    expires_at: Option<UnixTime>,
+    limit: usize,
+) -> Option<bool> {
+    let held = record.grants.len();
+    match record.grants.get_mut(&resource.id) {
+        Some(grant) if !is_same_kind(&grant.resource.kind, &resource.kind) => Some(false),
+        Some(grant) => {
+            let told = Grant {
+                resource: resource.clone(),
+                expires_at,
+            };
+            Some(replace(grant, told))
+        }
+        None if held >= limit => None,
+        None => {
+            let grant = Grant {
+                resource: resource.clone(),
+                expires_at,
+            };
+            record.grants.insert(resource.id, grant);
+            Some(true)
+        }
+    }
+}
+
+fn is_outdated(held: &Resource, told: &Resource) -> bool {
+    let is_same_kind = std::mem::discriminant(&held.kind) == std::mem::discriminant(&told.kind);
+    is_same_kind && (held.filters != told.filters || held.name != told.name)
+}
+
+/// Whether `new` is another value than `place` had.
+fn replace<T: PartialEq>(place: &mut T, new: T) -> bool {
+    let is_other = *place != new;
+    *place = new;
+    is_other
+}

@@ -1,0 +1,370 @@
+//! What is written, field by field. Borrows from the ledger and from the bytes, so that no copy of
+//! a secret is left behind.
+//!
+//! postcard writes fields in their order and without names: any change here is another version.
+
+use super::super::record::{ClientRecord, Grant, KnownName, RecordedName};
+use super::{ImageError, Ledger, LedgerLimits, SavedState};
+use crate::grant::{
+    AnnouncedName, Filter, IceCredentials, PresharedKey, Resource, ResourceKind, TransportKeys,
+    TunnelAddresses,
+};
+use crate::ids::{ClientId, PublicKey, ResourceId, UnixTime};
+use crate::names::{AddressFamily, DomainName};
+use crate::packet::Path;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use zeroize::Zeroizing;
+
+type WireTunnel = (Ipv4Addr, Ipv6Addr);
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct State<'a> {
+    saved_at: UnixTime,
+    gateway_key: &'a [u8],
+    ice_secret: &'a [u8],
+    udp_port: u16,
+    taken_over_at: Option<UnixTime>,
+    gateway: Option<WireTunnel>,
+    #[serde(borrow)]
+    clients: Vec<WireClient<'a>>,
+    #[serde(borrow)]
+    known: Vec<WireKnown<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireClient<'a> {
+    id: ClientId,
+    tunnel: WireTunnel,
+    #[serde(borrow)]
+    transport: Option<WireTransport<'a>>,
+    #[serde(borrow)]
+    grants: Vec<WireGrant<'a>>,
+    #[serde(borrow)]
+    names: Vec<WireName<'a>>,
+    #[serde(borrow)]
+    candidates: Vec<&'a str>,
+    path: Option<(WireSocket, WireSocket)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireTransport<'a> {
+    public_key: &'a [u8],
+    preshared_key: &'a [u8],
+    local_ice: (&'a str, &'a str),
+    remote_ice: (&'a str, &'a str),
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireGrant<'a> {
+    id: ResourceId,
+    name: &'a str,
+    #[serde(borrow)]
+    kind: WireKind<'a>,
+    filters: Vec<WireFilter>,
+    expires_at: Option<UnixTime>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireKind<'a> {
+    Cidr(IpAddr, u8),
+    Dns(&'a str),
+    Internet,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireFilter {
+    Tcp(u16, u16),
+    Udp(u16, u16),
+    Icmp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireName<'a> {
+    resource: ResourceId,
+    domain: &'a str,
+    proxy_ips: Vec<IpAddr>,
+    in_tunnel: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireKnown<'a> {
+    name: &'a str,
+    is_v6: bool,
+    ips: Vec<IpAddr>,
+    resolved_at: UnixTime,
+}
+
+/// With what a link-local address needs.
+#[derive(Serialize, Deserialize)]
+struct WireSocket {
+    ip: IpAddr,
+    port: u16,
+    flow_info: u32,
+    scope_id: u32,
+}
+
+impl<'a> From<&'a SavedState> for State<'a> {
+    fn from(state: &'a SavedState) -> Self {
+        let clients = state.ledger.clients();
+        Self {
+            saved_at: state.saved_at,
+            gateway_key: &*state.gateway_key,
+            ice_secret: &*state.ice_secret,
+            udp_port: state.udp_port,
+            taken_over_at: state.taken_over_at,
+            gateway: state.ledger.gateway().map(tunnel_to_wire),
+            clients: clients
+                .map(|(id, record)| client_to_wire(id, record))
+                .collect(),
+            known: state.ledger.known_names().map(known_to_wire).collect(),
+        }
+    }
+}
+
+impl<'a> State<'a> {
+    pub(super) fn size(&self) -> usize {
+        postcard::experimental::serialized_size(self).expect("plain values have a size")
+    }
+
+    /// `place` has exactly [`Self::size`] bytes.
+    pub(super) fn write(&self, place: &mut [u8]) {
+        postcard::to_slice(self, place).expect("the place has the size that was asked for");
+    }
+
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, ImageError> {
+        match postcard::take_from_bytes(body) {
+            Ok((state, [])) => Ok(state),
+            Ok(_) | Err(_) => Err(ImageError::Damaged),
+        }
+    }
+
+    pub(super) fn restore(self, limits: LedgerLimits) -> Result<SavedState, ImageError> {
+        let mut ledger = Ledger::new(limits);
+        if let Some(gateway) = self.gateway {
+            ledger.set_gateway(tunnel_from_wire(gateway));
+        }
+        for client in self.clients {
+            ledger.restore(client.id, client.into_record()?);
+        }
+        for known in self.known {
+            ledger.record_known(known.into_known()?);
+        }
+        Ok(SavedState {
+            saved_at: self.saved_at,
+            gateway_key: secret(self.gateway_key)?,
+            ice_secret: secret(self.ice_secret)?,
+            udp_port: self.udp_port,
+            taken_over_at: self.taken_over_at,
+            ledger,
+        })
+    }
+}
+
+// ---- To the wire
+
+fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
+    WireClient {
+        id,
+        tunnel: tunnel_to_wire(record.tunnel),
+        transport: record.transport.as_ref().map(transport_to_wire),
+        grants: record.grants.values().map(grant_to_wire).collect(),
+        names: record.names.iter().map(name_to_wire).collect(),
+        candidates: record
+            .remote_candidates
+            .iter()
+            .map(String::as_str)
+            .collect(),
+        path: record
+            .path
+            .map(|path| (socket_to_wire(path.local), socket_to_wire(path.remote))),
+    }
+}
+
+fn tunnel_to_wire(tunnel: TunnelAddresses) -> WireTunnel {
+    (tunnel.ipv4, tunnel.ipv6)
+}
+
+fn transport_to_wire(keys: &TransportKeys) -> WireTransport<'_> {
+    WireTransport {
+        public_key: &keys.client_public_key.0,
+        preshared_key: &*keys.preshared_key.0,
+        local_ice: ice_to_wire(&keys.local_ice),
+        remote_ice: ice_to_wire(&keys.remote_ice),
+    }
+}
+
+fn ice_to_wire(ice: &IceCredentials) -> (&str, &str) {
+    (&ice.ufrag, &ice.password)
+}
+
+fn grant_to_wire(grant: &Grant) -> WireGrant<'_> {
+    let resource = &grant.resource;
+    let filter = |filter: &Filter| match filter {
+        Filter::Tcp(ports) => WireFilter::Tcp(*ports.start(), *ports.end()),
+        Filter::Udp(ports) => WireFilter::Udp(*ports.start(), *ports.end()),
+        Filter::Icmp => WireFilter::Icmp,
+    };
+    WireGrant {
+        id: resource.id,
+        name: &resource.name,
+        kind: match &resource.kind {
+            ResourceKind::Cidr(network) => WireKind::Cidr(network.addr(), network.prefix_len()),
+            ResourceKind::Dns(pattern) => WireKind::Dns(pattern),
+            ResourceKind::Internet => WireKind::Internet,
+        },
+        filters: resource.filters.iter().map(filter).collect(),
+        expires_at: grant.expires_at,
+    }
+}
+
+fn name_to_wire(name: &RecordedName) -> WireName<'_> {
+    WireName {
+        resource: name.resource,
+        domain: &name.announced.domain,
+        proxy_ips: name.announced.proxy_ips.clone(),
+        in_tunnel: name.in_tunnel,
+    }
+}
+
+fn known_to_wire(known: &KnownName) -> WireKnown<'_> {
+    WireKnown {
+        name: known.name.as_str(),
+        is_v6: known.family == AddressFamily::V6,
+        ips: known.ips.clone(),
+        resolved_at: known.resolved_at,
+    }
+}
+
+fn socket_to_wire(socket: SocketAddr) -> WireSocket {
+    let (flow_info, scope_id) = match socket {
+        SocketAddr::V4(_) => (0, 0),
+        SocketAddr::V6(socket) => (socket.flowinfo(), socket.scope_id()),
+    };
+    WireSocket {
+        ip: socket.ip(),
+        port: socket.port(),
+        flow_info,
+        scope_id,
+    }
+}
+
+// ---- From the wire
+
+impl WireClient<'_> {
+    fn into_record(self) -> Result<ClientRecord, ImageError> {
+        let grants = self.grants.into_iter().map(WireGrant::into_grant);
+        let grants = grants.map(|grant| grant.map(|grant| (grant.resource.id, grant)));
+        let transport = self.transport.map(WireTransport::into_keys);
+        Ok(ClientRecord {
+            tunnel: tunnel_from_wire(self.tunnel),
+            transport: transport.transpose()?,
+            grants: grants.collect::<Result<_, _>>()?,
+            names: self.names.into_iter().map(WireName::into_name).collect(),
+            remote_candidates: self.candidates.into_iter().map(str::to_owned).collect(),
+            path: self.path.map(|(local, remote)| Path {
+                local: local.into_socket(),
+                remote: remote.into_socket(),
+            }),
+        })
+    }
+}
+
+fn tunnel_from_wire((ipv4, ipv6): WireTunnel) -> TunnelAddresses {
+    TunnelAddresses { ipv4, ipv6 }
+}
+
+fn secret(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, ImageError> {
+    let mut secret = Zeroizing::new([0; 32]);
+    if bytes.len() != secret.len() {
+        return Err(ImageError::Damaged);
+    }
+    secret.copy_from_slice(bytes);
+    Ok(secret)
+}
+
+impl WireTransport<'_> {
+    fn into_keys(self) -> Result<TransportKeys, ImageError> {
+        let public_key = self.public_key.try_into();
+        Ok(TransportKeys {
+            client_public_key: PublicKey(public_key.map_err(|_| ImageError::Damaged)?),
+            preshared_key: PresharedKey(secret(self.preshared_key)?),
+            local_ice: ice_from_wire(self.local_ice),
+            remote_ice: ice_from_wire(self.remote_ice),
+        })
+    }
+}
+
+fn ice_from_wire((ufrag, password): (&str, &str)) -> IceCredentials {
+    IceCredentials {
+        ufrag: ufrag.to_owned(),
+        password: Zeroizing::new(password.to_owned()),
+    }
+}
+
+impl WireGrant<'_> {
+    fn into_grant(self) -> Result<Grant, ImageError> {
+        let filter = |filter| match filter {
+            WireFilter::Tcp(first, last) => Filter::Tcp(first..=last),
+            WireFilter::Udp(first, last) => Filter::Udp(first..=last),
+            WireFilter::Icmp => Filter::Icmp,
+        };
+        let resource = Resource {
+            id: self.id,
+            name: self.name.to_owned(),
+            kind: match self.kind {
+                WireKind::Cidr(ip, prefix) => {
+                    let network = IpNet::new(ip, prefix);
+                    ResourceKind::Cidr(network.map_err(|_| ImageError::Damaged)?)
+                }
+                WireKind::Dns(pattern) => ResourceKind::Dns(pattern.to_owned()),
+                WireKind::Internet => ResourceKind::Internet,
+            },
+            filters: self.filters.into_iter().map(filter).collect(),
+        };
+        Ok(Grant {
+            resource,
+            expires_at: self.expires_at,
+        })
+    }
+}
+
+impl WireName<'_> {
+    fn into_name(self) -> RecordedName {
+        RecordedName {
+            resource: self.resource,
+            announced: AnnouncedName {
+                domain: self.domain.to_owned(),
+                proxy_ips: self.proxy_ips,
+            },
+            in_tunnel: self.in_tunnel,
+        }
+    }
+}
+
+impl WireKnown<'_> {
+    fn into_known(self) -> Result<KnownName, ImageError> {
+        let name = self.name.parse::<DomainName>();
+        Ok(KnownName {
+            name: name.map_err(|_| ImageError::Damaged)?,
+            family: match self.is_v6 {
+                true => AddressFamily::V6,
+                false => AddressFamily::V4,
+            },
+            ips: self.ips,
+            resolved_at: self.resolved_at,
+        })
+    }
+}
+
+impl WireSocket {
+    fn into_socket(self) -> SocketAddr {
+        match self.ip {
+            IpAddr::V4(ip) => (ip, self.port).into(),
+            IpAddr::V6(ip) => {
+                SocketAddrV6::new(ip, self.port, self.flow_info, self.scope_id).into()
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! How a client is reached: keys, candidates, path.
+
+use super::Ledger;
+use super::record::ClientRecord;
+use crate::grant::TransportKeys;
+use crate::ids::ClientId;
+use crate::packet::Path;
+
+impl Ledger {
+    /// Candidates of the client. Without a transport they belong to nothing and are ignored, as are
+    /// lines of more than 512 bytes.
+    pub fn add_candidates(&mut self, client: ClientId, candidates: &[String]) {
+        let limit = self.limits.candidates_per_client;
+        let is_fit = |line: &&String| line.len() <= MAX_CANDIDATE_BYTES;
+        let told: Vec<_> = candidates.iter().filter(is_fit).collect();
+        let told = &told[told.len().saturating_sub(limit)..];
+        self.change(client, |record| {
+            record.transport.is_some() && record.add_candidates(told, limit)
+        });
+    }
+
+    /// Candidates that the client withdrew.
+    pub fn remove_candidates(&mut self, client: ClientId, candidates: &[String]) {
+        self.change(client, |record| {
+            let before = record.remote_candidates.len();
+            let kept = |held: &String| !candidates.contains(held);
+            record.remote_candidates.retain(kept);
+            before != record.remote_candidates.len()
+        });
+    }
+
+    /// Where the client's datagrams go now.
+    pub fn record_path(&mut self, client: ClientId, path: Path) {
+        self.change(client, |record| {
+            let is_new = record.transport.is_some() && record.path != Some(path);
+            if is_new {
+                record.path = Some(path);
+            }
+            is_new
+        });
+    }
+
+    /// The client cannot be reached any more; what it may reach stays.
+    pub fn forget_transport(&mut self, client: ClientId) {
+        self.change(client, |record| {
+            let had = record.transport.take().is_some();
+            record.forget_way();
+            had
+        });
+    }
+}
+
+impl ClientRecord {
+    /// Whether these are other keys than before.
+    pub(super) fn attach(&mut self, keys: TransportKeys) -> bool {
+        if self.transport.as_ref() == Some(&keys) {
+            return false;
+        }
+        self.transport = Some(keys);
+        self.forget_way();
+        true
+    }
+
+    /// Whether any was new. At most `limit` of them; those that are not told again give way first.
+    fn add_candidates(&mut self, told: &[&String], limit: usize) -> bool {
+        let held = &mut self.remote_candidates;
+        let mut is_changed = false;
+        for candidate in told {
+            if held.contains(candidate) {
+                continue;
+            }
+            if held.len() >= limit
+                && let Some(oldest) = held.iter().position(|line| !told.contains(&line))
+            {
+                held.remove(oldest);
+            }
+            held.push((*candidate).clone());
+            is_changed = true;
+        }
+        is_changed
+    }
+
+    fn forget_way(&mut self) {
+        self.remote_candidates.clear();
+        self.path = None;
+    }
+}
+
+/// Several times the longest line that any agent writes: type, two addresses and some extensions.
+pub(super) const MAX_CANDIDATE_BYTES: usize = 512;

@@ -1,0 +1,160 @@
+//! The file itself: read once at the start, replaced as a whole at every save.
+
+use super::StateError;
+use super::lock::Lock;
+use super::place::{self, beside};
+use postern_core::UnixTime;
+use postern_core::ledger::LedgerLimits;
+use postern_core::ledger::image::{self, ImageError, SavedState};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Far beyond what the largest number of clients takes, and little for the memory of a host.
+pub const MAX_STATE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The state file of this process, which alone may write it while this lives.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    key: Zeroizing<[u8; 32]>,
+    _lock: Lock,
+}
+
+impl StateFile {
+    /// Claims the state file at `path`, sealed with `key` (see [`super::identity_key`]). Blocks for
+    /// at most `patience` while another process still holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::NotInMemory`], [`StateError::Unsafe`], [`StateError::Locked`],
+    /// [`StateError::Io`].
+    pub fn open(path: &Path, key: [u8; 32], patience: Duration) -> Result<Self, StateError> {
+        let key = Zeroizing::new(key);
+        place::prepare(path)?;
+        place::open_existing(path)?;
+        let lock = Lock::take(path, patience)?;
+        Ok(Self {
+            path: path.to_owned(),
+            key,
+            _lock: lock,
+        })
+    }
+
+    /// The saved state, if there is one that is at most `max_age` old.
+    ///
+    /// # Errors
+    ///
+    /// Everything but [`StateError::Locked`] and [`StateError::NotInMemory`]. The file stays.
+    pub fn load(
+        &self,
+        now: UnixTime,
+        max_age: Duration,
+        limits: LedgerLimits,
+    ) -> Result<Option<SavedState>, StateError> {
+        let Some(file) = place::open_existing(&self.path)? else {
+            return Ok(None);
+        };
+        let bytes = self.read(file)?;
+        let state = image::decode(&bytes, &self.key, limits);
+        let state = state.map_err(|source| self.unusable(source))?;
+        self.require_fresh(state.saved_at, now, max_age)?;
+        Ok(Some(state))
+    }
+
+    fn read(&self, mut file: File) -> Result<Zeroizing<Vec<u8>>, StateError> {
+        let metadata = file.metadata().map_err(StateError::io(&self.path))?;
+        let bytes = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        if bytes > MAX_STATE_BYTES {
+            let limit = MAX_STATE_BYTES;
+            return Err(self.unusable(ImageError::TooLarge { bytes, limit }));
+        }
+        // In one piece: a vector that grows leaves secrets behind where it was.
+        let mut image = Zeroizing::new(vec![0; bytes]);
+        match file.read_exact(&mut image) {
+            Ok(()) => Ok(image),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err(self.unusable(ImageError::TooShort))
+            }
+            Err(error) => Err(StateError::io(&self.path)(error)),
+        }
+    }
+
+    fn unusable(&self, source: ImageError) -> StateError {
+        StateError::Unusable {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn require_fresh(
+        &self,
+        saved_at: UnixTime,
+        now: UnixTime,
+        max_age: Duration,
+    ) -> Result<(), StateError> {
+        let path = self.path.clone();
+        let ahead = Duration::from_secs(saved_at.0.saturating_sub(now.0));
+        if ahead > CLOCK_SKEW {
+            return Err(StateError::FromTheFuture { path, ahead });
+        }
+        let age = Duration::from_secs(now.0.saturating_sub(saved_at.0));
+        if age > max_age {
+            return Err(StateError::Stale { path, age, max_age });
+        }
+        Ok(())
+    }
+
+    /// Replaces the file as a whole: whoever reads it finds the former state or this one.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system, and [`ErrorKind::FileTooLarge`] beyond [`MAX_STATE_BYTES`]; the former
+    /// state then stays as it is.
+    pub fn save(&mut self, state: &SavedState) -> io::Result<()> {
+        let image = image::encode(state, &self.key, MAX_STATE_BYTES)
+            .map_err(|error| io::Error::new(ErrorKind::FileTooLarge, error))?;
+        let new = beside(&self.path, "new");
+        let saved = write_new(&new, &image).and_then(|()| fs::rename(&new, &self.path));
+        if saved.is_err() {
+            // Half a state is of no use, and takes the room that the next attempt needs.
+            let _ = remove_if_there(&new);
+        }
+        saved
+    }
+
+    /// Removes the file: the next process begins with nothing.
+    ///
+    /// # Errors
+    ///
+    /// Of the file system; that there is no file is none.
+    pub fn remove(&mut self) -> io::Result<()> {
+        remove_if_there(&beside(&self.path, "new"))?;
+        remove_if_there(&self.path)
+    }
+}
+
+/// Only ever into a file that did not exist, so that no link leads elsewhere.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    remove_if_there(path)?;
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// How far two clocks, or one before and after it was set, may disagree.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
