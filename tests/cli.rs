@@ -296,7 +296,7 @@ fn a_gateway_that_does_not_end_is_reported() {
 }
 
 #[test]
-fn a_lock_that_names_another_process_gets_nobody_killed() {
+fn a_lock_file_that_nobody_holds_gets_nobody_killed() {
     let fixture = Fixture::new(STATE);
     // Without a lock nobody is asked, whatever the file says.
     let mut bystander = fixture.stand_in("flock -u 9;");
