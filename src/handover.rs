@@ -1,8 +1,8 @@
 //! `postern handover`: ends the running gateway without goodbyes, for the next one to go on.
 //!
-//! Finds the gateway by the lock of its state file, tells it by SIGUSR1, and waits until its process
-//! has ended. Refuses to guess: a process that may not be the one that holds the lock is not
-//! signalled.
+//! Finds the gateway by the lock of its state file, tells it by SIGUSR1, and waits until its
+//! process has ended. Refuses to guess: a process that may not be the one that holds the lock is
+//! not signalled.
 
 use crate::config::StateConfig;
 use crate::state::{StateError, lock_holder};
