@@ -234,12 +234,23 @@ impl Fixture {
     /// A process that holds the lock of the state file, as a gateway does. It does nothing about
     /// signals but what `trap` says.
     fn stand_in(&self, trap: &str) -> StandIn {
-        let script = format!(
-            "umask 077; exec 9>gateway.state.lock; flock 9; echo $$ >&9; {trap} \
-             echo ready; exec sleep 60 >&-"
-        );
+        let script = format!("{trap} echo $$ >gateway.state.lock; {WAIT}");
+        let words = [
+            "flock",
+            "--no-fork",
+            "gateway.state.lock",
+            "sh",
+            "-c",
+            &script,
+        ];
+        self.start(&words)
+    }
+
+    /// Starts a program that says when it is ready.
+    fn start(&self, words: &[&str]) -> StandIn {
         let mut child = Command::new("sh")
-            .args(["-c", &script])
+            .args(["-c", "umask 077; exec \"$@\"", "sh"])
+            .args(words)
             .current_dir(self.directory.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -251,6 +262,9 @@ impl Fixture {
         StandIn(child)
     }
 }
+
+/// Says that it is ready, and holds what it holds.
+const WAIT: &str = "echo ready; exec sleep 60 >&-";
 
 /// Killed when the test has ended, one way or the other.
 struct StandIn(Child);
@@ -298,14 +312,29 @@ fn a_gateway_that_does_not_end_is_reported() {
 #[test]
 fn a_lock_file_that_nobody_holds_gets_nobody_killed() {
     let fixture = Fixture::new(STATE);
-    // Without a lock nobody is asked, whatever the file says.
-    let mut bystander = fixture.stand_in("flock -u 9;");
+    let names_itself = format!("echo $$ >gateway.state.lock; {WAIT}");
+    let mut bystander = fixture.start(&["sh", "-c", &names_itself]);
     let answer = fixture.hand_over("100ms");
-    assert!(
-        answer.stderr.starts_with("no gateway is running"),
-        "{}",
-        answer.stderr
+    let told = &answer.stderr;
+    assert!(told.starts_with("no gateway is running"), "{told}");
+    let status = bystander.0.try_wait().expect("a child");
+    assert_eq!(status, None, "it lives");
+}
+
+/// As from outside a container, where the gateway's process has another id than it knows of.
+#[test]
+fn a_lock_that_another_process_holds_gets_nobody_killed() {
+    let fixture = Fixture::new(STATE);
+    // The lock stays with the open file, but was taken by a process that is gone.
+    let script = format!("exec 9>gateway.state.lock; flock 9; echo $$ >&9; {WAIT}");
+    let mut bystander = fixture.start(&["sh", "-c", &script]);
+    let answer = fixture.hand_over("100ms");
+    let expected = format!(
+        "the gateway that holds the lock of gateway.state is not process {} here, but in a container; \
+         run `postern handover` in there\n",
+        bystander.0.id()
     );
+    assert_eq!((answer.code, answer.stderr), (Some(1), expected));
     let status = bystander.0.try_wait().expect("a child");
     assert_eq!(status, None, "it lives");
 }
