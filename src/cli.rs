@@ -5,11 +5,13 @@
 //! start the process again).
 
 use crate::config::{self, Environment, Loaded};
-use crate::{gateway, logging};
+use crate::{gateway, handover, logging};
 use clap::{Args, Parser, Subcommand};
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A zero-trust gateway that answers first and resolves later.
 #[derive(Debug, Parser)]
@@ -25,6 +27,8 @@ enum Command {
     Gateway(ConfigArgs),
     /// Check the gateway's configuration, and show it with where each value came from.
     Check(ConfigArgs),
+    /// End the running gateway and leave its clients connected, for the next one to take over.
+    Handover(HandoverArgs),
     /// Lab: run a portal.
     Portal(postern_lab::portal::Args),
     /// Lab: run a STUN relay.
@@ -50,6 +54,16 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct HandoverArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How long to wait for its end.
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
 impl Cli {
     /// Does what was asked.
     ///
@@ -67,6 +81,7 @@ impl Cli {
                 gateway::run(loaded.config)
             }
             Command::Check(args) => check(&load(&args)?),
+            Command::Handover(args) => hand_over(&args),
             Command::Portal(args) => run_lab(postern_lab::portal::run(args)),
             Command::Relay(args) => run_lab(postern_lab::relay::run(args)),
             Command::Client(args) => run_lab(postern_lab::client::run(args)),
@@ -102,7 +117,18 @@ fn check(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;
     }
-    match write!(io::stdout(), "{}", loaded.effective) {
+    show(&loaded.effective)
+}
+
+fn hand_over(args: &HandoverArgs) -> anyhow::Result<ExitCode> {
+    let state = config::load_state(&args.config.config, &Environment::of_process())?;
+    let happened = handover::run(&state, args.timeout)?;
+    show(&format_args!("{happened}\n"))
+}
+
+/// Writes a result to stdout.
+fn show(result: &dyn Display) -> anyhow::Result<ExitCode> {
+    match write!(io::stdout(), "{result}") {
         // `postern check | head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written?,

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod faults;
 pub mod gateway;
+pub mod handover;
 pub mod lifeline;
 pub mod logging;
 pub mod messages;

@@ -1,8 +1,11 @@
-//! The program as users meet it: `postern check` over good and bad files, word for word.
+//! The program as users meet it: `postern check` over good and bad files, word for word, and
+//! `postern handover` with something that stands for a gateway.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 const MINIMAL: &str = "[portal]\nurl = \"wss://portal.example.com\"\ntoken_file = \"token\"\n";
 
@@ -215,4 +218,149 @@ fn wrong_usage_is_explained_and_has_a_code_of_its_own() {
     let answer = run(directory.path(), &["chekc"], &[]);
     assert_eq!(answer.code, Some(2));
     assert!(answer.stderr.contains("'check'"), "{}", answer.stderr);
+}
+
+// ---- postern handover
+// -----------------------------------------------------------------------------------
+
+const STATE: &str = "[state]\nfile = \"gateway.state\"\n";
+
+impl Fixture {
+    fn hand_over(&self, timeout: &str) -> Answer {
+        let words = ["handover", "--config", "gateway.toml", "--timeout", timeout];
+        run(self.directory.path(), &words, &[])
+    }
+
+    /// A process that holds the lock of the state file, as a gateway does. It does nothing about
+    /// signals but what `trap` says.
+    fn stand_in(&self, trap: &str) -> StandIn {
+        let script = format!("{trap} echo $$ >gateway.state.lock; {WAIT}");
+        let words = [
+            "flock",
+            "--no-fork",
+            "gateway.state.lock",
+            "sh",
+            "-c",
+            &script,
+        ];
+        self.start(&words)
+    }
+
+    /// Starts a program that says when it is ready.
+    fn start(&self, words: &[&str]) -> StandIn {
+        let mut child = Command::new("sh")
+            .args(["-c", "umask 077; exec \"$@\"", "sh"])
+            .args(words)
+            .current_dir(self.directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        let read = BufReader::new(stdout).read_line(&mut line);
+        assert_eq!((read.expect("readable"), &*line), (6, "ready\n"));
+        StandIn(child)
+    }
+}
+
+/// Says that it is ready, and holds what it holds.
+const WAIT: &str = "echo ready; exec sleep 60 >&-";
+
+/// Killed when the test has ended, one way or the other.
+struct StandIn(Child);
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_handover_tells_the_gateway_and_waits_for_its_end() {
+    let fixture = Fixture::new(STATE);
+    let mut gateway = fixture.stand_in("");
+    let answer = fixture.hand_over("20s");
+    let expected = format!(
+        "the gateway (process {}) has ended; the next one takes its clients over from gateway.state\n",
+        gateway.0.id()
+    );
+    assert_eq!((answer.stdout, &*answer.stderr), (expected, ""));
+    assert_eq!(answer.code, Some(0));
+    let status = gateway.0.wait().expect("a child");
+    let sigusr1 = 10;
+    assert_eq!(status.signal(), Some(sigusr1));
+}
+
+#[test]
+fn a_gateway_that_does_not_end_is_reported() {
+    let fixture = Fixture::new(STATE);
+    let mut gateway = fixture.stand_in("trap '' USR1;");
+    let answer = fixture.hand_over("100ms");
+    let pid = gateway.0.id();
+    let expected = format!(
+        "the gateway (process {pid}) was told to end but has not within 100ms; see its log, wait longer \
+         with --timeout, or end it with `kill -9 {pid}`: the next gateway takes its clients over all the same\n"
+    );
+    assert_eq!((&*answer.stdout, answer.stderr), ("", expected));
+    assert_eq!(answer.code, Some(1));
+    let status = gateway.0.try_wait().expect("a child");
+    assert_eq!(status, None, "it lives");
+}
+
+#[test]
+fn a_lock_file_that_nobody_holds_gets_nobody_killed() {
+    let fixture = Fixture::new(STATE);
+    let names_itself = format!("echo $$ >gateway.state.lock; {WAIT}");
+    let mut bystander = fixture.start(&["sh", "-c", &names_itself]);
+    let answer = fixture.hand_over("100ms");
+    let told = &answer.stderr;
+    assert!(told.starts_with("no gateway is running"), "{told}");
+    let status = bystander.0.try_wait().expect("a child");
+    assert_eq!(status, None, "it lives");
+}
+
+/// As from outside a container, where the gateway's process has another id than it knows of.
+#[test]
+fn a_lock_that_another_process_holds_gets_nobody_killed() {
+    let fixture = Fixture::new(STATE);
+    // The lock stays with the open file, but was taken by a process that is gone.
+    let script = format!("exec 9>gateway.state.lock; flock 9; echo $$ >&9; {WAIT}");
+    let mut bystander = fixture.start(&["sh", "-c", &script]);
+    let answer = fixture.hand_over("100ms");
+    let expected = format!(
+        "the gateway that holds the lock of gateway.state is not process {} here, but in a container; \
+         run `postern handover` in there\n",
+        bystander.0.id()
+    );
+    assert_eq!((answer.code, answer.stderr), (Some(1), expected));
+    let status = bystander.0.try_wait().expect("a child");
+    assert_eq!(status, None, "it lives");
+}
+
+#[test]
+fn a_handover_without_a_gateway_or_without_a_state_is_explained() {
+    let none = Fixture::new(STATE).hand_over("1s");
+    assert_eq!(
+        none.stderr,
+        "no gateway is running with the state file gateway.state; \
+         name the configuration that it was started with by --config\n"
+    );
+    assert_eq!((none.code, &*none.stdout), (Some(1), ""));
+    let off = Fixture::new("[state]\nenabled = false\n").hand_over("1s");
+    assert_eq!(
+        off.stderr,
+        "state.enabled is false: the next gateway could not take any clients over; \
+         set it to true and restart the gateway, or stop it with SIGTERM\n"
+    );
+    assert_eq!(off.code, Some(1));
+    let wrong = Fixture::new("[state]\nenabled = 1\n").hand_over("1s");
+    assert_eq!(
+        wrong.stderr,
+        "gateway.toml:2:11: state.enabled: found the number 1, expected true or false; \
+         for example enabled = true\n"
+    );
+    assert_eq!(wrong.code, Some(1));
+    assert_eq!(Fixture::new(STATE).hand_over("soon").code, Some(2));
 }

@@ -29,9 +29,9 @@ pub enum FaultKind {
     Stop,
     /// Never look at the mailbox again; the thread stays free.
     Hang,
-    /// Keep the thread for [`BLOCKED_FOR`].
+    /// Keep the thread for 30 s.
     Block,
-    /// Do not look at the mailbox for [`FILLED_FOR`], so that what comes in fills it.
+    /// Do not look at the mailbox for 3 s, so that what comes in fills it.
     Fill,
     /// Panic on all packets of a client, whichever actor is to carry them.
     PanicOnPackets,

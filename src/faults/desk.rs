@@ -25,15 +25,16 @@ pub async fn listen(supervisor: Recipient<InjectFault>) {
     let Some(path) = std::env::var_os("POSTERN_FAULTS").map(PathBuf::from) else {
         return;
     };
-    match open(&path) {
-        Ok(listener) => {
-            tracing::warn!(path = %path.display(), "anybody with this socket can break the gateway");
-            serve(listener, supervisor).await;
-        }
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "POSTERN_FAULTS: faults cannot be injected");
-        }
+    if let Err(error) = listen_at(&path, supervisor).await {
+        tracing::error!(path = %path.display(), %error, "POSTERN_FAULTS: faults cannot be injected");
     }
+}
+
+/// As [`listen`], on this socket. Returns only when it cannot be made.
+pub(super) async fn listen_at(path: &Path, supervisor: Recipient<InjectFault>) -> io::Result<()> {
+    let listener = open(path)?;
+    tracing::warn!(path = %path.display(), "whoever may write to this socket can break the gateway");
+    serve(listener, supervisor).await
 }
 
 /// Nobody can connect before `listen`, and the mode is set by then.
@@ -64,7 +65,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn serve(listener: UnixListener, supervisor: Recipient<InjectFault>) {
+async fn serve(listener: UnixListener, supervisor: Recipient<InjectFault>) -> ! {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let seat = Arc::clone(&seats).acquire_owned().await;

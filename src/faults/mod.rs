@@ -21,6 +21,8 @@ mod armed;
 mod desk;
 #[cfg(feature = "fault-injection")]
 mod line;
+#[cfg(all(test, feature = "fault-injection"))]
+mod tests;
 
 #[cfg(not(feature = "fault-injection"))]
 pub use absent::{FaultKind, inject, listen, on_packets, on_started};

@@ -1,0 +1,355 @@
+//! Each fault does to an actor what it says, and the control socket takes orders for them.
+
+use super::armed::{BLOCKED_FOR, FILLED_FOR, calm, poison};
+use super::desk::listen_at;
+use super::{Fault, FaultKind, InjectFault, Target, injectable, on_packets, on_started};
+use actix::prelude::*;
+use postern_core::ids::ClientId;
+use std::cell::RefCell;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// In paused time, for what must never come; in real time nothing here takes a second.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn paused<T>(test: impl Future<Output = T>) -> T {
+    let system = System::with_tokio_rt(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
+    });
+    system.block_on(test)
+}
+
+// ---- A victim
+// ----------------------------------------------------------------------------------------
+
+struct Victim(Grave);
+
+/// Tells how its actor ended: whether by a panic.
+struct Grave(Option<oneshot::Sender<bool>>);
+
+impl Drop for Grave {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            // The test may have ended first.
+            let _ = told.send(std::thread::panicking());
+        }
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Ping;
+
+impl Victim {
+    const MAILBOX: usize = 4;
+
+    fn begin() -> (Addr<Self>, oneshot::Receiver<bool>) {
+        let (told, ended) = oneshot::channel();
+        (Self(Grave(Some(told))).start(), ended)
+    }
+}
+
+impl Actor for Victim {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        on_started("victim");
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        assert!(self.0.0.is_some());
+    }
+}
+
+impl Handler<Ping> for Victim {
+    type Result = ();
+
+    fn handle(&mut self, Ping: Ping, _: &mut Context<Self>) {}
+}
+
+injectable!(Victim, "victim");
+
+thread_local! {
+    static LAST_WORDS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on the messages of this thread's panics are kept for [`last_words`].
+fn listen_to_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let message = info.payload_as_str().unwrap_or("not a text").to_owned();
+        LAST_WORDS.with_borrow_mut(|words| words.push(message));
+    }));
+}
+
+fn last_words() -> Vec<String> {
+    LAST_WORDS.take()
+}
+
+/// Injects `fault` into a new victim and waits for its end: whether by a panic, and its words.
+async fn dies_of(fault: FaultKind) -> (bool, Vec<String>) {
+    let (victim, ended) = Victim::begin();
+    victim.send(Ping).await.expect("it lives");
+    victim.try_send(Fault(fault)).expect("there is room");
+    let panicked = timeout(PATIENCE, ended).await.expect("it dies");
+    (panicked.expect("told by its grave"), last_words())
+}
+
+// ---- The faults
+// --------------------------------------------------------------------------------------
+
+#[test]
+fn panics_come_where_they_were_ordered_and_say_so() {
+    listen_to_panics();
+    paused(async {
+        for (fault, place) in [
+            (FaultKind::PanicInHandler, "handler"),
+            (FaultKind::PanicInFuture, "future"),
+            (FaultKind::PanicInTimer, "timer"),
+        ] {
+            let words = format!("injected: panic in {place} of victim");
+            assert_eq!(dies_of(fault).await, (true, vec![words]));
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_started_hits_the_next_incarnation_and_no_other() {
+    listen_to_panics();
+    paused(async {
+        let words = |place| vec![format!("injected: panic in {place} of victim")];
+        let first = dies_of(FaultKind::PanicInStarted).await;
+        assert_eq!(first, (true, words("handler")));
+        on_started("bystander");
+        let (_second, ended) = Victim::begin();
+        let panicked = timeout(PATIENCE, ended).await.expect("it dies");
+        assert_eq!((panicked, last_words()), (Ok(true), words("started")));
+        let (third, _ended) = Victim::begin();
+        third.send(Ping).await.expect("it lives");
+    });
+}
+
+#[test]
+fn stopping_is_no_panic() {
+    listen_to_panics();
+    let end = paused(dies_of(FaultKind::Stop));
+    assert_eq!(end, (false, Vec::new()));
+}
+
+#[test]
+fn a_hung_actor_answers_no_more_and_lets_others_live() {
+    paused(async {
+        let (victim, mut ended) = Victim::begin();
+        victim.send(Fault(FaultKind::Hang)).await.expect("it lives");
+        let answer = timeout(PATIENCE, victim.send(Ping)).await;
+        assert!(answer.is_err(), "{answer:?}");
+        assert!(ended.try_recv().is_err(), "it is not dead either");
+        let (other, _ended) = Victim::begin();
+        other.send(Ping).await.expect("it lives");
+    });
+}
+
+#[test]
+fn a_full_mailbox_stays_full_for_its_time() {
+    paused(async {
+        let (victim, _ended) = Victim::begin();
+        victim.send(Fault(FaultKind::Fill)).await.expect("it lives");
+        let begun = crate::shell::now();
+        let sent = (0..).take_while(|_| victim.try_send(Ping).is_ok()).count();
+        assert!((1..=Victim::MAILBOX + 1).contains(&sent), "{sent}");
+        victim.send(Ping).await.expect("it lives");
+        let waited: Duration = crate::shell::now() - begun;
+        assert!(waited >= FILLED_FOR, "{waited:?}");
+        assert!(waited < 2 * FILLED_FOR, "{waited:?}");
+    });
+}
+
+#[test]
+fn a_blocking_actor_takes_its_thread_along() {
+    System::new().block_on(async {
+        let (victim, _ended) = Victim::begin();
+        let begun: Instant = crate::shell::now();
+        victim
+            .send(Fault(FaultKind::Block))
+            .await
+            .expect("it lives");
+        assert!(crate::shell::now() - begun >= BLOCKED_FOR);
+    });
+}
+
+#[test]
+fn faults_of_packets_are_none_of_the_actor() {
+    paused(async {
+        let (victim, _ended) = Victim::begin();
+        for fault in [FaultKind::PanicOnPackets, FaultKind::Calm] {
+            victim.send(Fault(fault)).await.expect("it lives");
+        }
+        victim.send(Ping).await.expect("it lives");
+    });
+}
+
+#[test]
+fn packets_of_one_client_panic_until_it_is_calmed() {
+    let [poisoned, other] = [21, 22].map(|id| ClientId(Uuid::from_u128(id)));
+    let panics = |client| std::panic::catch_unwind(|| on_packets(client)).is_err();
+    poison(poisoned);
+    assert!(panics(poisoned) && panics(poisoned));
+    assert!(!panics(other));
+    calm(Some(other));
+    assert!(panics(poisoned));
+    calm(Some(poisoned));
+    assert!(!panics(poisoned));
+}
+
+// ---- The control socket
+// ------------------------------------------------------------------------------
+
+/// Stands for the supervisor: writes the orders down, and has no clients.
+struct Clerk(Rc<RefCell<Vec<(Target, FaultKind)>>>);
+
+impl Actor for Clerk {
+    type Context = Context<Self>;
+}
+
+impl Handler<InjectFault> for Clerk {
+    type Result = Result<(), String>;
+
+    fn handle(&mut self, order: InjectFault, _: &mut Context<Self>) -> Self::Result {
+        if matches!(order.target, Target::Connection(_)) {
+            return Err("there is no such client".to_owned());
+        }
+        self.0.borrow_mut().push((order.target, order.kind));
+        Ok(())
+    }
+}
+
+struct Socket {
+    path: PathBuf,
+    orders: Rc<RefCell<Vec<(Target, FaultKind)>>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Socket {
+    /// Listens once the first `connect` has been waited for.
+    fn open() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("faults");
+        let orders = Rc::new(RefCell::new(Vec::new()));
+        let clerk = Clerk(Rc::clone(&orders)).start().recipient();
+        let listening = path.clone();
+        actix_rt::spawn(async move { listen_at(&listening, clerk).await });
+        Self {
+            path,
+            orders,
+            _directory: directory,
+        }
+    }
+
+    async fn connect(&self) -> BufReader<UnixStream> {
+        tokio::task::yield_now().await;
+        let stream = UnixStream::connect(&self.path).await;
+        BufReader::new(stream.expect("somebody listens"))
+    }
+}
+
+async fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> String {
+    let written = stream.write_all(line.as_bytes()).await;
+    written.expect("somebody reads");
+    let mut answer = String::new();
+    let read = timeout(PATIENCE, stream.read_line(&mut answer)).await;
+    read.expect("an answer comes").expect("readable");
+    answer
+}
+
+#[test]
+fn orders_are_taken_and_answered_line_by_line() {
+    System::new().block_on(async {
+        let socket = Socket::open();
+        let mut one = socket.connect().await;
+        let mut other = socket.connect().await;
+        assert_eq!(ask(&mut one, "tun hang\n").await, "ok\n");
+        assert_eq!(ask(&mut other, "dns stop\n").await, "ok\n");
+        let unknown = ask(&mut one, "connection stop any\n").await;
+        assert_eq!(unknown, "error: there is no such client\n");
+        let wrong = ask(&mut one, "dns stop any\n").await;
+        assert!(wrong.starts_with("error: there is one dns;"), "{wrong}");
+        assert_eq!(ask(&mut one, "portal panic-timer\n").await, "ok\n");
+        let expected = [
+            (Target::Tun, FaultKind::Hang),
+            (Target::Dns, FaultKind::Stop),
+            (Target::Portal, FaultKind::PanicInTimer),
+        ];
+        assert_eq!(*socket.orders.borrow(), expected);
+    });
+}
+
+#[test]
+fn packets_are_poisoned_without_asking_the_supervisor() {
+    System::new().block_on(async {
+        let socket = Socket::open();
+        let client = ClientId(Uuid::from_u128(31));
+        let panics = || std::panic::catch_unwind(|| on_packets(client)).is_err();
+        let mut stream = socket.connect().await;
+        let poison = format!("connection panic-packets {client}\n");
+        assert_eq!(ask(&mut stream, &poison).await, "ok\n");
+        assert!(panics());
+        let calm = format!("connection calm {client}\n");
+        assert_eq!(ask(&mut stream, &calm).await, "ok\n");
+        assert!(!panics());
+        assert!(socket.orders.borrow().is_empty());
+    });
+}
+
+#[test]
+fn an_endless_line_is_answered_once_and_the_next_connection_lives() {
+    System::new().block_on(async {
+        let socket = Socket::open();
+        let mut stream = socket.connect().await;
+        let answer = ask(&mut stream, &"x".repeat(257)).await;
+        assert_eq!(answer, "error: a line of more than 256 bytes\n");
+        let mut rest = String::new();
+        let end = timeout(PATIENCE, stream.read_line(&mut rest)).await;
+        assert_eq!((end.expect("it ends").expect("cleanly"), &*rest), (0, ""));
+        let mut next = socket.connect().await;
+        assert_eq!(ask(&mut next, "udp fill\n").await, "ok\n");
+    });
+}
+
+#[test]
+fn the_socket_is_private_and_replaces_only_its_dead_likes() {
+    System::new().block_on(async {
+        let socket = Socket::open();
+        let _stream = socket.connect().await;
+        let mode = std::fs::metadata(&socket.path).expect("it is there");
+        assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+        let refusal = async |path: &Path| {
+            let clerk = Clerk(Rc::default()).start().recipient();
+            let refused = listen_at(path, clerk).await;
+            refused.expect_err("nothing is opened").to_string()
+        };
+        assert_eq!(refusal(&socket.path).await, "another process listens there");
+        let file = socket.path.with_extension("file");
+        std::fs::write(&file, "precious").expect("writable");
+        assert_eq!(
+            refusal(&file).await,
+            "there is something else than a socket"
+        );
+        assert_eq!(std::fs::read(&file).expect("still there"), b"precious");
+
+        let stale = socket.path.with_extension("stale");
+        drop(std::os::unix::net::UnixListener::bind(&stale));
+        let clerk = Clerk(Rc::default()).start().recipient();
+        let path = stale.clone();
+        actix_rt::spawn(async move { listen_at(&path, clerk).await });
+        tokio::task::yield_now().await;
+        UnixStream::connect(&stale).await.expect("it was replaced");
+    });
+}
