@@ -2,7 +2,7 @@
 
 use super::{Domains, DomainsEvent, MAX_ADDRESSES};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
-use crate::nat_table::slot::MappingId;
+use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -190,6 +190,15 @@ impl Domains {
         for family in moved {
             self.tell_addresses((&name, family), Some(id));
         }
+    }
+
+    /// The proxy IPs of a client that lead to `real`, shunned or not; `max` of them at most.
+    #[must_use]
+    pub fn proxy_ips_to(&self, client: ClientSlot, real: IpAddr, max: usize) -> Vec<IpAddr> {
+        let ids = self.table.of_client(client);
+        let mappings = ids.filter_map(|id| self.table.get(id));
+        let proxy_ips = mappings.flat_map(|mapping| mapping.proxy_ips_to(real));
+        proxy_ips.take(max).collect()
     }
 
     /// Whoever looks names up was built anew and has forgotten what it was asked: asks again, each

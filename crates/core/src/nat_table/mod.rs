@@ -9,6 +9,7 @@
 
 mod clients;
 pub mod flows;
+mod recovery;
 pub mod rewrite;
 pub mod slot;
 
@@ -30,6 +31,7 @@ use clients::Clients;
 use flows::{Binding, FlowLimits, FlowTable, Inside, Lookup, Outside, Target, TcpFlags};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use recovery::Recovery;
 use rewrite::{IcmpError, IcmpErrorKind, Layout};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -106,6 +108,7 @@ pub struct NatTable {
     clients: Clients,
     domains: Domains,
     flows: FlowTable,
+    recovery: Recovery,
     inbound: VecDeque<PacketBatch>,
     outbound: VecDeque<(ClientId, PacketBatch)>,
     events: VecDeque<NatTableEvent>,
@@ -136,6 +139,7 @@ impl NatTable {
             clients: Clients::default(),
             domains: Domains::new(config.domains, seed_of_each(), now),
             flows: FlowTable::new(config.flows, seed_of_each(), now),
+            recovery: Recovery::default(),
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             events: VecDeque::new(),
@@ -161,6 +165,7 @@ impl NatTable {
     fn forget(&mut self, slot: ClientSlot) {
         self.domains.remove_client(slot);
         self.flows.remove_client(slot);
+        self.recovery.forget(slot);
     }
 
     /// A client uses these proxy IPs for a name. What cannot be kept is answered with a
@@ -208,11 +213,13 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// Takes over addresses of names from before a rebuild. To be told before the clients announce
-    /// their names: these are then led to at once, and renewed by the lookup that an announcement
+    /// This table takes the place of another one: takes over the addresses of its names, and helps
+    /// its TCP connections to find their flows again. To be told before the clients announce their
+    /// names: these are then led to at once, and renewed by the lookup that an announcement
     /// starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
     /// what exceeds [`DomainsConfig::mappings`].
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
+        self.recovery.begin(now);
         self.domains.restore_names(names, now);
         self.after_domains(now);
     }
@@ -332,6 +339,10 @@ impl NatTable {
         };
         let flags = TcpFlags::of(packet);
         let known = self.flow_of(&inside, (mapping, flags), now);
+        let is_unknown = known.is_none() && flags.rst;
+        if is_unknown && (self.recovery).is_guessed(inside.client, inside.port, now) {
+            return Err(DropReason::ExpiredFlow);
+        }
         let bound = match known {
             Some(flow) if flow.confirmed || self.is_settled(&flow) => Ok(flow),
             Some(flow) => match self.domains.route(mapping, inside.proxy, now) {
@@ -426,6 +437,7 @@ impl NatTable {
         };
         let flags = TcpFlags::of(&packet);
         let Some(flow) = self.find_outside(&outside, now)? else {
+            self.show_around(&outside, (bytes, layout, flags), now);
             return Ok(bytes.len());
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);

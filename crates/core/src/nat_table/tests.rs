@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 mod interleavings;
 mod one_truth;
+mod rebuilt;
 
 pub(super) const REAL: &str = "10.20.0.100";
 pub(super) const OTHER_REAL: &str = "10.20.0.101";
