@@ -506,11 +506,11 @@ fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
     announce(&mut pair, "c.example.com", proxy_ips(1));
     pair.events();
     pair.connection.handle_nat_table_restarted();
-    let repeated = pair.events().into_iter().map(|event| match event {
-        ConnectionEvent::ProxyIpsAssigned { announced, .. } => {
-            (announced.domain, announced.proxy_ips)
-        }
-        other => panic!("{other:?}"),
+    let repeated = pair.events().into_iter().map(|event| {
+        let ConnectionEvent::ProxyIpsAssigned { announced, .. } = event else {
+            panic!("{event:?}");
+        };
+        (announced.domain, announced.proxy_ips)
     });
     let of_a: Vec<_> = proxy_ips(0).into_iter().chain([v6]).collect();
     assert_eq!(
@@ -609,11 +609,13 @@ fn the_path_in_use_is_told_when_it_changes_and_only_then() {
     let nominated = pair.path();
     let told = |pair: &mut Pair| {
         let events = pair.events().into_iter();
-        let paths = events.filter_map(|event| match event {
-            ConnectionEvent::PathInUse(path) => Some(path),
-            _ => None,
-        });
-        paths.collect::<Vec<_>>()
+        let mut paths = Vec::new();
+        for event in events {
+            if let ConnectionEvent::PathInUse(path) = event {
+                paths.push(path);
+            }
+        }
+        paths
     };
     assert_eq!(told(&mut pair), [nominated]);
     pair.assert_flows();

@@ -87,10 +87,11 @@ impl TestClient {
     /// Answers a handshake initiation of the gateway's.
     pub(crate) fn respond(&mut self, initiation: &[u8]) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 256];
-        match self.engine.decapsulate(None, initiation, &mut buffer) {
-            TunnResult::WriteToNetwork(response) => Some(response.to_vec()),
-            _ => None,
-        }
+        let result = self.engine.decapsulate(None, initiation, &mut buffer);
+        let TunnResult::WriteToNetwork(response) = result else {
+            return None;
+        };
+        Some(response.to_vec())
     }
 
     /// Takes a datagram that carries no packet.
