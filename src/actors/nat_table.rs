@@ -190,7 +190,9 @@ impl NatTableActor {
                     reply_to: Some(ctx.address().recipient()),
                 },
             ),
-            NatTableEvent::NameKnown { .. } => {}
+            NatTableEvent::NameKnown { .. }
+            | NatTableEvent::FlowPinned { .. }
+            | NatTableEvent::FlowUnpinned { .. } => {}
             NatTableEvent::Status { client, status } => {
                 if let Some(route) = self.connections.get(&client) {
                     tell(&route.names, DomainStatusChanged(status));

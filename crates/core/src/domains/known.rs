@@ -201,6 +201,25 @@ impl Domains {
         proxy_ips.take(max).collect()
     }
 
+    /// Where a proxy IP of a mapping leads by the addresses that the owner was told last.
+    #[must_use]
+    pub fn told_real(&self, id: MappingId, proxy_ip: IpAddr) -> Option<IpAddr> {
+        let mapping = self.table.get(id)?;
+        let family = AddressFamily::of(proxy_ip);
+        let proxy_ips = &mapping.proxy_ips[family as usize];
+        let place = proxy_ips.binary_search(&proxy_ip).ok()?;
+        let order = self.known.told.get(&(mapping.name.clone(), family))?;
+        order.get(place.checked_rem(order.len())?).copied()
+    }
+
+    /// The mappings of all clients with that name.
+    #[must_use]
+    pub fn mappings_of(&self, name: &DomainName) -> Vec<(ClientSlot, MappingId)> {
+        let ids = self.table.all_by_name(name).into_iter();
+        ids.filter_map(|id| Some((self.table.get(id)?.client, id)))
+            .collect()
+    }
+
     /// Whoever looks names up was built anew and has forgotten what it was asked: asks again, each
     /// question as before. What waits for an answer waits no longer than before.
     pub fn handle_resolver_restarted(&mut self, now: Instant) {

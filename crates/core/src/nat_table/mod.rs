@@ -9,6 +9,7 @@
 
 mod clients;
 pub mod flows;
+mod pins;
 mod recovery;
 pub mod rewrite;
 pub mod slot;
@@ -28,7 +29,11 @@ use crate::packet::{DropCounts, IpPacket, PacketBatch, Transport, ip};
 use crate::peer::DomainStatus;
 use crate::policy::ranges;
 use clients::Clients;
-use flows::{Binding, FlowLimits, FlowTable, Inside, Lookup, Outside, Target, TcpFlags};
+use flows::{
+    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Outside, PinnedFlow, Target,
+    TcpFlags,
+};
+use pins::Pins;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use recovery::Recovery;
@@ -94,6 +99,25 @@ pub enum NatTableEvent {
         /// In the order in which proxy IPs lead to them. Empty when they are no good any more.
         ips: Vec<IpAddr>,
     },
+    /// Record a flow for [`NatTable::restore_pins`], in the place of one with the same protocol,
+    /// port and proxy IP. Until it is unpinned, or its client is detached.
+    FlowPinned {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        flow: PinnedFlow,
+    },
+    /// Forget a flow that was recorded: it ended some time ago, or follows the rule again.
+    FlowUnpinned {
+        /// Whose.
+        client: ClientId,
+        /// As pinned.
+        protocol: FlowProtocol,
+        /// As pinned.
+        port: u16,
+        /// As pinned.
+        proxy: IpAddr,
+    },
     /// Tell the client inside the tunnel.
     Status {
         /// Whom.
@@ -109,6 +133,7 @@ pub struct NatTable {
     domains: Domains,
     flows: FlowTable,
     recovery: Recovery,
+    pins: Pins,
     inbound: VecDeque<PacketBatch>,
     outbound: VecDeque<(ClientId, PacketBatch)>,
     events: VecDeque<NatTableEvent>,
@@ -140,6 +165,7 @@ impl NatTable {
             domains: Domains::new(config.domains, seed_of_each(), now),
             flows: FlowTable::new(config.flows, seed_of_each(), now),
             recovery: Recovery::default(),
+            pins: Pins::default(),
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             events: VecDeque::new(),
@@ -166,6 +192,7 @@ impl NatTable {
         self.domains.remove_client(slot);
         self.flows.remove_client(slot);
         self.recovery.forget(slot);
+        self.pins.forget(slot);
     }
 
     /// A client uses these proxy IPs for a name. What cannot be kept is answered with a
@@ -264,13 +291,18 @@ impl NatTable {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.flows.handle_timeout(now);
         self.domains.handle_timeout(now);
+        self.sweep_pins(now);
         self.after_domains(now);
     }
 
     /// When to call [`Self::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.flows.poll_timeout(), self.domains.poll_timeout()];
+        let timeouts = [
+            self.flows.poll_timeout(),
+            self.domains.poll_timeout(),
+            self.pins.poll_timeout(),
+        ];
         timeouts.into_iter().flatten().min()
     }
 
@@ -354,6 +386,7 @@ impl NatTable {
                     return Ok(Bound::Unreachable);
                 }
             },
+            None if let Some(pinned) = self.open_pinned(&inside, flags.syn, now) => pinned,
             None => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
                 Route::Hold => return Ok(Bound::Hold(mapping)),
@@ -436,11 +469,16 @@ impl NatTable {
             return Ok(bytes.len());
         };
         let flags = TcpFlags::of(&packet);
-        let Some(flow) = self.find_outside(&outside, now)? else {
+        let known = self.find_outside(&outside, now)?;
+        let known = known.or_else(|| self.open_pinned_outside(&outside, flags.syn, now));
+        let Some(flow) = known else {
             self.show_around(&outside, (bytes, layout, flags), now);
             return Ok(bytes.len());
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);
+        if is_first {
+            self.pin_if_deviating(&flow, now);
+        }
         self.domains
             .note_outbound(flow.mapping, outside.real, is_first, now);
         rewrite::outbound(bytes, layout, &flow.inside)?;
@@ -515,6 +553,9 @@ impl NatTable {
             self.inbound.push_back(batch);
         }
         while let Some(event) = self.domains.poll_event() {
+            if let DomainsEvent::NameKnown { name, family, .. } = &event {
+                self.pin_left_behind(name, *family, now);
+            }
             self.events.extend(self.name_client(event));
         }
     }

@@ -156,7 +156,7 @@ impl NatTable {
 }
 
 /// As long as a TCP flow lives in silence (RFC 5382, section 5, REQ-5).
-const FLOWS_LIVE: Duration = Duration::from_secs(7440);
+pub(super) const FLOWS_LIVE: Duration = Duration::from_secs(7440);
 /// Downloads of a whole office.
 const MAX_GUESSES: usize = 16_384;
 const MAX_STRANGERS: usize = 4096;

@@ -180,7 +180,10 @@ impl Scene {
         events
             .filter_map(|event| match event {
                 NatTableEvent::Status { status, .. } => Some(status.active),
-                NatTableEvent::Resolve { .. } | NatTableEvent::NameKnown { .. } => None,
+                NatTableEvent::Resolve { .. }
+                | NatTableEvent::NameKnown { .. }
+                | NatTableEvent::FlowPinned { .. }
+                | NatTableEvent::FlowUnpinned { .. } => None,
             })
             .collect()
     }

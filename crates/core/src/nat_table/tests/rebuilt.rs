@@ -4,16 +4,19 @@ use super::*;
 
 /// The addresses that the owner recorded, of one table for the next.
 fn known(scene: &mut Scene) -> Vec<RestoredName> {
-    let known = scene.events().into_iter().filter_map(|event| match event {
-        NatTableEvent::NameKnown { name, family, ips } => Some(RestoredName {
-            name,
-            family,
-            ips,
-            age: Duration::from_secs(60),
-        }),
-        NatTableEvent::Resolve { .. } | NatTableEvent::Status { .. } => None,
-    });
-    known.collect()
+    let mut known = Vec::new();
+    for event in scene.events() {
+        if let NatTableEvent::NameKnown { name, family, ips } = event {
+            let age = Duration::from_secs(60);
+            known.push(RestoredName {
+                name,
+                family,
+                ips,
+                age,
+            });
+        }
+    }
+    known
 }
 
 /// The table dies; its successor is told what is known, and the client's names.
@@ -187,11 +190,12 @@ fn lesson_07_a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
     scene.events();
     scene.pass(Duration::from_millis(1500));
     scene.nat.handle_resolver_restarted(scene.now);
-    let asked = scene.events().into_iter().filter_map(|event| match event {
-        NatTableEvent::Resolve { name, refresh, .. } => Some((name.to_string(), refresh)),
-        NatTableEvent::NameKnown { .. } | NatTableEvent::Status { .. } => None,
-    });
-    let asked: Vec<_> = asked.collect();
+    let mut asked = Vec::new();
+    for event in scene.events() {
+        if let NatTableEvent::Resolve { name, refresh, .. } = event {
+            asked.push((name.to_string(), refresh));
+        }
+    }
     assert_eq!(
         asked,
         [("app.example".into(), false), ("c.example".into(), false)]
@@ -199,4 +203,120 @@ fn lesson_07_a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
     // The held packet waits no longer for it.
     scene.pass(Duration::from_millis(501));
     assert_eq!(scene.delivered().len(), 1);
+}
+
+/// What the owner keeps of pinned flows.
+fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
+    for event in scene.events() {
+        if let NatTableEvent::FlowPinned { flow, .. } = event {
+            pins.push(flow);
+        } else if let NatTableEvent::FlowUnpinned {
+            protocol,
+            port,
+            proxy,
+            ..
+        } = event
+        {
+            pins.retain(|pin| (pin.protocol, pin.port, pin.proxy) != (protocol, port, proxy));
+        }
+    }
+}
+
+#[test]
+fn lesson_05_a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_side() {
+    let (mut scene, _) = with_two_addresses();
+    let mut opened = Vec::new();
+    for port in [5000, 5001, 5002] {
+        let sent = scene.send(&syn(proxy_v4(0, 0), port)).remove(0);
+        scene.receive(&reply_to(&sent, SYN_ACK));
+        opened.push(sent);
+    }
+    let mut pins = Vec::new();
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, [], "they follow the rule");
+    let new = ["10.20.0.102"];
+    scene.answer("app.example", AddressFamily::V4, Ok(&new));
+    let known = known_and_pinned(&mut scene, &mut pins);
+    assert_eq!(pins.len(), 3);
+
+    rebuild(&mut scene, known);
+    scene.nat.restore_pins(client(1).0, pins, scene.now);
+    let sent = scene.send(&data(proxy_v4(0, 0), 5000));
+    assert_eq!(destination_of(&sent), [REAL]);
+    let segment = reply_to(&opened[1], ACK);
+    let expected = reply_to(&data(proxy_v4(0, 0), 5001), ACK);
+    assert_eq!(scene.receive(&segment), [expected], "no guess");
+    let anew = scene.send(&syn(proxy_v4(0, 0), 5002));
+    assert_eq!(destination_of(&anew), new, "a new connection");
+}
+
+fn known_and_pinned(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) -> Vec<RestoredName> {
+    let mut known = Vec::new();
+    for event in scene.events() {
+        if let NatTableEvent::FlowPinned { flow, .. } = event {
+            pins.push(flow);
+        } else if let NatTableEvent::NameKnown { name, family, ips } = event {
+            let age = Duration::ZERO;
+            known.push(RestoredName {
+                name,
+                family,
+                ips,
+                age,
+            });
+        }
+    }
+    known
+}
+
+#[test]
+fn a_flow_whose_port_was_taken_is_pinned_until_it_ends() {
+    let (mut scene, known) = with_two_addresses();
+    let proxies = [proxy_v4(0, 0), proxy_v4(0, 2)];
+    let connect = |proxy| {
+        let sent = scene.send(&syn(proxy, 5000)).remove(0);
+        scene.receive(&reply_to(&sent, SYN_ACK));
+        sent
+    };
+    let opened = proxies.map(connect);
+    let mut pins = Vec::new();
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins.len(), 1);
+    assert_eq!((pins[0].proxy, pins[0].port), (proxies[1], 5000));
+    assert_eq!(pins[0].outside_port.to_be_bytes(), opened[1][20..22]);
+
+    rebuild(&mut scene, known);
+    scene.events();
+    scene.nat.restore_pins(client(1).0, pins.clone(), scene.now);
+    let sent = scene.send(&data(proxies[1], 5000));
+    assert_eq!(sent[0][20..22], opened[1][20..22]);
+    scene.receive(&reply_to(&sent[0], ACK));
+    scene.pass(Duration::from_secs(120));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins.len(), 1, "told once, and alive");
+    scene.receive(&reply_to(&sent[0], RST));
+    scene.pass(Duration::from_secs(31));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, []);
+    assert_eq!(scene.nat.pins.poll_timeout(), None, "nothing to look for");
+}
+
+#[test]
+fn pins_that_nobody_comes_back_to_are_given_up() {
+    let (mut scene, known) = with_two_addresses();
+    rebuild(&mut scene, known);
+    let pin = PinnedFlow {
+        protocol: FlowProtocol::Tcp,
+        port: 5000,
+        proxy: proxy_v4(0, 0),
+        outside_port: 6000,
+        real: OTHER_REAL.parse().expect("literal"),
+    };
+    let mut pins = vec![pin];
+    scene.nat.restore_pins(client(1).0, pins.clone(), scene.now);
+    scene.pass(Duration::from_secs(7000));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, [pin]);
+    scene.pass(Duration::from_secs(500));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, []);
 }
