@@ -261,6 +261,7 @@ impl NatTableActor {
                 };
                 tell(&self.learned, NameLearned(known));
             }
+            NatTableEvent::FlowPinned { .. } | NatTableEvent::FlowUnpinned { .. } => {}
             NatTableEvent::Status { client, status } => {
                 if let Some(route) = self.connections.get(&client) {
                     tell(&route.names, DomainStatusChanged(status));

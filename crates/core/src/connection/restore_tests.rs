@@ -1,1 +1,636 @@
-//! A connection that takes the place of one that died.
+//! A connection that takes the place of one that died, against the client that knew the former one.
+
+use super::tests::{
+    CLIENT, Pair, UNIX_NOW, WEB, addr, config, local_addresses, resource, udp_to_web,
+};
+use super::*;
+use crate::grant::ResourceKind;
+use crate::ledger::{ClientRecord, Grant, RecordedName};
+use crate::peer::testing::{TestAgent, TestClient, ipv4_packet};
+use std::net::IpAddr;
+use std::time::Duration;
+use uuid::Uuid;
+
+const GATEWAY: &str = "192.0.2.10:52625";
+const CANDIDATE: &str = "candidate:1 1 udp 2130706175 198.51.100.5 4000 typ host ufrag eokn";
+
+fn id(number: u128) -> ResourceId {
+    ResourceId(Uuid::from_u128(number))
+}
+
+fn dns(number: u128) -> Resource {
+    Resource {
+        kind: ResourceKind::Dns("*.example.com".into()),
+        ..resource(number, vec![])
+    }
+}
+
+fn proxy_ips(block: u8) -> Vec<IpAddr> {
+    (1..=4).map(|last| [100, 96, block, last].into()).collect()
+}
+
+fn recorded_name(domain: &str, block: u8) -> RecordedName {
+    RecordedName {
+        resource: id(2),
+        announced: AnnouncedName {
+            domain: domain.into(),
+            proxy_ips: proxy_ips(block),
+        },
+        in_tunnel: true,
+    }
+}
+
+fn assigned(domain: &str, block: u8) -> ConnectionEvent {
+    let RecordedName {
+        resource,
+        announced,
+        in_tunnel,
+    } = recorded_name(domain, block);
+    ConnectionEvent::ProxyIpsAssigned {
+        resource,
+        name: announced.domain.parse().expect("a name"),
+        announced,
+        in_tunnel,
+    }
+}
+
+fn answer(payload: &[u8]) -> Vec<u8> {
+    ipv4_packet(WEB, CLIENT, payload)
+}
+
+fn is_attached(event: &ConnectionEvent) -> bool {
+    matches!(event, ConnectionEvent::PeerAttached { .. })
+}
+
+/// One restart of the gateway's half.
+trait Restart {
+    fn path(&self) -> Path;
+    fn record(&self) -> ClientRecord;
+    fn restore(&mut self, record: &ClientRecord);
+    fn answer_call(&mut self);
+    fn answer_with(&mut self, initiation: &[u8]);
+    fn assert_flows(&mut self);
+    fn pass(&mut self, time: Duration) -> Vec<(Duration, DatagramBatch)>;
+}
+
+impl Restart for Pair {
+    fn path(&self) -> Path {
+        self.agent.path_to(addr(GATEWAY))
+    }
+
+    /// What the ledger knows of a client with one network.
+    fn record(&self) -> ClientRecord {
+        let request = self.request(resource(1, vec![]), None);
+        let grant = Grant {
+            resource: request.resource.clone(),
+            expires_at: None,
+        };
+        ClientRecord {
+            transport: Some(request.transport_keys()),
+            grants: [(id(1), grant)].into(),
+            remote_candidates: vec![CANDIDATE.into()],
+            path: Some(self.path()),
+            ..ClientRecord::new(request.client.tunnel)
+        }
+    }
+
+    fn restore(&mut self, record: &ClientRecord) {
+        self.connection = Connection::restore(config(), record, UNIX_NOW, self.now);
+    }
+
+    /// The client answers the gateway's handshake, without a word of ICE.
+    fn answer_call(&mut self) {
+        let initiation = self.sent().pop().expect("an initiation");
+        self.answer_with(&initiation);
+    }
+
+    fn answer_with(&mut self, initiation: &[u8]) {
+        let response = self.wireguard.respond(initiation).expect("a response");
+        let keepalives = self.exchange(response);
+        assert_eq!(keepalives.len(), 1);
+        self.wireguard.handle_keepalive(&keepalives[0]);
+    }
+
+    fn assert_flows(&mut self) {
+        for _ in 0..3 {
+            self.send_packet(&udp_to_web());
+            assert_eq!(self.inbound(), [udp_to_web()]);
+            let packet = PacketBatch::of(&answer(b"answer"));
+            self.connection.handle_packets(packet, self.now);
+            let sent = self.sent();
+            assert_eq!(sent.len(), 1);
+            assert_eq!(self.wireguard.open(&sent[0]), answer(b"answer"));
+        }
+    }
+
+    /// Time passes; returns when what was sent to WireGuard.
+    fn pass(&mut self, time: Duration) -> Vec<(Duration, DatagramBatch)> {
+        let (begin, end) = (self.now, self.now + time);
+        let mut sent = Vec::new();
+        loop {
+            while let Some(batch) = self.connection.poll_transmit() {
+                if batch.bytes()[..4] == [1, 0, 0, 0] || batch.bytes()[0] == 4 {
+                    sent.push((self.now - begin, batch));
+                }
+            }
+            let Some(at) = self.connection.poll_timeout().filter(|at| *at <= end) else {
+                break;
+            };
+            self.now = at.max(self.now);
+            self.connection.handle_timeout(self.now);
+        }
+        self.now = end;
+        sent
+    }
+}
+
+/// A client whose connection died and was restored.
+fn restored() -> Pair {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.assert_flows();
+    let record = pair.record();
+    pair.restore(&record);
+    pair
+}
+
+#[test]
+fn the_client_is_called_at_once_and_packets_flow_before_ice_has_said_a_word() {
+    let mut pair = restored();
+    assert!(matches!(
+        pair.events()[..],
+        [ConnectionEvent::PeerAttached { .. }]
+    ));
+    pair.answer_call();
+    assert_eq!(pair.events(), [ConnectionEvent::SessionEstablished]);
+    pair.assert_flows();
+    assert_eq!(pair.connection.take_drops().total(), 0);
+    // And nobody calls again.
+    assert!(pair.pass(Duration::from_secs(20)).is_empty());
+}
+
+#[test]
+fn lesson_25_ice_starts_again_with_the_same_credentials() {
+    let mut pair = restored();
+    pair.answer_call();
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    let mut events = Vec::new();
+    for _ in 0..20 {
+        pair.connect();
+        pair.now += Duration::from_secs(1);
+        events.extend(pair.events());
+    }
+    let path = pair.path();
+    assert!(events.contains(&ConnectionEvent::PathNominated(path)));
+    assert!(!events.contains(&ConnectionEvent::PathInUse(path)), "known");
+    pair.assert_flows();
+}
+
+#[test]
+fn a_lost_call_is_repeated_after_250_milliseconds() {
+    let mut pair = restored();
+    assert_eq!(pair.sent().len(), 1, "lost");
+    let calls = pair.pass(Duration::from_millis(749));
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].0, Duration::from_millis(250));
+    pair.answer_with(calls[0].1.bytes());
+    pair.assert_flows();
+}
+
+#[test]
+fn an_answer_that_is_slower_than_the_next_call_still_counts() {
+    let mut pair = restored();
+    let initiation = pair.sent().pop().expect("an initiation");
+    let response = pair.wireguard.respond(&initiation).expect("a response");
+    let second = pair.pass(Duration::from_millis(300));
+    let keepalive = pair.exchange(response).pop().expect("a keepalive");
+    pair.wireguard.handle_keepalive(&keepalive);
+    pair.assert_flows();
+    pair.answer_with(second[0].1.bytes());
+    pair.assert_flows();
+}
+
+#[test]
+fn a_client_that_missed_the_proof_of_the_session_is_given_another() {
+    let mut pair = restored();
+    let initiation = pair.sent().pop().expect("an initiation");
+    let response = pair.wireguard.respond(&initiation).expect("a response");
+    let _lost = pair.exchange(response);
+    assert!(pair.send_packet(&udp_to_web()).is_empty(), "on its way");
+    pair.now += Duration::from_millis(100);
+    let proofs = pair.send_packet(&udp_to_web());
+    assert_eq!(proofs.len(), 1);
+    assert!(pair.send_packet(&udp_to_web()).is_empty(), "not for each");
+    pair.wireguard.handle_keepalive(&proofs[0]);
+    pair.assert_flows();
+    assert_eq!(pair.connection.take_drops().total(), 3);
+}
+
+#[test]
+fn calls_and_handshakes_of_both_sides_at_the_same_time_end_in_a_session() {
+    let mut pair = restored();
+    let of_gateway = pair.sent().pop().expect("an initiation");
+    let of_client = pair.wireguard.initiation();
+    // Both are on their way before either arrives.
+    let to_gateway = pair.wireguard.respond(&of_gateway).expect("a response");
+    let to_client = pair.exchange(of_client).pop().expect("a response");
+    let keepalive_of_client = pair.wireguard.handle_response(&to_client);
+    let keepalive_of_gateway = pair.exchange(to_gateway).pop().expect("a keepalive");
+    pair.exchange(keepalive_of_client);
+    pair.wireguard.handle_keepalive(&keepalive_of_gateway);
+    pair.assert_flows();
+    assert!(
+        pair.pass(Duration::from_secs(20)).is_empty(),
+        "nobody calls"
+    );
+}
+
+#[test]
+fn a_client_that_begins_the_handshake_itself_is_served() {
+    let mut pair = restored();
+    let _lost = pair.sent();
+    let initiation = pair.wireguard.initiation();
+    let response = pair.exchange(initiation).pop().expect("a response");
+    let keepalive = pair.wireguard.handle_response(&response);
+    pair.exchange(keepalive);
+    pair.assert_flows();
+}
+
+#[test]
+fn lesson_25_a_client_that_roamed_meanwhile_is_called_where_its_ice_agent_is_heard() {
+    let mut pair = restored();
+    assert_eq!(pair.sent().len(), 1, "to where nobody is");
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    pair.pass(Duration::from_millis(100));
+    pair.agent = TestAgent::new("203.0.113.50:50000");
+    let elsewhere = pair.path();
+    pair.agent
+        .add_remote_candidate("candidate:1 1 udp 2130706431 192.0.2.10 52625 typ host ufrag 6m26");
+    for check in pair.agent.progress(pair.now) {
+        pair.connection.handle_datagrams(&check, pair.now);
+    }
+    let calls = pair.pass(Duration::ZERO);
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].1.path, elsewhere);
+    pair.events();
+    pair.answer_with(calls[0].1.bytes());
+    let events = pair.events();
+    assert!(events.contains(&ConnectionEvent::PathInUse(elsewhere)));
+    pair.assert_flows();
+}
+
+#[test]
+fn repeated_calls_go_to_both_paths_and_a_replayed_check_gains_little() {
+    let mut pair = restored();
+    let recorded = pair.path();
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    pair.pass(Duration::from_millis(10));
+    pair.agent = TestAgent::new("203.0.113.50:50000");
+    let elsewhere = pair.path();
+    pair.agent
+        .add_remote_candidate("candidate:1 1 udp 2130706431 192.0.2.10 52625 typ host ufrag 6m26");
+    for check in pair.agent.progress(pair.now) {
+        for _ in 0..5 {
+            pair.connection.handle_datagrams(&check, pair.now);
+        }
+    }
+    assert_eq!(pair.pass(Duration::ZERO).len(), 1);
+    let again = pair.pass(Duration::from_millis(300));
+    let paths: Vec<_> = again.iter().map(|(_, batch)| batch.path).collect();
+    assert_eq!(paths, [recorded, elsewhere]);
+    let events = pair.events();
+    let is_moved = |event: &_| matches!(event, ConnectionEvent::PathInUse(_));
+    assert!(
+        !events.iter().any(is_moved),
+        "STUN proves nothing: {events:?}"
+    );
+}
+
+#[test]
+fn an_initiation_that_may_be_an_old_one_moves_nothing() {
+    let mut pair = restored();
+    let recorded = pair.path();
+    pair.pass(Duration::ZERO);
+    let replayed = pair.wireguard.initiation();
+    let elsewhere = Path {
+        remote: addr("203.0.113.66:6666"),
+        ..recorded
+    };
+    let batch = DatagramBatch::of(elsewhere, replayed);
+    pair.connection.handle_datagrams(&batch, pair.now);
+    let replies: Vec<_> = std::iter::from_fn(|| pair.connection.poll_transmit()).collect();
+    assert_eq!(replies.len(), 1);
+    assert_eq!(replies[0].path, elsewhere);
+    let calls = pair.pass(Duration::from_millis(300));
+    let paths: Vec<_> = calls.iter().map(|(_, batch)| batch.path).collect();
+    assert_eq!(paths, [recorded]);
+}
+
+#[test]
+fn a_client_that_is_gone_is_called_six_times_then_given_up_with_its_grants_kept() {
+    let mut pair = restored();
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    let calls = pair.pass(Duration::from_secs(60));
+    let times: Vec<_> = calls.iter().map(|(at, _)| at.as_millis()).collect();
+    assert_eq!(times, [0, 250, 750, 1750, 3750, 7750]);
+    pair.pass(Duration::from_secs(2000));
+    assert_eq!(pair.events().last(), Some(&ConnectionEvent::PeerDetached));
+    // It comes back with new keys.
+    pair.wireguard = TestClient::with_private([9; 32]);
+    pair.agent = TestAgent::new("198.51.100.5:4009");
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.send_packet(&udp_to_web());
+    assert_eq!(pair.inbound().len(), 1);
+}
+
+#[test]
+fn a_client_that_never_nominates_again_is_kept_for_ever_while_it_is_heard() {
+    let mut pair = restored();
+    pair.answer_call();
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    pair.agent = TestAgent::new("198.51.100.5:4000");
+    pair.agent
+        .add_remote_candidate("candidate:1 1 udp 2130706431 192.0.2.10 52625 typ host ufrag 6m26");
+    pair.agent.be_deaf_to_answers();
+    for _ in 0..3 * 3600 {
+        for check in pair.agent.progress(pair.now) {
+            pair.connection.handle_datagrams(&check, pair.now);
+        }
+        pair.connection.handle_timeout(pair.now);
+        while let Some(batch) = pair.connection.poll_transmit() {
+            pair.agent.handle(&batch, pair.now);
+        }
+        pair.now += Duration::from_secs(1);
+    }
+    let events = pair.events();
+    let is_news = |event: &&ConnectionEvent| {
+        !is_attached(event) && !matches!(event, ConnectionEvent::CandidatesGathered(_))
+    };
+    let news: Vec<_> = events.iter().filter(is_news).collect();
+    assert_eq!(news, [&ConnectionEvent::SessionEstablished]);
+    pair.assert_flows();
+}
+
+#[test]
+fn what_ice_says_does_not_count_while_the_client_speaks() {
+    let mut pair = restored();
+    pair.answer_call();
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    for _ in 0..1500 {
+        pair.send_packet(&udp_to_web());
+        pair.pass(Duration::from_secs(1));
+    }
+    assert_eq!(pair.inbound().len(), 1500);
+    let is_lost = |event: &ConnectionEvent| *event == ConnectionEvent::PeerDetached;
+    assert!(!pair.events().iter().any(is_lost));
+    // A client that falls silent is given up as any other.
+    pair.pass(Duration::from_secs(2000));
+    assert!(pair.events().iter().any(is_lost));
+}
+
+#[test]
+fn packets_wait_for_the_session_and_go_out_in_their_order() {
+    let mut pair = restored();
+    let packets: Vec<_> = (0..40).map(|number| answer(&[number; 100])).collect();
+    for packet in &packets {
+        pair.connection
+            .handle_packets(PacketBatch::of(packet), pair.now);
+    }
+    let drops = pair.connection.take_drops();
+    assert_eq!(drops.of(DropReason::NotConnected), 8);
+    pair.now += Duration::from_millis(200);
+    let initiation = pair.sent().pop().expect("an initiation");
+    let response = pair.wireguard.respond(&initiation).expect("a response");
+    let sent = pair.exchange(response);
+    pair.wireguard.handle_keepalive(&sent[0]);
+    let opened: Vec<_> = sent[1..].iter().map(|it| pair.wireguard.open(it)).collect();
+    assert_eq!(opened, packets[..32]);
+}
+
+#[test]
+fn packets_that_waited_for_a_second_are_dropped_and_counted() {
+    let mut pair = restored();
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer(b"old")), pair.now);
+    pair.pass(Duration::from_secs(1));
+    assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer(b"young")), pair.now);
+    pair.pass(Duration::from_secs(100));
+    assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
+    // Nobody is called any more.
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer(b"late")), pair.now);
+    assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
+}
+
+#[test]
+fn without_a_path_the_client_is_awaited_as_a_new_one() {
+    let mut pair = Pair::new();
+    let record = ClientRecord {
+        path: None,
+        ..pair.record()
+    };
+    pair.restore(&record);
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    assert!(pair.pass(Duration::ZERO).is_empty());
+    pair.establish();
+    pair.assert_flows();
+}
+
+#[test]
+fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
+    let mut pair = Pair::new();
+    let mut record = pair.record();
+    let grant = |resource, expires_at| Grant {
+        resource,
+        expires_at,
+    };
+    record.grants.insert(id(2), grant(dns(2), None));
+    record.names = vec![
+        recorded_name("b.example.com", 1),
+        recorded_name("a.example.com", 0),
+        recorded_name("stranger.org", 2),
+    ];
+    pair.restore(&record);
+    let events = pair.events();
+    assert!(is_attached(&events[0]));
+    let names = [assigned("a.example.com", 0), assigned("b.example.com", 1)];
+    assert_eq!(events[1..], names);
+
+    pair.answer_call();
+    let to_proxy = ipv4_packet(CLIENT, [100, 96, 1, 3], b"x");
+    pair.send_packet(&to_proxy);
+    assert_eq!(pair.inbound(), [to_proxy]);
+    pair.events();
+
+    pair.connection.handle_nat_table_restarted();
+    assert_eq!(pair.events(), names);
+    pair.connection.handle_udp_restarted();
+    let events = pair.events();
+    assert!(is_attached(&events[0]) && events.len() == 1);
+    // Nothing is kept for a resource that is gone.
+    pair.connection.handle_revocation(id(2), pair.now);
+    pair.events();
+    pair.connection.handle_nat_table_restarted();
+    assert_eq!(pair.events(), []);
+}
+
+#[test]
+fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
+    let mut pair = Pair::new();
+    pair.grant(dns(2));
+    pair.establish();
+    let announce = |pair: &mut Pair, domain: &str, proxy_ips: Vec<IpAddr>| {
+        let assigned = AssignedIps {
+            resource: id(2),
+            domain: domain.into(),
+            proxy_ips,
+        };
+        pair.send_packet(&ControlPacket::assigned_ips(&assigned));
+    };
+    let v6: IpAddr = [0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, 1].into();
+    announce(&mut pair, "a.example.com", vec![v6]);
+    announce(&mut pair, "a.example.com", proxy_ips(0));
+    announce(&mut pair, "b.example.com", proxy_ips(1));
+    // Lesson 17: the name that had them is gone.
+    announce(&mut pair, "c.example.com", proxy_ips(1));
+    pair.events();
+    pair.connection.handle_nat_table_restarted();
+    let repeated = pair.events().into_iter().map(|event| {
+        let ConnectionEvent::ProxyIpsAssigned { announced, .. } = event else {
+            panic!("{event:?}");
+        };
+        (announced.domain, announced.proxy_ips)
+    });
+    let of_a: Vec<_> = proxy_ips(0).into_iter().chain([v6]).collect();
+    assert_eq!(
+        repeated.collect::<Vec<_>>(),
+        [
+            ("a.example.com".into(), of_a),
+            ("c.example.com".into(), proxy_ips(1))
+        ]
+    );
+}
+
+#[test]
+fn what_expired_meanwhile_is_released_and_nothing_else() {
+    let mut pair = Pair::new();
+    let mut record = pair.record();
+    let expired = Grant {
+        resource: dns(2),
+        expires_at: Some(UnixTime(UNIX_NOW.0 - 1)),
+    };
+    record.grants.insert(id(2), expired);
+    record.names = vec![recorded_name("a.example.com", 0)];
+    pair.restore(&record);
+    let events = pair.events();
+    assert_eq!(
+        events[..2],
+        [
+            ConnectionEvent::Expired(id(2)),
+            ConnectionEvent::ResourceReleased(id(2))
+        ]
+    );
+    assert!(is_attached(&events[2]) && events.len() == 3, "{events:?}");
+
+    record.grants.remove(&id(1));
+    pair.restore(&record);
+    assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
+    assert!(
+        pair.pass(Duration::from_secs(10)).is_empty(),
+        "nobody calls"
+    );
+}
+
+#[test]
+fn an_expiry_that_is_still_to_come_is_kept() {
+    let mut pair = Pair::new();
+    let mut record = pair.record();
+    for grant in record.grants.values_mut() {
+        grant.expires_at = Some(UnixTime(UNIX_NOW.0 + 30));
+    }
+    pair.restore(&record);
+    pair.answer_call();
+    pair.assert_flows();
+    pair.events();
+    pair.pass(Duration::from_secs(30));
+    assert_eq!(pair.events()[0], ConnectionEvent::Expired(id(1)));
+}
+
+#[test]
+fn lesson_25_a_goodbye_after_a_restore_closes_either_way() {
+    let mut pair = restored();
+    pair.answer_call();
+    pair.events();
+    pair.send_packet(&ControlPacket::goodbye());
+    assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
+
+    let mut pair = restored();
+    pair.answer_call();
+    pair.connection.close(pair.now);
+    let sent = pair.sent();
+    assert_eq!(pair.wireguard.open(&sent[0]), ControlPacket::goodbye());
+}
+
+#[test]
+fn the_restart_of_the_portal_repeats_candidates_only_while_no_path_is_nominated() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    let gathered = pair.events().pop();
+    pair.connection.handle_portal_restarted(pair.now);
+    assert_eq!(pair.events().pop(), gathered);
+    let Some(ConnectionEvent::CandidatesGathered(lines)) = gathered else {
+        panic!("{gathered:?}");
+    };
+    lines
+        .iter()
+        .for_each(|line| pair.agent.add_remote_candidate(line));
+    pair.establish();
+    pair.events();
+    pair.connection.handle_portal_restarted(pair.now);
+    assert_eq!(pair.events(), []);
+}
+
+#[test]
+fn the_path_in_use_is_told_when_it_changes_and_only_then() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    let nominated = pair.path();
+    let told = |pair: &mut Pair| {
+        let events = pair.events().into_iter();
+        let mut paths = Vec::new();
+        for event in events {
+            if let ConnectionEvent::PathInUse(path) = event {
+                paths.push(path);
+            }
+        }
+        paths
+    };
+    assert_eq!(told(&mut pair), [nominated]);
+    pair.assert_flows();
+    let elsewhere = Path {
+        remote: addr("203.0.113.50:50000"),
+        ..nominated
+    };
+    let datagram = pair.wireguard.seal(&udp_to_web());
+    pair.connection
+        .handle_datagrams(&DatagramBatch::of(elsewhere, datagram), pair.now);
+    assert_eq!(told(&mut pair), []);
+    pair.now += Duration::from_secs(6);
+    let packet = PacketBatch::of(&answer(b"answer"));
+    pair.connection.handle_packets(packet, pair.now);
+    assert_eq!(told(&mut pair), [elsewhere]);
+    pair.send_packet(&udp_to_web());
+    assert_eq!(told(&mut pair), [nominated]);
+}

@@ -13,15 +13,15 @@ use std::time::Duration;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-const CLIENT: [u8; 4] = [100, 64, 1, 2];
-const WEB: [u8; 4] = [10, 20, 0, 100];
+pub(super) const CLIENT: [u8; 4] = [100, 64, 1, 2];
+pub(super) const WEB: [u8; 4] = [10, 20, 0, 100];
 pub(super) const UNIX_NOW: UnixTime = UnixTime(1_790_000_000);
 
-fn addr(text: &str) -> SocketAddr {
+pub(super) fn addr(text: &str) -> SocketAddr {
     text.parse().expect("literal")
 }
 
-fn tunnel(v4: [u8; 4], v6: &str) -> TunnelAddresses {
+pub(super) fn tunnel(v4: [u8; 4], v6: &str) -> TunnelAddresses {
     TunnelAddresses {
         ipv4: v4.into(),
         ipv6: v6.parse().expect("literal"),
@@ -44,29 +44,37 @@ pub(super) fn resource(number: u128, filters: Vec<Filter>) -> Resource {
     }
 }
 
+pub(super) fn config() -> ConnectionConfig {
+    ConnectionConfig {
+        keys: TestClient::new().gateway_keys(),
+        index: PeerIndexPool::new([0; 32]).allocate(0).expect("room"),
+        client: tunnel(CLIENT, "fd00:2021:1111::102"),
+        gateway: Some(tunnel([100, 64, 0, 1], "fd00:2021:1111::1")),
+        max_resources: 8,
+    }
+}
+
+pub(super) fn local_addresses() -> LocalAddresses {
+    LocalAddresses {
+        host: vec![addr("192.0.2.10:52625")],
+        reflexive: Vec::new(),
+    }
+}
+
 /// A client and the connection that serves it.
 pub(super) struct Pair {
     pub(super) connection: Connection,
     pub(super) wireguard: TestClient,
-    agent: TestAgent,
+    pub(super) agent: TestAgent,
     pub(super) now: Instant,
 }
 
 impl Pair {
     pub(super) fn new() -> Self {
         let wireguard = TestClient::new();
-        let config = ConnectionConfig {
-            keys: wireguard.gateway_keys(),
-            index: PeerIndexPool::new([0; 32]).allocate(0).expect("room"),
-            client: tunnel(CLIENT, "fd00:2021:1111::102"),
-            gateway: Some(tunnel([100, 64, 0, 1], "fd00:2021:1111::1")),
-            max_resources: 8,
-        };
-        let mut connection = Connection::new(config);
+        let mut connection = Connection::new(config());
         let now = beginning();
-        let host = vec![addr("192.0.2.10:52625")];
-        let reflexive = Vec::new();
-        connection.handle_local_addresses(LocalAddresses { host, reflexive }, now);
+        connection.handle_local_addresses(local_addresses(), now);
         Self {
             connection,
             wireguard,
@@ -108,7 +116,7 @@ impl Pair {
     }
 
     /// ICE until nothing moves.
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         for event in self.events() {
             if let ConnectionEvent::CandidatesGathered(lines) = event {
                 lines
@@ -140,7 +148,7 @@ impl Pair {
     }
 
     /// Sends one datagram; returns what comes back, STUN left out.
-    fn exchange(&mut self, datagram: Vec<u8>) -> Vec<Vec<u8>> {
+    pub(super) fn exchange(&mut self, datagram: Vec<u8>) -> Vec<Vec<u8>> {
         self.exchange_marked(datagram, Ecn::NotEct)
     }
 
@@ -188,7 +196,7 @@ impl Pair {
     }
 }
 
-fn udp_to_web() -> Vec<u8> {
+pub(super) fn udp_to_web() -> Vec<u8> {
     ipv4_packet(CLIENT, WEB, b"hello")
 }
 

@@ -130,6 +130,10 @@ impl Addresses {
         good.or_else(|| (count > 0).then(|| at(0))).map(|it| it.ip)
     }
 
+    pub(super) fn contains(&self, real: IpAddr) -> bool {
+        self.list.iter().any(|it| it.ip == real)
+    }
+
     /// All, in the order in which proxy IPs lead to them unless one is shunned.
     pub(super) fn order(&self) -> Vec<IpAddr> {
         let (after, before) = self.list.split_at(self.offset);

@@ -2,7 +2,7 @@
 
 use super::{Domains, DomainsEvent, MAX_ADDRESSES};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
-use crate::nat_table::slot::MappingId;
+use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -190,6 +190,34 @@ impl Domains {
         for family in moved {
             self.tell_addresses((&name, family), Some(id));
         }
+    }
+
+    /// The proxy IPs of a client that lead to `real`, shunned or not; `max` of them at most.
+    #[must_use]
+    pub fn proxy_ips_to(&self, client: ClientSlot, real: IpAddr, max: usize) -> Vec<IpAddr> {
+        let ids = self.table.of_client(client);
+        let mappings = ids.filter_map(|id| self.table.get(id));
+        let proxy_ips = mappings.flat_map(|mapping| mapping.proxy_ips_to(real));
+        proxy_ips.take(max).collect()
+    }
+
+    /// Where a proxy IP of a mapping leads by the addresses that the owner was told last.
+    #[must_use]
+    pub fn told_real(&self, id: MappingId, proxy_ip: IpAddr) -> Option<IpAddr> {
+        let mapping = self.table.get(id)?;
+        let family = AddressFamily::of(proxy_ip);
+        let proxy_ips = &mapping.proxy_ips[family as usize];
+        let place = proxy_ips.binary_search(&proxy_ip).ok()?;
+        let order = self.known.told.get(&(mapping.name.clone(), family))?;
+        order.get(place.checked_rem(order.len())?).copied()
+    }
+
+    /// The mappings of all clients with that name.
+    #[must_use]
+    pub fn mappings_of(&self, name: &DomainName) -> Vec<(ClientSlot, MappingId)> {
+        let ids = self.table.all_by_name(name).into_iter();
+        ids.filter_map(|id| Some((self.table.get(id)?.client, id)))
+            .collect()
     }
 
     /// Whoever looks names up was built anew and has forgotten what it was asked: asks again, each

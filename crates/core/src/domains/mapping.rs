@@ -95,6 +95,20 @@ impl Mapping {
         self.families[family as usize].addresses.order()
     }
 
+    /// The proxy IPs that lead to `real` unless it is shunned.
+    pub(super) fn proxy_ips_to(&self, real: IpAddr) -> Vec<IpAddr> {
+        let family = AddressFamily::of(real);
+        let addresses = &self.families[family as usize].addresses;
+        if !addresses.contains(real) {
+            return Vec::new();
+        }
+        let order = addresses.order();
+        let proxy_ips = self.proxy_ips[family as usize].iter().copied();
+        let real_of = order.iter().cycle();
+        let leads = proxy_ips.zip(real_of).filter(|(_, to)| **to == real);
+        leads.map(|(proxy_ip, _)| proxy_ip).collect()
+    }
+
     /// Takes over addresses from before a rebuild if it has none. Returns whether it did.
     pub(super) fn restore(
         &mut self,

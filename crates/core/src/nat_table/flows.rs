@@ -25,7 +25,7 @@ mod ports;
 mod store;
 mod wheel;
 
-pub use binding::{Binding, FlowId, FlowLimits, Lookup, Target, TcpFlags};
+pub use binding::{Binding, FlowId, FlowLimits, Lookup, PinnedFlow, Target, TcpFlags};
 pub use key::{FlowProtocol, Inside, Outside};
 
 use super::ClientSlot;
@@ -138,6 +138,31 @@ impl FlowTable {
         target: Target,
         now: Instant,
     ) -> Result<Binding, DropReason> {
+        self.open_or_find(inside, target, None, now)
+    }
+
+    /// As [`Self::open`], with this outside port if it is free at the real IP.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_at(
+        &mut self,
+        inside: Inside,
+        target: Target,
+        port: u16,
+        now: Instant,
+    ) -> Result<Binding, DropReason> {
+        self.open_or_find(inside, target, Some(port), now)
+    }
+
+    fn open_or_find(
+        &mut self,
+        inside: Inside,
+        target: Target,
+        port: Option<u16>,
+        now: Instant,
+    ) -> Result<Binding, DropReason> {
         self.handle_timeout(now);
         require_one_family(&inside, target.real)?;
         let former = self.store.find_inside(&inside);
@@ -147,8 +172,8 @@ impl FlowTable {
         self.require_room(inside.client)?;
         let former_outside = former.map(|at| self.store[at].outside());
         let former_port = former_outside.filter(|outside| outside.real == target.real);
-        let former_port = former_port.map(|outside| outside.port);
-        let outside = self.choose_outside(&inside, target.real, former_port)?;
+        let port = port.or(former_port.map(|outside| outside.port));
+        let outside = self.choose_outside(&inside, target.real, port)?;
         if let Some(at) = self.store.find_inside(&inside) {
             self.store.unindex_inside(at);
         }
@@ -338,6 +363,14 @@ impl FlowTable {
     pub fn len_of(&self, client: ClientSlot) -> usize {
         let client = self.clients.get(client.0 as usize);
         client.map_or(0, |client| client.live as usize)
+    }
+
+    /// The confirmed flows of a client. A walk.
+    pub fn confirmed_of(&self, client: ClientSlot) -> impl Iterator<Item = Binding> {
+        let client = self.clients.get(client.0 as usize);
+        let first = client.and_then(|client| client.confirmed.front());
+        let next = |at: &u32| List::<OWNER>::next(&self.store.chains, *at);
+        std::iter::successors(first, next).map(|at| self.binding(at))
     }
 
     /// The number of ended flows that are remembered.

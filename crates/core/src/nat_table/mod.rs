@@ -9,6 +9,8 @@
 
 mod clients;
 pub mod flows;
+mod pins;
+mod recovery;
 pub mod rewrite;
 pub mod slot;
 
@@ -27,9 +29,14 @@ use crate::packet::{DropCounts, IpPacket, PacketBatch, Transport, ip};
 use crate::peer::DomainStatus;
 use crate::policy::ranges;
 use clients::Clients;
-use flows::{Binding, FlowLimits, FlowTable, Inside, Lookup, Outside, Target, TcpFlags};
+use flows::{
+    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Outside, PinnedFlow, Target,
+    TcpFlags,
+};
+use pins::Pins;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use recovery::Recovery;
 use rewrite::{IcmpError, IcmpErrorKind, Layout};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -92,6 +99,25 @@ pub enum NatTableEvent {
         /// In the order in which proxy IPs lead to them. Empty when they are no good any more.
         ips: Vec<IpAddr>,
     },
+    /// Record a flow for [`NatTable::restore_pins`], in the place of one with the same protocol,
+    /// port and proxy IP. Until it is unpinned, or its client is detached.
+    FlowPinned {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        flow: PinnedFlow,
+    },
+    /// Forget a flow that was recorded: it ended some time ago, or follows the rule again.
+    FlowUnpinned {
+        /// Whose.
+        client: ClientId,
+        /// As pinned.
+        protocol: FlowProtocol,
+        /// As pinned.
+        port: u16,
+        /// As pinned.
+        proxy: IpAddr,
+    },
     /// Tell the client inside the tunnel.
     Status {
         /// Whom.
@@ -106,6 +132,8 @@ pub struct NatTable {
     clients: Clients,
     domains: Domains,
     flows: FlowTable,
+    recovery: Recovery,
+    pins: Pins,
     inbound: VecDeque<PacketBatch>,
     outbound: VecDeque<(ClientId, PacketBatch)>,
     events: VecDeque<NatTableEvent>,
@@ -136,6 +164,8 @@ impl NatTable {
             clients: Clients::default(),
             domains: Domains::new(config.domains, seed_of_each(), now),
             flows: FlowTable::new(config.flows, seed_of_each(), now),
+            recovery: Recovery::default(),
+            pins: Pins::default(),
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
             events: VecDeque::new(),
@@ -161,6 +191,8 @@ impl NatTable {
     fn forget(&mut self, slot: ClientSlot) {
         self.domains.remove_client(slot);
         self.flows.remove_client(slot);
+        self.recovery.forget(slot);
+        self.pins.forget(slot);
     }
 
     /// A client uses these proxy IPs for a name. What cannot be kept is answered with a
@@ -208,11 +240,13 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// Takes over addresses of names from before a rebuild. To be told before the clients announce
-    /// their names: these are then led to at once, and renewed by the lookup that an announcement
+    /// This table takes the place of another one: takes over the addresses of its names, and helps
+    /// its TCP connections to find their flows again. To be told before the clients announce their
+    /// names: these are then led to at once, and renewed by the lookup that an announcement
     /// starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
     /// what exceeds [`DomainsConfig::mappings`].
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
+        self.recovery.begin(now);
         self.domains.restore_names(names, now);
         self.after_domains(now);
     }
@@ -257,13 +291,18 @@ impl NatTable {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.flows.handle_timeout(now);
         self.domains.handle_timeout(now);
+        self.sweep_pins(now);
         self.after_domains(now);
     }
 
     /// When to call [`Self::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.flows.poll_timeout(), self.domains.poll_timeout()];
+        let timeouts = [
+            self.flows.poll_timeout(),
+            self.domains.poll_timeout(),
+            self.pins.poll_timeout(),
+        ];
         timeouts.into_iter().flatten().min()
     }
 
@@ -332,6 +371,10 @@ impl NatTable {
         };
         let flags = TcpFlags::of(packet);
         let known = self.flow_of(&inside, (mapping, flags), now);
+        let is_unknown = known.is_none() && flags.rst;
+        if is_unknown && (self.recovery).is_guessed(inside.client, inside.port, now) {
+            return Err(DropReason::ExpiredFlow);
+        }
         let bound = match known {
             Some(flow) if flow.confirmed || self.is_settled(&flow) => Ok(flow),
             Some(flow) => match self.domains.route(mapping, inside.proxy, now) {
@@ -343,6 +386,7 @@ impl NatTable {
                     return Ok(Bound::Unreachable);
                 }
             },
+            None if let Some(pinned) = self.open_pinned(&inside, flags.syn, now) => pinned,
             None => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
                 Route::Hold => return Ok(Bound::Hold(mapping)),
@@ -425,10 +469,16 @@ impl NatTable {
             return Ok(bytes.len());
         };
         let flags = TcpFlags::of(&packet);
-        let Some(flow) = self.find_outside(&outside, now)? else {
+        let known = self.find_outside(&outside, now)?;
+        let known = known.or_else(|| self.open_pinned_outside(&outside, flags.syn, now));
+        let Some(flow) = known else {
+            self.show_around(&outside, (bytes, layout, flags), now);
             return Ok(bytes.len());
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);
+        if is_first {
+            self.pin_if_deviating(&flow, now);
+        }
         self.domains
             .note_outbound(flow.mapping, outside.real, is_first, now);
         rewrite::outbound(bytes, layout, &flow.inside)?;
@@ -503,6 +553,9 @@ impl NatTable {
             self.inbound.push_back(batch);
         }
         while let Some(event) = self.domains.poll_event() {
+            if let DomainsEvent::NameKnown { name, family, .. } = &event {
+                self.pin_left_behind(name, *family, now);
+            }
             self.events.extend(self.name_client(event));
         }
     }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 mod interleavings;
 mod one_truth;
+mod rebuilt;
 
 pub(super) const REAL: &str = "10.20.0.100";
 pub(super) const OTHER_REAL: &str = "10.20.0.101";
@@ -179,7 +180,10 @@ impl Scene {
         events
             .filter_map(|event| match event {
                 NatTableEvent::Status { status, .. } => Some(status.active),
-                NatTableEvent::Resolve { .. } | NatTableEvent::NameKnown { .. } => None,
+                NatTableEvent::Resolve { .. }
+                | NatTableEvent::NameKnown { .. }
+                | NatTableEvent::FlowPinned { .. }
+                | NatTableEvent::FlowUnpinned { .. } => None,
             })
             .collect()
     }

@@ -397,7 +397,7 @@ mod tests {
         let nominated = std::iter::from_fn(|| gateway.poll_event())
             .filter_map(|event| match event {
                 IceEvent::Nominated(path) => Some(path),
-                IceEvent::Connected | IceEvent::Disconnected => None,
+                IceEvent::Connected | IceEvent::Disconnected | IceEvent::Checking => None,
             })
             .last();
         let expected = Path {

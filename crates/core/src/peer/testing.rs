@@ -4,6 +4,7 @@
 use crate::grant::PresharedKey;
 use crate::ids::PublicKey;
 use crate::packet::{DatagramBatch, PacketBatch, Path};
+use crate::peer::demux::Kind;
 use crate::peer::index::PeerIndexPool;
 use crate::peer::wireguard::{GatewayKeys, WireguardTunnel};
 use boringtun::noise::{Tunn, TunnResult};
@@ -83,6 +84,23 @@ impl TestClient {
         matches!(result, TunnResult::WriteToNetwork(_))
     }
 
+    /// Answers a handshake initiation of the gateway's.
+    pub(crate) fn respond(&mut self, initiation: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 256];
+        let result = self.engine.decapsulate(None, initiation, &mut buffer);
+        let TunnResult::WriteToNetwork(response) = result else {
+            return None;
+        };
+        Some(response.to_vec())
+    }
+
+    /// Takes a datagram that carries no packet.
+    pub(crate) fn handle_keepalive(&mut self, datagram: &[u8]) {
+        let mut buffer = vec![0; 256];
+        let result = self.engine.decapsulate(None, datagram, &mut buffer);
+        assert!(matches!(result, TunnResult::Done), "{result:?}");
+    }
+
     pub(crate) fn handle_cookie(&mut self, cookie: &[u8]) {
         let mut buffer = vec![0; 256];
         let result = self.engine.decapsulate(None, cookie, &mut buffer);
@@ -136,6 +154,7 @@ pub(crate) fn ipv4_packet(source: [u8; 4], destination: [u8; 4], payload: &[u8])
 pub(crate) struct TestAgent {
     agent: IceAgent,
     addr: SocketAddr,
+    is_deaf_to_answers: bool,
 }
 
 impl TestAgent {
@@ -150,7 +169,11 @@ impl TestAgent {
         agent.set_timing_advance(Duration::ZERO);
         let addr: SocketAddr = addr.parse().expect("literal");
         agent.add_local_candidate(Candidate::host(addr, Protocol::Udp).expect("valid"));
-        Self { agent, addr }
+        Self {
+            agent,
+            addr,
+            is_deaf_to_answers: false,
+        }
     }
 
     pub(crate) fn add_remote_candidate(&mut self, line: &str) {
@@ -180,8 +203,17 @@ impl TestAgent {
             .collect()
     }
 
+    /// From now on it hears no answers, so that it never nominates a path.
+    pub(crate) fn be_deaf_to_answers(&mut self) {
+        self.is_deaf_to_answers = true;
+        self.agent.set_max_stun_retransmits(60);
+    }
+
     pub(crate) fn handle(&mut self, batch: &DatagramBatch, now: Instant) {
         for datagram in batch.segments() {
+            if self.is_deaf_to_answers && Kind::of(datagram) == Kind::StunResponse {
+                continue;
+            }
             let Ok(message) = StunMessage::parse(datagram) else {
                 continue;
             };

@@ -61,6 +61,9 @@ pub struct Peer {
     path_in_use: Option<Path>,
     established: bool,
     resumption: Option<Resumption>,
+    /// When to show a client once more that the session it answered to stands; `None` once it has
+    /// used it.
+    proof_due: Option<Instant>,
     /// Packets that waited in vain, to be counted.
     waited_in_vain: usize,
     idle_at: Option<Instant>,
@@ -93,6 +96,7 @@ impl Peer {
             path_in_use: None,
             established: false,
             resumption: None,
+            proof_due: None,
             waited_in_vain: 0,
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
@@ -196,17 +200,26 @@ impl Peer {
                 continue;
             }
             match self.wireguard.open(datagram, &mut packets) {
-                Opened::Packet | Opened::Nothing => self.note_authentic(datagrams.path, now),
+                Opened::Packet | Opened::Nothing => {
+                    self.note_authentic(datagrams.path, now);
+                    self.proof_due = None;
+                }
                 // An initiation could be an old one, sent again, as long as the engine knows none
                 // that is newer: it is answered where it came from, and moves nothing.
                 Opened::Reply(reply) if self.resumption.is_some() => {
                     self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
                 }
-                Opened::Reply(reply) | Opened::Confirmed(reply) => {
+                Opened::Reply(reply) => {
                     self.note_authentic(datagrams.path, now);
                     self.transmit(&reply, now);
                 }
+                Opened::Confirmed(keepalive) => {
+                    self.note_authentic(datagrams.path, now);
+                    self.transmit(&keepalive, now);
+                    self.proof_due = Some(now + PROOF_PAUSE);
+                }
                 Opened::Dropped(reason) => {
+                    self.prove_session(now);
                     drops.count(reason);
                     continue;
                 }
@@ -384,6 +397,18 @@ impl Peer {
         }
     }
 
+    /// The client sends what cannot be opened although it has answered our handshake: the message
+    /// by which it would have taken to the new session got lost.
+    fn prove_session(&mut self, now: Instant) {
+        if self.proof_due.take_if(|at| *at <= now).is_some()
+            && self.wireguard.is_established()
+            && let Some(keepalive) = self.wireguard.keepalive()
+        {
+            self.transmit(&keepalive, now);
+            self.proof_due = Some(now + PROOF_PAUSE);
+        }
+    }
+
     fn note_authentic(&mut self, path: Path, now: Instant) {
         self.last_authentic = Some(path);
         self.authentic_heard = Some(now);
@@ -453,6 +478,8 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// A client's packets on their way must not cost a message each.
+const PROOF_PAUSE: Duration = Duration::from_millis(100);
 /// Protocol page, section 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);

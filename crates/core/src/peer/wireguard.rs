@@ -226,6 +226,14 @@ impl WireguardTunnel {
         }
     }
 
+    /// An empty message. To be called only while [`Self::is_established`].
+    pub(crate) fn keepalive(&mut self) -> Option<Vec<u8>> {
+        let mut slot = vec![0; SCRATCH_BYTES];
+        let bytes = self.seal(&[], &mut slot)?;
+        slot.truncate(bytes);
+        Some(slot)
+    }
+
     /// Drives the protocol's timers; to be called about once a second while anything is going on.
     /// Returns a keepalive or a handshake message to send.
     pub(crate) fn handle_second(&mut self) -> Option<Vec<u8>> {

@@ -5,10 +5,11 @@ mod day;
 mod healing;
 mod holding;
 mod properties;
+mod restoring;
 mod routing;
 
 use super::*;
-use crate::names::{DomainName, NameFailure, ResolvedAddresses};
+use crate::names::{DomainName, NameAnswer, NameFailure, ResolvedAddresses};
 use crate::testing::beginning;
 use uuid::Uuid;
 

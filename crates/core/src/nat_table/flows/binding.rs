@@ -1,6 +1,6 @@
 //! What the flow table is told and what it answers: plain values.
 
-use super::key::{Inside, Outside};
+use super::key::{FlowProtocol, Inside, Outside};
 use crate::nat_table::MappingId;
 #[cfg(doc)]
 use crate::packet::DropReason;
@@ -54,6 +54,22 @@ pub struct Target {
     pub mapping: MappingId,
     /// Kept for the caller.
     pub epoch: u32,
+}
+
+/// A flow that cannot be guessed from what else is known, as it is kept for the time after a
+/// rebuild. By client; the first three fields are its key, of which there is one flow at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PinnedFlow {
+    /// Which.
+    pub protocol: FlowProtocol,
+    /// The client's source port.
+    pub port: u16,
+    /// Where the client believes to send.
+    pub proxy: IpAddr,
+    /// The port that stands for the client's.
+    pub outside_port: u16,
+    /// Where the packets really go; of the family of the proxy IP.
+    pub real: IpAddr,
 }
 
 /// What an outside tuple stands for.

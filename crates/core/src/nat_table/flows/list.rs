@@ -54,6 +54,12 @@ impl<const LANE: usize> List<LANE> {
         (self.head != NIL).then_some(self.head)
     }
 
+    /// The entry behind one that is in this list.
+    pub(super) fn next(chains: &[Chain], at: u32) -> Option<u32> {
+        let next = chains[at as usize].links[LANE].next;
+        (next != NIL).then_some(next)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.head == NIL
     }

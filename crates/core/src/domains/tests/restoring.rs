@@ -1,0 +1,220 @@
+//! Names that live through a rebuild of the table: what the owner is told, and what it tells.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn restored(ips: &[IpAddr], age: Duration) -> RestoredName {
+    RestoredName {
+        name: name(NAME),
+        family: V4,
+        ips: ips.to_vec(),
+        age,
+    }
+}
+
+fn world_with(ips: &[IpAddr], age: Duration) -> World {
+    let mut world = World::new();
+    world
+        .domains
+        .restore_names(vec![restored(ips, age)], world.now);
+    world
+}
+
+fn reals(world: &mut World, id: MappingId) -> Vec<IpAddr> {
+    (0..4)
+        .map(|place| world.real(id, proxy_v4(0, place)))
+        .collect()
+}
+
+#[test]
+fn lesson_07_known_addresses_lead_on_at_once_and_in_their_order() {
+    let mut world = world_with(&[v4(2), v4(1)], HOUR);
+    let id = world.announce(NAME, 0);
+    assert_eq!(reals(&mut world, id), [v4(2), v4(1), v4(2), v4(1)]);
+    assert_eq!(world.lookups(), [false], "through the cache");
+    let epoch = world.epoch(id);
+    world.resolve(&[v4(1), v4(2)]);
+    assert_eq!(reals(&mut world, id), [v4(2), v4(1), v4(2), v4(1)]);
+    assert_eq!(world.epoch(id), epoch, "no flow has to ask again");
+    assert!(world.known().is_empty());
+    // Fresh again: no new flow asks.
+    world.domains.note_new_flow(id, v4(1), world.now);
+    assert!(world.lookups().is_empty());
+}
+
+#[test]
+fn lesson_07_a_lookup_that_fails_leaves_them() {
+    let mut world = world_with(&[v4(1)], HOUR);
+    let id = world.announce(NAME, 0);
+    world.fail(NameFailure::ServerFailure);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
+    // They grow old from when the DNS named them, not from the rebuild.
+    world.pass(22 * HOUR);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
+    world.pass(HOUR);
+    assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
+    assert_eq!(world.known(), [Vec::<IpAddr>::new()]);
+}
+
+#[test]
+fn addresses_that_are_too_old_or_of_the_wrong_family_are_passed_over() {
+    for odd in [
+        restored(&[v4(1)], 24 * HOUR),
+        restored(&[v6(1)], HOUR),
+        restored(&[], HOUR),
+    ] {
+        let mut world = World::new();
+        world.domains.restore_names(vec![odd], world.now);
+        let id = world.announce(NAME, 0);
+        assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
+    }
+    let mut world = world_with(&[v4(1), v4(1), v6(1), v4(2)], HOUR);
+    let id = world.announce(NAME, 0);
+    assert_eq!(reals(&mut world, id), [v4(1), v4(2), v4(1), v4(2)]);
+}
+
+#[test]
+fn no_more_names_are_kept_than_there_may_be() {
+    let mut world = World::with(DomainsConfig {
+        mappings: 2,
+        ..DomainsConfig::default()
+    });
+    let names = ["x.example", "y.example", NAME].map(|text| RestoredName {
+        name: name(text),
+        ..restored(&[v4(1)], HOUR)
+    });
+    world.domains.restore_names(names.into(), world.now);
+    let id = world.announce(NAME, 0);
+    assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
+}
+
+#[test]
+fn what_the_dns_says_meanwhile_holds_for_names_that_come_later() {
+    let mut world = world_with(&[v4(1)], HOUR);
+    world.announce(NAME, 0);
+    world.resolve(&[v4(2)]);
+    assert_eq!(world.known(), [[v4(2)]]);
+    let other = Announcement {
+        client: ClientSlot(2),
+        resource: ResourceId(Uuid::from_u128(1)),
+        name: &name(NAME),
+        domain: NAME,
+        proxy_ips: &proxies(0),
+        in_tunnel: true,
+    };
+    let id = world.domains.assign(other, world.now).expect("entitled");
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
+    assert!(world.known().is_empty());
+
+    let mut world = world_with(&[v4(1)], HOUR);
+    world.answer(V4, Err(NameFailure::NoSuchName));
+    let id = world.announce(NAME, 0);
+    assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
+}
+
+#[test]
+fn packets_that_waited_for_the_name_go_on_when_it_is_restored_late() {
+    let mut world = World::new();
+    let id = world.announce(NAME, 0);
+    world
+        .domains
+        .hold(id, &[0x45; 40], world.now)
+        .expect("room");
+    world
+        .domains
+        .restore_names(vec![restored(&[v4(1)], HOUR)], world.now);
+    assert_eq!(world.released(), [(vec![0x45; 40], Fate::Released)]);
+}
+
+#[test]
+fn the_owner_is_told_once_for_all_clients_and_only_news() {
+    let mut world = World::new();
+    world.announce(NAME, 0);
+    let other = Announcement {
+        client: ClientSlot(2),
+        resource: ResourceId(Uuid::from_u128(1)),
+        name: &name(NAME),
+        domain: NAME,
+        proxy_ips: &proxies(0),
+        in_tunnel: true,
+    };
+    world.domains.assign(other, world.now).expect("entitled");
+    world.resolve(&[v4(1), v4(2)]);
+    assert_eq!(world.known(), [[v4(1), v4(2)]]);
+    world.resolve(&[v4(1), v4(2)]);
+    world.fail(NameFailure::Timeout);
+    assert!(world.known().is_empty());
+    world.resolve(&[v4(3)]);
+    assert_eq!(world.known(), [[v4(3)]]);
+}
+
+/// Two addresses of which neither answers, each asked too seldom to be shunned.
+fn rotated() -> (World, MappingId) {
+    let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
+    world.known();
+    for _ in 0..2 {
+        world.send(id, proxy_v4(0, 0), Sent::Unconfirmed);
+        world.send(id, proxy_v4(0, 1), Sent::Unconfirmed);
+        world.pass_ms(5100);
+    }
+    assert_eq!(world.lookups(), [true]);
+    world.resolve(&[v4(1), v4(2)]);
+    (world, id)
+}
+
+#[test]
+fn a_rebuilt_table_leads_where_the_old_one_did_after_it_moved_on() {
+    let (mut world, id) = rotated();
+    let before = reals(&mut world, id);
+    assert_eq!(before[0], v4(2), "it moved on");
+    let known = world.known();
+    assert_eq!(known, [[v4(2), v4(1)]]);
+
+    let mut world = world_with(&known[0], Duration::ZERO);
+    let id = world.announce(NAME, 0);
+    assert_eq!(reals(&mut world, id), before);
+    world.resolve(&[v4(1), v4(2)]);
+    assert_eq!(reals(&mut world, id), before, "the set decides");
+}
+
+#[test]
+fn a_shunned_address_keeps_its_place_in_the_order() {
+    let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
+    world.known();
+    world.domains.note_unreachable(id, v4(1), world.now);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
+    assert!(world.known().is_empty());
+}
+
+#[test]
+fn addresses_with_two_witnesses_against_them_are_told_as_gone() {
+    let (mut world, id) = World::resolved(&[v4(1)]);
+    world.known();
+    world.domains.note_unreachable(id, v4(1), world.now);
+    world.send(id, proxy_v4(0, 0), Sent::Syn);
+    world.domains.note_unreachable(id, v4(1), world.now);
+    assert_eq!(world.lookups(), [true]);
+    world.fail(NameFailure::NoSuchName);
+    assert_eq!(world.known(), [Vec::<IpAddr>::new()]);
+}
+
+#[test]
+fn lookups_under_way_are_asked_for_again_as_they_were() {
+    let (mut world, id) = World::resolved(&[v4(1)]);
+    world.announce("b.lab.example", 1);
+    assert_eq!(world.lookups(), [false]);
+    world.send(id, proxy_v4(0, 0), Sent::Syn);
+    world.domains.note_unreachable(id, v4(1), world.now);
+    assert_eq!(world.lookups(), [true]);
+    world.pass_ms(11_000);
+    world.lookups();
+    world.domains.handle_resolver_restarted(world.now);
+    assert_eq!(world.lookups(), [true, false], "in the order of the names");
+    // The patience of the new lookups begins now.
+    world.pass_ms(11_000);
+    assert!(world.lookups().is_empty());
+    world.resolve(&[v4(1)]);
+    world.domains.handle_resolver_restarted(world.now);
+    assert_eq!(world.lookups(), [false], "one is answered");
+}

@@ -1,0 +1,228 @@
+//! Flows that a rebuilt table could not make anew by the rule: told to the owner, and taken back.
+//!
+//! The rule: a flow has its client's port, and leads where its proxy IP leads in the order of
+//! addresses that the owner was told last. Two kinds of flows deviate: those whose port was taken,
+//! and those that were confirmed before the addresses of their name changed (lesson 5). Only
+//! confirmed ones are told; others may as well be led elsewhere. Echo has nothing to lose.
+//!
+//! Nothing here is on the path of a packet, except once for the first that comes back in a flow.
+
+use super::flows::{Binding, FlowProtocol, Inside, Outside, PinnedFlow, Target};
+use super::recovery::FLOWS_LIVE;
+use super::{ClientSlot, NatTable, NatTableEvent};
+use crate::DropReason;
+use crate::domains::Domains;
+use crate::ids::ClientId;
+use crate::names::{AddressFamily, DomainName};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The flows that deviate.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    /// As the owner knows them, [`MAX_PINS`] at most; further ones are not told.
+    told: BTreeMap<Inside, Outside>,
+    /// Those of them that wait for a packet since the table was built.
+    restored: BTreeMap<Inside, Outside>,
+    restored_outside: BTreeMap<Outside, Inside>,
+    restored_until: Option<Instant>,
+    /// When to look for those that ended.
+    sweep_at: Option<Instant>,
+}
+
+impl Pins {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+
+    /// The slot will be another client's. Its owner forgets the pins with the client.
+    pub(super) fn forget(&mut self, client: ClientSlot) {
+        self.told.retain(|inside, _| inside.client != client);
+        self.restored.retain(|inside, _| inside.client != client);
+        (self.restored_outside).retain(|outside, _| outside.client != client);
+    }
+
+    /// Takes a restored pin out.
+    fn take(&mut self, inside: &Inside) -> Option<Outside> {
+        let outside = self.restored.remove(inside)?;
+        self.restored_outside.remove(&outside);
+        Some(outside)
+    }
+}
+
+impl NatTable {
+    /// Flows of a client that was attached to a table before this one, as told by
+    /// [`NatTableEvent::FlowPinned`]: the next packet of each, from either side, finds it as it
+    /// was. What exceeds the limit of 4096 is passed over.
+    pub fn restore_pins(&mut self, client: ClientId, pins: Vec<PinnedFlow>, now: Instant) {
+        let Some(slot) = self.clients.slot(client) else {
+            return;
+        };
+        for pin in pins {
+            let (inside, outside) = tuples(slot, &pin);
+            let is_one_family = pin.proxy.is_ipv4() == pin.real.is_ipv4();
+            if is_one_family && self.pins.told.len() < MAX_PINS {
+                self.pins.told.insert(inside, outside);
+                self.pins.restored.insert(inside, outside);
+                self.pins.restored_outside.insert(outside, inside);
+            }
+        }
+        self.pins.restored_until = Some(now + FLOWS_LIVE);
+        self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
+    }
+
+    /// The flow of a restored pin, made by its first packet. A SYN begins anew instead.
+    pub(super) fn open_pinned(
+        &mut self,
+        inside: &Inside,
+        is_syn: bool,
+        now: Instant,
+    ) -> Option<Result<Binding, DropReason>> {
+        let outside = self.pins.take(inside).filter(|_| !is_syn)?;
+        let mapping = self.domains.find(inside.client, inside.proxy)?;
+        let family = AddressFamily::of(outside.real);
+        let target = Target {
+            real: outside.real,
+            mapping,
+            epoch: self.domains.epoch(mapping, family)?,
+        };
+        self.domains.note_new_flow(mapping, outside.real, now);
+        Some(self.flows.open_at(*inside, target, outside.port, now))
+    }
+
+    /// As [`Self::open_pinned`], by a packet from the resource.
+    pub(super) fn open_pinned_outside(
+        &mut self,
+        outside: &Outside,
+        is_syn: bool,
+        now: Instant,
+    ) -> Option<Binding> {
+        let inside = *self.pins.restored_outside.get(outside)?;
+        let opened = self.open_pinned(&inside, is_syn, now)?.ok()?;
+        (opened.outside == *outside).then_some(opened)
+    }
+
+    /// A flow was confirmed: tells the owner if it deviates.
+    pub(super) fn pin_if_deviating(&mut self, flow: &Binding, now: Instant) {
+        let Binding {
+            inside, outside, ..
+        } = *flow;
+        if inside.protocol == FlowProtocol::Echo {
+            return;
+        }
+        if !is_deviating(&self.domains, flow) {
+            if self.pins.told.remove(&inside).is_some() {
+                self.tell_pin(&inside, None);
+            }
+            return;
+        }
+        let is_known = self.pins.told.get(&inside) == Some(&outside);
+        let has_room = self.pins.told.len() < MAX_PINS || self.pins.told.contains_key(&inside);
+        if !is_known && has_room {
+            self.pins.told.insert(inside, outside);
+            self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
+            self.tell_pin(&inside, Some(&outside));
+        }
+    }
+
+    /// The addresses of a name changed: its flows that go on to former ones deviate now.
+    pub(super) fn pin_left_behind(
+        &mut self,
+        name: &DomainName,
+        family: AddressFamily,
+        now: Instant,
+    ) {
+        for (client, mapping) in self.domains.mappings_of(name) {
+            let flows = self.flows.confirmed_of(client);
+            let is_meant = |flow: &Binding| {
+                flow.mapping == mapping && AddressFamily::of(flow.inside.proxy) == family
+            };
+            for flow in flows.filter(is_meant).collect::<Vec<_>>() {
+                self.pin_if_deviating(&flow, now);
+            }
+        }
+    }
+
+    /// Tells the owner which pinned flows ended since the last time.
+    pub(super) fn sweep_pins(&mut self, now: Instant) {
+        if self.pins.sweep_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        if (self.pins.restored_until.take_if(|at| *at <= now)).is_some() {
+            self.pins.restored.clear();
+            self.pins.restored_outside.clear();
+        }
+        let mut ended = Vec::new();
+        for (inside, outside) in &self.pins.told {
+            let live = self.flows.find_inside(inside, now);
+            let is_live = live.is_some_and(|flow| flow.outside == *outside);
+            if !is_live && !self.pins.restored.contains_key(inside) {
+                ended.push(*inside);
+            }
+        }
+        for inside in ended {
+            self.pins.told.remove(&inside);
+            self.tell_pin(&inside, None);
+        }
+        if !self.pins.told.is_empty() {
+            self.pins.sweep_at = Some(now + SWEEP_EVERY);
+        }
+    }
+
+    fn tell_pin(&mut self, inside: &Inside, outside: Option<&Outside>) {
+        let Some(client) = self.clients.id(inside.client) else {
+            return;
+        };
+        let Inside {
+            protocol,
+            port,
+            proxy,
+            ..
+        } = *inside;
+        self.events.push_back(match outside {
+            Some(outside) => {
+                let flow = PinnedFlow {
+                    protocol,
+                    port,
+                    proxy,
+                    outside_port: outside.port,
+                    real: outside.real,
+                };
+                NatTableEvent::FlowPinned { client, flow }
+            }
+            None => NatTableEvent::FlowUnpinned {
+                client,
+                protocol,
+                port,
+                proxy,
+            },
+        });
+    }
+}
+
+/// Whether the rule would make another flow of it.
+fn is_deviating(domains: &Domains, flow: &Binding) -> bool {
+    let by_rule = domains.told_real(flow.mapping, flow.inside.proxy);
+    flow.outside.port != flow.inside.port || by_rule != Some(flow.outside.real)
+}
+
+fn tuples(client: ClientSlot, pin: &PinnedFlow) -> (Inside, Outside) {
+    let inside = Inside {
+        client,
+        protocol: pin.protocol,
+        port: pin.port,
+        proxy: pin.proxy,
+    };
+    let outside = Outside {
+        client,
+        protocol: pin.protocol,
+        port: pin.outside_port,
+        real: pin.real,
+    };
+    (inside, outside)
+}
+
+/// Half a megabyte of them; more deviate only when a name with thousands of flows moves.
+const MAX_PINS: usize = 4096;
+/// A pin that is kept too long does no harm: a flow that begins anew is told again.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -1,0 +1,322 @@
+//! A table that takes the place of one that died, under connections that go on.
+
+use super::*;
+
+/// The addresses that the owner recorded, of one table for the next.
+fn known(scene: &mut Scene) -> Vec<RestoredName> {
+    let mut known = Vec::new();
+    for event in scene.events() {
+        if let NatTableEvent::NameKnown { name, family, ips } = event {
+            let age = Duration::from_secs(60);
+            known.push(RestoredName {
+                name,
+                family,
+                ips,
+                age,
+            });
+        }
+    }
+    known
+}
+
+/// The table dies; its successor is told what is known, and the client's names.
+fn rebuild(scene: &mut Scene, known: Vec<RestoredName>) {
+    scene.nat = NatTable::new(NatTableConfig::default(), [8; 32], scene.now);
+    scene.nat.restore_names(known, scene.now);
+    let (id, tunnel) = client(1);
+    scene.nat.attach(id, tunnel);
+    scene.assign(1, "app.example", 0);
+}
+
+fn data(proxy: IpAddr, from: u16) -> Vec<u8> {
+    let own = if proxy.is_ipv4() {
+        own_v4(1)
+    } else {
+        own_v6(1)
+    };
+    tcp(&own, &proxy.to_string(), from, 80, ACK)
+}
+
+fn with_two_addresses() -> (Scene, Vec<RestoredName>) {
+    let mut scene = Scene::new(&[1]);
+    scene.assign(1, "app.example", 0);
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL, OTHER_REAL]));
+    scene.answer("app.example", AddressFamily::V6, Ok(&[REAL_V6]));
+    let known = known(&mut scene);
+    assert_eq!(known.len(), 2);
+    (scene, known)
+}
+
+#[test]
+fn lesson_05_flows_come_back_by_their_next_packet_before_any_dns_answer() {
+    let (mut scene, known) = with_two_addresses();
+    let proxies = [proxy_v4(0, 0), proxy_v4(0, 1), proxy_v6(0, 3)];
+    let connect = |proxy| {
+        let sent = scene.send(&syn(proxy, 5000)).remove(0);
+        scene.receive(&reply_to(&sent, SYN_ACK));
+        sent
+    };
+    let opened = proxies.map(connect);
+    rebuild(&mut scene, known);
+    for (proxy, opened) in proxies.into_iter().zip(&opened) {
+        let sent = scene.send(&data(proxy, 5000));
+        assert_eq!(
+            IpPacket::parse(&sent[0]).expect("valid").destination(),
+            IpPacket::parse(opened).expect("valid").destination(),
+        );
+        assert_eq!(sent[0][20..22], opened[20..22], "the outside port");
+        let back = scene.receive(&reply_to(&sent[0], ACK));
+        assert_eq!(back, [reply_to(&data(proxy, 5000), ACK)]);
+    }
+    // The answer names the same addresses, in whatever order: nothing moves, nothing is news.
+    scene.events();
+    scene.answer("app.example", AddressFamily::V4, Ok(&[OTHER_REAL, REAL]));
+    assert_eq!(scene.events(), []);
+    assert_eq!(
+        destination_of(&scene.send(&syn(proxy_v4(0, 0), 5001))),
+        [REAL]
+    );
+    let other = scene.send(&syn(proxy_v4(0, 1), 5001));
+    assert_eq!(destination_of(&other), [OTHER_REAL]);
+}
+
+#[test]
+fn lesson_33_the_announcement_renews_what_was_known() {
+    let (mut scene, known) = with_two_addresses();
+    rebuild(&mut scene, known);
+    let asks =
+        |event: &NatTableEvent| matches!(event, NatTableEvent::Resolve { refresh: false, .. });
+    assert_eq!(scene.events().iter().filter(|it| asks(it)).count(), 1);
+    scene.answer("app.example", AddressFamily::V4, Ok(&["10.20.0.102"]));
+    let is_told = |event: &NatTableEvent| matches!(event, NatTableEvent::NameKnown { ips, .. } if ips.len() == 1);
+    assert!(scene.events().iter().any(is_told));
+    let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
+    assert_eq!(destination_of(&sent), ["10.20.0.102"]);
+}
+
+/// What the client's TCP makes of it: it has one connection.
+fn answer_of_client(shown: &[Vec<u8>], proxy: IpAddr) -> Vec<Vec<u8>> {
+    let answer = |segment: &Vec<u8>| {
+        let from = IpPacket::parse(segment).expect("valid").source();
+        reply_to(segment, if from == proxy { ACK } else { RST })
+    };
+    shown.iter().map(answer).collect()
+}
+
+#[test]
+fn a_download_goes_on_though_only_the_resource_speaks() {
+    let (mut scene, known) = with_two_addresses();
+    let proxy = proxy_v4(0, 3);
+    let opened = scene.send(&syn(proxy, 5000)).remove(0);
+    scene.receive(&reply_to(&opened, SYN_ACK));
+    rebuild(&mut scene, known);
+
+    let segment = reply_to(&opened, ACK);
+    let shown = scene.receive(&segment);
+    let (original, copies): (Vec<_>, Vec<_>) = shown.into_iter().partition(|it| *it == segment);
+    assert_eq!(original.len(), 1, "left to the policy");
+    let sources: BTreeSet<_> = copies
+        .iter()
+        .map(|it| IpPacket::parse(it).expect("valid").source())
+        .collect();
+    assert_eq!(sources, [proxy_v4(0, 1), proxy].into(), "of that address");
+
+    // The resets come first, the worse case.
+    let mut answers = answer_of_client(&copies, proxy);
+    answers.sort_by_key(|answer| answer[33] != RST);
+    let forwarded: Vec<_> = answers.iter().flat_map(|it| scene.send(it)).collect();
+    assert_eq!(forwarded.len(), 1, "the acknowledgement alone");
+    assert_eq!(forwarded[0][20..22], opened[20..22]);
+    assert_eq!(destination_of(&forwarded), [OTHER_REAL]);
+    assert_eq!(scene.receive(&segment), [reply_to(&data(proxy, 5000), ACK)]);
+    assert_eq!(scene.drops(DropReason::ExpiredFlow), 1);
+}
+
+#[test]
+fn segments_are_shown_around_seldom_and_never_without_a_rebuild() {
+    let (mut scene, known) = with_two_addresses();
+    let segment = tcp(REAL, &own_v4(1), 80, 6000, ACK);
+    assert_eq!(scene.receive(&segment), std::slice::from_ref(&segment));
+
+    rebuild(&mut scene, known);
+    assert_eq!(scene.receive(&segment).len(), 3);
+    assert_eq!(scene.receive(&segment).len(), 1, "a moment later");
+    let mut shown = 0;
+    for _ in 0..100 {
+        scene.pass(Duration::from_millis(200));
+        shown += scene.receive(&segment).len() - 1;
+    }
+    assert_eq!(shown, 2 * 9, "nobody answers");
+    // What cannot be of a name, or has its flow, is not shown at all.
+    let foreign = tcp("10.99.0.1", &own_v4(1), 80, 6001, ACK);
+    let handshake = tcp(REAL, &own_v4(1), 80, 6002, SYN_ACK);
+    for packet in [foreign, handshake] {
+        assert_eq!(scene.receive(&packet), std::slice::from_ref(&packet));
+    }
+    scene.pass(Duration::from_secs(7440));
+    assert_eq!(scene.receive(&segment).len(), 1, "nothing lives that long");
+}
+
+#[test]
+fn a_client_may_still_reset_what_nobody_guessed_at() {
+    let (mut scene, known) = with_two_addresses();
+    rebuild(&mut scene, known);
+    let reset = tcp(&own_v4(1), &proxy_v4(0, 0).to_string(), 5000, 80, RST);
+    assert_eq!(destination_of(&scene.send(&reset)), [REAL]);
+}
+
+#[test]
+fn attaching_again_with_the_same_addresses_keeps_names_and_flows() {
+    let (mut scene, _) = with_two_addresses();
+    let opened = scene.send(&syn(proxy_v4(0, 0), 5000)).remove(0);
+    let (id, tunnel) = client(1);
+    scene.nat.attach(id, tunnel);
+    scene.assign(1, "app.example", 0);
+    let back = scene.receive(&reply_to(&opened, SYN_ACK));
+    assert_eq!(back, [reply_to(&syn(proxy_v4(0, 0), 5000), SYN_ACK)]);
+}
+
+#[test]
+fn lesson_07_a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
+    let mut scene = Scene::new(&[1]);
+    scene.assign(1, "app.example", 0);
+    scene.assign(1, "b.example", 1);
+    scene.assign(1, "c.example", 2);
+    for family in AddressFamily::ALL {
+        scene.answer("b.example", family, Err(NameFailure::NoData));
+    }
+    scene.answer("c.example", AddressFamily::V4, Ok(&[REAL]));
+    scene.send(&syn(proxy_v4(0, 0), 5000));
+    scene.events();
+    scene.pass(Duration::from_millis(1500));
+    scene.nat.handle_resolver_restarted(scene.now);
+    let mut asked = Vec::new();
+    for event in scene.events() {
+        if let NatTableEvent::Resolve { name, refresh, .. } = event {
+            asked.push((name.to_string(), refresh));
+        }
+    }
+    assert_eq!(
+        asked,
+        [("app.example".into(), false), ("c.example".into(), false)]
+    );
+    // The held packet waits no longer for it.
+    scene.pass(Duration::from_millis(501));
+    assert_eq!(scene.delivered().len(), 1);
+}
+
+/// What the owner keeps of pinned flows.
+fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
+    for event in scene.events() {
+        if let NatTableEvent::FlowPinned { flow, .. } = event {
+            pins.push(flow);
+        } else if let NatTableEvent::FlowUnpinned {
+            protocol,
+            port,
+            proxy,
+            ..
+        } = event
+        {
+            pins.retain(|pin| (pin.protocol, pin.port, pin.proxy) != (protocol, port, proxy));
+        }
+    }
+}
+
+#[test]
+fn lesson_05_a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_side() {
+    let (mut scene, _) = with_two_addresses();
+    let mut opened = Vec::new();
+    for port in [5000, 5001, 5002] {
+        let sent = scene.send(&syn(proxy_v4(0, 0), port)).remove(0);
+        scene.receive(&reply_to(&sent, SYN_ACK));
+        opened.push(sent);
+    }
+    let mut pins = Vec::new();
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, [], "they follow the rule");
+    let new = ["10.20.0.102"];
+    scene.answer("app.example", AddressFamily::V4, Ok(&new));
+    let known = known_and_pinned(&mut scene, &mut pins);
+    assert_eq!(pins.len(), 3);
+
+    rebuild(&mut scene, known);
+    scene.nat.restore_pins(client(1).0, pins, scene.now);
+    let sent = scene.send(&data(proxy_v4(0, 0), 5000));
+    assert_eq!(destination_of(&sent), [REAL]);
+    let segment = reply_to(&opened[1], ACK);
+    let expected = reply_to(&data(proxy_v4(0, 0), 5001), ACK);
+    assert_eq!(scene.receive(&segment), [expected], "no guess");
+    let anew = scene.send(&syn(proxy_v4(0, 0), 5002));
+    assert_eq!(destination_of(&anew), new, "a new connection");
+}
+
+fn known_and_pinned(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) -> Vec<RestoredName> {
+    let mut known = Vec::new();
+    for event in scene.events() {
+        if let NatTableEvent::FlowPinned { flow, .. } = event {
+            pins.push(flow);
+        } else if let NatTableEvent::NameKnown { name, family, ips } = event {
+            let age = Duration::ZERO;
+            known.push(RestoredName {
+                name,
+                family,
+                ips,
+                age,
+            });
+        }
+    }
+    known
+}
+
+#[test]
+fn a_flow_whose_port_was_taken_is_pinned_until_it_ends() {
+    let (mut scene, known) = with_two_addresses();
+    let proxies = [proxy_v4(0, 0), proxy_v4(0, 2)];
+    let connect = |proxy| {
+        let sent = scene.send(&syn(proxy, 5000)).remove(0);
+        scene.receive(&reply_to(&sent, SYN_ACK));
+        sent
+    };
+    let opened = proxies.map(connect);
+    let mut pins = Vec::new();
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins.len(), 1);
+    assert_eq!((pins[0].proxy, pins[0].port), (proxies[1], 5000));
+    assert_eq!(pins[0].outside_port.to_be_bytes(), opened[1][20..22]);
+
+    rebuild(&mut scene, known);
+    scene.events();
+    scene.nat.restore_pins(client(1).0, pins.clone(), scene.now);
+    let sent = scene.send(&data(proxies[1], 5000));
+    assert_eq!(sent[0][20..22], opened[1][20..22]);
+    scene.receive(&reply_to(&sent[0], ACK));
+    scene.pass(Duration::from_secs(120));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins.len(), 1, "told once, and alive");
+    scene.receive(&reply_to(&sent[0], RST));
+    scene.pass(Duration::from_secs(31));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, []);
+    assert_eq!(scene.nat.pins.poll_timeout(), None, "nothing to look for");
+}
+
+#[test]
+fn pins_that_nobody_comes_back_to_are_given_up() {
+    let (mut scene, known) = with_two_addresses();
+    rebuild(&mut scene, known);
+    let pin = PinnedFlow {
+        protocol: FlowProtocol::Tcp,
+        port: 5000,
+        proxy: proxy_v4(0, 0),
+        outside_port: 6000,
+        real: OTHER_REAL.parse().expect("literal"),
+    };
+    let mut pins = vec![pin];
+    scene.nat.restore_pins(client(1).0, pins.clone(), scene.now);
+    scene.pass(Duration::from_secs(7000));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, [pin]);
+    scene.pass(Duration::from_secs(500));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, []);
+}
