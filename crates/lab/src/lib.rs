@@ -6,6 +6,7 @@ pub mod client;
 mod control_socket;
 pub mod demo;
 pub mod dns;
+mod figures;
 pub mod playground;
 pub mod portal;
 pub mod relay;
