@@ -2,6 +2,7 @@
 //! namespaces.
 
 pub mod bench;
+pub mod chaos;
 pub mod client;
 mod control_socket;
 pub mod demo;

@@ -82,6 +82,13 @@ pub fn pattern() -> impl Iterator<Item = u8> {
     (0..BYTE_PERIOD).cycle()
 }
 
+/// The byte of [`pattern`] at an offset.
+#[must_use]
+pub fn pattern_at(offset: u64) -> u8 {
+    // The remainder is less than the period, which is a byte.
+    u8::try_from(offset % u64::from(BYTE_PERIOD)).unwrap_or_default()
+}
+
 /// Sends every datagram back to where it came from.
 async fn echo(socket: UdpSocket) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
