@@ -59,13 +59,13 @@ fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -
                 let note = format!("{name}: replaced after {:.1} s", after.as_secs_f64());
                 section.notes.push(note);
             }
-            None => section.notes.push(format!("{name}: was never replaced")),
+            None => section.wrong.push(format!("{name}: was never replaced")),
         }
     }
     let everybody: Vec<usize> = crowd.everybody().collect();
     let flows = crowd.await_flowing(&everybody, mark.at, RECOVERY_LIMIT)?;
     if !flows {
-        section.notes.push(format!("{name}: traffic does not flow"));
+        section.wrong.push(format!("{name}: traffic does not flow"));
     }
     if fault == Fault::Block {
         crowd.wait_until(mark.at + BLOCKED_FOR)?;

@@ -38,8 +38,8 @@ pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
         match crowd.await_flowing(&[HIT], calmed, RETURN_LIMIT)? {
             true => returns.push((crowd.now() - calmed).as_secs_f64()),
             false => {
-                let note = "the client does not come back once it is calm";
-                section.notes.push(note.to_owned());
+                let wrong = "the client does not come back once it is calm";
+                section.wrong.push(wrong.to_owned());
                 break;
             }
         }

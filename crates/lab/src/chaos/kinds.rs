@@ -18,15 +18,15 @@ const AIMS: Aims = Aims {
 /// A run with so many faults that were not recovered from is over.
 const UNRECOVERED_MAX: usize = 3;
 
-/// Kills every kind of actor `rounds` times.
+/// Kills every kind of actor `rounds` times, going through `faults` again and again.
 ///
 /// # Errors
 /// The gateway ends or refuses a fault, or the run was called off.
-pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
+pub fn run(crowd: &mut Crowd, rounds: usize, faults: &[Fault]) -> Result<Section> {
     let clients = crowd.everybody().len();
     let title = format!("Every kind of actor, killed {rounds} times under {clients} clients");
     let mut section = Section::new("kinds", title);
-    let inflicted = inflict(crowd, &plan(rounds, clients, &Fault::PANICS))?;
+    let inflicted = inflict(crowd, &plan(rounds, clients, faults))?;
     let end = crowd.settle()?;
     let log = crowd.gateway_log()?;
     for kind in Kind::ALL {
@@ -41,12 +41,12 @@ pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
         let told = gateway_log::deaths(&log, kind);
         if told != expected {
             let word = kind.word();
-            let note = format!("the log tells of {told} deaths of {word} instead of {expected}");
-            section.notes.push(note);
+            let wrong = format!("the log tells of {told} deaths of {word} instead of {expected}");
+            section.wrong.push(wrong);
         }
     }
     for error in gateway_log::other_errors(&log) {
-        section.notes.push(format!("an error in the log: {error}"));
+        section.wrong.push(format!("an error in the log: {error}"));
     }
     Ok(section)
 }

@@ -37,7 +37,7 @@ struct Change {
 ///
 /// # Errors
 /// A new gateway does not live, or the run was called off.
-pub(super) fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
+pub fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
     let mut section = Section::new("killed", "kill -9, and a new process at once");
     let mut tally = Tally::new("killed");
     let mut changes = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
 ///
 /// # Errors
 /// Those of [`killed`], and when it does not give up.
-pub(super) fn budget(crowd: &mut Crowd) -> Result<Section> {
+pub fn budget(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "budget",
         "A restart budget is spent, and a new process at once",
@@ -78,14 +78,13 @@ pub(super) fn budget(crowd: &mut Crowd) -> Result<Section> {
 ///
 /// # Errors
 /// Those of [`killed`], and when the gateway does not end.
-pub(super) fn handover(crowd: &mut Crowd) -> Result<Section> {
+pub fn handover(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new("handover", "A planned restart");
     let ended = crowd.mark();
     crowd.lab().gateway()?.signal(Signal::SIGUSR1)?;
     let status = crowd.lab().gateway()?.wait_end(END_LIMIT)?;
     if !status.success() {
-        section.notes.push(format!("it ended with {status}"));
-        section.misses.push("handover: exit code".to_owned());
+        section.wrong.push(format!("it ended with {status}"));
     }
     taken_over(crowd, ended, section)
 }
@@ -104,7 +103,7 @@ fn taken_over(crowd: &mut Crowd, ended: Mark, mut section: Section) -> Result<Se
 
 /// What is wrong with a state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub enum Flaw {
     /// There is none: what every flaw is measured by.
     Missing,
     /// A byte in its middle is another.
@@ -130,7 +129,7 @@ impl Flaw {
 ///
 /// # Errors
 /// Those of [`killed`], and when there is no state file to spoil.
-pub(super) fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
+pub fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
     let title = format!("kill -9, and the state file is {flaw:?}");
     let mut section = Section::new(flaw.name(), title.to_lowercase());
     let ended = kill(crowd);
@@ -144,11 +143,11 @@ pub(super) fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
         section.notes.push(format!("it warns: {warning}"));
     }
     if warnings.len() != expected {
-        let miss = format!("{} warnings instead of {expected}", warnings.len());
-        section.misses.push(miss);
+        let wrong = format!("{} warnings instead of {expected}", warnings.len());
+        section.wrong.push(wrong);
     }
     if gateway_log::taken_over(&log).is_some() {
-        section.misses.push("the file was used".to_owned());
+        section.wrong.push("the file was used".to_owned());
     }
     let mut tally = Tally::new(flaw.name());
     tally.outcomes.push(outcome);
@@ -192,7 +191,7 @@ fn spoil(crowd: &mut Crowd, flaw: Flaw) -> Result<()> {
 ///
 /// # Errors
 /// Those of [`killed`].
-pub(super) fn refused(crowd: &mut Crowd) -> Result<Section> {
+pub fn refused(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "portal-409",
         "kill -9, and the portal refuses the join for 37 s",
@@ -276,16 +275,16 @@ fn check_takeover(crowd: &mut Crowd, section: &mut Section) -> Result<()> {
     match gateway_log::taken_over(&log) {
         Some(number) if number == clients => {}
         Some(number) => {
-            let miss = format!("{number} clients of {clients} were taken over");
-            section.misses.push(miss);
+            let wrong = format!("{number} clients of {clients} were taken over");
+            section.wrong.push(wrong);
         }
-        None => section.misses.push("nobody was taken over".to_owned()),
+        None => section.wrong.push("nobody was taken over".to_owned()),
     }
     for warning in gateway_log::state_warnings(&log) {
         section.notes.push(format!("it warns: {warning}"));
     }
     for error in gateway_log::other_errors(&log) {
-        section.notes.push(format!("an error in the log: {error}"));
+        section.wrong.push(format!("an error in the log: {error}"));
     }
     Ok(())
 }

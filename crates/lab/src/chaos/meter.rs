@@ -24,6 +24,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// The pace of a transfer: 4 KiB, three segments, every 50 ms.
 const REQUEST: &[u8] = b"GET /paced/4096/50 HTTP/1.0\r\n\r\n";
+/// How often bytes are due.
+const PACE: Duration = Duration::from_millis(50);
 
 /// What one client measures.
 pub(super) struct Target {
@@ -186,8 +188,9 @@ impl Meter {
                 Err(_) => Ok(()),
             };
             if let Err(error) = ended {
+                let at = self.epoch.elapsed().min(last + PACE);
                 let why = error.to_string();
-                lock(&self.trace).broke(Break { at: last, why });
+                lock(&self.trace).broke(Break { at, why });
             }
             tokio::time::sleep(PAUSE).await;
         }

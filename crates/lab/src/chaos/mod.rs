@@ -14,8 +14,8 @@ mod gateway_log;
 mod hang;
 mod injector;
 mod isolated;
-mod kinds;
-mod lives;
+pub mod kinds;
+pub mod lives;
 mod meter;
 mod report;
 mod schedule;
@@ -23,7 +23,7 @@ mod trace;
 
 pub use crowd::{Crowd, SetUp, Spec};
 pub use injector::{Fault, Injector, Kind};
-pub use report::{Aims, Outcome, Section, Tally};
+pub use report::{Outcome, Section, Tally};
 
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use anyhow::{Result, bail};
@@ -180,11 +180,11 @@ fn one(spec: &Spec, scenario: Scenario, effort: Effort) -> Result<Section> {
 ///
 /// # Errors
 /// What the scenario says.
-pub fn perform(crowd: &mut Crowd, scenario: Scenario, effort: Effort) -> Result<Section> {
+fn perform(crowd: &mut Crowd, scenario: Scenario, effort: Effort) -> Result<Section> {
     let (rounds, repeat) = (effort.rounds as usize, effort.repeat as usize);
     match scenario {
         Scenario::Idle => idle(crowd),
-        Scenario::Kinds => kinds::run(crowd, rounds),
+        Scenario::Kinds => kinds::run(crowd, rounds, &Fault::PANICS),
         Scenario::Hang => hang::run(crowd),
         Scenario::Isolated => isolated::run(crowd, repeat),
         Scenario::Killed => lives::killed(crowd, repeat),

@@ -6,6 +6,7 @@ use super::crowd::Crowd;
 use super::trace::At;
 use crate::figures::{percentile, table};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ pub struct Outcome {
     pub lost_by_hit: usize,
     /// Probes lost by all others.
     pub lost_by_others: usize,
-    /// Transfers that broke, whoever's.
-    pub broken: Vec<String>,
+    /// Transfers that broke: whose, and why.
+    pub broken: Vec<(usize, String)>,
 }
 
 impl Outcome {
@@ -34,7 +35,7 @@ impl Outcome {
             let breaks = trace.breaks(window);
             outcome
                 .broken
-                .extend(breaks.map(|it| format!("client {client}: {}", it.why)));
+                .extend(breaks.map(|it| (client, it.why.clone())));
             if hit.contains(&client) {
                 let recovery = trace.recovery(window);
                 let recovery = recovery.map(|it| it.saturating_sub(head_start));
@@ -217,6 +218,8 @@ pub struct Section {
     pub notes: Vec<String>,
     /// Aims that were missed.
     pub misses: Vec<String>,
+    /// What the gateway did that it must not do, or did not do, whatever the figures.
+    pub wrong: Vec<String>,
 }
 
 impl Section {
@@ -235,9 +238,15 @@ impl Section {
         if let Some(aims) = aims {
             self.misses.extend(tally.misses(aims));
         }
-        let broken = tally.outcomes.iter().flat_map(|it| &it.broken);
-        let broken = broken.map(|why| format!("{}: transfer broken, {why}", tally.name));
-        self.notes.extend(broken);
+        let mut whose: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (client, why) in tally.outcomes.iter().flat_map(|it| &it.broken) {
+            whose.entry(why).or_default().push(*client);
+        }
+        for (why, clients) in whose {
+            let name = &tally.name;
+            let note = format!("{name}: transfers broken, {why}: of the clients {clients:?}");
+            self.notes.push(note);
+        }
         self.tallies.push(tally);
     }
 
@@ -272,6 +281,9 @@ impl Section {
         for miss in &self.misses {
             text += &format!("aim missed: {miss}\n");
         }
+        for wrong in &self.wrong {
+            text += &format!("WRONG: {wrong}\n");
+        }
         for note in &self.notes {
             text += &format!("note: {note}\n");
         }
@@ -295,6 +307,7 @@ impl Section {
             "scenario": self.name,
             "rows": rows,
             "misses": self.misses,
+            "wrong": self.wrong,
             "notes": self.notes,
         })
     }
@@ -398,14 +411,16 @@ all       4      30   40        3           16     5               2       0
         let mut section = Section::new("kinds", "x");
         let mut tally = Tally::new("tun");
         tally.outcomes.push(outcome(&[Some(10), None], 9, 0));
-        tally.outcomes[0].broken.push("client 1: reset".to_owned());
+        let broken = [(1, "reset".to_owned()), (3, "reset".to_owned())];
+        tally.outcomes[0].broken.extend(broken);
         section.add(tally, Some(AIMS));
         assert!(section.text().contains("never (1)"), "{}", section.text());
         assert_eq!(section.unrecovered(), 1);
         let json = section.json();
         assert_eq!(json["rows"][0]["unrecovered"], 1);
         assert_eq!(json["rows"][0]["median_ms"], 10.0);
-        assert_eq!(json["notes"][0], "tun: transfer broken, client 1: reset");
+        let expected = "tun: transfers broken, reset: of the clients [1, 3]";
+        assert_eq!(json["notes"][0], expected);
         assert_eq!(json["misses"].as_array().map(Vec::len), Some(2));
     }
 }

@@ -11,8 +11,8 @@
 //!   probes. A late probe counts with its own arrival. What happens later, up to the next fault,
 //!   counts too: a second outage prolongs the first.
 //! * A lost probe belongs to the last fault before it; one that was sent up to [`IN_FLIGHT`] before
-//!   the fault was on its way and belongs to it too. So do broken transfers, by the moment of their
-//!   last byte.
+//!   the fault was on its way and belongs to it too. So do broken transfers, by the moment when
+//!   their next byte was due.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Probe {
 /// A transfer that did not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Break {
-    /// When its last byte came.
+    /// When its next byte was due.
     pub(super) at: At,
     /// In words.
     pub(super) why: String,
@@ -249,7 +249,7 @@ mod tests {
         // Beyond two seconds an echo is as good as none.
         let late = trace(200, |sent| Some(if sent < 1000 { 2 } else { 2001 }));
         assert_eq!(late.recovery(&WINDOW), None);
-        assert_eq!(late.lost(&WINDOW), 100 - 1 + 1);
+        assert_eq!(late.lost(&WINDOW), 99);
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_transfer_belongs_to_the_fault_before_its_last_byte() {
+    fn a_broken_transfer_belongs_to_the_fault_before_its_next_byte_was_due() {
         let mut trace = Trace::default();
         let at = ms(1500);
         let why = "reset".to_owned();
