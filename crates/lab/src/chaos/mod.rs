@@ -23,7 +23,7 @@ mod trace;
 
 pub use crowd::{Crowd, SetUp, Spec};
 pub use injector::{Fault, Injector, Kind};
-pub use report::{Outcome, Section, Tally};
+pub use report::{Aims, Outcome, Section, Tally};
 
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use anyhow::{Result, bail};
