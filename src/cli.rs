@@ -39,6 +39,8 @@ enum Command {
     Demo(postern_lab::demo::Args),
     /// Lab: measure throughput through the tunnel.
     Bench(postern_lab::bench::Args),
+    /// Lab: break the gateway in every way, and measure what a crowd of clients notices.
+    Chaos(postern_lab::chaos::Args),
     /// Lab: serve a page, for the demo and the tests.
     #[command(hide = true)]
     LabWeb(postern_lab::web::Args),
@@ -87,6 +89,7 @@ impl Cli {
             Command::Client(args) => run_lab(postern_lab::client::run(args)),
             Command::Demo(args) => run_lab(postern_lab::demo::run(args)),
             Command::Bench(args) => run_lab(postern_lab::bench::run(args)),
+            Command::Chaos(args) => run_lab(postern_lab::chaos::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
             Command::LabDns(args) => run_lab(postern_lab::dns::run(args)),
         }

@@ -36,7 +36,7 @@ impl Demo {
 
     /// Waits until all its namespaces are there.
     fn wait_up(&self) {
-        let spaces = Role::ALL.map(|role| format!("/run/netns/pst-{}-{}", self.pid(), role.name()));
+        let spaces = Role::ALL.map(|role| format!("/run/netns/pst-{}-{role}", self.pid()));
         let there = || {
             spaces
                 .iter()

@@ -5,6 +5,7 @@
 //! without it. A failed test prints the ends of the programs' logs. Waits are for conditions, with
 //! deadlines.
 
+mod chaos;
 mod demo;
 mod faults;
 mod generations;

@@ -38,7 +38,8 @@ pub(crate) fn expect_page_of(trial: &Trial, name: &str, families: Families) -> F
 
 /// The proxy IPs of a name, of one family.
 pub(crate) fn proxies_of(trial: &Trial, name: &str, v4: bool) -> Vec<IpAddr> {
-    let mut all = proxies(trial.playground(), name, LIMIT).expect("the client's stub answers");
+    let mut all =
+        proxies(trial.playground(), Role::Client, name, LIMIT).expect("the client's stub answers");
     all.retain(|proxy| proxy.is_ipv4() == v4);
     assert!(!all.is_empty(), "no proxy IPs of {name}");
     all

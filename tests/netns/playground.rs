@@ -3,7 +3,7 @@
 use postern_lab::playground::network::{
     CLIENT_V4, GATEWAY_V4, GATEWAY_V6, ROUTER_V4, WEB_V4, interface_bytes,
 };
-use postern_lab::playground::{Playground, Role};
+use postern_lab::playground::{Plan, Playground, Role};
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -90,4 +90,32 @@ fn two_playgrounds_of_one_process_stand_side_by_side_and_both_go() {
         !Path::new(&process).exists() || state.contains(") Z "),
         "{state}"
     );
+}
+
+#[test]
+fn a_crowd_stands_behind_the_router_and_what_is_in_memory_goes_with_it() {
+    let playground = Playground::planned(Plan {
+        crowd: 2,
+        memory: true,
+        ..Plan::default()
+    });
+    let playground = playground.expect("builds");
+    let memory = playground.memory().expect("asked for").to_owned();
+    let system = nix::sys::statfs::statfs(&memory).expect("a file system");
+    assert_eq!(system.filesystem_type(), nix::sys::statfs::TMPFS_MAGIC);
+    std::fs::write(memory.join("secret"), "x").expect("written");
+    let mut places = vec![memory];
+    for role in playground.members() {
+        places.push(handle(&playground, role).into());
+        let sent = playground.enter(role, || {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.send_to(b"hello", (GATEWAY_V4, 9))?;
+            Ok(())
+        });
+        sent.expect("a way to the internet");
+    }
+    assert_eq!(places.len(), 3);
+    assert!(places.iter().all(|place| place.exists()), "{places:?}");
+    drop(playground);
+    assert!(places.iter().all(|place| !place.exists()), "{places:?}");
 }

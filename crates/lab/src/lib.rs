@@ -2,10 +2,12 @@
 //! namespaces.
 
 pub mod bench;
+pub mod chaos;
 pub mod client;
 mod control_socket;
 pub mod demo;
 pub mod dns;
+mod figures;
 pub mod playground;
 pub mod portal;
 pub mod relay;

@@ -7,6 +7,7 @@
 //! |                   | that was asked for                                              |
 //! | `/bytes/N`        | N bytes, byte i being i modulo 251, at most 4 GiB               |
 //! | `/slow/N/SECONDS` | the same, evenly over that time, at most an hour                |
+//! | `/paced/N/MS`     | N such bytes every MS milliseconds, for an hour                 |
 //! | `/drip/SECONDS`   | one short line every 20 ms, at most for an hour                 |
 //!
 //! HTTP/1.0 (RFC 1945): one request per connection; `X-Host` in every answer repeats what the host
@@ -69,6 +70,8 @@ const BYTES_MAX: u64 = 4 << 30;
 const SECONDS_MAX: u64 = 3600;
 /// How often `/slow` sends a piece.
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
+/// The most that `/paced` sends at once.
+const PIECE_BYTES_MAX: u64 = 64 * 1024;
 /// How often `/drip` sends a line.
 pub const DRIP_INTERVAL: Duration = Duration::from_millis(20);
 /// The period of the bytes of `/bytes`: a prime, so that a shift by a power of two shows.
@@ -77,6 +80,13 @@ const BYTE_PERIOD: u8 = 251;
 /// The bytes that `/bytes` and `/slow` send, without end.
 pub fn pattern() -> impl Iterator<Item = u8> {
     (0..BYTE_PERIOD).cycle()
+}
+
+/// The byte of [`pattern`] at an offset.
+#[must_use]
+pub fn pattern_at(offset: u64) -> u8 {
+    // The remainder is less than the period, which is a byte.
+    u8::try_from(offset % u64::from(BYTE_PERIOD)).unwrap_or_default()
 }
 
 /// Sends every datagram back to where it came from.
@@ -120,6 +130,7 @@ enum Request {
     Page,
     Bytes(u64),
     Slow { bytes: u64, seconds: u64 },
+    Paced { bytes: u64, millis: u64 },
     Drip(u64),
     NotFound,
     WrongMethod,
@@ -146,6 +157,9 @@ impl Request {
             ["slow", bytes, seconds] => number(bytes, BYTES_MAX)
                 .zip(number(seconds, SECONDS_MAX))
                 .map(|(bytes, seconds)| Self::Slow { bytes, seconds }),
+            ["paced", bytes, millis] => number(bytes, PIECE_BYTES_MAX)
+                .zip(number(millis, SECONDS_MAX * 1000).filter(|millis| *millis > 0))
+                .map(|(bytes, millis)| Self::Paced { bytes, millis }),
             ["drip", seconds] => number(seconds, SECONDS_MAX).map(Self::Drip),
             _ => None,
         };
@@ -154,7 +168,11 @@ impl Request {
 
     fn status(self) -> &'static str {
         match self {
-            Self::Page | Self::Bytes(_) | Self::Slow { .. } | Self::Drip(_) => "200 OK",
+            Self::Page
+            | Self::Bytes(_)
+            | Self::Slow { .. }
+            | Self::Paced { .. }
+            | Self::Drip(_) => "200 OK",
             Self::NotFound => "404 Not Found",
             Self::WrongMethod => "405 Method Not Allowed",
             Self::Malformed => "400 Bad Request",
@@ -186,6 +204,10 @@ async fn answer(mut stream: TcpStream) -> Result<()> {
         Request::Slow { bytes, seconds } => {
             stream.write_all(header(Some(bytes)).as_bytes()).await?;
             send_slowly(&mut stream, bytes, Duration::from_secs(seconds)).await?;
+        }
+        Request::Paced { bytes, millis } => {
+            stream.write_all(header(None).as_bytes()).await?;
+            send_paced(&mut stream, bytes, Duration::from_millis(millis)).await?;
         }
         Request::Drip(seconds) => {
             stream.write_all(header(None).as_bytes()).await?;
@@ -272,6 +294,23 @@ async fn send_slowly(stream: &mut TcpStream, bytes: u64, over: Duration) -> Resu
     Ok(())
 }
 
+/// A piece every `every`, each of the same length, for an hour. A piece that is late delays those
+/// that follow: a path that comes back is not met by all that it missed.
+async fn send_paced(stream: &mut TcpStream, bytes: u64, every: Duration) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut source = pattern();
+    let length = usize::try_from(bytes)?;
+    let begun = tokio::time::Instant::now();
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while begun.elapsed() < Duration::from_secs(SECONDS_MAX) {
+        interval.tick().await;
+        let piece: Vec<u8> = source.by_ref().take(length).collect();
+        stream.write_all(&piece).await?;
+    }
+    Ok(())
+}
+
 async fn drip(stream: &mut TcpStream, seconds: u64) -> Result<()> {
     stream.set_nodelay(true)?;
     let lines = u128::from(seconds) * 1000 / DRIP_INTERVAL.as_millis();
@@ -344,6 +383,15 @@ mod tests {
         expect_pattern(&ask("GET /slow/1000/0 HTTP/1.0\r\n\r\n").await, 1000);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn paces_pieces_for_an_hour() {
+        let begun = tokio::time::Instant::now();
+        let answer = ask("GET /paced/300/60000 HTTP/1.0\r\n\r\n").await;
+        expect_pattern(&answer, 61 * 300);
+        let took = begun.elapsed();
+        assert!((3600..3601).contains(&took.as_secs()), "{took:?}");
+    }
+
     #[tokio::test]
     async fn datagrams_come_back() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
@@ -380,6 +428,8 @@ mod tests {
             ("GET /drip/ HTTP/1.0\r\n", Request::NotFound),
             ("GET /slow/1 HTTP/1.0\r\n", Request::NotFound),
             ("GET /slow/1/3601 HTTP/1.0\r\n", Request::NotFound),
+            ("GET /paced/1/0 HTTP/1.0\r\n", Request::NotFound),
+            ("GET /paced/65537/1 HTTP/1.0\r\n", Request::NotFound),
             ("GET", Request::Malformed),
             ("", Request::Malformed),
             ("GET /drip/3600 HTTP/1.0\r\n", Request::Drip(3600)),

@@ -6,19 +6,18 @@
 //! figures, not verdicts. Leaves nothing behind, whether it ends well, fails, or is interrupted.
 
 mod ceiling;
-mod iperf;
 mod machine;
 mod names;
 mod report;
 mod usage;
 
+use crate::playground::iperf::{self, Load};
 use crate::playground::lab::{Lab, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::network::WEB_V4;
 use crate::playground::traffic;
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
 use anyhow::{Context, Result, bail, ensure};
-use iperf::Load;
 use report::Run;
 use std::io::Write;
 use std::time::Duration;
@@ -166,11 +165,11 @@ fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Resu
     let (gateway, client) = (lab.gateway()?.pid(), lab.client()?.pid());
     let before = (Usage::of(gateway)?, Usage::of(client)?);
     let begun = Instant::now();
-    let tunnel = iperf::run(lab.playground(), WEB_V4.into(), load, seconds);
+    let tunnel = iperf::run(lab.playground(), Role::Client, WEB_V4.into(), load, seconds);
     let tunnel = tunnel.with_context(|| format!("{} through the tunnel", load.name()))?;
     let elapsed = begun.elapsed();
     let after = (Usage::of(gateway)?, Usage::of(client)?);
-    let kernel = iperf::run(kernel, WEB_V4.into(), load, seconds);
+    let kernel = iperf::run(kernel, Role::Client, WEB_V4.into(), load, seconds);
     let kernel = kernel.with_context(|| format!("{} by the kernel alone", load.name()))?;
     Ok(Run {
         tunnel,

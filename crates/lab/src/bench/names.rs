@@ -197,7 +197,7 @@ fn revival(lab: &Lab, name: &str, dead: Duration) -> Result<(Duration, usize)> {
 
 /// The first IPv4 address that stands for a name.
 fn proxy(lab: &Lab, name: &str) -> Result<IpAddr> {
-    let proxies = lookup::proxies(lab.playground(), name, FETCH_LIMIT)?;
+    let proxies = lookup::proxies(lab.playground(), Role::Client, name, FETCH_LIMIT)?;
     let v4 = proxies.into_iter().find(IpAddr::is_ipv4);
     v4.with_context(|| format!("no IPv4 address stands for {name}"))
 }

@@ -2,8 +2,9 @@
 //!
 //! Refuses to hide the spread: beside each median of a rate stand its extremes.
 
-use super::iperf::{Load, Transfer};
 use super::usage::Cpu;
+use crate::figures::{median, percentile, table};
+use crate::playground::iperf::{Load, Transfer};
 use std::time::Duration;
 
 /// One load in one round, through the tunnel and by the kernel alone.
@@ -120,49 +121,6 @@ pub(super) fn times(lists: &[(&str, Vec<Duration>)]) -> String {
     table(&header.map(str::to_owned), &rows.collect::<Vec<_>>())
 }
 
-/// Columns as wide as their widest cell: the first to the left, the others to the right.
-fn table<const N: usize>(header: &[String; N], rows: &[[String; N]]) -> String {
-    let all: Vec<&[String; N]> = std::iter::once(header).chain(rows).collect();
-    let width = |column: usize| {
-        let widths = all.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or_default()
-    };
-    let mut text = String::new();
-    for row in &all {
-        for (column, cell) in row.iter().enumerate() {
-            let width = width(column);
-            text.push_str(&match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("  {cell:>width$}"),
-            });
-        }
-        text.truncate(text.trim_end_matches(' ').len());
-        text.push('\n');
-    }
-    text
-}
-
-/// The middle of some figures, the mean of the two in the middle of an even number; zero when there
-/// are none.
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match (figures.len() % 2, figures) {
-        (_, []) => 0.0,
-        (0, figures) => f64::midpoint(figures[middle - 1], figures[middle]),
-        (_, figures) => figures[middle],
-    }
-}
-
-/// The smallest of sorted times that `percent` of them do not exceed; zero when there are none.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,21 +173,6 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let header = ["name", "x"].map(str::to_owned);
-        let rows = [["a", "1–2"], ["longer", "3"]].map(|row| row.map(str::to_owned));
-        let expected = "name      x\na       1–2\nlonger    3\n";
-        assert_eq!(table(&header, &rows), expected);
-    }
-
-    #[test]
-    fn the_median_is_the_middle_whatever_the_order() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&mut []), 0.0);
-    }
-
-    #[test]
     fn times_are_shown_from_the_least_to_the_most() {
         let list: Vec<Duration> = (1..=200).rev().map(Duration::from_millis).collect();
         let text = times(&[("acks", list)]);
@@ -245,10 +188,5 @@ mod tests {
                 "acks", "200", "1.00", "100.00", "190.00", "198.00", "200.00"
             ]
         );
-    }
-
-    #[test]
-    fn no_times_are_zero() {
-        assert_eq!(percentile(&[], 50), Duration::ZERO);
     }
 }

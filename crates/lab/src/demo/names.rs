@@ -156,7 +156,7 @@ fn moved(screen: &mut Screen, lab: &Lab) -> Result<()> {
 
 /// The first IPv4 address that stands for a name at the client.
 fn proxy(playground: &Playground, name: &str) -> Result<IpAddr> {
-    let proxies = lookup::proxies(playground, name, FETCH_LIMIT)?;
+    let proxies = lookup::proxies(playground, Role::Client, name, FETCH_LIMIT)?;
     let v4 = proxies.into_iter().find(IpAddr::is_ipv4);
     v4.with_context(|| format!("no IPv4 address stands for {name}"))
 }

@@ -1,6 +1,7 @@
 //! The picture of the playground, where the packets went, and how to play with it.
 
 use super::screen::Screen;
+use crate::figures::percentile;
 use crate::playground::lab::{CLIENT, DENIED_PORT, GATEWAY, Lab, RESOURCE_V4};
 use crate::playground::nameservice::launcher;
 use crate::playground::network::{
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
     screen.heading("Postern in four private network namespaces")?;
     let rows = [
-        Role::ALL.map(|role| role.name().to_owned()),
+        Role::ALL.map(|role| role.to_string()),
         Role::ALL.map(|role| playground.namespace(role)),
         [
             CLIENT_V4.to_string(),
@@ -108,7 +109,7 @@ impl Counters {
         for (((role, interface, told), before), after) in HOPS.iter().zip(self.0).zip(now.0) {
             let received = after.received.saturating_sub(before.received);
             let sent = after.sent.saturating_sub(before.sent);
-            let interface = format!("{} {interface}", role.name());
+            let interface = format!("{role} {interface}");
             screen.line(&format!(
                 "  {interface:<22}{received:>12}{sent:>12}   {told}"
             ))?;
@@ -126,15 +127,6 @@ pub(super) fn answer_times(screen: &mut Screen, times: &mut [Duration]) -> Resul
     );
     screen.done("median", percentile(times, 50), &told)?;
     screen.done("99th percentile", percentile(times, 99), "")
-}
-
-/// The smallest of sorted times that `percent` of them do not exceed; zero when there are none.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
 }
 
 /// What to type while it stays up.
@@ -167,18 +159,4 @@ pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Resul
          \n\
          Ctrl-C ends it and removes everything.\n"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_members_of_the_list() {
-        let times: Vec<Duration> = (1..=200).map(Duration::from_micros).collect();
-        assert_eq!(percentile(&times, 50), Duration::from_micros(100));
-        assert_eq!(percentile(&times, 99), Duration::from_micros(198));
-        assert_eq!(percentile(&times[..1], 99), Duration::from_micros(1));
-        assert_eq!(percentile(&[], 50), Duration::ZERO);
-    }
 }

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -131,6 +132,29 @@ impl Control {
         self.ask(&op).map(drop)
     }
 
+    /// Refuses a gateway with 409 from now on, or no longer.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn refuse_gateway(&self, gateway: &str, refuse: bool) -> Result<()> {
+        let op = json!({"op": "refuse_gateway", "gateway": gateway, "refuse": refuse});
+        self.ask(&op).map(drop)
+    }
+
+    /// The ids of all connected gateways and clients, by their names.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`].
+    pub fn ids(&self) -> Result<BTreeMap<String, String>> {
+        let answer = self.ask(&json!({"op": "peers"}))?;
+        let peers = answer["peers"].as_array().context("no list of peers")?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let pairs = peers
+            .iter()
+            .filter_map(|peer| text(&peer["name"]).zip(text(&peer["id"])));
+        Ok(pairs.collect())
+    }
+
     /// Pushes text as it is to a gateway or client.
     ///
     /// # Errors
@@ -201,6 +225,18 @@ mod tests {
             r#"{"resource":"b","state":"asked"}]}"#
         ));
         assert_eq!(control.granted().expect("answered"), ["a"]);
+        portal.join().expect("a portal");
+    }
+
+    #[test]
+    fn peers_have_names_and_ids() {
+        let (_directory, control, portal) = answering(concat!(
+            r#"{"ok":true,"peers":[{"name":"gw","id":"1"},"#,
+            r#"{"name":"alice","id":"2"},{"name":"nobody"}]}"#
+        ));
+        let expected = [("alice", "2"), ("gw", "1")];
+        let expected = expected.map(|(name, id)| (name.to_owned(), id.to_owned()));
+        assert_eq!(control.ids().expect("answered"), expected.into());
         portal.join().expect("a portal");
     }
 

@@ -1,12 +1,11 @@
 //! A download of a known pattern, every byte of which is checked as it comes.
 
-use super::traffic::{Families, curl};
-use super::{Playground, Role};
+use super::Playground;
+use super::traffic::{Families, Stream};
 use crate::web;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,7 +25,7 @@ pub struct Progress {
 
 /// A running curl that fetches `/bytes/…` or `/slow/…`. Dropping it ends the download.
 pub struct Download {
-    curl: Child,
+    running: Stream,
     progress: Arc<Mutex<Progress>>,
 }
 
@@ -41,16 +40,7 @@ impl Download {
         families: Families,
         limit: Duration,
     ) -> Result<Self> {
-        let mut curl = curl(playground, Role::Client, limit)
-            .args(families.option())
-            .args(["-N", url])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot start curl")?;
-        let output = curl.stdout.take().context("curl has an output")?;
+        let (running, output) = Stream::start(playground, url, families, limit)?;
         let progress = Arc::new(Mutex::new(Progress {
             bytes: 0,
             wrong_at: None,
@@ -60,7 +50,7 @@ impl Download {
         }));
         let noted = Arc::clone(&progress);
         std::thread::spawn(move || check(output, &noted));
-        Ok(Self { curl, progress })
+        Ok(Self { running, progress })
     }
 
     /// How far it has come.
@@ -116,18 +106,10 @@ impl Download {
         interrupt.until_ok("the end of a download", limit, || {
             // curl may be gone before its last bytes have been looked at.
             match self.progress().ended {
-                true => Ok(self.curl.try_wait()?),
+                true => self.running.ended(),
                 false => Ok(None),
             }
         })
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        // Both fail only for a curl that is gone already.
-        let _gone = self.curl.kill();
-        let _reaped = self.curl.wait();
     }
 }
 

@@ -2,18 +2,16 @@
 //!
 //! The janitor is a shell that blocks on a pipe whose other end only the maker holds. When the
 //! maker closes it, or dies of anything at all, the shell reads the end of the file and cleans up:
-//! processes in the namespaces, the namespaces, the directory. So there is one way to clean up, and
+//! processes in the namespaces, the namespaces, the directories. So there is one way to clean up, and
 //! every run tries it. It sits in a process group of its own and ignores the polite signals, so
 //! that a Ctrl-C at the terminal does not reach it before its work is done.
 
-use super::Role;
-use super::namespaces::RunName;
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// `$0` is the directory, the arguments are the namespaces.
+/// `$0` is the directory, `$MEMORY` the one in memory or empty, the arguments are the namespaces.
 ///
 /// Processes are told by the namespace that they are in, not by its name: one that was just being
 /// started when its maker died may enter while the cleaning is under way, so it is looked for until
@@ -34,7 +32,7 @@ empty() {
 }
 empty
 for namespace in "$@"; do ip netns del "$namespace"; done
-rm -rf -- "$0"
+rm -rf -- "$0" ${MEMORY:+"$MEMORY"}
 empty
 "#;
 
@@ -45,12 +43,17 @@ pub(super) struct Janitor {
 
 impl Janitor {
     /// To be started before the first namespace is made.
-    pub(super) fn start(run: &RunName, directory: &Path) -> Result<Self> {
+    pub(super) fn start(
+        namespaces: impl Iterator<Item = String>,
+        directory: &Path,
+        memory: Option<&Path>,
+    ) -> Result<Self> {
         let shell = Command::new("sh")
             .arg("-c")
             .arg(SCRIPT)
             .arg(directory)
-            .args(Role::ALL.map(|role| run.namespace(role)))
+            .args(namespaces)
+            .env("MEMORY", memory.unwrap_or(Path::new("")))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

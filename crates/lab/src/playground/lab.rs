@@ -13,7 +13,7 @@ use super::network::{
     ROUTER_V4, TUNNEL_INTERFACE, WEB_V4, WEB_V6, WEBS_V4, WEBS_V6, carries, leads_to,
 };
 use super::process::Process;
-use super::scene::{self, PORTAL_PORT, relay_addresses};
+use super::scene::{self, Device, PORTAL_PORT, relay_addresses};
 use super::{Playground, Role, faults, lookup};
 use anyhow::{Context, Result, anyhow, bail};
 use hickory_proto::rr::RecordType;
@@ -77,6 +77,38 @@ pub struct Setup {
     pub client_generation: Generation,
     /// What the policy permits, as the portal's configuration writes it.
     pub filters: &'static [&'static str],
+    /// How many members the crowd has: as many as the playground's, or fewer.
+    pub crowd: u8,
+    /// What the gateway is called when it joins.
+    pub gateway_id: &'static str,
+    /// What the gateway is told of a state file; `None`: nothing.
+    pub state: Option<StateFile>,
+    /// Whether the gateway takes orders to fail, on [`Lab::fault_socket`].
+    pub faults: bool,
+}
+
+/// `[state]` of the gateway's configuration.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    /// On a memory file system.
+    pub file: PathBuf,
+    /// Whether SIGTERM leaves it to the next process.
+    pub handover: bool,
+    /// Older ones are ignored; `None`: the gateway's default.
+    pub max_age: Option<Duration>,
+}
+
+impl StateFile {
+    pub(super) fn section(&self) -> String {
+        let age = self.max_age.map(humantime::format_duration);
+        let age = age.map(|age| format!("max_age = \"{age}\"\n"));
+        format!(
+            "[state]\nfile = {:?}\nhandover = {}\n{}",
+            self.file,
+            self.handover,
+            age.unwrap_or_default()
+        )
+    }
 }
 
 impl Default for Setup {
@@ -86,6 +118,10 @@ impl Default for Setup {
             gateway_generation: Generation::Auto,
             client_generation: Generation::V2,
             filters: &["tcp/80", "udp/7", "icmp"],
+            crowd: 0,
+            gateway_id: "lab-gateway",
+            state: None,
+            faults: false,
         }
     }
 }
@@ -94,6 +130,7 @@ impl Default for Setup {
 /// playground.
 pub struct Lab {
     client: Option<Process>,
+    crowd: Vec<Process>,
     gateway: Option<Process>,
     portal: Option<Process>,
     relay: Option<Process>,
@@ -113,6 +150,7 @@ impl Lab {
     pub fn new(playground: Playground, postern: &Path, setup: Setup) -> Result<Self> {
         let lab = Self {
             client: None,
+            crowd: Vec::new(),
             gateway: None,
             portal: None,
             relay: None,
@@ -123,14 +161,18 @@ impl Lab {
             postern: postern.to_owned(),
             playground,
         };
-        for secret in ["gateway.token", "client.token", "relay.secret"] {
+        for secret in ["gateway.token", "relay.secret"] {
             lab.write(secret, &random_hex()?)?;
         }
         let directory = lab.playground.directory();
         let setup = &lab.setup;
+        for device in Device::all(setup) {
+            lab.write(&device.token_file(), &random_hex()?)?;
+            let config = scene::client(setup, &device, directory);
+            lab.write(&format!("{}.toml", device.stem), &config)?;
+        }
         lab.write("portal.toml", &scene::portal(setup, directory, None))?;
         lab.write("gateway.toml", &scene::gateway(setup, directory))?;
-        lab.write("client.toml", &scene::client(setup, directory))?;
         lab.write("zone.toml", &scene::zone()?)?;
         faults::prepare(&lab.playground)?;
         Ok(lab)
@@ -290,14 +332,37 @@ impl Lab {
     /// # Errors
     /// It does not become ready.
     pub fn start_gateway(&mut self) -> Result<()> {
+        self.launch_gateway()?;
+        self.gateway_ready()
+    }
+
+    /// Starts the gateway and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_gateway(&mut self) -> Result<()> {
         let mut command = self.playground.command(Role::Gateway, &self.postern);
         command
             .arg("gateway")
             .arg("--config")
             .arg(self.path("gateway.toml"));
+        if self.setup.faults {
+            // A gateway that was killed had no time to remove it.
+            let _none_there = std::fs::remove_file(self.fault_socket());
+            command.env("POSTERN_FAULTS", self.fault_socket());
+        }
         let name = self.next_name("gateway");
-        let log = self.path(&format!("{name}.log"));
-        let mut process = self.playground.spawn(&name, command)?;
+        self.gateway = Some(self.playground.spawn(&name, command)?);
+        Ok(())
+    }
+
+    /// Waits until the launched gateway has joined and its interface carries its addresses.
+    ///
+    /// # Errors
+    /// It does not become ready, and is killed.
+    pub fn gateway_ready(&mut self) -> Result<()> {
+        let mut process = self.take_gateway()?;
+        let log = process.log_path().to_owned();
         self.ready(&mut process, "a gateway that has joined", |lab| {
             let joined = count(&read_log(&log), "joined") > 0;
             let up = |address| carries(&lab.playground, Role::Gateway, TUNNEL_INTERFACE, address);
@@ -307,33 +372,79 @@ impl Lab {
         Ok(())
     }
 
+    /// Where a gateway that was set up with faults takes orders to fail.
+    #[must_use]
+    pub fn fault_socket(&self) -> PathBuf {
+        self.path("faults.sock")
+    }
+
+    /// Changes what the next gateway is told; the running one does not notice.
+    ///
+    /// # Errors
+    /// The configuration cannot be written.
+    pub fn reconfigure_gateway(&mut self, change: impl FnOnce(&mut Setup)) -> Result<()> {
+        change(&mut self.setup);
+        let config = scene::gateway(&self.setup, self.playground.directory());
+        self.write("gateway.toml", &config)
+    }
+
     /// Starts the client: ready when it has joined and its routes lead into the tunnel.
     ///
     /// # Errors
     /// It does not become ready.
     pub fn start_client(&mut self) -> Result<()> {
-        let mut command = self.playground.command(Role::Client, &self.postern);
+        let joined_before = count(&self.client_milestones(), "joined");
+        let mut process = self.launch_client(Role::Client)?;
+        self.client_ready(Role::Client, &mut process, joined_before)?;
+        self.client = Some(process);
+        Ok(())
+    }
+
+    /// Starts all clients of the crowd, then waits until all are ready.
+    ///
+    /// # Errors
+    /// One does not become ready.
+    pub fn start_crowd(&mut self) -> Result<()> {
+        let members: Vec<Role> = self.playground.members().collect();
+        let launched = members.iter().map(|role| self.launch_client(*role));
+        let mut processes = launched.collect::<Result<Vec<Process>>>()?;
+        for (role, process) in members.into_iter().zip(&mut processes) {
+            self.client_ready(role, process, 0)?;
+        }
+        self.crowd = processes;
+        Ok(())
+    }
+
+    /// Starts the client of a place.
+    fn launch_client(&mut self, role: Role) -> Result<Process> {
+        let device = Device::at(role).context("no client belongs there")?;
+        let mut command = self.playground.command(role, &self.postern);
         command
             .arg("client")
             .arg("--config")
-            .arg(self.path("client.toml"));
-        command.arg("--timeline").arg(self.path("client.timeline"));
-        let name = self.next_name("client");
-        let mut process = self.playground.spawn(&name, command)?;
-        let joined_before = count(&self.client_milestones(), "joined");
-        self.ready(&mut process, "a client that has joined", |lab| {
-            let joined = count(&lab.client_milestones(), "joined") > joined_before;
-            let leads =
-                |address| leads_to(&lab.playground, Role::Client, address, CLIENT_INTERFACE);
+            .arg(self.path(&format!("{}.toml", device.stem)));
+        command.arg("--timeline").arg(self.timeline(role));
+        let name = self.next_name(&device.stem);
+        self.playground.spawn(&name, command)
+    }
+
+    /// Waits until a client has joined once more than it had `before`, and its routes are there.
+    fn client_ready(&self, role: Role, process: &mut Process, before: usize) -> Result<()> {
+        self.ready(process, "a client that has joined", |lab| {
+            let joined = count(&lab.milestones_at(role), "joined") > before;
+            let leads = |address| leads_to(&lab.playground, role, address, CLIENT_INTERFACE);
             Ok(joined && leads(WEB_V4.into())? && leads(WEB_V6.into())?)
-        })?;
-        self.client = Some(process);
-        Ok(())
+        })
     }
 
     /// Kills the client without a goodbye.
     pub fn kill_client(&mut self) {
         self.client = None;
+    }
+
+    /// Kills the gateway (SIGKILL), which has no time for anything.
+    pub fn kill_gateway(&mut self) {
+        self.gateway = None;
     }
 
     /// Kills the name server: questions are answered with ICMP "port unreachable".
@@ -376,7 +487,13 @@ impl Lab {
     /// Everything that the client reached so far, in all its lives.
     #[must_use]
     pub fn client_milestones(&self) -> Vec<Milestone> {
-        let timeline = std::fs::read_to_string(self.path("client.timeline"));
+        self.milestones_at(Role::Client)
+    }
+
+    /// As [`Self::client_milestones`], for the client of any place.
+    #[must_use]
+    pub fn milestones_at(&self, role: Role) -> Vec<Milestone> {
+        let timeline = std::fs::read_to_string(self.timeline(role));
         milestones::of_timeline(&timeline.unwrap_or_default())
     }
 
@@ -431,6 +548,10 @@ impl Lab {
             );
         }
         tails
+    }
+
+    fn timeline(&self, role: Role) -> PathBuf {
+        self.path(&format!("{role}.timeline"))
     }
 
     /// A file in the playground's directory.

@@ -64,15 +64,21 @@ pub fn ask(
     })
 }
 
-/// The addresses under which applications beside the client reach a name, of both families.
+/// The addresses under which applications beside the client of a place reach a name, of both
+/// families.
 ///
 /// # Errors
 /// Those of [`ask`].
-pub fn proxies(playground: &Playground, name: &str, limit: Duration) -> Result<Vec<IpAddr>> {
+pub fn proxies(
+    playground: &Playground,
+    role: Role,
+    name: &str,
+    limit: Duration,
+) -> Result<Vec<IpAddr>> {
     let stub = (STUB_V4, 53).into();
     let mut addresses = Vec::new();
     for kind in [RecordType::A, RecordType::AAAA] {
-        let said = ask(playground, Role::Client, stub, (name, kind), limit)?;
+        let said = ask(playground, role, stub, (name, kind), limit)?;
         addresses.extend(said.addresses);
     }
     Ok(addresses)

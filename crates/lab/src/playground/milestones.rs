@@ -46,16 +46,56 @@ pub fn of_timeline(text: &str) -> Vec<Milestone> {
 /// Reads a log that was written with format `json`.
 #[must_use]
 pub fn of_log(text: &str) -> Vec<Milestone> {
+    let milestone = |record: Record| {
+        Some(Milestone {
+            unix_ms: record.unix_ms,
+            name: record.fields.get("milestone")?.as_str()?.to_owned(),
+            fields: record.fields,
+        })
+    };
+    records(text).into_iter().filter_map(milestone).collect()
+}
+
+/// A line of a log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    pub unix_ms: f64,
+    /// `ERROR`, `WARN`, `INFO`, …
+    pub level: String,
+    /// What it says, `message` among it.
+    pub fields: Map<String, Value>,
+}
+
+impl Record {
+    /// A field as text; empty when there is none or it is no text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        let text = self.fields.get(name).and_then(Value::as_str);
+        text.unwrap_or_default()
+    }
+
+    /// A field as a number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.fields.get(name)?.as_u64()
+    }
+}
+
+/// Reads all lines of a log that was written with format `json`.
+#[must_use]
+pub fn records(text: &str) -> Vec<Record> {
     let entry = |line: &str| {
         let record: Map<String, Value> = serde_json::from_str(line).ok()?;
+        let level = record.get("level").and_then(Value::as_str);
         // The fields stand beside the time, or in an object of their own.
         let fields = match record.get("fields") {
             Some(fields) => fields.as_object()?.clone(),
             None => record.clone(),
         };
-        Some(Milestone {
+        Some(Record {
             unix_ms: parse_timestamp(record.get("timestamp")?.as_str()?)?,
-            name: fields.get("milestone")?.as_str()?.to_owned(),
+            level: level.unwrap_or_default().to_owned(),
             fields,
         })
     };

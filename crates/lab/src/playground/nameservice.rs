@@ -17,7 +17,8 @@ fn server(role: Role) -> Option<String> {
     match role {
         Role::Client => Some(STUB_V4.to_string()),
         Role::Gateway => Some(NAME_SERVER_V4.to_string()),
-        Role::Router | Role::Resource => None,
+        // A member's applications ask its client by address.
+        Role::Router | Role::Resource | Role::Member(_) => None,
     }
 }
 
@@ -80,7 +81,7 @@ pub(super) fn command(playground: &Playground, role: Role) -> Command {
 /// The script that runs a program at a place, for people too: `sh <script> curl …`.
 #[must_use]
 pub fn launcher(playground: &Playground, role: Role) -> PathBuf {
-    playground.directory().join(format!("at-{}", role.name()))
+    playground.directory().join(format!("at-{role}"))
 }
 
 /// Changes a file (`resolv.conf`, `hosts`) that programs at a place see, those that run already
@@ -95,5 +96,5 @@ pub fn rewrite(playground: &Playground, role: Role, file: &str, text: &str) -> R
 }
 
 fn directory(playground: &Playground, role: Role) -> PathBuf {
-    playground.directory().join(format!("etc-{}", role.name()))
+    playground.directory().join(format!("etc-{role}"))
 }

@@ -35,7 +35,7 @@ impl RunName {
 
     /// The namespace of a place.
     pub(super) fn namespace(&self, role: Role) -> String {
-        format!("{}-{}", self.0, role.name())
+        format!("{}-{role}", self.0)
     }
 }
 
@@ -67,7 +67,8 @@ pub(super) fn sweep() {
             .stderr(Stdio::null())
             .status();
     }
-    for path in left_behind(&std::env::temp_dir()) {
+    let directories = [std::env::temp_dir(), super::MEMORY.into()];
+    for path in directories.iter().flat_map(|it| left_behind(it)) {
         let _best_effort = std::fs::remove_dir_all(path);
     }
 }
@@ -99,8 +100,11 @@ mod tests {
         assert_eq!(first.namespace(Role::Client), "pst-4711-client");
         let second = RunName::numbered(4711, 1);
         assert_eq!(second.namespace(Role::Router), "pst-4711-1-router");
+        assert_eq!(first.namespace(Role::Member(7)), "pst-4711-member-7");
         for name in [first, second] {
-            assert_eq!(maker(&name.namespace(Role::Gateway)), Some(4711));
+            for role in [Role::Gateway, Role::Member(7)] {
+                assert_eq!(maker(&name.namespace(role)), Some(4711));
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::{Playground, Role};
 use anyhow::{Context, Result, bail};
+use std::fmt::Write as _;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
@@ -63,15 +64,18 @@ pub const CLIENT_TUNNEL_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 1, 2);
 /// The client's address in the tunnel.
 pub const CLIENT_TUNNEL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 0x102);
 
+/// The most members of a crowd: what fits the third byte of their addresses.
+pub const CROWD_MAX: u8 = 250;
+
 /// Makes the namespaces and everything in them.
 pub(super) fn build(playground: &Playground) -> Result<()> {
     let spaces = Role::ALL.map(|role| playground.namespace(role));
-    let added: String = spaces
-        .iter()
-        .map(|name| format!("netns add {name}\n"))
+    let added: String = playground
+        .roles()
+        .map(|role| format!("netns add {}\n", playground.namespace(role)))
         .collect();
     ip_batch(None, &added)?;
-    for role in Role::ALL {
+    for role in playground.roles() {
         settle_kernel(playground, role)?;
     }
     let [client, router, gateway, resource] = &spaces;
@@ -79,6 +83,7 @@ pub(super) fn build(playground: &Playground) -> Result<()> {
     for (name, lines) in spaces.iter().zip(ADDRESSES) {
         ip_batch(Some(name), lines)?;
     }
+    crowd(playground, router)?;
     feed(
         playground.command(Role::Router, "nft").args(["-f", "-"]),
         ROUTER_RULES,
@@ -117,7 +122,8 @@ const ADDRESSES: [&str; 4] = [
      addr add 2001:db8:113::10/64 dev wan0 nodad
      addr add 10.20.0.1/24 dev lan0
      addr add fd20::1/64 dev lan0 nodad
-     route add fd50::/64 via 2001:db8:113::1",
+     route add fd50::/64 via 2001:db8:113::1
+     route add fd51::/48 via 2001:db8:113::1",
     "link set lo up
      link set eth0 up
      addr add 10.20.0.53/24 dev eth0
@@ -130,6 +136,46 @@ const ADDRESSES: [&str; 4] = [
      addr add fd20::102/64 dev eth0 nodad",
 ];
 
+/// Each member of the crowd on a link of its own to the router: its address is 10.51.N.2, or
+/// fd51:0:0:N::2.
+fn crowd(playground: &Playground, router: &str) -> Result<()> {
+    let (mut links, mut at_router) = (String::new(), String::new());
+    for role in playground.members() {
+        let Role::Member(number) = role else {
+            continue;
+        };
+        let member = playground.namespace(role);
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(
+            links,
+            "link add eth0 netns {member} type veth peer name crowd{number} netns {router}"
+        );
+        let _infallible = write!(
+            at_router,
+            "link set crowd{number} up
+             addr add 10.51.{number}.1/24 dev crowd{number}
+             addr add fd51:0:0:{number:x}::1/64 dev crowd{number} nodad\n"
+        );
+    }
+    ip_batch(None, &links)?;
+    ip_batch(Some(router), &at_router)?;
+    for role in playground.members() {
+        let Role::Member(number) = role else {
+            continue;
+        };
+        let lines = format!(
+            "link set lo up
+             link set eth0 up
+             addr add 10.51.{number}.2/24 dev eth0
+             addr add fd51:0:0:{number:x}::2/64 dev eth0 nodad
+             route add default via 10.51.{number}.1
+             route add default via fd51:0:0:{number:x}::1\n"
+        );
+        ip_batch(Some(&playground.namespace(role)), &lines)?;
+    }
+    Ok(())
+}
+
 /// A home router: masquerade for IPv4, and a firewall that lets out everything and in only answers.
 const ROUTER_RULES: &str = r#"
 table inet home_router {
@@ -137,12 +183,13 @@ table inet home_router {
         type filter hook forward priority filter; policy drop;
         ct state established,related accept
         iifname "lan0" oifname "wan0" accept
+        iifname "crowd*" oifname "wan0" accept
     }
 }
 table ip home_router_nat {
     chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
-        ip saddr 192.168.50.0/24 oifname "wan0" masquerade
+        ip saddr { 192.168.50.0/24, 10.51.0.0/16 } oifname "wan0" masquerade
     }
 }
 "#;

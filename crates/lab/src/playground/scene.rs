@@ -10,6 +10,7 @@
 //! | `_web._tcp.srv.lab.example`| SRV to `app.lab.example`, and TXT      | [`SERVICES`]         |
 //! | `missing.lab.example`      | nowhere: the name does not exist       | [`MISSING`]          |
 
+use super::Role;
 use super::lab::{CLIENT, GATEWAY, RESOURCE_V4, RESOURCE_V6, Setup};
 use super::network::{
     CLIENT_INTERFACE, CLIENT_TUNNEL_V4, CLIENT_TUNNEL_V6, GATEWAY_TUNNEL_V4, GATEWAY_TUNNEL_V6,
@@ -19,7 +20,7 @@ use super::network::{
 use crate::dns::zone::{NameRecords, Service, Zone};
 use anyhow::Result;
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 /// The zone of all names.
@@ -85,6 +86,49 @@ pub(super) fn zone() -> Result<String> {
     Zone::write(ORIGIN, &names)
 }
 
+/// A client of the scene: the one of every playground, or a member of the crowd.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    /// Its name in the portal.
+    pub(super) name: String,
+    /// What its files and logs begin with.
+    pub(super) stem: String,
+    tunnel_v4: Ipv4Addr,
+    tunnel_v6: Ipv6Addr,
+}
+
+impl Device {
+    /// The client that runs at a place; `None` where none does.
+    pub(super) fn at(role: Role) -> Option<Self> {
+        match role {
+            Role::Client => Some(Self {
+                name: CLIENT.to_owned(),
+                stem: "client".to_owned(),
+                tunnel_v4: CLIENT_TUNNEL_V4,
+                tunnel_v6: CLIENT_TUNNEL_V6,
+            }),
+            Role::Member(number) => Some(Self {
+                name: role.to_string(),
+                stem: role.to_string(),
+                tunnel_v4: Ipv4Addr::new(100, 64, 2, number),
+                tunnel_v6: Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 1, number.into()),
+            }),
+            Role::Router | Role::Gateway | Role::Resource => None,
+        }
+    }
+
+    /// All clients of a set-up.
+    pub(super) fn all(setup: &Setup) -> impl Iterator<Item = Self> + use<> {
+        let roles = std::iter::once(Role::Client).chain((0..setup.crowd).map(Role::Member));
+        roles.filter_map(Self::at)
+    }
+
+    /// The file with its token.
+    pub(super) fn token_file(&self) -> String {
+        format!("{}.token", self.stem)
+    }
+}
+
 /// What the portal is told; a resource may be left without a policy.
 pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&str>) -> String {
     let relays = match setup.relay {
@@ -100,12 +144,20 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
          {relays}\
          [[sites]]\nname = \"lab\"\n\
          [[gateways]]\nname = \"{GATEWAY}\"\nsite = \"lab\"\ntoken_file = {:?}\n\
-         ipv4 = \"{GATEWAY_TUNNEL_V4}\"\nipv6 = \"{GATEWAY_TUNNEL_V6}\"\n\
-         [[clients]]\nname = \"{CLIENT}\"\ntoken_file = {:?}\n\
-         ipv4 = \"{CLIENT_TUNNEL_V4}\"\nipv6 = \"{CLIENT_TUNNEL_V6}\"\n",
+         ipv4 = \"{GATEWAY_TUNNEL_V4}\"\nipv6 = \"{GATEWAY_TUNNEL_V6}\"\n",
         directory.join("gateway.token"),
-        directory.join("client.token"),
     );
+    for device in Device::all(setup) {
+        // Writing to a String cannot fail.
+        let _infallible = write!(
+            config,
+            "[[clients]]\nname = \"{}\"\ntoken_file = {:?}\nipv4 = \"{}\"\nipv6 = \"{}\"\n",
+            device.name,
+            directory.join(device.token_file()),
+            device.tunnel_v4,
+            device.tunnel_v6,
+        );
+    }
     let nets = [
         (RESOURCE_V4, "cidr", RESOURCE_NET_V4),
         (RESOURCE_V6, "cidr", RESOURCE_NET_V6),
@@ -119,10 +171,11 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
              site = \"lab\"\nfilters = {:?}\n",
             setup.filters
         );
-        if without_policy != Some(name) {
+        for device in Device::all(setup).filter(|_| without_policy != Some(name)) {
             let _infallible = write!(
                 config,
-                "[[policies]]\nclient = \"{CLIENT}\"\nresource = \"{name}\"\n"
+                "[[policies]]\nclient = \"{}\"\nresource = \"{name}\"\n",
+                device.name
             );
         }
     }
@@ -131,24 +184,31 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
 
 /// What the gateway is told; whom to ask for names it reads from its resolv.conf.
 pub(super) fn gateway(setup: &Setup, directory: &Path) -> String {
+    let state = match &setup.state {
+        Some(state) => state.section(),
+        None => String::new(),
+    };
     format!(
         "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
-         id = \"lab-gateway\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
+         id = \"{}\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
          [network]\ninterfaces = [\"{GATEWAY_WAN}\"]\n\
          [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n\
-         [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n",
+         [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n{state}",
         directory.join("gateway.token"),
+        setup.gateway_id,
         setup.gateway_generation.word(),
     )
 }
 
-/// What the client is told.
-pub(super) fn client(setup: &Setup, directory: &Path) -> String {
+/// What a client is told.
+pub(super) fn client(setup: &Setup, device: &Device, directory: &Path) -> String {
     format!(
         "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
-         id = \"lab-client\"\nname = \"{CLIENT}\"\ngeneration = \"{}\"\n\
+         id = \"lab-{}\"\nname = \"{}\"\ngeneration = \"{}\"\n\
          [tunnel]\ninterface = \"{CLIENT_INTERFACE}\"\n",
-        directory.join("client.token"),
+        directory.join(device.token_file()),
+        device.stem,
+        device.name,
         setup.client_generation.word(),
     )
 }
@@ -161,11 +221,20 @@ mod tests {
     #[test]
     fn the_portal_and_the_name_server_understand_what_they_are_told() {
         let directory = tempfile::tempdir().expect("a directory");
-        for secret in ["gateway.token", "client.token", "relay.secret"] {
+        let setup = Setup {
+            crowd: 250,
+            ..Setup::default()
+        };
+        let tokens = Device::all(&setup).map(|device| device.token_file());
+        for secret in ["gateway.token", "relay.secret"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(tokens)
+        {
             let text = format!("{secret}-0123456789abcdef0123456789abcdef");
             std::fs::write(directory.path().join(secret), text).expect("written");
         }
-        let text = portal(&Setup::default(), directory.path(), Some(APP));
+        let text = portal(&setup, directory.path(), Some(APP));
         Config::parse(&text, directory.path()).expect("a configuration");
         Zone::parse(&zone().expect("TOML")).expect("a zone");
     }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -91,6 +91,44 @@ pub(super) fn curl(playground: &Playground, role: Role, limit: Duration) -> Comm
     command.args(["-q", "-g", "-sS", "--noproxy", "*", "--max-time"]);
     command.arg(limit.as_secs_f32().to_string());
     command
+}
+
+/// A running curl whose output is read as it comes. Dropping it ends the download.
+pub(super) struct Stream(Child);
+
+impl Stream {
+    /// Starts to fetch a URL at the client; curl gives up after `limit`.
+    pub(super) fn start(
+        playground: &Playground,
+        url: &str,
+        families: Families,
+        limit: Duration,
+    ) -> Result<(Self, ChildStdout)> {
+        let mut curl = curl(playground, Role::Client, limit)
+            .args(families.option())
+            .args(["-N", url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start curl")?;
+        let output = curl.stdout.take().context("curl has an output")?;
+        Ok((Self(curl), output))
+    }
+
+    /// How it ended, if it did.
+    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Both fail only for a curl that is gone already.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 /// Fetches a URL, at most for `limit`.
@@ -272,7 +310,7 @@ struct Arrivals {
 /// A download of `/drip/<seconds>`: a short line every 20 ms, each noted when it arrives. Dropping
 /// it ends the download.
 pub struct Drip {
-    curl: Child,
+    _running: Stream,
     arrivals: Arc<Mutex<Arrivals>>,
 }
 
@@ -283,16 +321,8 @@ impl Drip {
     /// curl cannot be started.
     pub fn start(playground: &Playground, address: IpAddr, seconds: u32) -> Result<Self> {
         let limit = Duration::from_secs(seconds.into()) + GRACE;
-        let mut curl = curl(playground, Role::Client, limit)
-            .arg("-N")
-            .arg(url(address, 80, &format!("/drip/{seconds}")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot start curl")?;
-        let output = curl.stdout.take().context("curl has an output")?;
+        let url = url(address, 80, &format!("/drip/{seconds}"));
+        let (running, output) = Stream::start(playground, &url, Families::Any, limit)?;
         let arrivals = Arc::new(Mutex::new(Arrivals {
             started: Instant::now(),
             lines: 0,
@@ -308,7 +338,10 @@ impl Drip {
             }
             lock(&noted).ended = true;
         });
-        Ok(Self { curl, arrivals })
+        Ok(Self {
+            _running: running,
+            arrivals,
+        })
     }
 
     /// How many lines have come.
@@ -352,14 +385,6 @@ impl Drip {
             let last = arrivals.last.unwrap_or(arrivals.started);
             (last.elapsed() >= quiet).then_some(last)
         })
-    }
-}
-
-impl Drop for Drip {
-    fn drop(&mut self) {
-        // Both fail only for a curl that is gone already.
-        let _gone = self.curl.kill();
-        let _reaped = self.curl.wait();
     }
 }
 

@@ -84,6 +84,14 @@ pub enum Command {
         /// The whole frame.
         text: String,
     },
+    /// Refuses a gateway with 409 until told otherwise, as a real portal does for as long as it
+    /// takes a dead connection of it for a living one. An open connection stays.
+    RefuseGateway {
+        /// A gateway's name.
+        gateway: String,
+        /// Whether it is refused from now on.
+        refuse: bool,
+    },
     /// Lists grants, given and asked for.
     Grants,
     /// Lists connections.
@@ -194,6 +202,15 @@ impl Hub {
                 let peer = self.peer(&peer)?;
                 let grant = None;
                 self.outbox.push_back(Output::Send { peer, text, grant });
+            }
+            Command::RefuseGateway { gateway, refuse } => {
+                let mut gateways = self.config.gateways.iter();
+                let found = gateways.find(|(_, it)| it.name == gateway);
+                let (id, _) = found.ok_or_else(|| format!("there is no gateway \"{gateway}\""))?;
+                match refuse {
+                    true => self.refused.insert(*id),
+                    false => self.refused.remove(id),
+                };
             }
             Command::Grants => return Ok(Outcome::Done(self.list_grants(now))),
             Command::Peers => return Ok(Outcome::Done(self.list_peers())),

@@ -34,7 +34,7 @@ use postern_core::portal::wire::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 use tracing::{debug, info, warn};
@@ -145,6 +145,8 @@ pub struct Hub {
     pending: BTreeMap<String, Pending>,
     ack_times: VecDeque<AckTime>,
     outbox: VecDeque<Output>,
+    /// Gateways that a tester wants to be refused.
+    refused: BTreeSet<Uuid>,
     /// Counts everything that must be unique: connections, references, tickets.
     counter: u64,
     grants_changed: bool,
@@ -164,6 +166,7 @@ impl Hub {
             pending: BTreeMap::new(),
             ack_times: VecDeque::new(),
             outbox: VecDeque::new(),
+            refused: BTreeSet::new(),
             counter: 0,
             grants_changed: false,
         }

@@ -178,7 +178,8 @@ impl Hub {
             .filter(|key| is_key(key))
             .ok_or(Refusal::new(400, "invalid_connect_params"))?;
         let connected = self.sessions.values().any(|it| it.device == id);
-        if side == Side::Gateway && connected && !self.config.service.takeover {
+        let exclusive = connected && !self.config.service.takeover;
+        if side == Side::Gateway && (exclusive || self.refused.contains(&id)) {
             return Err(Refusal::new(409, "gateway_already_connected"));
         }
         if self.sessions.len() >= MAX_SESSIONS && !connected {

@@ -90,6 +90,23 @@ fn without_takeover_a_second_gateway_is_refused_with_409() {
 }
 
 #[test]
+fn a_gateway_is_refused_for_as_long_as_a_tester_wants() {
+    let mut lab = Lab::new();
+    let first = lab.gateway();
+    let refuse = |refuse: bool| json!({"op": "refuse_gateway", "gateway": "gw", "refuse": refuse});
+    lab.command(refuse(true)).expect("done");
+    assert_eq!(lab.events(), [], "the open connection stays");
+    lab.hub.handle_disconnected(first);
+    let again = lab.upgrade("/gateway/v2/websocket", "gw-token", GATEWAY_KEY);
+    assert_eq!(again.expect_err("refused").status, 409);
+    lab.alice();
+    lab.command(refuse(false)).expect("done");
+    lab.gateway();
+    let nobody = json!({"op": "refuse_gateway", "gateway": "nobody", "refuse": true});
+    lab.command(nobody).expect_err("unknown");
+}
+
+#[test]
 fn with_takeover_the_newer_connection_wins() {
     let mut lab = Lab::new();
     let first = lab.gateway();

@@ -3,7 +3,7 @@
 //! Counts what arrived, not what was sent. Refuses to trust iperf3 with its own time: the server
 //! serves one test and is killed when it outlives it, the client has a limit of its own.
 
-use crate::playground::{Playground, Role};
+use super::{Playground, Role};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ const SERVER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which way the payload goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub enum Direction {
     /// From the client to the resource.
     Upload,
     /// From the resource to the client.
@@ -27,16 +27,16 @@ pub(super) enum Direction {
 
 /// One kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Load {
+pub struct Load {
     /// Which way.
-    pub(super) direction: Direction,
+    pub direction: Direction,
     /// TCP connections at the same time.
-    pub(super) streams: u8,
+    pub streams: u8,
 }
 
 impl Load {
     /// Every load that is measured, in the order in which they alternate.
-    pub(super) const ALL: [Self; 4] = [
+    pub const ALL: [Self; 4] = [
         Self::new(Direction::Upload, 1),
         Self::new(Direction::Download, 1),
         Self::new(Direction::Upload, 4),
@@ -48,7 +48,7 @@ impl Load {
     }
 
     /// As the table names it.
-    pub(super) fn name(self) -> String {
+    pub fn name(self) -> String {
         let direction = match self.direction {
             Direction::Upload => "upload",
             Direction::Download => "download",
@@ -62,23 +62,24 @@ impl Load {
 
 /// What one run moved.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Transfer {
+pub struct Transfer {
     /// Payload that arrived.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// Payload that arrived, per second of the receiver's time.
-    pub(super) bits_per_second: f64,
+    pub bits_per_second: f64,
     /// TCP segments that were sent again.
-    pub(super) retransmits: u64,
+    pub retransmits: u64,
     /// The sender's congestion control, as the kernel names it.
-    pub(super) congestion: String,
+    pub congestion: String,
 }
 
-/// Puts a load on the way from the client to `address` at the resource, for `seconds`.
+/// Puts a load on the way from `role` to `address` at the resource, for `seconds`.
 ///
 /// # Errors
 /// iperf3 cannot be run, says that it failed, takes too long, or the wait was called off.
-pub(super) fn run(
+pub fn run(
     playground: &Playground,
+    role: Role,
     address: IpAddr,
     load: Load,
     seconds: u32,
@@ -97,7 +98,7 @@ pub(super) fn run(
         Ok(server.log().contains("Server listening").then_some(()))
     })?;
     let limit = Duration::from_secs(seconds.into()) + GRACE;
-    let output = playground.run(client(playground, address, load, seconds), limit)?;
+    let output = playground.run(client(playground, role, address, load, seconds), limit)?;
     let transfer = parse(&String::from_utf8_lossy(&output.stdout))?;
     server.wait_end(SERVER_LIMIT)?;
     Ok(transfer)
@@ -106,11 +107,12 @@ pub(super) fn run(
 /// The command of the client's end. No reports between (`-i 0`), so its output stays short.
 fn client(
     playground: &Playground,
+    role: Role,
     address: IpAddr,
     load: Load,
     seconds: u32,
 ) -> std::process::Command {
-    let mut command = playground.command(Role::Client, "iperf3");
+    let mut command = playground.command(role, "iperf3");
     command.args(["--json", "-i", "0", "--connect-timeout", "5000"]);
     command.args(["--client", &address.to_string(), "--port", PORT]);
     command.args(["--time", &seconds.to_string()]);
