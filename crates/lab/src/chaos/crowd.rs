@@ -24,6 +24,8 @@ use tokio::time::Instant;
 const FILTERS: &[&str] = &["tcp/80", "udp/7", "icmp", "tcp/5201"];
 /// How long the first traffic of all clients may take, and every later one.
 pub(super) const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
+/// In the directory in memory.
+const STATE_FILE: &str = "gateway.state";
 /// How long a name may take.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -85,7 +87,7 @@ impl Crowd {
         })?;
         let network = begun.elapsed();
         let state = playground.memory().map(|memory| StateFile {
-            file: memory.join("gateway.state"),
+            file: memory.join(STATE_FILE),
             handover: false,
             max_age: None,
         });
@@ -231,11 +233,10 @@ impl Crowd {
         Ok(milestones::records(&self.lab.gateway()?.log()))
     }
 
-    /// The file that the gateway saves its state in.
-    pub(super) fn state_file(&self) -> Result<PathBuf> {
-        let memory = self.lab.playground().memory();
-        let memory = memory.context("this gateway keeps no state file")?;
-        Ok(memory.join("gateway.state"))
+    /// The file that the gateway saves its state in, if it does.
+    pub(super) fn state_file(&self) -> Option<PathBuf> {
+        let memory = self.lab.playground().memory()?;
+        Some(memory.join(STATE_FILE))
     }
 }
 

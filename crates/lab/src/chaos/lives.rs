@@ -6,7 +6,6 @@ use super::injector::{Fault, Kind};
 use super::report::{Aims, Outcome, Section, Tally};
 use crate::figures::percentile;
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// What a new process that takes over may cost.
@@ -81,8 +80,7 @@ pub fn budget(crowd: &mut Crowd) -> Result<Section> {
 pub fn handover(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new("handover", "A planned restart");
     let ended = crowd.mark();
-    crowd.lab().gateway()?.signal(Signal::SIGUSR1)?;
-    let status = crowd.lab().gateway()?.wait_end(END_LIMIT)?;
+    let status = crowd.lab().hand_over(END_LIMIT)?;
     if !status.success() {
         section.wrong.push(format!("it ended with {status}"));
     }
@@ -158,13 +156,15 @@ pub fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
 /// Between two lives.
 fn spoil(crowd: &mut Crowd, flaw: Flaw) -> Result<()> {
     const MAX_AGE: Duration = Duration::from_secs(1);
-    let file = crowd.state_file()?;
-    let content = std::fs::read(&file)
+    let Some(file) = crowd.state_file() else {
+        ensure!(flaw == Flaw::Missing, "this gateway keeps no state file");
+        return Ok(());
+    };
+    let mut content = std::fs::read(&file)
         .with_context(|| format!("the gateway left no state file at {}", file.display()))?;
     match flaw {
         Flaw::Missing => std::fs::remove_file(&file)?,
         Flaw::Damaged => {
-            let mut content = content;
             let middle = content.len() / 2;
             let byte = content.get_mut(middle).context("the file is empty")?;
             *byte ^= 0x55;

@@ -2,8 +2,8 @@
 //!
 //! The janitor is a shell that blocks on a pipe whose other end only the maker holds. When the
 //! maker closes it, or dies of anything at all, the shell reads the end of the file and cleans up:
-//! processes in the namespaces, the namespaces, the directories. So there is one way to clean up, and
-//! every run tries it. It sits in a process group of its own and ignores the polite signals, so
+//! processes in the namespaces, the namespaces, the directories. So there is one way to clean up,
+//! and every run tries it. It sits in a process group of its own and ignores the polite signals, so
 //! that a Ctrl-C at the terminal does not reach it before its work is done.
 
 use anyhow::{Context, Result};

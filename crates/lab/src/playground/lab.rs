@@ -15,11 +15,12 @@ use super::network::{
 use super::process::Process;
 use super::scene::{self, Device, PORTAL_PORT, relay_addresses};
 use super::{Playground, Role, faults, lookup};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hickory_proto::rr::RecordType;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 /// How long a program may take to become ready. Generous: the machine may be busy compiling.
@@ -370,6 +371,25 @@ impl Lab {
         })?;
         self.gateway = Some(process);
         Ok(())
+    }
+
+    /// Has the gateway end without goodbyes, by `postern handover`; returns how it ended.
+    ///
+    /// # Errors
+    /// The command fails, or the gateway does not end.
+    pub fn hand_over(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let mut command = self.playground.command(Role::Gateway, &self.postern);
+        command
+            .arg("handover")
+            .arg("--config")
+            .arg(self.path("gateway.toml"));
+        let name = self.next_name("handover");
+        let mut command = self.playground.spawn(&name, command)?;
+        // It waits for the gateway's end, which is not complete before the gateway's parent knows.
+        let ended = self.gateway()?.wait_end(limit);
+        let status = command.wait_end(limit)?;
+        ensure!(status.success(), "postern handover: {}", command.log());
+        ended
     }
 
     /// Where a gateway that was set up with faults takes orders to fail.
