@@ -6,15 +6,15 @@
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
 use postern::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
+use postern::lifeline::DeathNotice;
 use postern::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
     UpdateResource,
 };
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
 use postern::messages::supervisor::{
-    Child, ChildDied, GatewayInitialized, PortalRefused, RelaysChanged,
+    Child, ChildDied, DeathCause, GatewayInitialized, LifeNumber, PortalRefused, RelaysChanged,
 };
-use postern::shell::DeathNotice;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::portal::{
     GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
@@ -184,7 +184,7 @@ async fn lesson_01_generation_0_is_answered_at_once_and_before_candidates() {
     let reply_ref = allowed.reply_ref;
     scene
         .actor
-        .try_send(ConnectionAccepted { reply_ref })
+        .try_send(accepted(reply_ref))
         .unwrap();
     let ready = read(&mut socket).await;
     assert_eq!(ready["payload"]["ref"], "ref-2");
@@ -205,7 +205,8 @@ async fn leaving_closes_with_1000_and_ends_the_actor() {
         scene.seen().await,
         Seen::Died(ChildDied {
             child: Child::Portal,
-            panicked: false
+            life: LifeNumber(3),
+            cause: DeathCause::Stopped,
         })
     ));
 }
@@ -231,6 +232,11 @@ async fn nonsense_does_not_cost_the_connection() {
     assert!(matches!(scene.seen().await, Seen::Opened(_)));
 }
 
+fn accepted(reply_ref: String) -> ConnectionAccepted {
+    let client = ClientId(CLIENT.parse().unwrap());
+    ConnectionAccepted { client, reply_ref }
+}
+
 // The scene.
 
 /// A PortalActor, its supervisor and its portal.
@@ -250,7 +256,7 @@ impl Scene {
             config: config(&url),
             seed: [7; 32],
             outlets: PortalOutlets::all_to(&supervisor),
-            death: DeathNotice::new(Child::Portal, supervisor.recipient()),
+            death: DeathNotice::new(Child::Portal, LifeNumber(3), supervisor.recipient()),
         });
         Self {
             portal: Portal { listener },
@@ -270,7 +276,7 @@ impl Scene {
         let OpenConnection(request) = opened;
         let reply_ref = request.reply_ref.clone();
         self.actor
-            .try_send(ConnectionAccepted { reply_ref })
+            .try_send(accepted(reply_ref))
             .unwrap();
         let candidates = vec!["candidate:1 1 udp 2130706175 192.0.2.10 52625 typ host".to_owned()];
         let client: ClientId = request.client.id;

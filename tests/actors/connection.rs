@@ -5,15 +5,18 @@ use crate::probe::{Inbox, Probe};
 use crate::samples::{client, local_addresses, open, outlets, resource, tunnel};
 use actix::prelude::*;
 use postern::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
+use postern::lifeline::DeathNotice;
 use postern::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
 use postern::messages::dns::ResolveName;
 use postern::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::OutboundDatagrams;
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted};
-use postern::messages::supervisor::{Child, ChildDied, ConnectionClosed};
+use postern::messages::supervisor::{
+    Child, ChildDied, ConnectionClosed, DeathCause, LifeNumber,
+};
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::Metrics;
-use postern::shell::{DeathNotice, tell_addr, unix_now};
+use postern::shell::{tell_addr, unix_now};
 use postern_core::connection::ConnectionConfig;
 use postern_core::grant::ResourceKind;
 use postern_core::ids::PublicKey;
@@ -91,7 +94,7 @@ fn lesson_01_a_name_is_acknowledged_first_then_looked_up_and_released_with_its_r
         let (names_probe, mut names) = Probe::start();
         let mut scene = Scene::with(|outlets| {
             outlets.resolve = names_probe.clone().recipient();
-            outlets.release_resource = names_probe.recipient();
+            outlets.nat_table.release = names_probe.recipient();
         });
         let OpenConnection(mut request) = open(1);
         request.resource.kind = ResourceKind::Dns("app.example".into());
@@ -142,7 +145,7 @@ fn what_the_sockets_have_no_room_for_is_dropped_and_counted() {
         let mut stuck = Context::<Probe>::new();
         stuck.set_mailbox_capacity(ROOM);
         let sockets = stuck.address();
-        let mut scene = Scene::with(|outlets| outlets.udp = sockets.recipient());
+        let mut scene = Scene::with(|outlets| outlets.udp.datagrams = sockets.recipient());
         tell_addr(&scene.connection, local_addresses());
         tell_addr(&scene.connection, open(1));
         tell_addr(
@@ -184,9 +187,11 @@ fn a_stopped_connection_detaches_its_client_and_is_reported() {
         assert_eq!(detached.client, client(1));
         let death: ChildDied = scene.supervisor.next().await;
         assert_eq!(death.child, Child::Connection(client(1), scene.index));
-        assert!(!death.panicked);
+        assert_eq!((death.life, death.cause), (LIFE, DeathCause::Stopped));
     });
 }
+
+const LIFE: LifeNumber = LifeNumber(7);
 
 /// The connection of client 1, and everybody around it.
 struct Scene {
@@ -210,7 +215,12 @@ impl Scene {
         let (udp_probe, udp) = Probe::start();
         let (portal_probe, portal) = Probe::start();
         let (supervisor_probe, supervisor) = Probe::start();
-        let mut outlets = outlets(&nat_table_probe, &udp_probe, &portal_probe);
+        let mut outlets = outlets(
+            &nat_table_probe,
+            &udp_probe,
+            &portal_probe,
+            &supervisor_probe,
+        );
         change(&mut outlets);
         let metrics = Arc::new(Metrics::default());
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
@@ -225,9 +235,9 @@ impl Scene {
                 max_resources: 8,
             },
             outlets,
-            closed: supervisor_probe.clone().recipient(),
+            record: None,
             metrics: Arc::clone(&metrics),
-            death: DeathNotice::new(death, supervisor_probe.recipient()),
+            death: DeathNotice::new(death, LIFE, supervisor_probe.recipient()),
         });
         Self {
             connection: connection.start(),

@@ -11,8 +11,10 @@ mod dns_transports;
 mod fault;
 mod name_server;
 mod nat_table;
+mod nursery;
 mod probe;
 mod samples;
+mod scene;
 mod supervisor;
 
 use actix::{System, SystemRunner};

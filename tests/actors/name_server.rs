@@ -7,9 +7,10 @@ use hickory_resolver::proto::rr::rdata::{CNAME, NS, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use postern::actors::dns::{self, DnsActor, DnsSpec, Upstreams};
 use postern::config::DnsConfig;
+use postern::lifeline::DeathNotice;
 use postern::messages::dns::{NameAnswered, ResolveName};
-use postern::messages::supervisor::Child;
-use postern::shell::{DeathNotice, tell_addr};
+use postern::messages::supervisor::{Child, LifeNumber};
+use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
 use postern_core::names::{AddressFamily, NameFailure};
 use std::cell::{Cell, RefCell};
@@ -229,7 +230,7 @@ impl Scene {
     /// As configured, and then changed.
     pub(crate) fn configured(config: &DnsConfig, change: impl FnOnce(&mut DnsSpec)) -> Self {
         let (asker, answers) = Probe::start();
-        let death = DeathNotice::new(Child::Dns, asker.clone().recipient());
+        let death = DeathNotice::new(Child::Dns, LifeNumber(1), asker.clone().recipient());
         let trust = dns::trust(config).expect("a good file, or none");
         let mut spec = DnsSpec::new(config, trust, death);
         spec.hosts = NO_FILE.into();

@@ -5,13 +5,15 @@ use crate::probe::{Inbox, Probe};
 use crate::samples::{client, resource, tunnel};
 use actix::prelude::*;
 use postern::actors::nat_table::{NatTableActor, NatTableSpec};
+use postern::lifeline::DeathNotice;
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::dns::{NameAnswered, ResolveName};
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundPackets};
-use postern::messages::supervisor::{Child, ChildDied};
+use postern::messages::successors::{UseDns, UseTun};
+use postern::messages::supervisor::{Child, ChildDied, LifeNumber, NameLearned};
 use postern::metrics::Metrics;
-use postern::shell::{DeathNotice, tell_addr};
+use postern::shell::tell_addr;
 use postern_core::DropReason;
 use postern_core::grant::AnnouncedName;
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
@@ -60,7 +62,8 @@ fn what_is_for_no_name_goes_on_as_it_is_and_a_death_is_told() {
         let InboundPackets(forwarded) = scene.tun.next().await;
         assert_eq!(forwarded.iter().collect::<Vec<_>>(), [request]);
         drop(scene.table);
-        scene.tun.next::<ChildDied>().await;
+        scene.tun.nothing().await;
+        scene.supervisor.next::<ChildDied>().await;
     });
 }
 
@@ -153,6 +156,7 @@ struct Scene {
     tun: Inbox,
     connection: Inbox,
     dns: Inbox,
+    supervisor: Inbox,
     metrics: Arc<Metrics>,
     /// Of a connection that client 1 had before.
     earlier: PeerIndex,
@@ -167,16 +171,23 @@ impl Scene {
         let (tun_probe, tun) = Probe::start();
         let (connection_probe, connection) = Probe::start();
         let (dns_probe, dns) = Probe::start();
+        let (supervisor_probe, supervisor) = Probe::start();
         let metrics = Arc::new(Metrics::default());
         let table = NatTableActor::new(NatTableSpec {
             config: NatTableConfig::default(),
             seed: [0; 32],
-            tun: tun_probe.clone().recipient(),
-            resolve: dns_probe.recipient(),
+            names: Vec::new(),
+            learned: supervisor_probe.clone().recipient(),
             metrics: Arc::clone(&metrics),
-            death: DeathNotice::new(Child::NatTable, tun_probe.recipient()),
+            death: DeathNotice::new(
+                Child::NatTable,
+                LifeNumber(1),
+                supervisor_probe.recipient(),
+            ),
         })
         .start();
+        tell_addr(&table, UseTun(tun_probe.recipient()));
+        tell_addr(&table, UseDns(dns_probe.recipient()));
         tell_addr(
             &table,
             AttachClient {
@@ -192,6 +203,7 @@ impl Scene {
             tun,
             connection,
             dns,
+            supervisor,
             metrics,
             earlier,
             index,

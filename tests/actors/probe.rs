@@ -1,6 +1,9 @@
 //! An actor that stands for any other: it keeps what it is told, in order, for the test to read.
 
 use actix::prelude::*;
+use futures_util::future::AbortHandle;
+use postern::faults::{self, Fault};
+use postern::lifeline::{self, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
@@ -8,7 +11,8 @@ use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPack
 use postern::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
 };
-use postern::messages::supervisor::{ChildDied, ConnectionClosed};
+use postern::messages::successors::{UseDns, UseOutbound, UseTun};
+use postern::messages::supervisor::{ChildDied, ConnectionClosed, ConnectionNews, NameLearned};
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use std::any::type_name;
@@ -18,12 +22,61 @@ use tokio::sync::mpsc;
 /// Takes every message that [`Seen`] knows.
 pub(crate) struct Probe {
     told: mpsc::UnboundedSender<Seen>,
+    /// To whom it is introduced goes elsewhere, where a test says so.
+    introduced: mpsc::UnboundedSender<Seen>,
+    _death: Option<DeathNotice>,
 }
+
+/// Where probes put what they were told: several may share one, or live one after the other.
+#[derive(Clone)]
+pub(crate) struct Tray(mpsc::UnboundedSender<Seen>);
 
 /// What a [`Probe`] was told and the test has not looked at.
 pub(crate) struct Inbox(mpsc::UnboundedReceiver<Seen>);
 
+impl Tray {
+    /// A probe of its own, which nobody supervises.
+    pub(crate) fn probe(&self) -> Addr<Probe> {
+        Actor::start(Probe {
+            told: self.0.clone(),
+            introduced: self.0.clone(),
+            _death: None,
+        })
+    }
+}
+
+/// Has a [`Probe`] come to an end, or to a standstill.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) enum Break {
+    /// Panics in the handler.
+    Panic,
+    /// Stops by itself.
+    Stop,
+    /// Never looks at its mailbox again.
+    Hang,
+    /// Works on what is in its mailbox, this long.
+    Work(Duration),
+}
+
 impl Probe {
+    /// As it is supervised: it dies with its notice.
+    pub(crate) fn launch(
+        told: &Tray,
+        introduced: &Tray,
+        death: DeathNotice,
+    ) -> (Addr<Self>, AbortHandle) {
+        let probe = Self {
+            told: told.0.clone(),
+            introduced: introduced.0.clone(),
+            _death: Some(death),
+        };
+        lifeline::launch(&Arbiter::current(), Self::MAILBOX, |_| Ok(probe))
+    }
+
+    /// Messages that may wait, if it was launched.
+    pub(crate) const MAILBOX: usize = 64;
+
     /// A running probe.
     pub(crate) fn start() -> (Addr<Self>, Inbox) {
         let (probe, inbox) = Self::new();
@@ -32,8 +85,13 @@ impl Probe {
 
     /// A probe for the test to start: until it runs, its mailbox fills.
     pub(crate) fn new() -> (Self, Inbox) {
-        let (told, inbox) = mpsc::unbounded_channel();
-        (Self { told }, Inbox(inbox))
+        let (Tray(told), inbox) = Inbox::new();
+        let probe = Self {
+            introduced: told.clone(),
+            told,
+            _death: None,
+        };
+        (probe, inbox)
     }
 }
 
@@ -49,12 +107,83 @@ where
     type Result = ();
 
     fn handle(&mut self, message: M, _: &mut Context<Self>) {
+        let seen = Seen::from(message);
+        let is_introduction = matches!(
+            seen,
+            Seen::UseDns(_) | Seen::UseOutbound(_) | Seen::UseTun(_)
+        );
         // A test that has ended reads no more.
-        let _ = self.told.send(message.into());
+        let _ = match is_introduction {
+            true => self.introduced.send(seen),
+            false => self.told.send(seen),
+        };
+    }
+}
+
+impl Handler<Ping> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Context<Self>) {}
+}
+
+impl Handler<Fault> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, fault: Fault, ctx: &mut Context<Self>) {
+        faults::inject(fault.0, "probe", ctx);
+    }
+}
+
+impl Handler<Break> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, how: Break, ctx: &mut Context<Self>) {
+        match how {
+            Break::Panic => panic!("a probe panics"),
+            Break::Stop => ctx.stop(),
+            Break::Hang => ctx.wait(std::future::pending().into_actor(self)),
+            Break::Work(time) => ctx.wait(tokio::time::sleep(time).into_actor(self)),
+        }
     }
 }
 
 impl Inbox {
+    /// An empty one, and what to put into it.
+    pub(crate) fn new() -> (Tray, Self) {
+        let (tray, inbox) = mpsc::unbounded_channel();
+        (Tray(tray), Self(inbox))
+    }
+
+    /// The next message, whatever came before, which nobody wants to know.
+    pub(crate) async fn find<M: TryFrom<Seen, Error = Seen>>(&mut self) -> M {
+        let name = type_name::<M>();
+        let found = tokio::time::timeout(crate::PATIENCE, async {
+            loop {
+                let seen = self.0.recv().await.expect("the probe lives");
+                if let Ok(message) = M::try_from(seen) {
+                    return message;
+                }
+            }
+        });
+        let Ok(message) = found.await else {
+            panic!("no {name} in {:?}", crate::PATIENCE);
+        };
+        message
+    }
+
+    /// Forgets what was told so far, after all actors have become idle.
+    pub(crate) async fn clear(&mut self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        while self.0.try_recv().is_ok() {}
+    }
+
+    /// How many messages of a kind came within `time`; all others are forgotten.
+    pub(crate) async fn count<M: TryFrom<Seen, Error = Seen>>(&mut self, time: Duration) -> usize {
+        tokio::time::sleep(time).await;
+        let seen = std::iter::from_fn(|| self.0.try_recv().ok());
+        seen.filter_map(|seen| M::try_from(seen).ok()).count()
+    }
+
     /// The next message, which must be an `M`.
     pub(crate) async fn next<M: TryFrom<Seen, Error = Seen>>(&mut self) -> M {
         self.next_within(crate::PATIENCE).await
@@ -131,6 +260,7 @@ seen! {
     ConfigureInterface,
     ConnectionAccepted,
     ConnectionClosed,
+    ConnectionNews,
     DetachClient,
     DetachPeer,
     DomainStatusChanged,
@@ -138,11 +268,15 @@ seen! {
     InboundPackets,
     LeavePortal,
     NameAnswered,
+    NameLearned,
     OutboundDatagrams,
     OutboundPackets,
     ReleaseResource,
     RequestRelays,
     ResolveName,
     ServeNames,
+    UseDns,
+    UseOutbound,
     UseRelays,
+    UseTun,
 }

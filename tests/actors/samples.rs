@@ -3,6 +3,7 @@
 use crate::probe::Probe;
 use actix::prelude::*;
 use postern::actors::connection::ConnectionOutlets;
+use postern::actors::supervisor::links::{NatTableLinks, UdpLinks};
 use postern::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
 use postern_core::grant::{
     AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
@@ -100,25 +101,24 @@ pub(crate) fn relay(id: &str, addr: &str) -> Relay {
     }
 }
 
-/// Everything a connection says, sorted by who is told. What it says about names is heard by
-/// nobody, unless a test leads it elsewhere.
+/// Everything a connection says, sorted by who is told. What it says about names and what its
+/// supervisor should remember is heard by nobody, unless a test leads it elsewhere.
 pub(crate) fn outlets(
     nat_table: &Addr<Probe>,
     udp: &Addr<Probe>,
     portal: &Addr<Probe>,
+    supervisor: &Addr<Probe>,
 ) -> ConnectionOutlets {
     let (deaf, _) = Probe::start();
+    let mut nat_table = NatTableLinks::to(nat_table).inlets;
+    nat_table.release = deaf.clone().recipient();
     ConnectionOutlets {
-        nat_table: nat_table.clone().recipient(),
-        attach_client: nat_table.clone().recipient(),
-        detach_client: nat_table.clone().recipient(),
-        assign_proxy_ips: nat_table.clone().recipient(),
-        release_resource: deaf.clone().recipient(),
-        resolve: deaf.recipient(),
-        udp: udp.clone().recipient(),
-        attach_peer: udp.clone().recipient(),
-        detach_peer: udp.clone().recipient(),
+        nat_table,
+        udp: UdpLinks::to(udp).inlets,
+        resolve: deaf.clone().recipient(),
+        gathered: Some(portal.clone().recipient()),
         accepted: portal.clone().recipient(),
-        gathered: portal.clone().recipient(),
+        news: deaf.recipient(),
+        closed: supervisor.clone().recipient(),
     }
 }

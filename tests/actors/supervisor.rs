@@ -1,28 +1,18 @@
-//! A SupervisorActor with real connections; shard and portal are probes.
+//! A SupervisorActor with real connections while nobody dies; shard and portal are probes.
 
-use crate::fault::panic_on_warnings_of;
-use crate::probe::{Inbox, Probe};
-use crate::samples::{allow, client, open, open_for, outlets, relay, resource, tunnel};
+use crate::probe::Break;
+use crate::samples::{allow, client, open, open_for, relay, tunnel};
+use crate::scene::{MAX_CLIENTS, Scene, goodbye, initialized, revoke};
 use crate::{in_virtual_time, until_exit};
-use actix::prelude::*;
-use postern::actors::connection::ConnectionActor;
-use postern::actors::supervisor::{ShardLinks, SupervisorActor, SupervisorSpec};
-use postern::messages::connection::{OpenConnection, RevokeAccess};
+use postern::messages::connection::OpenConnection;
 use postern::messages::dns::ServeNames;
 use postern::messages::nat_table::{AttachClient, DetachClient};
 use postern::messages::portal::{ConnectionAccepted, LeavePortal, RequestRelays};
-use postern::messages::supervisor::{
-    Child, ChildDied, ConnectionClosed, GatewayInitialized, InterfaceFailed, RelaysChanged,
-    Shutdown,
-};
+use postern::messages::supervisor::{Child, ConnectionClosed, InterfaceFailed, RelaysChanged};
 use postern::messages::tun::ConfigureInterface;
-use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
-use postern::metrics::Metrics;
-use postern::shell::tell_addr;
-use postern_core::grant::{GatewayInit, Relay};
+use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
+use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
-use postern_core::peer::GatewayKeys;
-use std::sync::Arc;
 
 #[test]
 fn two_grants_of_one_client_are_one_connection_and_two_acknowledgements() {
@@ -175,55 +165,6 @@ fn news_of_an_older_closing_stops_nothing() {
 }
 
 #[test]
-fn a_connection_that_panics_is_detached_and_a_later_grant_begins_anew() {
-    in_virtual_time(async {
-        let mut scene = Scene::new();
-        for number in 1..=MAX_RESOURCES {
-            scene.tell(open(number));
-            scene.portal.next::<ConnectionAccepted>().await;
-        }
-        let dead: AttachPeer = scene.udp.next().await;
-        scene.nat_table.next::<AttachClient>().await;
-
-        let fault = panic_on_warnings_of("postern::actors::connection");
-        scene.tell(open(MAX_RESOURCES + 1));
-        // The actor detaches itself while it unwinds; the supervisor does not rely on it.
-        for _ in 0..2 {
-            let detached: DetachPeer = scene.udp.next().await;
-            assert_eq!(detached.index, dead.index);
-        }
-        scene.nat_table.next::<DetachClient>().await;
-        scene.nat_table.next::<DetachClient>().await;
-        scene.portal.nothing().await;
-        drop(fault);
-
-        scene.tell(open(1));
-        assert_eq!(scene.accepted().await, "ref-1");
-        scene.nat_table.next::<AttachClient>().await;
-        scene.udp.next::<AttachPeer>().await;
-    });
-}
-
-#[test]
-fn the_death_of_the_portal_ends_the_process_with_70_after_goodbyes() {
-    let code = until_exit(async {
-        let mut scene = Scene::new();
-        scene.tell(open(1));
-        scene.udp.next::<AttachPeer>().await;
-        scene.tell(ChildDied {
-            child: Child::Portal,
-            panicked: true,
-        });
-        // The connection has closed before the sockets are flushed and the portal is left.
-        scene.udp.next::<DetachPeer>().await;
-        scene.udp.next::<FlushDatagrams>().await;
-        scene.portal.next::<ConnectionAccepted>().await;
-        scene.portal.next::<LeavePortal>().await;
-    });
-    assert_eq!(code, 70);
-}
-
-#[test]
 fn without_relays_the_portal_is_asked_once_for_each_time_that_none_is_left() {
     in_virtual_time(async {
         let mut scene = Scene::new();
@@ -253,8 +194,8 @@ fn an_interface_that_cannot_be_configured_ends_the_process() {
 fn a_second_shutdown_changes_nothing() {
     let code = until_exit(async {
         let mut scene = Scene::new();
-        scene.tell(Shutdown { exit_code: 3 });
-        scene.tell(Shutdown { exit_code: 4 });
+        scene.tell(goodbye(3));
+        scene.tell(goodbye(4));
         scene.udp.next::<FlushDatagrams>().await;
         scene.udp.nothing().await;
         scene.portal.next::<LeavePortal>().await;
@@ -265,19 +206,14 @@ fn a_second_shutdown_changes_nothing() {
 
 #[test]
 fn nobody_who_keeps_silent_holds_the_process_back() {
-    let mute = Context::<Probe>::new;
     let code = until_exit(async {
-        let (udp, portal) = (mute(), mute());
-        let scene = Scene::with(|spec| {
-            spec.shard.flush = udp.address().recipient();
-            spec.leave_portal = portal.address().recipient();
-        });
-        scene.tell(Shutdown { exit_code: 0 });
-        // Their mailboxes stay open, and unread.
-        actix_rt::spawn(async move {
-            let _mailboxes = (udp, portal);
-            std::future::pending::<()>().await;
-        });
+        let mut scene = Scene::new();
+        scene.tell(open(1));
+        scene.udp.next::<AttachPeer>().await;
+        for mute in [Child::Udp, Child::Portal] {
+            scene.desk.break_child(mute, Break::Hang);
+        }
+        scene.tell(goodbye(0));
     });
     assert_eq!(code, 0);
 }
@@ -299,102 +235,10 @@ fn relays_come_and_go_one_by_one_and_an_init_replaces_them() {
     });
 }
 
-fn initialized(relays: Vec<Relay>) -> GatewayInitialized {
-    GatewayInitialized(GatewayInit {
-        tunnel: tunnel(0),
-        relays,
-        authorizations: Vec::new(),
-    })
-}
-
 fn relays_changed(disconnected: &[&str], connected: Vec<Relay>) -> RelaysChanged {
     let disconnected = disconnected.iter().map(|id| RelayId((*id).into()));
     RelaysChanged {
         disconnected: disconnected.collect(),
         connected,
-    }
-}
-
-/// Resource `number` of client 1.
-fn revoke(number: u8) -> RevokeAccess {
-    RevokeAccess {
-        client: client(1),
-        resource: resource(number),
-    }
-}
-
-const MAX_CLIENTS: u8 = 2;
-const MAX_RESOURCES: u8 = 4;
-
-/// A supervisor and everybody around it.
-struct Scene {
-    supervisor: Addr<SupervisorActor>,
-    tun: Inbox,
-    nat_table: Inbox,
-    udp: Inbox,
-    portal: Inbox,
-    /// Who is asked for relays.
-    asked: Inbox,
-    dns: Inbox,
-}
-
-impl Scene {
-    fn new() -> Self {
-        Self::with(|_| ())
-    }
-
-    /// With some links that lead elsewhere.
-    fn with(change: impl FnOnce(&mut SupervisorSpec)) -> Self {
-        let (tun_probe, tun) = Probe::start();
-        let (nat_table_probe, nat_table) = Probe::start();
-        let (udp_probe, udp) = Probe::start();
-        let (portal_probe, portal) = Probe::start();
-        let (asked_probe, asked) = Probe::start();
-        let (dns_probe, dns) = Probe::start();
-        let context = Context::<SupervisorActor>::new();
-        let mut spec = SupervisorSpec {
-            keys: GatewayKeys::new([2; 32]),
-            seed: [0; 32],
-            max_clients: MAX_CLIENTS.into(),
-            max_resources: MAX_RESOURCES.into(),
-            shard: ShardLinks {
-                interface: tun_probe.recipient(),
-                relays: udp_probe.clone().recipient(),
-                flush: udp_probe.clone().recipient(),
-                outlets: outlets(&nat_table_probe, &udp_probe, &portal_probe),
-                start_connection: Box::new(|spec| ConnectionActor::new(spec).start()),
-            },
-            leave_portal: portal_probe.recipient(),
-            request_relays: asked_probe.recipient(),
-            names: dns_probe.recipient(),
-            metrics: Arc::new(Metrics::default()),
-        };
-        change(&mut spec);
-        Self {
-            supervisor: context.run(SupervisorActor::new(spec)),
-            tun,
-            nat_table,
-            udp,
-            portal,
-            asked,
-            dns,
-        }
-    }
-
-    fn tell<M>(&self, message: M)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        SupervisorActor: Handler<M>,
-    {
-        tell_addr(&self.supervisor, message);
-    }
-
-    async fn accepted(&mut self) -> String {
-        self.portal.next::<ConnectionAccepted>().await.reply_ref
-    }
-
-    async fn relays(&mut self) -> Vec<String> {
-        let UseRelays(relays) = self.udp.next().await;
-        relays.iter().map(|relay| relay.addr.to_string()).collect()
     }
 }

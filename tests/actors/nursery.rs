@@ -1,0 +1,297 @@
+//! Where a supervisor's children are made in tests: shared ones are probes, connections are real.
+//! Everybody lives on the test's own thread.
+
+use crate::probe::{Break, Inbox, Probe, Tray};
+use actix::prelude::*;
+use futures_util::future::{AbortHandle, Abortable};
+use postern::actors::connection::{ConnectionActor, ConnectionSpec};
+use postern::actors::portal::PortalOutlets;
+use postern::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
+use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
+use postern::lifeline::{DeathNotice, launch};
+use postern::messages::supervisor::{Child, InterfaceFailed, NameLearned};
+use postern::shell::tell_addr;
+use postern_core::ids::ClientId;
+use postern_core::nat_table::RestoredName;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// What the test sees and steers of the [`Nursery`] that it gave away.
+#[derive(Clone)]
+pub(crate) struct NurseryDesk(Rc<RefCell<Desk>>);
+
+struct Desk {
+    trays: Trays,
+    /// Everybody who was started, in order.
+    started: Vec<Child>,
+    replaced: Vec<Place>,
+    probes: BTreeMap<Child, (Addr<Probe>, AbortHandle)>,
+    connections: BTreeMap<ClientId, (Addr<ConnectionActor>, AbortHandle)>,
+    /// The names that each NatTableActor was given.
+    names: Vec<Vec<RestoredName>>,
+    /// Who comes to life dead.
+    stillborn: BTreeSet<Child>,
+    /// Whose life begins with a standstill.
+    hung: BTreeSet<Child>,
+    /// Clients whose connections are never polled.
+    stuck: BTreeSet<ClientId>,
+    /// Whether ending a child has no effect, as on a thread that is stuck.
+    is_thread_stuck: bool,
+    portal: Option<PortalOutlets>,
+}
+
+/// Where all lives of each shared child put what they are told.
+pub(crate) struct Trays {
+    pub(crate) tun: Tray,
+    pub(crate) nat_table: Tray,
+    pub(crate) udp: Tray,
+    pub(crate) dns: Tray,
+    pub(crate) portal: Tray,
+    /// Who is asked for relays.
+    pub(crate) asked: Tray,
+    /// To whom tun and nat_table are introduced.
+    pub(crate) introduced: Tray,
+}
+
+impl NurseryDesk {
+    pub(crate) fn new(trays: Trays) -> Self {
+        Self(Rc::new(RefCell::new(Desk {
+            trays,
+            started: Vec::new(),
+            replaced: Vec::new(),
+            probes: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            names: Vec::new(),
+            stillborn: BTreeSet::new(),
+            hung: BTreeSet::new(),
+            stuck: BTreeSet::new(),
+            is_thread_stuck: false,
+            portal: None,
+        })))
+    }
+
+    /// For the supervisor.
+    pub(crate) fn nursery(&self) -> Box<dyn Nursery> {
+        Box::new(FakeNursery(self.clone()))
+    }
+
+    /// Who was started since this was asked last, in order.
+    pub(crate) fn started(&self) -> Vec<Child> {
+        std::mem::take(&mut self.0.borrow_mut().started)
+    }
+
+    /// Which threads were given up.
+    pub(crate) fn replaced(&self) -> Vec<Place> {
+        self.0.borrow().replaced.clone()
+    }
+
+    /// What the last NatTableActor was given.
+    pub(crate) fn names(&self) -> Vec<RestoredName> {
+        let desk = self.0.borrow();
+        desk.names.last().expect("one was started").clone()
+    }
+
+    /// Where the last PortalActor's messages would go.
+    pub(crate) fn portal(&self) -> PortalOutlets {
+        self.0.borrow().portal.clone().expect("one was started")
+    }
+
+    /// The probe in its present life.
+    pub(crate) fn probe(&self, child: Child) -> Addr<Probe> {
+        self.0.borrow().probes[&child].0.clone()
+    }
+
+    /// Has a shared child come to an end.
+    pub(crate) fn break_child(&self, child: Child, how: Break) {
+        tell_addr(&self.probe(child), how);
+    }
+
+    /// The connection in its present life.
+    pub(crate) fn connection(&self, client: ClientId) -> Addr<ConnectionActor> {
+        self.0.borrow().connections[&client].0.clone()
+    }
+
+    /// Ends a connection from outside: it is dropped, and with it its notice.
+    pub(crate) fn kill_connection(&self, client: ClientId) {
+        self.0.borrow().connections[&client].1.abort();
+    }
+
+    /// From now on, this child cannot be built; or can again.
+    pub(crate) fn set_stillborn(&self, child: Child, is_so: bool) {
+        set(&mut self.0.borrow_mut().stillborn, child, is_so);
+    }
+
+    /// From now on, this child hangs from its first message on.
+    pub(crate) fn set_hung(&self, child: Child, is_so: bool) {
+        set(&mut self.0.borrow_mut().hung, child, is_so);
+    }
+
+    /// From now on, connections of this client do not answer; or do again.
+    pub(crate) fn set_stuck(&self, client: ClientId, is_so: bool) {
+        set(&mut self.0.borrow_mut().stuck, client, is_so);
+    }
+
+    /// From now on, whoever is ended lives on, until a thread is replaced.
+    pub(crate) fn set_thread_stuck(&self) {
+        self.0.borrow_mut().is_thread_stuck = true;
+    }
+}
+
+fn set<T: Ord>(all: &mut BTreeSet<T>, one: T, is_in: bool) {
+    if is_in {
+        all.insert(one);
+    } else {
+        all.remove(&one);
+    }
+}
+
+struct FakeNursery(NurseryDesk);
+
+impl FakeNursery {
+    fn launch(
+        &self,
+        death: DeathNotice,
+        child: Child,
+        tray: impl Fn(&Trays) -> &Tray,
+    ) -> (Addr<Probe>, Leash) {
+        let mut desk = self.0.0.borrow_mut();
+        desk.started.push(child);
+        let launched = if desk.stillborn.contains(&child) {
+            drop(death);
+            let unborn = Context::<Probe>::new();
+            (unborn.address(), AbortHandle::new_pair().0)
+        } else {
+            Probe::launch(tray(&desk.trays), &desk.trays.introduced, death)
+        };
+        if desk.hung.contains(&child) {
+            tell_addr(&launched.0, Break::Hang);
+        }
+        desk.probes.insert(child, launched.clone());
+        let (addr, abort) = launched;
+        // The abort of a thread that is stuck is not heard.
+        let abort = match desk.is_thread_stuck {
+            true => AbortHandle::new_pair().0,
+            false => abort,
+        };
+        let leash = Leash::of(&addr, abort);
+        (addr, leash)
+    }
+}
+
+impl Nursery for FakeNursery {
+    fn tun(&self, death: DeathNotice, _: Recipient<InterfaceFailed>) -> Started<TunLinks> {
+        let (addr, leash) = self.launch(death, Child::Tun, |trays| &trays.tun);
+        let links = TunLinks::to(&addr);
+        Started { links, leash }
+    }
+
+    fn nat_table(
+        &self,
+        death: DeathNotice,
+        names: Vec<RestoredName>,
+        _: Recipient<NameLearned>,
+    ) -> Started<NatTableLinks> {
+        let (addr, leash) = self.launch(death, Child::NatTable, |trays| &trays.nat_table);
+        self.0.0.borrow_mut().names.push(names);
+        let links = NatTableLinks::to(&addr);
+        Started { links, leash }
+    }
+
+    fn udp(&self, death: DeathNotice) -> Started<UdpLinks> {
+        let (addr, leash) = self.launch(death, Child::Udp, |trays| &trays.udp);
+        let links = UdpLinks::to(&addr);
+        Started { links, leash }
+    }
+
+    fn dns(&self, death: DeathNotice) -> Started<DnsLinks> {
+        let (addr, leash) = self.launch(death, Child::Dns, |trays| &trays.dns);
+        let links = DnsLinks::to(&addr);
+        Started { links, leash }
+    }
+
+    fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks> {
+        let (addr, leash) = self.launch(death, Child::Portal, |trays| &trays.portal);
+        let mut desk = self.0.0.borrow_mut();
+        desk.portal = Some(outlets);
+        let mut links = PortalLinks::to(&addr);
+        links.request_relays = desk.trays.asked.probe().recipient();
+        Started { links, leash }
+    }
+
+    fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
+        let mut desk = self.0.0.borrow_mut();
+        let client = spec.client;
+        desk.started.push(Child::Connection(client, spec.config.index));
+        let launched = if desk.stuck.contains(&client) {
+            stuck_connection(spec)
+        } else {
+            let mailbox = ConnectionActor::MAILBOX;
+            launch(&Arbiter::current(), mailbox, |_| Ok(ConnectionActor::new(spec)))
+        };
+        desk.connections.insert(client, launched.clone());
+        let (addr, abort) = launched;
+        match desk.is_thread_stuck {
+            true => (addr, AbortHandle::new_pair().0),
+            false => (addr, abort),
+        }
+    }
+
+    fn replace_thread(&mut self, place: Place) {
+        let mut desk = self.0.0.borrow_mut();
+        desk.replaced.push(place);
+        desk.is_thread_stuck = false;
+        desk.hung.clear();
+        desk.stuck.clear();
+    }
+}
+
+/// An actor that is there and does not get round to anything.
+fn stuck_connection(spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
+    let context = Context::<ConnectionActor>::new();
+    let address = context.address();
+    let (abort, registration) = AbortHandle::new_pair();
+    let life = async move {
+        let _held = (context, spec);
+        std::future::pending::<()>().await;
+    };
+    actix_rt::spawn(Abortable::new(life, registration));
+    (address, abort)
+}
+
+/// An inbox for each shared child, and their trays.
+pub(crate) struct Inboxes {
+    pub(crate) tun: Inbox,
+    pub(crate) nat_table: Inbox,
+    pub(crate) udp: Inbox,
+    pub(crate) dns: Inbox,
+    pub(crate) portal: Inbox,
+    pub(crate) asked: Inbox,
+    pub(crate) introduced: Inbox,
+}
+
+impl Inboxes {
+    pub(crate) fn new() -> (Trays, Self) {
+        let [tun, nat_table, udp, dns, portal, asked, introduced] =
+            std::array::from_fn(|_| Inbox::new());
+        let trays = Trays {
+            tun: tun.0,
+            nat_table: nat_table.0,
+            udp: udp.0,
+            dns: dns.0,
+            portal: portal.0,
+            asked: asked.0,
+            introduced: introduced.0,
+        };
+        let inboxes = Self {
+            tun: tun.1,
+            nat_table: nat_table.1,
+            udp: udp.1,
+            dns: dns.1,
+            portal: portal.1,
+            asked: asked.1,
+            introduced: introduced.1,
+        };
+        (trays, inboxes)
+    }
+}
