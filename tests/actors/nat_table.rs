@@ -2,7 +2,7 @@
 
 use crate::in_virtual_time;
 use crate::probe::{Inbox, Probe};
-use crate::samples::{client, resource, tunnel};
+use crate::samples::{client, resource, tunnel, udp};
 use actix::prelude::*;
 use postern::actors::nat_table::{NatTableActor, NatTableSpec};
 use postern::lifeline::DeathNotice;
@@ -11,7 +11,7 @@ use postern::messages::dns::{NameAnswered, ResolveName};
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundPackets};
 use postern::messages::successors::{UseDns, UseTun};
-use postern::messages::supervisor::{Child, ChildDied, LifeNumber, NameLearned};
+use postern::messages::supervisor::{Child, ChildDied, LifeNumber};
 use postern::metrics::Metrics;
 use postern::shell::tell_addr;
 use postern_core::DropReason;
@@ -138,16 +138,6 @@ fn found() -> NameAnswered {
         }),
         from_cache: false,
     })
-}
-
-/// A UDP packet without payload.
-fn udp(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
-    let mut packet = Vec::new();
-    etherparse::PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
-        .udp(4000, 5000)
-        .write(&mut packet, &[])
-        .expect("fits");
-    packet
 }
 
 /// A table with client 1.

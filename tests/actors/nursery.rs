@@ -32,10 +32,10 @@ struct Desk {
     names: Vec<Vec<RestoredName>>,
     /// Who comes to life dead.
     stillborn: BTreeSet<Child>,
-    /// Whose life begins with a standstill.
-    hung: BTreeSet<Child>,
     /// Clients whose connections are never polled.
     stuck: BTreeSet<ClientId>,
+    /// Those who lived on a thread that was given up.
+    former: Vec<AbortHandle>,
     /// Whether ending a child has no effect, as on a thread that is stuck.
     is_thread_stuck: bool,
     portal: Option<PortalOutlets>,
@@ -50,6 +50,8 @@ pub(crate) struct Trays {
     pub(crate) portal: Tray,
     /// Who is asked for relays.
     pub(crate) asked: Tray,
+    /// Who is told of resources that are gone.
+    pub(crate) released: Tray,
     /// To whom tun and nat_table are introduced.
     pub(crate) introduced: Tray,
 }
@@ -64,8 +66,8 @@ impl NurseryDesk {
             connections: BTreeMap::new(),
             names: Vec::new(),
             stillborn: BTreeSet::new(),
-            hung: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            former: Vec::new(),
             is_thread_stuck: false,
             portal: None,
         })))
@@ -122,17 +124,19 @@ impl NurseryDesk {
         set(&mut self.0.borrow_mut().stillborn, child, is_so);
     }
 
-    /// From now on, this child hangs from its first message on.
-    pub(crate) fn set_hung(&self, child: Child, is_so: bool) {
-        set(&mut self.0.borrow_mut().hung, child, is_so);
-    }
-
     /// From now on, connections of this client do not answer; or do again.
     pub(crate) fn set_stuck(&self, client: ClientId, is_so: bool) {
         set(&mut self.0.borrow_mut().stuck, client, is_so);
     }
 
-    /// From now on, whoever is ended lives on, until a thread is replaced.
+    /// The thread that was given up comes round to those who lived on it.
+    pub(crate) fn thread_comes_round(&self) {
+        for former in self.0.borrow_mut().former.drain(..) {
+            former.abort();
+        }
+    }
+
+    /// Whoever is started from now on lives on when it is ended, until a thread is replaced.
     pub(crate) fn set_thread_stuck(&self) {
         self.0.borrow_mut().is_thread_stuck = true;
     }
@@ -164,9 +168,6 @@ impl FakeNursery {
         } else {
             Probe::launch(tray(&desk.trays), &desk.trays.introduced, death)
         };
-        if desk.hung.contains(&child) {
-            tell_addr(&launched.0, Break::Hang);
-        }
         desk.probes.insert(child, launched.clone());
         let (addr, abort) = launched;
         // The abort of a thread that is stuck is not heard.
@@ -194,7 +195,8 @@ impl Nursery for FakeNursery {
     ) -> Started<NatTableLinks> {
         let (addr, leash) = self.launch(death, Child::NatTable, |trays| &trays.nat_table);
         self.0.0.borrow_mut().names.push(names);
-        let links = NatTableLinks::to(&addr);
+        let mut links = NatTableLinks::to(&addr);
+        links.inlets.release = self.0.0.borrow().trays.released.probe().recipient();
         Started { links, leash }
     }
 
@@ -241,8 +243,16 @@ impl Nursery for FakeNursery {
         let mut desk = self.0.0.borrow_mut();
         desk.replaced.push(place);
         desk.is_thread_stuck = false;
-        desk.hung.clear();
-        desk.stuck.clear();
+        let desk = &mut *desk;
+        for (child, (_, abort)) in &desk.probes {
+            if Place::of(*child) == place {
+                desk.former.push(abort.clone());
+            }
+        }
+        if place == Place::Shard {
+            let all = desk.connections.values();
+            desk.former.extend(all.map(|(_, abort)| abort.clone()));
+        }
     }
 }
 
@@ -272,7 +282,7 @@ pub(crate) struct Inboxes {
 
 impl Inboxes {
     pub(crate) fn new() -> (Trays, Self) {
-        let [tun, nat_table, udp, dns, portal, asked, introduced] =
+        let [tun, nat_table, udp, dns, portal, asked, released, introduced] =
             std::array::from_fn(|_| Inbox::new());
         let trays = Trays {
             tun: tun.0,
@@ -281,6 +291,7 @@ impl Inboxes {
             dns: dns.0,
             portal: portal.0,
             asked: asked.0,
+            released: released.0,
             introduced: introduced.0,
         };
         let inboxes = Self {
@@ -293,5 +304,27 @@ impl Inboxes {
             introduced: introduced.1,
         };
         (trays, inboxes)
+    }
+
+    /// Forgets all that was told so far, once everybody is idle.
+    pub(crate) async fn clear(&mut self) {
+        self.tun.drain().await;
+        self.forget();
+    }
+
+    /// Forgets all that was told so far.
+    pub(crate) fn forget(&mut self) {
+        let all = [
+            &mut self.tun,
+            &mut self.nat_table,
+            &mut self.udp,
+            &mut self.dns,
+            &mut self.portal,
+            &mut self.asked,
+            &mut self.introduced,
+        ];
+        for inbox in all {
+            inbox.forget();
+        }
     }
 }

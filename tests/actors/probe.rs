@@ -171,17 +171,15 @@ impl Inbox {
         message
     }
 
-    /// Forgets what was told so far, after all actors have become idle.
-    pub(crate) async fn clear(&mut self) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    /// Forgets all that was told so far.
+    pub(crate) fn forget(&mut self) {
         while self.0.try_recv().is_ok() {}
     }
 
-    /// How many messages of a kind came within `time`; all others are forgotten.
-    pub(crate) async fn count<M: TryFrom<Seen, Error = Seen>>(&mut self, time: Duration) -> usize {
-        tokio::time::sleep(time).await;
-        let seen = std::iter::from_fn(|| self.0.try_recv().ok());
-        seen.filter_map(|seen| M::try_from(seen).ok()).count()
+    /// All that was told so far, after all actors have become idle.
+    pub(crate) async fn drain(&mut self) -> Vec<Seen> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
     }
 
     /// The next message, which must be an `M`.
@@ -212,6 +210,13 @@ impl Inbox {
             panic!("{} instead of nothing", seen.name());
         }
     }
+}
+
+/// Those of one kind.
+pub(crate) fn only<M: TryFrom<Seen>>(seen: Vec<Seen>) -> Vec<M> {
+    seen.into_iter()
+        .filter_map(|one| M::try_from(one).ok())
+        .collect()
 }
 
 macro_rules! seen {

@@ -11,6 +11,7 @@ use postern_core::grant::{
 };
 use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
 use postern_core::peer::LocalAddresses;
+use std::net::Ipv4Addr;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -76,6 +77,35 @@ pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess 
             proxy_ips: Vec::new(),
         }),
     }))
+}
+
+/// Client 1 may reach resource `number` by the name app.corp.example, which it uses under
+/// [`PROXY_IPS`].
+pub(crate) fn open_name(number: u8) -> OpenConnection {
+    let OpenConnection(mut open) = open(number);
+    open.resource.kind = ResourceKind::Dns("*.corp.example".into());
+    open.announced = Some(AnnouncedName {
+        domain: "app.corp.example".into(),
+        proxy_ips: PROXY_IPS.map(Into::into).to_vec(),
+    });
+    OpenConnection(open)
+}
+
+pub(crate) const PROXY_IPS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(100, 96, 0, 1),
+    Ipv4Addr::new(100, 96, 0, 2),
+    Ipv4Addr::new(100, 96, 0, 3),
+    Ipv4Addr::new(100, 96, 0, 4),
+];
+
+/// A UDP packet without payload.
+pub(crate) fn udp(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
+        .udp(4000, 5000)
+        .write(&mut packet, &[])
+        .expect("fits");
+    packet
 }
 
 fn ice(ufrag: &str, password: &str) -> IceCredentials {

@@ -1,19 +1,22 @@
 //! A supervisor with real connections; everybody else is a probe.
 
 use crate::nursery::{Inboxes, NurseryDesk};
-use crate::probe::Inbox;
 use crate::samples::{client, resource, tunnel};
 use actix::prelude::*;
 use postern::actors::supervisor::{SupervisorActor, SupervisorSpec};
-use postern::messages::connection::RevokeAccess;
+use postern::messages::connection::{OpenConnection, RevokeAccess};
 use postern::messages::portal::ConnectionAccepted;
-use postern::messages::supervisor::{Farewell, GatewayInitialized, Shutdown};
-use postern::messages::udp::UseRelays;
-use postern::metrics::Metrics;
+use postern::messages::supervisor::{
+    Child, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized, Shutdown,
+};
+use postern::messages::udp::{AttachPeer, UseRelays};
+use postern::metrics::{LifeCounts, Metrics};
 use postern::shell::tell_addr;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ledger::{Ledger, LedgerLimits};
-use postern_core::peer::GatewayKeys;
+use postern_core::ids::ClientId;
+use postern_core::packet::Path;
+use postern_core::peer::{GatewayKeys, PeerIndex};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -69,6 +72,66 @@ impl Scene {
         SupervisorActor: Handler<M>,
     {
         tell_addr(&self.supervisor, message);
+    }
+
+    /// How many of a kind have recovered.
+    pub(crate) fn recoveries(&self, child: Child) -> u64 {
+        self.lives(child).recoveries
+    }
+
+    /// How many of a kind have died.
+    pub(crate) fn deaths(&self, child: Child) -> u64 {
+        self.lives(child).deaths
+    }
+
+    fn lives(&self, child: Child) -> LifeCounts {
+        let (kind, counts) = self.metrics.lives()[child.kind()];
+        assert_eq!(kind, child.to_string());
+        counts
+    }
+
+    pub(crate) fn inboxes(&mut self) -> &mut Inboxes {
+        &mut self.inboxes
+    }
+
+    /// Forgets all that happened so far, in no time.
+    pub(crate) fn forget(&mut self) {
+        self.inboxes.forget();
+        self.desk.started();
+    }
+
+    /// Forgets all that happened so far, once everybody is idle.
+    pub(crate) async fn settle(&mut self) {
+        self.inboxes.clear().await;
+        self.desk.started();
+    }
+
+    /// Client 1 with what `open` grants it, and the index of its connection.
+    pub(crate) async fn connect(&mut self, open: OpenConnection) -> PeerIndex {
+        self.tell(open);
+        let attached: AttachPeer = self.udp.find().await;
+        self.settle().await;
+        attached.index
+    }
+
+    /// Datagrams to client 1 go this way, says its connection.
+    pub(crate) fn use_path(&self, index: PeerIndex) -> Path {
+        self.use_path_of(client(1), index)
+    }
+
+    /// Datagrams to this client go this way, says its connection.
+    pub(crate) fn use_path_of(&self, client: ClientId, index: PeerIndex) -> Path {
+        let path = Path {
+            local: "192.0.2.10:52625".parse().expect("literal"),
+            remote: "198.51.100.5:4000".parse().expect("literal"),
+        };
+        self.tell(ConnectionNews {
+            client,
+            index,
+            opened: 1,
+            fact: ConnectionFact::PathInUse(path),
+        });
+        path
     }
 
     pub(crate) async fn accepted(&mut self) -> String {

@@ -141,6 +141,9 @@ fn a_client_that_returns_with_another_tunnel_address_keeps_its_new_connection() 
         assert_eq!(detached.index, former);
         let attached: AttachClient = scene.nat_table.next().await;
         assert_eq!(attached.tunnel, tunnel(7));
+        // The supervisor does not rely on the actor's own.
+        let detached: DetachClient = scene.nat_table.next().await;
+        assert_eq!(detached.index, former);
         scene.nat_table.nothing().await;
     });
 }

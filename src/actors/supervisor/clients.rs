@@ -74,6 +74,19 @@ impl Request {
         }
     }
 
+    /// As the ledger has it now; `None` if the portal has taken it back meanwhile.
+    fn renewed(mut self, record: &ClientRecord) -> Option<Self> {
+        let (resource, expires_at) = match &mut self {
+            Self::Open(request) => (&mut request.resource, &mut request.expires_at),
+            Self::Allow(request) => (&mut request.resource, &mut request.expires_at),
+        };
+        let grant = record.grants.get(&resource.id)?;
+        resource.filters.clone_from(&grant.resource.filters);
+        resource.name.clone_from(&grant.resource.name);
+        *expires_at = grant.expires_at;
+        Some(self)
+    }
+
     fn send(self, connection: &Addr<ConnectionActor>) {
         match self {
             Self::Open(request) => tell_addr(connection, OpenConnection(request)),
@@ -200,12 +213,8 @@ impl SupervisorActor {
         if known == Some(tunnel) {
             return true;
         }
-        if known.is_some()
-            && let Some(former) = self.retire(id)
-        {
-            self.spec.ledger.remove_client(id);
-            tell_addr(&former, CloseConnection);
-            tell_addr(&former, StopConnection);
+        if known.is_some() {
+            self.make_room(id, ctx);
         }
         if self.stopping {
             return false;
@@ -220,17 +229,38 @@ impl SupervisorActor {
             self.clients.note_refusal(self.spec.max_clients);
             return false;
         };
-        self.start_connection(id, index, tunnel, None, ctx);
+        // One that a former process left, and whose turn has not come yet.
+        let left = self.spec.ledger.client(id);
+        let left = left.filter(|record| record.tunnel == tunnel).cloned();
+        if left.is_none() {
+            self.spec.ledger.remove_client(id);
+        }
+        self.start_connection(id, index, tunnel, left, ctx);
         true
+    }
+
+    /// A client comes back with another tunnel address: its former connection ends.
+    fn make_room(&mut self, id: ClientId, ctx: &mut Context<Self>) {
+        self.spec.ledger.remove_client(id);
+        let Some(former) = self.clients.get(id) else {
+            return;
+        };
+        if !former.connection.connected() {
+            return self.bury(id);
+        }
+        let abort = former.abort.clone();
+        if let Some(former) = self.retire(id) {
+            tell_addr(&former, CloseConnection);
+            tell_addr(&former, StopConnection);
+        }
+        // Nobody looks after it any more, should it hang.
+        ctx.run_later(GOODBYE_TAKES, move |_, _| abort.abort());
     }
 
     /// Takes the clients over that the former process left, as many at a time as may shake hands.
     pub(super) fn take_over(&mut self, ctx: &mut Context<Self>) {
-        if let Some(tunnel) = self.spec.ledger.gateway() {
-            self.configure(tunnel);
-        }
-        let left = self.spec.ledger.clients().map(|(id, _)| id);
-        let left: VecDeque<ClientId> = left.take(self.spec.max_clients).collect();
+        let left = self.spec.ledger.clients().map(|(id, _)| (id, None));
+        let left: VecDeque<_> = left.take(self.spec.max_clients).collect();
         if !left.is_empty() {
             let clients = left.len();
             tracing::info!(milestone = "taken_over", clients, "clients taken over");
@@ -238,18 +268,21 @@ impl SupervisorActor {
         }
     }
 
-    /// Builds connections from the ledger, not more in a second than may shake hands with us.
+    /// Builds connections from the ledger, not more in a second than may shake hands with us. Each
+    /// takes the place of this life; one that has come to another meanwhile is left alone.
     pub(super) fn revive_in_portions(
         &mut self,
-        mut waiting: VecDeque<ClientId>,
+        mut waiting: VecDeque<(ClientId, Option<LifeNumber>)>,
         ctx: &mut Context<Self>,
     ) {
         if self.stopping {
             return;
         }
         let portion = (self.spec.handshakes_per_second / PORTIONS_PER_SECOND).max(1);
-        for id in waiting.drain(..portion.min(waiting.len())).collect::<Vec<_>>() {
-            self.revive(id, ctx);
+        for (id, life) in waiting.drain(..portion.min(waiting.len())) {
+            if self.clients.get(id).map(|client| client.life) == life {
+                self.revive(id, ctx);
+            }
         }
         if !waiting.is_empty() {
             ctx.run_later(Duration::from_secs(1) / PORTIONS_PER_SECOND as u32, |actor, ctx| {
@@ -289,6 +322,7 @@ impl SupervisorActor {
         };
         let life = self.next_life();
         let child = Child::Connection(id, index);
+        let granted = record.clone();
         let (connection, abort) = self.spec.nursery.connection(ConnectionSpec {
             client: id,
             config: ConnectionConfig {
@@ -319,7 +353,11 @@ impl SupervisorActor {
         if let Some(former) = former {
             client.died_at = former.died_at;
             client.restarts = former.restarts;
-            client.pending = former.pending;
+            let pending = former.pending.into_iter();
+            client.pending = match granted {
+                Some(granted) => pending.filter_map(|it| it.renewed(&granted)).collect(),
+                None => pending.collect(),
+            };
         }
         for request in &client.pending {
             client.opened += 1;
@@ -361,12 +399,13 @@ impl SupervisorActor {
     }
 
     /// Gives a client up whose connection dies again and again, so that the others have peace.
-    pub(super) fn cut_off(&mut self, id: ClientId) {
+    pub(super) fn cut_off(&mut self, id: ClientId, ctx: &mut Context<Self>) {
         tracing::error!(client = %id, "cut off: its connection died too often");
         let until = shell::now() + QUARANTINE;
         self.clients.quarantine.insert(id, until);
         self.spec.ledger.remove_client(id);
         self.bury(id);
+        self.save_soon(ctx);
     }
 
     /// A connection that died could not detach anything itself.
@@ -386,6 +425,8 @@ const ONLY_SHARD: u8 = 0;
 const PENDING: usize = 32;
 /// For so long a client that was cut off is not served.
 const QUARANTINE: Duration = Duration::from_secs(30);
+/// A connection that was told to end has done so by then.
+const GOODBYE_TAKES: Duration = Duration::from_secs(5);
 /// Clients that are taken over come in portions.
 const PORTIONS_PER_SECOND: usize = 4;
 /// Connections are many, so each is looked after less often.

@@ -16,6 +16,7 @@ use actix::prelude::*;
 use postern_core::ids::ClientId;
 use postern_core::peer::PeerIndex;
 use postern_core::supervision::{RestartVerdict, WatchdogEvent};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 impl Handler<ChildDied> for SupervisorActor {
@@ -92,7 +93,7 @@ impl SupervisorActor {
                     actor.revive(id, ctx);
                 }
             }),
-            RestartVerdict::GiveUp => self.cut_off(id),
+            RestartVerdict::GiveUp => self.cut_off(id, ctx),
         }
     }
 
@@ -234,7 +235,7 @@ impl SupervisorActor {
             let client = self.clients.get_mut(id);
             let verdict = client.map(|client| client.restarts.handle_death(now));
             if verdict == Some(RestartVerdict::GiveUp) {
-                self.cut_off(id);
+                self.cut_off(id, ctx);
             }
         } else if self.tree.restarts(culprit).handle_death(now) == RestartVerdict::GiveUp {
             return self.give_up(culprit, ctx);
@@ -248,15 +249,27 @@ impl SupervisorActor {
             self.start_child(child, ctx);
         }
         if place == Place::Shard {
-            let all = self.clients.ids().collect::<Vec<_>>();
-            for id in &all {
-                if let Some(client) = self.clients.get_mut(*id) {
-                    client.abort.abort();
-                    client.died_at.get_or_insert(now);
-                }
-            }
-            self.revive_in_portions(all.into(), ctx);
+            let waiting = self.end_connections(now);
+            self.revive_in_portions(waiting, ctx);
         }
+    }
+
+    /// Ends all connections. Each begins a new life at once, so that no late word of the former
+    /// counts, although it is some time until that life is built.
+    fn end_connections(&mut self, now: Instant) -> VecDeque<(ClientId, Option<LifeNumber>)> {
+        let all = self.clients.ids().collect::<Vec<_>>();
+        let mut ended = VecDeque::with_capacity(all.len());
+        for id in all {
+            let life = self.next_life();
+            if let Some(client) = self.clients.get_mut(id) {
+                client.abort.abort();
+                client.died_at.get_or_insert(now);
+                client.life = life;
+                self.watchdog.forget(Child::Connection(id, client.index));
+                ended.push_back((id, Some(life)));
+            }
+        }
+        ended
     }
 }
 

@@ -162,12 +162,12 @@ impl Handler<AllowAccess> for SupervisorActor {
     type Result = ();
 
     /// Lesson 18: it may come before its client's `OpenConnection`, if it says enough to go on.
-    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
+    fn handle(&mut self, AllowAccess(mut request): AllowAccess, ctx: &mut Context<Self>) {
         let id = request.client;
-        let is_known = match request.tunnel {
-            Some(tunnel) => self.admit(id, tunnel, ctx),
-            None => self.clients.get(id).is_some(),
-        };
+        let connected = self.clients.get(id).map(|client| client.tunnel);
+        let recorded = self.spec.ledger.client(id).map(|record| record.tunnel);
+        request.tunnel = request.tunnel.or(connected).or(recorded);
+        let is_known = request.tunnel.is_some_and(|tunnel| self.admit(id, tunnel, ctx));
         if !is_known {
             tracing::debug!(client = %id, "access for a client without connection");
             return;

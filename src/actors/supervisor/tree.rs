@@ -108,6 +108,10 @@ impl SupervisorActor {
             tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
             tell(&nat_table.use_tun, UseTun(links.packets.clone()));
         }
+        // Its predecessor may have died over this very thing.
+        if let Some(tunnel) = self.spec.ledger.gateway() {
+            tell(&links.configure, ConfigureInterface(tunnel));
+        }
         self.tree.tun = Some(links);
         leash
     }

@@ -1,0 +1,135 @@
+//! How a death is told.
+
+use crate::in_virtual_time;
+use crate::probe::{Break, Inbox, Probe};
+use actix::prelude::*;
+use futures_util::future::AbortHandle;
+use postern::lifeline::{DeathNotice, Ping, launch, report_panics};
+use postern::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber};
+use postern::shell::tell_addr;
+use std::io;
+
+#[test]
+fn a_panic_is_told_with_its_message_and_its_place() {
+    report_panics();
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let (probe, _) = scene.launch(7);
+        tell_addr(&probe, Break::Panic);
+        let (message, location) = scene.panic(7).await;
+        assert_eq!(message, "a probe panics");
+        let (file, line) = location.rsplit_once(':').expect("file and line");
+        assert_eq!(file, "tests/actors/probe.rs");
+        assert!(line.parse::<u32>().is_ok(), "{line}");
+        assert!(!probe.connected());
+
+        // The next one has its own.
+        let (probe, _) = scene.launch(8);
+        tell_addr(&probe, Break::Stop);
+        assert_eq!(scene.death(8).await, DeathCause::Stopped);
+    });
+}
+
+#[test]
+fn an_actor_that_is_ended_from_outside_is_told_whatever_it_does() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let (probe, abort) = scene.launch(1);
+        tell_addr(&probe, Break::Hang);
+        scene.supervisor.nothing().await;
+        abort.abort();
+        assert_eq!(scene.death(1).await, DeathCause::Stopped);
+        probe.send(Ping).await.expect_err("nobody is there");
+    });
+}
+
+#[test]
+fn an_actor_that_cannot_be_built_has_died() {
+    report_panics();
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let death = scene.notice(1);
+        let (probe, _) = launch::<Probe>(&Arbiter::current(), 1, move |_| {
+            drop(death);
+            Err(io::Error::other("no such device"))
+        });
+        assert_eq!(scene.death(1).await, DeathCause::Stopped);
+        probe.send(Ping).await.expect_err("nobody is there");
+
+        let death = scene.notice(2);
+        launch::<Probe>(&Arbiter::current(), 1, move |_| {
+            let _death = death;
+            panic!("no such device");
+        });
+        let (message, _) = scene.panic(2).await;
+        assert_eq!(message, "no such device");
+    });
+}
+
+#[test]
+fn an_actor_that_is_started_on_a_thread_that_has_ended_has_died() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let thread = Arbiter::new();
+        let handle = thread.handle();
+        thread.stop();
+        thread.join().expect("it ends");
+        let death = scene.notice(1);
+        launch::<Probe>(&handle, 1, move |_| {
+            let _death = death;
+            Err(io::Error::other("nobody calls this"))
+        });
+        assert_eq!(scene.death(1).await, DeathCause::Stopped);
+    });
+}
+
+#[test]
+fn messages_to_an_actor_that_is_being_built_wait() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let (probe, _) = scene.launch(1);
+        for _ in 0..Probe::MAILBOX {
+            probe.try_send(Break::Work(std::time::Duration::ZERO)).expect("there is room");
+        }
+        probe.send(Ping).await.expect("it answers");
+        scene.supervisor.nothing().await;
+    });
+}
+
+struct Scene {
+    probe: Addr<Probe>,
+    supervisor: Inbox,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (probe, supervisor) = Probe::start();
+        Self { probe, supervisor }
+    }
+
+    fn notice(&self, life: u64) -> DeathNotice {
+        DeathNotice::new(
+            Child::Tun,
+            LifeNumber(life),
+            self.probe.clone().recipient(),
+        )
+    }
+
+    fn launch(&self, life: u64) -> (Addr<Probe>, AbortHandle) {
+        let (tray, _) = Inbox::new();
+        Probe::launch(&tray, &tray, self.notice(life))
+    }
+
+    async fn death(&mut self, life: u64) -> DeathCause {
+        let death: ChildDied = self.supervisor.next().await;
+        assert_eq!((death.child, death.life), (Child::Tun, LifeNumber(life)));
+        death.cause
+    }
+
+    async fn panic(&mut self, life: u64) -> (String, String) {
+        match self.death(life).await {
+            DeathCause::Panicked(report) => (report.message, report.location),
+            DeathCause::Stopped => panic!("it panicked"),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Ten thousand deaths of connections leave nothing behind.
+
+use crate::in_virtual_time;
+use crate::samples::{client, open_for};
+use crate::scene::Scene;
+use postern::messages::supervisor::Child;
+use std::time::Duration;
+
+const CLIENTS: u8 = 250;
+/// As many as a client survives in [`ROUND`].
+const DEATHS_IN_A_ROUND: u64 = 2;
+const ROUND: Duration = Duration::from_secs(31);
+const DEATHS: u64 = 10_000;
+
+#[test]
+fn memory_is_flat_over_ten_thousand_deaths_and_rebuilds() {
+    in_virtual_time(async {
+        let mut scene = Scene::with(|spec| {
+            spec.max_clients = CLIENTS.into();
+            spec.handshakes_per_second = 100_000;
+        });
+        for number in 1..=CLIENTS {
+            let index = scene.connect(open_for(number, 1)).await;
+            // Their successors call them, in vain.
+            if number % 10 == 0 {
+                scene.use_path_of(client(number), index);
+            }
+        }
+        let mut deaths = 0;
+        let mut early = 0;
+        while deaths < DEATHS {
+            for _ in 0..DEATHS_IN_A_ROUND {
+                for number in 1..=CLIENTS {
+                    scene.desk.kill_connection(client(number));
+                }
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                assert_eq!(scene.desk.started().len(), usize::from(CLIENTS));
+                deaths += u64::from(CLIENTS);
+                scene.forget();
+            }
+            tokio::time::sleep(ROUND).await;
+            scene.forget();
+            if deaths == 1000 {
+                early = resident_bytes();
+            }
+        }
+        let late = resident_bytes();
+        let died = scene.lives_of_connections();
+        assert_eq!(died, DEATHS);
+        println!("resident after 1,000 deaths: {early} bytes, after {DEATHS}: {late} bytes");
+        assert!(late * 10 <= early * 11, "{early} bytes, later {late}");
+    });
+}
+
+impl Scene {
+    fn lives_of_connections(&self) -> u64 {
+        let any = self.metrics.lives();
+        any[Child::KINDS.len() - 1].1.deaths
+    }
+}
+
+/// Field 2 of proc_pid_statm(5).
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages = statm.split_ascii_whitespace().nth(1).expect("seven fields");
+    pages.parse::<usize>().expect("a number") * 4096
+}

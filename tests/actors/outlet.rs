@@ -1,0 +1,89 @@
+//! What becomes of packets on their way to an actor that has died.
+
+use crate::in_virtual_time;
+use crate::probe::{Inbox, Probe, only};
+use actix::prelude::*;
+use postern::messages::packets::InboundPackets;
+use postern::metrics::Metrics;
+use postern::outlet::Outlet;
+use postern_core::DropReason;
+use postern_core::packet::PacketBatch;
+
+const KEPT: u8 = 64;
+
+#[test]
+fn what_comes_while_nobody_is_there_is_for_the_successor_in_order() {
+    in_virtual_time(async {
+        let metrics = Metrics::default();
+        let mut outlet = Outlet::nowhere();
+        for number in 0..KEPT + 6 {
+            outlet.offer(packets(number), &metrics);
+        }
+        // Two packets in each batch.
+        assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 12)]);
+
+        let (successor, mut inbox) = successor(KEPT.into());
+        outlet.lead_to(successor.clone().recipient(), &metrics);
+        assert_eq!(numbers(&mut inbox).await, (0..KEPT).collect::<Vec<_>>());
+        outlet.offer(packets(200), &metrics);
+        assert_eq!(numbers(&mut inbox).await, [200]);
+
+        // It dies in its turn.
+        tell_to_stop(successor).await;
+        outlet.offer(packets(201), &metrics);
+        outlet.offer(packets(202), &metrics);
+        let (successor, mut inbox) = self::successor(KEPT.into());
+        outlet.lead_to(successor.recipient(), &metrics);
+        outlet.offer(packets(203), &metrics);
+        assert_eq!(numbers(&mut inbox).await, [201, 202, 203]);
+        assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 12)]);
+    });
+}
+
+#[test]
+fn what_does_not_fit_into_a_mailbox_is_counted_and_not_kept() {
+    in_virtual_time(async {
+        let metrics = Metrics::default();
+        let (successor, mut inbox) = successor(4);
+        let mut outlet = Outlet::new(successor.recipient());
+        for number in 0..KEPT {
+            outlet.offer(packets(number), &metrics);
+        }
+        let delivered = numbers(&mut inbox).await;
+        let lost = u64::from(KEPT) - delivered.len() as u64;
+        assert_eq!(delivered[..4], [0, 1, 2, 3]);
+        assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 2 * lost)]);
+        assert!(lost > 50, "{lost} batches");
+        inbox.nothing().await;
+    });
+}
+
+/// Two packets that begin with this number.
+fn packets(number: u8) -> InboundPackets {
+    let mut batch = PacketBatch::of(&[number, 1]);
+    batch.push(&[number, 2]);
+    InboundPackets(batch)
+}
+
+fn successor(mailbox: usize) -> (Addr<Probe>, Inbox) {
+    let (probe, inbox) = Probe::new();
+    let mut context = Context::new();
+    context.set_mailbox_capacity(mailbox);
+    (context.run(probe), inbox)
+}
+
+async fn tell_to_stop(probe: Addr<Probe>) {
+    let stop = probe.send(crate::probe::Break::Stop);
+    stop.await.expect("it lives");
+    tokio::task::yield_now().await;
+    assert!(!probe.connected());
+}
+
+async fn numbers(inbox: &mut Inbox) -> Vec<u8> {
+    let told: Vec<InboundPackets> = only(inbox.drain().await);
+    let first = |InboundPackets(batch): &InboundPackets| {
+        let mut packets = batch.iter();
+        packets.next().expect("two packets")[0]
+    };
+    told.iter().map(first).collect()
+}

@@ -1,0 +1,287 @@
+//! The death of a client's connection: a successor is built from the ledger, and nobody else notices.
+
+use crate::fault::panic_on_warnings_of;
+use crate::in_virtual_time;
+use crate::probe::{Seen, only};
+use crate::samples::{allow, client, open, open_for, open_name, resource, tunnel};
+use crate::scene::{MAX_RESOURCES, Scene, initialized, revoke};
+use postern::messages::connection::{OpenConnection, SetExpiry};
+use postern::messages::nat_table::{AttachClient, DetachClient};
+use postern::messages::packets::OutboundDatagrams;
+use postern::messages::portal::ConnectionAccepted;
+use postern::messages::supervisor::{Child, ConnectionFact, ConnectionNews};
+use postern::messages::udp::{AttachPeer, DetachPeer};
+use postern_core::UnixTime;
+use postern_core::grant::AuthorizationEntry;
+use std::time::Duration;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+#[test]
+fn the_successor_has_the_index_the_names_and_calls_the_client_by_itself() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let index = scene.connect(open_name(1)).await;
+        let path = scene.use_path(index);
+        scene.settle().await;
+
+        scene.desk.kill_connection(client(1));
+        let told = scene.nat_table.drain().await;
+        let [Seen::AttachClient(attached), Seen::AssignProxyIps(assigned)] = &told[..] else {
+            panic!("{} messages to the nat table", told.len());
+        };
+        assert_eq!((attached.client, attached.index), (client(1), index));
+        assert_eq!(assigned.announced.proxy_ips.len(), 4);
+        let attached: AttachPeer = scene.udp.next().await;
+        assert_eq!(attached.index, index);
+        let OutboundDatagrams { from, batch } = scene.udp.next().await;
+        assert_eq!((from, batch.path), (index, path));
+        assert_eq!(batch.bytes()[0], HANDSHAKE_INITIATION);
+
+        // What was acknowledged is not acknowledged again, and nobody else has noticed.
+        scene.portal.nothing().await;
+        let connection = Child::Connection(client(1), index);
+        assert_eq!(scene.desk.started(), [connection]);
+        scene.tun.nothing().await;
+        scene.introduced.nothing().await;
+    });
+}
+
+#[test]
+fn without_a_path_the_successor_waits_for_the_client() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let index = scene.connect(open(1)).await;
+        scene.desk.kill_connection(client(1));
+        let attached: AttachPeer = scene.udp.next().await;
+        assert_eq!(attached.index, index);
+        scene.udp.nothing().await;
+    });
+}
+
+#[test]
+fn a_recovery_is_counted_when_there_is_a_session() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let index = scene.connect(open(1)).await;
+        scene.desk.kill_connection(client(1));
+        scene.settle().await;
+        let connection = Child::Connection(client(1), index);
+        assert_eq!((scene.deaths(connection), scene.recoveries(connection)), (1, 0));
+        scene.tell(ConnectionNews {
+            client: client(1),
+            index,
+            opened: 0,
+            fact: ConnectionFact::SessionEstablished,
+        });
+        scene.settle().await;
+        assert_eq!(scene.recoveries(connection), 1);
+    });
+}
+
+#[test]
+fn what_is_requested_while_it_is_dead_is_acknowledged_by_the_successor_once() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.connect(open(1)).await;
+        scene.die_slowly().await;
+        scene.tell(open(2));
+        scene.tell(allow(3, None));
+        scene.portal.nothing().await;
+        tokio::time::sleep(MS(50)).await;
+        assert_eq!(scene.accepted().await, "ref-2");
+        assert_eq!(scene.accepted().await, "ref-3");
+        scene.portal.nothing().await;
+
+        // A further death finds nothing to acknowledge.
+        tokio::time::sleep(MS(30_000)).await;
+        scene.desk.kill_connection(client(1));
+        scene.udp.find::<AttachPeer>().await;
+        scene.portal.nothing().await;
+    });
+}
+
+#[test]
+fn what_is_revoked_while_it_is_dead_stays_revoked() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.connect(open(1)).await;
+        scene.connect_more(open_name(2)).await;
+        scene.die_slowly().await;
+        scene.tell(revoke(2));
+        tokio::time::sleep(MS(51)).await;
+        let told = scene.nat_table.drain().await;
+        let [Seen::AttachClient(_)] = &told[..] else {
+            panic!("{} messages to the nat table", told.len());
+        };
+    });
+}
+
+#[test]
+fn a_request_that_is_revoked_before_anybody_saw_it_is_not_granted() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.connect(open(1)).await;
+        scene.die_slowly().await;
+        scene.tell(open_name(2));
+        scene.tell(revoke(2));
+        tokio::time::sleep(MS(51)).await;
+        scene.portal.nothing().await;
+        let told = scene.nat_table.drain().await;
+        let [Seen::AttachClient(_)] = &told[..] else {
+            panic!("{} messages to the nat table", told.len());
+        };
+    });
+}
+
+#[test]
+fn a_request_that_expires_before_anybody_saw_it_is_not_granted_for_longer() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.connect(open(1)).await;
+        scene.die_slowly().await;
+        scene.tell(open_name(2));
+        scene.tell(expired(2));
+        scene.tell(revoke(1));
+        tokio::time::sleep(MS(51)).await;
+        // Nothing is left, so the connection ends.
+        scene.nat_table.find::<DetachClient>().await;
+        scene.desk.started();
+        scene.tell(allow(3, None));
+        assert_eq!(scene.desk.started(), []);
+    });
+}
+
+#[test]
+fn a_client_that_loses_everything_while_it_is_dead_is_detached() {
+    in_virtual_time(async {
+        for lose in [
+            |scene: &Scene| scene.tell(revoke(1)),
+            |scene: &Scene| scene.tell(expired(1)),
+            |scene: &Scene| scene.tell(initialized(Vec::new())),
+        ] {
+            let mut scene = Scene::new();
+            let index = scene.connect(open(1)).await;
+            scene.die_slowly().await;
+            lose(&scene);
+            let detached: DetachClient = scene.nat_table.find().await;
+            assert_eq!((detached.client, detached.index), (client(1), index));
+            let detached: DetachPeer = scene.udp.find().await;
+            assert_eq!(detached.index, index);
+            scene.settle().await;
+
+            // There is room for it, and for another one.
+            for number in [1, 2] {
+                scene.tell(open_for(number, number));
+                scene.nat_table.next::<AttachClient>().await;
+                scene.portal.next::<ConnectionAccepted>().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_panic_over_what_the_portal_said_is_one_death() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        for number in 1..=MAX_RESOURCES {
+            scene.tell(open(number));
+            scene.portal.next::<ConnectionAccepted>().await;
+        }
+        let dead: AttachPeer = scene.udp.next().await;
+        scene.settle().await;
+
+        let fault = panic_on_warnings_of("postern::actors::connection");
+        scene.tell(open(MAX_RESOURCES + 1));
+        let attached: AttachPeer = scene.udp.next().await;
+        assert_eq!(attached.index, dead.index);
+        scene.portal.nothing().await;
+        drop(fault);
+        tokio::time::sleep(MS(1000)).await;
+        assert_eq!(scene.deaths(Child::Connection(client(1), dead.index)), 1);
+        assert_eq!(scene.desk.started().len(), 1);
+    });
+}
+
+#[test]
+fn a_client_that_returns_with_another_tunnel_address_while_it_is_dead_begins_anew() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let former = scene.connect(open_name(1)).await;
+        scene.die_slowly().await;
+        let OpenConnection(mut moved) = open(2);
+        moved.client.tunnel = tunnel(7);
+        scene.tell(OpenConnection(moved));
+        let told = scene.nat_table.drain().await;
+        let [Seen::DetachClient(detached), Seen::AttachClient(attached)] = &told[..] else {
+            panic!("{} messages to the nat table", told.len());
+        };
+        assert_eq!((detached.index, attached.tunnel), (former, tunnel(7)));
+        let detached: DetachPeer = scene.udp.next().await;
+        assert_eq!(detached.index, former);
+        assert_eq!(scene.accepted().await, "ref-2");
+        // Nobody comes after it.
+        tokio::time::sleep(MS(100)).await;
+        assert_eq!(scene.desk.started().len(), 1);
+    });
+}
+
+#[test]
+fn an_access_after_the_last_revocation_is_remembered() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let index = scene.connect(open(1)).await;
+        scene.tell(revoke(1));
+        scene.tell(allow(2, None));
+        assert_eq!(scene.accepted().await, "ref-2");
+        scene.settle().await;
+        scene.desk.kill_connection(client(1));
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!(attached.index, index);
+    });
+}
+
+#[test]
+fn deaths_of_connections_are_delayed_one_by_one() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let index = scene.connect(open(1)).await;
+        scene.die_slowly().await;
+        tokio::time::sleep(MS(45)).await;
+        assert_eq!(scene.desk.started(), []);
+        tokio::time::sleep(MS(6)).await;
+        assert_eq!(scene.desk.started(), [Child::Connection(client(1), index)]);
+        let attached: Vec<AttachPeer> = only(scene.udp.drain().await);
+        assert_eq!(attached.len(), 1);
+    });
+}
+
+impl Scene {
+    /// A further grant to a client that is connected.
+    async fn connect_more(&mut self, open: OpenConnection) {
+        self.tell(open);
+        self.portal.find::<ConnectionAccepted>().await;
+        self.settle().await;
+    }
+
+    /// The connection of client 1 has died for the second time: it is dead for 50 ms.
+    async fn die_slowly(&mut self) {
+        for _ in 0..2 {
+            self.desk.kill_connection(client(1));
+            tokio::time::sleep(MS(1)).await;
+        }
+        assert!(!self.desk.connection(client(1)).connected());
+        self.forget();
+    }
+}
+
+fn expired(number: u8) -> SetExpiry {
+    SetExpiry(AuthorizationEntry {
+        client: client(1),
+        resource: resource(number),
+        expires_at: Some(UnixTime(1)),
+    })
+}
+
+/// The first byte of the message (WireGuard white paper, section 5.4.2).
+const HANDSHAKE_INITIATION: u8 = 1;
