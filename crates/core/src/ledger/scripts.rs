@@ -202,8 +202,8 @@ pub(super) fn proxy_ips() -> impl Iterator<Item = IpAddr> {
     v4.chain(v6)
 }
 
-/// Of one family, of both, or of none; in rare cases not what a client may announce. The sets of one
-/// name are equal or have nothing in common, those of two names may overlap.
+/// Of one family, of both, or of none; in rare cases not what a client may announce. The sets of
+/// one name are equal or have nothing in common, those of two names may overlap.
 fn announced(detail: u8) -> AnnouncedName {
     let name = usize::from(detail % 5);
     let sets: [[&[usize]; 2]; 3] = [[&[0, 1], &[2, 3]], [&[0, 2], &[1]], [&[3], &[2, 1]]];
