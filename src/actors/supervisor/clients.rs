@@ -336,7 +336,7 @@ impl SupervisorActor {
             nat_table: tree.nat_table.as_ref()?.inlets.clone(),
             udp: tree.udp.as_ref()?.inlets.clone(),
             resolve: tree.dns.as_ref()?.resolve.clone(),
-            gathered: tree.portal.as_ref().map(|portal| portal.gathered.clone()),
+            gathered: ctx.address().recipient(),
             accepted: ctx.address().recipient(),
             news: ctx.address().recipient(),
             closed: ctx.address().recipient(),

@@ -1,8 +1,8 @@
 //! SupervisorActor: the parent of all others.
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
-//! Receives: the portal's commands, `ConnectionAccepted`, `ConnectionNews`, `ConnectionClosed`,
-//! `NameLearned`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
+//! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`, `ConnectionNews`,
+//! `ConnectionClosed`, `NameLearned`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
 //! `ServeNames`, `UseRelays`, acknowledgements, and to everybody the successors of those who died.
 //! When its mailbox is full: control messages only, they wait. On death: the process ends with code
 //! 70, and the next one takes the clients over.
@@ -24,7 +24,7 @@ use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
-use crate::messages::portal::{ConnectionAccepted, RequestRelays};
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
 use crate::messages::supervisor::{
     Child, ConnectionClosed, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized,
     InterfaceFailed, LifeNumber, NameLearned, PortalRefused, RelaysChanged, Shutdown,
@@ -272,6 +272,16 @@ impl Handler<ConnectionAccepted> for SupervisorActor {
         self.clients.settle(message.client, &message.reply_ref);
         if let Some(portal) = &self.tree.portal {
             tell(&portal.accepted, message);
+        }
+    }
+}
+
+impl Handler<CandidatesGathered> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CandidatesGathered, _: &mut Context<Self>) {
+        if let Some(portal) = &self.tree.portal {
+            tell(&portal.gathered, message);
         }
     }
 }

@@ -6,7 +6,9 @@ use super::nursery::{Leash, Place, Started};
 use crate::actors::portal::PortalOutlets;
 use crate::lifeline::DeathNotice;
 use crate::messages::dns::ServeNames;
-use crate::messages::successors::{UseDns, UseNatTable, UseOutbound, UsePortal, UseTun, UseUdp};
+use crate::messages::successors::{
+    PortalRestarted, UseDns, UseNatTable, UseOutbound, UseTun, UseUdp,
+};
 use crate::messages::supervisor::{Child, LifeNumber};
 use crate::messages::tun::ConfigureInterface;
 use crate::shell::{self, tell};
@@ -156,8 +158,8 @@ impl SupervisorActor {
     fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
         let outlets = PortalOutlets::all_to(&ctx.address());
         let Started { links, leash } = self.spec.nursery.portal(notice, outlets);
-        self.clients.tell_all(&UsePortal(links.gathered.clone()));
         self.tree.portal = Some(links);
+        self.clients.tell_all(&PortalRestarted);
         leash
     }
 
