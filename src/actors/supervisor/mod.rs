@@ -2,7 +2,7 @@
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
 //! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`, `ConnectionNews`,
-//! `ConnectionClosed`, `NameLearned`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
+//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
 //! `ServeNames`, `UseRelays`, acknowledgements, and to everybody the successors of those who died.
 //! When its mailbox is full: control messages only, they wait. On death: the process ends with code
 //! 70, and the next one takes the clients over.
@@ -27,7 +27,7 @@ use crate::messages::connection::{
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
 use crate::messages::supervisor::{
     Child, ConnectionClosed, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized,
-    InterfaceFailed, LifeNumber, NameLearned, PortalRefused, RelaysChanged, Shutdown,
+    InterfaceFailed, LifeNumber, NatNews, PortalRefused, RelaysChanged, Shutdown,
 };
 use crate::messages::udp::UseRelays;
 use crate::metrics::Metrics;
@@ -318,11 +318,16 @@ impl Handler<ConnectionNews> for SupervisorActor {
     }
 }
 
-impl Handler<NameLearned> for SupervisorActor {
+impl Handler<NatNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, NameLearned(known): NameLearned, ctx: &mut Context<Self>) {
-        self.spec.ledger.record_known(known);
+    fn handle(&mut self, news: NatNews, ctx: &mut Context<Self>) {
+        let ledger = &mut self.spec.ledger;
+        match news {
+            NatNews::NameLearned(known) => ledger.record_known(known),
+            NatNews::FlowPinned(client, flow) => ledger.record_pin(client, flow),
+            NatNews::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
+        }
         self.save_soon(ctx);
     }
 }

@@ -3,6 +3,7 @@
 use super::SupervisorActor;
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use super::nursery::{Leash, Place, Started};
+use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
 use crate::lifeline::DeathNotice;
 use crate::messages::dns::ServeNames;
@@ -115,10 +116,10 @@ impl SupervisorActor {
     }
 
     fn start_nat_table(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
-        let names = self.known_names();
-        let learned = ctx.address().recipient();
+        let heritage = self.nat_heritage();
+        let news = ctx.address().recipient();
         let nursery = &self.spec.nursery;
-        let Started { links, leash } = nursery.nat_table(notice, names, learned);
+        let Started { links, leash } = nursery.nat_table(notice, heritage, news);
         if let Some(tun) = &self.tree.tun {
             tell(&links.use_tun, UseTun(tun.packets.clone()));
             tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
@@ -163,16 +164,20 @@ impl SupervisorActor {
         leash
     }
 
-    fn known_names(&self) -> Vec<RestoredName> {
-        let now = shell::unix_now();
-        let names = self.spec.ledger.known_names();
-        let restored = names.map(|known| RestoredName {
+    fn nat_heritage(&self) -> NatHeritage {
+        let (ledger, now) = (&self.spec.ledger, shell::unix_now());
+        let names = ledger.known_names().map(|known| RestoredName {
             name: known.name.clone(),
             family: known.family,
             ips: known.ips.clone(),
             age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
         });
-        restored.collect()
+        let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
+        let pins = with_pins.map(|(id, record)| (id, record.pins.values().copied().collect()));
+        NatHeritage {
+            names: names.collect(),
+            pins: pins.collect(),
+        }
     }
 }
 
