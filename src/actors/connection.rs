@@ -81,7 +81,7 @@ pub struct ConnectionActor {
     metrics: Arc<Metrics>,
     opened: u64,
     wakeup: Wakeup,
-    _death: DeathNotice,
+    death: DeathNotice,
 }
 
 impl ConnectionActor {
@@ -108,7 +108,7 @@ impl ConnectionActor {
             metrics: spec.metrics,
             opened: 0,
             wakeup: Wakeup::default(),
-            _death: spec.death,
+            death: spec.death,
         }
     }
 }
@@ -404,12 +404,12 @@ impl ConnectionActor {
                 tell(&self.outlets.nat_table.release, release);
             }
             ConnectionEvent::Closed => {
-                let (index, opened) = (self.config.index, self.opened);
+                let (life, opened) = (self.death.life(), self.opened);
                 tell(
                     &self.outlets.closed,
                     ConnectionClosed {
                         client,
-                        index,
+                        life,
                         opened,
                     },
                 );
@@ -431,7 +431,7 @@ impl ConnectionActor {
     fn report(&self, fact: ConnectionFact) {
         let news = ConnectionNews {
             client: self.client,
-            index: self.config.index,
+            life: self.death.life(),
             opened: self.opened,
             fact,
         };

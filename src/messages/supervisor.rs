@@ -91,8 +91,8 @@ pub enum DeathCause {
 pub struct ConnectionNews {
     /// Whose.
     pub client: ClientId,
-    /// Which of its connections.
-    pub index: PeerIndex,
+    /// In which life.
+    pub life: LifeNumber,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then.
     pub opened: u64,
     /// What.
@@ -162,8 +162,8 @@ pub struct InterfaceFailed {
 pub struct ConnectionClosed {
     /// Whose.
     pub client: ClientId,
-    /// Which of its connections.
-    pub index: PeerIndex,
+    /// In which life.
+    pub life: LifeNumber,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then: if more are on their way,
     /// it must not be stopped.
     pub opened: u64,

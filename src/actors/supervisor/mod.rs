@@ -292,11 +292,11 @@ impl Handler<ConnectionNews> for SupervisorActor {
     fn handle(&mut self, message: ConnectionNews, ctx: &mut Context<Self>) {
         let ConnectionNews {
             client,
-            index,
+            life,
             opened,
             fact,
         } = message;
-        let Some(known) = self.clients.get_mut(client).filter(|it| it.index == index) else {
+        let Some(known) = self.clients.get_mut(client).filter(|it| it.life == life) else {
             return;
         };
         let ledger = &mut self.spec.ledger;
@@ -310,7 +310,8 @@ impl Handler<ConnectionNews> for SupervisorActor {
             ConnectionFact::TransportLost => {}
             ConnectionFact::SessionEstablished => {
                 if let Some(died_at) = known.died_at.take() {
-                    self.note_recovery(Child::Connection(client, index), died_at);
+                    let child = Child::Connection(client, known.index);
+                    self.note_recovery(child, died_at);
                 }
             }
         }
@@ -338,7 +339,7 @@ impl Handler<ConnectionClosed> for SupervisorActor {
     fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
         let current = self.clients.get(message.client);
         let is_meant = current
-            .is_some_and(|client| client.index == message.index && client.opened == message.opened);
+            .is_some_and(|client| client.life == message.life && client.opened == message.opened);
         if is_meant && let Some(connection) = self.retire(message.client) {
             self.spec.ledger.remove_client(message.client);
             tell_addr(&connection, StopConnection);

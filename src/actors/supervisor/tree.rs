@@ -38,8 +38,18 @@ pub(super) struct Living {
     pub(super) leash: Leash,
     /// When its predecessor died, until it has shown that it works.
     pub(super) died_at: Option<Instant>,
-    /// Whether the watchdog has ended it.
-    pub(super) is_hung: bool,
+    pub(super) condition: Condition,
+}
+
+/// How a child is, as far as the supervisor knows. Only who is up is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It works, or is about to.
+    Up,
+    /// The watchdog has ended it, and it may not have noticed.
+    Hung,
+    /// It is gone.
+    Dead,
 }
 
 impl Tree {
@@ -47,6 +57,14 @@ impl Tree {
     pub(super) fn restarts(&mut self, child: Child) -> &mut Restarts {
         let fresh = || Restarts::new(RestartPolicy::SHARED);
         self.restarts.entry(child).or_insert_with(fresh)
+    }
+
+    /// Nobody is introduced any more to those who lived on this thread.
+    pub(super) fn forget(&mut self, place: Place) {
+        match place {
+            Place::Control => (self.dns, self.portal) = (None, None),
+            Place::Shard => (self.tun, self.nat_table, self.udp) = (None, None, None),
+        }
     }
 
     /// The shared children of a thread, in the order in which they are started.
@@ -81,7 +99,7 @@ impl SupervisorActor {
             life,
             leash,
             died_at,
-            is_hung: false,
+            condition: Condition::Up,
         };
         self.tree.living.insert(child, living);
         self.watchdog.watch(child, SHARED_PACE, shell::now());
