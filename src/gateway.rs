@@ -44,10 +44,13 @@ pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
         tracing::warn!(%error, "the number of open files stays limited");
     }
     check_host(&config)?;
+    let system = System::new();
+    // Signals are heard before the first trace is left on the host, and before anybody can take
+    // this process for a gateway.
+    let supervisor = system.block_on(listening_supervisor(config.state.handover))?;
     let prepared = Prepared::new(config)?;
     let handed_over = Arc::clone(&prepared.handed_over);
-    let system = System::new();
-    let masquerade = system.block_on(start(prepared))?;
+    let masquerade = system.block_on(start(prepared, supervisor))?;
     let code = system.run_with_code();
     // Flows that the next process goes on with need the translation that they began with.
     if let Some(masquerade) = masquerade.filter(|_| !handed_over.load(Ordering::Relaxed))
@@ -198,13 +201,20 @@ fn ledger_limits(config: &GatewayConfig) -> LedgerLimits {
     }
 }
 
-/// Starts the supervisor, which starts all others. Signals are heard before the first trace is left
-/// on the host, so that none can end the process past its tidying up.
-async fn start(mut prepared: Prepared) -> anyhow::Result<Option<masquerade::Masquerade>> {
+/// The mailbox of a supervisor that is yet to be started.
+async fn listening_supervisor(hands_over: bool) -> anyhow::Result<Context<SupervisorActor>> {
+    let supervisor = Context::new();
+    stop_on_signals(&supervisor.address(), hands_over)?;
+    Ok(supervisor)
+}
+
+/// Starts the supervisor, which starts all others.
+async fn start(
+    mut prepared: Prepared,
+    supervisor: Context<SupervisorActor>,
+) -> anyhow::Result<Option<masquerade::Masquerade>> {
     let metrics = Arc::new(Metrics::default());
-    let supervisor = Context::<SupervisorActor>::new();
     let parent = supervisor.address();
-    stop_on_signals(&parent, prepared.config.state.handover)?;
     let masquerade = prepared.masquerade()?;
     let limits = prepared.config.limits;
     let network = prepared.config.network.clone();

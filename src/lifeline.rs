@@ -82,6 +82,12 @@ impl DeathNotice {
             supervisor,
         }
     }
+
+    /// Which life this is.
+    #[must_use]
+    pub fn life(&self) -> LifeNumber {
+        self.life
+    }
 }
 
 impl Drop for DeathNotice {

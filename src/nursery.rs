@@ -9,7 +9,7 @@
 
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
-use crate::actors::nat_table::{NatTableActor, NatTableSpec};
+use crate::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
@@ -17,7 +17,7 @@ use crate::actors::tun::{TunActor, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
 use crate::config::{DnsConfig, InterfaceName};
 use crate::lifeline::{DeathNotice, launch};
-use crate::messages::supervisor::{InterfaceFailed, NameLearned};
+use crate::messages::supervisor::{InterfaceFailed, NatNews};
 use crate::metrics::Metrics;
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
@@ -25,7 +25,7 @@ use crate::system::interface::Interface;
 use crate::tunnel::TunQueue;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern_core::nat_table::{NatTableConfig, RestoredName};
+use postern_core::nat_table::NatTableConfig;
 use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GathererConfig, GatewayKeys};
 use postern_core::portal::PortalConfig;
 use std::io;
@@ -130,16 +130,16 @@ impl Nursery for Threads {
     fn nat_table(
         &self,
         death: DeathNotice,
-        names: Vec<RestoredName>,
-        learned: Recipient<NameLearned>,
+        heritage: NatHeritage,
+        news: Recipient<NatNews>,
     ) -> Started<NatTableLinks> {
         let spec = Arc::clone(&self.spec);
         let (addr, abort) = launch(&self.shard.handle(), NatTableActor::MAILBOX, move |_| {
             Ok(NatTableActor::new(NatTableSpec {
                 config: spec.nat_table,
                 seed: shell::random_bytes()?,
-                names,
-                learned,
+                heritage,
+                news,
                 metrics: Arc::clone(&spec.metrics),
                 death,
             }))

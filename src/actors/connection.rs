@@ -20,7 +20,7 @@ use crate::messages::packets::{
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::successors::{
-    NatTableInlets, UdpInlets, UseDns, UseNatTable, UsePortal, UseUdp,
+    NatTableInlets, PortalRestarted, UdpInlets, UseDns, UseNatTable, UseUdp,
 };
 use crate::messages::supervisor::{ConnectionClosed, ConnectionFact, ConnectionNews};
 use crate::messages::udp::{AttachPeer, DetachPeer};
@@ -44,8 +44,8 @@ pub struct ConnectionOutlets {
     pub udp: UdpInlets,
     /// Names that will soon be asked for.
     pub resolve: Recipient<ResolveName>,
-    /// Our candidates, to the portal.
-    pub gathered: Option<Recipient<CandidatesGathered>>,
+    /// Our candidates, to the supervisor: on the way of the acknowledgement, which comes first.
+    pub gathered: Recipient<CandidatesGathered>,
     /// Acknowledgements, to the supervisor.
     pub accepted: Recipient<ConnectionAccepted>,
     /// To the supervisor, for a successor.
@@ -81,7 +81,7 @@ pub struct ConnectionActor {
     metrics: Arc<Metrics>,
     opened: u64,
     wakeup: Wakeup,
-    _death: DeathNotice,
+    death: DeathNotice,
 }
 
 impl ConnectionActor {
@@ -108,7 +108,7 @@ impl ConnectionActor {
             metrics: spec.metrics,
             opened: 0,
             wakeup: Wakeup::default(),
-            _death: spec.death,
+            death: spec.death,
         }
     }
 }
@@ -289,11 +289,10 @@ impl Handler<UseUdp> for ConnectionActor {
     }
 }
 
-impl Handler<UsePortal> for ConnectionActor {
+impl Handler<PortalRestarted> for ConnectionActor {
     type Result = ();
 
-    fn handle(&mut self, UsePortal(gathered): UsePortal, ctx: &mut Context<Self>) {
-        self.outlets.gathered = Some(gathered);
+    fn handle(&mut self, _: PortalRestarted, ctx: &mut Context<Self>) {
         self.core.handle_portal_restarted(shell::now());
         self.drive(ctx);
     }
@@ -367,10 +366,8 @@ impl ConnectionActor {
                 tracing::info!(%client, "connection down");
             }
             ConnectionEvent::CandidatesGathered(candidates) => {
-                // A portal that is yet to come is told when it comes.
-                if let Some(portal) = &self.outlets.gathered {
-                    tell(portal, CandidatesGathered { client, candidates });
-                }
+                let gathered = CandidatesGathered { client, candidates };
+                tell(&self.outlets.gathered, gathered);
             }
             ConnectionEvent::PathNominated(path) => self.log_path(path),
             ConnectionEvent::PathInUse(path) => self.report(ConnectionFact::PathInUse(path)),
@@ -407,12 +404,12 @@ impl ConnectionActor {
                 tell(&self.outlets.nat_table.release, release);
             }
             ConnectionEvent::Closed => {
-                let (index, opened) = (self.config.index, self.opened);
+                let (life, opened) = (self.death.life(), self.opened);
                 tell(
                     &self.outlets.closed,
                     ConnectionClosed {
                         client,
-                        index,
+                        life,
                         opened,
                     },
                 );
@@ -434,7 +431,7 @@ impl ConnectionActor {
     fn report(&self, fact: ConnectionFact) {
         let news = ConnectionNews {
             client: self.client,
-            index: self.config.index,
+            life: self.death.life(),
             opened: self.opened,
             fact,
         };

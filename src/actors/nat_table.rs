@@ -3,7 +3,7 @@
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
 //! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`. Emits:
 //! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
-//! `ResolveName`, `NameLearned`. When its mailbox is full: packets are dropped and counted. On
+//! `ResolveName`, `NatNews`. When its mailbox is full: packets are dropped and counted. On
 //! death: rebuilt with the addresses that names had; connections attach and announce again, flows
 //! are made anew by their next packets.
 
@@ -14,13 +14,14 @@ use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::{UseDns, UseTun};
-use crate::messages::supervisor::NameLearned;
+use crate::messages::supervisor::NatNews;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use actix::prelude::*;
 use postern_core::ids::ClientId;
 use postern_core::ledger::KnownName;
+use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::nat_table::{
     Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName,
 };
@@ -35,13 +36,22 @@ pub struct NatTableSpec {
     /// For the core.
     pub seed: [u8; 32],
     /// What its predecessor knew.
-    pub names: Vec<RestoredName>,
-    /// Who remembers names for its successor.
-    pub learned: Recipient<NameLearned>,
+    pub heritage: NatHeritage,
+    /// Who remembers for its successor.
+    pub news: Recipient<NatNews>,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
     /// Held until the end.
     pub death: DeathNotice,
+}
+
+/// What a NAT leaves behind.
+#[derive(Debug, Default)]
+pub struct NatHeritage {
+    /// The addresses of names.
+    pub names: Vec<RestoredName>,
+    /// Flows that cannot be made anew by the rule.
+    pub pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
 }
 
 /// See the module's documentation.
@@ -50,7 +60,9 @@ pub struct NatTableActor {
     connections: BTreeMap<ClientId, Route>,
     tun: Outlet<InboundPackets>,
     resolve: Option<Recipient<ResolveName>>,
-    learned: Recipient<NameLearned>,
+    news: Recipient<NatNews>,
+    /// Of clients that have not come back yet.
+    pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
     metrics: Arc<Metrics>,
     wakeup: Wakeup,
     _death: DeathNotice,
@@ -72,13 +84,14 @@ impl NatTableActor {
     pub fn new(spec: NatTableSpec) -> Self {
         let now = shell::now();
         let mut core = NatTable::new(spec.config, spec.seed, now);
-        core.restore_names(spec.names, now);
+        core.restore_names(spec.heritage.names, now);
         Self {
             core,
             connections: BTreeMap::new(),
             tun: Outlet::nowhere(),
             resolve: None,
-            learned: spec.learned,
+            news: spec.news,
+            pins: spec.heritage.pins,
             metrics: spec.metrics,
             wakeup: Wakeup::default(),
             _death: spec.death,
@@ -113,6 +126,9 @@ impl Handler<AttachClient> for NatTableActor {
 
     fn handle(&mut self, message: AttachClient, _: &mut Context<Self>) {
         self.core.attach(message.client, message.tunnel);
+        if let Some(pins) = self.pins.remove(&message.client) {
+            self.core.restore_pins(message.client, pins, shell::now());
+        }
         let packets = match self.connections.remove(&message.client) {
             // What could not be delivered to a connection that died is for its successor.
             Some(mut former) => {
@@ -259,9 +275,20 @@ impl NatTableActor {
                     ips,
                     resolved_at: shell::unix_now(),
                 };
-                tell(&self.learned, NameLearned(known));
+                tell(&self.news, NatNews::NameLearned(known));
             }
-            NatTableEvent::FlowPinned { .. } | NatTableEvent::FlowUnpinned { .. } => {}
+            NatTableEvent::FlowPinned { client, flow } => {
+                tell(&self.news, NatNews::FlowPinned(client, flow));
+            }
+            NatTableEvent::FlowUnpinned {
+                client,
+                protocol,
+                port,
+                proxy,
+            } => {
+                let key = (protocol, port, proxy);
+                tell(&self.news, NatNews::FlowUnpinned(client, key));
+            }
             NatTableEvent::Status { client, status } => {
                 if let Some(route) = self.connections.get(&client) {
                     tell(&route.names, DomainStatusChanged(status));

@@ -14,7 +14,8 @@ pub struct ConnectionAccepted {
     pub reply_ref: String,
 }
 
-/// New local candidates for a client, best first, as SDP strings.
+/// New local candidates for a client, best first, as SDP strings. Passed on by the SupervisorActor,
+/// so that they stay behind the acknowledgement.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct CandidatesGathered {

@@ -4,7 +4,6 @@
 use super::dns::ResolveName;
 use super::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use super::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
-use super::portal::CandidatesGathered;
 use super::udp::{AttachPeer, DetachPeer};
 use actix::{Message, Recipient};
 
@@ -45,9 +44,9 @@ pub struct UseNatTable(pub NatTableInlets);
 pub struct UseUdp(pub UdpInlets);
 
 /// To each ConnectionActor: candidates may have got lost.
-#[derive(Clone, Message)]
+#[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct UsePortal(pub Recipient<CandidatesGathered>);
+pub struct PortalRestarted;
 
 /// To each ConnectionActor and NatTableActor: lookups may have got lost.
 #[derive(Clone, Message)]

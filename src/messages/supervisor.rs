@@ -4,7 +4,8 @@ use crate::lifeline::PanicReport;
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ids::{ClientId, RelayId};
-use postern_core::ledger::{KnownName, RecordedName};
+use postern_core::ledger::{FlowKey, KnownName, RecordedName};
+use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
 use std::fmt;
@@ -90,8 +91,8 @@ pub enum DeathCause {
 pub struct ConnectionNews {
     /// Whose.
     pub client: ClientId,
-    /// Which of its connections.
-    pub index: PeerIndex,
+    /// In which life.
+    pub life: LifeNumber,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then.
     pub opened: u64,
     /// What.
@@ -111,10 +112,17 @@ pub enum ConnectionFact {
     SessionEstablished,
 }
 
-/// What the addresses of a name are.
+/// What a NAT has learned and its successor must know.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct NameLearned(pub KnownName);
+pub enum NatNews {
+    /// What the addresses of a name are.
+    NameLearned(KnownName),
+    /// A flow that could not be made anew by the rule.
+    FlowPinned(ClientId, PinnedFlow),
+    /// And no longer.
+    FlowUnpinned(ClientId, FlowKey),
+}
 
 /// The portal sent `init`: addresses, relays and the list of grants that are still valid.
 #[derive(Debug, Clone, Message)]
@@ -154,8 +162,8 @@ pub struct InterfaceFailed {
 pub struct ConnectionClosed {
     /// Whose.
     pub client: ClientId,
-    /// Which of its connections.
-    pub index: PeerIndex,
+    /// In which life.
+    pub life: LifeNumber,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then: if more are on their way,
     /// it must not be stopped.
     pub opened: u64,

@@ -20,10 +20,10 @@ fn memory_is_flat_over_ten_thousand_deaths_and_rebuilds() {
             spec.handshakes_per_second = 100_000;
         });
         for number in 1..=CLIENTS {
-            let index = scene.connect(open_for(number, 1)).await;
+            scene.connect(open_for(number, 1)).await;
             // Their successors call them, in vain.
             if number % 10 == 0 {
-                scene.use_path_of(client(number), index);
+                scene.use_path_of(client(number));
             }
         }
         let mut deaths = 0;

@@ -4,7 +4,7 @@ use crate::in_virtual_time;
 use crate::probe::{Inbox, Probe};
 use crate::samples::{client, resource, tunnel, udp};
 use actix::prelude::*;
-use postern::actors::nat_table::{NatTableActor, NatTableSpec};
+use postern::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
 use postern::lifeline::DeathNotice;
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::dns::{NameAnswered, ResolveName};
@@ -166,8 +166,8 @@ impl Scene {
         let table = NatTableActor::new(NatTableSpec {
             config: NatTableConfig::default(),
             seed: [0; 32],
-            names: Vec::new(),
-            learned: supervisor_probe.clone().recipient(),
+            heritage: NatHeritage::default(),
+            news: supervisor_probe.clone().recipient(),
             metrics: Arc::clone(&metrics),
             death: DeathNotice::new(
                 Child::NatTable,

@@ -5,14 +5,14 @@ use crate::probe::{Break, Inbox, Probe, Tray};
 use actix::prelude::*;
 use futures_util::future::{AbortHandle, Abortable};
 use postern::actors::connection::{ConnectionActor, ConnectionSpec};
+use postern::actors::nat_table::NatHeritage;
 use postern::actors::portal::PortalOutlets;
 use postern::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
 use postern::lifeline::{DeathNotice, launch};
-use postern::messages::supervisor::{Child, InterfaceFailed, NameLearned};
+use postern::messages::supervisor::{Child, InterfaceFailed, LifeNumber, NatNews};
 use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
-use postern_core::nat_table::RestoredName;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -28,8 +28,9 @@ struct Desk {
     replaced: Vec<Place>,
     probes: BTreeMap<Child, (Addr<Probe>, AbortHandle)>,
     connections: BTreeMap<ClientId, (Addr<ConnectionActor>, AbortHandle)>,
-    /// The names that each NatTableActor was given.
-    names: Vec<Vec<RestoredName>>,
+    lives: BTreeMap<ClientId, LifeNumber>,
+    /// What each NatTableActor was given.
+    heritages: Vec<NatHeritage>,
     /// Who comes to life dead.
     stillborn: BTreeSet<Child>,
     /// Clients whose connections are never polled.
@@ -64,7 +65,8 @@ impl NurseryDesk {
             replaced: Vec::new(),
             probes: BTreeMap::new(),
             connections: BTreeMap::new(),
-            names: Vec::new(),
+            lives: BTreeMap::new(),
+            heritages: Vec::new(),
             stillborn: BTreeSet::new(),
             stuck: BTreeSet::new(),
             former: Vec::new(),
@@ -89,9 +91,8 @@ impl NurseryDesk {
     }
 
     /// What the last NatTableActor was given.
-    pub(crate) fn names(&self) -> Vec<RestoredName> {
-        let desk = self.0.borrow();
-        desk.names.last().expect("one was started").clone()
+    pub(crate) fn heritage(&self) -> NatHeritage {
+        self.0.borrow_mut().heritages.pop().expect("one was started")
     }
 
     /// Where the last PortalActor's messages would go.
@@ -107,6 +108,11 @@ impl NurseryDesk {
     /// Has a shared child come to an end.
     pub(crate) fn break_child(&self, child: Child, how: Break) {
         tell_addr(&self.probe(child), how);
+    }
+
+    /// Which life a connection is in.
+    pub(crate) fn life(&self, client: ClientId) -> LifeNumber {
+        self.0.borrow().lives[&client]
     }
 
     /// The connection in its present life.
@@ -190,11 +196,11 @@ impl Nursery for FakeNursery {
     fn nat_table(
         &self,
         death: DeathNotice,
-        names: Vec<RestoredName>,
-        _: Recipient<NameLearned>,
+        heritage: NatHeritage,
+        _: Recipient<NatNews>,
     ) -> Started<NatTableLinks> {
         let (addr, leash) = self.launch(death, Child::NatTable, |trays| &trays.nat_table);
-        self.0.0.borrow_mut().names.push(names);
+        self.0.0.borrow_mut().heritages.push(heritage);
         let mut links = NatTableLinks::to(&addr);
         links.inlets.release = self.0.0.borrow().trays.released.probe().recipient();
         Started { links, leash }
@@ -225,6 +231,7 @@ impl Nursery for FakeNursery {
         let mut desk = self.0.0.borrow_mut();
         let client = spec.client;
         desk.started.push(Child::Connection(client, spec.config.index));
+        desk.lives.insert(client, spec.death.life());
         let launched = if desk.stuck.contains(&client) {
             stuck_connection(spec)
         } else {

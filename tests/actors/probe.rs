@@ -12,7 +12,7 @@ use postern::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use postern::messages::successors::{UseDns, UseOutbound, UseTun};
-use postern::messages::supervisor::{ChildDied, ConnectionClosed, ConnectionNews, NameLearned};
+use postern::messages::supervisor::{ChildDied, ConnectionClosed, ConnectionNews, NatNews};
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use std::any::type_name;
@@ -273,7 +273,7 @@ seen! {
     InboundPackets,
     LeavePortal,
     NameAnswered,
-    NameLearned,
+    NatNews,
     OutboundDatagrams,
     OutboundPackets,
     ReleaseResource,

@@ -22,7 +22,7 @@ fn the_successor_has_the_index_the_names_and_calls_the_client_by_itself() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         let index = scene.connect(open_name(1)).await;
-        let path = scene.use_path(index);
+        let path = scene.use_path();
         scene.settle().await;
 
         scene.desk.kill_connection(client(1));
@@ -70,7 +70,7 @@ fn a_recovery_is_counted_when_there_is_a_session() {
         assert_eq!((scene.deaths(connection), scene.recoveries(connection)), (1, 0));
         scene.tell(ConnectionNews {
             client: client(1),
-            index,
+            life: scene.desk.life(client(1)),
             opened: 0,
             fact: ConnectionFact::SessionEstablished,
         });

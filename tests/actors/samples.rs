@@ -146,7 +146,7 @@ pub(crate) fn outlets(
         nat_table,
         udp: UdpLinks::to(udp).inlets,
         resolve: deaf.clone().recipient(),
-        gathered: Some(portal.clone().recipient()),
+        gathered: portal.clone().recipient(),
         accepted: portal.clone().recipient(),
         news: deaf.recipient(),
         closed: supervisor.clone().recipient(),

@@ -115,19 +115,19 @@ impl Scene {
     }
 
     /// Datagrams to client 1 go this way, says its connection.
-    pub(crate) fn use_path(&self, index: PeerIndex) -> Path {
-        self.use_path_of(client(1), index)
+    pub(crate) fn use_path(&self) -> Path {
+        self.use_path_of(client(1))
     }
 
     /// Datagrams to this client go this way, says its connection.
-    pub(crate) fn use_path_of(&self, client: ClientId, index: PeerIndex) -> Path {
+    pub(crate) fn use_path_of(&self, client: ClientId) -> Path {
         let path = Path {
             local: "192.0.2.10:52625".parse().expect("literal"),
             remote: "198.51.100.5:4000".parse().expect("literal"),
         };
         self.tell(ConnectionNews {
             client,
-            index,
+            life: self.desk.life(client),
             opened: 1,
             fact: ConnectionFact::PathInUse(path),
         });

@@ -2,18 +2,20 @@
 //! told, and the rest of the tree is not touched.
 
 use crate::probe::{Break, Seen, only};
-use crate::samples::{allow, client, local_addresses, open, open_name, relay, tunnel, udp};
+use crate::samples::{client, local_addresses, open, open_name, relay, tunnel, udp};
 use crate::scene::{Scene, goodbye, initialized};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
+use postern::messages::connection::OpenConnection;
 use postern::messages::dns::{ResolveName, ServeNames};
 use postern::messages::packets::{InboundPackets, OutboundPackets};
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
 use postern::messages::successors::{UseDns, UseOutbound, UseTun};
-use postern::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber, NameLearned};
+use postern::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber, NatNews};
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
 use postern_core::UnixTime;
+use postern_core::grant::ResourceKind;
 use postern_core::ledger::KnownName;
 use postern_core::names::AddressFamily;
 use postern_core::packet::PacketBatch;
@@ -70,7 +72,7 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         let mut scene = Scene::new();
         let index = scene.connect(open_name(1)).await;
         let ips = vec![[10, 20, 0, 1].into()];
-        scene.tell(NameLearned(KnownName {
+        scene.tell(NatNews::NameLearned(KnownName {
             name: "app.corp.example".parse().expect("a name"),
             family: AddressFamily::V4,
             ips: ips.clone(),
@@ -90,8 +92,8 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         assert_eq!(introduced.iter().filter(|seen| asks_dns(seen)).count(), 1);
         let (use_tun, use_outbound) = both(introduced);
         assert!(use_tun.connected() && use_outbound.connected());
-        let names = scene.desk.names();
-        assert_eq!(names[0].ips, ips);
+        let heritage = scene.desk.heritage();
+        assert_eq!(heritage.names[0].ips, ips);
 
         assert_eq!(scene.desk.started(), [Child::NatTable]);
         scene.udp.nothing().await;
@@ -141,7 +143,9 @@ fn a_resolver_that_dies_is_told_to_nat_table_and_connections_and_serves_again() 
             panic!("the nat table is told once");
         };
         assert!(resolve.connected());
-        scene.tell(allow(2, None));
+        let OpenConnection(mut named) = open(2);
+        named.resource.kind = ResourceKind::Dns("app.example".into());
+        scene.tell(OpenConnection(named));
         scene.dns.next::<ResolveName>().await;
         assert_eq!(scene.accepted().await, "ref-2");
 

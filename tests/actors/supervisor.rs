@@ -139,11 +139,11 @@ fn a_client_that_returns_with_another_tunnel_address_keeps_its_new_connection() 
         assert_eq!(scene.accepted().await, "ref-2");
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.index, former);
-        let attached: AttachClient = scene.nat_table.next().await;
-        assert_eq!(attached.tunnel, tunnel(7));
         // The supervisor does not rely on the actor's own.
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.index, former);
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!(attached.tunnel, tunnel(7));
         scene.nat_table.nothing().await;
     });
 }
@@ -154,10 +154,11 @@ fn news_of_an_older_closing_stops_nothing() {
         let mut scene = Scene::new();
         scene.tell(open(1));
         scene.tell(open(2));
-        let index = scene.nat_table.next::<AttachClient>().await.index;
+        scene.nat_table.next::<AttachClient>().await;
+        let life = scene.desk.life(client(1));
         let closed = |opened| ConnectionClosed {
             client: client(1),
-            index,
+            life,
             opened,
         };
         scene.tell(closed(1));

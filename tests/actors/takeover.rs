@@ -45,8 +45,8 @@ fn after_a_hand_over_the_next_process_calls_the_clients_before_the_portal_speaks
     let mut path = None;
     let code = until_exit(async {
         let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(None)));
-        let index = scene.connect(open_name(1)).await;
-        path = Some(scene.use_path(index));
+        scene.connect(open_name(1)).await;
+        path = Some(scene.use_path());
         scene.settle().await;
         scene.tell(hand_over(0));
         // No goodbye comes before.
@@ -106,14 +106,10 @@ fn what_changes_is_saved_soon_for_there_may_be_no_warning() {
     let place = Place::new();
     in_virtual_time(async {
         let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(None)));
-        let index = scene.connect(open(1)).await;
-        let path = scene.use_path(index);
+        scene.connect(open(1)).await;
+        let path = scene.use_path();
         tokio::time::sleep(MS(100)).await;
-        drop(scene);
-        let bytes = std::fs::read(&place.path).expect("a file");
-        let copy = Place::new();
-        std::fs::write(&copy.path, bytes).expect("there is room");
-        let state = copy.load().expect("a state");
+        let state = place.look().expect("a state");
         let record = state.ledger.client(client(1)).expect("the client");
         assert_eq!(record.path, Some(path));
         assert_eq!(state.gateway_key[..], GATEWAY_KEY);
@@ -132,10 +128,7 @@ fn a_client_that_is_cut_off_is_not_in_the_file() {
             tokio::time::sleep(MS(60)).await;
         }
         tokio::time::sleep(MS(100)).await;
-        let bytes = std::fs::read(&place.path).expect("a file");
-        let copy = Place::new();
-        std::fs::write(&copy.path, bytes).expect("there is room");
-        let state = copy.load().expect("a state");
+        let state = place.look().expect("a state");
         let clients: Vec<_> = state.ledger.clients().map(|(id, _)| id).collect();
         assert_eq!(clients, [client(2)]);
     });
@@ -269,6 +262,14 @@ impl Place {
             udp_port: 52625,
             taken_over_at,
         })
+    }
+
+    /// As another process would find it that is not there yet.
+    fn look(&self) -> Option<SavedState> {
+        let copy = Self::new();
+        // With its mode.
+        std::fs::copy(&self.path, &copy.path).expect("there is room");
+        copy.load()
     }
 
     fn load(&self) -> Option<SavedState> {

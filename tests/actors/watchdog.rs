@@ -67,7 +67,9 @@ fn who_works_through_a_full_mailbox_is_left_alone() {
             actix_rt::spawn(async move { while busy.send(Break::Work(MS(8))).await.is_ok() {} });
         }
         tokio::time::sleep(MS(10)).await;
-        assert!(busy.try_send(Break::Stop).is_err(), "the mailbox is full");
+        // Each sender may send once, whatever the mailbox holds.
+        let room = std::iter::repeat_with(|| busy.try_send(Break::Work(MS(1))));
+        assert!(room.take_while(Result::is_ok).count() <= 1);
         tokio::time::sleep(MS(20_000)).await;
         assert_eq!(scene.desk.started(), []);
         assert!(busy.connected());

@@ -1,6 +1,7 @@
 //! The clients' connections: opening them, building them anew, and giving one up.
 
 use super::SupervisorActor;
+use super::tree::Condition;
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
 use crate::lifeline::DeathNotice;
@@ -44,8 +45,7 @@ pub(super) struct Client {
     pub(super) opened: u64,
     /// When the connection died, until its successor has a session.
     pub(super) died_at: Option<Instant>,
-    /// Whether the watchdog has ended it.
-    pub(super) is_hung: bool,
+    pub(super) condition: Condition,
     pub(super) restarts: Restarts,
     /// Requests that are not acknowledged yet: whoever dies over them leaves them to its successor.
     pending: VecDeque<Request>,
@@ -95,6 +95,13 @@ impl Request {
     }
 }
 
+impl Client {
+    /// Where messages go; whoever is not up has a successor soon, who knows all from the ledger.
+    fn addressee(&self) -> Option<&Addr<ConnectionActor>> {
+        (self.condition == Condition::Up).then_some(&self.connection)
+    }
+}
+
 impl Clients {
     pub(super) fn len(&self) -> usize {
         self.known.len()
@@ -114,7 +121,7 @@ impl Clients {
 
     pub(super) fn connections(&self) -> impl Iterator<Item = (ClientId, &Addr<ConnectionActor>)> {
         let all = self.known.iter();
-        all.map(|(id, client)| (*id, &client.connection))
+        all.filter_map(|(id, client)| Some((*id, client.addressee()?)))
     }
 
     pub(super) fn tell_all<M>(&self, message: &M)
@@ -123,8 +130,8 @@ impl Clients {
         ConnectionActor: Handler<M>,
         Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
     {
-        for client in self.known.values() {
-            tell_addr(&client.connection, message.clone());
+        for (_, connection) in self.connections() {
+            tell_addr(connection, message.clone());
         }
     }
 
@@ -134,9 +141,9 @@ impl Clients {
         ConnectionActor: Handler<M>,
         Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
     {
-        match self.known.get(&id) {
-            Some(known) => tell_addr(&known.connection, message),
-            None => tracing::debug!(client = %id, "message for an unknown client"),
+        match self.known.get(&id).and_then(Client::addressee) {
+            Some(connection) => tell_addr(connection, message),
+            None => tracing::debug!(client = %id, "message for nobody"),
         }
     }
 
@@ -151,7 +158,9 @@ impl Clients {
             client.pending.push_back(request.clone());
         }
         client.opened += 1;
-        request.send(&client.connection);
+        if let Some(connection) = client.addressee() {
+            request.send(connection);
+        }
     }
 
     /// A request was acknowledged.
@@ -245,7 +254,7 @@ impl SupervisorActor {
         let Some(former) = self.clients.get(id) else {
             return;
         };
-        if !former.connection.connected() {
+        if former.condition == Condition::Dead {
             return self.bury(id);
         }
         let abort = former.abort.clone();
@@ -346,7 +355,7 @@ impl SupervisorActor {
             life,
             opened: 0,
             died_at: None,
-            is_hung: false,
+            condition: Condition::Up,
             restarts: Restarts::new(RestartPolicy::CONNECTION),
             pending: VecDeque::new(),
         };
@@ -374,7 +383,7 @@ impl SupervisorActor {
             nat_table: tree.nat_table.as_ref()?.inlets.clone(),
             udp: tree.udp.as_ref()?.inlets.clone(),
             resolve: tree.dns.as_ref()?.resolve.clone(),
-            gathered: tree.portal.as_ref().map(|portal| portal.gathered.clone()),
+            gathered: ctx.address().recipient(),
             accepted: ctx.address().recipient(),
             news: ctx.address().recipient(),
             closed: ctx.address().recipient(),

@@ -5,7 +5,7 @@
 //! process; a client's connection that does is cut off alone.
 
 use super::nursery::Place;
-use super::tree::Tree;
+use super::tree::{Condition, Tree};
 use super::{EXIT_BUDGET_SPENT, SupervisorActor};
 use crate::lifeline::Ping;
 use crate::messages::supervisor::{
@@ -46,7 +46,7 @@ impl SupervisorActor {
         };
         let now = shell::now();
         living.died_at.get_or_insert(now);
-        let is_hung = living.is_hung;
+        let is_hung = std::mem::replace(&mut living.condition, Condition::Dead) == Condition::Hung;
         self.report_death(child, cause, is_hung);
         self.watchdog.forget(child);
         match self.tree.restarts(child).handle_death(now) {
@@ -82,7 +82,7 @@ impl SupervisorActor {
         };
         let now = shell::now();
         client.died_at.get_or_insert(now);
-        let is_hung = client.is_hung;
+        let is_hung = std::mem::replace(&mut client.condition, Condition::Dead) == Condition::Hung;
         let verdict = client.restarts.handle_death(now);
         self.report_death(child, cause, is_hung);
         self.watchdog.forget(child);
@@ -162,11 +162,13 @@ impl SupervisorActor {
         match child {
             Child::Connection(id, _) => {
                 let client = self.clients.get(id)?;
-                Some((client.life, client.connection.clone().recipient()))
+                let pings = client.connection.clone().recipient();
+                (client.condition == Condition::Up).then_some((client.life, pings))
             }
             shared => {
                 let living = self.tree.living.get(&shared)?;
-                Some((living.life, living.leash.pings.clone()))
+                let pings = living.leash.pings.clone();
+                (living.condition == Condition::Up).then_some((living.life, pings))
             }
         }
     }
@@ -186,43 +188,49 @@ impl SupervisorActor {
 
     /// Ends an actor that does not answer. If that does not help, its thread is stuck.
     fn end_hung(&mut self, child: Child, ctx: &mut Context<Self>) {
-        let now = shell::now();
-        let life = match child {
-            Child::Connection(id, _) => self.clients.get_mut(id).map(|client| {
-                client.is_hung = true;
-                client.died_at.get_or_insert(now);
-                client.abort.abort();
-                client.life
-            }),
-            shared => self.tree.living.get_mut(&shared).map(|living| {
-                living.is_hung = true;
-                living.died_at.get_or_insert(now);
-                living.leash.abort.abort();
-                living.life
-            }),
+        let Some(life) = self.abort(child) else {
+            return;
         };
-        let Some(life) = life else { return };
         ctx.run_later(ABORT_TAKES, move |actor, ctx| {
-            let current = actor.pings(child).map(|(current, _)| current);
-            let has_died = actor.watchdog_has_seen_it_die(child);
-            if current == Some(life) && !has_died && !actor.stopping {
+            if actor.hung_life(child) == Some(life) && !actor.stopping {
                 actor.replace_thread(child, ctx);
             }
         });
     }
 
-    /// Whether the death of a child that was ended has been told, though it is not rebuilt yet.
-    fn watchdog_has_seen_it_die(&self, child: Child) -> bool {
-        let connected = match child {
+    /// The child is dropped as soon as its thread comes round to it.
+    fn abort(&mut self, child: Child) -> Option<LifeNumber> {
+        let now = shell::now();
+        match child {
             Child::Connection(id, _) => {
-                self.clients.get(id).map(|client| client.connection.connected())
+                let client = self.clients.get_mut(id)?;
+                client.condition = Condition::Hung;
+                client.died_at.get_or_insert(now);
+                client.abort.abort();
+                Some(client.life)
             }
             shared => {
-                let living = self.tree.living.get(&shared);
-                living.map(|living| living.leash.pings.connected())
+                let living = self.tree.living.get_mut(&shared)?;
+                living.condition = Condition::Hung;
+                living.died_at.get_or_insert(now);
+                living.leash.abort.abort();
+                Some(living.life)
+            }
+        }
+    }
+
+    fn hung_life(&self, child: Child) -> Option<LifeNumber> {
+        let (condition, life) = match child {
+            Child::Connection(id, _) => {
+                let client = self.clients.get(id)?;
+                (client.condition, client.life)
+            }
+            shared => {
+                let living = self.tree.living.get(&shared)?;
+                (living.condition, living.life)
             }
         };
-        connected == Some(false)
+        (condition == Condition::Hung).then_some(life)
     }
 
     /// Builds everybody anew who lived on a thread that is stuck.
@@ -241,17 +249,19 @@ impl SupervisorActor {
             return self.give_up(culprit, ctx);
         }
         self.spec.nursery.replace_thread(place);
+        // Whoever is stuck must hear of no successor: he would attach himself to it when he wakes.
+        self.tree.forget(place);
+        let waiting = match place {
+            Place::Control => VecDeque::new(),
+            Place::Shard => self.end_connections(now),
+        };
         for child in Tree::at(place) {
-            if let Some(living) = self.tree.living.get_mut(&child) {
-                living.leash.abort.abort();
-                living.died_at.get_or_insert(now);
-            }
+            self.abort(child);
+        }
+        for child in Tree::at(place) {
             self.start_child(child, ctx);
         }
-        if place == Place::Shard {
-            let waiting = self.end_connections(now);
-            self.revive_in_portions(waiting, ctx);
-        }
+        self.revive_in_portions(waiting, ctx);
     }
 
     /// Ends all connections. Each begins a new life at once, so that no late word of the former
@@ -265,6 +275,7 @@ impl SupervisorActor {
                 client.abort.abort();
                 client.died_at.get_or_insert(now);
                 client.life = life;
+                client.condition = Condition::Dead;
                 self.watchdog.forget(Child::Connection(id, client.index));
                 ended.push_back((id, Some(life)));
             }

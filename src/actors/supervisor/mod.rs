@@ -1,8 +1,8 @@
 //! SupervisorActor: the parent of all others.
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
-//! Receives: the portal's commands, `ConnectionAccepted`, `ConnectionNews`, `ConnectionClosed`,
-//! `NameLearned`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
+//! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`, `ConnectionNews`,
+//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
 //! `ServeNames`, `UseRelays`, acknowledgements, and to everybody the successors of those who died.
 //! When its mailbox is full: control messages only, they wait. On death: the process ends with code
 //! 70, and the next one takes the clients over.
@@ -24,10 +24,10 @@ use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
-use crate::messages::portal::{ConnectionAccepted, RequestRelays};
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
 use crate::messages::supervisor::{
     Child, ConnectionClosed, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized,
-    InterfaceFailed, LifeNumber, NameLearned, PortalRefused, RelaysChanged, Shutdown,
+    InterfaceFailed, LifeNumber, NatNews, PortalRefused, RelaysChanged, Shutdown,
 };
 use crate::messages::udp::UseRelays;
 use crate::metrics::Metrics;
@@ -276,17 +276,27 @@ impl Handler<ConnectionAccepted> for SupervisorActor {
     }
 }
 
+impl Handler<CandidatesGathered> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CandidatesGathered, _: &mut Context<Self>) {
+        if let Some(portal) = &self.tree.portal {
+            tell(&portal.gathered, message);
+        }
+    }
+}
+
 impl Handler<ConnectionNews> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionNews, ctx: &mut Context<Self>) {
         let ConnectionNews {
             client,
-            index,
+            life,
             opened,
             fact,
         } = message;
-        let Some(known) = self.clients.get_mut(client).filter(|it| it.index == index) else {
+        let Some(known) = self.clients.get_mut(client).filter(|it| it.life == life) else {
             return;
         };
         let ledger = &mut self.spec.ledger;
@@ -300,7 +310,8 @@ impl Handler<ConnectionNews> for SupervisorActor {
             ConnectionFact::TransportLost => {}
             ConnectionFact::SessionEstablished => {
                 if let Some(died_at) = known.died_at.take() {
-                    self.note_recovery(Child::Connection(client, index), died_at);
+                    let child = Child::Connection(client, known.index);
+                    self.note_recovery(child, died_at);
                 }
             }
         }
@@ -308,11 +319,16 @@ impl Handler<ConnectionNews> for SupervisorActor {
     }
 }
 
-impl Handler<NameLearned> for SupervisorActor {
+impl Handler<NatNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, NameLearned(known): NameLearned, ctx: &mut Context<Self>) {
-        self.spec.ledger.record_known(known);
+    fn handle(&mut self, news: NatNews, ctx: &mut Context<Self>) {
+        let ledger = &mut self.spec.ledger;
+        match news {
+            NatNews::NameLearned(known) => ledger.record_known(known),
+            NatNews::FlowPinned(client, flow) => ledger.record_pin(client, flow),
+            NatNews::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
+        }
         self.save_soon(ctx);
     }
 }
@@ -323,7 +339,7 @@ impl Handler<ConnectionClosed> for SupervisorActor {
     fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
         let current = self.clients.get(message.client);
         let is_meant = current
-            .is_some_and(|client| client.index == message.index && client.opened == message.opened);
+            .is_some_and(|client| client.life == message.life && client.opened == message.opened);
         if is_meant && let Some(connection) = self.retire(message.client) {
             self.spec.ledger.remove_client(message.client);
             tell_addr(&connection, StopConnection);

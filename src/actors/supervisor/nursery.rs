@@ -2,13 +2,13 @@
 
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
+use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
 use crate::faults::Fault;
 use crate::lifeline::{DeathNotice, Ping};
-use crate::messages::supervisor::{Child, InterfaceFailed, NameLearned};
+use crate::messages::supervisor::{Child, InterfaceFailed, NatNews};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern_core::nat_table::RestoredName;
 
 /// A child that runs, or will in a moment: messages to it wait in its mailbox.
 pub struct Started<L> {
@@ -68,12 +68,12 @@ pub trait Nursery {
     /// On the device that all its lives share.
     fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks>;
 
-    /// With the addresses of names that its predecessor knew.
+    /// With what its predecessor left behind.
     fn nat_table(
         &self,
         death: DeathNotice,
-        names: Vec<RestoredName>,
-        learned: Recipient<NameLearned>,
+        heritage: NatHeritage,
+        news: Recipient<NatNews>,
     ) -> Started<NatTableLinks>;
 
     /// On the sockets that all its lives share.

@@ -3,10 +3,13 @@
 use super::SupervisorActor;
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use super::nursery::{Leash, Place, Started};
+use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
 use crate::lifeline::DeathNotice;
 use crate::messages::dns::ServeNames;
-use crate::messages::successors::{UseDns, UseNatTable, UseOutbound, UsePortal, UseTun, UseUdp};
+use crate::messages::successors::{
+    PortalRestarted, UseDns, UseNatTable, UseOutbound, UseTun, UseUdp,
+};
 use crate::messages::supervisor::{Child, LifeNumber};
 use crate::messages::tun::ConfigureInterface;
 use crate::shell::{self, tell};
@@ -35,8 +38,18 @@ pub(super) struct Living {
     pub(super) leash: Leash,
     /// When its predecessor died, until it has shown that it works.
     pub(super) died_at: Option<Instant>,
-    /// Whether the watchdog has ended it.
-    pub(super) is_hung: bool,
+    pub(super) condition: Condition,
+}
+
+/// How a child is, as far as the supervisor knows. Only who is up is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It works, or is about to.
+    Up,
+    /// The watchdog has ended it, and it may not have noticed.
+    Hung,
+    /// It is gone.
+    Dead,
 }
 
 impl Tree {
@@ -44,6 +57,14 @@ impl Tree {
     pub(super) fn restarts(&mut self, child: Child) -> &mut Restarts {
         let fresh = || Restarts::new(RestartPolicy::SHARED);
         self.restarts.entry(child).or_insert_with(fresh)
+    }
+
+    /// Nobody is introduced any more to those who lived on this thread.
+    pub(super) fn forget(&mut self, place: Place) {
+        match place {
+            Place::Control => (self.dns, self.portal) = (None, None),
+            Place::Shard => (self.tun, self.nat_table, self.udp) = (None, None, None),
+        }
     }
 
     /// The shared children of a thread, in the order in which they are started.
@@ -78,7 +99,7 @@ impl SupervisorActor {
             life,
             leash,
             died_at,
-            is_hung: false,
+            condition: Condition::Up,
         };
         self.tree.living.insert(child, living);
         self.watchdog.watch(child, SHARED_PACE, shell::now());
@@ -117,10 +138,10 @@ impl SupervisorActor {
     }
 
     fn start_nat_table(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
-        let names = self.known_names();
-        let learned = ctx.address().recipient();
+        let heritage = self.nat_heritage();
+        let news = ctx.address().recipient();
         let nursery = &self.spec.nursery;
-        let Started { links, leash } = nursery.nat_table(notice, names, learned);
+        let Started { links, leash } = nursery.nat_table(notice, heritage, news);
         if let Some(tun) = &self.tree.tun {
             tell(&links.use_tun, UseTun(tun.packets.clone()));
             tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
@@ -160,21 +181,25 @@ impl SupervisorActor {
     fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
         let outlets = PortalOutlets::all_to(&ctx.address());
         let Started { links, leash } = self.spec.nursery.portal(notice, outlets);
-        self.clients.tell_all(&UsePortal(links.gathered.clone()));
         self.tree.portal = Some(links);
+        self.clients.tell_all(&PortalRestarted);
         leash
     }
 
-    fn known_names(&self) -> Vec<RestoredName> {
-        let now = shell::unix_now();
-        let names = self.spec.ledger.known_names();
-        let restored = names.map(|known| RestoredName {
+    fn nat_heritage(&self) -> NatHeritage {
+        let (ledger, now) = (&self.spec.ledger, shell::unix_now());
+        let names = ledger.known_names().map(|known| RestoredName {
             name: known.name.clone(),
             family: known.family,
             ips: known.ips.clone(),
             age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
         });
-        restored.collect()
+        let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
+        let pins = with_pins.map(|(id, record)| (id, record.pins.values().copied().collect()));
+        NatHeritage {
+            names: names.collect(),
+            pins: pins.collect(),
+        }
     }
 }
 

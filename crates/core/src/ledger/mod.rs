@@ -13,6 +13,7 @@ mod authorizations;
 pub mod image;
 mod known;
 mod names;
+mod pins;
 mod record;
 mod restore;
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod tests;
 mod transport;
 
 pub use image::{ImageError, SavedState};
-pub use record::{ClientRecord, Grant, KnownName, RecordedName};
+pub use record::{ClientRecord, FlowKey, Grant, KnownName, RecordedName};
 
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, ResourceId, UnixTime};
@@ -41,6 +42,8 @@ pub struct LedgerLimits {
     pub names_per_client: usize,
     /// The oldest candidate gives way.
     pub candidates_per_client: usize,
+    /// One pinned flow more is not recorded.
+    pub pins_per_client: usize,
     /// Names by family; the one that was looked up longest ago gives way.
     pub known_names: usize,
 }
@@ -52,6 +55,7 @@ impl Default for LedgerLimits {
             resources_per_client: 4096,
             names_per_client: 2048,
             candidates_per_client: 64,
+            pins_per_client: 4096,
             known_names: 65_536,
         }
     }

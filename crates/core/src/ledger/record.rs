@@ -4,6 +4,7 @@
 use crate::grant::{AnnouncedName, Resource, TransportKeys, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
 use crate::names::{AddressFamily, DomainName};
+use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +24,12 @@ pub struct ClientRecord {
     pub remote_candidates: Vec<String>,
     /// Where its datagrams were last sent to and from.
     pub path: Option<Path>,
+    /// Flows to names that a rebuilt NAT could not make anew by its rule.
+    pub pins: BTreeMap<FlowKey, PinnedFlow>,
 }
+
+/// Protocol, source port and proxy IP of a flow: a client has one at a time.
+pub type FlowKey = (FlowProtocol, u16, IpAddr);
 
 impl ClientRecord {
     /// A client that may reach nothing yet.
@@ -36,6 +42,7 @@ impl ClientRecord {
             names: Vec::new(),
             remote_candidates: Vec::new(),
             path: None,
+            pins: BTreeMap::new(),
         }
     }
 }

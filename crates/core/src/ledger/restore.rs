@@ -39,6 +39,9 @@ fn fit(record: &mut ClientRecord, limits: &LedgerLimits) {
     let candidates = &mut record.remote_candidates;
     candidates.retain(|line| line.len() <= MAX_CANDIDATE_BYTES && seen.insert(line.clone()));
     keep_last(candidates, limits.candidates_per_client);
+    while record.pins.len() > limits.pins_per_client {
+        record.pins.pop_last();
+    }
 }
 
 /// Leaves each name once for each resource, and each proxy IP to one name.

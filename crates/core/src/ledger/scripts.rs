@@ -8,6 +8,7 @@ use crate::grant::{
 use crate::ids::{ClientId, PublicKey, ResourceId, UnixTime};
 use crate::ledger::KnownName;
 use crate::names::AddressFamily;
+use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +21,7 @@ pub(super) const TIGHT: LedgerLimits = LedgerLimits {
     resources_per_client: 2,
     names_per_client: 2,
     candidates_per_client: 2,
+    pins_per_client: 2,
     known_names: 2,
 };
 
@@ -56,7 +58,10 @@ impl Step {
             9 => ledger.update_resource(&self.resource()),
             10 => ledger.reconcile(tunnel(self.client), &self.entries()),
             11..14 => ledger.record_name(client, self.name()),
-            14 => ledger.record_path(client, path(self.detail)),
+            14 => {
+                ledger.record_path(client, path(self.detail));
+                ledger.record_pin(client, self.pin());
+            }
             15 => ledger.forget_transport(client),
             16 => ledger.release_resource(client, resource_id(self.resource), self.time()),
             17 => match self.detail {
@@ -120,6 +125,16 @@ impl Step {
             name: format!("resource {}", self.detail % 3),
             kind,
             filters,
+        }
+    }
+
+    fn pin(self) -> PinnedFlow {
+        PinnedFlow {
+            protocol: FlowProtocol::Udp,
+            port: self.detail.into(),
+            proxy: [100, 96, 0, self.client].into(),
+            outside_port: 7,
+            real: [10, 20, 0, 1].into(),
         }
     }
 
@@ -202,8 +217,8 @@ pub(super) fn proxy_ips() -> impl Iterator<Item = IpAddr> {
     v4.chain(v6)
 }
 
-/// Of one family, of both, or of none; in rare cases not what a client may announce. The sets of one
-/// name are equal or have nothing in common, those of two names may overlap.
+/// Of one family, of both, or of none; in rare cases not what a client may announce. The sets of
+/// one name are equal or have nothing in common, those of two names may overlap.
 fn announced(detail: u8) -> AnnouncedName {
     let name = usize::from(detail % 5);
     let sets: [[&[usize]; 2]; 3] = [[&[0, 1], &[2, 3]], [&[0, 2], &[1]], [&[3], &[2, 1]]];

@@ -22,7 +22,7 @@ impl RestartPolicy {
     pub const SHARED: Self = Self {
         deaths: 5,
         within: Duration::from_secs(30),
-        first_delay: Duration::from_millis(50),
+        first_delay: Duration::from_millis(10),
         longest_delay: Duration::from_secs(1),
     };
 
@@ -114,7 +114,7 @@ mod tests {
         let verdicts: Vec<_> = (0..5).map(|s| restarts.handle_death(now + MS(s))).collect();
         assert_eq!(
             verdicts[..4],
-            [restart(0), restart(50), restart(100), restart(200)]
+            [restart(0), restart(10), restart(20), restart(40)]
         );
         assert_eq!(verdicts[4], RestartVerdict::GiveUp);
     }
@@ -124,7 +124,7 @@ mod tests {
         let now = beginning();
         let mut restarts = Restarts::new(RestartPolicy::CONNECTION);
         assert_eq!(restarts.handle_death(now), restart(0));
-        assert_eq!(restarts.handle_death(now + MS(29_999)), restart(50));
+        assert_eq!(restarts.handle_death(now + MS(29_999)), restart(10));
         assert_eq!(
             restarts.handle_death(now + MS(30_000)),
             RestartVerdict::GiveUp
@@ -138,7 +138,7 @@ mod tests {
         for round in 0..5 {
             let at = now + MS(60_001) * round;
             assert_eq!(restarts.handle_death(at), restart(0));
-            assert_eq!(restarts.handle_death(at + MS(30_000)), restart(50));
+            assert_eq!(restarts.handle_death(at + MS(30_000)), restart(10));
         }
     }
 
@@ -153,8 +153,8 @@ mod tests {
         );
         let mut restarts = Restarts::new(many);
         let verdicts: Vec<_> = (0..99).map(|_| restarts.handle_death(now)).collect();
-        let doubling = [0, 50, 100, 200, 400, 800, 1000, 1000].map(restart);
-        assert_eq!(verdicts[..8], doubling);
+        let doubling = [0, 10, 20, 40, 80, 160, 320, 640, 1000, 1000].map(restart);
+        assert_eq!(verdicts[..10], doubling);
         assert_eq!(verdicts[98], restart(1000));
     }
 

@@ -70,6 +70,7 @@ pub struct Crowd {
     lab: Lab,
     ids: Vec<String>,
     set_up: SetUp,
+    probes_per_second: u32,
 }
 
 impl Crowd {
@@ -106,6 +107,7 @@ impl Crowd {
             ids: ids(&lab)?,
             lab,
             set_up,
+            probes_per_second: spec.probes_per_second,
         };
         let everybody: Vec<usize> = crowd.everybody().collect();
         crowd.wait_flowing(&everybody, At::ZERO, RECOVERY_LIMIT)?;
@@ -133,6 +135,14 @@ impl Crowd {
     /// The indices of all clients.
     pub(super) fn everybody(&self) -> Range<usize> {
         0..self.meters.clients()
+    }
+
+    /// How many probes all clients together should send in a window; a machine that is too busy for
+    /// its meters sends fewer.
+    pub(super) fn due(&self, window: &Range<At>) -> u64 {
+        let span = window.end.saturating_sub(window.start).as_secs_f64();
+        let each = span * f64::from(self.probes_per_second);
+        each as u64 * self.meters.clients() as u64
     }
 
     /// The moment, on the meters' clock.

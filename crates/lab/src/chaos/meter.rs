@@ -161,8 +161,8 @@ impl Meter {
                     let number = lock(&self.trace).sent(self.epoch.elapsed());
                     let payload = number.to_be_bytes();
                     // An error is often about an earlier probe; then this one has not been sent.
-                    if socket.try_send_to(&payload, self.target.echo).is_err() {
-                        let _lost = socket.try_send_to(&payload, self.target.echo);
+                    if socket.send_to(&payload, self.target.echo).await.is_err() {
+                        let _lost = socket.send_to(&payload, self.target.echo).await;
                     }
                 }
                 received = socket.recv_from(&mut echo) => {

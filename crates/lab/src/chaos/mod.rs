@@ -26,6 +26,7 @@ pub use injector::{Fault, Injector, Kind};
 pub use report::{Aims, Outcome, Section, Tally};
 
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
+use crate::portal::clock::unix_ms;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use lives::Flaw;
@@ -215,9 +216,17 @@ fn idle(crowd: &mut Crowd) -> Result<Section> {
         probes += trace.probes(&window);
         longest = longest.max(trace.longest_round_trip(&window));
         bytes += trace.bytes();
+        for at in trace.losses(&window) {
+            // What happened then, the logs of client and gateway tell by the time of day.
+            let ago = crowd.now().saturating_sub(at).as_secs_f64();
+            let unix_ms = unix_ms() - ago * 1000.0;
+            let note = format!("client {client} lost a probe sent at {unix_ms:.0} ms since 1970");
+            section.notes.push(note);
+        }
     }
     section.notes.push(format!(
-        "{probes} probes, the longest round trip {:.1} ms; {bytes} bytes transferred",
+        "{probes} probes ({} were due), the longest round trip {:.1} ms; {bytes} bytes transferred",
+        crowd.due(&window),
         longest.as_secs_f64() * 1000.0
     ));
     let mut tally = Tally::new("idle");

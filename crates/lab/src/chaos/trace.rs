@@ -122,8 +122,13 @@ impl Trace {
     /// How many probes that belong to a window are lost. The window has to have ended
     /// [`LOST_AFTER`] ago, or probes that are on their way count.
     pub(super) fn lost(&self, window: &Range<At>) -> usize {
+        self.losses(window).count()
+    }
+
+    /// When the lost probes of a window were sent.
+    pub(super) fn losses(&self, window: &Range<At>) -> impl Iterator<Item = At> {
         let lost = self.within(&early(window)).iter();
-        lost.filter(|probe| probe.is_lost()).count()
+        lost.filter(|probe| probe.is_lost()).map(|probe| probe.sent)
     }
 
     /// Time until traffic flows again after a fault at the window's start; `None` when it did not

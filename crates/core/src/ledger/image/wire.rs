@@ -3,7 +3,7 @@
 //!
 //! postcard writes fields in their order and without names: any change here is another version.
 
-use super::super::record::{ClientRecord, Grant, KnownName, RecordedName};
+use super::super::record::{ClientRecord, FlowKey, Grant, KnownName, RecordedName};
 use super::{ImageError, Ledger, LedgerLimits, SavedState};
 use crate::grant::{
     AnnouncedName, Filter, IceCredentials, PresharedKey, Resource, ResourceKind, TransportKeys,
@@ -11,6 +11,7 @@ use crate::grant::{
 };
 use crate::ids::{ClientId, PublicKey, ResourceId, UnixTime};
 use crate::names::{AddressFamily, DomainName};
+use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,23 @@ struct WireClient<'a> {
     #[serde(borrow)]
     candidates: Vec<&'a str>,
     path: Option<(WireSocket, WireSocket)>,
+    pins: Vec<WirePin>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WirePin {
+    protocol: WireProtocol,
+    port: u16,
+    proxy: IpAddr,
+    outside_port: u16,
+    real: IpAddr,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireProtocol {
+    Tcp,
+    Udp,
+    Echo,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,6 +197,21 @@ fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
         path: record
             .path
             .map(|path| (socket_to_wire(path.local), socket_to_wire(path.remote))),
+        pins: record.pins.values().map(pin_to_wire).collect(),
+    }
+}
+
+fn pin_to_wire(flow: &PinnedFlow) -> WirePin {
+    WirePin {
+        protocol: match flow.protocol {
+            FlowProtocol::Tcp => WireProtocol::Tcp,
+            FlowProtocol::Udp => WireProtocol::Udp,
+            FlowProtocol::Echo => WireProtocol::Echo,
+        },
+        port: flow.port,
+        proxy: flow.proxy,
+        outside_port: flow.outside_port,
+        real: flow.real,
     }
 }
 
@@ -267,6 +300,7 @@ impl WireClient<'_> {
                 local: local.into_socket(),
                 remote: remote.into_socket(),
             }),
+            pins: self.pins.into_iter().map(WirePin::into_pin).collect(),
         })
     }
 }
@@ -327,6 +361,23 @@ impl WireGrant<'_> {
             resource,
             expires_at: self.expires_at,
         })
+    }
+}
+
+impl WirePin {
+    fn into_pin(self) -> (FlowKey, PinnedFlow) {
+        let flow = PinnedFlow {
+            protocol: match self.protocol {
+                WireProtocol::Tcp => FlowProtocol::Tcp,
+                WireProtocol::Udp => FlowProtocol::Udp,
+                WireProtocol::Echo => FlowProtocol::Echo,
+            },
+            port: self.port,
+            proxy: self.proxy,
+            outside_port: self.outside_port,
+            real: self.real,
+        };
+        ((flow.protocol, flow.port, flow.proxy), flow)
     }
 }
 

@@ -84,12 +84,13 @@ fn lesson_05_flows_come_back_by_their_next_packet_before_any_dns_answer() {
 fn lesson_33_the_announcement_renews_what_was_known() {
     let (mut scene, known) = with_two_addresses();
     rebuild(&mut scene, known);
-    let asks =
-        |event: &NatTableEvent| matches!(event, NatTableEvent::Resolve { refresh: false, .. });
-    assert_eq!(scene.events().iter().filter(|it| asks(it)).count(), 1);
+    let mut asked = scene.events();
+    asked.retain(|event| matches!(event, NatTableEvent::Resolve { refresh: false, .. }));
+    assert_eq!(asked.len(), 1);
     scene.answer("app.example", AddressFamily::V4, Ok(&["10.20.0.102"]));
-    let is_told = |event: &NatTableEvent| matches!(event, NatTableEvent::NameKnown { ips, .. } if ips.len() == 1);
-    assert!(scene.events().iter().any(is_told));
+    let news = self::known(&mut scene);
+    assert_eq!(news.len(), 1);
+    assert_eq!(news[0].ips.len(), 1);
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     assert_eq!(destination_of(&sent), ["10.20.0.102"]);
 }

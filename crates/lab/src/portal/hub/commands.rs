@@ -204,13 +204,7 @@ impl Hub {
                 self.outbox.push_back(Output::Send { peer, text, grant });
             }
             Command::RefuseGateway { gateway, refuse } => {
-                let mut gateways = self.config.gateways.iter();
-                let found = gateways.find(|(_, it)| it.name == gateway);
-                let (id, _) = found.ok_or_else(|| format!("there is no gateway \"{gateway}\""))?;
-                match refuse {
-                    true => self.refused.insert(*id),
-                    false => self.refused.remove(id),
-                };
+                self.refuse_gateway(&gateway, refuse)?;
             }
             Command::Grants => return Ok(Outcome::Done(self.list_grants(now))),
             Command::Peers => return Ok(Outcome::Done(self.list_peers())),
@@ -325,6 +319,17 @@ impl Hub {
         for (_, session) in self.joined_peers(Side::Gateway) {
             self.push_reject(key, session.device);
         }
+    }
+
+    fn refuse_gateway(&mut self, name: &str, refuse: bool) -> Result<(), String> {
+        let mut gateways = self.config.gateways.iter();
+        let found = gateways.find(|(_, it)| it.name == name);
+        let (id, _) = found.ok_or_else(|| format!("there is no gateway \"{name}\""))?;
+        match refuse {
+            true => self.refused.insert(*id),
+            false => self.refused.remove(id),
+        };
+        Ok(())
     }
 
     fn list_grants(&self, now: Moment) -> Value {
