@@ -115,7 +115,11 @@ impl Drop for LastLine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let report = LAST_PANIC.take().unwrap_or_default();
-            tracing::error!(panic = report.message, at = report.location, "supervisor died");
+            tracing::error!(
+                panic = report.message,
+                at = report.location,
+                "supervisor died"
+            );
             System::current().stop_with_code(self.0);
         }
     }
@@ -146,7 +150,9 @@ pub fn report_panics() {
 impl PanicReport {
     fn of(info: &PanicHookInfo<'_>) -> Self {
         let message = info.payload_as_str().unwrap_or("no message");
-        let location = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
+        let location = info
+            .location()
+            .map(|at| format!("{}:{}", at.file(), at.line()));
         Self {
             message: message.chars().take(PANIC_CHARS).collect(),
             location: location.unwrap_or_default(),

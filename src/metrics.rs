@@ -50,7 +50,9 @@ impl Metrics {
 
     /// An actor died.
     pub fn count_death(&self, child: Child) {
-        self.lives[child.kind()].deaths.fetch_add(1, Ordering::Relaxed);
+        self.lives[child.kind()]
+            .deaths
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Its successor works, so long after its death.

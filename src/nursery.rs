@@ -26,7 +26,7 @@ use crate::tunnel::TunQueue;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 use postern_core::nat_table::NatTableConfig;
-use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GathererConfig, GatewayKeys};
+use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
 use postern_core::portal::PortalConfig;
 use std::io;
 use std::net::SocketAddr;
@@ -210,7 +210,9 @@ impl Nursery for Threads {
 
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
         let mailbox = ConnectionActor::MAILBOX;
-        launch(&self.shard.handle(), mailbox, |_| Ok(ConnectionActor::new(spec)))
+        launch(&self.shard.handle(), mailbox, |_| {
+            Ok(ConnectionActor::new(spec))
+        })
     }
 
     fn replace_thread(&mut self, place: Place) {

@@ -52,7 +52,10 @@ impl TunQueue {
         let slot = |_| Vec::with_capacity(SLOT_BYTES);
         let slots = (0..PacketBatch::MAX_PACKETS).map(slot).collect();
         // SAFETY: the device owns its descriptor and never exchanges it; the `Arc` keeps it open.
-        #[expect(unsafe_code, reason = "the one device is shared by all lives of its actor")]
+        #[expect(
+            unsafe_code,
+            reason = "the one device is shared by all lives of its actor"
+        )]
         let device = unsafe { AsyncFd::register(device) };
         Ok(Self {
             device: device.map_err(io::Error::from)?,

@@ -182,10 +182,7 @@ async fn lesson_01_generation_0_is_answered_at_once_and_before_candidates() {
         panic!("an access");
     };
     let reply_ref = allowed.reply_ref;
-    scene
-        .actor
-        .try_send(accepted(reply_ref))
-        .unwrap();
+    scene.actor.try_send(accepted(reply_ref)).unwrap();
     let ready = read(&mut socket).await;
     assert_eq!(ready["payload"]["ref"], "ref-2");
 }
@@ -275,9 +272,7 @@ impl Scene {
     fn accept_with_candidates(&self, opened: &OpenConnection) {
         let OpenConnection(request) = opened;
         let reply_ref = request.reply_ref.clone();
-        self.actor
-            .try_send(accepted(reply_ref))
-            .unwrap();
+        self.actor.try_send(accepted(reply_ref)).unwrap();
         let candidates = vec!["candidate:1 1 udp 2130706175 192.0.2.10 52625 typ host".to_owned()];
         let client: ClientId = request.client.id;
         self.actor

@@ -93,9 +93,7 @@ impl ConnectionActor {
     pub fn new(spec: ConnectionSpec) -> Self {
         let config = spec.config.clone();
         let core = match spec.record {
-            Some(record) => {
-                Connection::restore(config, &record, shell::unix_now(), shell::now())
-            }
+            Some(record) => Connection::restore(config, &record, shell::unix_now(), shell::now()),
             None => Connection::new(config),
         };
         Self {

@@ -22,9 +22,7 @@ use actix::prelude::*;
 use postern_core::ids::ClientId;
 use postern_core::ledger::KnownName;
 use postern_core::nat_table::flows::PinnedFlow;
-use postern_core::nat_table::{
-    Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName,
-};
+use postern_core::nat_table::{Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName};
 use postern_core::peer::PeerIndex;
 use std::collections::BTreeMap;
 use std::sync::Arc;

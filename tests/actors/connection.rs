@@ -11,9 +11,7 @@ use postern::messages::dns::ResolveName;
 use postern::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::OutboundDatagrams;
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted};
-use postern::messages::supervisor::{
-    Child, ChildDied, ConnectionClosed, DeathCause, LifeNumber,
-};
+use postern::messages::supervisor::{Child, ChildDied, ConnectionClosed, DeathCause, LifeNumber};
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::Metrics;
 use postern::shell::{tell_addr, unix_now};

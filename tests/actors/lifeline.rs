@@ -89,7 +89,9 @@ fn messages_to_an_actor_that_is_being_built_wait() {
         let mut scene = Scene::new();
         let (probe, _) = scene.launch(1);
         for _ in 0..Probe::MAILBOX {
-            probe.try_send(Break::Work(std::time::Duration::ZERO)).expect("there is room");
+            probe
+                .try_send(Break::Work(std::time::Duration::ZERO))
+                .expect("there is room");
         }
         probe.send(Ping).await.expect("it answers");
         scene.supervisor.nothing().await;
@@ -108,11 +110,7 @@ impl Scene {
     }
 
     fn notice(&self, life: u64) -> DeathNotice {
-        DeathNotice::new(
-            Child::Tun,
-            LifeNumber(life),
-            self.probe.clone().recipient(),
-        )
+        DeathNotice::new(Child::Tun, LifeNumber(life), self.probe.clone().recipient())
     }
 
     fn launch(&self, life: u64) -> (Addr<Probe>, AbortHandle) {

@@ -5,10 +5,10 @@
 //! timer as soon as every actor is idle.
 
 mod connection;
+mod cut_off;
 mod dns;
 mod dns_responder;
 mod dns_transports;
-mod cut_off;
 mod fault;
 mod lifeline;
 mod many_deaths;

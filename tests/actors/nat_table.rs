@@ -169,11 +169,7 @@ impl Scene {
             heritage: NatHeritage::default(),
             news: supervisor_probe.clone().recipient(),
             metrics: Arc::clone(&metrics),
-            death: DeathNotice::new(
-                Child::NatTable,
-                LifeNumber(1),
-                supervisor_probe.recipient(),
-            ),
+            death: DeathNotice::new(Child::NatTable, LifeNumber(1), supervisor_probe.recipient()),
         })
         .start();
         tell_addr(&table, UseTun(tun_probe.recipient()));

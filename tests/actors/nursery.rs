@@ -7,7 +7,9 @@ use futures_util::future::{AbortHandle, Abortable};
 use postern::actors::connection::{ConnectionActor, ConnectionSpec};
 use postern::actors::nat_table::NatHeritage;
 use postern::actors::portal::PortalOutlets;
-use postern::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
+use postern::actors::supervisor::links::{
+    DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks,
+};
 use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
 use postern::lifeline::{DeathNotice, launch};
 use postern::messages::supervisor::{Child, InterfaceFailed, LifeNumber, NatNews};
@@ -92,7 +94,11 @@ impl NurseryDesk {
 
     /// What the last NatTableActor was given.
     pub(crate) fn heritage(&self) -> NatHeritage {
-        self.0.borrow_mut().heritages.pop().expect("one was started")
+        self.0
+            .borrow_mut()
+            .heritages
+            .pop()
+            .expect("one was started")
     }
 
     /// Where the last PortalActor's messages would go.
@@ -230,13 +236,16 @@ impl Nursery for FakeNursery {
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
         let mut desk = self.0.0.borrow_mut();
         let client = spec.client;
-        desk.started.push(Child::Connection(client, spec.config.index));
+        desk.started
+            .push(Child::Connection(client, spec.config.index));
         desk.lives.insert(client, spec.death.life());
         let launched = if desk.stuck.contains(&client) {
             stuck_connection(spec)
         } else {
             let mailbox = ConnectionActor::MAILBOX;
-            launch(&Arbiter::current(), mailbox, |_| Ok(ConnectionActor::new(spec)))
+            launch(&Arbiter::current(), mailbox, |_| {
+                Ok(ConnectionActor::new(spec))
+            })
         };
         desk.connections.insert(client, launched.clone());
         let (addr, abort) = launched;
@@ -289,8 +298,16 @@ pub(crate) struct Inboxes {
 
 impl Inboxes {
     pub(crate) fn new() -> (Trays, Self) {
-        let [tun, nat_table, udp, dns, portal, asked, released, introduced] =
-            std::array::from_fn(|_| Inbox::new());
+        let [
+            tun,
+            nat_table,
+            udp,
+            dns,
+            portal,
+            asked,
+            released,
+            introduced,
+        ] = std::array::from_fn(|_| Inbox::new());
         let trays = Trays {
             tun: tun.0,
             nat_table: nat_table.0,

@@ -13,9 +13,11 @@ use postern::messages::supervisor::{Child, ConnectionFact, ConnectionNews};
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern_core::UnixTime;
 use postern_core::grant::AuthorizationEntry;
+use postern_core::supervision::RestartPolicy;
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
+const DEAD_FOR: Duration = RestartPolicy::CONNECTION.first_delay;
 
 #[test]
 fn the_successor_has_the_index_the_names_and_calls_the_client_by_itself() {
@@ -67,7 +69,10 @@ fn a_recovery_is_counted_when_there_is_a_session() {
         scene.desk.kill_connection(client(1));
         scene.settle().await;
         let connection = Child::Connection(client(1), index);
-        assert_eq!((scene.deaths(connection), scene.recoveries(connection)), (1, 0));
+        assert_eq!(
+            (scene.deaths(connection), scene.recoveries(connection)),
+            (1, 0)
+        );
         scene.tell(ConnectionNews {
             client: client(1),
             life: scene.desk.life(client(1)),
@@ -88,7 +93,7 @@ fn what_is_requested_while_it_is_dead_is_acknowledged_by_the_successor_once() {
         scene.tell(open(2));
         scene.tell(allow(3, None));
         scene.portal.nothing().await;
-        tokio::time::sleep(MS(50)).await;
+        tokio::time::sleep(DEAD_FOR).await;
         assert_eq!(scene.accepted().await, "ref-2");
         assert_eq!(scene.accepted().await, "ref-3");
         scene.portal.nothing().await;
@@ -109,7 +114,7 @@ fn what_is_revoked_while_it_is_dead_stays_revoked() {
         scene.connect_more(open_name(2)).await;
         scene.die_slowly().await;
         scene.tell(revoke(2));
-        tokio::time::sleep(MS(51)).await;
+        tokio::time::sleep(DEAD_FOR + MS(1)).await;
         let told = scene.nat_table.drain().await;
         let [Seen::AttachClient(_)] = &told[..] else {
             panic!("{} messages to the nat table", told.len());
@@ -125,7 +130,7 @@ fn a_request_that_is_revoked_before_anybody_saw_it_is_not_granted() {
         scene.die_slowly().await;
         scene.tell(open_name(2));
         scene.tell(revoke(2));
-        tokio::time::sleep(MS(51)).await;
+        tokio::time::sleep(DEAD_FOR + MS(1)).await;
         scene.portal.nothing().await;
         let told = scene.nat_table.drain().await;
         let [Seen::AttachClient(_)] = &told[..] else {
@@ -143,7 +148,7 @@ fn a_request_that_expires_before_anybody_saw_it_is_not_granted_for_longer() {
         scene.tell(open_name(2));
         scene.tell(expired(2));
         scene.tell(revoke(1));
-        tokio::time::sleep(MS(51)).await;
+        tokio::time::sleep(DEAD_FOR + MS(1)).await;
         // Nothing is left, so the connection ends.
         scene.nat_table.find::<DetachClient>().await;
         scene.desk.started();
@@ -247,9 +252,9 @@ fn deaths_of_connections_are_delayed_one_by_one() {
         let mut scene = Scene::new();
         let index = scene.connect(open(1)).await;
         scene.die_slowly().await;
-        tokio::time::sleep(MS(45)).await;
+        tokio::time::sleep(DEAD_FOR - MS(5)).await;
         assert_eq!(scene.desk.started(), []);
-        tokio::time::sleep(MS(6)).await;
+        tokio::time::sleep(MS(7)).await;
         assert_eq!(scene.desk.started(), [Child::Connection(client(1), index)]);
         let attached: Vec<AttachPeer> = only(scene.udp.drain().await);
         assert_eq!(attached.len(), 1);
@@ -264,7 +269,7 @@ impl Scene {
         self.settle().await;
     }
 
-    /// The connection of client 1 has died for the second time: it is dead for 50 ms.
+    /// The connection of client 1 has died for the second time: it is dead for [`DEAD_FOR`].
     async fn die_slowly(&mut self) {
         for _ in 0..2 {
             self.desk.kill_connection(client(1));

@@ -19,6 +19,7 @@ use postern_core::grant::ResourceKind;
 use postern_core::ledger::KnownName;
 use postern_core::names::AddressFamily;
 use postern_core::packet::PacketBatch;
+use postern_core::supervision::RestartPolicy;
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -201,14 +202,15 @@ fn four_deaths_are_survived_with_growing_delays_and_the_fifth_is_the_end_after_g
     let code = until_exit(async {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
-        for delay in [0, 50, 100, 200] {
+        for factor in [0, 1, 2, 4] {
+            let delay = RestartPolicy::SHARED.first_delay * factor;
             scene.desk.break_child(Child::Dns, Break::Panic);
-            tokio::time::sleep(MS(delay.max(3) - 3)).await;
-            if delay > 0 {
+            tokio::time::sleep(delay.saturating_sub(MS(3))).await;
+            if factor > 0 {
                 assert_eq!(scene.desk.started(), []);
             }
             tokio::time::sleep(MS(6)).await;
-            assert_eq!(scene.desk.started(), [Child::Dns], "after {delay} ms");
+            assert_eq!(scene.desk.started(), [Child::Dns], "after {delay:?}");
         }
         scene.settle().await;
         scene.desk.break_child(Child::Dns, Break::Panic);

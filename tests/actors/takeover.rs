@@ -212,7 +212,10 @@ fn a_client_that_the_portal_names_before_its_turn_has_all_it_had_and_is_not_buil
         let [Seen::AttachClient(attached), Seen::AssignProxyIps(assigned)] = &told[..] else {
             panic!("{} messages to the nat table", told.len());
         };
-        assert_eq!((attached.client, assigned.resource), (client(2), resource(3)));
+        assert_eq!(
+            (attached.client, assigned.resource),
+            (client(2), resource(3))
+        );
         tokio::time::sleep(MS(1000)).await;
         assert_eq!(scene.desk.started().len(), 1);
         scene.nat_table.nothing().await;
@@ -274,7 +277,9 @@ impl Place {
 
     fn load(&self) -> Option<SavedState> {
         let limits = LedgerLimits::default();
-        let state = self.open().load(unix_now(), Duration::from_secs(300), limits);
+        let state = self
+            .open()
+            .load(unix_now(), Duration::from_secs(300), limits);
         state.expect("a file that can be read")
     }
 }

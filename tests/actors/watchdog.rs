@@ -17,7 +17,13 @@ fn a_shared_child_that_hangs_is_replaced_within_three_seconds() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
-        for child in [Child::Tun, Child::NatTable, Child::Udp, Child::Dns, Child::Portal] {
+        for child in [
+            Child::Tun,
+            Child::NatTable,
+            Child::Udp,
+            Child::Dns,
+            Child::Portal,
+        ] {
             let hung = scene.desk.probe(child);
             scene.desk.break_child(child, Break::Hang);
             tokio::time::sleep(MS(3000)).await;

@@ -294,9 +294,12 @@ impl SupervisorActor {
             }
         }
         if !waiting.is_empty() {
-            ctx.run_later(Duration::from_secs(1) / PORTIONS_PER_SECOND as u32, |actor, ctx| {
-                actor.revive_in_portions(waiting, ctx);
-            });
+            ctx.run_later(
+                Duration::from_secs(1) / PORTIONS_PER_SECOND as u32,
+                |actor, ctx| {
+                    actor.revive_in_portions(waiting, ctx);
+                },
+            );
         }
     }
 

@@ -8,9 +8,7 @@ use super::nursery::Place;
 use super::tree::{Condition, Tree};
 use super::{EXIT_BUDGET_SPENT, SupervisorActor};
 use crate::lifeline::Ping;
-use crate::messages::supervisor::{
-    Child, ChildDied, DeathCause, Farewell, LifeNumber, Shutdown,
-};
+use crate::messages::supervisor::{Child, ChildDied, DeathCause, Farewell, LifeNumber, Shutdown};
 use crate::shell::{self, Driven, arm};
 use actix::prelude::*;
 use postern_core::ids::ClientId;

@@ -4,9 +4,7 @@
 use crate::messages::dns::{ResolveName, ServeNames};
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
-use crate::messages::portal::{
-    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
-};
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays};
 use crate::messages::successors::{NatTableInlets, UdpInlets, UseDns, UseOutbound, UseTun};
 use crate::messages::tun::ConfigureInterface;
 use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};

@@ -167,7 +167,9 @@ impl Handler<AllowAccess> for SupervisorActor {
         let connected = self.clients.get(id).map(|client| client.tunnel);
         let recorded = self.spec.ledger.client(id).map(|record| record.tunnel);
         request.tunnel = request.tunnel.or(connected).or(recorded);
-        let is_known = request.tunnel.is_some_and(|tunnel| self.admit(id, tunnel, ctx));
+        let is_known = request
+            .tunnel
+            .is_some_and(|tunnel| self.admit(id, tunnel, ctx));
         if !is_known {
             tracing::debug!(client = %id, "access for a client without connection");
             return;

@@ -76,7 +76,8 @@ impl Tree {
             Child::Dns,
             Child::Portal,
         ];
-        all.into_iter().filter(move |child| Place::of(*child) == place)
+        all.into_iter()
+            .filter(move |child| Place::of(*child) == place)
     }
 }
 
