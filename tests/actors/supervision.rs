@@ -114,10 +114,12 @@ fn a_udp_that_dies_learns_of_peers_and_relays_again() {
         let told = scene.udp.drain().await;
         let (mut attached, mut relays) = (Vec::new(), Vec::new());
         for seen in told {
-            match seen {
-                Seen::AttachPeer(peer) => attached.push(peer.index),
-                Seen::UseRelays(all) => relays.push(all.0.len()),
-                _ => panic!("something else is told"),
+            if let Seen::AttachPeer(peer) = seen {
+                attached.push(peer.index);
+            } else if let Seen::UseRelays(all) = seen {
+                relays.push(all.0.len());
+            } else {
+                panic!("something else is told");
             }
         }
         assert_eq!((attached, relays), (vec![index], vec![1]));
@@ -303,10 +305,10 @@ fn a_death_while_stopping_changes_nothing() {
 fn both(introduced: Vec<Seen>) -> (Recipient<InboundPackets>, Recipient<OutboundPackets>) {
     let (mut tuns, mut tables) = (Vec::new(), Vec::new());
     for seen in introduced {
-        match seen {
-            Seen::UseTun(UseTun(tun)) => tuns.push(tun),
-            Seen::UseOutbound(UseOutbound(table)) => tables.push(table),
-            _ => {}
+        if let Seen::UseTun(UseTun(tun)) = seen {
+            tuns.push(tun);
+        } else if let Seen::UseOutbound(UseOutbound(table)) = seen {
+            tables.push(table);
         }
     }
     assert_eq!((tuns.len(), tables.len()), (1, 1));
