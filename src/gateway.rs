@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::nursery::{NurserySpec, Threads};
 use crate::shell::{random_bytes, tell_addr, unix_now};
 use crate::sockets::{BoundSockets, BufferSizes};
-use crate::state::{StateFile, identity_key};
+use crate::state::{StateFile, StateLock, identity_key};
 use crate::system::{external_id, forwarding, interfaces};
 use crate::system::{limits, masquerade, preflight};
 use crate::{faults, lifeline, tunnel, watchman};
@@ -47,19 +47,30 @@ pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
     let system = System::new();
     // Signals are heard before the first trace is left on the host, and before anybody can take
     // this process for a gateway.
-    let supervisor = system.block_on(listening_supervisor(config.state.handover))?;
-    let prepared = Prepared::new(config)?;
+    let supervisor = system.block_on(async { listening_supervisor(config.state.handover) })?;
+    let mut prepared = Prepared::new(config)?;
+    let lock = prepared.inheritance.lock.take();
     let handed_over = Arc::clone(&prepared.handed_over);
-    let masquerade = system.block_on(start(prepared, supervisor))?;
+    let masquerade = system.block_on(async { start(prepared, supervisor) })?;
     let code = system.run_with_code();
-    // Flows that the next process goes on with need the translation that they began with.
-    if let Some(masquerade) = masquerade.filter(|_| !handed_over.load(Ordering::Relaxed))
-        && let Err(error) = masquerade.remove()
-    {
-        tracing::warn!(%error, "the nftables table stays until the next start");
-    }
+    tidy_up(masquerade, handed_over.load(Ordering::Relaxed));
+    // Given up by the kernel when all else of this process is gone: the next one waits for it.
+    std::mem::forget(lock);
     let code = code.context("the event loop ended with an error")?;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Flows that the next process goes on with need the translation that they began with.
+fn tidy_up(masquerade: Option<masquerade::Masquerade>, is_handed_over: bool) {
+    match masquerade {
+        Some(masquerade) if is_handed_over => masquerade.leave(),
+        Some(masquerade) => {
+            if let Err(error) = masquerade.remove() {
+                tracing::warn!(%error, "the nftables table stays until the next start");
+            }
+        }
+        None => {}
+    }
 }
 
 /// Everything that can fail for a reason outside the program, done before anything runs.
@@ -84,14 +95,7 @@ impl Prepared {
             receive_bytes: config.network.receive_buffer_bytes,
             send_bytes: config.network.send_buffer_bytes,
         };
-        let port = match config.network.udp_port {
-            // Clients know the port that the kernel chose for the former process.
-            0 => inheritance.udp_port,
-            configured => configured,
-        };
-        let sockets = BoundSockets::bind(port, buffers).with_context(|| {
-            format!("UDP port {port} cannot be bound; `ss -ulpn` shows who has it, network.udp_port changes it")
-        })?;
+        let sockets = bind(config.network.udp_port, inheritance.udp_port, buffers)?;
         let name = &config.tunnel.interface;
         let device = tunnel::create(name.as_str())
             .with_context(|| format!("the interface {} cannot be created", name.as_str()))?;
@@ -116,9 +120,28 @@ impl Prepared {
     }
 }
 
+/// If the kernel may choose, the port of the former process comes first: its clients know it.
+fn bind(configured: u16, former: u16, buffers: BufferSizes) -> anyhow::Result<BoundSockets> {
+    if configured == 0 && former != 0 {
+        match BoundSockets::bind(former, buffers) {
+            Ok(sockets) => return Ok(sockets),
+            Err(error) => {
+                tracing::warn!(%error, former, "the former UDP port is taken: another is used")
+            }
+        }
+    }
+    BoundSockets::bind(configured, buffers).with_context(|| {
+        format!(
+            "UDP port {configured} cannot be bound; `ss -ulpn` shows who has it, \
+             network.udp_port changes it"
+        )
+    })
+}
+
 /// What a process begins with: what the former one left, or a fresh start.
 struct Inheritance {
     file: Option<StateFile>,
+    lock: Option<StateLock>,
     gateway_key: Zeroizing<[u8; 32]>,
     ice_secret: Zeroizing<[u8; 32]>,
     /// 0 when nobody had one.
@@ -138,6 +161,7 @@ impl Inheritance {
                     tracing::warn!(%error, "the state of the former process is ignored");
                     None
                 });
+                let saved = saved.filter(|_| is_first_of_few(&file));
                 (Some(file), saved)
             }
             None => (None, None),
@@ -145,6 +169,7 @@ impl Inheritance {
         Ok(match saved {
             Some(saved) => Self::from_saved(file, saved),
             None => Self {
+                lock: file.as_ref().map(StateFile::lock),
                 file,
                 gateway_key: Zeroizing::new(random_bytes()?),
                 ice_secret: Zeroizing::new(random_bytes()?),
@@ -160,6 +185,7 @@ impl Inheritance {
         ledger.prune_expired(unix_now());
         let has_clients = ledger.clients().len() > 0;
         Self {
+            lock: file.as_ref().map(StateFile::lock),
             file,
             gateway_key: saved.gateway_key,
             ice_secret: saved.ice_secret,
@@ -179,6 +205,21 @@ impl Inheritance {
         };
         Some(Keeper::new(spec))
     }
+}
+
+/// Whether the state may be what kills process after process. Counted beside it, and forgotten by a
+/// process that has lived for a minute.
+fn is_first_of_few(file: &StateFile) -> bool {
+    let attempts = file.attempts();
+    if attempts >= ATTEMPTS {
+        tracing::warn!(
+            attempts,
+            "the state is ignored: whoever took it over died soon after"
+        );
+        return false;
+    }
+    file.note_attempts(attempts + 1);
+    true
 }
 
 fn open_state(config: &GatewayConfig, external_id: &str) -> Option<StateFile> {
@@ -202,14 +243,14 @@ fn ledger_limits(config: &GatewayConfig) -> LedgerLimits {
 }
 
 /// The mailbox of a supervisor that is yet to be started.
-async fn listening_supervisor(hands_over: bool) -> anyhow::Result<Context<SupervisorActor>> {
+fn listening_supervisor(hands_over: bool) -> anyhow::Result<Context<SupervisorActor>> {
     let supervisor = Context::new();
     stop_on_signals(&supervisor.address(), hands_over)?;
     Ok(supervisor)
 }
 
 /// Starts the supervisor, which starts all others.
-async fn start(
+fn start(
     mut prepared: Prepared,
     supervisor: Context<SupervisorActor>,
 ) -> anyhow::Result<Option<masquerade::Masquerade>> {
@@ -358,3 +399,5 @@ fn stop_on_signals(
 
 /// A process that was told to end ends within two seconds.
 const FORMER_PROCESS_ENDS: Duration = Duration::from_secs(3);
+/// Processes in a row that may die of what they took over.
+const ATTEMPTS: u32 = 8;

@@ -1,5 +1,5 @@
-//! What ties an actor to its supervisor: how it is started, how its death is told, and the ping that
-//! it answers while it lives.
+//! What ties an actor to its supervisor: how it is started, how its death is told, and the ping
+//! that it answers while it lives.
 //!
 //! A panic unwinds one actor: tokio catches it at the edge of the actor's task, and the actor's
 //! fields are dropped on the way. One of them is a [`DeathNotice`], which tells the supervisor. An
@@ -14,6 +14,8 @@ use std::future::Future;
 use std::io;
 use std::panic::PanicHookInfo;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 /// Answered by every actor that the watchdog looks after, in the order of its mailbox.
@@ -36,11 +38,26 @@ macro_rules! supervised {
 }
 pub(crate) use supervised;
 
-/// Starts an actor on the thread of `arbiter`; its address is good at once.
+/// Which life a thread is busy with just now; 0 when with none.
+#[derive(Clone, Debug, Default)]
+pub struct BusyMark(Arc<AtomicU64>);
+
+impl BusyMark {
+    /// The life whose code runs at this moment, or ran for ever.
+    #[must_use]
+    pub fn life(&self) -> Option<LifeNumber> {
+        let life = self.0.load(Ordering::Relaxed);
+        (life != 0).then_some(LifeNumber(life))
+    }
+}
+
+/// Starts an actor on the thread of `arbiter`; its address is good at once. While its code runs,
+/// `mark` says so.
 ///
 /// An actor that cannot be built has died: the [`DeathNotice`] that `build` holds says so.
 pub fn launch<A>(
     arbiter: &ArbiterHandle,
+    (mark, life): (&BusyMark, LifeNumber),
     mailbox: usize,
     build: impl FnOnce(&mut Context<A>) -> io::Result<A> + Send + 'static,
 ) -> (Addr<A>, AbortHandle)
@@ -49,14 +66,19 @@ where
 {
     let (sender, receiver) = channel::channel(mailbox);
     let (abort, registration) = AbortHandle::new_pair();
+    let mark = mark.clone();
     // A thread that is gone drops the closure, and with it the death notice.
     arbiter.spawn_fn(move || {
         let mut context = Context::with_receiver(receiver);
-        let built = AtWork::during(|| build(&mut context));
+        let built = at_work((&mark, life), || build(&mut context));
         match built {
             Ok(actor) => {
-                let life = Abortable::new(context.into_future(actor), registration);
-                actix_rt::spawn(AtWork::whenever_polled(life));
+                let whole = Abortable::new(context.into_future(actor), registration);
+                actix_rt::spawn(AtWork {
+                    future: Box::pin(whole),
+                    mark,
+                    life,
+                });
             }
             Err(error) => tracing::error!(%error, "an actor cannot be started"),
         }
@@ -108,8 +130,13 @@ impl Drop for DeathNotice {
     }
 }
 
-/// Held by the actor that nobody supervises: should it panic, the process ends with this code.
-pub struct LastLine(pub i32);
+/// Held by the actor that nobody supervises: should it panic, the process ends.
+pub struct LastLine {
+    /// With this code.
+    pub exit_code: i32,
+    /// Set then, if the next process finds what it needs.
+    pub handed_over: Option<Arc<AtomicBool>>,
+}
 
 impl Drop for LastLine {
     fn drop(&mut self) {
@@ -120,7 +147,10 @@ impl Drop for LastLine {
                 at = report.location,
                 "supervisor died"
             );
-            System::current().stop_with_code(self.0);
+            if let Some(handed_over) = &self.handed_over {
+                handed_over.store(true, Ordering::Relaxed);
+            }
+            System::current().stop_with_code(self.exit_code);
         }
     }
 }
@@ -139,7 +169,7 @@ pub struct PanicReport {
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
         let report = PanicReport::of(info);
-        if AtWork::is_now() {
+        if AT_WORK.get() {
             LAST_PANIC.set(Some(report));
         } else {
             tracing::error!(panic = report.message, at = report.location, "panicked");
@@ -160,42 +190,37 @@ impl PanicReport {
     }
 }
 
-/// A future during whose polls an actor is at work on this thread.
-struct AtWork<F>(F);
+/// An actor's future; during its polls the actor is at work on this thread.
+struct AtWork<F> {
+    future: Pin<Box<F>>,
+    mark: BusyMark,
+    life: LifeNumber,
+}
 
 thread_local! {
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
     static LAST_PANIC: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
 }
 
-impl AtWork<()> {
-    fn is_now() -> bool {
-        AT_WORK.get()
-    }
-
-    fn during<T>(work: impl FnOnce() -> T) -> T {
-        struct Reset(bool);
-        impl Drop for Reset {
-            fn drop(&mut self) {
-                AT_WORK.set(self.0);
-            }
+fn at_work<T>((mark, life): (&BusyMark, LifeNumber), work: impl FnOnce() -> T) -> T {
+    struct Reset<'a>(bool, &'a BusyMark, u64);
+    impl Drop for Reset<'_> {
+        fn drop(&mut self) {
+            AT_WORK.set(self.0);
+            self.1.0.store(self.2, Ordering::Relaxed);
         }
-        let _reset = Reset(AT_WORK.replace(true));
-        work()
     }
+    let before = mark.0.swap(life.0, Ordering::Relaxed);
+    let _reset = Reset(AT_WORK.replace(true), mark, before);
+    work()
 }
 
-impl<F: Future> AtWork<F> {
-    fn whenever_polled(future: F) -> AtWork<Pin<Box<F>>> {
-        AtWork(Box::pin(future))
-    }
-}
-
-impl<F: Future> Future for AtWork<Pin<Box<F>>> {
+impl<F: Future> Future for AtWork<F> {
     type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        AtWork::during(|| self.0.as_mut().poll(cx))
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+        let this = self.get_mut();
+        at_work((&this.mark, this.life), || this.future.as_mut().poll(cx))
     }
 }
 

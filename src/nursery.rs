@@ -16,8 +16,8 @@ use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
 use crate::actors::tun::{TunActor, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
 use crate::config::{DnsConfig, InterfaceName};
-use crate::lifeline::{DeathNotice, launch};
-use crate::messages::supervisor::{InterfaceFailed, NatNews};
+use crate::lifeline::{BusyMark, DeathNotice, launch};
+use crate::messages::supervisor::{InterfaceFailed, LifeNumber, NatNews};
 use crate::metrics::Metrics;
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
@@ -63,11 +63,39 @@ pub struct NurserySpec {
 
 /// See the module's documentation.
 pub struct Threads {
-    control: Arbiter,
-    shard: Arbiter,
+    control: Thread,
+    shard: Thread,
     device: Arc<SyncDevice>,
     spec: Arc<Shared>,
     sockets: BoundSockets,
+}
+
+/// An event loop, and whom it is busy with.
+struct Thread {
+    arbiter: Arbiter,
+    mark: BusyMark,
+}
+
+impl Thread {
+    fn new() -> Self {
+        Self {
+            arbiter: Arbiter::new(),
+            mark: BusyMark::default(),
+        }
+    }
+
+    fn launch<A>(
+        &self,
+        life: LifeNumber,
+        mailbox: usize,
+        build: impl FnOnce() -> io::Result<A> + Send + 'static,
+    ) -> (Addr<A>, AbortHandle)
+    where
+        A: Actor<Context = Context<A>>,
+    {
+        let handle = self.arbiter.handle();
+        launch(&handle, (&self.mark, life), mailbox, |_| build())
+    }
 }
 
 /// What is the same for all lives, and read on both threads.
@@ -89,8 +117,8 @@ impl Threads {
     #[must_use]
     pub fn new(spec: NurserySpec) -> Self {
         Self {
-            control: Arbiter::new(),
-            shard: Arbiter::new(),
+            control: Thread::new(),
+            shard: Thread::new(),
             device: Arc::new(spec.device),
             sockets: spec.sockets,
             spec: Arc::new(Shared {
@@ -112,7 +140,7 @@ impl Threads {
 impl Nursery for Threads {
     fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks> {
         let (spec, device) = (Arc::clone(&self.spec), Arc::clone(&self.device));
-        let (addr, abort) = launch(&self.shard.handle(), TunActor::MAILBOX, move |_| {
+        let (addr, abort) = self.shard.launch(death.life(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
                 queue: TunQueue::new(device)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
@@ -134,16 +162,18 @@ impl Nursery for Threads {
         news: Recipient<NatNews>,
     ) -> Started<NatTableLinks> {
         let spec = Arc::clone(&self.spec);
-        let (addr, abort) = launch(&self.shard.handle(), NatTableActor::MAILBOX, move |_| {
-            Ok(NatTableActor::new(NatTableSpec {
-                config: spec.nat_table,
-                seed: shell::random_bytes()?,
-                heritage,
-                news,
-                metrics: Arc::clone(&spec.metrics),
-                death,
-            }))
-        });
+        let (addr, abort) = self
+            .shard
+            .launch(death.life(), NatTableActor::MAILBOX, move || {
+                Ok(NatTableActor::new(NatTableSpec {
+                    config: spec.nat_table,
+                    seed: shell::random_bytes()?,
+                    heritage,
+                    news,
+                    metrics: Arc::clone(&spec.metrics),
+                    death,
+                }))
+            });
         Started {
             links: NatTableLinks::to(&addr),
             leash: Leash::of(&addr, abort),
@@ -153,7 +183,7 @@ impl Nursery for Threads {
     fn udp(&self, death: DeathNotice) -> Started<UdpLinks> {
         let spec = Arc::clone(&self.spec);
         let sockets = self.sockets.try_clone();
-        let (addr, abort) = launch(&self.shard.handle(), UdpActor::MAILBOX, move |_| {
+        let (addr, abort) = self.shard.launch(death.life(), UdpActor::MAILBOX, move || {
             let sockets = sockets?;
             let gatherer = GathererConfig {
                 port: sockets.port(),
@@ -182,10 +212,12 @@ impl Nursery for Threads {
 
     fn dns(&self, death: DeathNotice) -> Started<DnsLinks> {
         let spec = Arc::clone(&self.spec);
-        let (addr, abort) = launch(&self.control.handle(), DnsActor::MAILBOX, move |_| {
-            let trust = spec.dns_trust.clone();
-            Ok(DnsActor::new(DnsSpec::new(&spec.dns, trust, death)))
-        });
+        let (addr, abort) = self
+            .control
+            .launch(death.life(), DnsActor::MAILBOX, move || {
+                let trust = spec.dns_trust.clone();
+                Ok(DnsActor::new(DnsSpec::new(&spec.dns, trust, death)))
+            });
         Started {
             links: DnsLinks::to(&addr),
             leash: Leash::of(&addr, abort),
@@ -194,14 +226,16 @@ impl Nursery for Threads {
 
     fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks> {
         let spec = Arc::clone(&self.spec);
-        let (addr, abort) = launch(&self.control.handle(), PortalActor::MAILBOX, move |_| {
-            Ok(PortalActor::new(PortalSpec {
-                config: spec.portal.clone(),
-                seed: shell::random_bytes()?,
-                outlets,
-                death,
-            }))
-        });
+        let (addr, abort) = self
+            .control
+            .launch(death.life(), PortalActor::MAILBOX, move || {
+                Ok(PortalActor::new(PortalSpec {
+                    config: spec.portal.clone(),
+                    seed: shell::random_bytes()?,
+                    outlets,
+                    death,
+                }))
+            });
         Started {
             links: PortalLinks::to(&addr),
             leash: Leash::of(&addr, abort),
@@ -209,18 +243,25 @@ impl Nursery for Threads {
     }
 
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
+        let life = spec.death.life();
         let mailbox = ConnectionActor::MAILBOX;
-        launch(&self.shard.handle(), mailbox, |_| {
-            Ok(ConnectionActor::new(spec))
-        })
+        self.shard
+            .launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
+    }
+
+    fn busy_with(&self, place: Place) -> Option<LifeNumber> {
+        match place {
+            Place::Control => self.control.mark.life(),
+            Place::Shard => self.shard.mark.life(),
+        }
     }
 
     fn replace_thread(&mut self, place: Place) {
         let stuck = match place {
-            Place::Control => std::mem::replace(&mut self.control, Arbiter::new()),
-            Place::Shard => std::mem::replace(&mut self.shard, Arbiter::new()),
+            Place::Control => std::mem::replace(&mut self.control, Thread::new()),
+            Place::Shard => std::mem::replace(&mut self.shard, Thread::new()),
         };
-        stuck.stop();
+        stuck.arbiter.stop();
     }
 }
 

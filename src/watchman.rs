@@ -15,7 +15,7 @@ pub(crate) fn watch(alive: Arc<AtomicBool>) -> io::Result<()> {
         // Twice in a row: a process that was frozen as a whole wakes up with a missed sign.
         let mut missed = 0;
         while missed < 2 {
-            pause();
+            std::thread::park_timeout(PATIENCE);
             let is_alive = alive.swap(false, Ordering::Relaxed);
             missed = if is_alive { 0 } else { missed + 1 };
         }
@@ -25,14 +25,6 @@ pub(crate) fn watch(alive: Arc<AtomicBool>) -> io::Result<()> {
     let name = "watchman".to_owned();
     std::thread::Builder::new().name(name).spawn(watch)?;
     Ok(())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a thread that only waits, beside all event loops"
-)]
-fn pause() {
-    std::thread::sleep(PATIENCE);
 }
 
 /// Ten heartbeats of the supervisor.

@@ -383,19 +383,13 @@ impl ConnectionActor {
                 name,
                 in_tunnel,
             } => {
-                self.report(ConnectionFact::NameAnnounced(RecordedName {
-                    resource,
-                    announced: announced.clone(),
-                    in_tunnel,
-                }));
-                let assign = AssignProxyIps {
+                self.assign(AssignProxyIps {
                     client,
                     resource,
                     announced,
                     name,
                     in_tunnel,
-                };
-                tell(&self.outlets.nat_table.assign, assign);
+                });
             }
             ConnectionEvent::ResourceReleased(resource) => {
                 let release = ReleaseResource { client, resource };
@@ -424,6 +418,15 @@ impl ConnectionActor {
             names: ctx.address().recipient(),
         };
         tell(&self.outlets.nat_table.attach, attach);
+    }
+
+    fn assign(&self, assign: AssignProxyIps) {
+        self.report(ConnectionFact::NameAnnounced(RecordedName {
+            resource: assign.resource,
+            announced: assign.announced.clone(),
+            in_tunnel: assign.in_tunnel,
+        }));
+        tell(&self.outlets.nat_table.assign, assign);
     }
 
     fn report(&self, fact: ConnectionFact) {

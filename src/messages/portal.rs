@@ -3,8 +3,8 @@
 use actix::Message;
 use postern_core::ids::ClientId;
 
-/// The request with this ref is granted. Sent before any candidate of that connection, and passed on
-/// by the SupervisorActor.
+/// The request with this ref is granted. Sent before any candidate of that connection, and passed
+/// on by the SupervisorActor.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionAccepted {

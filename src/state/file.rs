@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -21,8 +22,12 @@ pub const MAX_STATE_BYTES: usize = 64 * 1024 * 1024;
 pub struct StateFile {
     path: PathBuf,
     key: Zeroizing<[u8; 32]>,
-    _lock: Lock,
+    lock: StateLock,
 }
+
+/// Keeps other processes from the state file for as long as it lives, and the file itself does not.
+#[derive(Debug, Clone)]
+pub struct StateLock(#[expect(dead_code, reason = "it is held, not read")] Arc<Lock>);
 
 impl StateFile {
     /// Claims the state file at `path`, sealed with `key` (see [`super::identity_key`]). Blocks for
@@ -40,8 +45,33 @@ impl StateFile {
         Ok(Self {
             path: path.to_owned(),
             key,
-            _lock: lock,
+            lock: StateLock(Arc::new(lock)),
         })
+    }
+
+    /// A share of the lock.
+    #[must_use]
+    pub fn lock(&self) -> StateLock {
+        self.lock.clone()
+    }
+
+    /// How many processes in a row have taken this state over, as noted.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        let noted = std::fs::read_to_string(beside(&self.path, "attempts"));
+        noted
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Notes it; 0 forgets it. What cannot be noted is not counted.
+    pub fn note_attempts(&self, attempts: u32) {
+        let path = beside(&self.path, "attempts");
+        let _ = match attempts {
+            0 => remove_if_there(&path),
+            _ => std::fs::write(&path, attempts.to_string()),
+        };
     }
 
     /// The saved state, if there is one that is at most `max_age` old.
@@ -133,6 +163,7 @@ impl StateFile {
     /// Of the file system; that there is no file is none.
     pub fn remove(&mut self) -> io::Result<()> {
         remove_if_there(&beside(&self.path, "new"))?;
+        self.note_attempts(0);
         remove_if_there(&self.path)
     }
 }

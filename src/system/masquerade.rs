@@ -68,6 +68,11 @@ impl Masquerade {
         self.take_away()
     }
 
+    /// Leaves the rules in the kernel, for a process that goes on with the flows they translate.
+    pub fn leave(mut self) {
+        self.applied = false;
+    }
+
     fn take_away(&mut self) -> Result<(), MasqueradeError> {
         if !std::mem::take(&mut self.applied) {
             return Ok(());

@@ -6,7 +6,7 @@ use crate::samples::{client, open, open_for};
 use crate::scene::Scene;
 use postern::messages::nat_table::{AttachClient, DetachClient};
 use postern::messages::portal::ConnectionAccepted;
-use postern::messages::supervisor::Child;
+use postern::messages::supervisor::{Child, ConnectionClosed};
 use postern::messages::udp::DetachPeer;
 use std::time::Duration;
 
@@ -36,6 +36,33 @@ fn the_third_death_within_30_s_detaches_the_client_and_touches_nobody_else() {
         scene.portal.nothing().await;
         scene.nat_table.nothing().await;
         assert!(other.connected());
+    });
+}
+
+#[test]
+fn a_goodbye_in_between_forgives_no_death() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        for number in 1..=2 {
+            scene.connect(open(number)).await;
+            scene.desk.kill_connection(client(1));
+            tokio::time::sleep(MS(60)).await;
+            scene.settle().await;
+            let closed = ConnectionClosed {
+                client: client(1),
+                life: scene.desk.life(client(1)),
+                opened: 0,
+            };
+            scene.tell(closed);
+            tokio::time::sleep(MS(60)).await;
+            scene.settle().await;
+        }
+        scene.connect(open(3)).await;
+        scene.desk.kill_connection(client(1));
+        tokio::time::sleep(MS(60)).await;
+        scene.settle().await;
+        scene.tell(open(4));
+        scene.portal.nothing().await;
     });
 }
 

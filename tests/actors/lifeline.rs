@@ -4,7 +4,7 @@ use crate::in_virtual_time;
 use crate::probe::{Break, Inbox, Probe};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern::lifeline::{DeathNotice, Ping, launch, report_panics};
+use postern::lifeline::{BusyMark, DeathNotice, Ping, launch, report_panics};
 use postern::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber};
 use postern::shell::tell_addr;
 use std::io;
@@ -48,16 +48,18 @@ fn an_actor_that_cannot_be_built_has_died() {
     report_panics();
     in_virtual_time(async {
         let mut scene = Scene::new();
+        let mark = BusyMark::default();
         let death = scene.notice(1);
-        let (probe, _) = launch::<Probe>(&Arbiter::current(), 1, move |_| {
-            drop(death);
-            Err(io::Error::other("no such device"))
-        });
+        let (probe, _) =
+            launch::<Probe>(&Arbiter::current(), (&mark, LifeNumber(1)), 1, move |_| {
+                drop(death);
+                Err(io::Error::other("no such device"))
+            });
         assert_eq!(scene.death(1).await, DeathCause::Stopped);
         probe.send(Ping).await.expect_err("nobody is there");
 
         let death = scene.notice(2);
-        launch::<Probe>(&Arbiter::current(), 1, move |_| {
+        launch::<Probe>(&Arbiter::current(), (&mark, LifeNumber(1)), 1, move |_| {
             let _death = death;
             panic!("no such device");
         });
@@ -74,12 +76,29 @@ fn an_actor_that_is_started_on_a_thread_that_has_ended_has_died() {
         let handle = thread.handle();
         thread.stop();
         thread.join().expect("it ends");
+        let mark = BusyMark::default();
         let death = scene.notice(1);
-        launch::<Probe>(&handle, 1, move |_| {
+        launch::<Probe>(&handle, (&mark, LifeNumber(1)), 1, move |_| {
             let _death = death;
             Err(io::Error::other("nobody calls this"))
         });
         assert_eq!(scene.death(1).await, DeathCause::Stopped);
+    });
+}
+
+#[test]
+fn a_mark_names_the_life_whose_code_runs_and_nobody_in_between() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let mark = BusyMark::default();
+        let (death, seen) = (scene.notice(7), mark.clone());
+        launch::<Probe>(&Arbiter::current(), (&mark, LifeNumber(7)), 1, move |_| {
+            assert_eq!(seen.life(), Some(LifeNumber(7)));
+            drop(death);
+            Err(io::Error::other("seen"))
+        });
+        assert_eq!(scene.death(7).await, DeathCause::Stopped);
+        assert_eq!(mark.life(), None);
     });
 }
 

@@ -11,7 +11,7 @@ use postern::actors::supervisor::links::{
     DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks,
 };
 use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
-use postern::lifeline::{DeathNotice, launch};
+use postern::lifeline::{BusyMark, DeathNotice, launch};
 use postern::messages::supervisor::{Child, InterfaceFailed, LifeNumber, NatNews};
 use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
@@ -41,6 +41,8 @@ struct Desk {
     former: Vec<AbortHandle>,
     /// Whether ending a child has no effect, as on a thread that is stuck.
     is_thread_stuck: bool,
+    /// Whose code the threads run, as they say.
+    busy: Option<LifeNumber>,
     portal: Option<PortalOutlets>,
 }
 
@@ -73,6 +75,7 @@ impl NurseryDesk {
             stuck: BTreeSet::new(),
             former: Vec::new(),
             is_thread_stuck: false,
+            busy: None,
             portal: None,
         })))
     }
@@ -146,6 +149,11 @@ impl NurseryDesk {
         for former in self.0.borrow_mut().former.drain(..) {
             former.abort();
         }
+    }
+
+    /// The threads run this life's code, for ever.
+    pub(crate) fn set_busy_with(&self, life: LifeNumber) {
+        self.0.borrow_mut().busy = Some(life);
     }
 
     /// Whoever is started from now on lives on when it is ended, until a thread is replaced.
@@ -243,7 +251,8 @@ impl Nursery for FakeNursery {
             stuck_connection(spec)
         } else {
             let mailbox = ConnectionActor::MAILBOX;
-            launch(&Arbiter::current(), mailbox, |_| {
+            let busy = (&BusyMark::default(), spec.death.life());
+            launch(&Arbiter::current(), busy, mailbox, |_| {
                 Ok(ConnectionActor::new(spec))
             })
         };
@@ -253,6 +262,10 @@ impl Nursery for FakeNursery {
             true => (addr, AbortHandle::new_pair().0),
             false => (addr, abort),
         }
+    }
+
+    fn busy_with(&self, _: Place) -> Option<LifeNumber> {
+        self.0.0.borrow().busy
     }
 
     fn replace_thread(&mut self, place: Place) {

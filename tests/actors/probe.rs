@@ -3,7 +3,7 @@
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 use postern::faults::{self, Fault};
-use postern::lifeline::{self, DeathNotice, Ping};
+use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
@@ -66,12 +66,14 @@ impl Probe {
         introduced: &Tray,
         death: DeathNotice,
     ) -> (Addr<Self>, AbortHandle) {
+        let life = death.life();
         let probe = Self {
             told: told.0.clone(),
             introduced: introduced.0.clone(),
             _death: Some(death),
         };
-        lifeline::launch(&Arbiter::current(), Self::MAILBOX, |_| Ok(probe))
+        let busy = (&BusyMark::default(), life);
+        lifeline::launch(&Arbiter::current(), busy, Self::MAILBOX, |_| Ok(probe))
     }
 
     /// Messages that may wait, if it was launched.

@@ -1,4 +1,5 @@
-//! The death of a client's connection: a successor is built from the ledger, and nobody else notices.
+//! The death of a client's connection: a successor is built from the ledger, and nobody else
+//! notices.
 
 use crate::fault::panic_on_warnings_of;
 use crate::in_virtual_time;

@@ -107,6 +107,33 @@ fn where_ending_does_not_help_the_thread_is_replaced_and_all_who_lived_on_it() {
 }
 
 #[test]
+fn a_client_that_blocks_the_thread_is_charged_for_it_whoever_is_noticed_first() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let index = scene.connect(open(1)).await;
+        let connection = Child::Connection(client(1), index);
+        for _ in 0..3 {
+            scene.desk.set_thread_stuck();
+            // The life that is stuck is the client's; the TunActor is the first who is missed.
+            scene.desk.break_child(Child::Tun, Break::Stop);
+            tokio::time::sleep(MS(100)).await;
+            scene.desk.break_child(Child::Tun, Break::Hang);
+            scene.desk.set_busy_with(scene.desk.life(client(1)));
+            tokio::time::sleep(MS(3500)).await;
+        }
+        assert_eq!(scene.desk.replaced(), [Place::Shard; 3]);
+        assert_eq!(scene.deaths(connection), 3);
+        // The third is one too many.
+        scene.desk.started();
+        tokio::time::sleep(MS(1000)).await;
+        assert_eq!(scene.desk.started(), []);
+        scene.settle().await;
+        scene.tell(open(2));
+        scene.portal.nothing().await;
+    });
+}
+
+#[test]
 fn a_thread_of_control_that_is_stuck_does_not_touch_the_data_path() {
     in_virtual_time(async {
         let mut scene = Scene::new();

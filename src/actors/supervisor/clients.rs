@@ -18,7 +18,7 @@ use postern_core::grant::{AccessRequest, AuthorizationRequest, TunnelAddresses};
 use postern_core::ids::ClientId;
 use postern_core::ledger::ClientRecord;
 use postern_core::peer::PeerIndex;
-use postern_core::supervision::{RestartPolicy, Restarts, WatchPace};
+use postern_core::supervision::{RestartPolicy, RestartVerdict, Restarts, WatchPace};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub(super) struct Clients {
     known: BTreeMap<ClientId, Client>,
     /// Connections that were told to stop, and the life that will have been their last.
     retiring: BTreeMap<PeerIndex, LifeNumber>,
+    /// Deaths of clients' connections within the window of the budget, and the last of them.
+    restarts: BTreeMap<ClientId, (Restarts, Instant)>,
     /// Clients that were cut off, and until when.
     quarantine: BTreeMap<ClientId, Instant>,
     refused_for_capacity: u64,
@@ -46,7 +48,6 @@ pub(super) struct Client {
     /// When the connection died, until its successor has a session.
     pub(super) died_at: Option<Instant>,
     pub(super) condition: Condition,
-    pub(super) restarts: Restarts,
     /// Requests that are not acknowledged yet: whoever dies over them leaves them to its successor.
     pending: VecDeque<Request>,
 }
@@ -189,6 +190,24 @@ impl Clients {
         is_last
     }
 
+    pub(super) fn child_in(&self, life: LifeNumber) -> Option<Child> {
+        let mut all = self.known.iter();
+        let (id, client) = all.find(|(_, client)| client.life == life)?;
+        Some(Child::Connection(*id, client.index))
+    }
+
+    /// A connection of the client died. The count outlives the connection: a client that says
+    /// goodbye in between is not forgiven.
+    pub(super) fn count_death(&mut self, id: ClientId, now: Instant) -> RestartVerdict {
+        let within = RestartPolicy::CONNECTION.within;
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= within;
+        self.restarts.retain(|_, (_, last)| is_recent(last));
+        let fresh = || (Restarts::new(RestartPolicy::CONNECTION), now);
+        let (restarts, last) = self.restarts.entry(id).or_insert_with(fresh);
+        *last = now;
+        restarts.handle_death(now)
+    }
+
     fn is_quarantined(&mut self, id: ClientId, now: Instant) -> bool {
         self.quarantine.retain(|_, until| *until > now);
         self.quarantine.contains_key(&id)
@@ -244,7 +263,7 @@ impl SupervisorActor {
         if left.is_none() {
             self.spec.ledger.remove_client(id);
         }
-        self.start_connection(id, index, tunnel, left, ctx);
+        self.start_connection((id, index), tunnel, left, ctx);
         true
     }
 
@@ -317,14 +336,13 @@ impl SupervisorActor {
             },
         };
         let tunnel = record.tunnel;
-        self.start_connection(id, index, tunnel, Some(record), ctx);
+        self.start_connection((id, index), tunnel, Some(record), ctx);
     }
 
     /// Starts a connection, or its successor, which inherits what is not acknowledged.
     fn start_connection(
         &mut self,
-        id: ClientId,
-        index: PeerIndex,
+        (id, index): (ClientId, PeerIndex),
         tunnel: TunnelAddresses,
         record: Option<Arc<ClientRecord>>,
         ctx: &mut Context<Self>,
@@ -359,12 +377,10 @@ impl SupervisorActor {
             opened: 0,
             died_at: None,
             condition: Condition::Up,
-            restarts: Restarts::new(RestartPolicy::CONNECTION),
             pending: VecDeque::new(),
         };
         if let Some(former) = former {
             client.died_at = former.died_at;
-            client.restarts = former.restarts;
             let pending = former.pending.into_iter();
             client.pending = match granted {
                 Some(granted) => pending.filter_map(|it| it.renewed(&granted)).collect(),

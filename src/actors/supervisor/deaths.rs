@@ -21,11 +21,10 @@ impl Handler<ChildDied> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, death: ChildDied, ctx: &mut Context<Self>) {
-        match death.child {
-            Child::Connection(client, index) => {
-                self.connection_died((client, index), death.life, &death.cause, ctx);
-            }
-            shared => self.shared_died(shared, death.life, &death.cause, ctx),
+        if let Child::Connection(client, index) = death.child {
+            self.connection_died((client, index), death.life, &death.cause, ctx);
+        } else {
+            self.shared_died(death.child, death.life, &death.cause, ctx);
         }
     }
 }
@@ -69,6 +68,9 @@ impl SupervisorActor {
         if self.clients.note_end(index, life) {
             if matches!(cause, DeathCause::Panicked(_)) {
                 self.report_death(child, cause, false);
+                if self.clients.count_death(id, shell::now()) == RestartVerdict::GiveUp {
+                    self.cut_off(id, ctx);
+                }
             }
             self.detach(id, index);
             self.indices.release(index);
@@ -81,7 +83,7 @@ impl SupervisorActor {
         let now = shell::now();
         client.died_at.get_or_insert(now);
         let is_hung = std::mem::replace(&mut client.condition, Condition::Dead) == Condition::Hung;
-        let verdict = client.restarts.handle_death(now);
+        let verdict = self.clients.count_death(id, now);
         self.report_death(child, cause, is_hung);
         self.watchdog.forget(child);
         match verdict {
@@ -157,18 +159,14 @@ impl SupervisorActor {
     }
 
     fn pings(&self, child: Child) -> Option<(LifeNumber, Recipient<Ping>)> {
-        match child {
-            Child::Connection(id, _) => {
-                let client = self.clients.get(id)?;
-                let pings = client.connection.clone().recipient();
-                (client.condition == Condition::Up).then_some((client.life, pings))
-            }
-            shared => {
-                let living = self.tree.living.get(&shared)?;
-                let pings = living.leash.pings.clone();
-                (living.condition == Condition::Up).then_some((living.life, pings))
-            }
+        if let Child::Connection(id, _) = child {
+            let client = self.clients.get(id)?;
+            let pings = client.connection.clone().recipient();
+            return (client.condition == Condition::Up).then_some((client.life, pings));
         }
+        let living = self.tree.living.get(&child)?;
+        let pings = living.leash.pings.clone();
+        (living.condition == Condition::Up).then_some((living.life, pings))
     }
 
     fn answered(&mut self, child: Child, life: LifeNumber, ctx: &mut Context<Self>) {
@@ -199,48 +197,42 @@ impl SupervisorActor {
     /// The child is dropped as soon as its thread comes round to it.
     fn abort(&mut self, child: Child) -> Option<LifeNumber> {
         let now = shell::now();
-        match child {
-            Child::Connection(id, _) => {
-                let client = self.clients.get_mut(id)?;
-                client.condition = Condition::Hung;
-                client.died_at.get_or_insert(now);
-                client.abort.abort();
-                Some(client.life)
-            }
-            shared => {
-                let living = self.tree.living.get_mut(&shared)?;
-                living.condition = Condition::Hung;
-                living.died_at.get_or_insert(now);
-                living.leash.abort.abort();
-                Some(living.life)
-            }
+        if let Child::Connection(id, _) = child {
+            let client = self.clients.get_mut(id)?;
+            client.condition = Condition::Hung;
+            client.died_at.get_or_insert(now);
+            client.abort.abort();
+            return Some(client.life);
         }
+        let living = self.tree.living.get_mut(&child)?;
+        living.condition = Condition::Hung;
+        living.died_at.get_or_insert(now);
+        living.leash.abort.abort();
+        Some(living.life)
     }
 
     fn hung_life(&self, child: Child) -> Option<LifeNumber> {
-        let (condition, life) = match child {
-            Child::Connection(id, _) => {
-                let client = self.clients.get(id)?;
-                (client.condition, client.life)
-            }
-            shared => {
-                let living = self.tree.living.get(&shared)?;
-                (living.condition, living.life)
-            }
+        let (condition, life) = if let Child::Connection(id, _) = child {
+            let client = self.clients.get(id)?;
+            (client.condition, client.life)
+        } else {
+            let living = self.tree.living.get(&child)?;
+            (living.condition, living.life)
         };
         (condition == Condition::Hung).then_some(life)
     }
 
-    /// Builds everybody anew who lived on a thread that is stuck.
-    fn replace_thread(&mut self, culprit: Child, ctx: &mut Context<Self>) {
-        let place = Place::of(culprit);
+    /// Builds everybody anew who lived on a thread that is stuck. Charged is whose code is stuck,
+    /// not who was noticed first.
+    fn replace_thread(&mut self, noticed: Child, ctx: &mut Context<Self>) {
+        let place = Place::of(noticed);
+        let busy = self.spec.nursery.busy_with(place);
+        let culprit = busy.and_then(|life| self.child_in(life)).unwrap_or(noticed);
         tracing::error!(child = %culprit, ?place, "a thread is stuck and was given up");
         self.spec.metrics.count_death(culprit);
         let now = shell::now();
         if let Child::Connection(id, _) = culprit {
-            let client = self.clients.get_mut(id);
-            let verdict = client.map(|client| client.restarts.handle_death(now));
-            if verdict == Some(RestartVerdict::GiveUp) {
+            if self.clients.count_death(id, now) == RestartVerdict::GiveUp {
                 self.cut_off(id, ctx);
             }
         } else if self.tree.restarts(culprit).handle_death(now) == RestartVerdict::GiveUp {
@@ -260,6 +252,14 @@ impl SupervisorActor {
             self.start_child(child, ctx);
         }
         self.revive_in_portions(waiting, ctx);
+    }
+
+    fn child_in(&self, life: LifeNumber) -> Option<Child> {
+        let mut shared = self.tree.living.iter();
+        let shared = shared.find(|(_, living)| living.life == life);
+        shared
+            .map(|(child, _)| *child)
+            .or_else(|| self.clients.child_in(life))
     }
 
     /// Ends all connections. Each begins a new life at once, so that no late word of the former

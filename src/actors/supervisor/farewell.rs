@@ -48,6 +48,9 @@ impl Handler<Shutdown> for SupervisorActor {
             }
         };
         ctx.spawn(farewell.into_actor(self).map(move |(), actor, _| {
+            if is_handed_over {
+                actor.save_at_the_end();
+            }
             actor.report_drops();
             tracing::info!("goodbye");
             System::current().stop_with_code(exit_code);

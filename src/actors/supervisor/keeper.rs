@@ -123,7 +123,25 @@ impl SupervisorActor {
             tracing::warn!("died soon after taking over: the next process starts without clients");
             return false;
         }
+        if exit_code == 0 {
+            keeper.file.note_attempts(0);
+        }
         keeper.save(&self.spec.ledger).is_ok()
+    }
+
+    /// The last word, when nobody can change the ledger any more.
+    pub(super) fn save_at_the_end(&mut self) {
+        if let Some(keeper) = &mut self.spec.keeper {
+            // What was saved when the end began is good enough.
+            let _ = keeper.save(&self.spec.ledger);
+        }
+    }
+
+    /// This process has lived long enough: what it took over is no poison.
+    pub(super) fn trust_state(&mut self) {
+        if let Some(keeper) = &self.spec.keeper {
+            keeper.file.note_attempts(0);
+        }
     }
 
     /// The clients are told goodbye: there is nothing to take over.
@@ -142,4 +160,4 @@ const SAVE_AFTER: Duration = Duration::from_millis(50);
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(15);
 /// A process that spends its budget this soon after taking over leaves nothing to the next one, or
 /// both might die of the same cause for ever.
-const SUSPICIOUS: Duration = Duration::from_secs(60);
+pub(super) const SUSPICIOUS: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! How the supervisor and the other actors reach each child. All of a kind may lead to one actor, as
-//! in tests.
+//! How the supervisor and the other actors reach each child. All of a kind may lead to one actor,
+//! as in tests.
 
 use crate::messages::dns::{ResolveName, ServeNames};
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};

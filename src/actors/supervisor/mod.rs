@@ -2,10 +2,10 @@
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
 //! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`, `ConnectionNews`,
-//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`. Emits: commands to connections, `ConfigureInterface`,
-//! `ServeNames`, `UseRelays`, acknowledgements, and to everybody the successors of those who died.
-//! When its mailbox is full: control messages only, they wait. On death: the process ends with code
-//! 70, and the next one takes the clients over.
+//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`. Emits: commands to connections,
+//! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to everybody the
+//! successors of those who died. When its mailbox is full: control messages only, they wait. On
+//! death: the process ends with code 70, and the next one takes the clients over.
 //!
 //! A command of the portal is written into the ledger before the actor that it concerns is told:
 //! whoever dies next is built anew from what the portal said last.
@@ -96,6 +96,9 @@ impl SupervisorActor {
     /// Which starts its children when it is started.
     #[must_use]
     pub fn new(spec: SupervisorSpec) -> Self {
+        // Should it die itself, the next process finds the last state that was saved.
+        let is_kept = spec.keeper.is_some();
+        let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
         Self {
             indices: PeerIndexPool::new(spec.seed),
             spec,
@@ -108,7 +111,10 @@ impl SupervisorActor {
             is_saving: false,
             stopping: false,
             wakeup: Wakeup::default(),
-            _last_line: LastLine(EXIT_BUDGET_SPENT),
+            _last_line: LastLine {
+                exit_code: EXIT_BUDGET_SPENT,
+                handed_over,
+            },
         }
     }
 }
@@ -123,6 +129,7 @@ impl Actor for SupervisorActor {
         alive.store(true, Ordering::Relaxed);
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
         ctx.run_interval(keeper::RENEW_EVERY, |actor, _| actor.save());
+        ctx.run_later(keeper::SUSPICIOUS, |actor, _| actor.trust_state());
         for child in [Child::Tun, Child::NatTable, Child::Udp, Child::Dns] {
             self.start_child(child, ctx);
         }
@@ -147,6 +154,9 @@ impl Handler<OpenConnection> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
+        if self.stopping {
+            return;
+        }
         let profile = &request.client;
         let id = profile.id;
         if self.admit(id, profile.tunnel, ctx) {

@@ -1,4 +1,5 @@
-//! Where children are made: what the supervisor asks of those who know threads, sockets and devices.
+//! Where children are made: what the supervisor asks of those who know threads, sockets and
+//! devices.
 
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
@@ -6,7 +7,7 @@ use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
 use crate::faults::Fault;
 use crate::lifeline::{DeathNotice, Ping};
-use crate::messages::supervisor::{Child, InterfaceFailed, NatNews};
+use crate::messages::supervisor::{Child, InterfaceFailed, LifeNumber, NatNews};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 
@@ -87,6 +88,9 @@ pub trait Nursery {
 
     /// On the thread of the shard.
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
+
+    /// Whose code a thread runs at this moment, or for ever.
+    fn busy_with(&self, place: Place) -> Option<LifeNumber>;
 
     /// Gives up a thread that is stuck; who is made from now on lives on another. Those who lived
     /// on it die when it comes round to them, if ever.

@@ -146,7 +146,7 @@ impl Injector {
     pub fn inflict(&self, kind: Kind, fault: Fault, client: Option<&str>) -> Result<()> {
         let stream = UnixStream::connect(&self.path).with_context(|| {
             format!(
-                "no gateway takes faults at {}; is it built with the feature fault-injection?",
+                "no gateway takes faults at {}; `./dev chaos` builds one that does",
                 self.path.display()
             )
         })?;
