@@ -212,6 +212,12 @@ impl Domains {
         order.get(place.checked_rem(order.len())?).copied()
     }
 
+    /// The name of a mapping.
+    #[must_use]
+    pub fn name(&self, id: MappingId) -> Option<&DomainName> {
+        Some(&self.table.get(id)?.name)
+    }
+
     /// The mappings of all clients with that name.
     #[must_use]
     pub fn mappings_of(&self, name: &DomainName) -> Vec<(ClientSlot, MappingId)> {

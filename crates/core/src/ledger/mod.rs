@@ -163,7 +163,8 @@ impl Ledger {
             record
                 .names
                 .retain(|name| grants.contains_key(&name.resource));
-            !grants.is_empty()
+            pins::forget_unnamed(record);
+            !record.grants.is_empty()
         });
         self.note(changed);
     }

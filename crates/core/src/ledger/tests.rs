@@ -48,6 +48,10 @@ pub(super) fn require_consistent(record: &ClientRecord, limits: &LedgerLimits) {
             assert_eq!(*owner, domain, "one proxy IP, one name");
         }
     }
+    assert!(record.pins.len() <= limits.pins_per_client);
+    for flow in record.pins.values() {
+        assert_eq!(owners.get(&flow.proxy), Some(&flow.name), "no name, no pin");
+    }
 }
 
 fn step(kind: u8, client: u8, resource: u8, detail: u8) -> Step {

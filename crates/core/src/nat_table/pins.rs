@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     /// As the owner knows them, [`MAX_PINS`] at most; further ones are not told.
-    told: BTreeMap<Inside, Outside>,
+    told: BTreeMap<Inside, Pin>,
     /// Those of them that wait for a packet since the table was built.
-    restored: BTreeMap<Inside, Outside>,
+    restored: BTreeMap<Inside, Pin>,
     restored_outside: BTreeMap<Outside, Inside>,
     restored_until: Option<Instant>,
     /// When to look for those that ended.
@@ -42,12 +42,19 @@ impl Pins {
         (self.restored_outside).retain(|outside, _| outside.client != client);
     }
 
-    /// Takes a restored pin out.
-    fn take(&mut self, inside: &Inside) -> Option<Outside> {
-        let outside = self.restored.remove(inside)?;
-        self.restored_outside.remove(&outside);
-        Some(outside)
+    /// A restored pin waits no longer.
+    fn settle(&mut self, inside: &Inside) {
+        if let Some(pin) = self.restored.remove(inside) {
+            self.restored_outside.remove(&pin.outside);
+        }
     }
+}
+
+/// Where a flow leads, and for which name: its proxy IP may come to mean another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pin {
+    outside: Outside,
+    name: DomainName,
 }
 
 impl NatTable {
@@ -62,8 +69,11 @@ impl NatTable {
             let (inside, outside) = tuples(slot, &pin);
             let is_one_family = pin.proxy.is_ipv4() == pin.real.is_ipv4();
             if is_one_family && self.pins.told.len() < MAX_PINS {
-                self.pins.told.insert(inside, outside);
-                self.pins.restored.insert(inside, outside);
+                let name = pin.name;
+                let pin = Pin { outside, name };
+                self.pins.settle(&inside);
+                self.pins.told.insert(inside, pin.clone());
+                self.pins.restored.insert(inside, pin);
                 self.pins.restored_outside.insert(outside, inside);
             }
         }
@@ -71,15 +81,25 @@ impl NatTable {
         self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
     }
 
-    /// The flow of a restored pin, made by its first packet. A SYN begins anew instead.
+    /// The flow of a restored pin, made by its first packet. A SYN begins anew instead, and a pin
+    /// of another name than its proxy IP stands for now is void: who may speak to the one may not
+    /// speak to the other (lesson 17).
     pub(super) fn open_pinned(
         &mut self,
         inside: &Inside,
         is_syn: bool,
         now: Instant,
     ) -> Option<Result<Binding, DropReason>> {
-        let outside = self.pins.take(inside).filter(|_| !is_syn)?;
+        if is_syn {
+            self.pins.settle(inside);
+        }
+        let pin = self.pins.restored.get(inside)?;
         let mapping = self.domains.find(inside.client, inside.proxy)?;
+        if self.domains.name(mapping) != Some(&pin.name) {
+            self.pins.settle(inside);
+            return None;
+        }
+        let outside = pin.outside;
         let family = AddressFamily::of(outside.real);
         let target = Target {
             real: outside.real,
@@ -87,17 +107,26 @@ impl NatTable {
             epoch: self.domains.epoch(mapping, family)?,
         };
         self.domains.note_new_flow(mapping, outside.real, now);
-        Some(self.flows.open_at(*inside, target, outside.port, now))
+        let opened = self.flows.open_at(*inside, target, outside.port, now);
+        if opened.is_ok() {
+            self.pins.settle(inside);
+        }
+        Some(opened)
     }
 
-    /// As [`Self::open_pinned`], by a packet from the resource.
+    /// As [`Self::open_pinned`], by a packet from the resource. There, a SYN means nothing: a flow
+    /// begins with its client.
     pub(super) fn open_pinned_outside(
         &mut self,
         outside: &Outside,
         is_syn: bool,
         now: Instant,
     ) -> Option<Binding> {
-        let inside = *self.pins.restored_outside.get(outside)?;
+        let inside = *self
+            .pins
+            .restored_outside
+            .get(outside)
+            .filter(|_| !is_syn)?;
         let opened = self.open_pinned(&inside, is_syn, now)?.ok()?;
         (opened.outside == *outside).then_some(opened)
     }
@@ -116,12 +145,16 @@ impl NatTable {
             }
             return;
         }
-        let is_known = self.pins.told.get(&inside) == Some(&outside);
+        let Some(name) = self.domains.name(flow.mapping).cloned() else {
+            return;
+        };
+        let pin = Pin { outside, name };
+        let is_known = self.pins.told.get(&inside) == Some(&pin);
         let has_room = self.pins.told.len() < MAX_PINS || self.pins.told.contains_key(&inside);
         if !is_known && has_room {
-            self.pins.told.insert(inside, outside);
+            self.pins.told.insert(inside, pin.clone());
             self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
-            self.tell_pin(&inside, Some(&outside));
+            self.tell_pin(&inside, Some(pin));
         }
     }
 
@@ -153,9 +186,9 @@ impl NatTable {
             self.pins.restored_outside.clear();
         }
         let mut ended = Vec::new();
-        for (inside, outside) in &self.pins.told {
+        for (inside, pin) in &self.pins.told {
             let live = self.flows.find_inside(inside, now);
-            let is_live = live.is_some_and(|flow| flow.outside == *outside);
+            let is_live = live.is_some_and(|flow| flow.outside == pin.outside);
             if !is_live && !self.pins.restored.contains_key(inside) {
                 ended.push(*inside);
             }
@@ -169,7 +202,7 @@ impl NatTable {
         }
     }
 
-    fn tell_pin(&mut self, inside: &Inside, outside: Option<&Outside>) {
+    fn tell_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
         let Some(client) = self.clients.id(inside.client) else {
             return;
         };
@@ -179,12 +212,13 @@ impl NatTable {
             proxy,
             ..
         } = *inside;
-        self.events.push_back(match outside {
-            Some(outside) => {
+        self.events.push_back(match pin {
+            Some(Pin { outside, name }) => {
                 let flow = PinnedFlow {
                     protocol,
                     port,
                     proxy,
+                    name,
                     outside_port: outside.port,
                     real: outside.real,
                 };

@@ -309,10 +309,11 @@ fn pins_that_nobody_comes_back_to_are_given_up() {
         protocol: FlowProtocol::Tcp,
         port: 5000,
         proxy: proxy_v4(0, 0),
+        name: "app.example".parse().expect("a name"),
         outside_port: 6000,
         real: OTHER_REAL.parse().expect("literal"),
     };
-    let mut pins = vec![pin];
+    let mut pins = vec![pin.clone()];
     scene.nat.restore_pins(client(1).0, pins.clone(), scene.now);
     scene.pass(Duration::from_secs(7000));
     note_pins(&mut scene, &mut pins);
@@ -320,4 +321,74 @@ fn pins_that_nobody_comes_back_to_are_given_up() {
     scene.pass(Duration::from_secs(500));
     note_pins(&mut scene, &mut pins);
     assert_eq!(pins, []);
+}
+
+/// A table whose predecessor pinned a flow of `app.example`; its proxy IPs are announced as `name`.
+fn rebuilt_with_pin(name: &str) -> (Scene, PinnedFlow) {
+    let mut scene = Scene::new(&[1]);
+    let pin = PinnedFlow {
+        protocol: FlowProtocol::Tcp,
+        port: 5000,
+        proxy: proxy_v4(0, 0),
+        name: "app.example".parse().expect("a name"),
+        outside_port: 6000,
+        real: OTHER_REAL.parse().expect("literal"),
+    };
+    (scene.nat).restore_pins(client(1).0, vec![pin.clone()], scene.now);
+    scene.assign(1, name, 0);
+    scene.answer(name, AddressFamily::V4, Ok(&[REAL]));
+    scene.events();
+    (scene, pin)
+}
+
+/// What the resource sends in the flow of the pin.
+fn from_pinned(flags: u8) -> Vec<u8> {
+    tcp(OTHER_REAL, &own_v4(1), 80, 6000, flags)
+}
+
+#[test]
+fn lesson_17_a_pin_of_another_name_leads_nowhere() {
+    let (mut scene, mut pin) = rebuilt_with_pin("other.example");
+    let segment = from_pinned(ACK);
+    assert_eq!(scene.receive(&segment), [segment], "as if nobody knew it");
+    let sent = scene.send(&data(proxy_v4(0, 0), 5000));
+    assert_eq!(destination_of(&sent), [REAL], "where the other name leads");
+    assert_eq!(sent[0][20..22], 5000_u16.to_be_bytes());
+    let mut pins = vec![pin.clone()];
+    scene.pass(Duration::from_secs(31));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, [], "and the owner is told");
+
+    // The same flow, pinned for the other name, is told as such.
+    scene.receive(&reply_to(&sent[0], ACK));
+    scene.answer("other.example", AddressFamily::V4, Ok(&["10.20.0.102"]));
+    note_pins(&mut scene, &mut pins);
+    pin.name = "other.example".parse().expect("a name");
+    let told = PinnedFlow {
+        outside_port: 5000,
+        real: REAL.parse().expect("literal"),
+        ..pin
+    };
+    assert_eq!(pins, [told]);
+}
+
+#[test]
+fn a_pin_waits_for_its_name_and_ignores_syns_from_outside() {
+    let (mut scene, pin) = rebuilt_with_pin("app.example");
+    for flags in [SYN, SYN_ACK] {
+        let forged = from_pinned(flags);
+        assert_eq!(scene.receive(&forged), [forged]);
+    }
+    let expected = reply_to(&data(pin.proxy, 5000), ACK);
+    assert_eq!(scene.receive(&from_pinned(ACK)), [expected]);
+
+    // Packets that come before the name is announced use nothing up.
+    let mut scene = Scene::new(&[1]);
+    (scene.nat).restore_pins(client(1).0, vec![pin.clone()], scene.now);
+    scene.receive(&from_pinned(ACK));
+    scene.send(&data(pin.proxy, 5000));
+    scene.assign(1, "app.example", 0);
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
+    let sent = scene.send(&data(pin.proxy, 5000));
+    assert_eq!(destination_of(&sent), [OTHER_REAL]);
 }
