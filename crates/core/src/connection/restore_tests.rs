@@ -486,6 +486,50 @@ fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
 }
 
 #[test]
+fn a_cookie_moves_nothing() {
+    let mut pair = restored();
+    pair.events();
+    let initiation = pair.sent().pop().expect("an initiation");
+    let elsewhere = Path {
+        remote: addr("203.0.113.66:6666"),
+        ..pair.path()
+    };
+    let cookie = pair.wireguard.cookie_for(&initiation);
+    assert!(sent_by_stranger(&mut pair, cookie, elsewhere).is_empty());
+    assert_eq!(pair.events(), []);
+    let calls = pair.pass(Duration::from_millis(300));
+    let paths: Vec<_> = calls.iter().map(|(_, batch)| batch.path).collect();
+    assert_eq!(paths, [pair.path()]);
+    assert_eq!(pair.connection.take_drops().total(), 0, "it was taken");
+}
+
+#[test]
+fn a_first_connection_without_a_nomination_is_answered_where_it_came_from() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.connection.handle_timeout(pair.now);
+    pair.sent();
+    let path = pair.path();
+    let initiation = DatagramBatch::of(path, pair.wireguard.initiation());
+    pair.connection.handle_datagrams(&initiation, pair.now);
+    let sent = std::iter::from_fn(|| pair.connection.poll_transmit());
+    let sent: Vec<_> = sent.filter(|batch| batch.bytes()[0] == 2).collect();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].path, path);
+    pair.events();
+    let keepalive = pair.wireguard.handle_response(sent[0].bytes());
+    pair.exchange(keepalive);
+    assert_eq!(
+        pair.events(),
+        [
+            ConnectionEvent::SessionEstablished,
+            ConnectionEvent::PathInUse(path)
+        ]
+    );
+    pair.assert_flows();
+}
+
+#[test]
 fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
     let mut pair = Pair::new();
     pair.grant(dns(2));
@@ -598,6 +642,38 @@ fn the_restart_of_the_portal_repeats_candidates_only_while_no_path_is_nominated(
     pair.establish();
     pair.events();
     pair.connection.handle_portal_restarted(pair.now);
+    assert_eq!(pair.events(), []);
+}
+
+/// What a stranger sends from `elsewhere`; returns the paths of the answers.
+fn sent_by_stranger(pair: &mut Pair, datagram: Vec<u8>, elsewhere: Path) -> Vec<Path> {
+    let batch = DatagramBatch::of(elsewhere, datagram);
+    pair.connection.handle_datagrams(&batch, pair.now);
+    let answers = std::iter::from_fn(|| pair.connection.poll_transmit());
+    answers.map(|batch| batch.path).collect()
+}
+
+#[test]
+fn an_old_initiation_moves_nothing_once_the_session_stands() {
+    let mut pair = restored();
+    let old = pair.wireguard.initiation();
+    pair.answer_call();
+    pair.assert_flows();
+    pair.events();
+    let elsewhere = Path {
+        remote: addr("203.0.113.66:6666"),
+        ..pair.path()
+    };
+    let answers = sent_by_stranger(&mut pair, old, elsewhere);
+    assert_eq!(answers, [elsewhere], "answered where it came from");
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer(b"to the client")), pair.now);
+    let sent: Vec<_> = std::iter::from_fn(|| pair.connection.poll_transmit()).collect();
+    assert!(!sent.is_empty());
+    assert!(
+        sent.iter().all(|batch| batch.path == pair.path()),
+        "{sent:?}"
+    );
     assert_eq!(pair.events(), []);
 }
 

@@ -205,14 +205,13 @@ impl Peer {
                     self.proof_due = None;
                 }
                 // An initiation could be an old one, sent again, as long as the engine knows none
-                // that is newer: it is answered where it came from, and moves nothing.
-                Opened::Reply(reply) if self.resumption.is_some() => {
-                    self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
-                }
+                // that is newer: it is answered where it came from, and moves nothing. The message
+                // by which the client takes to the session does.
                 Opened::Reply(reply) => {
-                    self.note_authentic(datagrams.path, now);
-                    self.transmit(&reply, now);
+                    self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
+                    continue;
                 }
+                Opened::Cookie => continue,
                 Opened::Confirmed(keepalive) => {
                     self.note_authentic(datagrams.path, now);
                     self.transmit(&keepalive, now);
