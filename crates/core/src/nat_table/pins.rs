@@ -8,7 +8,6 @@
 //! Nothing here is on the path of a packet, except once for the first that comes back in a flow.
 
 use super::flows::{Binding, FlowProtocol, Inside, Outside, PinnedFlow, Target};
-use super::recovery::FLOWS_LIVE;
 use super::{ClientSlot, NatTable, NatTableEvent};
 use crate::DropReason;
 use crate::domains::Domains;
@@ -256,6 +255,8 @@ fn tuples(client: ClientSlot, pin: &PinnedFlow) -> (Inside, Outside) {
     (inside, outside)
 }
 
+/// As long as a TCP flow lives in silence (RFC 5382, section 5, REQ-5).
+const FLOWS_LIVE: Duration = Duration::from_secs(7440);
 /// Half a megabyte of them; more deviate only when a name with thousands of flows moves.
 const MAX_PINS: usize = 4096;
 /// A pin that is kept too long does no harm: a flow that begins anew is told again.

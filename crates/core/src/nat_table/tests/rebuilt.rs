@@ -22,6 +22,7 @@ fn known(scene: &mut Scene) -> Vec<RestoredName> {
 /// The table dies; its successor is told what is known, and the client's names.
 fn rebuild(scene: &mut Scene, known: Vec<RestoredName>) {
     scene.nat = NatTable::new(NatTableConfig::default(), [8; 32], scene.now);
+    scene.nat.begin_recovery(scene.now);
     scene.nat.restore_names(known, scene.now);
     let (id, tunnel) = client(1);
     scene.nat.attach(id, tunnel);
@@ -154,8 +155,80 @@ fn segments_are_shown_around_seldom_and_never_without_a_rebuild() {
     for packet in [foreign, handshake] {
         assert_eq!(scene.receive(&packet), std::slice::from_ref(&packet));
     }
-    scene.pass(Duration::from_secs(7440));
-    assert_eq!(scene.receive(&segment).len(), 1, "nothing lives that long");
+    scene.pass(Duration::from_secs(15 * 60));
+    assert_eq!(scene.receive(&segment).len(), 1, "it is over");
+    assert!(scene.nat.recovery.is_idle());
+}
+
+#[test]
+fn what_a_client_answers_to_the_original_does_not_end_the_download() {
+    let (mut scene, known) = with_two_addresses();
+    let opened = scene.send(&syn(proxy_v4(0, 0), 5000)).remove(0);
+    scene.receive(&reply_to(&opened, SYN_ACK));
+    rebuild(&mut scene, known);
+    let segment = reply_to(&opened, ACK);
+    scene.receive(&segment);
+    // The client may speak to the network of the real address, too, and knows no such connection.
+    let reset = reply_to(&segment, RST);
+    assert_eq!(destination_of(std::slice::from_ref(&reset)), [REAL]);
+    assert!(scene.send(&reset).is_empty());
+    assert_eq!(scene.drops(DropReason::ExpiredFlow), 1);
+    // All else to that network passes, and so does a reset that is no answer to a guess.
+    let own = tcp(&own_v4(1), REAL, 5000, 80, ACK);
+    let other = tcp(&own_v4(1), REAL, 5001, 80, RST);
+    for packet in [own, other] {
+        assert_eq!(scene.send(&packet), std::slice::from_ref(&packet));
+    }
+    scene.pass(Duration::from_secs(3));
+    assert_eq!(scene.send(&reset), [reset], "it may well be meant");
+}
+
+#[test]
+fn only_clients_of_the_former_table_are_searched_for() {
+    let segment = tcp(REAL, &own_v4(1), 80, 6000, ACK);
+    let shown_to_client_after = |wait: Option<Duration>| {
+        let (mut scene, known) = with_two_addresses();
+        scene.nat = NatTable::new(NatTableConfig::default(), [8; 32], scene.now);
+        if wait.is_some() {
+            scene.nat.begin_recovery(scene.now);
+        }
+        scene.nat.restore_names(known, scene.now);
+        scene.pass(wait.unwrap_or_default());
+        let (id, tunnel) = client(1);
+        scene.nat.attach(id, tunnel);
+        scene.assign(1, "app.example", 0);
+        scene.receive(&segment).len() - 1
+    };
+    assert_eq!(shown_to_client_after(Some(Duration::from_secs(59))), 2);
+    assert_eq!(shown_to_client_after(Some(Duration::from_secs(60))), 0);
+    assert_eq!(shown_to_client_after(None), 0, "there was no former table");
+}
+
+#[test]
+fn a_flood_of_segments_without_a_flow_costs_little() {
+    let (mut scene, known) = with_two_addresses();
+    rebuild(&mut scene, known);
+    let segment = |port| tcp(REAL, &own_v4(1), 80, port, ACK);
+    let flood = |scene: &mut Scene, from: u16| {
+        let copies = (from..from + 1000).map(|port| scene.receive(&segment(port)).len() - 1);
+        copies.sum::<usize>()
+    };
+    assert_eq!(flood(&mut scene, 10_000), 64 * 2, "a place for each");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(flood(&mut scene, 20_000), 0, "the places are taken");
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(flood(&mut scene, 30_000), 64 * 2, "nobody answered");
+    // Eight names with the same address: eight copies of a segment at most, 256 a second.
+    for block in 1..9 {
+        let name = format!("n{block}.example");
+        scene.assign(1, &name, block);
+        scene.answer(&name, AddressFamily::V4, Ok(&[REAL]));
+    }
+    scene.pass(Duration::from_secs(3));
+    let first = scene.receive(&segment(40_000)).len() - 1;
+    assert_eq!(first, 8);
+    let copies = first + flood(&mut scene, 40_001);
+    assert!((200..=256).contains(&copies), "{copies}");
 }
 
 #[test]
