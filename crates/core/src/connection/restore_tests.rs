@@ -229,6 +229,25 @@ fn a_client_that_missed_the_proof_of_the_session_is_given_another() {
 }
 
 #[test]
+fn the_proof_of_the_session_is_repeated_until_the_client_is_heard() {
+    let mut pair = restored();
+    let initiation = pair.sent().pop().expect("an initiation");
+    let response = pair.wireguard.respond(&initiation).expect("a response");
+    let _lost = pair.exchange(response);
+    let proofs = pair.pass(Duration::from_secs(5));
+    let times: Vec<_> = proofs.iter().map(|(at, _)| at.as_millis()).collect();
+    assert_eq!(times, [100, 300, 700, 1500]);
+    pair.wireguard.handle_keepalive(proofs[3].1.bytes());
+    pair.assert_flows();
+
+    let mut pair = restored();
+    pair.answer_call();
+    assert_eq!(pair.pass(Duration::from_millis(100)).len(), 1);
+    pair.assert_flows();
+    assert!(pair.pass(Duration::from_secs(5)).is_empty(), "it was heard");
+}
+
+#[test]
 fn calls_and_handshakes_of_both_sides_at_the_same_time_end_in_a_session() {
     let mut pair = restored();
     let of_gateway = pair.sent().pop().expect("an initiation");

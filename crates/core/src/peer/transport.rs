@@ -14,7 +14,7 @@ use crate::peer::gatherer::LocalAddresses;
 use crate::peer::ice::{IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
-use crate::peer::resumption::{Call, Resumption};
+use crate::peer::resumption::{Call, Proof, Resumption};
 use crate::peer::wireguard::{GatewayKeys, Opened, WireguardTunnel, sealed_len};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -61,9 +61,8 @@ pub struct Peer {
     path_in_use: Option<Path>,
     established: bool,
     resumption: Option<Resumption>,
-    /// When to show a client once more that the session it answered to stands; `None` once it has
-    /// used it.
-    proof_due: Option<Instant>,
+    /// `None` once the client has used the session that it answered to.
+    proof: Option<Proof>,
     /// Packets that waited in vain, to be counted.
     waited_in_vain: usize,
     idle_at: Option<Instant>,
@@ -96,7 +95,7 @@ impl Peer {
             path_in_use: None,
             established: false,
             resumption: None,
-            proof_due: None,
+            proof: None,
             waited_in_vain: 0,
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
@@ -202,7 +201,7 @@ impl Peer {
             match self.wireguard.open(datagram, &mut packets) {
                 Opened::Packet | Opened::Nothing => {
                     self.note_authentic(datagrams.path, now);
-                    self.proof_due = None;
+                    self.proof = None;
                 }
                 // An initiation could be an old one, sent again, as long as the engine knows none
                 // that is newer: it is answered where it came from, and moves nothing. The message
@@ -215,10 +214,10 @@ impl Peer {
                 Opened::Confirmed(keepalive) => {
                     self.note_authentic(datagrams.path, now);
                     self.transmit(&keepalive, now);
-                    self.proof_due = Some(now + PROOF_PAUSE);
+                    self.proof = Some(Proof::new(now));
                 }
                 Opened::Dropped(reason) => {
-                    self.prove_session(now);
+                    self.prove_if(|proof| proof.take_wanted(now), now);
                     drops.count(reason);
                     continue;
                 }
@@ -291,6 +290,7 @@ impl Peer {
             self.ice.set_idle(true);
         }
         self.call_if_due(now);
+        self.prove_if(|proof| proof.take_due(now), now);
         if self.is_given_up(now) {
             self.nominated = None;
             self.events.push_back(PeerEvent::Failed);
@@ -322,6 +322,7 @@ impl Peer {
         let wireguard = is_at_work.then_some(self.next_second);
         [
             self.resumption.as_ref().map(Resumption::deadline),
+            self.proof.as_ref().and_then(Proof::deadline),
             self.ice.poll_timeout(),
             wireguard,
             self.idle_at,
@@ -396,15 +397,13 @@ impl Peer {
         }
     }
 
-    /// The client sends what cannot be opened although it has answered our handshake: the message
-    /// by which it would have taken to the new session got lost.
-    fn prove_session(&mut self, now: Instant) {
-        if self.proof_due.take_if(|at| *at <= now).is_some()
+    /// The message by which the client would have taken to the new session may have got lost.
+    fn prove_if(&mut self, is_due: impl FnOnce(&mut Proof) -> bool, now: Instant) {
+        if self.proof.as_mut().is_some_and(is_due)
             && self.wireguard.is_established()
             && let Some(keepalive) = self.wireguard.keepalive()
         {
             self.transmit(&keepalive, now);
-            self.proof_due = Some(now + PROOF_PAUSE);
         }
     }
 
@@ -477,8 +476,6 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// A client's packets on their way must not cost a message each.
-const PROOF_PAUSE: Duration = Duration::from_millis(100);
 /// Protocol page, section 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
