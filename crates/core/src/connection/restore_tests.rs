@@ -416,6 +416,24 @@ fn what_ice_says_does_not_count_while_the_client_speaks() {
 }
 
 #[test]
+fn a_session_that_was_just_resumed_outlives_ice_for_a_minute() {
+    let mut pair = restored();
+    // No candidate of the client is known, so that ICE gives up after ten seconds.
+    let mut record = pair.record();
+    record.remote_candidates.clear();
+    pair.restore(&record);
+    pair.answer_call();
+    pair.send_packet(&udp_to_web());
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    let is_lost = |event: &ConnectionEvent| *event == ConnectionEvent::PeerDetached;
+    pair.pass(Duration::from_secs(59));
+    assert!(!pair.events().iter().any(is_lost));
+    pair.pass(Duration::from_secs(2));
+    assert!(pair.events().iter().any(is_lost));
+}
+
+#[test]
 fn packets_wait_for_the_session_and_go_out_in_their_order() {
     let mut pair = restored();
     let packets: Vec<_> = (0..40).map(|number| answer(&[number; 100])).collect();
@@ -727,5 +745,34 @@ fn the_path_in_use_is_told_when_it_changes_and_only_then() {
     pair.connection.handle_packets(packet, pair.now);
     assert_eq!(told(&mut pair), [elsewhere]);
     pair.send_packet(&udp_to_web());
+    pair.pass(Duration::from_millis(999));
+    assert_eq!(told(&mut pair), [], "not yet");
+    pair.pass(Duration::from_millis(1));
     assert_eq!(told(&mut pair), [nominated]);
+}
+
+#[test]
+fn a_path_that_flaps_is_told_once_a_second() {
+    let mut pair = restored();
+    pair.answer_call();
+    pair.assert_flows();
+    pair.events();
+    let end = |port| Path {
+        remote: addr(&format!("203.0.113.50:{port}")),
+        ..pair.path()
+    };
+    let ends = [end(1), end(2)];
+    let mut told = Vec::new();
+    for round in 0..100 {
+        let datagram = pair.wireguard.seal(&udp_to_web());
+        let batch = DatagramBatch::of(ends[round % 2], datagram);
+        pair.connection.handle_datagrams(&batch, pair.now);
+        pair.pass(Duration::from_millis(30));
+        let events = pair.events().into_iter();
+        told.extend(events.filter(|event| matches!(event, ConnectionEvent::PathInUse(_))));
+    }
+    assert_eq!(told.len(), 4, "after 0, 1, 2 and 3 s: {told:?}");
+    pair.pass(Duration::from_secs(1));
+    told.extend(pair.events());
+    assert_eq!(told.last(), Some(&ConnectionEvent::PathInUse(ends[1])));
 }

@@ -36,7 +36,8 @@ pub enum PeerEvent {
     CandidatesGathered(Vec<String>),
     /// ICE settled on a path, or on another one.
     PathNominated(Path),
-    /// Packets for the client go this way from now on.
+    /// Packets for the client go this way from now on. At most one a second, the latest; on paths in
+    /// between they may have gone unmentioned.
     PathInUse(Path),
     /// A WireGuard session stands and the client has used it, or has answered our initiation; said
     /// again after one has run out.
@@ -59,8 +60,14 @@ pub struct Peer {
     authentic_heard: Option<Instant>,
     /// The path that was told last.
     path_in_use: Option<Path>,
+    /// Until when no other is told.
+    path_told_until: Option<Instant>,
+    /// When to tell another.
+    path_due: Option<Instant>,
     established: bool,
     resumption: Option<Resumption>,
+    /// Whether it has taken a former peer's place: its client may never nominate a path again.
+    is_resumed: bool,
     /// `None` once the client has used the session that it answered to.
     proof: Option<Proof>,
     /// Packets that waited in vain, to be counted.
@@ -93,8 +100,11 @@ impl Peer {
             last_authentic: None,
             authentic_heard: None,
             path_in_use: None,
+            path_told_until: None,
+            path_due: None,
             established: false,
             resumption: None,
+            is_resumed: false,
             proof: None,
             waited_in_vain: 0,
             idle_at: Some(now + IDLE_AFTER),
@@ -114,6 +124,7 @@ impl Peer {
             last_authentic: Some(path),
             path_in_use: Some(path),
             resumption: Some(Resumption::new(path, now)),
+            is_resumed: true,
             ..Self::new(config, now)
         };
         peer.call_if_due(now);
@@ -305,7 +316,11 @@ impl Peer {
         let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
             && !self.ice.has_remote_candidates();
         let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
-        let heard_until = self.authentic_heard.map(|at| at + NOMINATED_SILENCE);
+        let proves_for = match self.is_resumed && self.wireguard.is_established() {
+            true => RESUMED_SILENCE,
+            false => NOMINATED_SILENCE,
+        };
+        let heard_until = self.authentic_heard.map(|at| at + proves_for);
         let heard_until = heard_until.filter(|until| *until > now);
         if let Some(until) = heard_until {
             self.candidates_due = no_candidates.then_some(until).or(self.candidates_due);
@@ -326,6 +341,7 @@ impl Peer {
             self.ice.poll_timeout(),
             wireguard,
             self.idle_at,
+            self.path_due,
             self.candidates_due,
             self.recovery_due,
         ]
@@ -414,8 +430,11 @@ impl Peer {
 
     fn note_path(&mut self, now: Instant) {
         let path = self.path(now);
-        if path != self.path_in_use {
+        self.path_due =
+            (self.path_told_until).filter(|until| path != self.path_in_use && *until > now);
+        if path != self.path_in_use && self.path_due.is_none() {
             self.path_in_use = path;
+            self.path_told_until = Some(now + SECOND);
             self.events.extend(path.map(PeerEvent::PathInUse));
         }
     }
@@ -484,3 +503,6 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 /// enough for two of them to get lost; far shorter than the time after which ICE alone would
 /// notice.
 const NOMINATED_SILENCE: Duration = Duration::from_secs(5);
+/// A client that was called back has a session but, for ICE, perhaps no usable candidate; it may
+/// have nothing to say between two of its keepalives (25 s), of which one may get lost.
+const RESUMED_SILENCE: Duration = Duration::from_secs(60);

@@ -197,7 +197,8 @@ impl WireguardTunnel {
     }
 
     /// A handshake initiation of ours, whatever is under way. The engine still accepts the response
-    /// to the one before.
+    /// to the one before. It stamps each with the wall clock (TAI64N), so after a step back of that
+    /// clock the peer takes them for replays until the clock has caught up.
     pub(crate) fn initiate(&mut self) -> Option<Vec<u8>> {
         let forced = true;
         match self
