@@ -120,7 +120,8 @@ impl Ledger {
     }
 
     /// A name's addresses as the DNS told them last. Replaces the former; an empty list removes
-    /// them. The same addresses again are no change, though the name counts as looked up now.
+    /// them. The same addresses again are no change until 5 minutes have passed, though the name
+    /// counts as looked up now.
     pub fn record_known(&mut self, known: KnownName) {
         let changed = self.known.record(known);
         self.note(changed);

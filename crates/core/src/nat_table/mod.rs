@@ -89,8 +89,8 @@ pub enum NatTableEvent {
         /// Whether what a cache holds is not good enough.
         refresh: bool,
     },
-    /// Record the addresses of a name for [`NatTable::restore_names`]. Once for all clients that
-    /// have the name.
+    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so now.
+    /// Once for all clients that have the name.
     NameKnown {
         /// As it is looked up.
         name: DomainName,
@@ -568,7 +568,13 @@ impl NatTable {
             self.inbound.push_back(batch);
         }
         while let Some(event) = self.domains.poll_event() {
-            if let DomainsEvent::NameKnown { name, family, .. } = &event {
+            if let DomainsEvent::NameKnown {
+                name,
+                family,
+                is_news: true,
+                ..
+            } = &event
+            {
                 self.pin_left_behind(name, *family, now);
             }
             self.events.extend(self.name_client(event));
@@ -597,9 +603,9 @@ impl NatTable {
                 name,
                 refresh,
             },
-            DomainsEvent::NameKnown { name, family, ips } => {
-                NatTableEvent::NameKnown { name, family, ips }
-            }
+            DomainsEvent::NameKnown {
+                name, family, ips, ..
+            } => NatTableEvent::NameKnown { name, family, ips },
             DomainsEvent::Status {
                 client,
                 resource,
