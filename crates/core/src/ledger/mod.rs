@@ -55,7 +55,7 @@ impl Default for LedgerLimits {
             resources_per_client: 4096,
             names_per_client: 2048,
             candidates_per_client: 64,
-            pins_per_client: 4096,
+            pins_per_client: 256,
             known_names: 65_536,
         }
     }

@@ -14,6 +14,7 @@ use crate::domains::Domains;
 use crate::ids::ClientId;
 use crate::names::{AddressFamily, DomainName};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 /// The flows that deviate.
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Pins {
     /// As the owner knows them, [`MAX_PINS`] at most; further ones are not told.
     told: BTreeMap<Inside, Pin>,
+    /// How many of them each client has, [`MAX_PINS_OF_CLIENT`] at most.
+    counts: BTreeMap<ClientSlot, usize>,
     /// Those of them that wait for a packet since the table was built.
     restored: BTreeMap<Inside, Pin>,
     restored_outside: BTreeMap<Outside, Inside>,
@@ -37,8 +40,34 @@ impl Pins {
     /// The slot will be another client's. Its owner forgets the pins with the client.
     pub(super) fn forget(&mut self, client: ClientSlot) {
         self.told.retain(|inside, _| inside.client != client);
+        self.counts.remove(&client);
         self.restored.retain(|inside, _| inside.client != client);
         (self.restored_outside).retain(|outside, _| outside.client != client);
+    }
+
+    /// Returns whether there was room, or one with the same key gave way.
+    fn note_told(&mut self, inside: Inside, pin: Pin) -> bool {
+        let is_full = self.told.len() >= MAX_PINS;
+        if let Entry::Occupied(mut place) = self.told.entry(inside) {
+            place.insert(pin);
+            return true;
+        }
+        let count = self.counts.entry(inside.client).or_default();
+        let has_room = !is_full && *count < MAX_PINS_OF_CLIENT;
+        if has_room {
+            *count += 1;
+            self.told.insert(inside, pin);
+        }
+        has_room
+    }
+
+    /// Returns whether it was told.
+    fn note_untold(&mut self, inside: &Inside) -> bool {
+        let was_told = self.told.remove(inside).is_some();
+        if was_told && let Some(count) = self.counts.get_mut(&inside.client) {
+            *count -= 1;
+        }
+        was_told
     }
 
     /// A restored pin waits no longer.
@@ -59,7 +88,7 @@ struct Pin {
 impl NatTable {
     /// Flows of a client that was attached to a table before this one, as told by
     /// [`NatTableEvent::FlowPinned`]: the next packet of each, from either side, finds it as it
-    /// was. What exceeds the limit of 4096 is passed over.
+    /// was. What exceeds the limits of 4096 and of 256 for a client is passed over.
     pub fn restore_pins(&mut self, client: ClientId, pins: Vec<PinnedFlow>, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
             return;
@@ -67,11 +96,10 @@ impl NatTable {
         for pin in pins {
             let (inside, outside) = tuples(slot, &pin);
             let is_one_family = pin.proxy.is_ipv4() == pin.real.is_ipv4();
-            if is_one_family && self.pins.told.len() < MAX_PINS {
-                let name = pin.name;
-                let pin = Pin { outside, name };
+            let name = pin.name;
+            let pin = Pin { outside, name };
+            if is_one_family && self.pins.note_told(inside, pin.clone()) {
                 self.pins.settle(&inside);
-                self.pins.told.insert(inside, pin.clone());
                 self.pins.restored.insert(inside, pin);
                 self.pins.restored_outside.insert(outside, inside);
             }
@@ -139,7 +167,7 @@ impl NatTable {
             return;
         }
         if !is_deviating(&self.domains, flow) {
-            if self.pins.told.remove(&inside).is_some() {
+            if self.pins.note_untold(&inside) {
                 self.tell_pin(&inside, None);
             }
             return;
@@ -149,9 +177,7 @@ impl NatTable {
         };
         let pin = Pin { outside, name };
         let is_known = self.pins.told.get(&inside) == Some(&pin);
-        let has_room = self.pins.told.len() < MAX_PINS || self.pins.told.contains_key(&inside);
-        if !is_known && has_room {
-            self.pins.told.insert(inside, pin.clone());
+        if !is_known && self.pins.note_told(inside, pin.clone()) {
             self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
             self.tell_pin(&inside, Some(pin));
         }
@@ -193,7 +219,7 @@ impl NatTable {
             }
         }
         for inside in ended {
-            self.pins.told.remove(&inside);
+            self.pins.note_untold(&inside);
             self.tell_pin(&inside, None);
         }
         if !self.pins.told.is_empty() {
@@ -259,5 +285,7 @@ fn tuples(client: ClientSlot, pin: &PinnedFlow) -> (Inside, Outside) {
 const FLOWS_LIVE: Duration = Duration::from_secs(7440);
 /// Half a megabyte of them; more deviate only when a name with thousands of flows moves.
 const MAX_PINS: usize = 4096;
+/// A client cannot take what the others need.
+const MAX_PINS_OF_CLIENT: usize = 256;
 /// A pin that is kept too long does no harm: a flow that begins anew is told again.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -465,3 +465,39 @@ fn a_pin_waits_for_its_name_and_ignores_syns_from_outside() {
     let sent = scene.send(&data(pin.proxy, 5000));
     assert_eq!(destination_of(&sent), [OTHER_REAL]);
 }
+
+#[test]
+fn a_client_can_have_so_many_pins_and_leaves_room_for_others() {
+    let mut scene = Scene::new(&[1, 2]);
+    let (_, pin) = rebuilt_with_pin("app.example");
+    let pins = |number: u16| {
+        (0..number).map(|port| PinnedFlow {
+            port,
+            outside_port: port,
+            ..pin.clone()
+        })
+    };
+    for number in [1, 2] {
+        scene.assign(number, "app.example", 0);
+    }
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
+    (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
+    (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
+    (scene.nat).restore_pins(client(2).0, pins(10).collect(), scene.now);
+    scene.events();
+    scene.pass(Duration::from_secs(7500));
+    let events = scene.events();
+    let ended = |number: u8| {
+        let is_it = |event: &&NatTableEvent| matches!(event, NatTableEvent::FlowUnpinned { client: id, .. } if *id == client(number).0);
+        events.iter().filter(is_it).count()
+    };
+    assert_eq!((ended(1), ended(2)), (256, 10));
+    // The places are free again.
+    (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
+    assert_eq!(
+        scene.nat.pins.poll_timeout(),
+        Some(scene.now + Duration::from_secs(30))
+    );
+    scene.pass(Duration::from_secs(7500));
+    assert_eq!(scene.events().len(), 256);
+}
