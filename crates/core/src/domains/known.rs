@@ -28,6 +28,8 @@ pub(super) struct KnownNames {
     /// Kept for mappings to come. At most [`DomainsConfig::mappings`](super::DomainsConfig) of
     /// them; further ones are looked up like any other name.
     restored: BTreeMap<(DomainName, AddressFamily), Restored>,
+    /// Nobody comes back for them later.
+    restored_until: Option<Instant>,
 }
 
 /// What the owner knows.
@@ -49,6 +51,16 @@ impl KnownNames {
     pub(super) fn forget(&mut self, name: &DomainName) {
         for family in AddressFamily::ALL {
             self.told.remove(&(name.clone(), family));
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.restored_until
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.restored_until.take_if(|until| *until <= now).is_some() {
+            self.restored.clear();
         }
     }
 
@@ -76,9 +88,11 @@ impl KnownNames {
 impl Domains {
     /// Takes over addresses from before a rebuild, for names that will be announced: their packets
     /// go on at once, and the lookup that an announcement starts renews them. Those that are older
-    /// than [`DomainsConfig::last_known_good`](super::DomainsConfig) are passed over.
+    /// than [`DomainsConfig::last_known_good`](super::DomainsConfig) are passed over, and what is
+    /// not announced within 5 minutes is forgotten.
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         let now = self.clock(now);
+        self.known.restored_until = Some(now + CLAIMED_WITHIN);
         for name in names {
             let Some((key, restored)) = self.acceptable(name, now) else {
                 continue;
@@ -109,6 +123,7 @@ impl Domains {
 
     /// A mapping without addresses takes over what is kept for its name.
     pub(super) fn claim(&mut self, id: MappingId, now: Instant) {
+        self.known.handle_timeout(now);
         for family in AddressFamily::ALL {
             let Some(mapping) = self.table.get_mut(id) else {
                 return;
@@ -284,3 +299,6 @@ fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
 /// Seldom enough to cost nothing, often enough to count beside
 /// [`DomainsConfig::last_known_good`](super::DomainsConfig).
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Clients announce what they use as soon as they are attached; what comes later is better looked
+/// up than remembered.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(300);

@@ -179,6 +179,27 @@ fn lesson_07_the_owner_is_told_again_that_the_dns_still_names_them() {
     assert_eq!(world.known(), [[v4(1)]]);
 }
 
+#[test]
+fn what_nobody_comes_back_for_is_looked_up_like_any_other_name() {
+    let limit = Duration::from_secs(300);
+    let route_after = |wait| {
+        let mut world = world_with(&[v4(1)], HOUR);
+        world.pass(wait);
+        let id = world.announce(NAME, 0);
+        (world.route(id, proxy_v4(0, 0)), world)
+    };
+    let (route, mut world) = route_after(limit - Duration::from_millis(1));
+    assert!(matches!(route, Route::To { real, .. } if real == v4(1)));
+    // Those that are in use stay.
+    world.pass(limit);
+    let id = world.announce(NAME, 0);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
+    let (route, mut world) = route_after(limit);
+    assert_eq!(route, Route::Hold);
+    world.resolve(&[v4(2)]);
+    assert_eq!(world.known(), [[v4(2)]]);
+}
+
 /// Two addresses of which neither answers, each asked too seldom to be shunned.
 fn rotated() -> (World, MappingId) {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
