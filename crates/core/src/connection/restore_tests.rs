@@ -229,6 +229,25 @@ fn a_client_that_missed_the_proof_of_the_session_is_given_another() {
 }
 
 #[test]
+fn the_proof_of_the_session_is_repeated_until_the_client_is_heard() {
+    let mut pair = restored();
+    let initiation = pair.sent().pop().expect("an initiation");
+    let response = pair.wireguard.respond(&initiation).expect("a response");
+    let _lost = pair.exchange(response);
+    let proofs = pair.pass(Duration::from_secs(5));
+    let times: Vec<_> = proofs.iter().map(|(at, _)| at.as_millis()).collect();
+    assert_eq!(times, [100, 300, 700, 1500]);
+    pair.wireguard.handle_keepalive(proofs[3].1.bytes());
+    pair.assert_flows();
+
+    let mut pair = restored();
+    pair.answer_call();
+    assert_eq!(pair.pass(Duration::from_millis(100)).len(), 1);
+    pair.assert_flows();
+    assert!(pair.pass(Duration::from_secs(5)).is_empty(), "it was heard");
+}
+
+#[test]
 fn calls_and_handshakes_of_both_sides_at_the_same_time_end_in_a_session() {
     let mut pair = restored();
     let of_gateway = pair.sent().pop().expect("an initiation");
@@ -397,6 +416,24 @@ fn what_ice_says_does_not_count_while_the_client_speaks() {
 }
 
 #[test]
+fn a_session_that_was_just_resumed_outlives_ice_for_a_minute() {
+    let mut pair = restored();
+    // No candidate of the client is known, so that ICE gives up after ten seconds.
+    let mut record = pair.record();
+    record.remote_candidates.clear();
+    pair.restore(&record);
+    pair.answer_call();
+    pair.send_packet(&udp_to_web());
+    pair.connection
+        .handle_local_addresses(local_addresses(), pair.now);
+    let is_lost = |event: &ConnectionEvent| *event == ConnectionEvent::PeerDetached;
+    pair.pass(Duration::from_secs(59));
+    assert!(!pair.events().iter().any(is_lost));
+    pair.pass(Duration::from_secs(2));
+    assert!(pair.events().iter().any(is_lost));
+}
+
+#[test]
 fn packets_wait_for_the_session_and_go_out_in_their_order() {
     let mut pair = restored();
     let packets: Vec<_> = (0..40).map(|number| answer(&[number; 100])).collect();
@@ -483,6 +520,50 @@ fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
     pair.events();
     pair.connection.handle_nat_table_restarted();
     assert_eq!(pair.events(), []);
+}
+
+#[test]
+fn a_cookie_moves_nothing() {
+    let mut pair = restored();
+    pair.events();
+    let initiation = pair.sent().pop().expect("an initiation");
+    let elsewhere = Path {
+        remote: addr("203.0.113.66:6666"),
+        ..pair.path()
+    };
+    let cookie = pair.wireguard.cookie_for(&initiation);
+    assert!(sent_by_stranger(&mut pair, cookie, elsewhere).is_empty());
+    assert_eq!(pair.events(), []);
+    let calls = pair.pass(Duration::from_millis(300));
+    let paths: Vec<_> = calls.iter().map(|(_, batch)| batch.path).collect();
+    assert_eq!(paths, [pair.path()]);
+    assert_eq!(pair.connection.take_drops().total(), 0, "it was taken");
+}
+
+#[test]
+fn a_first_connection_without_a_nomination_is_answered_where_it_came_from() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.connection.handle_timeout(pair.now);
+    pair.sent();
+    let path = pair.path();
+    let initiation = DatagramBatch::of(path, pair.wireguard.initiation());
+    pair.connection.handle_datagrams(&initiation, pair.now);
+    let sent = std::iter::from_fn(|| pair.connection.poll_transmit());
+    let sent: Vec<_> = sent.filter(|batch| batch.bytes()[0] == 2).collect();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].path, path);
+    pair.events();
+    let keepalive = pair.wireguard.handle_response(sent[0].bytes());
+    pair.exchange(keepalive);
+    assert_eq!(
+        pair.events(),
+        [
+            ConnectionEvent::SessionEstablished,
+            ConnectionEvent::PathInUse(path)
+        ]
+    );
+    pair.assert_flows();
 }
 
 #[test]
@@ -601,6 +682,38 @@ fn the_restart_of_the_portal_repeats_candidates_only_while_no_path_is_nominated(
     assert_eq!(pair.events(), []);
 }
 
+/// What a stranger sends from `elsewhere`; returns the paths of the answers.
+fn sent_by_stranger(pair: &mut Pair, datagram: Vec<u8>, elsewhere: Path) -> Vec<Path> {
+    let batch = DatagramBatch::of(elsewhere, datagram);
+    pair.connection.handle_datagrams(&batch, pair.now);
+    let answers = std::iter::from_fn(|| pair.connection.poll_transmit());
+    answers.map(|batch| batch.path).collect()
+}
+
+#[test]
+fn an_old_initiation_moves_nothing_once_the_session_stands() {
+    let mut pair = restored();
+    let old = pair.wireguard.initiation();
+    pair.answer_call();
+    pair.assert_flows();
+    pair.events();
+    let elsewhere = Path {
+        remote: addr("203.0.113.66:6666"),
+        ..pair.path()
+    };
+    let answers = sent_by_stranger(&mut pair, old, elsewhere);
+    assert_eq!(answers, [elsewhere], "answered where it came from");
+    pair.connection
+        .handle_packets(PacketBatch::of(&answer(b"to the client")), pair.now);
+    let sent: Vec<_> = std::iter::from_fn(|| pair.connection.poll_transmit()).collect();
+    assert!(!sent.is_empty());
+    assert!(
+        sent.iter().all(|batch| batch.path == pair.path()),
+        "{sent:?}"
+    );
+    assert_eq!(pair.events(), []);
+}
+
 #[test]
 fn the_path_in_use_is_told_when_it_changes_and_only_then() {
     let mut pair = Pair::new();
@@ -632,5 +745,34 @@ fn the_path_in_use_is_told_when_it_changes_and_only_then() {
     pair.connection.handle_packets(packet, pair.now);
     assert_eq!(told(&mut pair), [elsewhere]);
     pair.send_packet(&udp_to_web());
+    pair.pass(Duration::from_millis(999));
+    assert_eq!(told(&mut pair), [], "not yet");
+    pair.pass(Duration::from_millis(1));
     assert_eq!(told(&mut pair), [nominated]);
+}
+
+#[test]
+fn a_path_that_flaps_is_told_once_a_second() {
+    let mut pair = restored();
+    pair.answer_call();
+    pair.assert_flows();
+    pair.events();
+    let end = |port| Path {
+        remote: addr(&format!("203.0.113.50:{port}")),
+        ..pair.path()
+    };
+    let ends = [end(1), end(2)];
+    let mut told = Vec::new();
+    for round in 0..100 {
+        let datagram = pair.wireguard.seal(&udp_to_web());
+        let batch = DatagramBatch::of(ends[round % 2], datagram);
+        pair.connection.handle_datagrams(&batch, pair.now);
+        pair.pass(Duration::from_millis(30));
+        let events = pair.events().into_iter();
+        told.extend(events.filter(|event| matches!(event, ConnectionEvent::PathInUse(_))));
+    }
+    assert_eq!(told.len(), 4, "after 0, 1, 2 and 3 s: {told:?}");
+    pair.pass(Duration::from_secs(1));
+    told.extend(pair.events());
+    assert_eq!(told.last(), Some(&ConnectionEvent::PathInUse(ends[1])));
 }

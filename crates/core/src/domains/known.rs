@@ -24,10 +24,19 @@ pub struct RestoredName {
 #[derive(Debug, Default)]
 pub(super) struct KnownNames {
     /// Those of names that are mapped, as told to the owner last.
-    told: BTreeMap<(DomainName, AddressFamily), Vec<IpAddr>>,
+    told: BTreeMap<(DomainName, AddressFamily), Told>,
     /// Kept for mappings to come. At most [`DomainsConfig::mappings`](super::DomainsConfig) of
     /// them; further ones are looked up like any other name.
     restored: BTreeMap<(DomainName, AddressFamily), Restored>,
+    /// Nobody comes back for them later.
+    restored_until: Option<Instant>,
+}
+
+/// What the owner knows.
+#[derive(Debug)]
+struct Told {
+    ips: Vec<IpAddr>,
+    at: Instant,
 }
 
 /// Addresses that were good once.
@@ -42,6 +51,16 @@ impl KnownNames {
     pub(super) fn forget(&mut self, name: &DomainName) {
         for family in AddressFamily::ALL {
             self.told.remove(&(name.clone(), family));
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.restored_until
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.restored_until.take_if(|until| *until <= now).is_some() {
+            self.restored.clear();
         }
     }
 
@@ -69,9 +88,11 @@ impl KnownNames {
 impl Domains {
     /// Takes over addresses from before a rebuild, for names that will be announced: their packets
     /// go on at once, and the lookup that an announcement starts renews them. Those that are older
-    /// than [`DomainsConfig::last_known_good`](super::DomainsConfig) are passed over.
+    /// than [`DomainsConfig::last_known_good`](super::DomainsConfig) are passed over, and what is
+    /// not announced within 5 minutes is forgotten.
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         let now = self.clock(now);
+        self.known.restored_until = Some(now + CLAIMED_WITHIN);
         for name in names {
             let Some((key, restored)) = self.acceptable(name, now) else {
                 continue;
@@ -102,6 +123,7 @@ impl Domains {
 
     /// A mapping without addresses takes over what is kept for its name.
     pub(super) fn claim(&mut self, id: MappingId, now: Instant) {
+        self.known.handle_timeout(now);
         for family in AddressFamily::ALL {
             let Some(mapping) = self.table.get_mut(id) else {
                 return;
@@ -114,13 +136,18 @@ impl Domains {
             if age >= self.shared.config.last_known_good {
                 self.known.restored.remove(&key);
             } else if mapping.restore(family, restored, &mut self.shared, now) {
-                self.known.told.insert(key, restored.ips.clone());
+                let told = Told {
+                    ips: restored.ips.clone(),
+                    at: restored.resolved_at,
+                };
+                self.known.told.insert(key, told);
             }
         }
     }
 
     /// What became of a lookup. Holds for the mappings of all clients with that name; the owner is
-    /// told once if the addresses are others than before.
+    /// told once if the addresses are others than before, and again when the DNS still names them
+    /// after 10 minutes: how old they are decides whether they are good after a rebuild.
     pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         let now = self.clock(now);
         self.known.handle_answer(answer, now);
@@ -136,7 +163,28 @@ impl Domains {
             }
             self.arm(id);
         }
-        self.tell_addresses((&answer.name, answer.family), moved);
+        let key = (&answer.name, answer.family);
+        self.tell_addresses(key, moved);
+        if answer.outcome.is_ok() && !answer.from_cache {
+            self.tell_age(key, now);
+        }
+    }
+
+    /// The DNS has just named the addresses that the owner was told some time ago.
+    fn tell_age(&mut self, (name, family): (&DomainName, AddressFamily), now: Instant) {
+        let Some(told) = self.known.told.get_mut(&(name.clone(), family)) else {
+            return;
+        };
+        let is_old = now.saturating_duration_since(told.at) >= TOLD_AGAIN_AFTER;
+        if is_old && !told.ips.is_empty() {
+            told.at = now;
+            self.shared.events.push_back(DomainsEvent::NameKnown {
+                name: name.clone(),
+                family,
+                ips: told.ips.clone(),
+                is_news: false,
+            });
+        }
     }
 
     /// Tells the owner the addresses of a name if it does not know them: another set of them, or
@@ -160,7 +208,7 @@ impl Domains {
         };
         let order = of_moved.or_else(of_anybody).unwrap_or_default();
         let key = (name.clone(), family);
-        let told = self.known.told.get(&key).map_or(&[][..], Vec::as_slice);
+        let told = self.known.told.get(&key).map_or(&[][..], |told| &told.ips);
         let is_known = match has_moved {
             true => *told == order,
             false => is_same_set(told, &order),
@@ -168,11 +216,16 @@ impl Domains {
         if is_known {
             return;
         }
-        self.known.told.insert(key, order.clone());
+        let told = Told {
+            ips: order.clone(),
+            at: self.now,
+        };
+        self.known.told.insert(key, told);
         self.shared.events.push_back(DomainsEvent::NameKnown {
             name: name.clone(),
             family,
             ips: order,
+            is_news: true,
         });
     }
 
@@ -208,8 +261,14 @@ impl Domains {
         let family = AddressFamily::of(proxy_ip);
         let proxy_ips = &mapping.proxy_ips[family as usize];
         let place = proxy_ips.binary_search(&proxy_ip).ok()?;
-        let order = self.known.told.get(&(mapping.name.clone(), family))?;
+        let order = &self.known.told.get(&(mapping.name.clone(), family))?.ips;
         order.get(place.checked_rem(order.len())?).copied()
+    }
+
+    /// The name of a mapping.
+    #[must_use]
+    pub fn name(&self, id: MappingId) -> Option<&DomainName> {
+        Some(&self.table.get(id)?.name)
     }
 
     /// The mappings of all clients with that name.
@@ -236,3 +295,10 @@ impl Domains {
 fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
     a.len() == b.len() && a.iter().all(|ip| b.contains(ip))
 }
+
+/// Seldom enough to cost nothing, often enough to count beside
+/// [`DomainsConfig::last_known_good`](super::DomainsConfig).
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Clients announce what they use as soon as they are attached; what comes later is better looked
+/// up than remembered.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(300);

@@ -308,6 +308,7 @@ impl Domains {
     /// Asks again what is due, and gives up what waited too long.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock(now);
+        self.known.handle_timeout(now);
         while let Some(timer) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             let (_, id) = timer;
             self.timers.remove(&timer);
@@ -324,7 +325,8 @@ impl Domains {
     /// When to call [`Self::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.known.poll_timeout()).min()
     }
 
     /// What is to be done.

@@ -158,6 +158,9 @@ pub enum DomainsEvent {
         /// In the order in which proxy IPs lead to them, those that are shunned for a moment
         /// included. Empty when they are no good any more.
         ips: Vec<IpAddr>,
+        /// Whether they differ from those that were told before; if not, the DNS has confirmed
+        /// them.
+        is_news: bool,
     },
     /// Tell a client inside the tunnel.
     Status {

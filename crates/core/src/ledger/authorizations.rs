@@ -2,7 +2,7 @@
 //! [`crate::connection::Connection`], for all clients at once.
 
 use super::record::{ClientRecord, Grant};
-use super::{Ledger, names};
+use super::{Ledger, names, pins};
 use crate::grant::{
     AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
 };
@@ -122,6 +122,7 @@ impl Ledger {
         let record = Arc::make_mut(entry.get_mut());
         record.grants.remove(&resource);
         record.names.retain(|name| name.resource != resource);
+        pins::forget_unnamed(record);
         if record.grants.is_empty() {
             entry.remove();
         }

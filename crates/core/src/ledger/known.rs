@@ -11,9 +11,16 @@ type Key = (DomainName, AddressFamily);
 #[derive(Clone, Debug)]
 pub(super) struct KnownNames {
     limit: usize,
-    by_name: BTreeMap<Key, KnownName>,
+    by_name: BTreeMap<Key, Entry>,
     /// The same, the one that was looked up longest ago first.
     by_age: BTreeSet<(UnixTime, Key)>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    known: KnownName,
+    /// Its age at the last change that counted, so that many small steps make a large one.
+    counted: UnixTime,
 }
 
 impl KnownNames {
@@ -26,10 +33,11 @@ impl KnownNames {
     }
 
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &KnownName> {
-        self.by_name.values()
+        self.by_name.values().map(|entry| &entry.known)
     }
 
-    /// Whether another address is known than before.
+    /// Whether another address is known than before, or the same ones are confirmed so much later
+    /// that it is worth saving.
     pub(super) fn record(&mut self, mut known: KnownName) -> bool {
         known
             .ips
@@ -39,22 +47,27 @@ impl KnownNames {
         if known.ips.is_empty() || self.limit == 0 {
             return former.is_some();
         }
-        let changed = former.is_none_or(|former| former.ips != known.ips);
+        let same = former.filter(|former| former.known.ips == known.ips);
+        let counted = same.map(|former| former.counted);
+        let counted = counted.filter(|at| at.0.abs_diff(known.resolved_at.0) <= SAME_AGE);
         self.make_room();
-        self.insert(known);
-        changed
+        self.insert(Entry {
+            counted: counted.unwrap_or(known.resolved_at),
+            known,
+        });
+        counted.is_none()
     }
 
-    fn insert(&mut self, known: KnownName) {
-        let key = (known.name.clone(), known.family);
-        self.by_age.insert((known.resolved_at, key.clone()));
-        self.by_name.insert(key, known);
+    fn insert(&mut self, entry: Entry) {
+        let key = (entry.known.name.clone(), entry.known.family);
+        self.by_age.insert((entry.known.resolved_at, key.clone()));
+        self.by_name.insert(key, entry);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<KnownName> {
-        let known = self.by_name.remove(key)?;
-        self.by_age.remove(&(known.resolved_at, key.clone()));
-        Some(known)
+    fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let entry = self.by_name.remove(key)?;
+        self.by_age.remove(&(entry.known.resolved_at, key.clone()));
+        Some(entry)
     }
 
     fn make_room(&mut self) {
@@ -67,5 +80,7 @@ impl KnownNames {
     }
 }
 
+/// In seconds.
+const SAME_AGE: u64 = 300;
 /// More than a name has proxy IPs of one family, so that each of them leads where it did.
 const MAX_ADDRESSES: usize = 64;

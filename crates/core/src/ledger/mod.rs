@@ -55,7 +55,7 @@ impl Default for LedgerLimits {
             resources_per_client: 4096,
             names_per_client: 2048,
             candidates_per_client: 64,
-            pins_per_client: 4096,
+            pins_per_client: 256,
             known_names: 65_536,
         }
     }
@@ -120,7 +120,8 @@ impl Ledger {
     }
 
     /// A name's addresses as the DNS told them last. Replaces the former; an empty list removes
-    /// them. The same addresses again are no change, though the name counts as looked up now.
+    /// them. The same addresses again are no change until 5 minutes have passed, though the name
+    /// counts as looked up now.
     pub fn record_known(&mut self, known: KnownName) {
         let changed = self.known.record(known);
         self.note(changed);
@@ -163,7 +164,8 @@ impl Ledger {
             record
                 .names
                 .retain(|name| grants.contains_key(&name.resource));
-            !grants.is_empty()
+            pins::forget_unnamed(record);
+            !record.grants.is_empty()
         });
         self.note(changed);
     }

@@ -5,6 +5,7 @@
 //! by family, and a proxy IP under another name takes all of the former name with it (lesson 17).
 
 use super::Ledger;
+use super::pins::forget_unnamed;
 use super::record::{ClientRecord, RecordedName};
 use crate::grant::{AnnouncedName, ResourceKind};
 use crate::ids::{ClientId, ResourceId};
@@ -66,6 +67,7 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
         }
         record.names.push(name);
     }
+    forget_unnamed(record);
     true
 }
 
@@ -150,6 +152,11 @@ fn yields(held: &mut RecordedName, told: &[IpAddr]) -> bool {
 /// As [`DomainName`] compares, without building one.
 fn is_same_name(one: &RecordedName, other: &RecordedName) -> bool {
     bare(&one.announced.domain).eq_ignore_ascii_case(bare(&other.announced.domain))
+}
+
+/// Whether it is the record of this name.
+pub(super) fn is_called(record: &RecordedName, name: &DomainName) -> bool {
+    bare(&record.announced.domain).eq_ignore_ascii_case(name.as_str())
 }
 
 fn bare(domain: &str) -> &str {

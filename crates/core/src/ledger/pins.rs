@@ -1,18 +1,27 @@
-//! Flows to names that a rebuilt NAT could not make anew by its rule.
+//! Flows to names that a rebuilt NAT could not make anew by its rule. None outlives its name: what
+//! its client may no longer reach, or reaches under other proxy IPs, it must not come back to.
 
 use super::Ledger;
-use super::record::FlowKey;
+use super::names::is_called;
+use super::record::{ClientRecord, FlowKey, RecordedName};
 use crate::ids::ClientId;
 use crate::nat_table::flows::PinnedFlow;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Ledger {
-    /// A flow deviates from the rule. Takes the place of one with the same key.
+    /// A flow deviates from the rule. Takes the place of one with the same key. Ignored unless its
+    /// proxy IP belongs to its name by what is recorded.
     pub fn record_pin(&mut self, client: ClientId, flow: PinnedFlow) {
         let limit = self.limits.pins_per_client;
         let key = (flow.protocol, flow.port, flow.proxy);
         self.change(client, |record| {
-            let has_room = record.pins.contains_key(&key) || record.pins.len() < limit;
-            has_room && record.pins.insert(key, flow) != Some(flow)
+            let held = record.pins.get(&key);
+            let has_room = held.is_some() || record.pins.len() < limit;
+            if !has_room || held == Some(&flow) || !is_named(record, &flow) {
+                return false;
+            }
+            record.pins.insert(key, flow);
+            true
         });
     }
 
@@ -22,42 +31,93 @@ impl Ledger {
     }
 }
 
+/// Whether the proxy IP of the flow belongs to the name of the flow.
+fn is_named(record: &ClientRecord, flow: &PinnedFlow) -> bool {
+    let is_of_flow = |name: &RecordedName| {
+        name.announced.proxy_ips.contains(&flow.proxy) && is_called(name, &flow.name)
+    };
+    record.names.iter().any(is_of_flow)
+}
+
+/// Names went or were renumbered: the flows to them go, too. Returns whether there were any.
+pub(super) fn forget_unnamed(record: &mut ClientRecord) -> bool {
+    if record.pins.is_empty() {
+        return false;
+    }
+    let proxies: BTreeSet<_> = record.pins.values().map(|flow| flow.proxy).collect();
+    let mut owners = BTreeMap::new();
+    for name in &record.names {
+        let pinned = (name.announced.proxy_ips.iter()).filter(|ip| proxies.contains(ip));
+        owners.extend(pinned.map(|ip| (*ip, name)));
+    }
+    let before = record.pins.len();
+    record.pins.retain(|_, flow| {
+        let owner = owners.get(&flow.proxy);
+        owner.is_some_and(|name| is_called(name, &flow.name))
+    });
+    before != record.pins.len()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::scripts::{Step, TIGHT, client};
+    use super::super::scripts::{Step, TIGHT, client, resource_id};
     use super::*;
+    use crate::grant::AuthorizationEntry;
+    use crate::ids::UnixTime;
     use crate::nat_table::flows::FlowProtocol;
+
+    const NAME: &str = "a.lab.example";
 
     fn pin(port: u16, outside_port: u16) -> PinnedFlow {
         PinnedFlow {
             protocol: FlowProtocol::Tcp,
             port,
             proxy: [100, 96, 0, 1].into(),
+            name: NAME.parse().expect("a name"),
             outside_port,
             real: [10, 20, 0, 100].into(),
         }
     }
 
-    #[test]
-    fn lesson_05_a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
-        let mut ledger = Ledger::new(TIGHT);
-        let grant = Step {
+    fn step(resource: u8) -> Step {
+        Step {
             kind: 0,
             client: 1,
-            resource: 0,
-            detail: 0,
-        };
-        ledger.record_pin(client(1), pin(1, 1));
-        assert!(ledger.client(client(1)).is_none(), "nobody is made up");
-        grant.apply(&mut ledger);
+            resource,
+            detail: 3,
+        }
+    }
+
+    fn named(domain: &str, last: u8) -> RecordedName {
+        let mut name = step(0).name();
+        name.announced.domain = domain.into();
+        name.announced.proxy_ips = vec![[100, 96, 0, last].into()];
+        name
+    }
+
+    /// Two resources; the first has the name of the pins.
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::new(TIGHT);
+        step(0).apply(&mut ledger);
+        step(3).apply(&mut ledger);
+        ledger.record_name(client(1), named(NAME, 1));
+        ledger
+    }
+
+    fn pins(ledger: &Ledger) -> Vec<PinnedFlow> {
+        let record = ledger.client(client(1)).expect("granted").clone();
+        record.pins.values().cloned().collect()
+    }
+
+    #[test]
+    fn lesson_05_a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
+        let mut ledger = ledger();
+        ledger.record_pin(client(2), pin(1, 1));
+        assert!(ledger.client(client(2)).is_none(), "nobody is made up");
         ledger.record_pin(client(1), pin(1, 1));
         ledger.record_pin(client(1), pin(1, 2));
         ledger.record_pin(client(1), pin(2, 2));
         ledger.record_pin(client(1), pin(3, 3));
-        let pins = |ledger: &Ledger| {
-            let record = ledger.client(client(1)).expect("granted").clone();
-            record.pins.values().copied().collect::<Vec<_>>()
-        };
         assert_eq!(pins(&ledger), [pin(1, 2), pin(2, 2)]);
 
         let revision = ledger.revision();
@@ -65,5 +125,63 @@ mod tests {
         assert_eq!(ledger.revision(), revision);
         ledger.forget_pin(client(1), (FlowProtocol::Tcp, 1, [100, 96, 0, 1].into()));
         assert_eq!(pins(&ledger), [pin(2, 2)]);
+    }
+
+    #[test]
+    fn lesson_17_no_pin_outlives_its_name_or_comes_before_it() {
+        let ends: [fn(&mut Ledger); 7] = [
+            |ledger| ledger.revoke(client(1), resource_id(0)),
+            |ledger| ledger.record_name(client(1), named("b.lab.example", 1)),
+            |ledger| ledger.record_name(client(1), named(NAME, 2)),
+            |ledger| {
+                let entry = AuthorizationEntry {
+                    client: client(1),
+                    resource: resource_id(3),
+                    expires_at: None,
+                };
+                let gateway = step(0).authorization().client.tunnel;
+                ledger.reconcile(gateway, &[entry]);
+            },
+            |ledger| {
+                ledger.set_expiry(over());
+                ledger.release_resource(client(1), resource_id(0), UnixTime(1));
+            },
+            |ledger| {
+                ledger.set_expiry(over());
+                ledger.prune_expired(UnixTime(1));
+            },
+            |ledger| {
+                // Two names more than there is room for.
+                ledger.record_name(client(1), named("b.lab.example", 2));
+                ledger.record_name(client(1), named("c.d.lab.example", 3));
+            },
+        ];
+        for (at, end) in ends.into_iter().enumerate() {
+            let mut ledger = ledger();
+            ledger.record_pin(client(1), pin(1, 2));
+            assert_eq!(pins(&ledger).len(), 1);
+            end(&mut ledger);
+            assert_eq!(pins(&ledger), [], "end {at}");
+            ledger.record_pin(client(1), pin(1, 2));
+            assert_eq!(pins(&ledger), [], "late news after end {at}");
+        }
+    }
+
+    fn over() -> AuthorizationEntry {
+        AuthorizationEntry {
+            client: client(1),
+            resource: resource_id(0),
+            expires_at: Some(UnixTime(1)),
+        }
+    }
+
+    #[test]
+    fn another_spelling_or_more_proxy_ips_keep_the_pins() {
+        let mut ledger = ledger();
+        ledger.record_pin(client(1), pin(1, 2));
+        let mut name = named("A.lab.example.", 1);
+        name.announced.proxy_ips.push([100, 96, 0, 2].into());
+        ledger.record_name(client(1), name);
+        assert_eq!(pins(&ledger), [pin(1, 2)]);
     }
 }

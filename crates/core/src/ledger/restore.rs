@@ -1,6 +1,7 @@
 //! Taking over the records of a saved ledger: only what this one could have recorded itself.
 
 use super::names::is_plausible;
+use super::pins::forget_unnamed;
 use super::record::{ClientRecord, RecordedName};
 use super::transport::MAX_CANDIDATE_BYTES;
 use super::{Ledger, LedgerLimits};
@@ -31,6 +32,7 @@ fn fit(record: &mut ClientRecord, limits: &LedgerLimits) {
         record.grants.pop_last();
     }
     fit_names(record, limits.names_per_client);
+    forget_unnamed(record);
     if record.transport.is_none() {
         record.remote_candidates.clear();
         record.path = None;

@@ -60,7 +60,9 @@ impl Step {
             11..14 => ledger.record_name(client, self.name()),
             14 => {
                 ledger.record_path(client, path(self.detail));
-                ledger.record_pin(client, self.pin());
+                if let Some(pin) = self.pin() {
+                    ledger.record_pin(client, pin);
+                }
             }
             15 => ledger.forget_transport(client),
             16 => ledger.release_resource(client, resource_id(self.resource), self.time()),
@@ -128,14 +130,17 @@ impl Step {
         }
     }
 
-    fn pin(self) -> PinnedFlow {
-        PinnedFlow {
+    fn pin(self) -> Option<PinnedFlow> {
+        let AnnouncedName { domain, proxy_ips } = announced(self.detail);
+        let v4 = proxy_ips.into_iter().find(IpAddr::is_ipv4);
+        v4.map(|proxy| PinnedFlow {
             protocol: FlowProtocol::Udp,
-            port: self.detail.into(),
-            proxy: [100, 96, 0, self.client].into(),
+            port: self.resource.into(),
+            proxy,
+            name: domain.parse().expect("a name"),
             outside_port: 7,
             real: [10, 20, 0, 1].into(),
-        }
+        })
     }
 
     pub(super) fn name(self) -> RecordedName {

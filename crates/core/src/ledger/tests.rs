@@ -48,6 +48,10 @@ pub(super) fn require_consistent(record: &ClientRecord, limits: &LedgerLimits) {
             assert_eq!(*owner, domain, "one proxy IP, one name");
         }
     }
+    assert!(record.pins.len() <= limits.pins_per_client);
+    for flow in record.pins.values() {
+        assert_eq!(owners.get(&flow.proxy), Some(&flow.name), "no name, no pin");
+    }
 }
 
 fn step(kind: u8, client: u8, resource: u8, detail: u8) -> Step {
@@ -208,6 +212,13 @@ fn the_name_that_was_looked_up_longest_ago_gives_way() {
         before,
         "the same addresses are no change"
     );
+    // Many small steps count as one large one: an old age must not be what is saved.
+    for at in [200, 302, 303] {
+        ledger.record_known(known("a.lab.example", at));
+        assert_eq!(ledger.revision(), before + u64::from(at > 301), "{at}");
+    }
+    let saved = ledger.known_names().next().expect("a name");
+    assert_eq!(saved.resolved_at, UnixTime(303));
     ledger.record_known(known("c.lab.example", 4));
     let names: Vec<_> = ledger.known_names().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["a.lab.example", "c.lab.example"]);

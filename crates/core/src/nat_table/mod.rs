@@ -89,8 +89,8 @@ pub enum NatTableEvent {
         /// Whether what a cache holds is not good enough.
         refresh: bool,
     },
-    /// Record the addresses of a name for [`NatTable::restore_names`]. Once for all clients that
-    /// have the name.
+    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so now.
+    /// Once for all clients that have the name.
     NameKnown {
         /// As it is looked up.
         name: DomainName,
@@ -179,6 +179,9 @@ impl NatTable {
         if let Some(former) = self.clients.attach(client, tunnel) {
             self.forget(former);
         }
+        if let Some(slot) = self.clients.slot(client) {
+            self.recovery.admit(slot);
+        }
     }
 
     /// Forgets the client and all that was kept for it.
@@ -240,13 +243,11 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// This table takes the place of another one: takes over the addresses of its names, and helps
-    /// its TCP connections to find their flows again. To be told before the clients announce their
-    /// names: these are then led to at once, and renewed by the lookup that an announcement
-    /// starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
+    /// Takes over the addresses that names had when they were looked up last. To be told before the
+    /// clients announce their names: these are then led to at once, and renewed by the lookup that
+    /// an announcement starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
     /// what exceeds [`DomainsConfig::mappings`].
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
-        self.recovery.begin(now);
         self.domains.restore_names(names, now);
         self.after_domains(now);
     }
@@ -262,7 +263,10 @@ impl NatTable {
     pub fn handle_inbound(&mut self, mut batch: PacketBatch, now: Instant) {
         batch.retain_mut(|packet| {
             let is_translated = ip::destination(packet).is_some_and(ranges::is_proxy);
-            !is_translated || self.translate_inbound(packet, now)
+            match is_translated {
+                true => self.translate_inbound(packet, now),
+                false => self.passes_unchanged(packet, now),
+            }
         });
         if !batch.is_empty() {
             self.inbound.push_back(batch);
@@ -292,6 +296,7 @@ impl NatTable {
         self.flows.handle_timeout(now);
         self.domains.handle_timeout(now);
         self.sweep_pins(now);
+        self.recovery.handle_timeout(now);
         self.after_domains(now);
     }
 
@@ -302,6 +307,7 @@ impl NatTable {
             self.flows.poll_timeout(),
             self.domains.poll_timeout(),
             self.pins.poll_timeout(),
+            self.recovery.poll_timeout(),
         ];
         timeouts.into_iter().flatten().min()
     }
@@ -326,6 +332,15 @@ impl NatTable {
         let mut drops = std::mem::take(&mut self.drops);
         drops.add(&self.domains.take_drops());
         drops
+    }
+
+    /// Whether a packet to a network goes on; if not, it was counted.
+    fn passes_unchanged(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let is_dropped = self.is_reset_of_guess(bytes, now);
+        if is_dropped {
+            self.drops.count(DropReason::ExpiredFlow);
+        }
+        !is_dropped
     }
 
     /// Whether the packet goes on; if not, it was held, answered or counted.
@@ -553,7 +568,13 @@ impl NatTable {
             self.inbound.push_back(batch);
         }
         while let Some(event) = self.domains.poll_event() {
-            if let DomainsEvent::NameKnown { name, family, .. } = &event {
+            if let DomainsEvent::NameKnown {
+                name,
+                family,
+                is_news: true,
+                ..
+            } = &event
+            {
                 self.pin_left_behind(name, *family, now);
             }
             self.events.extend(self.name_client(event));
@@ -582,9 +603,9 @@ impl NatTable {
                 name,
                 refresh,
             },
-            DomainsEvent::NameKnown { name, family, ips } => {
-                NatTableEvent::NameKnown { name, family, ips }
-            }
+            DomainsEvent::NameKnown {
+                name, family, ips, ..
+            } => NatTableEvent::NameKnown { name, family, ips },
             DomainsEvent::Status {
                 client,
                 resource,

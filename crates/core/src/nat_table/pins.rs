@@ -8,22 +8,24 @@
 //! Nothing here is on the path of a packet, except once for the first that comes back in a flow.
 
 use super::flows::{Binding, FlowProtocol, Inside, Outside, PinnedFlow, Target};
-use super::recovery::FLOWS_LIVE;
 use super::{ClientSlot, NatTable, NatTableEvent};
 use crate::DropReason;
 use crate::domains::Domains;
 use crate::ids::ClientId;
 use crate::names::{AddressFamily, DomainName};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 /// The flows that deviate.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     /// As the owner knows them, [`MAX_PINS`] at most; further ones are not told.
-    told: BTreeMap<Inside, Outside>,
+    told: BTreeMap<Inside, Pin>,
+    /// How many of them each client has, [`MAX_PINS_OF_CLIENT`] at most.
+    counts: BTreeMap<ClientSlot, usize>,
     /// Those of them that wait for a packet since the table was built.
-    restored: BTreeMap<Inside, Outside>,
+    restored: BTreeMap<Inside, Pin>,
     restored_outside: BTreeMap<Outside, Inside>,
     restored_until: Option<Instant>,
     /// When to look for those that ended.
@@ -38,22 +40,55 @@ impl Pins {
     /// The slot will be another client's. Its owner forgets the pins with the client.
     pub(super) fn forget(&mut self, client: ClientSlot) {
         self.told.retain(|inside, _| inside.client != client);
+        self.counts.remove(&client);
         self.restored.retain(|inside, _| inside.client != client);
         (self.restored_outside).retain(|outside, _| outside.client != client);
     }
 
-    /// Takes a restored pin out.
-    fn take(&mut self, inside: &Inside) -> Option<Outside> {
-        let outside = self.restored.remove(inside)?;
-        self.restored_outside.remove(&outside);
-        Some(outside)
+    /// Returns whether there was room, or one with the same key gave way.
+    fn note_told(&mut self, inside: Inside, pin: Pin) -> bool {
+        let is_full = self.told.len() >= MAX_PINS;
+        if let Entry::Occupied(mut place) = self.told.entry(inside) {
+            place.insert(pin);
+            return true;
+        }
+        let count = self.counts.entry(inside.client).or_default();
+        let has_room = !is_full && *count < MAX_PINS_OF_CLIENT;
+        if has_room {
+            *count += 1;
+            self.told.insert(inside, pin);
+        }
+        has_room
     }
+
+    /// Returns whether it was told.
+    fn note_untold(&mut self, inside: &Inside) -> bool {
+        let was_told = self.told.remove(inside).is_some();
+        if was_told && let Some(count) = self.counts.get_mut(&inside.client) {
+            *count -= 1;
+        }
+        was_told
+    }
+
+    /// A restored pin waits no longer.
+    fn settle(&mut self, inside: &Inside) {
+        if let Some(pin) = self.restored.remove(inside) {
+            self.restored_outside.remove(&pin.outside);
+        }
+    }
+}
+
+/// Where a flow leads, and for which name: its proxy IP may come to mean another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pin {
+    outside: Outside,
+    name: DomainName,
 }
 
 impl NatTable {
     /// Flows of a client that was attached to a table before this one, as told by
     /// [`NatTableEvent::FlowPinned`]: the next packet of each, from either side, finds it as it
-    /// was. What exceeds the limit of 4096 is passed over.
+    /// was. What exceeds the limits of 4096 and of 256 for a client is passed over.
     pub fn restore_pins(&mut self, client: ClientId, pins: Vec<PinnedFlow>, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
             return;
@@ -61,9 +96,11 @@ impl NatTable {
         for pin in pins {
             let (inside, outside) = tuples(slot, &pin);
             let is_one_family = pin.proxy.is_ipv4() == pin.real.is_ipv4();
-            if is_one_family && self.pins.told.len() < MAX_PINS {
-                self.pins.told.insert(inside, outside);
-                self.pins.restored.insert(inside, outside);
+            let name = pin.name;
+            let pin = Pin { outside, name };
+            if is_one_family && self.pins.note_told(inside, pin.clone()) {
+                self.pins.settle(&inside);
+                self.pins.restored.insert(inside, pin);
                 self.pins.restored_outside.insert(outside, inside);
             }
         }
@@ -71,15 +108,25 @@ impl NatTable {
         self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
     }
 
-    /// The flow of a restored pin, made by its first packet. A SYN begins anew instead.
+    /// The flow of a restored pin, made by its first packet. A SYN begins anew instead, and a pin
+    /// of another name than its proxy IP stands for now is void: who may speak to the one may not
+    /// speak to the other (lesson 17).
     pub(super) fn open_pinned(
         &mut self,
         inside: &Inside,
         is_syn: bool,
         now: Instant,
     ) -> Option<Result<Binding, DropReason>> {
-        let outside = self.pins.take(inside).filter(|_| !is_syn)?;
+        if is_syn {
+            self.pins.settle(inside);
+        }
+        let pin = self.pins.restored.get(inside)?;
         let mapping = self.domains.find(inside.client, inside.proxy)?;
+        if self.domains.name(mapping) != Some(&pin.name) {
+            self.pins.settle(inside);
+            return None;
+        }
+        let outside = pin.outside;
         let family = AddressFamily::of(outside.real);
         let target = Target {
             real: outside.real,
@@ -87,17 +134,26 @@ impl NatTable {
             epoch: self.domains.epoch(mapping, family)?,
         };
         self.domains.note_new_flow(mapping, outside.real, now);
-        Some(self.flows.open_at(*inside, target, outside.port, now))
+        let opened = self.flows.open_at(*inside, target, outside.port, now);
+        if opened.is_ok() {
+            self.pins.settle(inside);
+        }
+        Some(opened)
     }
 
-    /// As [`Self::open_pinned`], by a packet from the resource.
+    /// As [`Self::open_pinned`], by a packet from the resource. There, a SYN means nothing: a flow
+    /// begins with its client.
     pub(super) fn open_pinned_outside(
         &mut self,
         outside: &Outside,
         is_syn: bool,
         now: Instant,
     ) -> Option<Binding> {
-        let inside = *self.pins.restored_outside.get(outside)?;
+        let inside = *self
+            .pins
+            .restored_outside
+            .get(outside)
+            .filter(|_| !is_syn)?;
         let opened = self.open_pinned(&inside, is_syn, now)?.ok()?;
         (opened.outside == *outside).then_some(opened)
     }
@@ -111,17 +167,19 @@ impl NatTable {
             return;
         }
         if !is_deviating(&self.domains, flow) {
-            if self.pins.told.remove(&inside).is_some() {
+            if self.pins.note_untold(&inside) {
                 self.tell_pin(&inside, None);
             }
             return;
         }
-        let is_known = self.pins.told.get(&inside) == Some(&outside);
-        let has_room = self.pins.told.len() < MAX_PINS || self.pins.told.contains_key(&inside);
-        if !is_known && has_room {
-            self.pins.told.insert(inside, outside);
+        let Some(name) = self.domains.name(flow.mapping).cloned() else {
+            return;
+        };
+        let pin = Pin { outside, name };
+        let is_known = self.pins.told.get(&inside) == Some(&pin);
+        if !is_known && self.pins.note_told(inside, pin.clone()) {
             self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
-            self.tell_pin(&inside, Some(&outside));
+            self.tell_pin(&inside, Some(pin));
         }
     }
 
@@ -153,15 +211,15 @@ impl NatTable {
             self.pins.restored_outside.clear();
         }
         let mut ended = Vec::new();
-        for (inside, outside) in &self.pins.told {
+        for (inside, pin) in &self.pins.told {
             let live = self.flows.find_inside(inside, now);
-            let is_live = live.is_some_and(|flow| flow.outside == *outside);
+            let is_live = live.is_some_and(|flow| flow.outside == pin.outside);
             if !is_live && !self.pins.restored.contains_key(inside) {
                 ended.push(*inside);
             }
         }
         for inside in ended {
-            self.pins.told.remove(&inside);
+            self.pins.note_untold(&inside);
             self.tell_pin(&inside, None);
         }
         if !self.pins.told.is_empty() {
@@ -169,7 +227,7 @@ impl NatTable {
         }
     }
 
-    fn tell_pin(&mut self, inside: &Inside, outside: Option<&Outside>) {
+    fn tell_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
         let Some(client) = self.clients.id(inside.client) else {
             return;
         };
@@ -179,12 +237,13 @@ impl NatTable {
             proxy,
             ..
         } = *inside;
-        self.events.push_back(match outside {
-            Some(outside) => {
+        self.events.push_back(match pin {
+            Some(Pin { outside, name }) => {
                 let flow = PinnedFlow {
                     protocol,
                     port,
                     proxy,
+                    name,
                     outside_port: outside.port,
                     real: outside.real,
                 };
@@ -222,7 +281,11 @@ fn tuples(client: ClientSlot, pin: &PinnedFlow) -> (Inside, Outside) {
     (inside, outside)
 }
 
+/// As long as a TCP flow lives in silence (RFC 5382, section 5, REQ-5).
+const FLOWS_LIVE: Duration = Duration::from_secs(7440);
 /// Half a megabyte of them; more deviate only when a name with thousands of flows moves.
 const MAX_PINS: usize = 4096;
+/// A client cannot take what the others need.
+const MAX_PINS_OF_CLIENT: usize = 256;
 /// A pin that is kept too long does no harm: a flow that begins anew is told again.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

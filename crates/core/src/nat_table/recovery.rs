@@ -11,11 +11,20 @@
 //! flow, and the others with resets (RFC 9293, section 3.5.2), which must not reach the resource:
 //! they are dropped. No other packet is told apart by what its receiver makes of it, so UDP and
 //! ICMP wait for the client.
+//!
+//! The segment itself goes on as well: it may be of a connection to a network that the same address
+//! is in, of which the table knows nothing. If it is not, a client that may speak to that network
+//! resets it, under the real address. That reset is dropped, too, for some seconds after the guess.
+//! Should it have been meant, the resource learns of it with the next one: nothing but an end comes
+//! late, whereas to drop the segment would stall the connections to the network.
+//!
+//! All this is for the clients of the former table, soon after its end: most of what could be asked
+//! about has spoken by then.
 
 use super::flows::{FlowProtocol, Inside, Outside, TcpFlags};
 use super::rewrite::{self, Layout};
 use super::{ClientSlot, NatTable};
-use crate::packet::PacketBatch;
+use crate::packet::{IpPacket, PacketBatch, Transport};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -23,14 +32,23 @@ use std::time::{Duration, Instant};
 /// The segments that were shown around lately.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    /// Nothing older than the table lives longer.
     until: Option<Instant>,
-    /// By client, outside port and real IP. At most [`MAX_GUESSES`]; beyond that, downloads wait
-    /// for their clients.
-    guesses: BTreeMap<(ClientSlot, u16, IpAddr), Guess>,
-    /// Real IPs that no name of a client leads to, and until when that is believed: most segments
+    /// Until when clients count as those of the former table.
+    admits_until: Option<Instant>,
+    clients: BTreeMap<ClientSlot, Searched>,
+}
+
+/// What was tried for one client. Bounded in every way: a stranger may send what he likes from an
+/// address that a name leads to.
+#[derive(Debug, Default)]
+struct Searched {
+    /// By outside port and real IP. At most [`MAX_GUESSES`]; beyond that, downloads wait for a
+    /// place.
+    guesses: BTreeMap<(u16, IpAddr), Guess>,
+    /// Real IPs that no name of the client leads to, and until when that is believed: most segments
     /// without a flow are of networks, and must not cost a walk over the names each.
-    strangers: BTreeMap<(ClientSlot, IpAddr), Instant>,
+    strangers: BTreeMap<IpAddr, Instant>,
+    budget: Budget,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,79 +57,126 @@ struct Guess {
     last: Instant,
 }
 
+/// Walks over the names and copies of segments, by second.
+#[derive(Debug, Default)]
+struct Budget {
+    ends: Option<Instant>,
+    spent: usize,
+}
+
+impl Budget {
+    fn spend(&mut self, now: Instant) -> bool {
+        if self.ends.is_none_or(|ends| ends <= now) {
+            self.ends = Some(now + SECOND);
+            self.spent = 0;
+        }
+        self.spent += 1;
+        self.spent <= MAX_WORK
+    }
+}
+
 impl Recovery {
-    /// The table takes the place of another one.
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.until = Some(now + FLOWS_LIVE);
+    fn begin(&mut self, now: Instant) {
+        self.until = Some(now + LASTS);
+        self.admits_until = Some(now + ADMITS);
+    }
+
+    /// A client was attached.
+    pub(super) fn admit(&mut self, client: ClientSlot) {
+        if self.admits_until.is_some() {
+            self.clients.entry(client).or_default();
+        }
     }
 
     /// The slot will be another client's.
     pub(super) fn forget(&mut self, client: ClientSlot) {
-        self.guesses.retain(|(slot, ..), _| *slot != client);
-        self.strangers.retain(|(slot, _), _| *slot != client);
+        self.clients.remove(&client);
     }
 
-    fn is_over(&mut self, now: Instant) -> bool {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.admits_until.or(self.until)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.admits_until.take_if(|until| *until <= now);
         if self.until.is_some_and(|until| until <= now) {
             *self = Self::default();
         }
-        self.until.is_none()
     }
 
     /// Whether a reset from this port of a client may be its answer to a wrong guess.
     pub(super) fn is_guessed(&self, client: ClientSlot, port: u16, now: Instant) -> bool {
-        let of_port = self.guesses.range((client, port, FIRST_IP)..);
-        let mut of_port = of_port.take_while(|((slot, at, _), _)| (*slot, *at) == (client, port));
-        of_port.any(|(_, guess)| now.saturating_duration_since(guess.last) < ANSWERED_WITHIN)
+        let Some(searched) = self.clients.get(&client) else {
+            return false;
+        };
+        let of_port = searched.guesses.range((port, FIRST_IP)..);
+        let mut of_port = of_port.take_while(|((at, _), _)| *at == port);
+        of_port.any(|(_, guess)| guess.is_fresh(now))
     }
 
-    fn is_stranger(&self, client: ClientSlot, real: IpAddr, now: Instant) -> bool {
-        let until = self.strangers.get(&(client, real));
+    /// Whether no client is searched for at all; every packet asks.
+    pub(super) fn is_idle(&self) -> bool {
+        self.clients.is_empty()
+    }
+}
+
+impl Guess {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) < ANSWERED_WITHIN
+    }
+}
+
+impl Searched {
+    fn is_stranger(&self, real: IpAddr, now: Instant) -> bool {
+        let until = self.strangers.get(&real);
         until.is_some_and(|until| *until > now)
     }
 
-    fn note_stranger(&mut self, client: ClientSlot, real: IpAddr, now: Instant) {
+    /// No name leads there, so there was nothing to guess.
+    fn note_stranger(&mut self, outside: &Outside, now: Instant) {
+        self.guesses.remove(&(outside.port, outside.real));
         if self.strangers.len() >= MAX_STRANGERS {
             self.strangers.clear();
         }
-        self.strangers.insert((client, real), now + STRANGE_FOR);
+        self.strangers.insert(outside.real, now + STRANGE_FOR);
     }
 
     /// Whether a segment to this tuple may be shown around.
     fn take(&mut self, outside: &Outside, now: Instant) -> bool {
+        let key = (outside.port, outside.real);
+        if let Some(guess) = self.guesses.get_mut(&key) {
+            let pause = now.saturating_duration_since(guess.last);
+            let is_due = pause >= GUESS_PAUSE && guess.count < MAX_TRIES;
+            let is_forgotten = pause >= FORGET_AFTER;
+            if is_due || is_forgotten {
+                guess.count = if is_forgotten { 1 } else { guess.count + 1 };
+                guess.last = now;
+            }
+            return is_due || is_forgotten;
+        }
         if self.guesses.len() >= MAX_GUESSES {
-            let is_recent =
-                |guess: &Guess| now.saturating_duration_since(guess.last) < FORGET_AFTER;
-            self.guesses.retain(|_, guess| is_recent(guess));
+            self.guesses.retain(|_, guess| guess.is_fresh(now));
         }
-        let key = (outside.client, outside.port, outside.real);
         let has_room = self.guesses.len() < MAX_GUESSES;
-        match self.guesses.get_mut(&key) {
-            None if has_room => {
-                self.guesses.insert(
-                    key,
-                    Guess {
-                        count: 1,
-                        last: now,
-                    },
-                );
-                true
-            }
-            Some(guess) => {
-                let pause = now.saturating_duration_since(guess.last);
-                let is_due = pause >= GUESS_PAUSE && guess.count < MAX_TRIES;
-                if is_due || pause >= FORGET_AFTER {
-                    guess.count = if is_due { guess.count + 1 } else { 1 };
-                    guess.last = now;
-                }
-                is_due || pause >= FORGET_AFTER
-            }
-            None => false,
+        if has_room {
+            let first = Guess {
+                count: 1,
+                last: now,
+            };
+            self.guesses.insert(key, first);
         }
+        has_room
     }
 }
 
 impl NatTable {
+    /// This table takes the place of another one: helps the TCP connections of its clients to find
+    /// their flows again, for 15 minutes. Its clients are those that are attached within the first
+    /// minute.
+    pub fn begin_recovery(&mut self, now: Instant) {
+        self.recovery.begin(now);
+    }
+
     /// A segment from a resource belongs to no flow. If it could belong to one from before this
     /// table, the client is shown it as if from each proxy IP that may have been meant. The segment
     /// itself goes on as it is, as it may be of no name at all: the policy knows.
@@ -122,22 +187,22 @@ impl NatTable {
         now: Instant,
     ) {
         let Outside { client, real, .. } = *outside;
-        let is_candidate = outside.protocol == FlowProtocol::Tcp && !flags.syn;
-        if !is_candidate
-            || self.recovery.is_over(now)
-            || self.recovery.is_stranger(client, real, now)
-        {
+        if self.recovery.is_idle() || outside.protocol != FlowProtocol::Tcp || flags.syn {
             return;
         }
-        let proxy_ips = self.domains.proxy_ips_to(client, real, MAX_CANDIDATES);
-        if proxy_ips.is_empty() {
-            return self.recovery.note_stranger(client, real, now);
-        }
-        let Some(id) = self.clients.id(client) else {
+        self.recovery.handle_timeout(now);
+        let Some(searched) = self.recovery.clients.get_mut(&client) else {
             return;
         };
-        if !self.recovery.take(outside, now) {
+        let is_worth_it = !searched.is_stranger(real, now)
+            && searched.take(outside, now)
+            && searched.budget.spend(now);
+        let Some(id) = self.clients.id(client).filter(|_| is_worth_it) else {
             return;
+        };
+        let proxy_ips = self.domains.proxy_ips_to(client, real, MAX_CANDIDATES);
+        if proxy_ips.is_empty() {
+            return searched.note_stranger(outside, now);
         }
         for proxy in proxy_ips {
             let inside = Inside {
@@ -146,20 +211,50 @@ impl NatTable {
                 port: outside.port,
                 proxy,
             };
-            let mut copy = bytes.to_vec();
             let has_another = self.flows.find_inside(&inside, now).is_some();
-            if !has_another && rewrite::outbound(&mut copy, layout, &inside).is_ok() {
+            if has_another || !searched.budget.spend(now) {
+                continue;
+            }
+            let mut copy = bytes.to_vec();
+            if rewrite::outbound(&mut copy, layout, &inside).is_ok() {
                 self.outbound.push_back((id, PacketBatch::of(&copy)));
             }
         }
     }
+
+    /// Whether a packet to a network is a client's answer to a segment that was not of that network
+    /// but of a name: see the module's documentation.
+    pub(super) fn is_reset_of_guess(&self, bytes: &[u8], now: Instant) -> bool {
+        if self.recovery.is_idle() {
+            return false;
+        }
+        let Ok(packet) = IpPacket::parse(bytes) else {
+            return false;
+        };
+        let Transport::Tcp { source_port, .. } = packet.transport() else {
+            return false;
+        };
+        let client = self.clients.at(packet.source());
+        let searched = client.and_then(|client| self.recovery.clients.get(&client));
+        let Some(searched) = searched.filter(|_| TcpFlags::of(&packet).rst) else {
+            return false;
+        };
+        let guess = searched.guesses.get(&(source_port, packet.destination()));
+        guess.is_some_and(|guess| guess.is_fresh(now))
+    }
 }
 
-/// As long as a TCP flow lives in silence (RFC 5382, section 5, REQ-5).
-pub(super) const FLOWS_LIVE: Duration = Duration::from_secs(7440);
-/// Downloads of a whole office.
-const MAX_GUESSES: usize = 16_384;
-const MAX_STRANGERS: usize = 4096;
+/// A resource that doubles its wait has tried most of its times by then.
+const LASTS: Duration = Duration::from_secs(15 * 60);
+/// A connection that outlived the former table is attached to this one within some seconds.
+const ADMITS: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+/// By client: more than it downloads at a time from resources that wait for it.
+const MAX_GUESSES: usize = 64;
+/// By client and second.
+const MAX_WORK: usize = 256;
+/// By client: the servers of some web pages.
+const MAX_STRANGERS: usize = 256;
 /// Long enough to be cheap, short enough for a name that is announced a moment later.
 const STRANGE_FOR: Duration = Duration::from_millis(250);
 /// Shorter than a resource waits before it sends again (RFC 6298, section 2.4, in practice 200 ms).
@@ -170,6 +265,6 @@ const MAX_TRIES: u32 = 10;
 const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// The longest round trip to a client that resets should be recognised after.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// Some names that share an address, with four proxy IPs each.
-const MAX_CANDIDATES: usize = 32;
+/// Two names that share an address, with four proxy IPs each.
+const MAX_CANDIDATES: usize = 8;
 const FIRST_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);

@@ -129,6 +129,54 @@ impl Resumption {
     }
 }
 
+/// Shows a client that has answered our initiation that the session stands: it seals with the old
+/// keys until it hears from us with the new ones, and those are not known here any more.
+///
+/// The message may get lost, so it is repeated until the client is heard: some times by itself, and
+/// after that whenever the client sends what cannot be opened.
+pub(crate) struct Proof {
+    begun: Instant,
+    /// When it was sent last.
+    last: Instant,
+    repeated: usize,
+}
+
+impl Proof {
+    /// It was just sent for the first time.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            begun: now,
+            last: now,
+            repeated: 0,
+        }
+    }
+
+    /// Whether to send it again because it is time to.
+    pub(crate) fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = self.deadline().is_some_and(|at| at <= now);
+        if is_due {
+            let since = now.saturating_duration_since(self.begun);
+            self.repeated = PROOFS.partition_point(|after| *after <= since);
+            self.last = now;
+        }
+        is_due
+    }
+
+    /// Whether to send it again because the client seems not to know of it.
+    pub(crate) fn take_wanted(&mut self, now: Instant) -> bool {
+        let is_wanted = now.saturating_duration_since(self.last) >= PROOF_PAUSE;
+        if is_wanted {
+            self.last = now;
+        }
+        is_wanted
+    }
+
+    /// When it is time to send it again.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        PROOFS.get(self.repeated).map(|after| self.begun + *after)
+    }
+}
+
 /// What to send to a client that was heard.
 pub(crate) enum Call {
     /// It is being called there already.
@@ -139,6 +187,15 @@ pub(crate) enum Call {
     Anew,
 }
 
+/// When a proof is repeated, counted from the first.
+const PROOFS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_millis(1500),
+];
+/// A client's packets on their way must not cost a message each.
+const PROOF_PAUSE: Duration = Duration::from_millis(100);
 /// Longer than most round trips.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// After that, the engine's own pace of 5 s is good enough.

@@ -6,7 +6,7 @@ use crate::ids::PublicKey;
 use crate::packet::{DatagramBatch, PacketBatch, Path};
 use crate::peer::demux::Kind;
 use crate::peer::index::PeerIndexPool;
-use crate::peer::wireguard::{GatewayKeys, WireguardTunnel};
+use crate::peer::wireguard::{GatewayKeys, HandshakeGate, HandshakeRefusal, WireguardTunnel};
 use boringtun::noise::{Tunn, TunnResult};
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
@@ -16,6 +16,7 @@ use x25519_dalek::{PublicKey as X25519Public, StaticSecret};
 use zeroize::Zeroizing;
 
 const PSK: [u8; 32] = [3; 32];
+const PRIVATE: [u8; 32] = [1; 32];
 
 pub(crate) struct TestClient {
     engine: Tunn,
@@ -24,7 +25,7 @@ pub(crate) struct TestClient {
 
 impl TestClient {
     pub(crate) fn new() -> Self {
-        Self::with_private([1; 32])
+        Self::with_private(PRIVATE)
     }
 
     pub(crate) fn with_private(private: [u8; 32]) -> Self {
@@ -92,6 +93,16 @@ impl TestClient {
             return None;
         };
         Some(response.to_vec())
+    }
+
+    /// What a client under load answers to an initiation of the gateway's.
+    pub(crate) fn cookie_for(&self, initiation: &[u8]) -> Vec<u8> {
+        let gate = HandshakeGate::new(GatewayKeys::new(PRIVATE), 0);
+        let refusal = gate.initiator([127, 0, 0, 1].into(), initiation);
+        let Err(HandshakeRefusal::Cookie(cookie)) = refusal else {
+            panic!("no cookie: {refusal:?}");
+        };
+        cookie
     }
 
     /// Takes a datagram that carries no packet.

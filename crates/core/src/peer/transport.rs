@@ -14,7 +14,7 @@ use crate::peer::gatherer::LocalAddresses;
 use crate::peer::ice::{IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
-use crate::peer::resumption::{Call, Resumption};
+use crate::peer::resumption::{Call, Proof, Resumption};
 use crate::peer::wireguard::{GatewayKeys, Opened, WireguardTunnel, sealed_len};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -36,7 +36,8 @@ pub enum PeerEvent {
     CandidatesGathered(Vec<String>),
     /// ICE settled on a path, or on another one.
     PathNominated(Path),
-    /// Packets for the client go this way from now on.
+    /// Packets for the client go this way from now on. At most one a second, the latest; on paths in
+    /// between they may have gone unmentioned.
     PathInUse(Path),
     /// A WireGuard session stands and the client has used it, or has answered our initiation; said
     /// again after one has run out.
@@ -59,11 +60,16 @@ pub struct Peer {
     authentic_heard: Option<Instant>,
     /// The path that was told last.
     path_in_use: Option<Path>,
+    /// Until when no other is told.
+    path_told_until: Option<Instant>,
+    /// When to tell another.
+    path_due: Option<Instant>,
     established: bool,
     resumption: Option<Resumption>,
-    /// When to show a client once more that the session it answered to stands; `None` once it has
-    /// used it.
-    proof_due: Option<Instant>,
+    /// Whether it has taken a former peer's place: its client may never nominate a path again.
+    is_resumed: bool,
+    /// `None` once the client has used the session that it answered to.
+    proof: Option<Proof>,
     /// Packets that waited in vain, to be counted.
     waited_in_vain: usize,
     idle_at: Option<Instant>,
@@ -94,9 +100,12 @@ impl Peer {
             last_authentic: None,
             authentic_heard: None,
             path_in_use: None,
+            path_told_until: None,
+            path_due: None,
             established: false,
             resumption: None,
-            proof_due: None,
+            is_resumed: false,
+            proof: None,
             waited_in_vain: 0,
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
@@ -115,6 +124,7 @@ impl Peer {
             last_authentic: Some(path),
             path_in_use: Some(path),
             resumption: Some(Resumption::new(path, now)),
+            is_resumed: true,
             ..Self::new(config, now)
         };
         peer.call_if_due(now);
@@ -202,24 +212,23 @@ impl Peer {
             match self.wireguard.open(datagram, &mut packets) {
                 Opened::Packet | Opened::Nothing => {
                     self.note_authentic(datagrams.path, now);
-                    self.proof_due = None;
+                    self.proof = None;
                 }
                 // An initiation could be an old one, sent again, as long as the engine knows none
-                // that is newer: it is answered where it came from, and moves nothing.
-                Opened::Reply(reply) if self.resumption.is_some() => {
-                    self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
-                }
+                // that is newer: it is answered where it came from, and moves nothing. The message
+                // by which the client takes to the session does.
                 Opened::Reply(reply) => {
-                    self.note_authentic(datagrams.path, now);
-                    self.transmit(&reply, now);
+                    self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
+                    continue;
                 }
+                Opened::Cookie => continue,
                 Opened::Confirmed(keepalive) => {
                     self.note_authentic(datagrams.path, now);
                     self.transmit(&keepalive, now);
-                    self.proof_due = Some(now + PROOF_PAUSE);
+                    self.proof = Some(Proof::new(now));
                 }
                 Opened::Dropped(reason) => {
-                    self.prove_session(now);
+                    self.prove_if(|proof| proof.take_wanted(now), now);
                     drops.count(reason);
                     continue;
                 }
@@ -292,6 +301,7 @@ impl Peer {
             self.ice.set_idle(true);
         }
         self.call_if_due(now);
+        self.prove_if(|proof| proof.take_due(now), now);
         if self.is_given_up(now) {
             self.nominated = None;
             self.events.push_back(PeerEvent::Failed);
@@ -306,7 +316,11 @@ impl Peer {
         let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
             && !self.ice.has_remote_candidates();
         let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
-        let heard_until = self.authentic_heard.map(|at| at + NOMINATED_SILENCE);
+        let proves_for = match self.is_resumed && self.wireguard.is_established() {
+            true => RESUMED_SILENCE,
+            false => NOMINATED_SILENCE,
+        };
+        let heard_until = self.authentic_heard.map(|at| at + proves_for);
         let heard_until = heard_until.filter(|until| *until > now);
         if let Some(until) = heard_until {
             self.candidates_due = no_candidates.then_some(until).or(self.candidates_due);
@@ -323,9 +337,11 @@ impl Peer {
         let wireguard = is_at_work.then_some(self.next_second);
         [
             self.resumption.as_ref().map(Resumption::deadline),
+            self.proof.as_ref().and_then(Proof::deadline),
             self.ice.poll_timeout(),
             wireguard,
             self.idle_at,
+            self.path_due,
             self.candidates_due,
             self.recovery_due,
         ]
@@ -397,15 +413,13 @@ impl Peer {
         }
     }
 
-    /// The client sends what cannot be opened although it has answered our handshake: the message
-    /// by which it would have taken to the new session got lost.
-    fn prove_session(&mut self, now: Instant) {
-        if self.proof_due.take_if(|at| *at <= now).is_some()
+    /// The message by which the client would have taken to the new session may have got lost.
+    fn prove_if(&mut self, is_due: impl FnOnce(&mut Proof) -> bool, now: Instant) {
+        if self.proof.as_mut().is_some_and(is_due)
             && self.wireguard.is_established()
             && let Some(keepalive) = self.wireguard.keepalive()
         {
             self.transmit(&keepalive, now);
-            self.proof_due = Some(now + PROOF_PAUSE);
         }
     }
 
@@ -416,8 +430,11 @@ impl Peer {
 
     fn note_path(&mut self, now: Instant) {
         let path = self.path(now);
-        if path != self.path_in_use {
+        self.path_due =
+            (self.path_told_until).filter(|until| path != self.path_in_use && *until > now);
+        if path != self.path_in_use && self.path_due.is_none() {
             self.path_in_use = path;
+            self.path_told_until = Some(now + SECOND);
             self.events.extend(path.map(PeerEvent::PathInUse));
         }
     }
@@ -478,8 +495,6 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// A client's packets on their way must not cost a message each.
-const PROOF_PAUSE: Duration = Duration::from_millis(100);
 /// Protocol page, section 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -488,3 +503,6 @@ const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
 /// enough for two of them to get lost; far shorter than the time after which ICE alone would
 /// notice.
 const NOMINATED_SILENCE: Duration = Duration::from_secs(5);
+/// A client that was called back has a session but, for ICE, perhaps no usable candidate; it may
+/// have nothing to say between two of its keepalives (25 s), of which one may get lost.
+const RESUMED_SILENCE: Duration = Duration::from_secs(60);

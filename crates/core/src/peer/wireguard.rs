@@ -118,9 +118,13 @@ pub(crate) struct WireguardTunnel {
 pub(crate) enum Opened {
     /// An IP packet was appended to the batch.
     Packet,
-    /// A keepalive or a cookie: authentic, nothing to pass on.
+    /// A keepalive: authentic, nothing to pass on.
     Nothing,
-    /// A handshake message was answered; this is the reply.
+    /// A cookie. Whoever has seen a message of ours could have made it, so it says nothing about the
+    /// peer.
+    Cookie,
+    /// A handshake initiation was answered; this is the reply. As the engine is younger than the
+    /// keys, the initiation may be an old one that somebody sends again.
     Reply(Vec<u8>),
     /// The peer answered our own initiation: the session stands, and this keepalive proves it.
     Confirmed(Vec<u8>),
@@ -188,12 +192,13 @@ impl WireguardTunnel {
             TunnResult::Err(error) => Opened::Dropped(drop_reason(&error)),
             TunnResult::Done
             | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => Opened::Nothing,
+            | TunnResult::WriteToTunnelV6(..) => Opened::Cookie,
         }
     }
 
     /// A handshake initiation of ours, whatever is under way. The engine still accepts the response
-    /// to the one before.
+    /// to the one before. It stamps each with the wall clock (TAI64N), so after a step back of that
+    /// clock the peer takes them for replays until the clock has caught up.
     pub(crate) fn initiate(&mut self) -> Option<Vec<u8>> {
         let forced = true;
         match self

@@ -37,7 +37,11 @@ fn lesson_07_known_addresses_lead_on_at_once_and_in_their_order() {
     world.resolve(&[v4(1), v4(2)]);
     assert_eq!(reals(&mut world, id), [v4(2), v4(1), v4(2), v4(1)]);
     assert_eq!(world.epoch(id), epoch, "no flow has to ask again");
-    assert!(world.known().is_empty());
+    assert_eq!(
+        world.known(),
+        [[v4(2), v4(1)]],
+        "confirmed, in the same order"
+    );
     // Fresh again: no new flow asks.
     world.domains.note_new_flow(id, v4(1), world.now);
     assert!(world.lookups().is_empty());
@@ -147,6 +151,53 @@ fn the_owner_is_told_once_for_all_clients_and_only_news() {
     assert!(world.known().is_empty());
     world.resolve(&[v4(3)]);
     assert_eq!(world.known(), [[v4(3)]]);
+}
+
+#[test]
+fn lesson_07_the_owner_is_told_again_that_the_dns_still_names_them() {
+    let mut world = World::new();
+    world.announce(NAME, 0);
+    world.resolve(&[v4(1), v4(2)]);
+    assert_eq!(world.known().len(), 1);
+    let minute = Duration::from_secs(60);
+    world.pass(9 * minute);
+    world.resolve(&[v4(1), v4(2)]);
+    assert!(world.known().is_empty(), "not so soon");
+    world.pass(minute);
+    world.fail(NameFailure::Timeout);
+    world.answer_from_cache(V4, vec![v4(1), v4(2)]);
+    assert!(world.known().is_empty(), "the DNS has said nothing");
+    world.resolve(&[v4(2), v4(1)]);
+    assert_eq!(world.known(), [[v4(1), v4(2)]], "in the order that holds");
+    world.resolve(&[v4(1), v4(2)]);
+    assert!(world.known().is_empty());
+
+    // What was restored is as old as it was.
+    let mut world = world_with(&[v4(1)], HOUR);
+    world.announce(NAME, 0);
+    world.resolve(&[v4(1)]);
+    assert_eq!(world.known(), [[v4(1)]]);
+}
+
+#[test]
+fn what_nobody_comes_back_for_is_looked_up_like_any_other_name() {
+    let limit = Duration::from_secs(300);
+    let route_after = |wait| {
+        let mut world = world_with(&[v4(1)], HOUR);
+        world.pass(wait);
+        let id = world.announce(NAME, 0);
+        (world.route(id, proxy_v4(0, 0)), world)
+    };
+    let (route, mut world) = route_after(limit - Duration::from_millis(1));
+    assert!(matches!(route, Route::To { real, .. } if real == v4(1)));
+    // Those that are in use stay.
+    world.pass(limit);
+    let id = world.announce(NAME, 0);
+    assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
+    let (route, mut world) = route_after(limit);
+    assert_eq!(route, Route::Hold);
+    world.resolve(&[v4(2)]);
+    assert_eq!(world.known(), [[v4(2)]]);
 }
 
 /// Two addresses of which neither answers, each asked too seldom to be shunned.

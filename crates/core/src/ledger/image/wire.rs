@@ -47,14 +47,16 @@ struct WireClient<'a> {
     #[serde(borrow)]
     candidates: Vec<&'a str>,
     path: Option<(WireSocket, WireSocket)>,
-    pins: Vec<WirePin>,
+    #[serde(borrow)]
+    pins: Vec<WirePin<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WirePin {
+struct WirePin<'a> {
     protocol: WireProtocol,
     port: u16,
     proxy: IpAddr,
+    name: &'a str,
     outside_port: u16,
     real: IpAddr,
 }
@@ -201,7 +203,7 @@ fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
     }
 }
 
-fn pin_to_wire(flow: &PinnedFlow) -> WirePin {
+fn pin_to_wire(flow: &PinnedFlow) -> WirePin<'_> {
     WirePin {
         protocol: match flow.protocol {
             FlowProtocol::Tcp => WireProtocol::Tcp,
@@ -210,6 +212,7 @@ fn pin_to_wire(flow: &PinnedFlow) -> WirePin {
         },
         port: flow.port,
         proxy: flow.proxy,
+        name: flow.name.as_str(),
         outside_port: flow.outside_port,
         real: flow.real,
     }
@@ -290,6 +293,7 @@ impl WireClient<'_> {
         let grants = self.grants.into_iter().map(WireGrant::into_grant);
         let grants = grants.map(|grant| grant.map(|grant| (grant.resource.id, grant)));
         let transport = self.transport.map(WireTransport::into_keys);
+        let pins = self.pins.into_iter().map(WirePin::into_pin);
         Ok(ClientRecord {
             tunnel: tunnel_from_wire(self.tunnel),
             transport: transport.transpose()?,
@@ -300,7 +304,7 @@ impl WireClient<'_> {
                 local: local.into_socket(),
                 remote: remote.into_socket(),
             }),
-            pins: self.pins.into_iter().map(WirePin::into_pin).collect(),
+            pins: pins.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -364,8 +368,9 @@ impl WireGrant<'_> {
     }
 }
 
-impl WirePin {
-    fn into_pin(self) -> (FlowKey, PinnedFlow) {
+impl WirePin<'_> {
+    fn into_pin(self) -> Result<(FlowKey, PinnedFlow), ImageError> {
+        let name = self.name.parse::<DomainName>();
         let flow = PinnedFlow {
             protocol: match self.protocol {
                 WireProtocol::Tcp => FlowProtocol::Tcp,
@@ -374,10 +379,11 @@ impl WirePin {
             },
             port: self.port,
             proxy: self.proxy,
+            name: name.map_err(|_| ImageError::Damaged)?,
             outside_port: self.outside_port,
             real: self.real,
         };
-        ((flow.protocol, flow.port, flow.proxy), flow)
+        Ok(((flow.protocol, flow.port, flow.proxy), flow))
     }
 }
 

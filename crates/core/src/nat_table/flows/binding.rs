@@ -1,6 +1,7 @@
 //! What the flow table is told and what it answers: plain values.
 
 use super::key::{FlowProtocol, Inside, Outside};
+use crate::names::DomainName;
 use crate::nat_table::MappingId;
 #[cfg(doc)]
 use crate::packet::DropReason;
@@ -58,7 +59,7 @@ pub struct Target {
 
 /// A flow that cannot be guessed from what else is known, as it is kept for the time after a
 /// rebuild. By client; the first three fields are its key, of which there is one flow at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinnedFlow {
     /// Which.
     pub protocol: FlowProtocol,
@@ -66,6 +67,8 @@ pub struct PinnedFlow {
     pub port: u16,
     /// Where the client believes to send.
     pub proxy: IpAddr,
+    /// The name that the proxy IP stood for. Void once it stands for another.
+    pub name: DomainName,
     /// The port that stands for the client's.
     pub outside_port: u16,
     /// Where the packets really go; of the family of the proxy IP.

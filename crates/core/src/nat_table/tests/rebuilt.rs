@@ -22,6 +22,7 @@ fn known(scene: &mut Scene) -> Vec<RestoredName> {
 /// The table dies; its successor is told what is known, and the client's names.
 fn rebuild(scene: &mut Scene, known: Vec<RestoredName>) {
     scene.nat = NatTable::new(NatTableConfig::default(), [8; 32], scene.now);
+    scene.nat.begin_recovery(scene.now);
     scene.nat.restore_names(known, scene.now);
     let (id, tunnel) = client(1);
     scene.nat.attach(id, tunnel);
@@ -154,8 +155,80 @@ fn segments_are_shown_around_seldom_and_never_without_a_rebuild() {
     for packet in [foreign, handshake] {
         assert_eq!(scene.receive(&packet), std::slice::from_ref(&packet));
     }
-    scene.pass(Duration::from_secs(7440));
-    assert_eq!(scene.receive(&segment).len(), 1, "nothing lives that long");
+    scene.pass(Duration::from_secs(15 * 60));
+    assert_eq!(scene.receive(&segment).len(), 1, "it is over");
+    assert!(scene.nat.recovery.is_idle());
+}
+
+#[test]
+fn what_a_client_answers_to_the_original_does_not_end_the_download() {
+    let (mut scene, known) = with_two_addresses();
+    let opened = scene.send(&syn(proxy_v4(0, 0), 5000)).remove(0);
+    scene.receive(&reply_to(&opened, SYN_ACK));
+    rebuild(&mut scene, known);
+    let segment = reply_to(&opened, ACK);
+    scene.receive(&segment);
+    // The client may speak to the network of the real address, too, and knows no such connection.
+    let reset = reply_to(&segment, RST);
+    assert_eq!(destination_of(std::slice::from_ref(&reset)), [REAL]);
+    assert!(scene.send(&reset).is_empty());
+    assert_eq!(scene.drops(DropReason::ExpiredFlow), 1);
+    // All else to that network passes, and so does a reset that is no answer to a guess.
+    let own = tcp(&own_v4(1), REAL, 5000, 80, ACK);
+    let other = tcp(&own_v4(1), REAL, 5001, 80, RST);
+    for packet in [own, other] {
+        assert_eq!(scene.send(&packet), std::slice::from_ref(&packet));
+    }
+    scene.pass(Duration::from_secs(3));
+    assert_eq!(scene.send(&reset), [reset], "it may well be meant");
+}
+
+#[test]
+fn only_clients_of_the_former_table_are_searched_for() {
+    let segment = tcp(REAL, &own_v4(1), 80, 6000, ACK);
+    let shown_to_client_after = |wait: Option<Duration>| {
+        let (mut scene, known) = with_two_addresses();
+        scene.nat = NatTable::new(NatTableConfig::default(), [8; 32], scene.now);
+        if wait.is_some() {
+            scene.nat.begin_recovery(scene.now);
+        }
+        scene.nat.restore_names(known, scene.now);
+        scene.pass(wait.unwrap_or_default());
+        let (id, tunnel) = client(1);
+        scene.nat.attach(id, tunnel);
+        scene.assign(1, "app.example", 0);
+        scene.receive(&segment).len() - 1
+    };
+    assert_eq!(shown_to_client_after(Some(Duration::from_secs(59))), 2);
+    assert_eq!(shown_to_client_after(Some(Duration::from_secs(60))), 0);
+    assert_eq!(shown_to_client_after(None), 0, "there was no former table");
+}
+
+#[test]
+fn a_flood_of_segments_without_a_flow_costs_little() {
+    let (mut scene, known) = with_two_addresses();
+    rebuild(&mut scene, known);
+    let segment = |port| tcp(REAL, &own_v4(1), 80, port, ACK);
+    let flood = |scene: &mut Scene, from: u16| {
+        let copies = (from..from + 1000).map(|port| scene.receive(&segment(port)).len() - 1);
+        copies.sum::<usize>()
+    };
+    assert_eq!(flood(&mut scene, 10_000), 64 * 2, "a place for each");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(flood(&mut scene, 20_000), 0, "the places are taken");
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(flood(&mut scene, 30_000), 64 * 2, "nobody answered");
+    // Eight names with the same address: eight copies of a segment at most, 256 a second.
+    for block in 1..9 {
+        let name = format!("n{block}.example");
+        scene.assign(1, &name, block);
+        scene.answer(&name, AddressFamily::V4, Ok(&[REAL]));
+    }
+    scene.pass(Duration::from_secs(3));
+    let first = scene.receive(&segment(40_000)).len() - 1;
+    assert_eq!(first, 8);
+    let copies = first + flood(&mut scene, 40_001);
+    assert!((200..=256).contains(&copies), "{copies}");
 }
 
 #[test]
@@ -309,10 +382,11 @@ fn pins_that_nobody_comes_back_to_are_given_up() {
         protocol: FlowProtocol::Tcp,
         port: 5000,
         proxy: proxy_v4(0, 0),
+        name: "app.example".parse().expect("a name"),
         outside_port: 6000,
         real: OTHER_REAL.parse().expect("literal"),
     };
-    let mut pins = vec![pin];
+    let mut pins = vec![pin.clone()];
     scene.nat.restore_pins(client(1).0, pins.clone(), scene.now);
     scene.pass(Duration::from_secs(7000));
     note_pins(&mut scene, &mut pins);
@@ -320,4 +394,110 @@ fn pins_that_nobody_comes_back_to_are_given_up() {
     scene.pass(Duration::from_secs(500));
     note_pins(&mut scene, &mut pins);
     assert_eq!(pins, []);
+}
+
+/// A table whose predecessor pinned a flow of `app.example`; its proxy IPs are announced as `name`.
+fn rebuilt_with_pin(name: &str) -> (Scene, PinnedFlow) {
+    let mut scene = Scene::new(&[1]);
+    let pin = PinnedFlow {
+        protocol: FlowProtocol::Tcp,
+        port: 5000,
+        proxy: proxy_v4(0, 0),
+        name: "app.example".parse().expect("a name"),
+        outside_port: 6000,
+        real: OTHER_REAL.parse().expect("literal"),
+    };
+    (scene.nat).restore_pins(client(1).0, vec![pin.clone()], scene.now);
+    scene.assign(1, name, 0);
+    scene.answer(name, AddressFamily::V4, Ok(&[REAL]));
+    scene.events();
+    (scene, pin)
+}
+
+/// What the resource sends in the flow of the pin.
+fn from_pinned(flags: u8) -> Vec<u8> {
+    tcp(OTHER_REAL, &own_v4(1), 80, 6000, flags)
+}
+
+#[test]
+fn lesson_17_a_pin_of_another_name_leads_nowhere() {
+    let (mut scene, mut pin) = rebuilt_with_pin("other.example");
+    let segment = from_pinned(ACK);
+    assert_eq!(scene.receive(&segment), [segment], "as if nobody knew it");
+    let sent = scene.send(&data(proxy_v4(0, 0), 5000));
+    assert_eq!(destination_of(&sent), [REAL], "where the other name leads");
+    assert_eq!(sent[0][20..22], 5000_u16.to_be_bytes());
+    let mut pins = vec![pin.clone()];
+    scene.pass(Duration::from_secs(31));
+    note_pins(&mut scene, &mut pins);
+    assert_eq!(pins, [], "and the owner is told");
+
+    // The same flow, pinned for the other name, is told as such.
+    scene.receive(&reply_to(&sent[0], ACK));
+    scene.answer("other.example", AddressFamily::V4, Ok(&["10.20.0.102"]));
+    note_pins(&mut scene, &mut pins);
+    pin.name = "other.example".parse().expect("a name");
+    let told = PinnedFlow {
+        outside_port: 5000,
+        real: REAL.parse().expect("literal"),
+        ..pin
+    };
+    assert_eq!(pins, [told]);
+}
+
+#[test]
+fn a_pin_waits_for_its_name_and_ignores_syns_from_outside() {
+    let (mut scene, pin) = rebuilt_with_pin("app.example");
+    for flags in [SYN, SYN_ACK] {
+        let forged = from_pinned(flags);
+        assert_eq!(scene.receive(&forged), [forged]);
+    }
+    let expected = reply_to(&data(pin.proxy, 5000), ACK);
+    assert_eq!(scene.receive(&from_pinned(ACK)), [expected]);
+
+    // Packets that come before the name is announced use nothing up.
+    let mut scene = Scene::new(&[1]);
+    (scene.nat).restore_pins(client(1).0, vec![pin.clone()], scene.now);
+    scene.receive(&from_pinned(ACK));
+    scene.send(&data(pin.proxy, 5000));
+    scene.assign(1, "app.example", 0);
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
+    let sent = scene.send(&data(pin.proxy, 5000));
+    assert_eq!(destination_of(&sent), [OTHER_REAL]);
+}
+
+#[test]
+fn a_client_can_have_so_many_pins_and_leaves_room_for_others() {
+    let mut scene = Scene::new(&[1, 2]);
+    let (_, pin) = rebuilt_with_pin("app.example");
+    let pins = |number: u16| {
+        (0..number).map(|port| PinnedFlow {
+            port,
+            outside_port: port,
+            ..pin.clone()
+        })
+    };
+    for number in [1, 2] {
+        scene.assign(number, "app.example", 0);
+    }
+    scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
+    (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
+    (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
+    (scene.nat).restore_pins(client(2).0, pins(10).collect(), scene.now);
+    scene.events();
+    scene.pass(Duration::from_secs(7500));
+    let events = scene.events();
+    let ended = |number: u8| {
+        let is_it = |event: &&NatTableEvent| matches!(event, NatTableEvent::FlowUnpinned { client: id, .. } if *id == client(number).0);
+        events.iter().filter(is_it).count()
+    };
+    assert_eq!((ended(1), ended(2)), (256, 10));
+    // The places are free again.
+    (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
+    assert_eq!(
+        scene.nat.pins.poll_timeout(),
+        Some(scene.now + Duration::from_secs(30))
+    );
+    scene.pass(Duration::from_secs(7500));
+    assert_eq!(scene.events().len(), 256);
 }
