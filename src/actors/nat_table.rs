@@ -46,6 +46,8 @@ pub struct NatTableSpec {
 /// What a NAT leaves behind.
 #[derive(Debug, Default)]
 pub struct NatHeritage {
+    /// Whether there was a table before, whose flows may still be in use.
+    pub is_successor: bool,
     /// The addresses of names.
     pub names: Vec<RestoredName>,
     /// Flows that cannot be made anew by the rule.
@@ -83,6 +85,9 @@ impl NatTableActor {
         let now = shell::now();
         let mut core = NatTable::new(spec.config, spec.seed, now);
         core.restore_names(spec.heritage.names, now);
+        if spec.heritage.is_successor {
+            core.begin_recovery(now);
+        }
         Self {
             core,
             connections: BTreeMap::new(),

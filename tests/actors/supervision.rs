@@ -94,6 +94,7 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         let (use_tun, use_outbound) = both(introduced);
         assert!(use_tun.connected() && use_outbound.connected());
         let heritage = scene.desk.heritage();
+        assert!(heritage.is_successor);
         assert_eq!(heritage.names[0].ips, ips);
 
         assert_eq!(scene.desk.started(), [Child::NatTable]);

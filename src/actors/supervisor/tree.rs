@@ -196,8 +196,10 @@ impl SupervisorActor {
             age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
         });
         let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
-        let pins = with_pins.map(|(id, record)| (id, record.pins.values().copied().collect()));
+        let pins = with_pins.map(|(id, record)| (id, record.pins.values().cloned().collect()));
+        let had_table = self.tree.living.contains_key(&Child::NatTable);
         NatHeritage {
+            is_successor: had_table || ledger.clients().len() > 0,
             names: names.collect(),
             pins: pins.collect(),
         }
