@@ -222,6 +222,6 @@ mod tests {
         let injector = Injector::new("no/such/socket".into());
         let error = injector.inflict(Kind::Tun, Fault::Stop, None);
         let error = error.expect_err("nobody").to_string();
-        assert!(error.contains("fault-injection"), "{error}");
+        assert!(error.contains("./dev chaos"), "{error}");
     }
 }
