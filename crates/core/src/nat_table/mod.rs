@@ -245,8 +245,8 @@ impl NatTable {
 
     /// Takes over the addresses that names had when they were looked up last. To be told before the
     /// clients announce their names: these are then led to at once, and renewed by the lookup that
-    /// an announcement starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
-    /// what exceeds [`DomainsConfig::mappings`].
+    /// an announcement starts. Addresses older than [`DomainsConfig::last_known_good`] are passed
+    /// over, and so is what exceeds [`DomainsConfig::mappings`].
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         self.domains.restore_names(names, now);
         self.after_domains(now);

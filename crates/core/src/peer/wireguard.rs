@@ -120,8 +120,8 @@ pub(crate) enum Opened {
     Packet,
     /// A keepalive: authentic, nothing to pass on.
     Nothing,
-    /// A cookie. Whoever has seen a message of ours could have made it, so it says nothing about the
-    /// peer.
+    /// A cookie. Whoever has seen a message of ours could have made it, so it says nothing about
+    /// the peer.
     Cookie,
     /// A handshake initiation was answered; this is the reply. As the engine is younger than the
     /// keys, the initiation may be an old one that somebody sends again.
