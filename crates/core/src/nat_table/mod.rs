@@ -89,8 +89,8 @@ pub enum NatTableEvent {
         /// Whether what a cache holds is not good enough.
         refresh: bool,
     },
-    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so now.
-    /// Once for all clients that have the name.
+    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so
+    /// now. Once for all clients that have the name.
     NameKnown {
         /// As it is looked up.
         name: DomainName,
