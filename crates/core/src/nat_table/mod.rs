@@ -89,8 +89,8 @@ pub enum NatTableEvent {
         /// Whether what a cache holds is not good enough.
         refresh: bool,
     },
-    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so now.
-    /// Once for all clients that have the name.
+    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so
+    /// now. Once for all clients that have the name.
     NameKnown {
         /// As it is looked up.
         name: DomainName,
@@ -245,8 +245,8 @@ impl NatTable {
 
     /// Takes over the addresses that names had when they were looked up last. To be told before the
     /// clients announce their names: these are then led to at once, and renewed by the lookup that
-    /// an announcement starts. Addresses older than [`DomainsConfig::last_known_good`] are passed over, and so is
-    /// what exceeds [`DomainsConfig::mappings`].
+    /// an announcement starts. Addresses older than [`DomainsConfig::last_known_good`] are passed
+    /// over, and so is what exceeds [`DomainsConfig::mappings`].
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         self.domains.restore_names(names, now);
         self.after_domains(now);

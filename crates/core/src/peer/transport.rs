@@ -36,8 +36,8 @@ pub enum PeerEvent {
     CandidatesGathered(Vec<String>),
     /// ICE settled on a path, or on another one.
     PathNominated(Path),
-    /// Packets for the client go this way from now on. At most one a second, the latest; on paths in
-    /// between they may have gone unmentioned.
+    /// Packets for the client go this way from now on. At most one a second, the latest: those
+    /// in between go unmentioned.
     PathInUse(Path),
     /// A WireGuard session stands and the client has used it, or has answered our initiation; said
     /// again after one has run out.

@@ -120,8 +120,8 @@ pub(crate) enum Opened {
     Packet,
     /// A keepalive: authentic, nothing to pass on.
     Nothing,
-    /// A cookie. Whoever has seen a message of ours could have made it, so it says nothing about the
-    /// peer.
+    /// A cookie. Whoever has seen a message of ours could have made it, so it says nothing about
+    /// the peer.
     Cookie,
     /// A handshake initiation was answered; this is the reply. As the engine is younger than the
     /// keys, the initiation may be an old one that somebody sends again.
@@ -182,7 +182,11 @@ impl WireguardTunnel {
     }
 
     fn open_handshake(&mut self, datagram: &[u8]) -> Opened {
-        let is_response = datagram.first() == Some(&MESSAGE_RESPONSE);
+        // The engine takes an empty datagram for a request to send what it has queued.
+        let Some(kind) = datagram.first() else {
+            return Opened::Dropped(DropReason::WireguardRejected);
+        };
+        let is_response = *kind == MESSAGE_RESPONSE;
         match self.engine.decapsulate(None, datagram, &mut self.scratch) {
             TunnResult::WriteToNetwork(keepalive) if is_response => {
                 self.confirmed = true;
@@ -353,6 +357,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_datagram_is_nobodys_message() {
+        let mut client = TestClient::new();
+        let mut tunnel = client.gateway_tunnel();
+        client.establish(&mut tunnel);
+        let opened = tunnel.open(&[], &mut PacketBatch::default());
+        assert_eq!(opened, Opened::Dropped(DropReason::WireguardRejected));
+    }
+
+    #[test]
     fn a_replayed_datagram_is_dropped() {
         let mut client = TestClient::new();
         let mut tunnel = client.gateway_tunnel();
@@ -411,7 +424,7 @@ mod tests {
             let mut batch = PacketBatch::default();
             let opened = tunnel.open(&bytes, &mut batch);
             prop_assert!(batch.is_empty());
-            prop_assert!(matches!(opened, Opened::Nothing | Opened::Dropped(_)));
+            prop_assert!(matches!(opened, Opened::Dropped(_)));
             let gate = HandshakeGate::new(client.gateway_keys(), u64::MAX);
             prop_assert!(gate.initiator(IpAddr::from([127, 0, 0, 1]), &bytes).is_err());
         }

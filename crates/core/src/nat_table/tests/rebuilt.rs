@@ -488,7 +488,11 @@ fn a_client_can_have_so_many_pins_and_leaves_room_for_others() {
     scene.pass(Duration::from_secs(7500));
     let events = scene.events();
     let ended = |number: u8| {
-        let is_it = |event: &&NatTableEvent| matches!(event, NatTableEvent::FlowUnpinned { client: id, .. } if *id == client(number).0);
+        let of_client = client(number).0;
+        let is_it = |event: &&NatTableEvent| match event {
+            NatTableEvent::FlowUnpinned { client, .. } => *client == of_client,
+            _ => false,
+        };
         events.iter().filter(is_it).count()
     };
     assert_eq!((ended(1), ended(2)), (256, 10));
