@@ -272,6 +272,7 @@ impl PortalActor {
             }
             PortalEvent::Initialized(init) => {
                 debug!(
+                    milestone = "initialized",
                     relays = init.relays.len(),
                     authorizations = init.authorizations.len(),
                     "initialized"

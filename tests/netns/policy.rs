@@ -63,6 +63,10 @@ fn access_that_expires_without_a_portal_stops() {
         .control()
         .set_expiry(CLIENT, RESOURCE_V4, 3)
         .expect("the portal sends it");
+    // A portal that is killed may take the message with it.
+    trial
+        .wait_gateway_milestone("initialized", 1, LIMIT)
+        .expect("the gateway hears it");
     trial.kill_portal();
     let went_on = goes_on(&trial, &drip);
     // The expiry is a whole second of the wall clock: up to one second before the three are over.

@@ -92,19 +92,20 @@ impl Domains {
     /// not announced within 5 minutes is forgotten.
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         let now = self.clock(now);
-        self.known.restored_until = Some(now + CLAIMED_WITHIN);
         for name in names {
             let Some((key, restored)) = self.acceptable(name, now) else {
                 continue;
             };
             if self.known.restored.len() >= self.shared.config.mappings {
-                return;
+                break;
             }
             self.known.restored.insert(key.clone(), restored);
             for id in self.table.all_by_name(&key.0) {
                 self.claim(id, now);
             }
         }
+        let is_any = !self.known.restored.is_empty();
+        self.known.restored_until = is_any.then(|| now + CLAIMED_WITHIN);
     }
 
     fn acceptable(
