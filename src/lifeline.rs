@@ -158,7 +158,7 @@ impl Drop for LastLine {
 /// What a panic said, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PanicReport {
-    /// The message, cut to [`PANIC_CHARS`].
+    /// The message, cut to 300 characters.
     pub message: String,
     /// `file:line`.
     pub location: String,

@@ -2,7 +2,7 @@
 //!
 //! Twenty clients behind one router, each with a UDP echo and a TCP transfer that are measured all
 //! the time; every kind of actor is killed again and again, the process too; at the end stands what
-//! the clients noticed. How the figures are defined stands in [`trace`]. Refuses to judge: a missed
+//! the clients noticed. How the figures are defined stands in `trace`. Refuses to judge: a missed
 //! aim is printed beside the figures, and only what does not recover at all is a failure. Leaves
 //! nothing behind, whether it ends well, fails, or is interrupted.
 //!
