@@ -4,9 +4,16 @@ use super::*;
 
 /// The addresses that the owner recorded, of one table for the next.
 fn known(scene: &mut Scene) -> Vec<RestoredName> {
+    known_and_pinned(scene, &mut Vec::new())
+}
+
+/// The same; the flows that it recorded are added to `pins`.
+fn known_and_pinned(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) -> Vec<RestoredName> {
     let mut known = Vec::new();
     for event in scene.events() {
-        if let NatTableEvent::NameKnown { name, family, ips } = event {
+        if let NatTableEvent::FlowPinned { flow, .. } = event {
+            pins.push(flow);
+        } else if let NatTableEvent::NameKnown { name, family, ips } = event {
             let age = Duration::from_secs(60);
             known.push(RestoredName {
                 name,
@@ -322,24 +329,6 @@ fn lesson_05_a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_sid
     assert_eq!(scene.receive(&segment), [expected], "no guess");
     let anew = scene.send(&syn(proxy_v4(0, 0), 5002));
     assert_eq!(destination_of(&anew), new, "a new connection");
-}
-
-fn known_and_pinned(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) -> Vec<RestoredName> {
-    let mut known = Vec::new();
-    for event in scene.events() {
-        if let NatTableEvent::FlowPinned { flow, .. } = event {
-            pins.push(flow);
-        } else if let NatTableEvent::NameKnown { name, family, ips } = event {
-            let age = Duration::ZERO;
-            known.push(RestoredName {
-                name,
-                family,
-                ips,
-                age,
-            });
-        }
-    }
-    known
 }
 
 #[test]
