@@ -32,13 +32,18 @@ pull() {
     return 1
 }
 
-in_root() {
-    DEBIAN_FRONTEND=noninteractive chroot "$root" "$@"
+apt() {
+    DEBIAN_FRONTEND=noninteractive chroot "$root" \
+        apt-get -qq -y --no-install-recommends "$@" >>"$work/log" 2>&1 </dev/null ||
+        die "apt-get $* failed: $(tail -1 "$work/log")"
 }
 
 # The tree as an image; the kernel's own file systems are not part of it.
 import() {
     local name=$1 && shift
+    # What this machine trusts, so that a build goes through the network as this machine does.
+    cp "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" \
+        "$root/etc/ssl/certs/ca-certificates.crt"
     tar --one-file-system --numeric-owner -C "$root" \
         --exclude=./etc/resolv.conf --exclude='./var/cache/apt/archives/*.deb' -c . |
         docker import "$@" - "$name" >/dev/null
@@ -54,11 +59,9 @@ deb http://deb.debian.org/debian $release main
 deb http://deb.debian.org/debian $release-updates main
 deb http://deb.debian.org/debian-security $release-security main
 SOURCES
-    # What this machine trusts, so that a build goes through the network as this machine does.
-    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-    in_root apt-get -qq update >>"$work/log" 2>&1 || die "apt-get update failed, see above"
-    in_root apt-get -qq -y upgrade >>"$work/log" 2>&1 || die "apt-get upgrade failed"
-    import "$DEBIAN_BASE" -c 'CMD ["bash"]'
+    apt update
+    apt upgrade
+    has "$DEBIAN_BASE" || import "$DEBIAN_BASE" -c 'CMD ["bash"]'
 }
 
 # The toolchain of this machine must be the one that the base is called after.
@@ -71,8 +74,7 @@ make_rust() {
         *) die "$RUST_BASE cannot be made: the Rust of this machine is $version" ;;
     esac
     say "making $RUST_BASE from that and the Rust of this machine"
-    in_root apt-get -qq -y install --no-install-recommends gcc libc6-dev >>"$work/log" 2>&1 ||
-        die "apt-get install failed: $(tail -1 "$work/log")"
+    apt install gcc libc6-dev
     cargo=$root/usr/local/cargo
     mkdir -p "$cargo"
     tar -C "$sysroot" --exclude=./share -c . | tar -C "$root/usr/local" -x
