@@ -326,6 +326,22 @@ pub static KEYS: &[Key] = &[
         doc: "Clients are not taken over from a file that is older.",
     },
     Key {
+        path: "admin.socket",
+        kind: Kind::One(Scalar::Path),
+        presence: Presence::Default("\"/run/postern/admin.sock\""),
+        unit: "",
+        example: "\"/run/postern/admin.sock\"",
+        doc: "Where the gateway's own user and root ask how it is, and tell it to drain.",
+    },
+    Key {
+        path: "admin.listen",
+        kind: Kind::List(Scalar::SocketAddress),
+        presence: Presence::Default("[\"127.0.0.1:9599\"]"),
+        unit: "",
+        example: "[\"127.0.0.1:9599\"]",
+        doc: "Where probes and Prometheus ask; empty means nowhere.",
+    },
+    Key {
         path: "log.format",
         kind: Kind::One(Scalar::Choice(&["text", "json"])),
         presence: Presence::Default("\"text\""),
