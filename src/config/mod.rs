@@ -31,8 +31,8 @@ pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
 pub use secret::Secret;
 pub use types::{
-    AdminConfig, GatewayConfig, Generation, LimitsConfig, LogConfig, LogFormat, NetworkConfig, PortalConfig,
-    StateConfig, TunnelConfig,
+    AdminConfig, GatewayConfig, Generation, LimitsConfig, LogConfig, LogFormat, NetworkConfig,
+    PortalConfig, StateConfig, TunnelConfig,
 };
 pub use values::{InterfaceName, InterfacePattern};
 
