@@ -364,7 +364,7 @@ fn the_environment_beats_the_file_and_lists_are_separated_by_commas() {
         .lines()
         .find(|line| line.starts_with("network.udp_port"));
     assert!(
-        line.is_some_and(|line| line.ends_with("# env POSTERN__NETWORK__UDP_PORT")),
+        line.is_some_and(|line| line.ends_with("# env POSTERN__NETWORK__UDP_PORT (restart)")),
         "{shown}"
     );
 }
