@@ -131,7 +131,7 @@ start() {
         --tmpfs /run/postern:uid=65532,mode=0700 --tmpfs /var/lib/postern:uid=65532,mode=0700 \
         --volume "$folder:/etc/postern:ro" $@ "$IMAGE")
     later "docker rm --force $container"
-    SAID=$(docker start "$container" 2>&1) || true
+    docker start "$container" >/dev/null
     CODE=$(timeout 30 docker wait "$container") || CODE="none: it still runs after 30 s"
     SAID=$(docker logs "$container" 2>&1)
 }

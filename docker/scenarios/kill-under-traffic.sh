@@ -16,7 +16,7 @@ ping_begins() {
 replies_since() {
     # shellcheck disable=SC2016 # awk's own
     in_client awk -v since="$1" -F '[][]' '
-        /bytes from/ && $2 * 1000 > since { printf "%d\n", $2 * 1000; found = 1; exit }
+        /bytes from/ && $2 * 1000 > since { printf "%.0f\n", $2 * 1000; found = 1; exit }
         END { exit !found }' "$REPLIES"
 }
 
@@ -25,7 +25,7 @@ longest_gap() {
     # shellcheck disable=SC2016 # awk's own
     in_client awk -F '[][]' '
         /bytes from/ { if (last && $2 - last > gap) gap = $2 - last; last = $2 }
-        END { printf "%d\n", gap * 1000 }' "$REPLIES"
+        END { printf "%.0f\n", gap * 1000 }' "$REPLIES"
 }
 
 # kill_gateway forget|keep: leaves in BACK the time from its new start to the first reply, and in GAP
