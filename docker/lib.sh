@@ -76,7 +76,7 @@ of() {
 
 in_client() { docker exec "$(of client)" "$@"; }
 in_gateway() { docker exec "$(of gateway)" /usr/bin/postern "$@"; }
-gateway_is_ready() { [[ "$(in_gateway health)" != *degraded* ]]; }
+gateway_is_ready() { [[ "$(in_gateway health)" == ready* ]]; }
 
 # page NAME: fetches a page through the tunnel, with a new connection.
 page() { in_client curl --silent --show-error --fail --max-time 2 "http://$1/"; }
@@ -94,6 +94,9 @@ lab_down() { compose down --volumes --timeout 5 >/dev/null 2>&1; }
 
 # inspect SERVICE FORMAT
 inspect() { docker inspect --format "$2" "$(of "$1")"; }
+
+# address SERVICE NETWORK
+address() { inspect "$1" "{{(index .NetworkSettings.Networks \"${PROJECT}_$2\").IPAddress}}"; }
 
 # When a container's process began, in milliseconds.
 started_ms() { date --date "$(inspect "$1" '{{.State.StartedAt}}')" +%s%3N; }
@@ -113,7 +116,7 @@ config_with_token() {
     chmod 0755 "$folder"
     cat >"$folder/gateway.toml" <<TOML
 [portal]
-url = "ws://203.0.113.10:8081"
+url = "ws://$(address portal internet):8081"
 token_file = "token"
 TOML
     printf '%s\n' "$1" >"$folder/token"

@@ -11,8 +11,8 @@ name="$(now_ms).lab.example"
 page "$name" >/dev/null || fail "no page of a new name without the portal"
 health=$(in_gateway health) || fail "unhealthy without the portal: $health"
 page "$APP" >/dev/null || fail "no page without the portal a second time"
-docker start "$(of portal)" >/dev/null
 begun=$(now_ms)
+docker start "$(of portal)" >/dev/null
 until_ok 60 gateway_is_ready || fail "the gateway does not find its portal again: $(in_gateway health)"
 back=$(since_ms "$begun")
 page "$APP" >/dev/null || fail "no page after the portal is back"

@@ -32,7 +32,7 @@ use postern_core::portal::{
 };
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// Joins the portal and carries its messages.
 pub struct PortalActor {
@@ -277,10 +277,8 @@ impl PortalActor {
                 news,
             } => log_retry(&reason, after, news),
             PortalEvent::Noise(noise) => log_noise(&noise),
-            PortalEvent::Fatal { reason } => {
-                error!(reason, "the portal is lost for good");
-                tell(&to.refused, PortalRefused { reason });
-            }
+            // The supervisor says why, once.
+            PortalEvent::Fatal { reason } => tell(&to.refused, PortalRefused { reason }),
             PortalEvent::Initialized(init) => {
                 debug!(
                     milestone = "initialized",
