@@ -33,6 +33,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
+pub use explain::{ConnectionFacts, TransportFacts};
+
 /// What a [`Connection`] is made of.
 #[derive(Clone)]
 pub struct ConnectionConfig {
