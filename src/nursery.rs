@@ -1,23 +1,26 @@
 //! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
 //!
-//! Two threads besides the supervisor's. The *shard* has everything that a packet meets, so that
+//! Three threads besides the supervisor's. The *shard* has everything that a packet meets, so that
 //! nothing is shared and nothing is locked. *Control* has the portal and the names, which may take
-//! their time.
+//! their time. *Admin* answers the operator, also when another thread is stuck.
 //!
 //! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
 //! the kernel has queued waits for its successor.
 
+use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
 use crate::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
-use crate::actors::tun::{TunActor, TunSpec};
+use crate::actors::tun::{TunActor, TunOutlets, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
+use crate::admin::{AdminListeners, Desk};
 use crate::config::{DnsConfig, InterfaceName};
 use crate::lifeline::{BusyMark, DeathNotice, launch};
-use crate::messages::supervisor::{InterfaceFailed, LifeNumber, NatNews};
+use crate::messages::operator::OperatorLinks;
+use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
 use crate::metrics::Metrics;
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
@@ -41,7 +44,9 @@ pub struct NurserySpec {
     pub sockets: BoundSockets,
     /// Created.
     pub device: SyncDevice,
-    /// The same, by name.
+    /// Where the operator asks.
+    pub listeners: AdminListeners,
+    /// The interface, by name.
     pub interface: InterfaceName,
     /// WireGuard handshakes in a second, before cookies are asked for.
     pub handshakes_per_second: u64,
@@ -65,6 +70,8 @@ pub struct NurserySpec {
 pub struct Threads {
     control: Thread,
     shard: Thread,
+    admin: Thread,
+    listeners: AdminListeners,
     device: Arc<SyncDevice>,
     spec: Arc<Shared>,
     sockets: BoundSockets,
@@ -119,6 +126,8 @@ impl Threads {
         Self {
             control: Thread::new(),
             shard: Thread::new(),
+            admin: Thread::new(),
+            listeners: spec.listeners,
             device: Arc::new(spec.device),
             sockets: spec.sockets,
             spec: Arc::new(Shared {
@@ -138,13 +147,13 @@ impl Threads {
 }
 
 impl Nursery for Threads {
-    fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks> {
+    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
         let (spec, device) = (Arc::clone(&self.spec), Arc::clone(&self.device));
         let (addr, abort) = self.shard.launch(death.life(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
                 queue: TunQueue::new(device)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
-                failed,
+                outlets,
                 metrics: Arc::clone(&spec.metrics),
                 death,
             }))
@@ -210,13 +219,17 @@ impl Nursery for Threads {
         }
     }
 
-    fn dns(&self, death: DeathNotice) -> Started<DnsLinks> {
+    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks> {
         let spec = Arc::clone(&self.spec);
         let (addr, abort) = self
             .control
             .launch(death.life(), DnsActor::MAILBOX, move || {
                 let trust = spec.dns_trust.clone();
-                Ok(DnsActor::new(DnsSpec::new(&spec.dns, trust, death)))
+                Ok(DnsActor::new(DnsSpec::new(
+                    &spec.dns,
+                    trust,
+                    (state, death),
+                )))
             });
         Started {
             links: DnsLinks::to(&addr),
@@ -242,6 +255,24 @@ impl Nursery for Threads {
         }
     }
 
+    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> Leash {
+        let listeners = self.listeners.try_clone();
+        let metrics = Arc::clone(&self.spec.metrics);
+        let (addr, abort) = self
+            .admin
+            .launch(death.life(), AdminActor::MAILBOX, move || {
+                Ok(AdminActor::new(AdminSpec {
+                    listeners: listeners?,
+                    desk: Desk {
+                        supervisor,
+                        metrics,
+                    },
+                    death,
+                }))
+            });
+        Leash::of(&addr, abort)
+    }
+
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
         let life = spec.death.life();
         let mailbox = ConnectionActor::MAILBOX;
@@ -253,6 +284,7 @@ impl Nursery for Threads {
         match place {
             Place::Control => self.control.mark.life(),
             Place::Shard => self.shard.mark.life(),
+            Place::Admin => self.admin.mark.life(),
         }
     }
 
@@ -260,6 +292,7 @@ impl Nursery for Threads {
         let stuck = match place {
             Place::Control => std::mem::replace(&mut self.control, Thread::new()),
             Place::Shard => std::mem::replace(&mut self.shard, Thread::new()),
+            Place::Admin => std::mem::replace(&mut self.admin, Thread::new()),
         };
         stuck.arbiter.stop();
     }

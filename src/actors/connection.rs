@@ -9,9 +9,9 @@
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
-    AddCandidates, AllowAccess, CloseConnection, DomainStatusChanged, LocalAddressesChanged,
-    OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry,
-    StopConnection, UpdateResource,
+    AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
+    LocalAddressesChanged, OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess,
+    SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::dns::ResolveName;
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
@@ -259,6 +259,14 @@ impl Handler<StopConnection> for ConnectionActor {
         let detach = DetachClient { client, index };
         tell(&self.outlets.nat_table.detach, detach);
         ctx.stop();
+    }
+}
+
+impl Handler<DescribeConnection> for ConnectionActor {
+    type Result = MessageResult<DescribeConnection>;
+
+    fn handle(&mut self, _: DescribeConnection, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.core.stats(shell::now()))
     }
 }
 

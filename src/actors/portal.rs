@@ -4,8 +4,8 @@
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
 //! LeavePortal.
 //! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
-//! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, all of them to the
-//! supervisor.
+//! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
+//! all of them to the supervisor.
 //! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
 //! On death: rebuilt; it joins anew, and what the portal says then is compared with the ledger.
 
@@ -20,10 +20,13 @@ use crate::messages::connection::{
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
 };
-use crate::messages::supervisor::{GatewayInitialized, PortalRefused, RelaysChanged};
+use crate::messages::supervisor::{
+    GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
+};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
+use postern_core::health::PortalState;
 use postern_core::portal::{
     ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
 };
@@ -75,6 +78,8 @@ pub struct PortalOutlets {
     pub relays: Recipient<RelaysChanged>,
     /// The end of all attempts.
     pub refused: Recipient<PortalRefused>,
+    /// Whether the portal is there.
+    pub state: Recipient<PortalStateChanged>,
 }
 
 impl PortalOutlets {
@@ -92,7 +97,8 @@ impl PortalOutlets {
             + Handler<SetExpiry>
             + Handler<GatewayInitialized>
             + Handler<RelaysChanged>
-            + Handler<PortalRefused>,
+            + Handler<PortalRefused>
+            + Handler<PortalStateChanged>,
     {
         Self {
             open: supervisor.clone().recipient(),
@@ -105,6 +111,7 @@ impl PortalOutlets {
             initialized: supervisor.clone().recipient(),
             relays: supervisor.clone().recipient(),
             refused: supervisor.clone().recipient(),
+            state: supervisor.clone().recipient(),
         }
     }
 }
@@ -258,8 +265,12 @@ impl PortalActor {
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
             PortalEvent::Joined { generation } => {
                 info!(milestone = "joined", %generation, "joined the portal");
+                tell(&to.state, PortalStateChanged(PortalState::Joined));
             }
-            PortalEvent::Left { reason } => info!(milestone = "left", reason, "left the portal"),
+            PortalEvent::Left { reason } => {
+                info!(milestone = "left", reason, "left the portal");
+                tell(&to.state, PortalStateChanged(PortalState::Away));
+            }
             PortalEvent::Retrying {
                 reason,
                 after,

@@ -28,6 +28,7 @@ pub mod connection;
 pub mod diagnosis;
 pub mod domains;
 pub mod grant;
+pub mod health;
 pub mod ids;
 pub mod ledger;
 pub mod lookups;

@@ -9,6 +9,10 @@ mod budget;
 mod destinations;
 mod explain;
 mod restore;
+mod stats;
+
+pub use explain::{ConnectionFacts, TransportFacts};
+pub use stats::{ConnectionStats, TrafficStats};
 
 use crate::UnixTime;
 use crate::grant::{
@@ -29,11 +33,10 @@ use crate::{DropReason, policy};
 use announced::AnnouncedNames;
 use budget::AnnouncementBudget;
 use destinations::Destinations;
+use stats::TrafficMeter;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
-
-pub use explain::{ConnectionFacts, TransportFacts};
 
 /// What a [`Connection`] is made of.
 #[derive(Clone)]
@@ -113,6 +116,8 @@ pub struct Connection {
     events: VecDeque<ConnectionEvent>,
     farewell: VecDeque<DatagramBatch>,
     drops: DropCounts,
+    inbound_meter: TrafficMeter,
+    outbound_meter: TrafficMeter,
     closed: bool,
 }
 
@@ -133,6 +138,8 @@ impl Connection {
             events: VecDeque::new(),
             farewell: VecDeque::new(),
             drops: DropCounts::default(),
+            inbound_meter: TrafficMeter::default(),
+            outbound_meter: TrafficMeter::default(),
             closed: false,
         }
     }
@@ -348,6 +355,7 @@ impl Connection {
         {
             peer.send(&replies, drops, now);
         }
+        self.inbound_meter.note(&packets, now);
         if !packets.is_empty() {
             self.inbound.push_back(packets);
         }
@@ -410,6 +418,7 @@ impl Connection {
                 }
             }
         });
+        self.outbound_meter.note(&packets, now);
         match &mut self.transport {
             Some((_, peer)) => {
                 peer.send(&packets, &mut self.drops, now);

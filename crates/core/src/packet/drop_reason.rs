@@ -94,6 +94,41 @@ impl DropReason {
         Self::MailboxFull,
         Self::SendFailed,
     ];
+
+    /// What metrics call it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MalformedIp => "malformed_ip",
+            Self::OversizedIp => "oversized_ip",
+            Self::Fragment => "fragment",
+            Self::MalformedTransport => "malformed_transport",
+            Self::Multicast => "multicast",
+            Self::IcmpErrorFromClient => "icmp_error_from_client",
+            Self::SourceMismatch => "source_mismatch",
+            Self::NotAuthorized => "not_authorized",
+            Self::TunnelRange => "tunnel_range",
+            Self::NotInternet => "not_internet",
+            Self::Unmapped => "unmapped",
+            Self::ExpiredFlow => "expired_flow",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::FlowTableFull => "flow_table_full",
+            Self::HoldFull => "hold_full",
+            Self::Untranslatable => "untranslatable",
+            Self::UnknownClient => "unknown_client",
+            Self::NotConnected => "not_connected",
+            Self::ReturnNotAuthorized => "return_not_authorized",
+            Self::UnknownDatagram => "unknown_datagram",
+            Self::StunRejected => "stun_rejected",
+            Self::WireguardRejected => "wireguard_rejected",
+            Self::WireguardReplayed => "wireguard_replayed",
+            Self::HandshakeLimited => "handshake_limited",
+            Self::ChannelDataRejected => "channel_data_rejected",
+            Self::ControlRejected => "control_rejected",
+            Self::MailboxFull => "mailbox_full",
+            Self::SendFailed => "send_failed",
+        }
+    }
 }
 
 /// How many packets were dropped, by reason.

@@ -1,25 +1,34 @@
 //! Counters that many actors add to and few read: relaxed atomics, one set for each shard.
+//!
+//! Nobody is asked when the numbers are read, so that they can be read while an actor hangs.
+//! docs/metrics.md says what each of them means.
+
+mod counters;
+mod exposition;
 
 use crate::messages::supervisor::Child;
+use crate::shell;
+pub use counters::{Counter, Gauge};
+pub use exposition::CONTENT_TYPE;
 use postern_core::DropReason;
 use postern_core::packet::DropCounts;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// The counters of one shard.
+/// All counters of the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    drops: [AtomicU64; DropReason::ALL.len()],
+    drops: [Counter; DropReason::ALL.len()],
     lives: [Lives; Child::KINDS.len()],
 }
 
 /// What became of the actors of one kind.
 #[derive(Debug, Default)]
 struct Lives {
-    deaths: AtomicU64,
-    recoveries: AtomicU64,
-    recovery_micros: AtomicU64,
-    longest_micros: AtomicU64,
+    deaths: Counter,
+    recoveries: Counter,
+    recovery_micros: Counter,
+    longest_micros: Gauge,
 }
 
 /// What became of the actors of one kind so far.
@@ -38,41 +47,38 @@ pub struct LifeCounts {
 impl Metrics {
     /// Adds `packets` packets that were dropped for `reason`.
     pub fn count_drops(&self, reason: DropReason, packets: usize) {
-        self.drops[reason as usize].fetch_add(packets as u64, Ordering::Relaxed);
+        self.drops[reason as usize].add(packets as u64);
     }
 
     /// Adds what a core has counted.
     pub fn add_drops(&self, counts: &DropCounts) {
         for (reason, packets) in counts.iter() {
-            self.drops[reason as usize].fetch_add(packets, Ordering::Relaxed);
+            self.drops[reason as usize].add(packets);
         }
     }
 
     /// An actor died.
     pub fn count_death(&self, child: Child) {
-        self.lives[child.kind()]
-            .deaths
-            .fetch_add(1, Ordering::Relaxed);
+        self.lives[child.kind()].deaths.add(1);
     }
 
     /// Its successor works, so long after its death.
     pub fn count_recovery(&self, child: Child, took: Duration) {
         let lives = &self.lives[child.kind()];
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        lives.recoveries.fetch_add(1, Ordering::Relaxed);
-        lives.recovery_micros.fetch_add(micros, Ordering::Relaxed);
-        lives.longest_micros.fetch_max(micros, Ordering::Relaxed);
+        lives.recoveries.add(1);
+        lives.recovery_micros.add(micros);
+        lives.longest_micros.raise_to(micros);
     }
 
     /// Deaths and recoveries by kind of actor, as log lines name it.
     #[must_use]
     pub fn lives(&self) -> Vec<(&'static str, LifeCounts)> {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = self.lives.iter().map(|lives| LifeCounts {
-            deaths: read(&lives.deaths),
-            recoveries: read(&lives.recoveries),
-            recovery: Duration::from_micros(read(&lives.recovery_micros)),
-            longest: Duration::from_micros(read(&lives.longest_micros)),
+            deaths: lives.deaths.get(),
+            recoveries: lives.recoveries.get(),
+            recovery: Duration::from_micros(lives.recovery_micros.get()),
+            longest: Duration::from_micros(lives.longest_micros.get()),
         });
         Child::KINDS.into_iter().zip(counts).collect()
     }
@@ -82,8 +88,20 @@ impl Metrics {
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
         DropReason::ALL
             .into_iter()
-            .map(|reason| (reason, self.drops[reason as usize].load(Ordering::Relaxed)))
+            .map(|reason| (reason, self.drops[reason as usize].get()))
             .filter(|(_, packets)| *packets > 0)
             .collect()
+    }
+
+    /// Everything, as it is now, in the OpenMetrics text format; to be served as [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn page(self: &Arc<Self>) -> String {
+        self.render(shell::now())
+    }
+
+    /// As [`Self::page`], as of `now`.
+    #[must_use]
+    pub fn render(self: &Arc<Self>, now: Instant) -> String {
+        exposition::render(self, now)
     }
 }
