@@ -25,6 +25,9 @@ impl Case<'_> {
         let Some(nat) = self.client.nat.answer().filter(|nat| nat.is_attached) else {
             return Outcome::Unknown;
         };
+        if nat.mapping.is_none() {
+            return Outcome::Unknown;
+        }
         let (flows, limit) = nat.flows;
         let replied = self.mapping().and_then(|mapping| {
             let replies = used(mapping).filter_map(|(_, family)| family.replies.replied);
