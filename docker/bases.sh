@@ -45,9 +45,10 @@ import() {
     cp "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" \
         "$root/etc/ssl/certs/ca-certificates.crt"
     tar --one-file-system --numeric-owner -C "$root" \
-        --exclude=./etc/resolv.conf --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
-        --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' --exclude='./usr/share/locale/*' \
-        -c . |
+        --exclude=./etc/resolv.conf \
+        --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' \
+        --exclude='./usr/share/doc/*' --exclude='./usr/share/man/*' \
+        --exclude='./usr/share/locale/*' -c . |
         docker import "$@" - "$name" >/dev/null
 }
 

@@ -123,8 +123,8 @@ TOML
     printf '%s\n' "$folder"
 }
 
-# start FOLDER FLAGS…: runs a gateway with nothing in its log but errors, to its end. Leaves what it
-# said in SAID and its exit code in CODE.
+# start FOLDER FLAGS…: runs a gateway to its end, with nothing in its log but errors. Leaves what
+# it said in SAID and its exit code in CODE.
 start() {
     local folder=$1 container && shift
     # Each flag is a word of its own.

@@ -5,7 +5,7 @@ source "$(dirname "$0")/../lib.sh"
 
 lab_up
 text=$(page "$APP")
-[[ "$text" == *"came from $(address keeper office):"* ]] || fail "the page was not asked for by the gateway"
+[[ "$text" == *"came from $(address keeper office):"* ]] || fail "not by the gateway: $text"
 took=$(in_client curl --silent --output /dev/null --write-out '%{time_total}' \
     "http://$(now_ms).lab.example/")
 printf '%s\n' "$text"

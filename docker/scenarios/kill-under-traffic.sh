@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A gateway that is killed under traffic has its clients back in 2 s with its state, in some 20 s without.
+# A gateway that is killed under traffic has its clients back in 2 s; without its state in 20 s.
 # shellcheck source=docker/lib.sh
 source "$(dirname "$0")/../lib.sh"
 
@@ -16,7 +16,8 @@ ping_begins() {
 # A line every 20 ms, for ten seconds.
 download_begins() {
     docker exec --detach "$(of client)" sh -c \
-        "rm -f $DOWNLOAD.*; curl --silent --no-buffer --max-time 30 http://$APP/drip/10 >$DOWNLOAD.part
+        "rm -f $DOWNLOAD.*;
+         curl --silent --no-buffer --max-time 30 http://$APP/drip/10 >$DOWNLOAD.part
          echo \$? >$DOWNLOAD.code"
     until_ok 10 in_client grep drip "$DOWNLOAD.part" || fail "the download does not begin"
 }

@@ -13,7 +13,7 @@ health=$(in_gateway health) || fail "unhealthy without the portal: $health"
 page "$APP" >/dev/null || fail "no page without the portal a second time"
 begun=$(now_ms)
 docker start "$(of portal)" >/dev/null
-until_ok 60 gateway_is_ready || fail "the gateway does not find its portal again: $(in_gateway health)"
+until_ok 60 gateway_is_ready || fail "the portal is not joined again: $(in_gateway health)"
 back=$(since_ms "$begun")
 page "$APP" >/dev/null || fail "no page after the portal is back"
 pass "pages without the portal, new names too; health: \"$health\"; joined again after $back"

@@ -72,9 +72,7 @@ fn gather(config: &GatewayConfig) -> Facts {
     let tun = OpenOptions::new().read(true).write(true).open(TUN_DEVICE);
     let tunnel = &config.tunnel;
     Facts {
-        net_admin: net_admin(
-            &fs::read_to_string("/proc/thread-self/status").unwrap_or_default(),
-        ),
+        net_admin: net_admin(&fs::read_to_string("/proc/thread-self/status").unwrap_or_default()),
         tun_device: tun.map(drop).map_err(|error| error.kind()),
         interface_exists: netlink::index(tunnel.interface.as_str()).is_ok(),
         udp_port: bind(config.network.udp_port).map_err(|error| error.kind()),
