@@ -75,6 +75,8 @@ pub struct DnsSpec {
     pub serve_port: u16,
     /// Who is a client, by his address; others are not answered.
     pub is_client: fn(IpAddr) -> bool,
+    /// Whether servers are asked for no other reason than to know whether they answer.
+    pub probes: bool,
     /// Who is told whether name servers answer.
     pub state: Recipient<ResolverStateChanged>,
     /// Tells the supervisor.
@@ -108,6 +110,7 @@ impl DnsSpec {
             },
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
+            probes: true,
             state,
             death,
         }
@@ -137,7 +140,7 @@ pub struct DnsActor {
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
     state: Recipient<ResolverStateChanged>,
-    probe: Probe,
+    probe: Option<Probe>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -169,7 +172,7 @@ impl DnsActor {
             serve_port: spec.serve_port,
             is_client: spec.is_client,
             state: spec.state,
-            probe: Probe::default(),
+            probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
             _death: spec.death,
         }

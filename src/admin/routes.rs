@@ -4,7 +4,7 @@ use super::reports::{HealthReport, HealthStatus};
 use crate::messages::operator::{
     CancelDrain, DrainGateway, GatewayStatus, HealthCheck, OperatorLinks,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{CONTENT_TYPE, Metrics};
 use actix::prelude::*;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -85,7 +85,7 @@ async fn health(desk: &Desk) -> HealthReport {
 
 async fn metrics(State(desk): State<Desk>) -> Response {
     let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
-    (content_type, desk.metrics.render()).into_response()
+    (content_type, desk.metrics.page()).into_response()
 }
 
 #[derive(Deserialize)]
@@ -151,5 +151,3 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SHOWN_CLIENTS: usize = 100;
 /// Beyond it the answer would keep the supervisor busy.
 const MAX_SHOWN_CLIENTS: usize = 10_000;
-/// Of Prometheus' text format.
-const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -83,12 +83,6 @@ impl Metrics {
         Child::KINDS.into_iter().zip(counts).collect()
     }
 
-    /// As Prometheus reads it.
-    #[must_use]
-    pub fn render(&self) -> String {
-        String::new()
-    }
-
     /// The reasons that occurred so far, with their counts.
     #[must_use]
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
