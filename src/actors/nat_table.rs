@@ -11,7 +11,9 @@ use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::{UseDns, UseTun};
 use crate::messages::supervisor::NatNews;
@@ -212,6 +214,14 @@ impl Handler<NameAnswered> for NatTableActor {
     fn handle(&mut self, NameAnswered(answer): NameAnswered, ctx: &mut Context<Self>) {
         self.core.handle_answer(&answer, shell::now());
         self.drive(ctx);
+    }
+}
+
+impl Handler<LimitNatTable> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitNatTable(config): LimitNatTable, _: &mut Context<Self>) {
+        self.core.use_config(config);
     }
 }
 

@@ -1,13 +1,19 @@
 //! How the supervisor and the other actors reach each child. All of a kind may lead to one actor,
 //! as in tests.
 
-use crate::messages::dns::{ResolveName, ServeNames};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::dns::{LimitLookups, ResolveName, ServeNames, UseNameServers};
+use crate::messages::nat_table::{
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+};
 use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays};
+use crate::messages::portal::{
+    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
+};
 use crate::messages::successors::{NatTableInlets, UdpInlets, UseDns, UseOutbound, UseTun};
 use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use crate::messages::udp::{
+    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
+};
 use actix::prelude::*;
 
 /// To the TunActor.
@@ -32,6 +38,8 @@ pub struct NatTableLinks {
     pub use_tun: Recipient<UseTun>,
     /// Who looks names up.
     pub use_dns: Recipient<UseDns>,
+    /// Other limits.
+    pub limit: Recipient<LimitNatTable>,
 }
 
 /// To the UdpActor.
@@ -43,6 +51,10 @@ pub struct UdpLinks {
     pub relays: Recipient<UseRelays>,
     /// The last message of all.
     pub flush: Recipient<FlushDatagrams>,
+    /// Another limit.
+    pub handshakes: Recipient<LimitHandshakes>,
+    /// Other addresses.
+    pub offer: Recipient<OfferAddresses>,
 }
 
 /// To the DnsActor.
@@ -52,6 +64,10 @@ pub struct DnsLinks {
     pub resolve: Recipient<ResolveName>,
     /// Where clients ask.
     pub serve: Recipient<ServeNames>,
+    /// Other name servers.
+    pub servers: Recipient<UseNameServers>,
+    /// Other limits.
+    pub limit: Recipient<LimitLookups>,
 }
 
 /// To the PortalActor.
@@ -65,6 +81,8 @@ pub struct PortalLinks {
     pub request_relays: Recipient<RequestRelays>,
     /// The end.
     pub leave: Recipient<LeavePortal>,
+    /// How long it may be away.
+    pub tolerate: Recipient<TolerateOutage>,
 }
 
 impl TunLinks {
@@ -98,7 +116,8 @@ impl NatTableLinks {
             + Handler<AssignProxyIps>
             + Handler<ReleaseResource>
             + Handler<UseTun>
-            + Handler<UseDns>,
+            + Handler<UseDns>
+            + Handler<LimitNatTable>,
     {
         Self {
             inlets: NatTableInlets {
@@ -111,6 +130,7 @@ impl NatTableLinks {
             outbound: addr.clone().recipient(),
             use_tun: addr.clone().recipient(),
             use_dns: addr.clone().recipient(),
+            limit: addr.clone().recipient(),
         }
     }
 }
@@ -125,7 +145,9 @@ impl UdpLinks {
             + Handler<AttachPeer>
             + Handler<DetachPeer>
             + Handler<UseRelays>
-            + Handler<FlushDatagrams>,
+            + Handler<FlushDatagrams>
+            + Handler<LimitHandshakes>
+            + Handler<OfferAddresses>,
     {
         Self {
             inlets: UdpInlets {
@@ -135,6 +157,8 @@ impl UdpLinks {
             },
             relays: addr.clone().recipient(),
             flush: addr.clone().recipient(),
+            handshakes: addr.clone().recipient(),
+            offer: addr.clone().recipient(),
         }
     }
 }
@@ -144,11 +168,17 @@ impl DnsLinks {
     #[must_use]
     pub fn to<A>(addr: &Addr<A>) -> Self
     where
-        A: Actor<Context = Context<A>> + Handler<ResolveName> + Handler<ServeNames>,
+        A: Actor<Context = Context<A>>
+            + Handler<ResolveName>
+            + Handler<ServeNames>
+            + Handler<UseNameServers>
+            + Handler<LimitLookups>,
     {
         Self {
             resolve: addr.clone().recipient(),
             serve: addr.clone().recipient(),
+            servers: addr.clone().recipient(),
+            limit: addr.clone().recipient(),
         }
     }
 }
@@ -162,13 +192,15 @@ impl PortalLinks {
             + Handler<ConnectionAccepted>
             + Handler<CandidatesGathered>
             + Handler<RequestRelays>
-            + Handler<LeavePortal>,
+            + Handler<LeavePortal>
+            + Handler<TolerateOutage>,
     {
         Self {
             accepted: addr.clone().recipient(),
             gathered: addr.clone().recipient(),
             request_relays: addr.clone().recipient(),
             leave: addr.clone().recipient(),
+            tolerate: addr.clone().recipient(),
         }
     }
 }
