@@ -15,6 +15,7 @@ mod many_deaths;
 mod name_server;
 mod nat_table;
 mod nursery;
+mod operator;
 mod outlet;
 mod probe;
 mod reload;

@@ -5,6 +5,7 @@
 //! without it. A failed test prints the ends of the programs' logs. Waits are for conditions, with
 //! deadlines.
 
+mod admin;
 mod chaos;
 mod demo;
 mod faults;

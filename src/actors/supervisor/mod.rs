@@ -433,6 +433,7 @@ impl Handler<InjectFault> for SupervisorActor {
             Target::NatTable => Child::NatTable,
             Target::Tun => Child::Tun,
             Target::Udp => Child::Udp,
+            Target::Admin => Child::Admin,
             Target::Connection(client) => return self.clients.inject(client, kind),
         };
         self.inject(child, kind)
