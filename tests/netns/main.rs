@@ -15,6 +15,7 @@ mod lives;
 mod names;
 mod playground;
 mod policy;
+mod reload;
 mod scene;
 mod shutdown;
 mod traffic;
