@@ -6,6 +6,7 @@
 
 mod connection;
 mod cut_off;
+mod diagnosis;
 mod dns;
 mod dns_responder;
 mod dns_transports;

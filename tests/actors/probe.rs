@@ -5,6 +5,7 @@ use futures_util::future::AbortHandle;
 use postern::faults::{self, Fault};
 use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
+use postern::messages::diagnosis::{ExplainName, NameFacts};
 use postern::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
 use postern::messages::nat_table::{
     AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
@@ -21,6 +22,7 @@ use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{
     AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
 };
+use postern_core::nat_table::NatFacts;
 use std::any::type_name;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -132,6 +134,17 @@ impl Handler<Ping> for Probe {
     type Result = ();
 
     fn handle(&mut self, _: Ping, _: &mut Context<Self>) {}
+}
+
+impl Handler<ExplainName> for Probe {
+    type Result = NameFacts;
+
+    fn handle(&mut self, _: ExplainName, _: &mut Context<Self>) -> NameFacts {
+        NameFacts(NatFacts {
+            is_attached: true,
+            ..NatFacts::default()
+        })
+    }
 }
 
 impl Handler<Fault> for Probe {

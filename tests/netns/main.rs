@@ -19,6 +19,7 @@ mod reload;
 mod scene;
 mod shutdown;
 mod traffic;
+mod why;
 
 use postern_lab::playground::lab::{Lab, Setup, WEB_PORT};
 use postern_lab::playground::network::{WEB_V4, WEB_V6};

@@ -91,6 +91,7 @@ impl Keeper {
 impl SupervisorActor {
     /// Saves the ledger soon, if it has changed; called after everything that may change it.
     pub(super) fn save_soon(&mut self, ctx: &mut Context<Self>) {
+        self.note_ended();
         let Some(keeper) = &self.spec.keeper else {
             return;
         };
@@ -112,6 +113,7 @@ impl SupervisorActor {
             // A failure has been logged, and the next change tries again.
             let _ = keeper.save(&self.spec.ledger);
         }
+        self.note_ended();
     }
 
     /// Whether the next process will find everything.

@@ -1,6 +1,7 @@
 //! How the supervisor and the other actors reach each child. All of a kind may lead to one actor,
 //! as in tests.
 
+use crate::messages::diagnosis::ExplainName;
 use crate::messages::dns::{LimitLookups, ResolveName, ServeNames, UseNameServers};
 use crate::messages::nat_table::{
     AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
@@ -38,6 +39,8 @@ pub struct NatTableLinks {
     pub use_tun: Recipient<UseTun>,
     /// Who looks names up.
     pub use_dns: Recipient<UseDns>,
+    /// What it knows of a name.
+    pub explain: Recipient<ExplainName>,
     /// Other limits.
     pub limit: Recipient<LimitNatTable>,
 }
@@ -117,6 +120,7 @@ impl NatTableLinks {
             + Handler<ReleaseResource>
             + Handler<UseTun>
             + Handler<UseDns>
+            + Handler<ExplainName>
             + Handler<LimitNatTable>,
     {
         Self {
@@ -130,6 +134,7 @@ impl NatTableLinks {
             outbound: addr.clone().recipient(),
             use_tun: addr.clone().recipient(),
             use_dns: addr.clone().recipient(),
+            explain: addr.clone().recipient(),
             limit: addr.clone().recipient(),
         }
     }

@@ -13,6 +13,7 @@
 
 mod clients;
 mod deaths;
+mod diagnosis;
 mod drain;
 mod farewell;
 pub mod keeper;
@@ -45,6 +46,7 @@ use clients::{Clients, Request};
 use drain::Drain;
 use keeper::Keeper;
 use nursery::Nursery;
+use postern_core::diagnosis::Journal;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
 use postern_core::ledger::Ledger;
@@ -96,6 +98,7 @@ pub struct SupervisorActor {
     watchdog: Watchdog<Child>,
     vitals: Vitals,
     drain: Option<Drain>,
+    journal: Journal,
     lives: LifeNumber,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
@@ -123,6 +126,7 @@ impl SupervisorActor {
             indices: PeerIndexPool::new(spec.seed),
             vitals: Vitals::new(takes_over),
             drain: None,
+            journal: Journal::default(),
             spec,
             tree: Tree::default(),
             clients: Clients::default(),

@@ -35,6 +35,7 @@
 //! a lookup failed (lesson 7), and to translate between families (lesson 10).
 
 mod addresses;
+mod explain;
 mod family;
 mod held;
 mod known;
@@ -45,6 +46,7 @@ mod tests;
 mod vocabulary;
 mod waits;
 
+pub use explain::{AddressFacts, FamilyFacts, MappingFacts};
 pub use known::RestoredName;
 pub use vocabulary::{
     Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
@@ -279,7 +281,7 @@ impl Domains {
         if let Some(mapping) = self.table.get_mut(id) {
             mapping.used_at = now;
             let family = mapping.family(AddressFamily::of(real));
-            family.note_outbound(real, newly_confirmed);
+            family.note_outbound(real, newly_confirmed, now);
         }
     }
 

@@ -19,7 +19,7 @@ pub use control::{AssignedIps, ControlPacket, DomainStatus};
 pub use demux::{Demux, DemuxConfig, Routed};
 pub use gatherer::{AddressGatherer, GathererConfig, LocalAddresses};
 pub use index::{PeerIndex, PeerIndexPool};
-pub use transport::{Peer, PeerConfig, PeerEvent};
+pub use transport::{Peer, PeerConfig, PeerEvent, PeerFacts};
 pub use wireguard::GatewayKeys;
 
 #[cfg(test)]
