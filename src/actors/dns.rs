@@ -16,6 +16,7 @@ use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
+use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
 use actix::prelude::*;
 use files::Watched;
@@ -28,6 +29,7 @@ use responder::{Desk, Responder};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which servers are asked where no suffix fits.
@@ -72,6 +74,8 @@ pub struct DnsSpec {
     pub serve_port: u16,
     /// Who is a client, by his address; others are not answered.
     pub is_client: fn(IpAddr) -> bool,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
     /// Tells the supervisor.
     pub death: DeathNotice,
 }
@@ -99,6 +103,7 @@ impl DnsSpec {
             },
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
+            metrics: Arc::default(),
             death,
         }
     }
@@ -126,6 +131,7 @@ pub struct DnsActor {
     responder: Option<Responder>,
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
+    metrics: Arc<Metrics>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -156,6 +162,7 @@ impl DnsActor {
             responder: None,
             serve_port: spec.serve_port,
             is_client: spec.is_client,
+            metrics: spec.metrics,
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
@@ -216,6 +223,7 @@ impl DnsActor {
                 LookupsEvent::Answer { asker, answer } => tell(&asker, NameAnswered(answer)),
             }
         }
+        self.metrics.dns.add(&self.lookups.take_counts());
         let deadline = self.lookups.poll_timeout();
         shell::arm(self, deadline, ctx);
     }

@@ -21,12 +21,14 @@ use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use crate::messages::supervisor::{GatewayInitialized, PortalRefused, RelaysChanged};
+use crate::metrics::{Joined, Metrics};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
 use postern_core::portal::{
     ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
@@ -36,6 +38,9 @@ pub struct PortalActor {
     protocol: PortalProtocol,
     outlets: PortalOutlets,
     link: Link,
+    metrics: Arc<Metrics>,
+    /// While we are.
+    joined: Option<Joined>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -48,6 +53,8 @@ pub struct PortalSpec {
     pub seed: [u8; 32],
     /// Where its messages go.
     pub outlets: PortalOutlets,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
     /// Told when the actor is gone.
     pub death: DeathNotice,
 }
@@ -127,6 +134,8 @@ impl PortalActor {
             protocol: PortalProtocol::new(spec.config, spec.seed, now()),
             outlets: spec.outlets,
             link: Link::Down,
+            metrics: spec.metrics,
+            joined: None,
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
@@ -257,16 +266,25 @@ impl PortalActor {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
             PortalEvent::Joined { generation } => {
+                self.joined = Some(self.metrics.join());
                 info!(milestone = "joined", %generation, "joined the portal");
             }
-            PortalEvent::Left { reason } => info!(milestone = "left", reason, "left the portal"),
+            PortalEvent::Left { reason } => {
+                self.joined = None;
+                info!(milestone = "left", reason, "left the portal");
+            }
             PortalEvent::Retrying {
                 reason,
                 after,
                 news,
-            } => log_retry(&reason, after, news),
+            } => {
+                self.joined = None;
+                self.metrics.portal.count_failure();
+                log_retry(&reason, after, news);
+            }
             PortalEvent::Noise(noise) => log_noise(&noise),
             PortalEvent::Fatal { reason } => {
+                self.joined = None;
                 error!(reason, "the portal is lost for good");
                 tell(&to.refused, PortalRefused { reason });
             }

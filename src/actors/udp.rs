@@ -11,7 +11,7 @@ use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
 use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
-use crate::metrics::Metrics;
+use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::sockets::{SendQueue, UdpPorts};
@@ -40,8 +40,8 @@ pub struct UdpSpec {
     pub stun_servers: Vec<SocketAddr>,
     /// Asked at start and every few seconds.
     pub list_addresses: ListAddresses,
-    /// Shared counters.
-    pub metrics: Arc<Metrics>,
+    /// Of the shard.
+    pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -115,6 +115,7 @@ impl Driven for UdpActor {
 impl StreamHandler<Vec<DatagramBatch>> for UdpActor {
     fn handle(&mut self, batches: Vec<DatagramBatch>, ctx: &mut Context<Self>) {
         for batch in batches {
+            self.spec.metrics.udp_received.add_datagrams(&batch);
             for routed in self.spec.demux.route(batch) {
                 self.deliver(routed);
             }
@@ -127,7 +128,7 @@ impl Handler<OutboundDatagrams> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, message: OutboundDatagrams, ctx: &mut Context<Self>) {
-        let OutboundDatagrams { from, batch } = message;
+        let OutboundDatagrams { from, batch, .. } = message;
         self.spec.demux.note_sent(from, &batch, shell::now());
         self.send(batch);
         self.drive(ctx);
@@ -151,7 +152,7 @@ impl Handler<AttachPeer> for UdpActor {
                     .lead_to(peer.connection, &self.spec.metrics);
                 former.connection
             }
-            None => Outlet::new(peer.connection),
+            None => Outlet::new(Receiver::Connection, peer.connection),
         };
         let links = PeerLinks {
             connection,
@@ -225,6 +226,8 @@ impl UdpActor {
                 tell(&peer.addresses, LocalAddressesChanged(addresses.clone()));
             }
         }
+        let handshakes = self.spec.demux.take_handshakes();
+        self.spec.metrics.add_handshakes(handshakes);
         self.spec.metrics.add_drops(&self.spec.demux.take_drops());
         self.await_room(ctx);
         let deadlines = [
@@ -238,7 +241,7 @@ impl UdpActor {
         match routed {
             Routed::Peer(index, batch) => {
                 if let Some(peer) = self.peers.get_mut(&index) {
-                    let datagrams = InboundDatagrams(batch);
+                    let datagrams = InboundDatagrams::new(batch);
                     peer.connection.offer(datagrams, &self.spec.metrics);
                 }
             }
@@ -258,6 +261,7 @@ impl UdpActor {
         if !self.spec.gatherer.is_local(batch.path.local.ip()) {
             batch.unpin_source();
         }
+        self.spec.metrics.udp_sent.add_datagrams(&batch);
         let lost = self.queue.send(&self.spec.ports, batch);
         self.spec.metrics.count_drops(DropReason::SendFailed, lost);
     }
