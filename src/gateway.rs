@@ -3,9 +3,11 @@
 use crate::actors::dns;
 use crate::actors::supervisor::keeper::{Keeper, KeeperSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
+use crate::admin::AdminListeners;
 use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig, StateConfig};
 use crate::messages::supervisor::{Farewell, Shutdown};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
 use crate::nursery::{NurserySpec, Threads};
 use crate::shell::{random_bytes, tell_addr, unix_now};
 use crate::sockets::{BoundSockets, BufferSizes};
@@ -79,6 +81,7 @@ struct Prepared {
     inheritance: Inheritance,
     external_id: String,
     sockets: BoundSockets,
+    listeners: AdminListeners,
     device: SyncDevice,
     dns_trust: rustls::ClientConfig,
     handed_over: Arc<AtomicBool>,
@@ -96,6 +99,7 @@ impl Prepared {
             send_bytes: config.network.send_buffer_bytes,
         };
         let sockets = bind(config.network.udp_port, inheritance.udp_port, buffers)?;
+        let listeners = AdminListeners::bind(&config.admin)?;
         let name = &config.tunnel.interface;
         let device = tunnel::create(name.as_str())
             .with_context(|| format!("the interface {} cannot be created", name.as_str()))?;
@@ -107,6 +111,7 @@ impl Prepared {
             external_id,
             config,
             sockets,
+            listeners,
             device,
             dns_trust,
             handed_over: Arc::default(),
@@ -266,10 +271,12 @@ fn start(
         (&keys, &inheritance.ice_secret),
         prepared.external_id,
     )?;
-    let keeper = inheritance.keeper(prepared.sockets.port());
+    let udp_port = prepared.sockets.port();
+    let keeper = inheritance.keeper(udp_port);
     let nursery = Threads::new(NurserySpec {
         keys: keys.clone(),
         sockets: prepared.sockets,
+        listeners: prepared.listeners,
         device: prepared.device,
         interface: prepared.config.tunnel.interface.clone(),
         handshakes_per_second: limits.handshakes_per_second.into(),
@@ -286,6 +293,7 @@ fn start(
     });
     let alive = Arc::new(AtomicBool::new(true));
     watchman::watch(Arc::clone(&alive))?;
+    actix_rt::spawn(lag::measure(Arc::clone(&metrics), EventLoop::Main));
     actix_rt::spawn(faults::listen(parent.recipient()));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
         keys,
@@ -298,6 +306,7 @@ fn start(
         keeper,
         handed_over: prepared.handed_over,
         alive,
+        udp_port,
         metrics,
     }));
     Ok(masquerade)

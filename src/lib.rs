@@ -1,6 +1,7 @@
 //! Postern, a zero-trust gateway: actors around the sans-IO cores of `postern-core`.
 
 pub mod actors;
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod faults;

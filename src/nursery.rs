@@ -1,24 +1,28 @@
 //! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
 //!
-//! Two threads besides the supervisor's. The *shard* has everything that a packet meets, so that
+//! Three threads besides the supervisor's. The *shard* has everything that a packet meets, so that
 //! nothing is shared and nothing is locked. *Control* has the portal and the names, which may take
-//! their time.
+//! their time. *Admin* answers the operator, also when another thread is stuck.
 //!
 //! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
 //! the kernel has queued waits for its successor.
 
+use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
 use crate::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
-use crate::actors::tun::{TunActor, TunSpec};
+use crate::actors::tun::{TunActor, TunOutlets, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
+use crate::admin::{AdminListeners, Desk};
 use crate::config::{DnsConfig, InterfaceName};
 use crate::lifeline::{BusyMark, DeathNotice, launch};
-use crate::messages::supervisor::{InterfaceFailed, LifeNumber, NatNews};
+use crate::messages::operator::OperatorLinks;
+use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
 use crate::system::interface::Interface;
@@ -41,7 +45,9 @@ pub struct NurserySpec {
     pub sockets: BoundSockets,
     /// Created.
     pub device: SyncDevice,
-    /// The same, by name.
+    /// Where the operator asks.
+    pub listeners: AdminListeners,
+    /// The interface, by name.
     pub interface: InterfaceName,
     /// WireGuard handshakes in a second, before cookies are asked for.
     pub handshakes_per_second: u64,
@@ -65,6 +71,8 @@ pub struct NurserySpec {
 pub struct Threads {
     control: Thread,
     shard: Thread,
+    admin: Thread,
+    listeners: AdminListeners,
     device: Arc<SyncDevice>,
     spec: Arc<Shared>,
     sockets: BoundSockets,
@@ -77,9 +85,16 @@ struct Thread {
 }
 
 impl Thread {
-    fn new() -> Self {
+    fn new(place: Place, metrics: &Arc<Metrics>) -> Self {
+        let arbiter = Arbiter::new();
+        let event_loop = match place {
+            Place::Control => EventLoop::Control,
+            Place::Shard => EventLoop::Shard(ONLY_SHARD),
+            Place::Admin => EventLoop::Admin,
+        };
+        arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
         Self {
-            arbiter: Arbiter::new(),
+            arbiter,
             mark: BusyMark::default(),
         }
     }
@@ -117,8 +132,10 @@ impl Threads {
     #[must_use]
     pub fn new(spec: NurserySpec) -> Self {
         Self {
-            control: Thread::new(),
-            shard: Thread::new(),
+            control: Thread::new(Place::Control, &spec.metrics),
+            shard: Thread::new(Place::Shard, &spec.metrics),
+            admin: Thread::new(Place::Admin, &spec.metrics),
+            listeners: spec.listeners,
             device: Arc::new(spec.device),
             sockets: spec.sockets,
             spec: Arc::new(Shared {
@@ -138,14 +155,14 @@ impl Threads {
 }
 
 impl Nursery for Threads {
-    fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks> {
+    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
         let (spec, device) = (Arc::clone(&self.spec), Arc::clone(&self.device));
         let (addr, abort) = self.shard.launch(death.life(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
                 queue: TunQueue::new(device)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
-                failed,
-                metrics: Arc::clone(&spec.metrics),
+                outlets,
+                metrics: spec.metrics.shard(ONLY_SHARD),
                 death,
             }))
         });
@@ -170,7 +187,7 @@ impl Nursery for Threads {
                     seed: shell::random_bytes()?,
                     heritage,
                     news,
-                    metrics: Arc::clone(&spec.metrics),
+                    metrics: spec.metrics.shard(ONLY_SHARD),
                     death,
                 }))
             });
@@ -200,7 +217,7 @@ impl Nursery for Threads {
                 gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
                 stun_servers: spec.stun_servers.clone(),
                 list_addresses: Arc::clone(&spec.list_addresses),
-                metrics: Arc::clone(&spec.metrics),
+                metrics: spec.metrics.shard(ONLY_SHARD),
                 death,
             }))
         });
@@ -210,13 +227,18 @@ impl Nursery for Threads {
         }
     }
 
-    fn dns(&self, death: DeathNotice) -> Started<DnsLinks> {
+    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks> {
         let spec = Arc::clone(&self.spec);
         let (addr, abort) = self
             .control
             .launch(death.life(), DnsActor::MAILBOX, move || {
                 let trust = spec.dns_trust.clone();
-                Ok(DnsActor::new(DnsSpec::new(&spec.dns, trust, death)))
+                Ok(DnsActor::new(DnsSpec::new(
+                    &spec.dns,
+                    trust,
+                    Arc::clone(&spec.metrics),
+                    (state, death),
+                )))
             });
         Started {
             links: DnsLinks::to(&addr),
@@ -233,6 +255,7 @@ impl Nursery for Threads {
                     config: spec.portal.clone(),
                     seed: shell::random_bytes()?,
                     outlets,
+                    metrics: Arc::clone(&spec.metrics),
                     death,
                 }))
             });
@@ -240,6 +263,24 @@ impl Nursery for Threads {
             links: PortalLinks::to(&addr),
             leash: Leash::of(&addr, abort),
         }
+    }
+
+    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> Leash {
+        let listeners = self.listeners.try_clone();
+        let metrics = Arc::clone(&self.spec.metrics);
+        let (addr, abort) = self
+            .admin
+            .launch(death.life(), AdminActor::MAILBOX, move || {
+                Ok(AdminActor::new(AdminSpec {
+                    listeners: listeners?,
+                    desk: Desk {
+                        supervisor,
+                        metrics,
+                    },
+                    death,
+                }))
+            });
+        Leash::of(&addr, abort)
     }
 
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
@@ -253,18 +294,23 @@ impl Nursery for Threads {
         match place {
             Place::Control => self.control.mark.life(),
             Place::Shard => self.shard.mark.life(),
+            Place::Admin => self.admin.mark.life(),
         }
     }
 
     fn replace_thread(&mut self, place: Place) {
+        let fresh = Thread::new(place, &self.spec.metrics);
         let stuck = match place {
-            Place::Control => std::mem::replace(&mut self.control, Thread::new()),
-            Place::Shard => std::mem::replace(&mut self.shard, Thread::new()),
+            Place::Control => std::mem::replace(&mut self.control, fresh),
+            Place::Shard => std::mem::replace(&mut self.shard, fresh),
+            Place::Admin => std::mem::replace(&mut self.admin, fresh),
         };
         stuck.arbiter.stop();
     }
 }
 
+/// This version runs one shard.
+const ONLY_SHARD: usize = 0;
 /// A portal hands out two relays of two addresses; the rest is room for configured servers.
 const MAX_STUN_SERVERS: usize = 16;
 /// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.

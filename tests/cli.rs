@@ -62,24 +62,24 @@ fn check_shows_every_value_and_where_it_came_from() {
         ("RUST_LOG", "debug"),
     ]);
     let expected = "\
-portal.url = \"wss://portal.example.com\"                       # gateway.toml:2
-portal.token_file = \"token\"                                   # gateway.toml:3
-# portal.token = (hidden)                                     # gateway.toml:3
-# portal.id is not set                                        # kept in id_file
-portal.id_file = \"/var/lib/postern/gateway_id\"                # default
-# portal.name is not set                                      # the host name
-portal.generation = \"auto\"                                    # default
+portal.url = \"wss://portal.example.com\"                       # gateway.toml:2 (restart)
+portal.token_file = \"token\"                                   # gateway.toml:3 (restart)
+# portal.token = (hidden)                                     # gateway.toml:3 (restart)
+# portal.id is not set                                        # kept in id_file (restart)
+portal.id_file = \"/var/lib/postern/gateway_id\"                # default (restart)
+# portal.name is not set                                      # the host name (restart)
+portal.generation = \"auto\"                                    # default (restart)
 portal.max_outage = \"24h\"                                     # default
-network.udp_port = 52625                                      # default
+network.udp_port = 52625                                      # default (restart)
 network.interfaces = []                                       # default
 network.exclude_interfaces = [\"lo\", \"docker*\", \"br-*\", \"veth*\"]  # default
 network.stun_servers = []                                     # default
-network.receive_buffer_bytes = 16777216                       # default
-network.send_buffer_bytes = 2097152                           # default
-tunnel.interface = \"wan-gate\"                                 # env POSTERN__TUNNEL__INTERFACE
-tunnel.masquerade = true                                      # default
-tunnel.forwarding = true                                      # default
-tunnel.egress_interfaces = []                                 # default
+network.receive_buffer_bytes = 16777216                       # default (restart)
+network.send_buffer_bytes = 2097152                           # default (restart)
+tunnel.interface = \"wan-gate\"                                 # env POSTERN__TUNNEL__INTERFACE (restart)
+tunnel.masquerade = true                                      # default (restart)
+tunnel.forwarding = true                                      # default (restart)
+tunnel.egress_interfaces = []                                 # default (restart)
 dns.servers = []                                              # default
 dns.suffixes = []                                             # default
 # dns.ca_file is not set # encrypted servers need a certificate of a public authority
@@ -93,12 +93,13 @@ limits.resources_per_client = 1024                            # default
 limits.handshakes_per_second = 100                            # default
 limits.flows = 262144                                         # default
 limits.flows_per_client = 16384                               # default
-state.enabled = true                                          # default
-state.file = \"/run/postern/gateway.state\"                   # default
+state.enabled = true                                          # default (restart)
+state.file = \"/run/postern/gateway.state\"                   # default (restart)
 state.handover = false                                        # default
 state.max_age = \"5m\"                                        # default
-log.format = \"text\"                                           # default
+log.format = \"text\"                                           # default (restart)
 log.filter = \"debug\"                                          # env RUST_LOG
+# (restart): takes effect at the next start; all others when the file changes
 ";
     let squeezed = |text: &str| {
         let lines = text

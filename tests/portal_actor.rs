@@ -253,6 +253,7 @@ impl Scene {
             config: config(&url),
             seed: [7; 32],
             outlets: PortalOutlets::all_to(&supervisor),
+            metrics: Arc::clone(&metrics),
             death: DeathNotice::new(Child::Portal, LifeNumber(3), supervisor.recipient()),
         });
         Self {

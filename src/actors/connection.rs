@@ -9,9 +9,9 @@
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
-    AddCandidates, AllowAccess, CloseConnection, DomainStatusChanged, LocalAddressesChanged,
-    OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry,
-    StopConnection, UpdateResource,
+    AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
+    LocalAddressesChanged, OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess,
+    SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::dns::ResolveName;
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
@@ -268,6 +268,14 @@ impl Handler<StopConnection> for ConnectionActor {
     }
 }
 
+impl Handler<DescribeConnection> for ConnectionActor {
+    type Result = MessageResult<DescribeConnection>;
+
+    fn handle(&mut self, _: DescribeConnection, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.core.stats(shell::now()))
+    }
+}
+
 impl Handler<UseNatTable> for ConnectionActor {
     type Result = ();
 
@@ -337,7 +345,8 @@ impl ConnectionActor {
             self.handle_event(event, ctx);
         }
         while let Some(packets) = self.core.poll_inbound() {
-            self.packets.offer(InboundPackets::new(packets), &self.metrics);
+            self.packets
+                .offer(InboundPackets::new(packets), &self.metrics);
         }
         while let Some(batch) = self.core.poll_transmit() {
             let from = self.config.index;

@@ -1,12 +1,13 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`. Emits: `NameAnswered` to whoever asked. When its mailbox is full: senders wait,
+//! `ServeNames`. Emits: `NameAnswered` to whoever asked, `ResolverStateChanged`. When its mailbox is full: senders wait,
 //! and what it takes on is bounded by the core. On death: rebuilt with an empty cache, and asked
 //! again for what it owed; a lookup that panics is only a lookup that failed.
 
 mod answers;
 mod files;
+mod probe;
 mod reply;
 mod resolver;
 mod responder;
@@ -16,6 +17,7 @@ use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
+use crate::messages::supervisor::ResolverStateChanged;
 use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
 use actix::prelude::*;
@@ -24,6 +26,7 @@ use postern_core::lookups::{FoundAddresses, LookupId, Lookups, LookupsConfig};
 use postern_core::lookups::{LookupsEvent, Question};
 use postern_core::names::{AddressFamily, DomainName, NameFailure};
 use postern_core::policy::ranges;
+use probe::Probe;
 use resolver::Resolver;
 use responder::{Desk, Responder};
 use std::net::IpAddr;
@@ -76,6 +79,8 @@ pub struct DnsSpec {
     pub is_client: fn(IpAddr) -> bool,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
+    /// Who is told whether name servers answer.
+    pub state: Recipient<ResolverStateChanged>,
     /// Tells the supervisor.
     pub death: DeathNotice,
 }
@@ -83,7 +88,12 @@ pub struct DnsSpec {
 impl DnsSpec {
     /// As configured, with what [`trust`] made of it.
     #[must_use]
-    pub fn new(config: &DnsConfig, tls: rustls::ClientConfig, death: DeathNotice) -> Self {
+    pub fn new(
+        config: &DnsConfig,
+        tls: rustls::ClientConfig,
+        metrics: Arc<Metrics>,
+        (state, death): (Recipient<ResolverStateChanged>, DeathNotice),
+    ) -> Self {
         let upstreams = if config.servers.is_empty() {
             Upstreams::system()
         } else {
@@ -103,7 +113,8 @@ impl DnsSpec {
             },
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
-            metrics: Arc::default(),
+            metrics,
+            state,
             death,
         }
     }
@@ -132,6 +143,8 @@ pub struct DnsActor {
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
     metrics: Arc<Metrics>,
+    state: Recipient<ResolverStateChanged>,
+    probe: Probe,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -163,21 +176,26 @@ impl DnsActor {
             serve_port: spec.serve_port,
             is_client: spec.is_client,
             metrics: spec.metrics,
+            state: spec.state,
+            probe: Probe::default(),
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
     }
 
-    /// Follows the files; what was answered before they changed counts no more.
-    fn look_at_files(&mut self) {
+    /// Follows the files; what was answered before they changed counts no more. Returns whether they
+    /// did.
+    fn look_at_files(&mut self) -> bool {
         let hosts = self.hosts.changed().map(files::hosts);
-        let has_changed = hosts.is_some();
+        let mut has_changed = hosts.is_some();
         if let Some(hosts) = hosts {
             self.resolver.use_hosts(hosts);
         }
-        if self.look_at_resolv_conf() || has_changed {
+        has_changed |= self.look_at_resolv_conf();
+        if has_changed {
             self.lookups.forget_answers();
         }
+        has_changed
     }
 
     /// After a failure the servers may be others than a moment ago. Not after each: in an outage
@@ -257,6 +275,9 @@ impl DnsActor {
         ctx: &mut Context<Self>,
     ) {
         let failure = result.as_ref().err();
+        if matches!(failure, Some(NameFailure::Timeout | NameFailure::Network)) {
+            self.suspect_silence(ctx);
+        }
         self.is_suspicious |= failure.is_some_and(|failure| !failure.is_definite());
         self.look_again();
         self.lookups.handle_result(lookup, result, shell::now());
@@ -272,7 +293,12 @@ impl Actor for DnsActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         faults::on_started("dns");
         self.look_at_files();
-        ctx.run_interval(LOOK_AT_FILES, |actor, _| actor.look_at_files());
+        self.probe(ctx);
+        ctx.run_interval(LOOK_AT_FILES, |actor, ctx| {
+            if actor.look_at_files() {
+                actor.probe(ctx);
+            }
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! The actors: thin shells that carry messages to a core and what the core says back to others.
 
+pub mod admin;
 pub mod connection;
 pub mod dns;
 pub mod nat_table;

@@ -4,8 +4,8 @@
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
 //! LeavePortal.
 //! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
-//! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, all of them to the
-//! supervisor.
+//! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
+//! all of them to the supervisor.
 //! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
 //! On death: rebuilt; it joins anew, and what the portal says then is compared with the ledger.
 
@@ -20,11 +20,14 @@ use crate::messages::connection::{
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
 };
-use crate::messages::supervisor::{GatewayInitialized, PortalRefused, RelaysChanged};
+use crate::messages::supervisor::{
+    GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
+};
 use crate::metrics::{Joined, Metrics};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
+use postern_core::health::PortalState;
 use postern_core::portal::{
     ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
 };
@@ -82,6 +85,8 @@ pub struct PortalOutlets {
     pub relays: Recipient<RelaysChanged>,
     /// The end of all attempts.
     pub refused: Recipient<PortalRefused>,
+    /// Whether the portal is there.
+    pub state: Recipient<PortalStateChanged>,
 }
 
 impl PortalOutlets {
@@ -99,7 +104,8 @@ impl PortalOutlets {
             + Handler<SetExpiry>
             + Handler<GatewayInitialized>
             + Handler<RelaysChanged>
-            + Handler<PortalRefused>,
+            + Handler<PortalRefused>
+            + Handler<PortalStateChanged>,
     {
         Self {
             open: supervisor.clone().recipient(),
@@ -112,6 +118,7 @@ impl PortalOutlets {
             initialized: supervisor.clone().recipient(),
             relays: supervisor.clone().recipient(),
             refused: supervisor.clone().recipient(),
+            state: supervisor.clone().recipient(),
         }
     }
 }
@@ -268,10 +275,12 @@ impl PortalActor {
             PortalEvent::Joined { generation } => {
                 self.joined = Some(self.metrics.join());
                 info!(milestone = "joined", %generation, "joined the portal");
+                tell(&to.state, PortalStateChanged(PortalState::Joined));
             }
             PortalEvent::Left { reason } => {
-                self.joined = None;
                 info!(milestone = "left", reason, "left the portal");
+                tell(&to.state, PortalStateChanged(PortalState::Away));
+                self.joined = None;
             }
             PortalEvent::Retrying {
                 reason,

@@ -2,14 +2,14 @@
 //!
 //! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
 //! `ConfigureInterface`, `UseOutbound`. Emits: `OutboundPackets` to the NatTableActor,
-//! `InterfaceFailed`. When its mailbox is full: packets are dropped and counted. On death: rebuilt
+//! `InterfaceConfigured`, `InterfaceFailed`. When its mailbox is full: packets are dropped and counted. On death: rebuilt
 //! on the same device; interface, addresses and routes stay, and what the kernel has queued.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::UseOutbound;
-use crate::messages::supervisor::InterfaceFailed;
+use crate::messages::supervisor::{InterfaceConfigured, InterfaceFailed};
 use crate::messages::tun::ConfigureInterface;
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
@@ -30,12 +30,21 @@ pub struct TunSpec {
     pub queue: TunQueue,
     /// The same interface, as the host sees it.
     pub interface: Interface,
-    /// Who is told that the interface cannot be configured.
-    pub failed: Recipient<InterfaceFailed>,
+    /// To the supervisor.
+    pub outlets: TunOutlets,
     /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
+}
+
+/// What becomes of the interface.
+#[derive(Clone)]
+pub struct TunOutlets {
+    /// It has its addresses and routes.
+    pub configured: Recipient<InterfaceConfigured>,
+    /// It cannot get them.
+    pub failed: Recipient<InterfaceFailed>,
 }
 
 /// See the module's documentation.
@@ -43,7 +52,7 @@ pub struct TunActor {
     queue: Rc<TunQueue>,
     interface: Interface,
     nat_table: Outlet<OutboundPackets>,
-    failed: Recipient<InterfaceFailed>,
+    outlets: TunOutlets,
     metrics: Arc<ShardMetrics>,
     _death: DeathNotice,
 }
@@ -59,7 +68,7 @@ impl TunActor {
             queue: Rc::new(spec.queue),
             interface: spec.interface,
             nat_table: Outlet::nowhere(Receiver::NatTable),
-            failed: spec.failed,
+            outlets: spec.outlets,
             metrics: spec.metrics,
             _death: spec.death,
         }
@@ -116,7 +125,10 @@ impl TunActor {
     /// The host may be about to let go of what stands in the way; if not, the gateway cannot serve.
     fn configure(&mut self, tunnel: TunnelAddresses, attempt: u32, ctx: &mut Context<Self>) {
         match self.interface.configure(tunnel) {
-            Ok(()) => tracing::info!("tunnel interface configured"),
+            Ok(()) => {
+                tracing::info!("tunnel interface configured");
+                tell(&self.outlets.configured, InterfaceConfigured);
+            }
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(%error, attempt, "tunnel interface not configured");
                 ctx.run_later(BETWEEN_ATTEMPTS, move |actor, ctx| {
@@ -125,7 +137,7 @@ impl TunActor {
             }
             Err(error) => {
                 let reason = error.to_string();
-                tell(&self.failed, InterfaceFailed { reason });
+                tell(&self.outlets.failed, InterfaceFailed { reason });
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The checks, `postern check` and the test of `config/gateway.toml` read this table; a key that is
 //! not in it does not exist.
 
-use super::schema::{Key, Kind, Presence, Scalar};
+use super::schema::{Change, Key, Kind, Presence, Scalar};
 
 /// The key with this path.
 #[must_use]
@@ -28,6 +28,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"wss://portal.example.com\"",
         doc: "Base address of the portal's websocket.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.token_file",
@@ -36,6 +37,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"/etc/postern/token\"",
         doc: "File with the token that the portal issued for this gateway.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.token",
@@ -44,6 +46,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "POSTERN__PORTAL__TOKEN",
         doc: "The token itself.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.id",
@@ -52,6 +55,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"edge-gateway-1\"",
         doc: "The name under which the portal knows this machine, for ever.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.id_file",
@@ -60,6 +64,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"/var/lib/postern/gateway_id\"",
         doc: "Where the id is kept when it is not configured.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.name",
@@ -68,6 +73,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"Edge gateway, first floor\"",
         doc: "For people, in the portal's lists.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.generation",
@@ -76,6 +82,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"auto\"",
         doc: "Which generation of the protocol to speak.",
+        change: Change::Restart,
     },
     Key {
         path: "portal.max_outage",
@@ -84,6 +91,7 @@ pub static KEYS: &[Key] = &[
         unit: "duration",
         example: "\"24h\"",
         doc: "How long to go on without the portal before giving up.",
+        change: Change::InPlace,
     },
     Key {
         path: "network.udp_port",
@@ -95,6 +103,7 @@ pub static KEYS: &[Key] = &[
         unit: "port; 0 lets the kernel choose",
         example: "52625",
         doc: "The one UDP port, for IPv4 and IPv6.",
+        change: Change::Restart,
     },
     Key {
         path: "network.interfaces",
@@ -103,6 +112,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"eth0\", \"wlan*\"]",
         doc: "Interfaces whose addresses are offered to clients; empty means all.",
+        change: Change::InPlace,
     },
     Key {
         path: "network.exclude_interfaces",
@@ -111,6 +121,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"lo\", \"docker*\"]",
         doc: "Interfaces whose addresses are not offered.",
+        change: Change::InPlace,
     },
     Key {
         path: "network.stun_servers",
@@ -119,6 +130,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"192.0.2.1:3478\", \"[2001:db8::1]:3478\"]",
         doc: "STUN servers to ask for our public address, beside the portal's relays.",
+        change: Change::InPlace,
     },
     Key {
         path: "network.receive_buffer_bytes",
@@ -130,6 +142,7 @@ pub static KEYS: &[Key] = &[
         unit: "bytes",
         example: "16777216",
         doc: "Receive buffer of each UDP socket.",
+        change: Change::Restart,
     },
     Key {
         path: "network.send_buffer_bytes",
@@ -141,6 +154,7 @@ pub static KEYS: &[Key] = &[
         unit: "bytes",
         example: "2097152",
         doc: "Send buffer of each UDP socket.",
+        change: Change::Restart,
     },
     Key {
         path: "tunnel.interface",
@@ -149,6 +163,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"postern0\"",
         doc: "Name of the TUN interface.",
+        change: Change::Restart,
     },
     Key {
         path: "tunnel.masquerade",
@@ -157,6 +172,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "true",
         doc: "Whether clients appear to resources under the gateway's own addresses.",
+        change: Change::Restart,
     },
     Key {
         path: "tunnel.forwarding",
@@ -165,6 +181,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "true",
         doc: "Whether the gateway switches the kernel's forwarding on.",
+        change: Change::Restart,
     },
     Key {
         path: "tunnel.egress_interfaces",
@@ -173,6 +190,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"eth1\", \"ens*\"]",
         doc: "Interfaces to masquerade on; empty means every one but the tunnel's.",
+        change: Change::Restart,
     },
     Key {
         path: "dns.servers",
@@ -181,6 +199,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"10.0.0.53\", \"tls://10.0.0.54#dns.corp.example\"]",
         doc: "Name servers to ask; empty means those of /etc/resolv.conf.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.suffixes",
@@ -189,6 +208,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"corp.example=10.1.0.53\"]",
         doc: "Name servers for a domain and all names below it.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.ca_file",
@@ -197,6 +217,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"/etc/postern/dns-ca.pem\"",
         doc: "Certificates trusted for encrypted name servers beside the public ones.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.min_ttl",
@@ -205,6 +226,7 @@ pub static KEYS: &[Key] = &[
         unit: "duration",
         example: "\"5s\"",
         doc: "Addresses are kept at least this long.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.max_ttl",
@@ -213,6 +235,7 @@ pub static KEYS: &[Key] = &[
         unit: "duration",
         example: "\"1h\"",
         doc: "Addresses are kept no longer than this.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.nat64",
@@ -221,6 +244,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "false",
         doc: "Whether addresses in 64:ff9b::/96 lead anywhere from here.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.last_known_good",
@@ -229,6 +253,7 @@ pub static KEYS: &[Key] = &[
         unit: "duration",
         example: "\"24h\"",
         doc: "How long resources keep their addresses when they cannot be looked up anew.",
+        change: Change::InPlace,
     },
     Key {
         path: "dns.lookups_per_client",
@@ -237,6 +262,7 @@ pub static KEYS: &[Key] = &[
         unit: "names",
         example: "16",
         doc: "Names looked up at one time on behalf of one client; more wait.",
+        change: Change::InPlace,
     },
     Key {
         path: "limits.clients",
@@ -248,6 +274,7 @@ pub static KEYS: &[Key] = &[
         unit: "clients",
         example: "10000",
         doc: "Clients connected at one time; more are refused.",
+        change: Change::InPlace,
     },
     Key {
         path: "limits.resources_per_client",
@@ -259,6 +286,7 @@ pub static KEYS: &[Key] = &[
         unit: "resources",
         example: "1024",
         doc: "Resources granted to one client at one time; more are refused.",
+        change: Change::InPlace,
     },
     Key {
         path: "limits.handshakes_per_second",
@@ -270,6 +298,7 @@ pub static KEYS: &[Key] = &[
         unit: "handshakes per second",
         example: "100",
         doc: "WireGuard handshakes answered before senders must prove their address by a cookie.",
+        change: Change::InPlace,
     },
     Key {
         path: "limits.flows",
@@ -281,6 +310,7 @@ pub static KEYS: &[Key] = &[
         unit: "flows",
         example: "262144",
         doc: "Flows of all clients to names at one time; the oldest unanswered ones give way.",
+        change: Change::InPlace,
     },
     Key {
         path: "limits.flows_per_client",
@@ -292,6 +322,7 @@ pub static KEYS: &[Key] = &[
         unit: "flows",
         example: "16384",
         doc: "Flows of one client to names at one time; its oldest unanswered ones give way.",
+        change: Change::InPlace,
     },
     Key {
         path: "state.enabled",
@@ -300,6 +331,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "true",
         doc: "Whether a restarted gateway takes its clients over from the process before it.",
+        change: Change::Restart,
     },
     Key {
         path: "state.file",
@@ -308,6 +340,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"/run/postern/gateway.state\"",
         doc: "Where the clients are written down for the next process; never on a disk.",
+        change: Change::Restart,
     },
     Key {
         path: "state.handover",
@@ -316,6 +349,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "false",
         doc: "Whether SIGTERM leaves the clients to the next process instead of saying goodbye.",
+        change: Change::InPlace,
     },
     Key {
         path: "state.max_age",
@@ -324,6 +358,23 @@ pub static KEYS: &[Key] = &[
         unit: "duration",
         example: "\"5m\"",
         doc: "Clients are not taken over from a file that is older.",
+        change: Change::InPlace,
+    },
+    Key {
+        path: "admin.socket",
+        kind: Kind::One(Scalar::Path),
+        presence: Presence::Default("\"/run/postern/admin.sock\""),
+        unit: "",
+        example: "\"/run/postern/admin.sock\"",
+        doc: "Where the gateway's own user and root ask how it is, and tell it to drain.",
+    },
+    Key {
+        path: "admin.listen",
+        kind: Kind::List(Scalar::SocketAddress),
+        presence: Presence::Default("[\"127.0.0.1:9599\"]"),
+        unit: "",
+        example: "[\"127.0.0.1:9599\"]",
+        doc: "Where probes and Prometheus ask; empty means nowhere.",
     },
     Key {
         path: "log.format",
@@ -332,6 +383,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"text\"",
         doc: "How log lines are written to stderr.",
+        change: Change::Restart,
     },
     Key {
         path: "log.filter",
@@ -340,6 +392,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"info,postern::actors=debug\"",
         doc: "What is logged.",
+        change: Change::InPlace,
     },
 ];
 

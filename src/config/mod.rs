@@ -31,11 +31,12 @@ pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
 pub use secret::Secret;
 pub use types::{
-    GatewayConfig, Generation, LimitsConfig, LogConfig, LogFormat, NetworkConfig, PortalConfig,
-    StateConfig, TunnelConfig,
+    AdminConfig, GatewayConfig, Generation, LimitsConfig, LogConfig, LogFormat, NetworkConfig,
+    PortalConfig, StateConfig, TunnelConfig,
 };
 pub use values::{InterfaceName, InterfacePattern};
 
+use serde::de::DeserializeOwned;
 use settings::Settings;
 use std::fs::File;
 use std::io::Read;
@@ -97,6 +98,23 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
 /// [`ConfigError`] with every problem of the file and the environment; nothing that is missing is
 /// one.
 pub fn load_state(path: &Path, environment: &Environment) -> Result<StateConfig, ConfigError> {
+    load_section(path, environment, "state")
+}
+
+/// Loads `[admin]` alone, for those who speak to a gateway.
+///
+/// # Errors
+///
+/// As [`load_state`].
+pub fn load_admin(path: &Path, environment: &Environment) -> Result<AdminConfig, ConfigError> {
+    load_section(path, environment, "admin")
+}
+
+fn load_section<T: DeserializeOwned>(
+    path: &Path,
+    environment: &Environment,
+    section: &str,
+) -> Result<T, ConfigError> {
     let shown = path.display().to_string();
     let text = read_file(path)?;
     let mut problems = Vec::new();
@@ -106,7 +124,7 @@ pub fn load_state(path: &Path, environment: &Environment) -> Result<StateConfig,
         return Err(ConfigError { problems });
     }
     let settings = Settings::merge(path, entries.unwrap_or_default(), overrides);
-    types::build_state(&settings).map_err(|message| ConfigError {
+    types::build_section(&settings, section).map_err(|message| ConfigError {
         problems: vec![Problem::new(Place::Whole(shown), message)],
     })
 }

@@ -25,6 +25,8 @@ pub struct Key {
     pub example: &'static str,
     /// What it means, in one line.
     pub doc: &'static str,
+    /// What it takes to change it while the gateway runs.
+    pub change: Change,
 }
 
 impl Key {
@@ -40,6 +42,15 @@ impl Key {
     pub fn parts(&self) -> (&'static str, &'static str) {
         self.path.split_once('.').expect("every path has a section")
     }
+}
+
+/// What it takes to change a key while the gateway runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A reload takes the new value over.
+    InPlace,
+    /// A reload names it and keeps the old value.
+    Restart,
 }
 
 /// What happens when a key is not set.

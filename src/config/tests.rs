@@ -1,7 +1,7 @@
 //! Tests of the whole loader, over real files.
 
 use super::keys::{self, KEYS};
-use super::schema::{self, Presence};
+use super::schema::{self, Change, Presence};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -97,12 +97,37 @@ fn the_reference_file_sets_every_key_to_its_default() {
     );
 }
 
+/// The paragraph of comments above a key says what a change of it takes.
+#[test]
+fn the_reference_file_marks_the_keys_that_need_a_restart() {
+    let mut marked = BTreeMap::new();
+    let (mut section, mut is_marked) = ("", false);
+    for line in REFERENCE.lines() {
+        let uncommented = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        } else if line.is_empty() {
+            is_marked = false;
+        } else if is_assignment(uncommented) && !section.is_empty() {
+            let name = uncommented.split(" = ").next().expect("an assignment");
+            marked.insert(format!("{section}.{name}"), is_marked);
+        } else {
+            is_marked |= line.contains("(restart)");
+        }
+    }
+    let in_file = KEYS
+        .iter()
+        .filter(|key| key.presence != Presence::EnvironmentOnly);
+    let expected = in_file.map(|key| (key.path.to_owned(), key.change == Change::Restart));
+    assert_eq!(marked, expected.collect());
+}
+
 fn is_assignment(text: &str) -> bool {
     let name = text.split(" = ").next().unwrap_or_default();
     text.contains(" = ")
         && name
             .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
 /// Defaults and examples must themselves pass the checks that they explain.
@@ -339,7 +364,7 @@ fn the_environment_beats_the_file_and_lists_are_separated_by_commas() {
         .lines()
         .find(|line| line.starts_with("network.udp_port"));
     assert!(
-        line.is_some_and(|line| line.ends_with("# env POSTERN__NETWORK__UDP_PORT")),
+        line.is_some_and(|line| line.ends_with("# env POSTERN__NETWORK__UDP_PORT (restart)")),
         "{shown}"
     );
 }

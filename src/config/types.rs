@@ -5,6 +5,7 @@ use super::schema::{self, Raw};
 use super::secret::Secret;
 use super::settings::{Origin, Settings};
 use super::values::{InterfaceName, InterfacePattern};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
     /// What the next process takes over.
     pub state: StateConfig,
+    /// Where the operator asks.
+    pub admin: AdminConfig,
     /// The log.
     pub log: LogConfig,
 }
@@ -126,6 +129,17 @@ pub struct StateConfig {
     pub max_age: Duration,
 }
 
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Of the unix socket; everything can be asked and told there.
+    pub socket: PathBuf,
+    /// Where health and metrics can be asked over TCP, and the status where the address is a
+    /// loopback one.
+    pub listen: Vec<SocketAddr>,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,6 +179,7 @@ struct Layers {
     dns: DnsConfig,
     limits: LimitsConfig,
     state: StateConfig,
+    admin: AdminConfig,
     log: LogConfig,
 }
 
@@ -209,18 +224,22 @@ pub(super) fn build(settings: &Settings, token: Secret) -> Result<GatewayConfig,
         dns: layers.dns,
         limits: layers.limits,
         state: layers.state,
+        admin: layers.admin,
         log: layers.log,
     })
 }
 
-/// Types `[state]` alone; whether the rest is complete is not asked.
+/// Types one section alone; whether the rest is complete is not asked.
 ///
 /// # Errors
 ///
 /// As [`build`].
-pub(super) fn build_state(settings: &Settings) -> Result<StateConfig, String> {
-    let state = layered(settings)?.get("state");
-    state.map_err(|error| error.to_string())
+pub(super) fn build_section<T: DeserializeOwned>(
+    settings: &Settings,
+    section: &str,
+) -> Result<T, String> {
+    let section = layered(settings)?.get(section);
+    section.map_err(|error| error.to_string())
 }
 
 fn layered(settings: &Settings) -> Result<config::Config, String> {

@@ -2,6 +2,7 @@
 //! PortalActor, keeps its ledger, and passes them on to the connection they are for.
 
 use actix::Message;
+use postern_core::connection::ConnectionStats;
 use postern_core::grant::{
     AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
 };
@@ -88,3 +89,8 @@ pub struct CloseConnection;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct StopConnection;
+
+/// How the connection is at this moment.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "ConnectionStats")]
+pub struct DescribeConnection;

@@ -7,6 +7,7 @@
 pub mod connection;
 pub mod dns;
 pub mod nat_table;
+pub mod operator;
 pub mod packets;
 pub mod portal;
 pub mod successors;

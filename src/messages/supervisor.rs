@@ -3,6 +3,7 @@
 use crate::lifeline::PanicReport;
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
+use postern_core::health::{PortalState, ResolverState};
 use postern_core::ids::{ClientId, RelayId};
 use postern_core::ledger::{FlowKey, KnownName, RecordedName};
 use postern_core::nat_table::flows::PinnedFlow;
@@ -23,13 +24,23 @@ pub enum Child {
     Tun,
     /// The UdpActor of a shard.
     Udp,
+    /// The one AdminActor.
+    Admin,
     /// A ConnectionActor of a client.
     Connection(ClientId, PeerIndex),
 }
 
 impl Child {
     /// What log lines and metrics call the kinds of actors, by [`Self::kind`].
-    pub const KINDS: [&str; 6] = ["portal", "dns", "nat_table", "tun", "udp", "connection"];
+    pub const KINDS: [&str; 7] = [
+        "portal",
+        "dns",
+        "nat_table",
+        "tun",
+        "udp",
+        "connection",
+        "admin",
+    ];
 
     /// The place in [`Self::KINDS`].
     #[must_use]
@@ -41,6 +52,7 @@ impl Child {
             Self::Tun => 3,
             Self::Udp => 4,
             Self::Connection(..) => 5,
+            Self::Admin => 6,
         }
     }
 
@@ -49,7 +61,7 @@ impl Child {
     pub fn client(self) -> Option<ClientId> {
         match self {
             Self::Connection(client, _) => Some(client),
-            Self::Portal | Self::Dns | Self::NatTable | Self::Tun | Self::Udp => None,
+            Self::Portal | Self::Dns | Self::NatTable | Self::Tun | Self::Udp | Self::Admin => None,
         }
     }
 }
@@ -188,3 +200,18 @@ pub enum Farewell {
     /// take them from, it is a goodbye.
     HandOver,
 }
+
+/// The portal let this gateway in, or is away.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct PortalStateChanged(pub PortalState);
+
+/// The tunnel interface has its addresses and routes.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct InterfaceConfigured;
+
+/// Name servers answer, or none does any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ResolverStateChanged(pub ResolverState);

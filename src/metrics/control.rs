@@ -224,23 +224,22 @@ impl ReloadOutcome {
     }
 }
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
-/// A server nearby takes milliseconds, one that does not answer 6 s.
-const LOOKED_UP_WITHIN: &[Duration] = &[
-    MS(1),
-    MS(5),
-    MS(10),
-    MS(25),
-    MS(50),
-    MS(100),
-    MS(250),
-    MS(500),
-    MS(1000),
-    MS(2500),
-    MS(6000),
+/// In ms. A server nearby takes a few, one that does not answer 6 s.
+const LOOKED_UP_WITHIN: &[u64] = &[
+    1,
+    5,
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1000,
+    2500,
+    6000,
 ];
-/// The supervisor's patience is 1.5 s.
-const ANSWERED_WITHIN: &[Duration] = &[MS(1), MS(5), MS(25), MS(100), MS(500), MS(1500)];
+/// In ms. The supervisor's patience is 1.5 s.
+const ANSWERED_WITHIN: &[u64] = &[1, 5, 25, 100, 500, 1500];
 
 #[cfg(test)]
 mod tests {

@@ -6,16 +6,17 @@ use std::time::Duration;
 /// Times, counted by the smallest limit that they keep.
 #[derive(Debug)]
 pub struct Histogram {
-    limits: &'static [Duration],
+    /// In ms.
+    limits: &'static [u64],
     /// One for each limit, and one for what exceeds them all.
     counts: Vec<Counter>,
     sum: TimeCounter,
 }
 
 impl Histogram {
-    /// Empty; the limits rise.
+    /// Empty; the limits are in ms, and rise.
     #[must_use]
-    pub fn new(limits: &'static [Duration]) -> Self {
+    pub fn new(limits: &'static [u64]) -> Self {
         Self {
             limits,
             counts: (0..=limits.len()).map(|_| Counter::default()).collect(),
@@ -25,13 +26,13 @@ impl Histogram {
 
     /// It took so long.
     pub fn note(&self, time: Duration) {
-        let place = self.limits.partition_point(|limit| *limit < time);
+        let place = self.limits.partition_point(|limit| Duration::from_millis(*limit) < time);
         self.counts[place].add(1);
         self.sum.add(time);
     }
 
     pub(super) fn read(&self) -> Reading {
-        let limits = self.limits.iter().map(Duration::as_secs_f64);
+        let limits = self.limits.iter().map(|limit| *limit as f64 / 1000.0);
         let counts = self.counts.iter().map(Counter::get);
         Reading {
             buckets: limits.chain([f64::INFINITY]).zip(counts).collect(),
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
-    const LIMITS: &[Duration] = &[Duration::from_millis(10), Duration::from_millis(100)];
+    const LIMITS: &[u64] = &[10, 100];
 
     #[test]
     fn a_time_counts_for_the_smallest_limit_that_it_keeps() {
@@ -80,10 +81,7 @@ mod tests {
             histogram.note(MS(ms));
         }
         let reading = histogram.read();
-        assert_eq!(
-            reading.buckets,
-            [(0.01, 2), (0.1, 2), (f64::INFINITY, 1)]
-        );
+        assert_eq!(reading.buckets, [(0.01, 2), (0.1, 2), (f64::INFINITY, 1)]);
         assert_eq!((reading.count(), reading.sum), (5, MS(222)));
     }
 

@@ -15,6 +15,8 @@ pub enum EventLoop {
     Main,
     /// Portal and names.
     Control,
+    /// The operator's.
+    Admin,
     /// The data path of a shard.
     Shard(usize),
 }

@@ -43,6 +43,7 @@ pub struct Metrics {
     lives: AllLives,
     main_lag: Lag,
     control_lag: Lag,
+    admin_lag: Lag,
     shard_lags: Vec<Lag>,
     saves: Counter,
     failed_saves: Counter,
@@ -82,6 +83,7 @@ impl Metrics {
             lives: Default::default(),
             main_lag: Lag::new(now),
             control_lag: Lag::new(now),
+            admin_lag: Lag::new(now),
             shard_lags: (0..shards).map(|_| Lag::new(now)).collect(),
             saves: Counter::default(),
             failed_saves: Counter::default(),
@@ -144,6 +146,7 @@ impl Metrics {
         match event_loop {
             EventLoop::Main => &self.main_lag,
             EventLoop::Control => &self.control_lag,
+            EventLoop::Admin => &self.admin_lag,
             EventLoop::Shard(number) => &self.shard_lags[number],
         }
     }

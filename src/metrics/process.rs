@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(number_after(limits, "Max open files "), Some(1024));
         let unlimited = "Max open files            unlimited    unlimited    files\n";
         assert_eq!(number_after(unlimited, "Max open files "), Some(u64::MAX));
-        assert_eq!(number_after("cpu 1 2\nbtime 1700000000\n", "btime "), Some(1_700_000_000));
+        assert_eq!(
+            number_after("cpu 1 2\nbtime 1700000000\n", "btime "),
+            Some(1_700_000_000)
+        );
         assert_eq!(number_after("btime soon", "btime "), None);
     }
 

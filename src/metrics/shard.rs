@@ -8,7 +8,6 @@ use postern_core::domains::HealSignal;
 use postern_core::nat_table::{HealCounts, NatUsage};
 use postern_core::packet::DropCounts;
 use postern_core::peer::{HandshakeCounts, PathKind};
-use std::time::Duration;
 
 /// The counters of one shard.
 #[derive(Debug)]
@@ -139,19 +138,18 @@ impl ShardMetrics {
     }
 }
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
-/// A name heals within 1.5 s of the revival of its DNS server; the last limits are for outages.
-const HEALED_WITHIN: &[Duration] = &[
-    MS(25),
-    MS(100),
-    MS(250),
-    MS(500),
-    MS(1000),
-    MS(1500),
-    MS(2500),
-    MS(5000),
-    MS(10_000),
-    MS(30_000),
-    MS(60_000),
-    MS(300_000),
+/// In ms. A name heals within 1.5 s of the revival of its DNS server; the last limits are for outages.
+const HEALED_WITHIN: &[u64] = &[
+    25,
+    100,
+    250,
+    500,
+    1000,
+    1500,
+    2500,
+    5000,
+    10_000,
+    30_000,
+    60_000,
+    300_000,
 ];

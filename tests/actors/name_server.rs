@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use uuid::Uuid;
@@ -232,7 +233,7 @@ impl Scene {
         let (asker, answers) = Probe::start();
         let death = DeathNotice::new(Child::Dns, LifeNumber(1), asker.clone().recipient());
         let trust = dns::trust(config).expect("a good file, or none");
-        let mut spec = DnsSpec::new(config, trust, death);
+        let mut spec = DnsSpec::new(config, trust, Arc::default(), death);
         spec.hosts = NO_FILE.into();
         assert!(!(spec.is_client)([127, 0, 0, 1].into()));
         assert!((spec.is_client)([100, 64, 0, 1].into()));

@@ -66,7 +66,7 @@ fn after_a_hand_over_the_next_process_calls_the_clients_before_the_portal_speaks
 async fn is_taken_over(state: SavedState, path: Option<Path>) {
     let mut scene = Scene::with(|spec| spec.ledger = state.ledger);
     let attached: AttachPeer = scene.udp.next().await;
-    let OutboundDatagrams { from, batch } = scene.udp.next().await;
+    let OutboundDatagrams { from, batch, .. } = scene.udp.next().await;
     assert_eq!((from, Some(batch.path)), (attached.index, path));
     assert_eq!(batch.bytes()[0], HANDSHAKE_INITIATION);
     scene.nat_table.next::<AttachClient>().await;

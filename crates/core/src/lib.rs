@@ -27,6 +27,7 @@ pub mod backoff;
 pub mod connection;
 pub mod domains;
 pub mod grant;
+pub mod health;
 pub mod ids;
 pub mod ledger;
 pub mod lookups;

@@ -252,6 +252,11 @@ impl SupervisorActor {
             tracing::debug!(client = %id, "refused: its connection died too often");
             return false;
         }
+        if let Some(drain) = &mut self.drain {
+            tracing::debug!(client = %id, "refused: the gateway is draining");
+            drain.note_refusal();
+            return false;
+        }
         let has_room = self.clients.len() < self.spec.max_clients;
         let allocated = has_room.then(|| self.indices.allocate(ONLY_SHARD));
         let Some(index) = allocated.flatten() else {

@@ -245,7 +245,7 @@ impl SupervisorActor {
         // Whoever is stuck must hear of no successor: he would attach himself to it when he wakes.
         self.tree.forget(place);
         let waiting = match place {
-            Place::Control => VecDeque::new(),
+            Place::Control | Place::Admin => VecDeque::new(),
             Place::Shard => self.end_connections(now),
         };
         for child in Tree::at(place) {

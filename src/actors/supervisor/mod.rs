@@ -2,7 +2,8 @@
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
 //! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`, `ConnectionNews`,
-//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`. Emits: commands to connections,
+//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`, how the world is, and what the operator
+//! asks. Emits: commands to connections,
 //! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to everybody the
 //! successors of those who died. When its mailbox is full: control messages only, they wait. On
 //! death: the process ends with code 70, and the next one takes the clients over.
@@ -12,11 +13,14 @@
 
 mod clients;
 mod deaths;
+mod drain;
 mod farewell;
 pub mod keeper;
 pub mod links;
 pub mod nursery;
+mod status;
 mod tree;
+mod vitals;
 
 use crate::faults::{FaultKind, InjectFault, Target};
 use crate::lifeline::LastLine;
@@ -34,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
 use actix::prelude::*;
 use clients::{Clients, Request};
+use drain::Drain;
 use keeper::Keeper;
 use nursery::Nursery;
 use postern_core::grant::Relay;
@@ -46,6 +51,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tree::Tree;
+use vitals::Vitals;
 
 /// Everything a SupervisorActor is built from.
 pub struct SupervisorSpec {
@@ -69,6 +75,8 @@ pub struct SupervisorSpec {
     pub handed_over: Arc<AtomicBool>,
     /// Set every second.
     pub alive: Arc<AtomicBool>,
+    /// Where clients reach us, for the operator.
+    pub udp_port: u16,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
@@ -80,6 +88,8 @@ pub struct SupervisorActor {
     tree: Tree,
     clients: Clients,
     watchdog: Watchdog<Child>,
+    vitals: Vitals,
+    drain: Option<Drain>,
     lives: LifeNumber,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
@@ -99,8 +109,11 @@ impl SupervisorActor {
         // Should it die itself, the next process finds the last state that was saved.
         let is_kept = spec.keeper.is_some();
         let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
+        let takes_over = spec.ledger.clients().len() > 0;
         Self {
             indices: PeerIndexPool::new(spec.seed),
+            vitals: Vitals::new(takes_over),
+            drain: None,
             spec,
             tree: Tree::default(),
             clients: Clients::default(),
@@ -130,7 +143,13 @@ impl Actor for SupervisorActor {
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
         ctx.run_interval(keeper::RENEW_EVERY, |actor, _| actor.save());
         ctx.run_later(keeper::SUSPICIOUS, |actor, _| actor.trust_state());
-        for child in [Child::Tun, Child::NatTable, Child::Udp, Child::Dns] {
+        for child in [
+            Child::Admin,
+            Child::Tun,
+            Child::NatTable,
+            Child::Udp,
+            Child::Dns,
+        ] {
             self.start_child(child, ctx);
         }
         self.take_over(ctx);

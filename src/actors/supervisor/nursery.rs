@@ -5,9 +5,11 @@ use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
+use crate::actors::tun::TunOutlets;
 use crate::faults::Fault;
 use crate::lifeline::{DeathNotice, Ping};
-use crate::messages::supervisor::{Child, InterfaceFailed, LifeNumber, NatNews};
+use crate::messages::operator::OperatorLinks;
+use crate::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 
@@ -51,6 +53,8 @@ pub enum Place {
     Control,
     /// Everything that packets meet.
     Shard,
+    /// Who answers the operator, whatever the others are stuck in.
+    Admin,
 }
 
 impl Place {
@@ -59,6 +63,7 @@ impl Place {
     pub fn of(child: Child) -> Self {
         match child {
             Child::Portal | Child::Dns => Self::Control,
+            Child::Admin => Self::Admin,
             Child::NatTable | Child::Tun | Child::Udp | Child::Connection(..) => Self::Shard,
         }
     }
@@ -67,7 +72,7 @@ impl Place {
 /// Makes children, as often as it takes. A child that cannot be made has died: its notice says so.
 pub trait Nursery {
     /// On the device that all its lives share.
-    fn tun(&self, death: DeathNotice, failed: Recipient<InterfaceFailed>) -> Started<TunLinks>;
+    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks>;
 
     /// With what its predecessor left behind.
     fn nat_table(
@@ -81,10 +86,13 @@ pub trait Nursery {
     fn udp(&self, death: DeathNotice) -> Started<UdpLinks>;
 
     /// With an empty cache.
-    fn dns(&self, death: DeathNotice) -> Started<DnsLinks>;
+    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks>;
 
     /// Which joins at once.
     fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks>;
+
+    /// On the listeners that all its lives share.
+    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> Leash;
 
     /// On the thread of the shard.
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);

@@ -5,8 +5,10 @@ use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use super::nursery::{Leash, Place, Started};
 use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
+use crate::actors::tun::TunOutlets;
 use crate::lifeline::DeathNotice;
 use crate::messages::dns::ServeNames;
+use crate::messages::operator::OperatorLinks;
 use crate::messages::successors::{
     PortalRestarted, UseDns, UseNatTable, UseOutbound, UseTun, UseUdp,
 };
@@ -64,6 +66,7 @@ impl Tree {
         match place {
             Place::Control => (self.dns, self.portal) = (None, None),
             Place::Shard => (self.tun, self.nat_table, self.udp) = (None, None, None),
+            Place::Admin => {}
         }
     }
 
@@ -75,6 +78,7 @@ impl Tree {
             Child::Udp,
             Child::Dns,
             Child::Portal,
+            Child::Admin,
         ];
         all.into_iter()
             .filter(move |child| Place::of(*child) == place)
@@ -91,8 +95,9 @@ impl SupervisorActor {
             Child::Tun => self.start_tun(notice, ctx),
             Child::NatTable => self.start_nat_table(notice, ctx),
             Child::Udp => self.start_udp(notice),
-            Child::Dns => self.start_dns(notice),
+            Child::Dns => self.start_dns(notice, ctx),
             Child::Portal => self.start_portal(notice, ctx),
+            Child::Admin => self.start_admin(notice, ctx),
             Child::Connection(..) => return,
         };
         let died_at = self.tree.living.remove(&child).and_then(|it| it.died_at);
@@ -125,7 +130,11 @@ impl SupervisorActor {
 
     fn start_tun(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
         let nursery = &self.spec.nursery;
-        let Started { links, leash } = nursery.tun(notice, ctx.address().recipient());
+        let outlets = TunOutlets {
+            configured: ctx.address().recipient(),
+            failed: ctx.address().recipient(),
+        };
+        let Started { links, leash } = nursery.tun(notice, outlets);
         if let Some(nat_table) = &self.tree.nat_table {
             tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
             tell(&nat_table.use_tun, UseTun(links.packets.clone()));
@@ -165,8 +174,9 @@ impl SupervisorActor {
         leash
     }
 
-    fn start_dns(&mut self, notice: DeathNotice) -> Leash {
-        let Started { links, leash } = self.spec.nursery.dns(notice);
+    fn start_dns(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+        let state = ctx.address().recipient();
+        let Started { links, leash } = self.spec.nursery.dns(notice, state);
         let successor = UseDns(links.resolve.clone());
         if let Some(nat_table) = &self.tree.nat_table {
             tell(&nat_table.use_dns, successor.clone());
@@ -180,11 +190,22 @@ impl SupervisorActor {
     }
 
     fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+        self.vitals.note_portal_death();
         let outlets = PortalOutlets::all_to(&ctx.address());
         let Started { links, leash } = self.spec.nursery.portal(notice, outlets);
         self.tree.portal = Some(links);
         self.clients.tell_all(&PortalRestarted);
         leash
+    }
+
+    fn start_admin(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+        let links = OperatorLinks {
+            health: ctx.address().recipient(),
+            status: ctx.address().recipient(),
+            drain: ctx.address().recipient(),
+            cancel: ctx.address().recipient(),
+        };
+        self.spec.nursery.admin(notice, links)
     }
 
     fn nat_heritage(&self) -> NatHeritage {

@@ -95,7 +95,10 @@ impl Look {
             (kind.label(), count)
         });
         page.gauges(
-            plain("postern_paths", "Clients with a path, by the client's end of it."),
+            plain(
+                "postern_paths",
+                "Clients with a path, by the client's end of it.",
+            ),
             ("kind", paths),
         )?;
         let refused = self.sum(|shard| shard.refused.get()) + metrics.turned_away.get();
@@ -120,7 +123,10 @@ impl Look {
             ("answered", self.sum(|it| it.handshakes.answered.get())),
             ("confirmed", self.sum(|it| it.handshakes.confirmed.get())),
             ("rejected", self.sum(|it| it.handshakes.rejected.get())),
-            ("limited", self.sum(|it| it.drops(DropReason::HandshakeLimited))),
+            (
+                "limited",
+                self.sum(|it| it.drops(DropReason::HandshakeLimited)),
+            ),
         ]
     }
 
@@ -162,7 +168,10 @@ impl Look {
         page.gauge(flows, self.sum(|shard| shard.nat.flows.get()))?;
         let mappings = plain("postern_nat_mappings", "Names that clients use.");
         page.gauge(mappings, self.sum(|shard| shard.nat.mappings.get()))?;
-        let held = plain("postern_nat_held_packets", "Packets that wait for an address.");
+        let held = plain(
+            "postern_nat_held_packets",
+            "Packets that wait for an address.",
+        );
         page.gauge(held, self.sum(|shard| shard.nat.held_packets.get()))?;
         let held = bytes("postern_nat_held", "Bytes of these packets.");
         page.gauge(held, self.sum(|shard| shard.nat.held_bytes.get()))
@@ -201,7 +210,10 @@ impl Look {
             (signal.label(), Reading::total(readings))
         });
         page.histograms(
-            seconds("postern_time_to_heal", "From the first sign to traffic that works."),
+            seconds(
+                "postern_time_to_heal",
+                "From the first sign to traffic that works.",
+            ),
             ("signal", healed),
         )
     }
@@ -223,11 +235,17 @@ impl Look {
         page.counters(recoveries, counts(|it| it.recoveries))?;
         let recovery = seconds("postern_actor_recovery", "From deaths to recoveries.");
         page.counters(recovery, times(|it| it.recovery))?;
-        let longest = seconds("postern_actor_recovery_longest", "The longest of these times.");
+        let longest = seconds(
+            "postern_actor_recovery_longest",
+            "The longest of these times.",
+        );
         page.gauges(longest, times(|it| it.longest))?;
         let answers = self.metrics.lives.iter().map(|it| it.answers.read());
         page.histograms(
-            seconds("postern_actor_answer", "How long actors took to answer the watchdog."),
+            seconds(
+                "postern_actor_answer",
+                "How long actors took to answer the watchdog.",
+            ),
             ("actor", Child::KINDS.into_iter().zip(answers)),
         )?;
         self.mailboxes(page)
@@ -247,7 +265,10 @@ impl Look {
             (receiver.label(), packets)
         });
         page.counters(
-            plain("postern_mailbox_full_packets", "Packets for which there was no room."),
+            plain(
+                "postern_mailbox_full_packets",
+                "Packets for which there was no room.",
+            ),
             ("actor", overflows),
         )
     }
@@ -258,7 +279,10 @@ impl Look {
         page.gauge(joined, u64::from(portal.is_joined()))?;
         let reconnects = plain("postern_portal_reconnects", "Joins after the first.");
         page.counter(reconnects, portal.joins.get().saturating_sub(1))?;
-        let failures = plain("postern_portal_failures", "Connections that failed or broke.");
+        let failures = plain(
+            "postern_portal_failures",
+            "Connections that failed or broke.",
+        );
         page.counter(failures, portal.failures.get())?;
         let outage = seconds("postern_portal_outage", "Time in which we were not joined.");
         page.counter(outage, portal.outage(self.now).as_secs_f64())?;
@@ -270,11 +294,13 @@ impl Look {
         let metrics = &self.metrics;
         let shards = metrics.shard_lags.iter().enumerate();
         let shards = shards.map(|(number, lag)| (format!("shard_{number}"), lag));
-        let all: Vec<(String, &Lag)> = [("main", &metrics.main_lag), ("control", &metrics.control_lag)]
-            .map(|(name, lag)| (name.to_owned(), lag))
-            .into_iter()
-            .chain(shards)
-            .collect();
+        let single = [
+            ("main", &metrics.main_lag),
+            ("control", &metrics.control_lag),
+            ("admin", &metrics.admin_lag),
+        ];
+        let single = single.map(|(name, lag)| (name.to_owned(), lag));
+        let all: Vec<(String, &Lag)> = single.into_iter().chain(shards).collect();
         let of = |number: fn(&Lag, Instant) -> Duration| {
             let all = all.iter();
             let lags = all.map(move |(name, lag)| (&name[..], number(lag, self.now).as_secs_f64()));
@@ -306,7 +332,10 @@ impl Look {
             (outcome.label(), count)
         });
         page.counters(
-            plain("postern_config_reloads", "Times the configuration was read again."),
+            plain(
+                "postern_config_reloads",
+                "Times the configuration was read again.",
+            ),
             ("outcome", reloads),
         )
     }

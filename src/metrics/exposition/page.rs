@@ -37,7 +37,11 @@ pub(super) fn bytes(name: &'static str, help: &'static str) -> Family {
 }
 
 impl Page<'_> {
-    pub(super) fn counter(&mut self, family: Family, value: impl EncodeCounterValue) -> fmt::Result {
+    pub(super) fn counter(
+        &mut self,
+        family: Family,
+        value: impl EncodeCounterValue,
+    ) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
@@ -68,7 +72,9 @@ impl Page<'_> {
     ) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Gauge)?;
         for (name, value) in series {
-            family.encode_family(&[(label, name)])?.encode_gauge(&value)?;
+            family
+                .encode_family(&[(label, name)])?
+                .encode_gauge(&value)?;
         }
         Ok(())
     }

@@ -7,6 +7,9 @@
 mod announced;
 mod budget;
 mod restore;
+mod stats;
+
+pub use stats::{ConnectionStats, TrafficStats};
 
 use crate::UnixTime;
 use crate::grant::{
@@ -26,6 +29,7 @@ use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
 use crate::{DropReason, policy};
 use announced::AnnouncedNames;
 use budget::AnnouncementBudget;
+use stats::TrafficMeter;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -104,6 +108,8 @@ pub struct Connection {
     events: VecDeque<ConnectionEvent>,
     farewell: VecDeque<DatagramBatch>,
     drops: DropCounts,
+    inbound_meter: TrafficMeter,
+    outbound_meter: TrafficMeter,
     closed: bool,
 }
 
@@ -122,6 +128,8 @@ impl Connection {
             events: VecDeque::new(),
             farewell: VecDeque::new(),
             drops: DropCounts::default(),
+            inbound_meter: TrafficMeter::default(),
+            outbound_meter: TrafficMeter::default(),
             closed: false,
         }
     }
@@ -332,6 +340,7 @@ impl Connection {
         {
             peer.send(&replies, drops, now);
         }
+        self.inbound_meter.note(&packets, now);
         if !packets.is_empty() {
             self.inbound.push_back(packets);
         }
@@ -390,6 +399,7 @@ impl Connection {
                 }
             }
         });
+        self.outbound_meter.note(&packets, now);
         match &mut self.transport {
             Some((_, peer)) => {
                 peer.send(&packets, &mut self.drops, now);

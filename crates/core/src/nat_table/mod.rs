@@ -17,10 +17,10 @@ pub mod slot;
 pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
-pub use crate::domains::{HealCounts, RestoredName};
 use crate::domains::{
     Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
+pub use crate::domains::{HealCounts, RestoredName};
 use crate::grant::{AnnouncedName, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId};
 use crate::names::{AddressFamily, DomainName, NameAnswer};

@@ -300,6 +300,24 @@ impl Peer {
         true
     }
 
+    /// Where packets for the client went last.
+    #[must_use]
+    pub fn path_in_use(&self) -> Option<Path> {
+        self.path_in_use
+    }
+
+    /// Whether a WireGuard session stands.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        self.wireguard.is_established()
+    }
+
+    /// When the last authentic WireGuard message came.
+    #[must_use]
+    pub fn authentic_heard(&self) -> Option<Instant> {
+        self.authentic_heard
+    }
+
     /// Drives ICE, WireGuard's timers and the idle mode.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.run_seconds(now);
@@ -375,12 +393,6 @@ impl Peer {
     /// What became of the client's handshake messages since the last call.
     pub fn take_handshakes(&mut self) -> HandshakeCounts {
         std::mem::take(&mut self.handshakes)
-    }
-
-    /// Whether packets can be exchanged with the client, as far as known.
-    #[must_use]
-    pub fn has_session(&self) -> bool {
-        self.established
     }
 
     /// How the client's end of the path that ICE settled on is known.

@@ -398,6 +398,12 @@ impl Lab {
         self.path("faults.sock")
     }
 
+    /// Where the gateway is asked how it is.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path(scene::ADMIN_SOCKET)
+    }
+
     /// Changes what the next gateway is told; the running one does not notice.
     ///
     /// # Errors

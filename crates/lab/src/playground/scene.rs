@@ -50,6 +50,8 @@ pub const TTL: u32 = 300;
 /// All resources that are names; each is called in the portal as its pattern is written.
 pub const NAME_RESOURCES: [&str; 7] = [APP, LATE, V4_ONLY, V6_ONLY, WILD, SERVICES, MISSING];
 
+/// In the playground's directory: where the gateway is asked how it is.
+pub(super) const ADMIN_SOCKET: &str = "admin.sock";
 pub(super) const PORTAL_PORT: u16 = 8081;
 pub(super) const RELAY_PORT: u16 = 3478;
 
@@ -193,10 +195,12 @@ pub(super) fn gateway(setup: &Setup, directory: &Path) -> String {
          id = \"{}\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
          [network]\ninterfaces = [\"{GATEWAY_WAN}\"]\n\
          [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n\
+         [admin]\nsocket = {:?}\n\
          [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n{state}",
         directory.join("gateway.token"),
         setup.gateway_id,
         setup.gateway_generation.word(),
+        directory.join(ADMIN_SOCKET),
     )
 }
 

@@ -1,0 +1,84 @@
+//! Whether name servers answer, found out by asking them.
+//!
+//! The default servers are asked for the name servers of the root, a question that any of them
+//! answers in some way; a refusal is an answer. Servers of suffixes are not asked: what is wrong
+//! with them shows at their names.
+
+use super::DnsActor;
+use super::resolver::Resolver;
+use crate::messages::supervisor::ResolverStateChanged;
+use crate::shell::{self, tell};
+use actix::prelude::*;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use postern_core::health::ResolverState;
+use postern_core::names::NameFailure;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What is known, and when it is looked up anew.
+#[derive(Default)]
+pub(super) struct Probe {
+    state: ResolverState,
+    pending: Option<SpawnHandle>,
+    is_asking: bool,
+}
+
+impl DnsActor {
+    /// Asks now; later ones follow by themselves.
+    pub(super) fn probe(&mut self, ctx: &mut Context<Self>) {
+        if self.probe.is_asking {
+            return;
+        }
+        self.probe.is_asking = true;
+        if let Some(pending) = self.probe.pending.take() {
+            ctx.cancel_future(pending);
+        }
+        let answer = ask(Rc::clone(&self.resolver)).into_actor(self);
+        ctx.spawn(answer.map(|state, actor, ctx| actor.note_probe(state, ctx)));
+    }
+
+    /// Nobody answered a lookup: the servers may all be gone.
+    pub(super) fn suspect_silence(&mut self, ctx: &mut Context<Self>) {
+        if self.probe.state == ResolverState::Answering {
+            self.probe(ctx);
+        }
+    }
+
+    fn note_probe(&mut self, state: ResolverState, ctx: &mut Context<Self>) {
+        self.probe.is_asking = false;
+        if std::mem::replace(&mut self.probe.state, state) != state {
+            tell(&self.state, ResolverStateChanged(state));
+        }
+        let after = match state {
+            ResolverState::Answering => WHILE_WELL,
+            ResolverState::Unproven | ResolverState::Silent => WHILE_SILENT,
+        };
+        self.probe.pending = Some(ctx.run_later(after, |actor, ctx| {
+            actor.probe.pending = None;
+            actor.probe(ctx);
+        }));
+    }
+}
+
+async fn ask(resolver: Rc<Resolver>) -> ResolverState {
+    let query = Query::query(Name::root(), RecordType::NS);
+    match resolver.ask(&query, shell::now() + PATIENCE).await {
+        Ok(_) => ResolverState::Answering,
+        Err(failure) => match failure {
+            NameFailure::NoSuchName | NameFailure::NoData | NameFailure::ServerFailure => {
+                ResolverState::Answering
+            }
+            NameFailure::Timeout | NameFailure::Network | NameFailure::Quota => {
+                ResolverState::Silent
+            }
+        },
+    }
+}
+
+/// One question in ten seconds is nothing to a server.
+const WHILE_WELL: Duration = Duration::from_secs(10);
+/// A server that comes back is noticed soon.
+const WHILE_SILENT: Duration = Duration::from_secs(2);
+/// As patient as with a client's lookup would be too long for a probe.
+const PATIENCE: Duration = Duration::from_millis(2500);

@@ -1,0 +1,126 @@
+//! The end of a gateway that is to be replaced: new clients are refused, the others may finish.
+//!
+//! The portal is not left: what it revokes meanwhile counts. A client that is refused hears nothing
+//! and is led to another gateway by the portal when it asks again, two seconds later.
+
+use super::SupervisorActor;
+use crate::admin::reports::DrainReport;
+use crate::messages::operator::{CancelDrain, DrainGateway};
+use crate::messages::supervisor::{Farewell, Shutdown};
+use crate::shell;
+use actix::prelude::*;
+use postern_core::connection::ConnectionStats;
+use postern_core::ids::ClientId;
+use std::time::{Duration, Instant};
+
+/// A gateway that refuses new clients.
+pub(super) struct Drain {
+    ends_at: Instant,
+    refused: u64,
+    /// Clients that had something to say lately, when it was last counted.
+    active: usize,
+    timer: SpawnHandle,
+}
+
+impl Drain {
+    /// Somebody came too late.
+    pub(super) fn note_refusal(&mut self) {
+        self.refused += 1;
+    }
+}
+
+impl Handler<DrainGateway> for SupervisorActor {
+    type Result = ResponseActFuture<Self, DrainReport>;
+
+    fn handle(
+        &mut self,
+        DrainGateway { grace }: DrainGateway,
+        ctx: &mut Context<Self>,
+    ) -> Self::Result {
+        let ends_at = shell::now() + grace.min(LONGEST_GRACE);
+        tracing::info!(
+            grace_s = grace.as_secs(),
+            clients = self.clients.len(),
+            "draining"
+        );
+        match &mut self.drain {
+            Some(drain) => drain.ends_at = ends_at,
+            None => {
+                let timer = ctx.run_interval(LOOK_EVERY, |actor, ctx| actor.look_at_drain(ctx));
+                self.drain = Some(Drain {
+                    ends_at,
+                    refused: 0,
+                    active: self.clients.len(),
+                    timer,
+                });
+            }
+        }
+        let counted = self.count_active();
+        Box::pin(counted.map(|(), actor, _| actor.drain_report().unwrap_or_default()))
+    }
+}
+
+impl Handler<CancelDrain> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: CancelDrain, ctx: &mut Context<Self>) {
+        if let Some(drain) = self.drain.take() {
+            ctx.cancel_future(drain.timer);
+            tracing::info!(refused = drain.refused, "draining was called off");
+        }
+    }
+}
+
+impl SupervisorActor {
+    /// How far it is; `None` when nobody wants it to end.
+    pub(super) fn drain_report(&self) -> Option<DrainReport> {
+        let drain = self.drain.as_ref()?;
+        let remaining = drain.ends_at.saturating_duration_since(shell::now());
+        Some(DrainReport {
+            ends_at: shell::unix_now().0 + remaining.as_secs(),
+            remaining: remaining.as_secs(),
+            clients: self.clients.len(),
+            active: drain.active,
+            refused: drain.refused,
+        })
+    }
+
+    fn look_at_drain(&mut self, ctx: &mut Context<Self>) {
+        let counted = self.count_active();
+        ctx.spawn(counted.map(|(), actor, ctx| {
+            let is_over = |drain: &Drain| drain.active == 0 || drain.ends_at <= shell::now();
+            if actor.drain.as_ref().is_some_and(is_over) {
+                let farewell = Farewell::Goodbye;
+                ctx.notify(Shutdown {
+                    exit_code: 0,
+                    farewell,
+                });
+            }
+        }));
+    }
+
+    /// A client whose connection does not answer may be in the middle of something.
+    fn count_active(&self) -> impl ActorFuture<Self, Output = ()> + use<> {
+        let described = self.describe_clients(usize::MAX).into_actor(self);
+        described.map(|described, actor: &mut Self, _| {
+            if let Some(drain) = &mut actor.drain {
+                drain.active = described.iter().filter(|it| is_active(it)).count();
+            }
+        })
+    }
+}
+
+fn is_active((_, stats): &(ClientId, Option<ConnectionStats>)) -> bool {
+    let Some(stats) = stats else { return true };
+    let directions = [stats.inbound, stats.outbound];
+    let last = directions.into_iter().filter_map(|it| it.last_before).min();
+    last.is_some_and(|before| before < QUIET)
+}
+
+/// How often it is looked whether anybody is left.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Whoever neither sends nor receives for so long has nothing under way, or something that can wait
+/// for another gateway.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
+/// A year: so that no sum of times overflows.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
