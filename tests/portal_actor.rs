@@ -13,14 +13,18 @@ use postern::messages::connection::{
 };
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
 use postern::messages::supervisor::{
-    Child, ChildDied, DeathCause, GatewayInitialized, LifeNumber, PortalRefused, RelaysChanged,
+    Child, ChildDied, DeathCause, GatewayInitialized, LifeNumber, PortalRefused,
+    PortalStateChanged, RelaysChanged,
 };
+use postern::metrics::Metrics;
+use postern_core::health::PortalState;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::portal::{
     GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
 };
 use serde_json::{Value, json};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -115,6 +119,20 @@ async fn a_dropped_websocket_is_opened_again_and_candidates_are_not_lost() {
         next["event"], "broadcast_ice_candidates",
         "the acknowledgement belonged to the other socket"
     );
+}
+
+/// Lesson 31: what is said about the gateway's health is true.
+#[actix::test]
+async fn the_supervisor_knows_whether_the_portal_is_there() {
+    let mut scene = Scene::new().await;
+    let (mut socket, _) = scene.portal.accept().await;
+    join(&mut socket, 0).await;
+    assert_eq!(scene.state().await, PortalState::Joined);
+    drop(socket);
+    assert_eq!(scene.state().await, PortalState::Away);
+    let (mut socket, _) = scene.portal.accept().await;
+    join(&mut socket, 0).await;
+    assert_eq!(scene.state().await, PortalState::Joined);
 }
 
 #[actix::test]
@@ -241,6 +259,8 @@ struct Scene {
     portal: Portal,
     actor: Addr<PortalActor>,
     inbox: mpsc::UnboundedReceiver<Seen>,
+    metrics: Arc<Metrics>,
+    states: mpsc::UnboundedReceiver<PortalState>,
 }
 
 impl Scene {
@@ -248,7 +268,9 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let (told, inbox) = mpsc::unbounded_channel();
-        let supervisor = Supervisor { told }.start();
+        let (states, told_states) = mpsc::unbounded_channel();
+        let supervisor = Supervisor { told, states }.start();
+        let metrics = Arc::new(Metrics::default());
         let actor = PortalActor::new(PortalSpec {
             config: config(&url),
             seed: [7; 32],
@@ -260,7 +282,15 @@ impl Scene {
             portal: Portal { listener },
             actor: actor.start(),
             inbox,
+            metrics,
+            states: told_states,
         }
+    }
+
+    async fn state(&mut self) -> PortalState {
+        within(self.states.recv())
+            .await
+            .expect("the supervisor lives")
     }
 
     async fn seen(&mut self) -> Seen {
@@ -406,6 +436,16 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 /// Stands for the SupervisorActor: passes on what it is told.
 struct Supervisor {
     told: mpsc::UnboundedSender<Seen>,
+    /// Apart from the rest, which comes in between.
+    states: mpsc::UnboundedSender<PortalState>,
+}
+
+impl Handler<PortalStateChanged> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, PortalStateChanged(state): PortalStateChanged, _: &mut Context<Self>) {
+        let _ = self.states.send(state);
+    }
 }
 
 impl Actor for Supervisor {

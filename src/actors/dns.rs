@@ -79,6 +79,8 @@ pub struct DnsSpec {
     pub is_client: fn(IpAddr) -> bool,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
+    /// Whether servers are asked for no other reason than to know whether they answer.
+    pub probes: bool,
     /// Who is told whether name servers answer.
     pub state: Recipient<ResolverStateChanged>,
     /// Tells the supervisor.
@@ -114,6 +116,7 @@ impl DnsSpec {
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
             metrics,
+            probes: true,
             state,
             death,
         }
@@ -144,7 +147,7 @@ pub struct DnsActor {
     is_client: fn(IpAddr) -> bool,
     metrics: Arc<Metrics>,
     state: Recipient<ResolverStateChanged>,
-    probe: Probe,
+    probe: Option<Probe>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -177,7 +180,7 @@ impl DnsActor {
             is_client: spec.is_client,
             metrics: spec.metrics,
             state: spec.state,
-            probe: Probe::default(),
+            probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
             _death: spec.death,
         }

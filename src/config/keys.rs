@@ -367,6 +367,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "\"/run/postern/admin.sock\"",
         doc: "Where the gateway's own user and root ask how it is, and tell it to drain.",
+        change: Change::Restart,
     },
     Key {
         path: "admin.listen",
@@ -375,6 +376,7 @@ pub static KEYS: &[Key] = &[
         unit: "",
         example: "[\"127.0.0.1:9599\"]",
         doc: "Where probes and Prometheus ask; empty means nowhere.",
+        change: Change::Restart,
     },
     Key {
         path: "log.format",

@@ -225,19 +225,7 @@ impl ReloadOutcome {
 }
 
 /// In ms. A server nearby takes a few, one that does not answer 6 s.
-const LOOKED_UP_WITHIN: &[u64] = &[
-    1,
-    5,
-    10,
-    25,
-    50,
-    100,
-    250,
-    500,
-    1000,
-    2500,
-    6000,
-];
+const LOOKED_UP_WITHIN: &[u64] = &[1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 6000];
 /// In ms. The supervisor's patience is 1.5 s.
 const ANSWERED_WITHIN: &[u64] = &[1, 5, 25, 100, 500, 1500];
 

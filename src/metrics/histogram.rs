@@ -26,7 +26,9 @@ impl Histogram {
 
     /// It took so long.
     pub fn note(&self, time: Duration) {
-        let place = self.limits.partition_point(|limit| Duration::from_millis(*limit) < time);
+        let place = self
+            .limits
+            .partition_point(|limit| Duration::from_millis(*limit) < time);
         self.counts[place].add(1);
         self.sum.add(time);
     }

@@ -11,8 +11,10 @@ use postern::actors::supervisor::links::{
     DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks,
 };
 use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
+use postern::actors::tun::TunOutlets;
 use postern::lifeline::{BusyMark, DeathNotice, launch};
-use postern::messages::supervisor::{Child, InterfaceFailed, LifeNumber, NatNews};
+use postern::messages::operator::OperatorLinks;
+use postern::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
 use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
 use std::cell::RefCell;
@@ -44,6 +46,9 @@ struct Desk {
     /// Whose code the threads run, as they say.
     busy: Option<LifeNumber>,
     portal: Option<PortalOutlets>,
+    tun: Option<TunOutlets>,
+    resolver: Option<Recipient<ResolverStateChanged>>,
+    operator: Option<OperatorLinks>,
 }
 
 /// Where all lives of each shared child put what they are told.
@@ -53,6 +58,7 @@ pub(crate) struct Trays {
     pub(crate) udp: Tray,
     pub(crate) dns: Tray,
     pub(crate) portal: Tray,
+    pub(crate) admin: Tray,
     /// Who is asked for relays.
     pub(crate) asked: Tray,
     /// Who is told of resources that are gone.
@@ -77,6 +83,9 @@ impl NurseryDesk {
             is_thread_stuck: false,
             busy: None,
             portal: None,
+            tun: None,
+            resolver: None,
+            operator: None,
         })))
     }
 
@@ -107,6 +116,21 @@ impl NurseryDesk {
     /// Where the last PortalActor's messages would go.
     pub(crate) fn portal(&self) -> PortalOutlets {
         self.0.borrow().portal.clone().expect("one was started")
+    }
+
+    /// Where the last TunActor's news would go.
+    pub(crate) fn tun(&self) -> TunOutlets {
+        self.0.borrow().tun.clone().expect("one was started")
+    }
+
+    /// Where the last DnsActor's news would go.
+    pub(crate) fn resolver(&self) -> Recipient<ResolverStateChanged> {
+        self.0.borrow().resolver.clone().expect("one was started")
+    }
+
+    /// What the last AdminActor would ask.
+    pub(crate) fn operator(&self) -> OperatorLinks {
+        self.0.borrow().operator.clone().expect("one was started")
     }
 
     /// The probe in its present life.
@@ -201,8 +225,9 @@ impl FakeNursery {
 }
 
 impl Nursery for FakeNursery {
-    fn tun(&self, death: DeathNotice, _: Recipient<InterfaceFailed>) -> Started<TunLinks> {
+    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
         let (addr, leash) = self.launch(death, Child::Tun, |trays| &trays.tun);
+        self.0.0.borrow_mut().tun = Some(outlets);
         let links = TunLinks::to(&addr);
         Started { links, leash }
     }
@@ -226,8 +251,9 @@ impl Nursery for FakeNursery {
         Started { links, leash }
     }
 
-    fn dns(&self, death: DeathNotice) -> Started<DnsLinks> {
+    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks> {
         let (addr, leash) = self.launch(death, Child::Dns, |trays| &trays.dns);
+        self.0.0.borrow_mut().resolver = Some(state);
         let links = DnsLinks::to(&addr);
         Started { links, leash }
     }
@@ -239,6 +265,12 @@ impl Nursery for FakeNursery {
         let mut links = PortalLinks::to(&addr);
         links.request_relays = desk.trays.asked.probe().recipient();
         Started { links, leash }
+    }
+
+    fn admin(&self, death: DeathNotice, links: OperatorLinks) -> Leash {
+        let (_, leash) = self.launch(death, Child::Admin, |trays| &trays.admin);
+        self.0.0.borrow_mut().operator = Some(links);
+        leash
     }
 
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
@@ -317,6 +349,7 @@ impl Inboxes {
             udp,
             dns,
             portal,
+            admin,
             asked,
             released,
             introduced,
@@ -327,6 +360,7 @@ impl Inboxes {
             udp: udp.0,
             dns: dns.0,
             portal: portal.0,
+            admin: admin.0,
             asked: asked.0,
             released: released.0,
             introduced: introduced.0,

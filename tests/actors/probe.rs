@@ -12,7 +12,9 @@ use postern::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use postern::messages::successors::{UseDns, UseOutbound, UseTun};
-use postern::messages::supervisor::{ChildDied, ConnectionClosed, ConnectionNews, NatNews};
+use postern::messages::supervisor::{
+    ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged,
+};
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use std::any::type_name;
@@ -281,6 +283,7 @@ seen! {
     ReleaseResource,
     RequestRelays,
     ResolveName,
+    ResolverStateChanged,
     ServeNames,
     UseDns,
     UseOutbound,

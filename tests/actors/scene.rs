@@ -54,6 +54,7 @@ impl Scene {
             keeper: None,
             handed_over: Arc::clone(&handed_over),
             alive: Arc::default(),
+            udp_port: 52_625,
             metrics: Arc::clone(&metrics),
         };
         change(&mut spec);

@@ -23,7 +23,8 @@ use postern_core::supervision::RestartPolicy;
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
-const SHARED: [Child; 5] = [
+const SHARED: [Child; 6] = [
+    Child::Admin,
     Child::Tun,
     Child::NatTable,
     Child::Udp,

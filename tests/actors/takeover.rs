@@ -74,6 +74,7 @@ async fn is_taken_over(state: SavedState, path: Option<Path>) {
     assert_eq!(assigned.resource, resource(1));
     scene.portal.nothing().await;
     let all = [
+        Child::Admin,
         Child::Tun,
         Child::NatTable,
         Child::Udp,

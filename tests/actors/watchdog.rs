@@ -18,6 +18,7 @@ fn a_shared_child_that_hangs_is_replaced_within_three_seconds() {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
         for child in [
+            Child::Admin,
             Child::Tun,
             Child::NatTable,
             Child::Udp,

@@ -27,11 +27,11 @@ pub(super) struct Probe {
 impl DnsActor {
     /// Asks now; later ones follow by themselves.
     pub(super) fn probe(&mut self, ctx: &mut Context<Self>) {
-        if self.probe.is_asking {
+        let Some(probe) = self.probe.as_mut().filter(|probe| !probe.is_asking) else {
             return;
-        }
-        self.probe.is_asking = true;
-        if let Some(pending) = self.probe.pending.take() {
+        };
+        probe.is_asking = true;
+        if let Some(pending) = probe.pending.take() {
             ctx.cancel_future(pending);
         }
         let answer = ask(Rc::clone(&self.resolver)).into_actor(self);
@@ -40,22 +40,28 @@ impl DnsActor {
 
     /// Nobody answered a lookup: the servers may all be gone.
     pub(super) fn suspect_silence(&mut self, ctx: &mut Context<Self>) {
-        if self.probe.state == ResolverState::Answering {
+        let state = self.probe.as_ref().map(|probe| probe.state);
+        if state == Some(ResolverState::Answering) {
             self.probe(ctx);
         }
     }
 
     fn note_probe(&mut self, state: ResolverState, ctx: &mut Context<Self>) {
-        self.probe.is_asking = false;
-        if std::mem::replace(&mut self.probe.state, state) != state {
+        let Some(probe) = &mut self.probe else {
+            return;
+        };
+        probe.is_asking = false;
+        if std::mem::replace(&mut probe.state, state) != state {
             tell(&self.state, ResolverStateChanged(state));
         }
         let after = match state {
             ResolverState::Answering => WHILE_WELL,
             ResolverState::Unproven | ResolverState::Silent => WHILE_SILENT,
         };
-        self.probe.pending = Some(ctx.run_later(after, |actor, ctx| {
-            actor.probe.pending = None;
+        probe.pending = Some(ctx.run_later(after, |actor, ctx| {
+            if let Some(probe) = &mut actor.probe {
+                probe.pending = None;
+            }
             actor.probe(ctx);
         }));
     }

@@ -4,6 +4,12 @@
 //! configuration or another fatal error, 2 wrong usage, 70 too many restarts of a part (a bug;
 //! start the process again).
 
+mod drain;
+mod health;
+mod status;
+mod words;
+
+use crate::admin::client::AdminClient;
 use crate::config::{self, Environment, Loaded};
 use crate::{gateway, handover, logging};
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +35,12 @@ enum Command {
     Check(ConfigArgs),
     /// End the running gateway and leave its clients connected, for the next one to take over.
     Handover(HandoverArgs),
+    /// Show how the running gateway is: its health, its clients, what it dropped.
+    Status(status::Args),
+    /// Ask the running gateway whether it is ready for clients; for probes.
+    Health(health::Args),
+    /// Refuse new clients, let the others finish, then end the running gateway.
+    Drain(drain::Args),
     /// Lab: run a portal.
     Portal(postern_lab::portal::Args),
     /// Lab: run a STUN relay.
@@ -84,6 +96,9 @@ impl Cli {
             }
             Command::Check(args) => check(&load(&args)?),
             Command::Handover(args) => hand_over(&args),
+            Command::Status(args) => ask(&args.config, |client| status::run(client, &args)),
+            Command::Health(args) => ask(&args.config, |client| health::run(client, &args)),
+            Command::Drain(args) => ask(&args.config, |client| drain::run(client, &args)),
             Command::Portal(args) => run_lab(postern_lab::portal::run(args)),
             Command::Relay(args) => run_lab(postern_lab::relay::run(args)),
             Command::Client(args) => run_lab(postern_lab::client::run(args)),
@@ -104,6 +119,18 @@ fn run_lab(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
         .build()?;
     runtime.block_on(program)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Speaks to the gateway that runs with this configuration.
+fn ask<F>(args: &ConfigArgs, question: impl FnOnce(AdminClient) -> F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let admin = config::load_admin(&args.config, &Environment::of_process())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(question(AdminClient::new(&admin.socket)))
 }
 
 /// Writes the error to stderr: one line for each problem, nothing else.
