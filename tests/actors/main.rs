@@ -12,6 +12,7 @@ mod dns_transports;
 mod fault;
 mod lifeline;
 mod many_deaths;
+mod metrics;
 mod name_server;
 mod nat_table;
 mod nursery;

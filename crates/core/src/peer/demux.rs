@@ -471,6 +471,11 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(demux.take_drops().of(DropReason::WireguardRejected), 1);
+        assert_eq!(demux.take_handshakes().rejected, 1);
+        let mut data = vec![4, 0, 0, 0];
+        data.resize(64, 9);
+        assert!(demux.route(DatagramBatch::of(path(), data)).is_empty());
+        assert_eq!(demux.take_handshakes().rejected, 0, "data is no handshake");
     }
 
     #[test]
