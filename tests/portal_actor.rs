@@ -128,11 +128,14 @@ async fn the_supervisor_knows_whether_the_portal_is_there() {
     let (mut socket, _) = scene.portal.accept().await;
     join(&mut socket, 0).await;
     assert_eq!(scene.state().await, PortalState::Joined);
+    assert_eq!(scene.counted(), [1, 0, 0]);
     drop(socket);
     assert_eq!(scene.state().await, PortalState::Away);
+    assert_eq!(scene.counted(), [0, 0, 1]);
     let (mut socket, _) = scene.portal.accept().await;
     join(&mut socket, 0).await;
     assert_eq!(scene.state().await, PortalState::Joined);
+    assert_eq!(scene.counted(), [1, 1, 1]);
 }
 
 #[actix::test]
@@ -291,6 +294,17 @@ impl Scene {
         within(self.states.recv())
             .await
             .expect("the supervisor lives")
+    }
+
+    /// Whether it is joined, how often it has joined again, and how often it lost or missed the
+    /// portal.
+    fn counted(&self) -> [u64; 3] {
+        let page = self.metrics.page();
+        ["joined", "reconnects_total", "failures_total"].map(|what| {
+            let name = format!("postern_portal_{what} ");
+            let line = page.lines().find_map(|line| line.strip_prefix(&name));
+            line.and_then(|value| value.parse().ok()).unwrap()
+        })
     }
 
     async fn seen(&mut self) -> Seen {

@@ -278,9 +278,9 @@ impl PortalActor {
                 tell(&to.state, PortalStateChanged(PortalState::Joined));
             }
             PortalEvent::Left { reason } => {
+                self.joined = None;
                 info!(milestone = "left", reason, "left the portal");
                 tell(&to.state, PortalStateChanged(PortalState::Away));
-                self.joined = None;
             }
             PortalEvent::Retrying {
                 reason,

@@ -24,6 +24,7 @@ mod scene;
 mod supervision;
 mod supervisor;
 mod takeover;
+mod udp;
 mod watchdog;
 
 use actix::{System, SystemRunner};

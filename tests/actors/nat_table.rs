@@ -1,6 +1,8 @@
 //! A NatTableActor between a connection, a TUN queue and a resolver that are probes.
 
 use crate::in_virtual_time;
+use crate::metrics::openmetrics::Page;
+use crate::metrics::page;
 use crate::probe::{Inbox, Probe};
 use crate::samples::{client, resource, tunnel, udp};
 use actix::prelude::*;
@@ -131,6 +133,42 @@ fn a_released_resource_takes_its_names_along() {
         tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
         scene.connection.next::<OutboundPackets>().await;
         scene.tun.nothing().await;
+    });
+}
+
+#[test]
+fn what_the_table_keeps_and_what_it_heals_is_counted() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.assign();
+        let question: ResolveName = scene.dns.next().await;
+        let request = udp(tunnel(1).ipv4, PROXY);
+        tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
+        scene.tun.nothing().await;
+        let seen = page(&scene.metrics);
+        let kept = |page: &Page| {
+            ["flows", "mappings", "held_packets", "held_bytes"]
+                .map(|what| page.value(&format!("postern_nat_{what}")))
+        };
+        assert_eq!(kept(&seen), [0.0, 1.0, 1.0, request.len() as f64]);
+        let signals = "postern_heal_signals_total{signal=\"unmapped\"}";
+        let healed = "postern_time_to_heal_seconds_count{signal=\"unmapped\"}";
+        assert_eq!((seen.value(signals), seen.value(healed)), (1.0, 0.0));
+
+        let reply_to = question.reply_to.expect("somebody waits");
+        reply_to.try_send(found()).expect("the table lives");
+        scene.tun.next::<InboundPackets>().await;
+        let seen = page(&scene.metrics);
+        assert_eq!(kept(&seen), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!((seen.value(signals), seen.value(healed)), (1.0, 1.0));
+
+        let detach = DetachClient {
+            client: client(1),
+            index: scene.index,
+        };
+        tell_addr(&scene.table, detach);
+        scene.tun.nothing().await;
+        assert_eq!(kept(&page(&scene.metrics)), [0.0; 4]);
     });
 }
 

@@ -105,7 +105,9 @@ fn dashboard() -> Value {
 fn expressions(value: &Value) -> Vec<&str> {
     match value {
         Value::Object(fields) => {
-            let own = fields.iter().filter(|(name, _)| *name == "expr" || *name == "query");
+            let own = fields
+                .iter()
+                .filter(|(name, _)| *name == "expr" || *name == "query");
             let own = own.filter_map(|(_, text)| text.as_str());
             own.chain(fields.values().flat_map(expressions)).collect()
         }
@@ -117,7 +119,10 @@ fn expressions(value: &Value) -> Vec<&str> {
 #[test]
 fn the_dashboard_asks_for_what_is_there_and_shows_everything() {
     let (page, dashboard) = (page(), dashboard());
-    let asked: BTreeSet<&str> = expressions(&dashboard).into_iter().flat_map(mentioned).collect();
+    let asked: BTreeSet<&str> = expressions(&dashboard)
+        .into_iter()
+        .flat_map(mentioned)
+        .collect();
     for name in &asked {
         let is_sample = page.families().values().any(|it| it.names.contains(*name));
         assert!(is_sample, "{name}");
@@ -132,11 +137,16 @@ fn the_dashboard_asks_for_what_is_there_and_shows_everything() {
 fn labels_in_the_dashboards_expressions_are_ours() {
     let page = page();
     let families = page.families().values();
-    let mut known: BTreeSet<&str> = families.flat_map(|it| it.labels.iter().map(|it| &it[..])).collect();
+    let mut known: BTreeSet<&str> = families
+        .flat_map(|it| it.labels.iter().map(|it| &it[..]))
+        .collect();
     known.extend(["instance", "job"]);
     let dashboard = dashboard();
     for expression in expressions(&dashboard) {
-        let selectors = expression.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        let selectors = expression
+            .split('{')
+            .skip(1)
+            .filter_map(|rest| rest.split('}').next());
         for matcher in selectors.flat_map(|selector| selector.split(',')) {
             let label = matcher.split(['=', '!']).next().unwrap_or_default().trim();
             assert!(known.contains(label), "{label} in {expression}");
@@ -151,7 +161,10 @@ fn the_dashboard_can_be_imported_and_its_panels_do_not_overlap() {
     assert!(dashboard["id"].is_null());
     let variables = dashboard["templating"]["list"].as_array().expect("a list");
     let is_source = |it: &&Value| it["type"] == "datasource" && it["query"] == "prometheus";
-    let source = variables.iter().find(is_source).expect("a data source to choose");
+    let source = variables
+        .iter()
+        .find(is_source)
+        .expect("a data source to choose");
     let source = format!("${{{}}}", source["name"].as_str().expect("a name"));
 
     let panels = dashboard["panels"].as_array().expect("panels");

@@ -70,8 +70,11 @@ impl Page {
             return self.describe((what, name, rest), current);
         }
         let sample = Sample::parse(line)?;
-        let family = self.families.get_mut(current).ok_or("of no family")?;
-        let suffix = sample.name.strip_prefix(&current[..]).ok_or("not of this family")?;
+        let family = self.families.get_mut(&current[..]).ok_or("of no family")?;
+        let suffix = sample
+            .name
+            .strip_prefix(&current[..])
+            .ok_or("not of this family")?;
         let allowed: &[&str] = match &family.kind[..] {
             "counter" => &["_total"],
             "gauge" => &[""],

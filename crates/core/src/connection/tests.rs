@@ -503,7 +503,9 @@ fn a_path_has_the_kind_of_the_clients_candidate() {
         let mut pair = Pair::new();
         pair.grant(resource(1, vec![]));
         let candidate = format!("candidate:1 1 udp 2130706431 198.51.100.5 4000 typ {text}");
-        let odd = pair.connection.add_remote_candidates(&[candidate], pair.now);
+        let odd = pair
+            .connection
+            .add_remote_candidates(&[candidate], pair.now);
         assert_eq!(odd, 0);
         pair.connect();
         assert_eq!(pair.connection.path_kind(), Some(kind));

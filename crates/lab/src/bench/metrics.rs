@@ -143,7 +143,7 @@ fn run_read(lab: &mut Lab, load: (Load, u32), readings: &mut Vec<Reading>) -> Re
     let door = lab.playground().door(Role::Gateway)?;
     std::thread::scope(|scope| {
         let (stop, stopped) = channel();
-        let reader = scope.spawn(move || door.enter(|| read_until(&stopped)));
+        let reader = scope.spawn(move || door.enter(move || read_until(&stopped)));
         let run = run(lab, load);
         drop(stop);
         let told = reader.join().ok().context("reading panicked")??;

@@ -52,7 +52,11 @@ fn a_name_without_address_is_well_when_it_has_one() {
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
     world.pass_ms(40);
     world.fail(NameFailure::ServerFailure);
-    assert_eq!(raised(&mut world), (UNMAPPED, vec![]), "once for all packets");
+    assert_eq!(
+        raised(&mut world),
+        (UNMAPPED, vec![]),
+        "once for all packets"
+    );
     world.pass_ms(260);
     world.resolve(&[v4(1)]);
     let healed = vec![(HealSignal::Unmapped, 300)];
