@@ -13,6 +13,7 @@ use crate::messages::connection::{
     LocalAddressesChanged, OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess,
     SetExpiry, StopConnection, UpdateResource,
 };
+use crate::messages::diagnosis::{AccessFacts, ExplainAccess};
 use crate::messages::dns::ResolveName;
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{
@@ -315,6 +316,18 @@ impl Handler<UseDns> for ConnectionActor {
 
     fn handle(&mut self, UseDns(resolve): UseDns, _: &mut Context<Self>) {
         self.outlets.resolve = resolve;
+    }
+}
+
+impl Handler<ExplainAccess> for ConnectionActor {
+    type Result = AccessFacts;
+
+    fn handle(
+        &mut self,
+        ExplainAccess(target): ExplainAccess,
+        _: &mut Context<Self>,
+    ) -> AccessFacts {
+        AccessFacts(self.core.explain(&target, shell::now()))
     }
 }
 

@@ -10,6 +10,7 @@
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
+use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
@@ -215,6 +216,15 @@ impl Handler<NameAnswered> for NatTableActor {
     fn handle(&mut self, NameAnswered(answer): NameAnswered, ctx: &mut Context<Self>) {
         self.core.handle_answer(&answer, shell::now());
         self.drive(ctx);
+    }
+}
+
+impl Handler<ExplainName> for NatTableActor {
+    type Result = NameFacts;
+
+    fn handle(&mut self, question: ExplainName, _: &mut Context<Self>) -> NameFacts {
+        let ExplainName { client, target } = question;
+        NameFacts(self.core.explain(client, &target, shell::now()))
     }
 }
 

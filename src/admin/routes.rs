@@ -1,6 +1,7 @@
 //! Which question is answered where, and in which form.
 
 use super::reports::{HealthReport, HealthStatus};
+use crate::messages::diagnosis::Diagnosis;
 use crate::messages::operator::{
     CancelDrain, DrainGateway, GatewayStatus, HealthCheck, OperatorLinks,
 };
@@ -11,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use postern_core::diagnosis::NotATarget;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,7 @@ pub(super) fn everything(desk: Desk) -> Router {
     public()
         .route("/status", get(status))
         .route("/drain", post(drain).delete(cancel_drain))
+        .route("/why", get(why))
         .with_state(desk)
 }
 
@@ -120,6 +123,20 @@ async fn drain(State(desk): State<Desk>, Query(query): Query<DrainQuery>) -> Res
 
 async fn cancel_drain(State(desk): State<Desk>) -> Response {
     reply(ask(&desk.supervisor.cancel, CancelDrain).await)
+}
+
+#[derive(Deserialize)]
+struct WhyQuery {
+    client: String,
+    target: String,
+}
+
+async fn why(State(desk): State<Desk>, Query(query): Query<WhyQuery>) -> Response {
+    let client = query.client;
+    match query.target.parse() {
+        Ok(target) => reply(ask(&desk.supervisor.why, Diagnosis { client, target }).await),
+        Err(error) => (StatusCode::BAD_REQUEST, NotATarget::to_string(&error)).into_response(),
+    }
 }
 
 fn reply<T: Serialize>(answer: Result<T, Silent>) -> Response {

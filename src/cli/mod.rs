@@ -7,6 +7,7 @@
 mod drain;
 mod health;
 mod status;
+mod why;
 mod words;
 
 use crate::admin::client::AdminClient;
@@ -39,6 +40,8 @@ enum Command {
     Status(status::Args),
     /// Ask the running gateway whether it is ready for clients; for probes.
     Health(health::Args),
+    /// Ask the running gateway why a client can reach something, or cannot.
+    Why(why::Args),
     /// Refuse new clients, let the others finish, then end the running gateway.
     Drain(drain::Args),
     /// Lab: run a portal.
@@ -98,6 +101,7 @@ impl Cli {
             Command::Handover(args) => hand_over(&args),
             Command::Status(args) => ask(&args.config, |client| status::run(client, &args)),
             Command::Health(args) => ask(&args.config, |client| health::run(client, &args)),
+            Command::Why(args) => ask(&args.config, |client| why::run(client, &args)),
             Command::Drain(args) => ask(&args.config, |client| drain::run(client, &args)),
             Command::Portal(args) => run_lab(postern_lab::portal::run(args)),
             Command::Relay(args) => run_lab(postern_lab::relay::run(args)),

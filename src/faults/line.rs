@@ -105,13 +105,14 @@ const FAULTS: [(&str, FaultKind); 10] = [
 ];
 
 /// The kinds of which there is one.
-const SINGLE: [Target; 6] = [
+const SINGLE: [Target; 7] = [
     Target::Supervisor,
     Target::Portal,
     Target::Dns,
     Target::NatTable,
     Target::Tun,
     Target::Udp,
+    Target::Admin,
 ];
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub enum Target {
     Tun,
     /// The UdpActor.
     Udp,
+    /// The AdminActor.
+    Admin,
     /// The ConnectionActor of this client, or that of any.
     Connection(Option<ClientId>),
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Target {
             Self::NatTable => "nat_table",
             Self::Tun => "tun",
             Self::Udp => "udp",
+            Self::Admin => "admin",
             Self::Connection(_) => "connection",
         })
     }

@@ -5,6 +5,7 @@
 //! the reverse.
 
 pub mod connection;
+pub mod diagnosis;
 pub mod dns;
 pub mod nat_table;
 pub mod operator;

@@ -1,5 +1,6 @@
 //! What an operator asks and tells, by way of the AdminActor; the SupervisorActor answers.
 
+use super::diagnosis::Diagnosis;
 use crate::admin::reports::{DrainReport, HealthReport, StatusReport};
 use actix::{Message, Recipient};
 use std::time::Duration;
@@ -42,4 +43,6 @@ pub struct OperatorLinks {
     pub drain: Recipient<DrainGateway>,
     /// See [`CancelDrain`].
     pub cancel: Recipient<CancelDrain>,
+    /// See [`Diagnosis`].
+    pub why: Recipient<Diagnosis>,
 }

@@ -148,11 +148,11 @@ fn lookups_are_counted_by_outcome_with_their_time_and_the_cache_on_its_own() {
         let metrics = Arc::new(Metrics::default());
         let server = NameServer::start().await;
         let mut scene = Scene::with(&[&server], |spec| spec.metrics = Arc::clone(&metrics));
-        scene.resolve("v4.example").await;
-        scene.resolve("v4.example").await;
-        scene.resolve("missing.example").await;
+        for name in ["v4.example", "v4.example", "missing.example"] {
+            let _outcomes = scene.resolve(name).await;
+        }
         server.is_silent.set(true);
-        scene.resolve("both.example").await;
+        let _outcomes = scene.resolve("both.example").await;
         let page = page(&metrics);
         let number = |what: &str, result: &str| {
             page.value(&format!("postern_dns_{what}{{result=\"{result}\"}}"))

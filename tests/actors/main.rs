@@ -6,6 +6,7 @@
 
 mod connection;
 mod cut_off;
+mod diagnosis;
 mod dns;
 mod dns_responder;
 mod dns_transports;
@@ -16,6 +17,7 @@ mod metrics;
 mod name_server;
 mod nat_table;
 mod nursery;
+mod operator;
 mod outlet;
 mod probe;
 mod revival;

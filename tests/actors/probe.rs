@@ -5,6 +5,7 @@ use futures_util::future::AbortHandle;
 use postern::faults::{self, Fault};
 use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
+use postern::messages::diagnosis::{ExplainName, NameFacts};
 use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
@@ -17,6 +18,7 @@ use postern::messages::supervisor::{
 };
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use postern_core::nat_table::NatFacts;
 use std::any::type_name;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -128,6 +130,17 @@ impl Handler<Ping> for Probe {
     type Result = ();
 
     fn handle(&mut self, _: Ping, _: &mut Context<Self>) {}
+}
+
+impl Handler<ExplainName> for Probe {
+    type Result = NameFacts;
+
+    fn handle(&mut self, _: ExplainName, _: &mut Context<Self>) -> NameFacts {
+        NameFacts(NatFacts {
+            is_attached: true,
+            ..NatFacts::default()
+        })
+    }
 }
 
 impl Handler<Fault> for Probe {

@@ -5,6 +5,7 @@
 //! without it. A failed test prints the ends of the programs' logs. Waits are for conditions, with
 //! deadlines.
 
+mod admin;
 mod chaos;
 mod demo;
 mod faults;
@@ -18,6 +19,7 @@ mod policy;
 mod scene;
 mod shutdown;
 mod traffic;
+mod why;
 
 use postern_lab::playground::lab::{Lab, Setup, WEB_PORT};
 use postern_lab::playground::network::{WEB_V4, WEB_V6};

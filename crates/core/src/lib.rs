@@ -25,6 +25,7 @@
 
 pub mod backoff;
 pub mod connection;
+pub mod diagnosis;
 pub mod domains;
 pub mod grant;
 pub mod health;

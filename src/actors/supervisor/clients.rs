@@ -213,6 +213,14 @@ impl Clients {
         self.quarantine.contains_key(&id)
     }
 
+    /// For how long the client is not served.
+    pub(super) fn cut_off_for(&self, id: ClientId, now: Instant) -> Option<Duration> {
+        let until = self.quarantine.get(&id)?;
+        until
+            .checked_duration_since(now)
+            .filter(|rest| !rest.is_zero())
+    }
+
     /// Said when it begins and then ever more rarely: a full gateway is refused many times a
     /// second.
     fn note_refusal(&mut self, limit: usize) {

@@ -91,6 +91,7 @@ impl Keeper {
 impl SupervisorActor {
     /// Saves the ledger soon, if it has changed; called after everything that may change it.
     pub(super) fn save_soon(&mut self, ctx: &mut Context<Self>) {
+        self.note_ended();
         let Some(keeper) = &self.spec.keeper else {
             return;
         };
@@ -113,6 +114,7 @@ impl SupervisorActor {
             let result = keeper.save(&self.spec.ledger);
             self.spec.metrics.count_save(result.is_ok());
         }
+        self.note_ended();
     }
 
     /// Whether the next process will find everything.

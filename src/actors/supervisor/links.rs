@@ -1,6 +1,7 @@
 //! How the supervisor and the other actors reach each child. All of a kind may lead to one actor,
 //! as in tests.
 
+use crate::messages::diagnosis::ExplainName;
 use crate::messages::dns::{ResolveName, ServeNames};
 use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
@@ -32,6 +33,8 @@ pub struct NatTableLinks {
     pub use_tun: Recipient<UseTun>,
     /// Who looks names up.
     pub use_dns: Recipient<UseDns>,
+    /// What it knows of a name.
+    pub explain: Recipient<ExplainName>,
 }
 
 /// To the UdpActor.
@@ -98,7 +101,8 @@ impl NatTableLinks {
             + Handler<AssignProxyIps>
             + Handler<ReleaseResource>
             + Handler<UseTun>
-            + Handler<UseDns>,
+            + Handler<UseDns>
+            + Handler<ExplainName>,
     {
         Self {
             inlets: NatTableInlets {
@@ -111,6 +115,7 @@ impl NatTableLinks {
             outbound: addr.clone().recipient(),
             use_tun: addr.clone().recipient(),
             use_dns: addr.clone().recipient(),
+            explain: addr.clone().recipient(),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod clients;
 mod deaths;
+mod diagnosis;
 mod drain;
 mod farewell;
 pub mod keeper;
@@ -41,6 +42,7 @@ use clients::{Clients, Request};
 use drain::Drain;
 use keeper::Keeper;
 use nursery::Nursery;
+use postern_core::diagnosis::Journal;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
 use postern_core::ledger::Ledger;
@@ -90,6 +92,7 @@ pub struct SupervisorActor {
     watchdog: Watchdog<Child>,
     vitals: Vitals,
     drain: Option<Drain>,
+    journal: Journal,
     lives: LifeNumber,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
@@ -114,6 +117,7 @@ impl SupervisorActor {
             indices: PeerIndexPool::new(spec.seed),
             vitals: Vitals::new(takes_over),
             drain: None,
+            journal: Journal::default(),
             spec,
             tree: Tree::default(),
             clients: Clients::default(),
@@ -421,6 +425,7 @@ impl Handler<InjectFault> for SupervisorActor {
             Target::NatTable => Child::NatTable,
             Target::Tun => Child::Tun,
             Target::Udp => Child::Udp,
+            Target::Admin => Child::Admin,
             Target::Connection(client) => return self.clients.inject(client, kind),
         };
         self.inject(child, kind)

@@ -204,6 +204,7 @@ impl SupervisorActor {
             status: ctx.address().recipient(),
             drain: ctx.address().recipient(),
             cancel: ctx.address().recipient(),
+            why: ctx.address().recipient(),
         };
         self.spec.nursery.admin(notice, links)
     }

@@ -6,9 +6,12 @@
 
 mod announced;
 mod budget;
+mod destinations;
+mod explain;
 mod restore;
 mod stats;
 
+pub use explain::{ConnectionFacts, TransportFacts};
 pub use stats::{ConnectionStats, TrafficStats};
 
 use crate::UnixTime;
@@ -29,8 +32,10 @@ use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
 use crate::{DropReason, policy};
 use announced::AnnouncedNames;
 use budget::AnnouncementBudget;
+use destinations::Destinations;
 use stats::TrafficMeter;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// What a [`Connection`] is made of.
@@ -104,6 +109,9 @@ pub struct Connection {
     addresses: LocalAddresses,
     announcements: AnnouncementBudget,
     names: AnnouncedNames,
+    destinations: Destinations,
+    /// When the last transport was lost, for people who ask.
+    lost_at: Option<Instant>,
     inbound: VecDeque<PacketBatch>,
     events: VecDeque<ConnectionEvent>,
     farewell: VecDeque<DatagramBatch>,
@@ -124,6 +132,8 @@ impl Connection {
             addresses: LocalAddresses::default(),
             announcements: AnnouncementBudget::default(),
             names: AnnouncedNames::default(),
+            destinations: Destinations::default(),
+            lost_at: None,
             inbound: VecDeque::new(),
             events: VecDeque::new(),
             farewell: VecDeque::new(),
@@ -229,14 +239,14 @@ impl Connection {
             && *current == keys
         {
             peer.handle_upsert(now);
-            self.after_peer();
+            self.after_peer(now);
             return;
         }
         let mut peer = Peer::new(&self.peer_config(&keys), now);
         self.events.push_back(attached(&keys));
         peer.handle_local_addresses(&self.addresses, now);
         self.transport = Some((keys, peer));
-        self.after_peer();
+        self.after_peer(now);
     }
 
     fn peer_config(&self, keys: &TransportKeys) -> PeerConfig {
@@ -253,14 +263,14 @@ impl Connection {
         if let Some((_, peer)) = &mut self.transport {
             peer.handle_local_addresses(&self.addresses, now);
         }
-        self.after_peer();
+        self.after_peer(now);
     }
 
     /// Candidates of the client. Returns how many did not parse.
     pub fn add_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
         let peer = self.transport.as_mut().map(|(_, peer)| peer);
         let odd = peer.map_or(0, |peer| peer.add_remote_candidates(candidates, now));
-        self.after_peer();
+        self.after_peer(now);
         odd
     }
 
@@ -268,7 +278,7 @@ impl Connection {
     pub fn remove_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
         let peer = self.transport.as_mut().map(|(_, peer)| peer);
         let odd = peer.map_or(0, |peer| peer.remove_remote_candidates(candidates, now));
-        self.after_peer();
+        self.after_peer(now);
         odd
     }
 
@@ -325,15 +335,20 @@ impl Connection {
                 .is_none()
         });
         self.admit_all(packets, datagrams.ecn, now);
-        self.after_peer();
+        self.after_peer(now);
     }
 
     fn admit_all(&mut self, mut packets: PacketBatch, outer: Ecn, now: Instant) {
         let mut replies = PacketBatch::default();
         let (policy, drops) = (&self.policy, &mut self.drops);
+        let destinations = &mut self.destinations;
         packets.retain_mut(|packet| {
             mark_congestion(packet, outer);
-            admit(policy, packet, &mut replies, drops)
+            let admitted = admit(policy, packet, &mut replies, drops);
+            if let Some(to) = admitted {
+                destinations.note_sent(to, now);
+            }
+            admitted.is_some()
         });
         if let Some((_, peer)) = &mut self.transport
             && !replies.is_empty()
@@ -388,12 +403,16 @@ impl Connection {
     /// Packets for the client.
     pub fn handle_packets(&mut self, mut packets: PacketBatch, now: Instant) {
         let (policy, drops) = (&mut self.policy, &mut self.drops);
+        let destinations = &mut self.destinations;
         packets.retain_mut(|packet| {
             let parsed = IpPacket::parse(packet);
-            let verdict = parsed.map(|packet| policy.outbound(&packet));
+            let verdict = parsed.map(|packet| (policy.outbound(&packet), packet));
             match verdict {
-                Ok(Verdict::Forward { .. }) => true,
-                Ok(Verdict::Drop(reason) | Verdict::Reject(reason, _)) | Err(reason) => {
+                Ok((Verdict::Forward { .. }, packet)) => {
+                    destinations.note_back(&packet, now);
+                    true
+                }
+                Ok((Verdict::Drop(reason) | Verdict::Reject(reason, _), _)) | Err(reason) => {
                     drops.count(reason);
                     false
                 }
@@ -403,7 +422,7 @@ impl Connection {
         match &mut self.transport {
             Some((_, peer)) => {
                 peer.send(&packets, &mut self.drops, now);
-                self.after_peer();
+                self.after_peer(now);
             }
             None => self
                 .drops
@@ -429,7 +448,7 @@ impl Connection {
         if let Some((_, peer)) = &mut self.transport {
             peer.handle_timeout(now);
         }
-        self.after_peer();
+        self.after_peer(now);
     }
 
     /// When to call [`Self::handle_timeout`] next.
@@ -506,7 +525,7 @@ impl Connection {
         }
     }
 
-    fn after_peer(&mut self) {
+    fn after_peer(&mut self, now: Instant) {
         let mut failed = false;
         let Some((_, peer)) = &mut self.transport else {
             return;
@@ -527,6 +546,7 @@ impl Connection {
         }
         if failed {
             self.transport = None;
+            self.lost_at = Some(now);
         }
     }
 
@@ -571,37 +591,39 @@ fn expected_name(resource: &Resource) -> Option<ConnectionEvent> {
     name.map(ConnectionEvent::NameExpected)
 }
 
-/// Whether a decrypted packet may go on to its resource; otherwise counts it and, where the client
-/// should know, appends the ICMP error to `replies`.
+/// Where a decrypted packet goes that may go on to its resource; otherwise counts it and, where the
+/// client should know, appends the ICMP error to `replies`.
 fn admit(
     policy: &Policy,
     packet: &[u8],
     replies: &mut PacketBatch,
     drops: &mut DropCounts,
-) -> bool {
+) -> Option<IpAddr> {
     let packet = match IpPacket::parse(packet) {
         Ok(packet) => packet,
         Err(reason) => {
             drops.count(reason);
-            return false;
+            return None;
         }
     };
     match policy.inbound(&packet) {
-        Verdict::Forward { .. } => true,
+        Verdict::Forward { .. } => Some(packet.destination()),
         Verdict::Drop(reason) => {
             drops.count(reason);
-            false
+            None
         }
         Verdict::Reject(reason, reply) => {
             drops.count(reason);
             if let Some(reply) = icmp::reply_to(&packet, reply) {
                 replies.push(&reply);
             }
-            false
+            None
         }
     }
 }
 
+#[cfg(test)]
+mod explain_tests;
 #[cfg(test)]
 mod name_tests;
 #[cfg(test)]

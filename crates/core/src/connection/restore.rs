@@ -59,7 +59,7 @@ impl Connection {
         peer.add_remote_candidates(&record.remote_candidates, now);
         self.events.push_back(attached(keys));
         self.transport = Some((keys.clone(), peer));
-        self.after_peer();
+        self.after_peer(now);
     }
 
     /// Names that are not the client's any more are passed over: their resource was released.
@@ -106,10 +106,10 @@ impl Connection {
     }
 
     /// What was signalled through the portal may not have arrived: repeats it if ICE needs it.
-    pub fn handle_portal_restarted(&mut self, _now: Instant) {
+    pub fn handle_portal_restarted(&mut self, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             peer.handle_portal_restarted();
         }
-        self.after_peer();
+        self.after_peer(now);
     }
 }

@@ -1,6 +1,7 @@
 //! The real addresses of a name in one family: which proxy IP leads to which, and which of them are
 //! shunned.
 
+use super::explain::AddressFacts;
 use super::{MAX_ADDRESSES, Sent};
 use crate::names::ResolvedAddresses;
 use std::collections::BTreeSet;
@@ -138,6 +139,24 @@ impl Addresses {
     pub(super) fn order(&self) -> Vec<IpAddr> {
         let (after, before) = self.list.split_at(self.offset);
         before.iter().chain(after).map(|it| it.ip).collect()
+    }
+
+    pub(super) fn resolved_at(&self) -> Option<Instant> {
+        self.resolved_at
+    }
+
+    /// In the order in which proxy IPs lead to them, for people who ask.
+    pub(super) fn explain(&self, now: Instant) -> Vec<AddressFacts> {
+        let (after, before) = self.list.split_at(self.offset.min(self.list.len()));
+        let all = before.iter().chain(after);
+        let facts = |it: &Address| AddressFacts {
+            ip: it.ip,
+            shunned_for: it
+                .shunned_until
+                .and_then(|until| until.checked_duration_since(now)),
+            owes_answer: it.is_silent(),
+        };
+        all.map(facts).collect()
     }
 
     /// These were good at `resolved_at`. They are stale, so the next flow asks for them.

@@ -2,9 +2,11 @@
 //! asked about it.
 
 use super::addresses::{Addresses, PACKET_SPAN, PACKETS, Unanswered};
+use super::explain::FamilyFacts;
 use super::health::{HealCounts, HealSignal as Signal, Health};
 use super::waits::{SETTLED, TRANSIENT, Wait};
 use super::{Route, Sent};
+use crate::diagnosis::{Refused, Replies};
 use crate::names::{NameFailure, ResolvedAddresses};
 use rand_chacha::ChaCha8Rng;
 use std::net::IpAddr;
@@ -44,7 +46,12 @@ pub(super) struct Family {
     pub(super) addresses: Addresses,
     /// Why the last lookup failed, if it did.
     failure: Option<NameFailure>,
+    /// Since when lookups fail, or find nothing.
+    failing_since: Option<Instant>,
     last_inbound: Option<Instant>,
+    replies: Replies,
+    /// Who answered last.
+    heard_from: Option<IpAddr>,
     /// Packets that went to any address, since anything came back from any.
     unanswered: Unanswered,
     /// Whether a packet went out since the last move to another address.
@@ -95,6 +102,7 @@ impl Family {
         self.note_use(now);
         self.is_tried = true;
         self.unanswered.note(now);
+        self.replies.note_sent(now);
         if self.addresses.note_inbound(real, sent, now) {
             let is_news = self.signal.is_none() && !self.waits.settled.is_over(now);
             if is_news && sent == Sent::Syn && self.addresses.has_better(now) {
@@ -116,11 +124,14 @@ impl Family {
         (now, counts): (Instant, &mut HealCounts),
     ) {
         self.unanswered.reset();
+        self.replies.note_reply(now);
+        self.heard_from = Some(real);
         self.waits.silence.reset();
         if self.signal == Some(Signal::Silence) {
             self.calm();
         }
         if is_newly_confirmed {
+            self.replies.forgive(None);
             self.waits.settled.reset();
             self.addresses.note_confirmed(real);
             let is_proved = match self.signal {
@@ -210,7 +221,7 @@ impl Family {
         asked: Asked,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
-        self.failure = None;
+        (self.failure, self.failing_since) = (None, None);
         self.waits.transient.reset();
         self.waits.background.reset();
         let signal = self.signal;
@@ -241,7 +252,7 @@ impl Family {
         asked: Asked,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
-        self.failure = Some(failure);
+        self.note_failure(failure, now);
         self.waits.transient.reset();
         let is_refreshed = asked == Asked::Refreshed;
         if is_refreshed && self.signal.is_some_and(is_about_an_address) {
@@ -272,7 +283,7 @@ impl Family {
         if asked == Asked::NotByUs {
             return;
         }
-        self.failure = Some(failure);
+        self.note_failure(failure, now);
         let signal = self.signal;
         if self.addresses.is_empty() || signal.is_some() {
             self.waits.transient.extend(TRANSIENT, now, rng);
@@ -282,6 +293,32 @@ impl Family {
         let is_silent = matches!(signal, Some(Signal::Silence | Signal::Handshake));
         if is_silent && asked == Asked::Refreshed && self.is_tried {
             self.move_on(now);
+        }
+    }
+
+    fn note_failure(&mut self, failure: NameFailure, now: Instant) {
+        let former = self.failure.replace(failure);
+        if former.map(NameFailure::is_definite) != Some(failure.is_definite()) {
+            self.failing_since = Some(now);
+        }
+    }
+
+    /// Somebody refused a packet.
+    pub(super) fn note_refusal(&mut self, refused: Refused, now: Instant) {
+        self.replies.note_refusal(refused, now);
+    }
+
+    /// What is known, for people who ask.
+    pub(super) fn explain(&self, now: Instant) -> FamilyFacts {
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let next_try = self.deadline().filter(|at| *at > now);
+        FamilyFacts {
+            addresses: self.addresses.explain(now),
+            resolved: self.addresses.resolved_at().map(ago),
+            failure: self.failure.zip(self.failing_since.map(ago)),
+            next_try: next_try.map(|at| at.saturating_duration_since(now)),
+            replies: self.replies.seen(now),
+            heard_from: self.heard_from,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One name of one client: its proxy IPs, its addresses, and the lookup that is under way.
 
+use super::explain::MappingFacts;
 use super::family::{Asked, Family};
 use super::held::HeldPackets;
 use super::known::Restored;
@@ -88,6 +89,18 @@ impl Mapping {
 
     pub(super) fn epochs(&self) -> [u32; 2] {
         AddressFamily::ALL.map(|family| self.epoch(family))
+    }
+
+    /// What is known of the name, for people who ask.
+    pub(super) fn explain(&self, now: Instant) -> MappingFacts {
+        let (packets, _) = self.held();
+        MappingFacts {
+            name: self.name.clone(),
+            proxy_ips: self.proxy_ips.clone(),
+            families: AddressFamily::ALL.map(|it| self.families[it as usize].explain(now)),
+            asking: (self.lookup.as_ref()).map(|it| now.saturating_duration_since(it.since)),
+            held_packets: packets,
+        }
     }
 
     /// The addresses in the order in which proxy IPs lead to them, whether shunned or not.

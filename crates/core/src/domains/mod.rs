@@ -35,6 +35,7 @@
 //! a lookup failed (lesson 7), and to translate between families (lesson 10).
 
 mod addresses;
+mod explain;
 mod family;
 mod health;
 mod held;
@@ -46,6 +47,7 @@ mod tests;
 mod vocabulary;
 mod waits;
 
+pub use explain::{AddressFacts, FamilyFacts, MappingFacts};
 pub use health::{HealCounts, HealSignal};
 pub use known::RestoredName;
 pub use vocabulary::{

@@ -1,8 +1,8 @@
 //! What the portal says about grants. The rules are those of [`crate::policy::Policy`] and of
 //! [`crate::connection::Connection`], for all clients at once.
 
-use super::record::{ClientRecord, Grant};
-use super::{Ledger, names, pins};
+use super::record::{ClientRecord, EndedGrant, Grant, GrantEnd};
+use super::{Ledger, names, note_ended, pins};
 use crate::grant::{
     AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
 };
@@ -47,13 +47,15 @@ impl Ledger {
 
     /// The portal takes a resource away. Its names go with it, and the client with its last one.
     pub fn revoke(&mut self, client: ClientId, resource: ResourceId) {
-        self.remove_grant(client, resource, |_| true);
+        self.remove_grant(client, resource, GrantEnd::Revoked, |_| true);
     }
 
     /// A client's connection says that the time of a resource is over. A grant that the portal has
     /// extended meanwhile stays.
     pub fn release_resource(&mut self, client: ClientId, resource: ResourceId, unix_now: UnixTime) {
-        self.remove_grant(client, resource, |grant| grant.is_over(unix_now));
+        self.remove_grant(client, resource, GrantEnd::Expired, |grant| {
+            grant.is_over(unix_now)
+        });
     }
 
     /// Moves the expiry of a held grant.
@@ -91,7 +93,8 @@ impl Ledger {
             .iter()
             .map(|entry| ((entry.client, entry.resource), entry.expires_at))
             .collect();
-        self.remove_grants(|client, resource, _| !granted.contains_key(&(client, resource)));
+        let is_unlisted = |client, resource, _: &Grant| !granted.contains_key(&(client, resource));
+        self.remove_grants(GrantEnd::Unlisted, is_unlisted);
         let mut changed = false;
         for (client, record) in &mut self.clients {
             let told = |id: &ResourceId| granted.get(&(*client, *id)).copied();
@@ -111,6 +114,7 @@ impl Ledger {
         &mut self,
         client: ClientId,
         resource: ResourceId,
+        end: GrantEnd,
         is_over: impl Fn(&Grant) -> bool,
     ) {
         let Entry::Occupied(mut entry) = self.clients.entry(client) else {
@@ -120,7 +124,14 @@ impl Ledger {
             return;
         }
         let record = Arc::make_mut(entry.get_mut());
-        record.grants.remove(&resource);
+        let tunnel = record.tunnel;
+        let ended = record.grants.remove(&resource).map(|grant| EndedGrant {
+            client,
+            tunnel,
+            grant,
+            end,
+        });
+        note_ended(&mut self.ended, ended);
         record.names.retain(|name| name.resource != resource);
         pins::forget_unnamed(record);
         if record.grants.is_empty() {

@@ -23,12 +23,12 @@ mod tests;
 mod transport;
 
 pub use image::{ImageError, SavedState};
-pub use record::{ClientRecord, FlowKey, Grant, KnownName, RecordedName};
+pub use record::{ClientRecord, EndedGrant, FlowKey, Grant, GrantEnd, KnownName, RecordedName};
 
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, ResourceId, UnixTime};
 use known::KnownNames;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// How much a [`Ledger`] holds.
@@ -69,6 +69,8 @@ pub struct Ledger {
     clients: BTreeMap<ClientId, Arc<ClientRecord>>,
     known: KnownNames,
     revision: u64,
+    /// Told to nobody yet. At most [`ENDED`]; the oldest gives way.
+    ended: VecDeque<EndedGrant>,
 }
 
 impl Ledger {
@@ -81,6 +83,7 @@ impl Ledger {
             clients: BTreeMap::new(),
             known: KnownNames::new(limits.known_names),
             revision: 0,
+            ended: VecDeque::new(),
         }
     }
 
@@ -115,8 +118,24 @@ impl Ledger {
 
     /// The client is gone, with all that it had.
     pub fn remove_client(&mut self, client: ClientId) {
-        let removed = self.clients.remove(&client);
-        self.note(removed.is_some());
+        let Some(record) = self.clients.remove(&client) else {
+            return;
+        };
+        self.note(true);
+        for grant in record.grants.values() {
+            let ended = EndedGrant {
+                client,
+                tunnel: record.tunnel,
+                grant: grant.clone(),
+                end: GrantEnd::ClientGone,
+            };
+            note_ended(&mut self.ended, Some(ended));
+        }
+    }
+
+    /// The grants that ended since the last call, or the last so many of them.
+    pub fn take_ended(&mut self) -> impl Iterator<Item = EndedGrant> {
+        std::mem::take(&mut self.ended).into_iter()
     }
 
     /// A name's addresses as the DNS told them last. Replaces the former; an empty list removes
@@ -145,8 +164,13 @@ impl Ledger {
     }
 
     /// Removes the grants that `is_over` names, their names and the clients that hold no other.
-    fn remove_grants(&mut self, is_over: impl Fn(ClientId, ResourceId, &Grant) -> bool) {
+    fn remove_grants(
+        &mut self,
+        end: GrantEnd,
+        is_over: impl Fn(ClientId, ResourceId, &Grant) -> bool,
+    ) {
         let mut changed = false;
+        let ended = &mut self.ended;
         self.clients.retain(|client, record| {
             if record
                 .grants
@@ -157,9 +181,18 @@ impl Ledger {
             }
             changed = true;
             let record = Arc::make_mut(record);
-            record
-                .grants
-                .retain(|id, grant| !is_over(*client, *id, grant));
+            let (client, tunnel) = (*client, record.tunnel);
+            record.grants.retain(|id, grant| {
+                let is_kept = !is_over(client, *id, grant);
+                let gone = (!is_kept).then(|| EndedGrant {
+                    client,
+                    tunnel,
+                    grant: grant.clone(),
+                    end,
+                });
+                note_ended(ended, gone);
+                is_kept
+            });
             let grants = &record.grants;
             record
                 .names
@@ -172,6 +205,16 @@ impl Ledger {
 
     /// Removes the grants whose time is over.
     pub fn prune_expired(&mut self, unix_now: UnixTime) {
-        self.remove_grants(|_, _, grant| grant.is_over(unix_now));
+        self.remove_grants(GrantEnd::Expired, |_, _, grant| grant.is_over(unix_now));
     }
 }
+
+fn note_ended(all: &mut VecDeque<EndedGrant>, ended: Option<EndedGrant>) {
+    all.extend(ended);
+    if all.len() > ENDED {
+        all.pop_front();
+    }
+}
+
+/// As many as anybody remembers.
+const ENDED: usize = 1024;

@@ -2,7 +2,7 @@
 //! never printed.
 
 use crate::grant::{AnnouncedName, Resource, TransportKeys, TunnelAddresses};
-use crate::ids::{ResourceId, UnixTime};
+use crate::ids::{ClientId, ResourceId, UnixTime};
 use crate::names::{AddressFamily, DomainName};
 use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
@@ -62,6 +62,32 @@ impl Grant {
     pub fn is_over(&self, unix_now: UnixTime) -> bool {
         self.expires_at.is_some_and(|at| at <= unix_now)
     }
+}
+
+/// A grant that the ledger let go of, for whoever has to tell why something works no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedGrant {
+    /// Whose.
+    pub client: ClientId,
+    /// The client's tunnel addresses.
+    pub tunnel: TunnelAddresses,
+    /// As it was.
+    pub grant: Grant,
+    /// Why.
+    pub end: GrantEnd,
+}
+
+/// Why a grant ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantEnd {
+    /// Its time was over.
+    Expired,
+    /// The portal took it away.
+    Revoked,
+    /// The portal no longer lists it.
+    Unlisted,
+    /// Its client is gone, or was cut off.
+    ClientGone,
 }
 
 /// A name that a client uses through one of its resources.

@@ -365,6 +365,12 @@ impl FlowTable {
         client.map_or(0, |client| client.live as usize)
     }
 
+    /// The number of live flows that a client may have.
+    #[must_use]
+    pub fn limit_of_client(&self) -> u32 {
+        self.limits.flows_per_client
+    }
+
     /// The confirmed flows of a client. A walk.
     pub fn confirmed_of(&self, client: ClientSlot) -> impl Iterator<Item = Binding> {
         let client = self.clients.get(client.0 as usize);

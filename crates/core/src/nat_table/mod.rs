@@ -8,15 +8,18 @@
 //! it outbound. Source: protocol page, sections 5.2 to 5.4.
 
 mod clients;
+mod explain;
 pub mod flows;
 mod pins;
 mod recovery;
 pub mod rewrite;
 pub mod slot;
 
+pub use explain::NatFacts;
 pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
+use crate::diagnosis::Refused;
 use crate::domains::{
     Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
@@ -38,7 +41,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use recovery::Recovery;
 use rewrite::{IcmpError, IcmpErrorKind, Layout};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -151,6 +154,8 @@ pub struct NatTable {
     outbound: VecDeque<(ClientId, PacketBatch)>,
     events: VecDeque<NatTableEvent>,
     drops: DropCounts,
+    /// Why the last flow of a client could not be made, for people who ask.
+    refused_flows: BTreeMap<ClientSlot, (Instant, DropReason)>,
 }
 
 /// Where a packet towards a proxy IP goes.
@@ -183,6 +188,7 @@ impl NatTable {
             outbound: VecDeque::new(),
             events: VecDeque::new(),
             drops: DropCounts::default(),
+            refused_flows: BTreeMap::new(),
         }
     }
 
@@ -209,6 +215,7 @@ impl NatTable {
         self.flows.remove_client(slot);
         self.recovery.forget(slot);
         self.pins.forget(slot);
+        self.refused_flows.remove(&slot);
     }
 
     /// A client uses these proxy IPs for a name. What cannot be kept is answered with a
@@ -487,7 +494,11 @@ impl NatTable {
             mapping,
             epoch,
         };
-        self.flows.open(inside, target, now)
+        let client = inside.client;
+        let opened = self.flows.open(inside, target, now);
+        opened.inspect_err(|reason| {
+            self.refused_flows.insert(client, (now, *reason));
+        })
     }
 
     /// The new length of a packet that goes on to its client.
@@ -525,6 +536,9 @@ impl NatTable {
         }
         self.domains
             .note_outbound(flow.mapping, outside.real, is_first, now);
+        if flags.rst {
+            self.note_reset(&flow, bytes, now);
+        }
         rewrite::outbound(bytes, layout, &flow.inside)?;
         Ok(bytes.len())
     }
@@ -544,6 +558,8 @@ impl NatTable {
         let Some(flow) = self.find_outside(&outside, now)? else {
             return Ok(bytes.len());
         };
+        let refused = Refused::by_icmp(error.kind());
+        (self.domains).note_refusal(flow.mapping, outside.real, refused, now);
         match error.kind() {
             IcmpErrorKind::AddressUnreachable => {
                 self.domains

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use uuid::Uuid;
 
+mod explained;
 mod interleavings;
 mod one_truth;
 mod rebuilt;

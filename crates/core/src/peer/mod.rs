@@ -21,7 +21,7 @@ pub use demux::{Demux, DemuxConfig, Routed};
 pub use gatherer::{AddressGatherer, GathererConfig, LocalAddresses};
 pub use index::{PeerIndex, PeerIndexPool};
 pub use statistics::{HandshakeCounts, PathKind};
-pub use transport::{Peer, PeerConfig, PeerEvent};
+pub use transport::{Peer, PeerConfig, PeerEvent, PeerFacts};
 pub use wireguard::GatewayKeys;
 
 #[cfg(test)]

@@ -47,6 +47,23 @@ pub enum PeerEvent {
     Failed,
 }
 
+/// How far a [`Peer`] has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// How long it has been trying.
+    pub age: Duration,
+    /// Whether any address of the client is known.
+    pub has_candidates: bool,
+    /// Whether ICE has settled on a path.
+    pub is_nominated: bool,
+    /// Where datagrams to the client go.
+    pub path: Option<Path>,
+    /// For how long a WireGuard session has stood, if one stands.
+    pub session: Option<Duration>,
+    /// How long ago an authentic message of the client came.
+    pub heard: Option<Duration>,
+}
+
 /// See the module's documentation.
 pub struct Peer {
     ice: IceTransport,
@@ -66,6 +83,8 @@ pub struct Peer {
     /// When to tell another.
     path_due: Option<Instant>,
     established: bool,
+    began_at: Instant,
+    established_at: Option<Instant>,
     resumption: Option<Resumption>,
     /// Whether it has taken a former peer's place: its client may never nominate a path again.
     is_resumed: bool,
@@ -105,6 +124,8 @@ impl Peer {
             path_told_until: None,
             path_due: None,
             established: false,
+            began_at: now,
+            established_at: None,
             resumption: None,
             is_resumed: false,
             proof: None,
@@ -401,6 +422,20 @@ impl Peer {
         self.ice.kind_of(self.nominated?.remote)
     }
 
+    /// How far the transport has come, for people who ask.
+    #[must_use]
+    pub fn explain(&self, now: Instant) -> PeerFacts {
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        PeerFacts {
+            age: ago(self.began_at),
+            has_candidates: self.ice.has_remote_candidates(),
+            is_nominated: self.nominated.is_some(),
+            path: self.path(now),
+            session: self.established_at.filter(|_| self.established).map(ago),
+            heard: self.authentic_heard.map(ago),
+        }
+    }
+
     fn path(&self, now: Instant) -> Option<Path> {
         let silence = now.saturating_duration_since(self.nominated_heard);
         match (self.nominated, self.last_authentic) {
@@ -439,6 +474,7 @@ impl Peer {
         let was_established =
             std::mem::replace(&mut self.established, self.wireguard.is_established());
         if self.established && !was_established {
+            self.established_at = Some(now);
             self.events.push_back(PeerEvent::SessionEstablished);
         }
         if self.established

@@ -127,7 +127,7 @@ impl Policy {
     }
 
     /// All resources whose network contains `ip`, with the prefix length of that network.
-    fn candidates(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
+    pub(super) fn candidates(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
         let host_bits = if ip.is_ipv4() { 32 } else { 128 };
         let owners = self.proxies.owners(ip).iter();
         owners
@@ -135,7 +135,7 @@ impl Policy {
             .chain(self.derived.routes.covering(ip))
     }
 
-    fn is_gateway(&self, ip: IpAddr) -> bool {
+    pub(super) fn is_gateway(&self, ip: IpAddr) -> bool {
         self.config
             .gateway
             .is_some_and(|gateway| gateway.contains(ip))

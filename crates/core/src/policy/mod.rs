@@ -7,6 +7,7 @@
 //! proxy IP, else one binary search for each different prefix length among the client's networks.
 
 mod decision;
+mod explain;
 mod filter;
 pub mod pattern;
 mod proxies;
@@ -14,6 +15,8 @@ pub mod ranges;
 mod routes;
 
 pub use decision::Verdict;
+pub(crate) use explain::permits_asked;
+pub use explain::{Access, Explanation, Judgement};
 
 use crate::grant::{Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
@@ -336,7 +339,7 @@ impl Policy {
     /// By which name packets to `ip` are judged.
     #[cfg(test)]
     pub(crate) fn proxied_name(&self, ip: IpAddr) -> Option<&DomainName> {
-        self.proxies.name(ip)
+        self.proxies.name_of(ip)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {

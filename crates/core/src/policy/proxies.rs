@@ -76,9 +76,23 @@ impl Proxies {
         }
     }
 
+    /// All proxy IPs of a name.
+    pub(super) fn of_name(&self, name: &DomainName) -> Vec<IpAddr> {
+        self.by_name
+            .get(name)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    /// How many names have proxy IPs.
+    pub(super) fn names(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// The name behind `ip`.
-    #[cfg(test)]
-    pub(super) fn name(&self, ip: IpAddr) -> Option<&DomainName> {
+    pub(super) fn name_of(&self, ip: IpAddr) -> Option<&DomainName> {
         self.by_ip.get(&ip).map(|proxy| &proxy.name)
     }
 

@@ -1,6 +1,7 @@
 //! What the tests of the policy share: resources from text, and a client to send packets for.
 
 mod decision;
+mod explain;
 mod grants;
 mod reference;
 

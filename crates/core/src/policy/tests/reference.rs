@@ -2,12 +2,13 @@
 //! the first agrees with it.
 
 use super::beginning;
+use crate::diagnosis::{Asked, Place};
 use crate::grant::{Filter, Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
 use crate::packet::icmp::IcmpReply;
 use crate::packet::samples::{Shape, any_shape, packet};
 use crate::packet::{DropReason, IpPacket};
-use crate::policy::{Policy, PolicyConfig, Verdict};
+use crate::policy::{Access, Policy, PolicyConfig, Verdict};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -441,6 +442,59 @@ proptest! {
             let parsed = IpPacket::parse(&bytes).expect("valid");
             let expected = decision(&grants, destination, shape, port(shape, true));
             prop_assert_eq!(policy.deciding_resource(&parsed), expected.map(|(_, _, id)| id));
+        }
+    }
+
+    /// Whatever becomes of a packet, who asks is told the same, and the reason.
+    #[test]
+    fn what_is_explained_is_what_packets_get(
+        grants in any_grants(),
+        packets in proptest::collection::vec(any_packet(), 1..60),
+    ) {
+        let policy = policy_of(&grants, beginning());
+        for (_, source, destination, shape) in packets {
+            let Some(asked) = asked(shape).filter(|_| CLIENT.map(ip).contains(&source)) else {
+                continue;
+            };
+            let bytes = packet(source, destination, shape, b"payload");
+            let verdict = policy.inbound(&IpPacket::parse(&bytes).expect("valid"));
+            let explanation = policy.explain(&Place::Ip(destination), asked);
+            let [(_, access)] = &explanation.access[..] else {
+                panic!("one was asked about: {explanation:?}");
+            };
+            prop_assert_eq!(said(access), verdict, "{:?}", access);
+        }
+    }
+}
+
+fn asked(shape: Shape) -> Option<Asked> {
+    match shape {
+        Shape::Tcp { to, .. } => Some(Asked::Tcp(to)),
+        Shape::Udp { to, .. } => Some(Asked::Udp(to)),
+        Shape::EchoRequest(_) | Shape::EchoReply(_) | Shape::IcmpOther => Some(Asked::Icmp),
+        Shape::IcmpError | Shape::Other(_) => None,
+    }
+}
+
+/// The verdict that an explanation stands for. Whether a packet is translated is not explained, but
+/// follows from its name.
+fn said(access: &Access) -> Verdict {
+    use Verdict::{Drop, Forward, Reject};
+    match access {
+        Access::Covered(all) if access.is_permitted() => Forward {
+            translate: all
+                .iter()
+                .any(|it| matches!(it.resource.kind, ResourceKind::Dns(_))),
+        },
+        Access::Gateway => Forward { translate: false },
+        Access::Group => Drop(DropReason::Multicast),
+        Access::TunnelRange => Reject(DropReason::TunnelRange, IcmpReply::Prohibited),
+        Access::NotInternet { .. } => {
+            Reject(DropReason::NotInternet, IcmpReply::NetworkUnreachable)
+        }
+        Access::NoName => Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable),
+        Access::Covered(_) | Access::Uncovered => {
+            Reject(DropReason::NotAuthorized, IcmpReply::Prohibited)
         }
     }
 }

@@ -1,0 +1,105 @@
+//! When packets last went to an address and came back, for addresses that are not translated: those
+//! of names are watched by the mappings.
+//!
+//! It never says that a packet came which did not. It remembers the latest addresses only: one that
+//! shares its place with a later one is forgotten.
+//!
+//! Cost: packets of a batch that are between the same two addresses as the one before are compared
+//! and counted; only the first of such a run finds its place in the table, by one multiplication.
+//! Nothing is searched, moved or allocated but the table itself, once.
+
+use crate::diagnosis::{Refused, Replies, RepliesSeen, source_port};
+use crate::nat_table::ClientSlot;
+use crate::nat_table::rewrite::IcmpError;
+use crate::packet::{IpPacket, Transport};
+use crate::policy::ranges;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// The addresses that a client corresponds with.
+#[derive(Debug, Default)]
+pub(super) struct Destinations {
+    /// Empty until the first packet, then [`PLACES`] of them.
+    places: Vec<Option<(IpAddr, Replies)>>,
+    /// Where the last packet was noted.
+    last: usize,
+}
+
+impl Destinations {
+    /// A packet goes to `to`.
+    #[inline]
+    pub(super) fn note_sent(&mut self, to: IpAddr, now: Instant) {
+        if !ranges::is_proxy(to) {
+            self.place(to).note_sent(now);
+        }
+    }
+
+    /// A packet comes back.
+    #[inline]
+    pub(super) fn note_back(&mut self, packet: &IpPacket<'_>, now: Instant) {
+        if ranges::is_proxy(packet.source()) {
+            return;
+        }
+        if packet.transport() == Transport::IcmpError {
+            return self.note_error(packet, now);
+        }
+        let replies = self.place(packet.source());
+        if let Some(refused) = Refused::by_reset(packet) {
+            return replies.note_refusal(refused, now);
+        }
+        if replies.is_refused() {
+            replies.forgive(source_port(packet));
+        }
+        replies.note_reply(now);
+    }
+
+    /// Errors are few, and may come from any router on the way.
+    fn note_error(&mut self, packet: &IpPacket<'_>, now: Instant) {
+        let Ok(Some(error)) = IcmpError::parse(ClientSlot(0), packet) else {
+            return;
+        };
+        let refused = Refused::by_icmp(error.kind());
+        self.place(error.about().real).note_refusal(refused, now);
+    }
+
+    /// What is known of an address; `None` if nothing is remembered.
+    pub(super) fn seen(&self, ip: IpAddr, now: Instant) -> Option<RepliesSeen> {
+        let (known, replies) = self.places.get(index(ip))?.as_ref()?;
+        (*known == ip).then(|| replies.seen(now))
+    }
+
+    #[inline]
+    fn place(&mut self, ip: IpAddr) -> &mut Replies {
+        let is_same = |place: &Option<(IpAddr, Replies)>| {
+            place.as_ref().is_some_and(|(known, _)| *known == ip)
+        };
+        if !self.places.get(self.last).is_some_and(is_same) {
+            if self.places.is_empty() {
+                self.places.resize(PLACES, None);
+            }
+            self.last = index(ip);
+            let place = &mut self.places[self.last];
+            if !is_same(place) {
+                *place = Some((ip, Replies::default()));
+            }
+        }
+        let place = &mut self.places[self.last];
+        &mut place.get_or_insert((ip, Replies::default())).1
+    }
+}
+
+/// Neighbours get different places. A client can make its own addresses collide, to nobody's harm.
+fn index(ip: IpAddr) -> usize {
+    let bits = match ip {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits();
+            (bits as u64) ^ (bits >> 64) as u64
+        }
+    };
+    // Fibonacci hashing: the upper bits of the product are the best mixed.
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
+}
+
+/// 16 KiB for a client that uses any.
+const PLACES: usize = 128;

@@ -1,0 +1,158 @@
+//! What a connection answers to people who ask.
+
+use super::tests::{CLIENT, Pair, WEB, resource};
+use super::*;
+use crate::diagnosis::{Asked, Correspondence, Refusal, Target};
+use crate::packet::samples::{Shape, packet};
+use crate::peer::testing::ipv4_packet;
+use crate::policy::Access;
+use std::time::Duration;
+
+const RST_ACK: u8 = 0x14;
+const ACK: u8 = 0x10;
+
+fn web() -> Target {
+    "10.20.0.100:80".parse().expect("a target")
+}
+
+/// A segment from port 80 of the resource, with these flags and this sequence number.
+fn from_web(flags: u8, sequence: u32) -> Vec<u8> {
+    let shape = Shape::Tcp {
+        from: 80,
+        to: 50000,
+    };
+    let mut bytes = packet(WEB.into(), CLIENT.into(), shape, b"");
+    bytes[20 + 13] = flags;
+    bytes[20 + 4..20 + 8].copy_from_slice(&sequence.to_be_bytes());
+    bytes
+}
+
+impl Pair {
+    fn explain(&self) -> ConnectionFacts {
+        self.connection.explain(&web(), self.now)
+    }
+
+    fn correspondence(&self) -> Correspondence {
+        let replies = self.explain().replies.expect("it is remembered");
+        replies.correspondence(Asked::Tcp(80))
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        self.connection
+            .handle_packets(PacketBatch::of(bytes), self.now);
+    }
+}
+
+#[test]
+fn a_client_is_followed_from_its_grant_to_its_session() {
+    let mut pair = Pair::new();
+    let transport = |pair: &Pair| pair.explain().transport;
+    assert_eq!(transport(&pair), TransportFacts::None { lost: None });
+
+    pair.grant(resource(1, vec![]));
+    let TransportFacts::Peer(trying) = transport(&pair) else {
+        panic!("it has keys");
+    };
+    assert_eq!(
+        (trying.path, trying.session, trying.has_candidates),
+        (None, None, false)
+    );
+
+    pair.connect();
+    let TransportFacts::Peer(found) = transport(&pair) else {
+        panic!("it has keys");
+    };
+    assert!(found.is_nominated && found.path.is_some() && found.has_candidates);
+    assert_eq!(found.session, None);
+
+    pair.establish();
+    pair.wait(3000);
+    let TransportFacts::Peer(up) = transport(&pair) else {
+        panic!("it has keys");
+    };
+    assert_eq!(up.session, Some(Duration::from_secs(3)));
+    assert_eq!(up.heard, Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn a_transport_that_failed_is_remembered_as_lost() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.wait(11_000);
+    pair.connection.handle_timeout(pair.now);
+    pair.wait(4000);
+    let lost = Some(Duration::from_secs(4));
+    assert_eq!(pair.explain().transport, TransportFacts::None { lost });
+}
+
+#[test]
+fn packets_and_replies_of_a_network_are_remembered_by_address() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    assert_eq!(pair.explain().replies, None);
+
+    pair.receive(&from_web(ACK, 7));
+    pair.wait(2000);
+    let ago = Duration::from_secs(2);
+    assert_eq!(pair.correspondence(), Correspondence::Answered { ago });
+    let other = "10.20.0.101".parse().expect("a target");
+    assert_eq!(pair.connection.explain(&other, pair.now).replies, None);
+}
+
+#[test]
+fn a_reset_that_answers_a_syn_refuses_and_another_one_only_ends() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    pair.receive(&from_web(RST_ACK, 0));
+    let refused = Correspondence::Refused {
+        ago: Duration::ZERO,
+        how: Refusal::Reset,
+    };
+    assert_eq!(pair.correspondence(), refused);
+
+    pair.wait(1000);
+    pair.receive(&from_web(RST_ACK, 7));
+    let ago = Duration::ZERO;
+    assert_eq!(pair.correspondence(), Correspondence::Answered { ago });
+}
+
+#[test]
+fn what_the_client_sends_is_counted_until_a_reply_comes() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    for _ in 0..3 {
+        let packet = ipv4_packet(CLIENT, WEB, b"anybody there?");
+        pair.send_packet(&packet);
+        pair.wait(3000);
+    }
+    let unanswered = Correspondence::Unanswered {
+        since: Duration::from_secs(9),
+        packets: 3,
+        replied: None,
+    };
+    assert_eq!(pair.correspondence(), unanswered);
+}
+
+#[test]
+fn a_question_changes_nothing_and_sees_what_the_policy_does() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    let before = pair.events().len();
+    let facts = pair.explain();
+    assert!(before > 0);
+    assert_eq!(pair.events().len(), 0);
+    let [(Asked::Tcp(80), tcp), (Asked::Udp(80), udp)] = &facts.policy.access[..] else {
+        panic!("{facts:?}");
+    };
+    assert!(tcp.is_permitted() && udp.is_permitted());
+    let strange = "192.0.2.1".parse().expect("a target");
+    let facts = pair.connection.explain(&strange, pair.now);
+    assert_eq!(facts.policy.access, [(Asked::Any, Access::Uncovered)]);
+}

@@ -1,0 +1,175 @@
+//! From the facts to the verdict: each step is judged on its own, and the first that is not right is
+//! the reason. Those behind it are shown as far as they are known.
+
+mod client;
+mod name;
+mod reply;
+mod rights;
+
+use super::report::{Report, Step, StepName, StepState};
+use super::{Cause, ClientCause, ClientFacts, Facts, ResourceCause, Seconds, Severity, Subject};
+
+/// What became of a step.
+#[derive(Debug)]
+enum Outcome {
+    /// It is right, in a few words.
+    Passed(String),
+    /// It is not, or not seen to be.
+    Failed(Cause),
+    /// Nothing depends on it here, in a few words.
+    NotNeeded(String),
+    /// Nobody could look.
+    Unknown,
+}
+
+impl From<ClientCause> for Outcome {
+    fn from(cause: ClientCause) -> Self {
+        Self::Failed(cause.into())
+    }
+}
+
+/// The verdict.
+#[must_use]
+pub fn diagnose(facts: &Facts) -> Report {
+    match &facts.client {
+        Subject::Nobody { nearest, served } => {
+            let cause = ClientCause::NoSuchClient {
+                asked: facts.asked.clone(),
+                nearest: nearest.map(|id| id.to_string()),
+                served: *served,
+            };
+            stranger(facts, cause.into())
+        }
+        Subject::Several(ids) => {
+            let some = ids.iter().take(SHOWN).map(ToString::to_string);
+            let cause = ClientCause::AmbiguousClient {
+                asked: facts.asked.clone(),
+                matches: some.collect(),
+                all: ids.len(),
+            };
+            stranger(facts, cause.into())
+        }
+        Subject::Client(client) => judge(facts, client),
+    }
+}
+
+fn stranger(facts: &Facts, cause: Cause) -> Report {
+    let client = facts.asked.clone();
+    let mut walk = Walk::default();
+    walk.take(StepName::Client, Outcome::Failed(cause));
+    walk.report(client, facts)
+}
+
+fn judge(facts: &Facts, client: &ClientFacts) -> Report {
+    let mut walk = Walk::default();
+    let case = Case { facts, client };
+    walk.take(StepName::Client, case.client());
+    walk.take(StepName::Session, case.session());
+    walk.take(StepName::Authorization, case.authorization());
+    walk.take(StepName::Filter, case.filter());
+    walk.take(StepName::Name, case.name());
+    walk.take(StepName::Addresses, case.addresses());
+    walk.take(StepName::Flow, case.flow());
+    walk.take(StepName::Reply, case.reply());
+    walk.notes = case.notes();
+    walk.report(client.id.to_string(), facts)
+}
+
+/// One client and one target; its steps are in the files beside.
+struct Case<'a> {
+    facts: &'a Facts,
+    client: &'a ClientFacts,
+}
+
+/// The steps so far.
+#[derive(Default)]
+struct Walk {
+    steps: Vec<Step>,
+    /// The first that was not right.
+    cause: Option<Cause>,
+    /// The last word of the last step.
+    success: Option<Cause>,
+    notes: Vec<String>,
+}
+
+impl Walk {
+    fn take(&mut self, name: StepName, outcome: Outcome) {
+        let (state, text) = match outcome {
+            Outcome::Passed(text) => (StepState::Passed, text),
+            Outcome::NotNeeded(text) => (StepState::NotNeeded, text),
+            Outcome::Unknown => (StepState::Unknown, String::new()),
+            Outcome::Failed(cause) => self.fail(cause),
+        };
+        self.steps.push(Step { name, state, text });
+    }
+
+    fn fail(&mut self, cause: Cause) -> (StepState, String) {
+        let text = cause.sentence();
+        match cause.severity() {
+            Severity::Works => {
+                self.success = Some(cause);
+                (StepState::Passed, text)
+            }
+            // The reason why this step is not right either lies further ahead.
+            Severity::Limited | Severity::Broken if self.is_broken() => (StepState::Open, text),
+            Severity::Limited => {
+                self.cause.get_or_insert(cause);
+                (StepState::Open, text)
+            }
+            Severity::Broken => {
+                self.cause = Some(cause);
+                (StepState::Failed, text)
+            }
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        let severity = self.cause.as_ref().map(Cause::severity);
+        severity == Some(Severity::Broken)
+    }
+
+    fn report(self, client: String, facts: &Facts) -> Report {
+        // A reply counts more than what only looks doubtful.
+        let cause = match (self.cause, self.success) {
+            (Some(cause), Some(success)) if cause.severity() == Severity::Limited => success,
+            (Some(cause), _) | (None, Some(cause)) => cause,
+            (None, None) => ResourceCause::NothingSent {
+                place: facts.target.place.to_string(),
+            }
+            .into(),
+        };
+        Report {
+            client,
+            target: facts.target.to_string(),
+            severity: cause.severity(),
+            verdict: cause.sentence(),
+            remedy: cause.remedy(),
+            cause,
+            steps: self.steps,
+            notes: self.notes,
+        }
+    }
+}
+
+impl Case<'_> {
+    fn notes(&self) -> Vec<String> {
+        let gateway = &self.facts.gateway;
+        let draining = gateway
+            .is_draining
+            .then(|| "The gateway is draining: it takes no new clients, and will end.".to_owned());
+        let portal = gateway.portal_away.map(|away| {
+            let away = Seconds::from(away);
+            format!(
+                "The portal has been away for {away}: what was granted stays, and nothing new is \
+                 granted."
+            )
+        });
+        let mut notes: Vec<_> = draining.into_iter().chain(portal).collect();
+        notes.extend(self.filter_notes());
+        notes.extend(self.name_notes());
+        notes
+    }
+}
+
+/// Of long lists.
+const SHOWN: usize = 5;

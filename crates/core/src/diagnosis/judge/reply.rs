@@ -1,0 +1,139 @@
+//! Flows and replies.
+
+use super::name::{list, used};
+use super::{Case, Outcome};
+use crate::DropReason;
+use crate::diagnosis::{Correspondence, RepliesSeen, ResourceCause, Seconds};
+use crate::domains::FamilyFacts;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What is known of the correspondence, in one family or about one address.
+struct Letters {
+    seen: RepliesSeen,
+    /// Whose answers these are.
+    by: String,
+    heard_from: Option<IpAddr>,
+    next_try: Option<Seconds>,
+}
+
+impl Case<'_> {
+    pub(super) fn flow(&self) -> Outcome {
+        if !self.is_named() {
+            return Outcome::NotNeeded("packets to addresses are not translated".into());
+        }
+        let Some(nat) = self.client.nat.answer().filter(|nat| nat.is_attached) else {
+            return Outcome::Unknown;
+        };
+        if nat.mapping.is_none() {
+            return Outcome::Unknown;
+        }
+        let (flows, limit) = nat.flows;
+        let replied = self.mapping().and_then(|mapping| {
+            let replies = used(mapping).filter_map(|(_, family)| family.replies.replied);
+            replies.min()
+        });
+        let refused = nat
+            .refused_flow
+            .filter(|(ago, _)| *ago <= RECENT && replied.is_none_or(|replied| *ago <= replied));
+        let cause = match refused {
+            Some((_, DropReason::FlowTableFull)) => ResourceCause::FlowTableFull { flows, limit },
+            Some((ago, DropReason::PortsExhausted)) => {
+                let ago = ago.into();
+                ResourceCause::PortsExhausted { ago }
+            }
+            Some(_) | None => return Outcome::Passed(format!("{flows} of at most {limit} flows")),
+        };
+        Outcome::Failed(cause.into())
+    }
+
+    pub(super) fn reply(&self) -> Outcome {
+        let letters = self.letters();
+        if letters.is_empty() {
+            return match self.client.connection.answer() {
+                Some(_) if !self.is_named() => Outcome::Failed(self.nothing_sent().into()),
+                Some(_) | None => Outcome::Unknown,
+            };
+        }
+        let asked = self.facts.target.asked;
+        let all = letters.iter().map(|it| (it.seen.correspondence(asked), it));
+        let best = all.min_by_key(|(correspondence, _)| rank(correspondence));
+        let cause = best.map(|(correspondence, it)| self.cause(correspondence, it));
+        cause.map_or(Outcome::Unknown, |cause| Outcome::Failed(cause.into()))
+    }
+
+    fn letters(&self) -> Vec<Letters> {
+        if let Some(mapping) = self.mapping() {
+            let known = used(mapping).filter(|(_, family)| !family.addresses.is_empty());
+            return known.map(|(_, family)| of_family(family)).collect();
+        }
+        let connection = self.client.connection.answer();
+        let seen = connection.and_then(|connection| connection.replies);
+        let letters = seen.filter(|_| !self.is_named()).map(|seen| Letters {
+            seen,
+            by: self.facts.target.place.to_string(),
+            heard_from: None,
+            next_try: None,
+        });
+        letters.into_iter().collect()
+    }
+
+    fn nothing_sent(&self) -> ResourceCause {
+        let place = self.facts.target.place.to_string();
+        ResourceCause::NothingSent { place }
+    }
+
+    fn cause(&self, correspondence: Correspondence, letters: &Letters) -> ResourceCause {
+        let by = letters.by.clone();
+        match correspondence {
+            Correspondence::Nothing => self.nothing_sent(),
+            Correspondence::Answered { ago } => ResourceCause::Works {
+                ago: ago.into(),
+                by: letters.heard_from,
+            },
+            Correspondence::Refused { ago, how } => {
+                let ago = ago.into();
+                ResourceCause::Refused { by, how, ago }
+            }
+            Correspondence::Awaited { since, packets } => {
+                let since = since.into();
+                ResourceCause::Awaited { by, packets, since }
+            }
+            Correspondence::Unanswered {
+                since,
+                packets,
+                replied,
+            } => ResourceCause::Unanswered {
+                by,
+                packets,
+                since: since.into(),
+                replied: replied.map(Seconds::from),
+                next_try: letters.next_try,
+            },
+        }
+    }
+}
+
+fn of_family(family: &FamilyFacts) -> Letters {
+    let ips: Vec<_> = family.addresses.iter().map(|it| it.ip).collect();
+    Letters {
+        seen: family.replies,
+        by: list(&ips),
+        heard_from: family.heard_from,
+        next_try: family.next_try.map(Seconds::from),
+    }
+}
+
+/// What is best known decides: a reply in one family, else trouble in the one that is used.
+fn rank(correspondence: &Correspondence) -> u8 {
+    match correspondence {
+        Correspondence::Answered { .. } => 0,
+        Correspondence::Refused { .. } => 1,
+        Correspondence::Unanswered { .. } => 2,
+        Correspondence::Awaited { .. } => 3,
+        Correspondence::Nothing => 4,
+    }
+}
+
+/// A flow that could not be made longer ago is another story.
+const RECENT: Duration = Duration::from_secs(60);

@@ -1,0 +1,241 @@
+//! What is asked about: a name or an address, and which service of it.
+
+use crate::names::DomainName;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// What a client wants to reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Where.
+    pub place: Place,
+    /// Which service there.
+    pub asked: Asked,
+}
+
+impl Target {
+    /// The address, if it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.place {
+            Place::Ip(ip) => Some(ip),
+            Place::Name(_) => None,
+        }
+    }
+}
+
+/// A name or an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// By name, as through a DNS resource.
+    Name(DomainName),
+    /// By address.
+    Ip(IpAddr),
+}
+
+/// A service, as filters look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Whatever may be reached there.
+    Any,
+    /// This port, by TCP or by UDP.
+    Port(u16),
+    /// TCP to this port.
+    Tcp(u16),
+    /// UDP to this port.
+    Udp(u16),
+    /// A ping.
+    Icmp,
+}
+
+impl Asked {
+    /// What is judged one by one: a filter may permit one of them and forbid another.
+    #[must_use]
+    pub fn one_by_one(self) -> Vec<Self> {
+        match self {
+            Self::Port(port) => vec![Self::Tcp(port), Self::Udp(port)],
+            Self::Any | Self::Tcp(_) | Self::Udp(_) | Self::Icmp => vec![self],
+        }
+    }
+}
+
+/// The text is no target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no target: give a name or an address, and if need be a port, as in \
+     app.example.com, 10.20.0.7:443, 10.20.0.7:udp/53, 10.20.0.7:icmp or [2001:db8::7]:443"
+)]
+pub struct NotATarget {
+    /// As given.
+    pub text: String,
+}
+
+impl FromStr for Target {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        parse(text.trim()).ok_or_else(|| NotATarget { text: text.into() })
+    }
+}
+
+fn parse(text: &str) -> Option<Target> {
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (ip, rest) = bracketed.split_once(']')?;
+        let ip: Ipv6Addr = ip.parse().ok()?;
+        let asked = match rest {
+            "" => Asked::Any,
+            _ => rest.strip_prefix(':')?.parse().ok()?,
+        };
+        let place = Place::Ip(ip.into());
+        return Some(Target { place, asked });
+    }
+    if let Ok(ip) = text.parse() {
+        let (place, asked) = (Place::Ip(ip), Asked::Any);
+        return Some(Target { place, asked });
+    }
+    let (place, asked) = match text.split_once(':') {
+        Some((place, service)) => (place, service.parse().ok()?),
+        None => (text, Asked::Any),
+    };
+    let place = place.parse().ok()?;
+    Some(Target { place, asked })
+}
+
+impl FromStr for Place {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let not_a_target = || NotATarget { text: text.into() };
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::Ip(ip));
+        }
+        // No top-level domain is a number: this is an address with a mistake in it.
+        let last = text.trim_end_matches('.').rsplit('.').next();
+        if last.is_none_or(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
+            return Err(not_a_target());
+        }
+        text.parse().map(Self::Name).map_err(|_| not_a_target())
+    }
+}
+
+impl FromStr for Asked {
+    type Err = NotATarget;
+
+    /// `80`, `tcp/80` or `80/tcp`, `udp/53`, `icmp`.
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let not_a_target = || NotATarget { text: text.into() };
+        let lower = text.to_ascii_lowercase();
+        if lower == "icmp" || lower == "ping" {
+            return Ok(Self::Icmp);
+        }
+        let number = |text: &str| text.parse::<u16>().map_err(|_| not_a_target());
+        let Some((one, other)) = lower.split_once('/') else {
+            return number(&lower).map(Self::Port);
+        };
+        match (one, other) {
+            ("tcp", port) | (port, "tcp") => number(port).map(Self::Tcp),
+            ("udp", port) | (port, "udp") => number(port).map(Self::Udp),
+            _ => Err(not_a_target()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    /// As it can be asked for again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = match self.asked {
+            Asked::Any => return self.place.fmt(f),
+            Asked::Port(port) => format!("{port}"),
+            Asked::Tcp(port) => format!("tcp/{port}"),
+            Asked::Udp(port) => format!("udp/{port}"),
+            Asked::Icmp => "icmp".into(),
+        };
+        match &self.place {
+            Place::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{service}"),
+            Place::Ip(IpAddr::V4(_)) | Place::Name(_) => write!(f, "{}:{service}", self.place),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    /// For people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("anything"),
+            Self::Port(port) => write!(f, "port {port}"),
+            Self::Tcp(port) => write!(f, "tcp {port}"),
+            Self::Udp(port) => write!(f, "udp {port}"),
+            Self::Icmp => f.write_str("icmp"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        text.parse().expect("a target")
+    }
+
+    #[test]
+    fn every_way_to_write_a_target_is_understood_and_written_back() {
+        for (text, asked, written) in [
+            ("App.Example.com.", Asked::Any, "app.example.com"),
+            (
+                "app.example.com:443",
+                Asked::Port(443),
+                "app.example.com:443",
+            ),
+            ("10.20.0.7", Asked::Any, "10.20.0.7"),
+            ("10.20.0.7:tcp/80", Asked::Tcp(80), "10.20.0.7:tcp/80"),
+            ("10.20.0.7:80/TCP", Asked::Tcp(80), "10.20.0.7:tcp/80"),
+            ("10.20.0.7:udp/53", Asked::Udp(53), "10.20.0.7:udp/53"),
+            ("10.20.0.7:ping", Asked::Icmp, "10.20.0.7:icmp"),
+            ("2001:db8::7", Asked::Any, "2001:db8::7"),
+            ("[2001:db8::7]", Asked::Any, "2001:db8::7"),
+            ("[2001:db8::7]:443", Asked::Port(443), "[2001:db8::7]:443"),
+        ] {
+            let target = target(text);
+            assert_eq!(target.asked, asked, "{text}");
+            assert_eq!(target.to_string(), written);
+            assert_eq!(written.parse(), Ok(target));
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_examples() {
+        for text in [
+            "",
+            "https://app.example.com/",
+            "10.20.0.0/16",
+            "10.20.0.999",
+            "10.20.0.7:",
+            "10.20.0.7:99999",
+            "10.20.0.7:sctp/80",
+            "[10.20.0.7]:80",
+            "[2001:db8::7",
+            "two words",
+        ] {
+            let refused = text.parse::<Target>().expect_err(text);
+            assert!(refused.to_string().contains("10.20.0.7:443"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_judged_for_tcp_and_udp() {
+        let both = target("10.20.0.7:53").asked.one_by_one();
+        assert_eq!(both, [Asked::Tcp(53), Asked::Udp(53)]);
+        assert_eq!(target("10.20.0.7").asked.one_by_one(), [Asked::Any]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Flows and replies.
+
+use super::*;
+use crate::DropReason;
+
+fn silence(packets: u32) -> RepliesSeen {
+    RepliesSeen {
+        waiting: Some(seconds(30)),
+        unanswered: packets,
+        span: seconds(20),
+        ..RepliesSeen::default()
+    }
+}
+
+#[test]
+fn what_works_says_when_the_last_reply_came_and_needs_no_remedy() {
+    let report = Scene::new("10.20.0.7:443")
+        .grant(wiki())
+        .replies(replied(3))
+        .report();
+    assert_says(
+        &report,
+        "It works: the last reply came 3 s ago.",
+        "nothing to do",
+    );
+    assert_eq!(marks(&report), "✓✓✓✓---✓");
+}
+
+#[test]
+fn a_client_that_sends_nothing_is_where_to_look() {
+    let report = Scene::new("10.20.0.7").grant(wiki()).report();
+    let verdict = "Nothing stands in the way, but the client has sent nothing to 10.20.0.7 that \
+                   the gateway remembers.";
+    assert_says(&report, verdict, "do not enter the tunnel");
+    assert_eq!(report.severity, Severity::Limited);
+}
+
+#[test]
+fn silence_says_how_much_was_sent_and_when_the_last_reply_came() {
+    let report = Scene::new("10.20.0.7")
+        .grant(wiki())
+        .replies(silence(4))
+        .report();
+    let verdict = "Nobody answers: 4 packets went to 10.20.0.7 in the last 30 s.";
+    assert_says(&report, verdict, "a route back to the gateway");
+    assert_eq!(marks(&report), "✓✓✓✓---✗");
+
+    let mut fallen = silence(4);
+    fallen.replied = Some(seconds(45));
+    let report = Scene::new("10.20.0.7")
+        .grant(wiki())
+        .replies(fallen)
+        .report();
+    assert!(report.verdict.ends_with("; the last reply came 45 s ago."));
+}
+
+#[test]
+fn one_packet_without_a_reply_is_too_early_to_tell() {
+    let awaited = RepliesSeen {
+        waiting: Some(seconds(1)),
+        unanswered: 1,
+        ..RepliesSeen::default()
+    };
+    let report = Scene::new("10.20.0.7")
+        .grant(wiki())
+        .replies(awaited)
+        .report();
+    let verdict = "1 packet went to 10.20.0.7 since 1 s ago; a reply is still to come.";
+    assert_says(&report, verdict, "Ask again");
+    assert_eq!(report.severity, Severity::Limited);
+}
+
+#[test]
+fn each_refusal_is_told_by_what_it_means() {
+    for (how, verdict) in [
+        (
+            Refusal::Reset,
+            "10.20.0.7 refused the connection 2 s ago (TCP reset).",
+        ),
+        (
+            Refusal::PortUnreachable,
+            "10.20.0.7 said 2 s ago that nobody listens there (ICMP).",
+        ),
+        (
+            Refusal::AddressUnreachable,
+            "The network said 2 s ago that 10.20.0.7 cannot be reached (ICMP).",
+        ),
+        (
+            Refusal::Other,
+            "The network refused a packet to 10.20.0.7 2 s ago (ICMP).",
+        ),
+    ] {
+        let refused = Refused { how, port: None };
+        let seen = RepliesSeen {
+            refused: Some((seconds(2), refused)),
+            ..RepliesSeen::default()
+        };
+        let report = Scene::new("10.20.0.7").grant(wiki()).replies(seen).report();
+        assert_eq!(report.verdict, verdict);
+        assert_eq!(report.severity, Severity::Broken);
+    }
+}
+
+#[test]
+fn a_name_whose_addresses_are_silent_says_when_others_are_looked_for() {
+    let family = FamilyFacts {
+        replies: silence(4),
+        next_try: Some(seconds(8)),
+        ..resolved("192.0.2.7")
+    };
+    let scene = Scene::new("app.example").grant(dns(1, "App", "*.example"));
+    let report = scene.announce("app.example", family).report();
+    let verdict = "Nobody answers: 4 packets went to 192.0.2.7 in the last 30 s.";
+    assert_says(&report, verdict, "asked again in 8 s for another address");
+    assert_eq!(marks(&report), "✓✓✓✓✓✓✓✗");
+}
+
+#[test]
+fn a_full_table_and_spent_ports_count_until_something_works_again() {
+    let refused = |reason, replied: Option<u64>| {
+        let mut family = resolved("192.0.2.7");
+        family.replies.replied = replied.map(seconds);
+        let scene = Scene::new("app.example").grant(dns(1, "App", "*.example"));
+        let scene = scene.announce("app.example", family).with(|scene| {
+            scene.nat().flows = (16_384, 16_384);
+            scene.nat().refused_flow = Some((seconds(3), reason));
+        });
+        scene.report()
+    };
+    let full = refused(DropReason::FlowTableFull, None);
+    let verdict = "No room for another flow: the client has 16384 of at most 16384, all of them \
+                   in use.";
+    assert_says(&full, verdict, "limits.flows_per_client");
+    let spent = refused(DropReason::PortsExhausted, None);
+    let verdict = "No port was free for another flow of the client 3 s ago.";
+    assert_says(&spent, verdict, "to one address");
+    let works = refused(DropReason::FlowTableFull, Some(1));
+    assert_eq!(works.severity, Severity::Works);
+}

@@ -1,0 +1,180 @@
+//! What the policy would say, and why: for people who ask, never for packets.
+//!
+//! Agrees with [`Policy::inbound`] about every packet that comes from the client's own address and
+//! is no ICMP error; a property test holds both together.
+
+use super::filter::{Flow, permits};
+use super::{Policy, pattern, ranges};
+use crate::diagnosis::{Asked, Place};
+use crate::grant::{Filter, Resource, ResourceKind};
+use crate::ids::ResourceId;
+use crate::names::DomainName;
+use std::net::IpAddr;
+
+/// What the policy says about one service of one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The gateway's own address: open to every client.
+    Gateway,
+    /// A multicast or broadcast address: closed to every client.
+    Group,
+    /// The address of a client or a gateway: closed to every client.
+    TunnelRange,
+    /// The client holds an Internet resource, which leads to no private address and lets no other
+    /// resource do so.
+    NotInternet {
+        /// The Internet resource.
+        internet: Resource,
+    },
+    /// A proxy IP that stands for no name of the client.
+    NoName,
+    /// No resource is about it.
+    Uncovered,
+    /// These resources are about it. The first one decides, by whether it permits it.
+    Covered(Vec<Judgement>),
+}
+
+/// What a resource says about one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Which.
+    pub resource: Resource,
+    /// Whether its filters permit it.
+    pub is_permitted: bool,
+}
+
+/// Everything that the policy says about a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Each service on its own.
+    pub access: Vec<(Asked, Access)>,
+    /// The name: as asked for, or the one that the address stands for.
+    pub name: Option<DomainName>,
+    /// The proxy IPs under which the client speaks to that name.
+    pub proxy_ips: Vec<IpAddr>,
+    /// How many names the client has announced.
+    pub names: usize,
+}
+
+impl Access {
+    /// Whether packets pass.
+    #[must_use]
+    pub fn is_permitted(&self) -> bool {
+        match self {
+            Self::Gateway => true,
+            Self::Covered(judgements) => judgements.first().is_some_and(|it| it.is_permitted),
+            Self::Group
+            | Self::TunnelRange
+            | Self::NotInternet { .. }
+            | Self::NoName
+            | Self::Uncovered => false,
+        }
+    }
+}
+
+impl Policy {
+    /// What becomes of packets to this place, and by which resources.
+    ///
+    /// A name that the client has not announced is judged by the resources that cover it.
+    #[must_use]
+    pub fn explain(&self, place: &Place, asked: Asked) -> Explanation {
+        let name = match place {
+            Place::Name(name) => Some(name),
+            Place::Ip(ip) => self.proxies.name_of(*ip),
+        };
+        let proxy_ips = name.map_or(Vec::new(), |name| self.proxies.of_name(name));
+        let ip = match place {
+            Place::Ip(ip) => Some(*ip),
+            Place::Name(_) => proxy_ips.first().copied(),
+        };
+        let access = |asked| match (ip, name) {
+            (Some(ip), _) => self.explain_ip(ip, asked),
+            (None, Some(name)) => self.explain_name(name, asked),
+            (None, None) => Access::Uncovered,
+        };
+        let one_by_one = asked.one_by_one().into_iter();
+        Explanation {
+            access: one_by_one.map(|asked| (asked, access(asked))).collect(),
+            name: name.cloned(),
+            proxy_ips: proxy_ips.clone(),
+            names: self.proxies.names(),
+        }
+    }
+
+    /// The steps of [`Policy::inbound`].
+    pub(super) fn explain_ip(&self, ip: IpAddr, asked: Asked) -> Access {
+        if ranges::is_group(ip) {
+            return Access::Group;
+        }
+        if self.is_gateway(ip) {
+            return Access::Gateway;
+        }
+        if ranges::is_tunnel(ip) {
+            return Access::TunnelRange;
+        }
+        let is_proxy = ranges::is_proxy(ip);
+        let internet = self.derived.internet.filter(|_| !is_proxy);
+        if let Some(internet) = internet.and_then(|id| self.grants.get(&id)) {
+            let resource = internet.resource.clone();
+            return match ranges::is_internet(ip) {
+                // Its filters are not asked.
+                true => Access::Covered(vec![Judgement {
+                    resource,
+                    is_permitted: true,
+                }]),
+                false => Access::NotInternet { internet: resource },
+            };
+        }
+        let access = self.judge(self.candidates(ip), asked);
+        let is_nameless = is_proxy && !self.proxies.contains(ip);
+        let is_hoped_for = access == Access::Uncovered && self.derived.holds_dns;
+        match is_nameless && (access.is_permitted() || is_hoped_for) {
+            true => Access::NoName,
+            false => access,
+        }
+    }
+
+    fn explain_name(&self, name: &DomainName, asked: Asked) -> Access {
+        let covering = self.grants.values().map(|grant| &grant.resource);
+        let covering = covering.filter(|resource| match &resource.kind {
+            ResourceKind::Dns(pattern) => pattern::covers(pattern, name),
+            ResourceKind::Cidr(_) | ResourceKind::Internet => false,
+        });
+        self.judge(covering.map(|resource| (0, resource.id)), asked)
+    }
+
+    /// In the order of section 5.1: whoever permits it, then the longest prefix, then the greater
+    /// id.
+    fn judge(&self, candidates: impl Iterator<Item = (u8, ResourceId)>, asked: Asked) -> Access {
+        let judged = candidates.filter_map(|(prefix_bits, id)| {
+            let resource = &self.grants.get(&id)?.resource;
+            Some((permits_asked(&resource.filters, asked), prefix_bits, id))
+        });
+        let mut judged: Vec<_> = judged.collect();
+        judged.sort_unstable_by(|one, other| other.cmp(one));
+        let judgements = judged.into_iter().filter_map(|(is_permitted, _, id)| {
+            let resource = self.grants.get(&id)?.resource.clone();
+            Some(Judgement {
+                resource,
+                is_permitted,
+            })
+        });
+        let judgements: Vec<_> = judgements.collect();
+        match judgements.is_empty() {
+            true => Access::Uncovered,
+            false => Access::Covered(judgements),
+        }
+    }
+}
+
+/// Whether filters let any packet of a service through.
+pub(crate) fn permits_asked(filters: &[Filter], asked: Asked) -> bool {
+    match asked {
+        // Every filter lets something through, and none at all everything.
+        Asked::Any => true,
+        Asked::Port(port) => permits(filters, Flow::Tcp(port)) || permits(filters, Flow::Udp(port)),
+        Asked::Tcp(port) => permits(filters, Flow::Tcp(port)),
+        Asked::Udp(port) => permits(filters, Flow::Udp(port)),
+        Asked::Icmp => permits(filters, Flow::Icmp),
+    }
+}

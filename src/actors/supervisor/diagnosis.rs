@@ -1,0 +1,163 @@
+//! Why something works or does not: asks those who know, and has the core judge.
+
+use super::SupervisorActor;
+use super::tree::Condition;
+use crate::messages::diagnosis::{Diagnosis, ExplainAccess, ExplainName};
+use crate::messages::supervisor::Child;
+use crate::shell;
+use actix::prelude::*;
+use futures_util::future::join;
+use postern_core::connection::ConnectionFacts;
+use postern_core::diagnosis::{
+    ClientFacts, Facts, GatewayFacts, Identified, Report, Subject, Target, Told, diagnose, identify,
+};
+use postern_core::grant::TunnelAddresses;
+use postern_core::health::PortalState;
+use postern_core::ids::ClientId;
+use postern_core::nat_table::NatFacts;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::timeout;
+
+impl Handler<Diagnosis> for SupervisorActor {
+    type Result = ResponseActFuture<Self, Report>;
+
+    fn handle(&mut self, question: Diagnosis, _: &mut Context<Self>) -> Self::Result {
+        self.note_ended();
+        let subject = match identify(&question.client, &self.known_clients()) {
+            Identified::One(id) => return self.examine_client(id, question),
+            Identified::Several(ids) => Subject::Several(ids),
+            Identified::Nobody { nearest } => Subject::Nobody {
+                nearest,
+                served: self.clients.len(),
+            },
+        };
+        let report = diagnose(&self.facts(question, subject));
+        Box::pin(actix::fut::ready(report))
+    }
+}
+
+impl SupervisorActor {
+    /// Takes over from the ledger what has ended, with the time.
+    pub(super) fn note_ended(&mut self) {
+        for ended in self.spec.ledger.take_ended() {
+            self.journal.note(ended, shell::unix_now());
+        }
+    }
+
+    /// Everybody who is served, waits to be, or was lately. Who is served says best where it is.
+    fn known_clients(&self) -> BTreeMap<ClientId, TunnelAddresses> {
+        let former = self.journal.latest().map(|it| (it.client, it.tunnel));
+        let former: Vec<_> = former.collect();
+        // The latest come first there, and last here.
+        let former = former.into_iter().rev();
+        let recorded = self.spec.ledger.clients().map(|(id, it)| (id, it.tunnel));
+        let served = self.clients.ids().filter_map(|id| {
+            let client = self.clients.get(id)?;
+            Some((id, client.tunnel))
+        });
+        former.chain(recorded).chain(served).collect()
+    }
+
+    /// Asks the client's connection and the NAT at the same time.
+    fn examine_client(&self, id: ClientId, question: Diagnosis) -> ResponseActFuture<Self, Report> {
+        let access = self.ask_connection(id, question.target.clone());
+        let name = self.ask_nat_table(id, question.target.clone());
+        let answers = join(access, name).into_actor(self);
+        Box::pin(answers.map(move |(connection, nat), actor, _| {
+            let client = actor.client_facts(id, connection, nat);
+            diagnose(&actor.facts(question, Subject::Client(Box::new(client))))
+        }))
+    }
+
+    fn ask_connection(
+        &self,
+        id: ClientId,
+        target: Target,
+    ) -> impl Future<Output = Told<ConnectionFacts>> + use<> {
+        let client = self.clients.get(id);
+        let whom = match client.map(|client| (client.condition, &client.connection)) {
+            None => Err(Told::Absent),
+            Some((Condition::Up, connection)) => Ok(connection.clone()),
+            Some((Condition::Hung | Condition::Dead, _)) => Err(Told::Rebuilding),
+        };
+        async move {
+            match whom {
+                Ok(connection) => ask(connection.send(ExplainAccess(target)), |it| it.0).await,
+                Err(told) => told,
+            }
+        }
+    }
+
+    fn ask_nat_table(
+        &self,
+        client: ClientId,
+        target: Target,
+    ) -> impl Future<Output = Told<NatFacts>> + use<> {
+        let living = self.tree.living.get(&Child::NatTable);
+        let condition = living.map(|living| living.condition);
+        let links = self.tree.nat_table.as_ref();
+        let whom = links.filter(|_| condition == Some(Condition::Up));
+        let whom = whom.map(|links| links.explain.clone());
+        async move {
+            match whom {
+                Some(whom) => ask(whom.send(ExplainName { client, target }), |it| it.0).await,
+                None => Told::Rebuilding,
+            }
+        }
+    }
+
+    fn client_facts(
+        &self,
+        id: ClientId,
+        connection: Told<ConnectionFacts>,
+        nat: Told<NatFacts>,
+    ) -> ClientFacts {
+        let record = self.spec.ledger.client(id);
+        let ended = self.journal.latest().filter(|it| it.client == id);
+        ClientFacts {
+            id,
+            tunnel: self.known_clients().get(&id).copied(),
+            cut_off_for: self.clients.cut_off_for(id, shell::now()),
+            connection,
+            nat,
+            grants: record.map_or(Vec::new(), |it| it.grants.values().cloned().collect()),
+            ended: ended.cloned().collect(),
+        }
+    }
+
+    fn facts(&self, question: Diagnosis, client: Subject) -> Facts {
+        let unix_now = shell::unix_now();
+        let away = match self.vitals.portal {
+            PortalState::Joined => None,
+            PortalState::NeverJoined | PortalState::Away => Some(self.vitals.portal_since),
+        };
+        Facts {
+            asked: question.client,
+            target: question.target,
+            client,
+            gateway: GatewayFacts {
+                is_draining: self.drain.is_some() || self.stopping,
+                portal_away: away
+                    .map(|since| Duration::from_secs(unix_now.0.saturating_sub(since.0))),
+            },
+            unix_now,
+        }
+    }
+}
+
+/// An actor that is gone is about to have a successor.
+async fn ask<T, U>(
+    answer: impl Future<Output = Result<T, MailboxError>>,
+    into: impl FnOnce(T) -> U,
+) -> Told<U> {
+    match timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => Told::Answer(into(answer)),
+        Ok(Err(MailboxError::Closed)) => Told::Rebuilding,
+        Ok(Err(MailboxError::Timeout)) | Err(_) => Told::Silence,
+    }
+}
+
+/// An actor that is well answers within milliseconds.
+const PATIENCE: Duration = Duration::from_millis(500);
