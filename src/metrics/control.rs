@@ -192,7 +192,7 @@ impl Drop for Joined {
 
 /// What became of a configuration that was to be taken over while the gateway runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
+pub enum Reload {
     /// Everything that had changed is in effect.
     Applied,
     /// Some of it takes a restart.
@@ -200,17 +200,12 @@ pub enum ReloadOutcome {
     /// Nothing had changed.
     Unchanged,
     /// It is not valid: the former one stays.
-    Rejected,
+    Refused,
 }
 
-impl ReloadOutcome {
+impl Reload {
     /// All variants, in order.
-    pub const ALL: [Self; 4] = [
-        Self::Applied,
-        Self::Partial,
-        Self::Unchanged,
-        Self::Rejected,
-    ];
+    pub const ALL: [Self; 4] = [Self::Applied, Self::Partial, Self::Unchanged, Self::Refused];
 
     /// What metrics call it.
     #[must_use]
@@ -219,7 +214,7 @@ impl ReloadOutcome {
             Self::Applied => "applied",
             Self::Partial => "partial",
             Self::Unchanged => "unchanged",
-            Self::Rejected => "rejected",
+            Self::Refused => "refused",
         }
     }
 }

@@ -16,7 +16,7 @@ mod shard;
 use crate::messages::supervisor::Child;
 use crate::shell;
 use control::AllLives;
-pub use control::{DnsMetrics, Joined, PortalMetrics, ReloadOutcome};
+pub use control::{DnsMetrics, Joined, PortalMetrics, Reload};
 pub use counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, Volume};
 pub use exposition::CONTENT_TYPE;
 pub use histogram::Histogram;
@@ -47,7 +47,7 @@ pub struct Metrics {
     shard_lags: Vec<Lag>,
     saves: Counter,
     failed_saves: Counter,
-    reloads: [Counter; ReloadOutcome::ALL.len()],
+    reloads: [Counter; Reload::ALL.len()],
 }
 
 /// What became of the actors of one kind so far.
@@ -127,7 +127,7 @@ impl Metrics {
     }
 
     /// The configuration was read again.
-    pub fn count_reload(&self, outcome: ReloadOutcome) {
+    pub fn count_reload(&self, outcome: Reload) {
         self.reloads[outcome as usize].add(1);
     }
 

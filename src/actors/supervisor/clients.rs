@@ -263,6 +263,7 @@ impl SupervisorActor {
         if let Some(drain) = &mut self.drain {
             tracing::debug!(client = %id, "refused: the gateway is draining");
             drain.note_refusal();
+            self.spec.metrics.turned_away.add(1);
             return false;
         }
         let has_room = self.clients.len() < self.spec.max_clients;

@@ -8,7 +8,7 @@ use super::histogram::{Histogram, Reading};
 use super::lag::Lag;
 use super::mailboxes::Receiver;
 use super::process::Process;
-use super::{LifeCounts, Metrics, ReloadOutcome, ShardMetrics, Volume};
+use super::{LifeCounts, Metrics, Reload, ShardMetrics, Volume};
 use crate::messages::supervisor::Child;
 use page::{Page, bytes, plain, seconds};
 use postern_core::DropReason;
@@ -327,7 +327,7 @@ impl Look {
                 ],
             ),
         )?;
-        let reloads = ReloadOutcome::ALL.map(|outcome| {
+        let reloads = Reload::ALL.map(|outcome| {
             let count = metrics.reloads[outcome as usize].get();
             (outcome.label(), count)
         });

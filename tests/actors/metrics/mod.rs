@@ -18,7 +18,7 @@ use postern::messages::packets::{
 use postern::messages::supervisor::Child;
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::process::Process;
-use postern::metrics::{Metrics, Receiver, ReloadOutcome};
+use postern::metrics::{Metrics, Receiver, Reload};
 use postern::outlet::Outlet;
 use postern::shell::{now, tell_addr};
 use postern_core::grant::TunnelAddresses;
@@ -342,7 +342,7 @@ fn saves_reloads_and_portal_failures_are_counted() {
     metrics.count_save(true);
     metrics.count_save(false);
     metrics.count_save(false);
-    for (count, outcome) in ReloadOutcome::ALL.into_iter().enumerate() {
+    for (count, outcome) in Reload::ALL.into_iter().enumerate() {
         for _ in 0..count {
             metrics.count_reload(outcome);
         }
@@ -357,7 +357,7 @@ fn saves_reloads_and_portal_failures_are_counted() {
         page.value("postern_state_saves_total{result=\"failed\"}"),
         2.0
     );
-    for (count, outcome) in ReloadOutcome::ALL.into_iter().enumerate() {
+    for (count, outcome) in Reload::ALL.into_iter().enumerate() {
         let label = outcome.label();
         let series = format!("postern_config_reloads_total{{outcome=\"{label}\"}}");
         assert_eq!(page.value(&series), count as f64);

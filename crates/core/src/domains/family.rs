@@ -74,7 +74,8 @@ impl Family {
             let epoch = self.addresses.epoch();
             return Route::To { real, epoch };
         }
-        self.note_use(now);
+        self.last_inbound = Some(now);
+        self.health.note_inbound(false, now);
         self.raise(Signal::Unmapped, counts, now);
         if self.is_denied() {
             return Route::Unreachable;
@@ -99,7 +100,8 @@ impl Family {
         sent: Sent,
         (now, counts): (Instant, &mut HealCounts),
     ) -> bool {
-        self.note_use(now);
+        self.last_inbound = Some(now);
+        self.health.note_inbound(sent == Sent::Confirmed, now);
         self.is_tried = true;
         self.unanswered.note(now);
         self.replies.note_sent(now);
@@ -340,11 +342,6 @@ impl Family {
             .signal
             .insert(self.signal.unwrap_or(signal).max(signal));
         is_news || self.is_open(signal, now)
-    }
-
-    fn note_use(&mut self, now: Instant) {
-        let last = self.last_inbound.replace(now);
-        self.health.note_use(last, now);
     }
 
     /// There is an address, whoever found it: that is all that some troubles wait for.

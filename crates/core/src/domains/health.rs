@@ -4,10 +4,10 @@
 //! A *trouble* of a family begins with the first signal, whatever signals follow. It ends when
 //! traffic works again: one that began without an address when an address is known, one that began
 //! with silence when a packet comes back, every one when a flow is confirmed and no address owes
-//! an answer. One that nobody waits for any more, because no packet for the name came for a
-//! while, is forgotten and counts nowhere.
+//! an answer. One that was given up, because for a minute nobody tried, counts nowhere: packets of
+//! flows that were answered are no try, unless it is they who meet silence.
 
-use super::family::IN_USE;
+use super::addresses::COUNTED_FOR;
 use std::time::{Duration, Instant};
 
 /// Why the DNS should be asked. Ordered: a later one covers an earlier one.
@@ -62,6 +62,8 @@ pub(super) struct Health(Option<Trouble>);
 struct Trouble {
     began_with: HealSignal,
     since: Instant,
+    /// When somebody last tried.
+    tried_at: Instant,
 }
 
 impl Health {
@@ -78,23 +80,39 @@ impl Health {
         now: Instant,
     ) {
         counts.raised[signal as usize] += 1;
+        self.forget_if_given_up(now);
         self.0.get_or_insert(Trouble {
             began_with: signal,
             since: now,
+            tried_at: now,
         });
     }
 
-    /// A packet for the name comes, the first after `last`.
-    pub(super) fn note_use(&mut self, last: Option<Instant>, now: Instant) {
-        if self.0.is_some() && last.is_some_and(|last| now - last > IN_USE) {
-            self.0 = None;
+    /// A packet for the name comes: of a flow that was answered, or not.
+    pub(super) fn note_inbound(&mut self, is_confirmed: bool, now: Instant) {
+        self.forget_if_given_up(now);
+        if let Some(trouble) = &mut self.0
+            && (!is_confirmed || trouble.began_with == HealSignal::Silence)
+        {
+            trouble.tried_at = now;
         }
     }
 
     /// Traffic works.
     pub(super) fn note_healed(&mut self, counts: &mut HealCounts, now: Instant) {
-        if let Some(Trouble { began_with, since }) = self.0.take() {
+        self.forget_if_given_up(now);
+        if let Some(Trouble {
+            began_with, since, ..
+        }) = self.0.take()
+        {
             counts.healed.push((began_with, now - since));
+        }
+    }
+
+    fn forget_if_given_up(&mut self, now: Instant) {
+        let is_given_up = |trouble: Trouble| now - trouble.tried_at > COUNTED_FOR;
+        if self.0.is_some_and(is_given_up) {
+            self.0 = None;
         }
     }
 }

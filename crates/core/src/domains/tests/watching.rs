@@ -115,6 +115,21 @@ fn a_trouble_that_nobody_waits_for_counts_nowhere() {
 }
 
 #[test]
+fn flows_that_live_on_do_not_prolong_the_trouble_of_others() {
+    let (mut world, id) = handshakes_in_vain();
+    world.resolve(&[v4(1), v4(2)]);
+    for _ in 0..100 {
+        world.pass_ms(5000);
+        let sent = Sent::Confirmed;
+        world.domains.note_inbound(id, v4(1), sent, world.now);
+        world.reply(id, v4(1), false);
+    }
+    world.send(id, proxy_v4(0, 0), Sent::Syn);
+    world.reply(id, v4(2), true);
+    assert_eq!(raised(&mut world), (NONE, vec![]));
+}
+
+#[test]
 fn held_packets_are_counted_until_they_are_let_go() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
