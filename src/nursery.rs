@@ -23,6 +23,7 @@ use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
+use crate::reload::LiveSettings;
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
 use crate::system::interface::Interface;
@@ -113,7 +114,8 @@ impl Thread {
     }
 }
 
-/// What is the same for all lives, and read on both threads.
+/// What is the same for all lives until the configuration changes, and read on all threads.
+#[derive(Clone)]
 struct Shared {
     keys: GatewayKeys,
     interface: InterfaceName,
@@ -288,6 +290,17 @@ impl Nursery for Threads {
         let mailbox = ConnectionActor::MAILBOX;
         self.shard
             .launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
+    }
+
+    fn take_over(&mut self, settings: &LiveSettings) {
+        let spec = Arc::make_mut(&mut self.spec);
+        spec.handshakes_per_second = settings.limits.handshakes_per_second.into();
+        spec.nat_table = settings.nat_table();
+        spec.stun_servers.clone_from(&settings.network.stun_servers);
+        spec.list_addresses = settings.list_addresses();
+        spec.dns.clone_from(&settings.dns);
+        spec.dns_trust.clone_from(&settings.dns_trust);
+        spec.portal.max_outage = settings.max_outage;
     }
 
     fn busy_with(&self, place: Place) -> Option<LifeNumber> {

@@ -10,8 +10,8 @@ use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
-    LocalAddressesChanged, OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess,
-    SetExpiry, StopConnection, UpdateResource,
+    LimitResources, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
+    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::diagnosis::{AccessFacts, ExplainAccess};
 use crate::messages::dns::ResolveName;
@@ -194,6 +194,15 @@ impl Handler<RevokeAccess> for ConnectionActor {
     fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
         self.core.handle_revocation(message.resource, shell::now());
         self.drive(ctx);
+    }
+}
+
+impl Handler<LimitResources> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitResources(limit): LimitResources, _: &mut Context<Self>) {
+        self.config.max_resources = limit;
+        self.core.limit_resources(limit);
     }
 }
 

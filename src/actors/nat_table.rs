@@ -12,7 +12,9 @@ use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::{UseDns, UseTun};
 use crate::messages::supervisor::NatNews;
@@ -225,6 +227,14 @@ impl Handler<ExplainName> for NatTableActor {
     fn handle(&mut self, question: ExplainName, _: &mut Context<Self>) -> NameFacts {
         let ExplainName { client, target } = question;
         NameFacts(self.core.explain(client, &target, shell::now()))
+    }
+}
+
+impl Handler<LimitNatTable> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitNatTable(config): LimitNatTable, _: &mut Context<Self>) {
+        self.core.use_config(config);
     }
 }
 

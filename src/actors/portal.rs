@@ -19,6 +19,7 @@ use crate::messages::connection::{
 };
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
+    TolerateOutage,
 };
 use crate::messages::supervisor::{
     GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
@@ -206,6 +207,15 @@ impl Handler<RequestRelays> for PortalActor {
 
     fn handle(&mut self, _: RequestRelays, ctx: &mut Context<Self>) {
         self.protocol.report_no_relays();
+        self.drive(ctx);
+    }
+}
+
+impl Handler<TolerateOutage> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, TolerateOutage(outage): TolerateOutage, ctx: &mut Context<Self>) {
+        self.protocol.tolerate_outage(outage, now());
         self.drive(ctx);
     }
 }

@@ -10,7 +10,9 @@ use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use crate::messages::udp::{
+    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
+};
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
@@ -50,6 +52,8 @@ pub struct UdpSpec {
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
+    /// The portal's, as told last.
+    relays: Vec<SocketAddr>,
     queue: SendQueue,
     awaits_room: bool,
     wakeup: Wakeup,
@@ -70,6 +74,7 @@ impl UdpActor {
         Self {
             spec,
             peers: BTreeMap::new(),
+            relays: Vec::new(),
             queue: SendQueue::default(),
             awaits_room: false,
             wakeup: Wakeup::default(),
@@ -93,8 +98,7 @@ impl Actor for UdpActor {
             actor.list_addresses();
             actor.drive(ctx);
         });
-        let servers = self.spec.stun_servers.clone();
-        self.spec.gatherer.handle_servers(&servers, shell::now());
+        self.ask_servers();
         self.drive(ctx);
     }
 }
@@ -175,9 +179,28 @@ impl Handler<UseRelays> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, UseRelays(relays): UseRelays, ctx: &mut Context<Self>) {
-        let mut servers = self.spec.stun_servers.clone();
-        servers.extend(relays.iter().map(|relay| relay.addr));
-        self.spec.gatherer.handle_servers(&servers, shell::now());
+        self.relays = relays.iter().map(|relay| relay.addr).collect();
+        self.ask_servers();
+        self.drive(ctx);
+    }
+}
+
+impl Handler<LimitHandshakes> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitHandshakes(per_second): LimitHandshakes, _: &mut Context<Self>) {
+        self.spec.demux.limit_handshakes(per_second);
+    }
+}
+
+impl Handler<OfferAddresses> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, message: OfferAddresses, ctx: &mut Context<Self>) {
+        self.spec.list_addresses = message.list_addresses;
+        self.spec.stun_servers = message.stun_servers;
+        self.list_addresses();
+        self.ask_servers();
         self.drive(ctx);
     }
 }
@@ -275,6 +298,12 @@ impl UdpActor {
             let room = async move { port.writable().await }.into_actor(self);
             ctx.spawn(room.map(|_, _, ctx| ctx.notify(SocketWritable)));
         }
+    }
+
+    fn ask_servers(&mut self) {
+        let mut servers = self.spec.stun_servers.clone();
+        servers.extend(&self.relays);
+        self.spec.gatherer.handle_servers(&servers, shell::now());
     }
 
     fn list_addresses(&mut self) {

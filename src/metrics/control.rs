@@ -3,6 +3,7 @@
 use super::counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, micros};
 use super::histogram::Histogram;
 use crate::messages::supervisor::Child;
+use crate::reload::ReloadOutcome;
 use crate::shell;
 use postern_core::lookups::LookupCounts;
 use postern_core::names::NameFailure;
@@ -192,7 +193,7 @@ impl Drop for Joined {
 
 /// What became of a configuration that was to be taken over while the gateway runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
+pub(super) enum Reload {
     /// Everything that had changed is in effect.
     Applied,
     /// Some of it takes a restart.
@@ -204,12 +205,23 @@ pub enum Reload {
 }
 
 impl Reload {
+    pub(super) fn of(outcome: &ReloadOutcome) -> Self {
+        match outcome {
+            ReloadOutcome::Applied { needs_restart, .. } if needs_restart.is_empty() => {
+                Self::Applied
+            }
+            ReloadOutcome::Applied { .. } => Self::Partial,
+            ReloadOutcome::Unchanged => Self::Unchanged,
+            ReloadOutcome::Refused { .. } => Self::Refused,
+        }
+    }
+
     /// All variants, in order.
-    pub const ALL: [Self; 4] = [Self::Applied, Self::Partial, Self::Unchanged, Self::Refused];
+    pub(super) const ALL: [Self; 4] =
+        [Self::Applied, Self::Partial, Self::Unchanged, Self::Refused];
 
     /// What metrics call it.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Applied => "applied",
             Self::Partial => "partial",

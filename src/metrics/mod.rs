@@ -14,9 +14,10 @@ pub mod process;
 mod shard;
 
 use crate::messages::supervisor::Child;
+use crate::reload::ReloadOutcome;
 use crate::shell;
-use control::AllLives;
-pub use control::{DnsMetrics, Joined, PortalMetrics, Reload};
+use control::{AllLives, Reload};
+pub use control::{DnsMetrics, Joined, PortalMetrics};
 pub use counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, Volume};
 pub use exposition::CONTENT_TYPE;
 pub use histogram::Histogram;
@@ -127,8 +128,8 @@ impl Metrics {
     }
 
     /// The configuration was read again.
-    pub fn count_reload(&self, outcome: Reload) {
-        self.reloads[outcome as usize].add(1);
+    pub fn count_reload(&self, outcome: &ReloadOutcome) {
+        self.reloads[Reload::of(outcome) as usize].add(1);
     }
 
     /// The portal has let us in. We are joined until what is returned is dropped.

@@ -1,5 +1,6 @@
 //! The end of one process and the beginning of the next, with the state file in between.
 
+use crate::metrics::page;
 use crate::probe::{Break, Seen};
 use crate::samples::{allow, client, open, open_for, open_name, resource, tunnel};
 use crate::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
@@ -114,6 +115,8 @@ fn what_changes_is_saved_soon_for_there_may_be_no_warning() {
         let record = state.ledger.client(client(1)).expect("the client");
         assert_eq!(record.path, Some(path));
         assert_eq!(state.gateway_key[..], GATEWAY_KEY);
+        let saves = page(&scene.metrics).value("postern_state_saves_total{result=\"saved\"}");
+        assert!(saves >= 1.0);
     });
 }
 

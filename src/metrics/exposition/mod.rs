@@ -3,12 +3,12 @@
 
 mod page;
 
-use super::control::DNS_RESULTS;
+use super::control::{DNS_RESULTS, Reload};
 use super::histogram::{Histogram, Reading};
 use super::lag::Lag;
 use super::mailboxes::Receiver;
 use super::process::Process;
-use super::{LifeCounts, Metrics, Reload, ShardMetrics, Volume};
+use super::{LifeCounts, Metrics, ShardMetrics, Volume};
 use crate::messages::supervisor::Child;
 use page::{Page, bytes, plain, seconds};
 use postern_core::DropReason;

@@ -300,6 +300,12 @@ impl Connection {
         self.after_policy(now);
     }
 
+    /// How many resources the client may hold from now on; those that it holds stay.
+    pub fn limit_resources(&mut self, max_resources: usize) {
+        self.config.max_resources = max_resources;
+        self.policy.limit_resources(max_resources);
+    }
+
     /// The list of all that is still granted to this client; everything else is revoked (lesson
     /// 23).
     pub fn handle_reconciliation(

@@ -118,6 +118,11 @@ impl Domains {
         }
     }
 
+    /// Goes by other limits from now on: what exceeds them is let go when it is looked at next.
+    pub fn use_config(&mut self, config: DomainsConfig) {
+        self.shared.config = config;
+    }
+
     // ---- What the clients announce
 
     /// Maps the proxy IPs to the name. Repeating it changes nothing but asks the DNS through its

@@ -175,13 +175,10 @@ impl<A: PartialEq> Lookups<A> {
     /// Nothing is cached, nothing in flight.
     #[must_use]
     pub fn new(config: LookupsConfig) -> Self {
+        let (flying, outstanding) = per_client(&config);
         Self {
             cache: Cache::new(config.cached_names.saturating_mul(FAMILIES)),
-            clients: Clients::new(
-                config.per_client.saturating_mul(FAMILIES),
-                (config.per_client.saturating_add(config.queued_per_client))
-                    .saturating_mul(FAMILIES),
-            ),
+            clients: Clients::new(flying, outstanding),
             config,
             now: None,
             pending: BTreeMap::new(),
@@ -191,6 +188,16 @@ impl<A: PartialEq> Lookups<A> {
             events: VecDeque::new(),
             counts: LookupCounts::default(),
         }
+    }
+
+    /// Goes by other limits from now on; only the number of cached names stays. What is in flight
+    /// or waits goes on, and what is cached keeps the time it was given.
+    pub fn use_config(&mut self, config: LookupsConfig, now: Instant) {
+        let now = self.at(now);
+        self.config = config;
+        let (flying, outstanding) = per_client(&config);
+        self.clients.limit(flying, outstanding);
+        self.start_waiting(now);
     }
 
     /// Answers from the cache, joins a question that is pending, or starts one. The asker is
@@ -449,6 +456,15 @@ fn is_passing(outcome: &Outcome) -> bool {
     outcome
         .as_ref()
         .is_err_and(|failure| !failure.is_definite())
+}
+
+/// Questions that one client may have in flight, and outstanding in all.
+fn per_client(config: &LookupsConfig) -> (usize, usize) {
+    let outstanding = config.per_client.saturating_add(config.queued_per_client);
+    (
+        config.per_client.saturating_mul(FAMILIES),
+        outstanding.saturating_mul(FAMILIES),
+    )
 }
 
 /// How long a passing failure counts.

@@ -153,6 +153,41 @@ fn later_askers_join_and_so_do_refreshes() {
 }
 
 #[test]
+fn other_limits_count_from_now_on() {
+    let limit = |per_client, queued_per_client, max_ttl| LookupsConfig {
+        per_client,
+        queued_per_client,
+        max_ttl,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(limit(1, 8, 10 * SECOND));
+    for (asker, name) in [(1, "a.example"), (2, "b.example"), (3, "c.example")] {
+        scene.ask(name, 1, asker);
+    }
+    let one = scene.started.len();
+    scene
+        .lookups
+        .use_config(limit(2, 8, 60 * SECOND), scene.now);
+    scene.drain();
+    assert_eq!((one, scene.started.len()), (2, 4), "at once");
+    scene
+        .lookups
+        .use_config(limit(1, 0, 60 * SECOND), scene.now);
+    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    assert_eq!(scene.told()[0], (1, V4, ok("10.0.0.1", 60 * SECOND)));
+    scene.result_of_both("10.0.0.1", found_v6(), SECOND);
+    assert_eq!(scene.told().len(), 2, "what flies lands");
+    assert_eq!(
+        scene.started_names(),
+        ["c.example"],
+        "and what waits starts"
+    );
+    scene.ask("d.example", 1, 4);
+    let quota = (4, V4, Err(NameFailure::Quota));
+    assert_eq!(scene.told()[0], quota);
+}
+
+#[test]
 fn lesson_22_answers_are_kept_for_their_ttl_within_limits() {
     let hour = 3_600 * SECOND;
     for (ttl, kept) in [

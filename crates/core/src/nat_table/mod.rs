@@ -192,6 +192,12 @@ impl NatTable {
         }
     }
 
+    /// Goes by other limits from now on; no flow and no address is given up at once.
+    pub fn use_config(&mut self, config: NatTableConfig) {
+        self.domains.use_config(config.domains);
+        self.flows.limit(config.flows);
+    }
+
     /// From now on these addresses are `client`'s. An address that another client had is taken
     /// over; what was kept for the client stays, unless it comes with other addresses.
     pub fn attach(&mut self, client: ClientId, tunnel: TunnelAddresses) {

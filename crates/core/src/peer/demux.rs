@@ -82,6 +82,12 @@ impl Demux {
         }
     }
 
+    /// Lets another number of handshake messages a second pass before it asks for cookies. Cookies
+    /// that were handed out before are good no more: who comes with one is given another.
+    pub fn limit_handshakes(&mut self, per_second: u64) {
+        self.gate.limit(per_second);
+    }
+
     /// From now on `index` is found by these keys: the client's public key and the USERNAME of its
     /// STUN requests, `<our fragment>:<its fragment>` (one fragment alone is four characters and
     /// would collide among many clients). Replaces an earlier attachment of the same index.
@@ -493,6 +499,9 @@ mod tests {
                 .any(|routed| matches!(routed, Routed::Reply(_)))
         );
         assert!(demux.take_drops().of(DropReason::HandshakeLimited) >= 8);
+        demux.limit_handshakes(100);
+        let routed = demux.route(DatagramBatch::of(path(), client.initiation()));
+        assert_eq!(destinations(&routed), [Some(index)]);
     }
 
     #[test]
