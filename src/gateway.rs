@@ -6,6 +6,7 @@ use crate::admin::AdminListeners;
 use crate::config::{self, GatewayConfig, StateConfig};
 use crate::messages::supervisor::{Farewell, Shutdown};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
 use crate::nursery::{NurserySpec, Threads};
 use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
@@ -304,6 +305,7 @@ fn start(
     });
     let alive = Arc::new(AtomicBool::new(true));
     watchman::watch(Arc::clone(&alive))?;
+    actix_rt::spawn(lag::measure(Arc::clone(&metrics), EventLoop::Main));
     actix_rt::spawn(faults::listen(parent.recipient()));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
         keys,
