@@ -35,7 +35,7 @@ use postern_core::portal::{
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// Joins the portal and carries its messages.
 pub struct PortalActor {
@@ -304,7 +304,7 @@ impl PortalActor {
             PortalEvent::Noise(noise) => log_noise(&noise),
             PortalEvent::Fatal { reason } => {
                 self.joined = None;
-                error!(reason, "the portal is lost for good");
+                // The supervisor says why, once.
                 tell(&to.refused, PortalRefused { reason });
             }
             PortalEvent::Initialized(init) => {
