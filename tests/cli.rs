@@ -97,6 +97,8 @@ state.enabled = true                                          # default (restart
 state.file = \"/run/postern/gateway.state\"                   # default (restart)
 state.handover = false                                        # default
 state.max_age = \"5m\"                                        # default
+admin.socket = \"/run/postern/admin.sock\" # default (restart)
+admin.listen = [\"127.0.0.1:9599\"] # default (restart)
 log.format = \"text\"                                           # default (restart)
 log.filter = \"debug\"                                          # env RUST_LOG
 # (restart): takes effect at the next start; all others when the file changes

@@ -19,10 +19,12 @@ use crate::messages::connection::{
 };
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
+    TolerateOutage,
 };
 use crate::messages::supervisor::{
     GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
 };
+use crate::metrics::{Joined, Metrics};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
@@ -30,15 +32,19 @@ use postern_core::health::PortalState;
 use postern_core::portal::{
     ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// Joins the portal and carries its messages.
 pub struct PortalActor {
     protocol: PortalProtocol,
     outlets: PortalOutlets,
     link: Link,
+    metrics: Arc<Metrics>,
+    /// While we are.
+    joined: Option<Joined>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -51,6 +57,8 @@ pub struct PortalSpec {
     pub seed: [u8; 32],
     /// Where its messages go.
     pub outlets: PortalOutlets,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
     /// Told when the actor is gone.
     pub death: DeathNotice,
 }
@@ -134,6 +142,8 @@ impl PortalActor {
             protocol: PortalProtocol::new(spec.config, spec.seed, now()),
             outlets: spec.outlets,
             link: Link::Down,
+            metrics: spec.metrics,
+            joined: None,
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
@@ -201,6 +211,15 @@ impl Handler<RequestRelays> for PortalActor {
     }
 }
 
+impl Handler<TolerateOutage> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, TolerateOutage(outage): TolerateOutage, ctx: &mut Context<Self>) {
+        self.protocol.tolerate_outage(outage, now());
+        self.drive(ctx);
+    }
+}
+
 impl Handler<LeavePortal> for PortalActor {
     type Result = ResponseActFuture<Self, ()>;
 
@@ -264,10 +283,12 @@ impl PortalActor {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
             PortalEvent::Joined { generation } => {
+                self.joined = Some(self.metrics.join());
                 info!(milestone = "joined", %generation, "joined the portal");
                 tell(&to.state, PortalStateChanged(PortalState::Joined));
             }
             PortalEvent::Left { reason } => {
+                self.joined = None;
                 info!(milestone = "left", reason, "left the portal");
                 tell(&to.state, PortalStateChanged(PortalState::Away));
             }
@@ -275,10 +296,15 @@ impl PortalActor {
                 reason,
                 after,
                 news,
-            } => log_retry(&reason, after, news),
+            } => {
+                self.joined = None;
+                self.metrics.portal.count_failure();
+                log_retry(&reason, after, news);
+            }
             PortalEvent::Noise(noise) => log_noise(&noise),
             PortalEvent::Fatal { reason } => {
-                error!(reason, "the portal is lost for good");
+                self.joined = None;
+                // The supervisor says why, once.
                 tell(&to.refused, PortalRefused { reason });
             }
             PortalEvent::Initialized(init) => {

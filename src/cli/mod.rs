@@ -12,6 +12,7 @@ mod words;
 
 use crate::admin::client::AdminClient;
 use crate::config::{self, Environment, Loaded};
+use crate::reload::Reloader;
 use crate::{gateway, handover, logging};
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
@@ -62,6 +63,9 @@ enum Command {
     /// Lab: answer for the names of the demo and the tests.
     #[command(hide = true)]
     LabDns(postern_lab::dns::Args),
+    /// Lab: write what the programs of docker/compose.yml are told.
+    #[command(hide = true)]
+    LabInit(postern_lab::init::Args),
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +99,9 @@ impl Cli {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                gateway::run(loaded.config)
+                let environment = Environment::of_process();
+                let reloader = Reloader::new(args.config, environment, &loaded);
+                gateway::run(loaded.config, reloader)
             }
             Command::Check(args) => check(&load(&args)?),
             Command::Handover(args) => hand_over(&args),
@@ -111,6 +117,7 @@ impl Cli {
             Command::Chaos(args) => run_lab(postern_lab::chaos::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
             Command::LabDns(args) => run_lab(postern_lab::dns::run(args)),
+            Command::LabInit(args) => run_lab(postern_lab::init::run(args)),
         }
     }
 }

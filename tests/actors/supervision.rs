@@ -54,10 +54,10 @@ fn a_tun_that_dies_is_introduced_to_the_nat_table_and_configured() {
         let ConfigureInterface(addresses) = scene.tun.next().await;
         assert_eq!(addresses, tunnel(0));
         let packet = udp([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let sent = use_tun.try_send(InboundPackets(PacketBatch::of(&packet)));
+        let sent = use_tun.try_send(InboundPackets::new(PacketBatch::of(&packet)));
         sent.expect("the successor lives");
         scene.tun.next::<InboundPackets>().await;
-        let sent = use_outbound.try_send(OutboundPackets(PacketBatch::of(&packet)));
+        let sent = use_outbound.try_send(OutboundPackets::new(PacketBatch::of(&packet)));
         sent.expect("the nat table lives");
         scene.nat_table.next::<OutboundPackets>().await;
 
