@@ -282,16 +282,8 @@ impl PortalActor {
         match event {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
-            PortalEvent::Joined { generation } => {
-                self.joined = Some(self.metrics.join());
-                info!(milestone = "joined", %generation, "joined the portal");
-                tell(&to.state, PortalStateChanged(PortalState::Joined));
-            }
-            PortalEvent::Left { reason } => {
-                self.joined = None;
-                info!(milestone = "left", reason, "left the portal");
-                tell(&to.state, PortalStateChanged(PortalState::Away));
-            }
+            PortalEvent::Joined { generation } => self.note_joined(generation),
+            PortalEvent::Left { reason } => self.note_left(&reason),
             PortalEvent::Retrying {
                 reason,
                 after,
@@ -351,6 +343,20 @@ impl PortalActor {
                 },
             ),
         }
+    }
+
+    fn note_joined(&mut self, generation: Generation) {
+        self.joined = Some(self.metrics.join());
+        info!(milestone = "joined", %generation, "joined the portal");
+        let state = PortalStateChanged(PortalState::Joined);
+        tell(&self.outlets.state, state);
+    }
+
+    fn note_left(&mut self, reason: &str) {
+        self.joined = None;
+        info!(milestone = "left", reason, "left the portal");
+        let state = PortalStateChanged(PortalState::Away);
+        tell(&self.outlets.state, state);
     }
 
     fn open(&mut self, request: ConnectRequest, ctx: &mut Context<Self>) {

@@ -144,7 +144,7 @@ fn the_status_shows_the_client_and_what_it_did() {
     assert_eq!(client["has_session"], true);
     for direction in ["inbound", "outbound"] {
         let bytes = client[direction]["bytes"].as_u64().expect("a number");
-        assert!(bytes > 1000, "{client}");
+        assert!(bytes > 300, "{client}");
     }
     let resources = client["resources"].as_array().expect("a list");
     assert!(!resources.is_empty(), "{client}");
@@ -166,7 +166,7 @@ fn over_tcp_nobody_drains_it() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "404");
     let (code, page) = trial.get("/metrics");
     assert_eq!(code, 200);
-    assert!(page.contains("postern_drops_total"), "{page}");
+    assert!(page.contains("postern_dropped_packets_total"), "{page}");
     let (code, _) = trial.get("/status");
     assert_eq!(code, 200, "loopback is this host");
 }
