@@ -146,7 +146,7 @@ fn a_client_that_does_not_answer_is_listed_all_the_same() {
 #[test]
 fn while_it_drains_new_clients_are_refused_and_old_ones_admitted_to_more() {
     in_virtual_time(async {
-        let mut scene = Scene::new();
+        let mut scene = Scene::with(|spec| spec.max_clients = 3);
         scene.desk.set_stuck(client(3), true);
         scene.connect(open(1)).await;
         scene.tell(open_for(3, 1));
