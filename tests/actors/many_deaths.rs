@@ -3,7 +3,6 @@
 use crate::in_virtual_time;
 use crate::samples::{client, open_for};
 use crate::scene::Scene;
-use postern::messages::supervisor::Child;
 use std::time::Duration;
 
 const CLIENTS: u8 = 250;

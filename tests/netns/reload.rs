@@ -118,7 +118,7 @@ fn lesson_34_a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
     let before = trial.configuration();
     let wrong = format!("{before}[limits]\nclient = 1\n");
     trial.rewrite(&wrong);
-    trial.gateway_says("did you mean \\\\\\\"limits.clients\\\\\\\"?", 1);
+    trial.gateway_says("did you mean \\\"limits.clients\\\"?", 1);
     for address in WEB {
         trial.expect_page(address);
     }

@@ -131,11 +131,11 @@ impl Look {
     }
 
     fn traffic(&self, page: &mut Page<'_>) -> fmt::Result {
-        let tun: [(_, fn(&ShardMetrics) -> &Volume); 2] = [
+        let tun: [(_, OfShard); 2] = [
             ("inbound", |shard| &shard.tun_inbound),
             ("outbound", |shard| &shard.tun_outbound),
         ];
-        let udp: [(_, fn(&ShardMetrics) -> &Volume); 2] = [
+        let udp: [(_, OfShard); 2] = [
             ("received", |shard| &shard.udp_received),
             ("sent", |shard| &shard.udp_sent),
         ];
