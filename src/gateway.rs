@@ -33,8 +33,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tun_rs::SyncDevice;
 use zeroize::Zeroizing;
 
-/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the process
-/// exit code.
+/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the
+/// process exit code.
 ///
 /// # Errors
 /// When it cannot start, with the remedy.

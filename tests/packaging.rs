@@ -86,7 +86,11 @@ fn the_unit_fits_the_gateway() {
     assert_eq!(service("Type"), "notify");
     assert_eq!(service("NotifyAccess"), "main");
     assert!(service("ExecReload").contains("-HUP"));
-    for directory in ["StateDirectory", "RuntimeDirectory", "ConfigurationDirectory"] {
+    for directory in [
+        "StateDirectory",
+        "RuntimeDirectory",
+        "ConfigurationDirectory",
+    ] {
         assert_eq!(service(directory), "postern");
     }
     assert_eq!(service("RuntimeDirectoryPreserve"), "yes");

@@ -51,8 +51,14 @@ impl Trial {
         let at = |name: &str| self.playground().directory().join(name);
         let zone = fs::read_to_string(at("zone.toml")).expect("there");
         let zone = zone
-            .replace(&format!("\"{}\"", WEBS_V4[0]), &format!("\"{}\"", WEBS_V4[1]))
-            .replace(&format!("\"{}\"", WEBS_V6[0]), &format!("\"{}\"", WEBS_V6[1]));
+            .replace(
+                &format!("\"{}\"", WEBS_V4[0]),
+                &format!("\"{}\"", WEBS_V4[1]),
+            )
+            .replace(
+                &format!("\"{}\"", WEBS_V6[0]),
+                &format!("\"{}\"", WEBS_V6[1]),
+            );
         fs::write(at("other-zone.toml"), zone).expect("written");
         let mut command = self.playground().command(Role::Resource, postern());
         command.args(["lab-dns", "--listen", &format!("{}:53", WEBS_V4[1])]);
@@ -62,7 +68,9 @@ impl Trial {
         let interrupt = self.playground().interrupt();
         let listens = || at("other-names.sock").exists().then_some(());
         let process = process.expect("starts");
-        interrupt.until("a socket", LIMIT, listens).expect("listens");
+        interrupt
+            .until("a socket", LIMIT, listens)
+            .expect("listens");
         process
     }
 }
