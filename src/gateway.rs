@@ -6,14 +6,15 @@ use crate::admin::AdminListeners;
 use crate::config::{self, GatewayConfig, StateConfig};
 use crate::messages::supervisor::{Farewell, Shutdown};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
 use crate::nursery::{NurserySpec, Threads};
 use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
 use crate::shell::{random_bytes, tell_addr, unix_now};
 use crate::sockets::{BoundSockets, BufferSizes};
 use crate::state::{StateFile, StateLock, identity_key};
+use crate::system::{capabilities, limits, masquerade, preflight};
 use crate::system::{external_id, forwarding};
-use crate::system::{limits, masquerade, preflight};
 use crate::{faults, lifeline, tunnel, watchman};
 use actix::prelude::*;
 use anyhow::Context as _;
@@ -39,6 +40,10 @@ use zeroize::Zeroizing;
 /// # Errors
 /// When it cannot start, with the remedy.
 pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode> {
+    // Before any thread is started.
+    if let Err(error) = capabilities::raise_net_admin() {
+        tracing::warn!(%error, "CAP_NET_ADMIN cannot be raised");
+    }
     lifeline::report_panics();
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the number of open files stays limited");
@@ -304,6 +309,7 @@ fn start(
     });
     let alive = Arc::new(AtomicBool::new(true));
     watchman::watch(Arc::clone(&alive))?;
+    actix_rt::spawn(lag::measure(Arc::clone(&metrics), EventLoop::Main));
     actix_rt::spawn(faults::listen(parent.recipient()));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
         keys,

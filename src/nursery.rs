@@ -22,6 +22,7 @@ use crate::lifeline::{BusyMark, DeathNotice, launch};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
 use crate::reload::LiveSettings;
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
@@ -85,9 +86,16 @@ struct Thread {
 }
 
 impl Thread {
-    fn new() -> Self {
+    fn new(place: Place, metrics: &Arc<Metrics>) -> Self {
+        let arbiter = Arbiter::new();
+        let event_loop = match place {
+            Place::Control => EventLoop::Control,
+            Place::Shard => EventLoop::Shard(ONLY_SHARD),
+            Place::Admin => EventLoop::Admin,
+        };
+        arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
         Self {
-            arbiter: Arbiter::new(),
+            arbiter,
             mark: BusyMark::default(),
         }
     }
@@ -126,9 +134,9 @@ impl Threads {
     #[must_use]
     pub fn new(spec: NurserySpec) -> Self {
         Self {
-            control: Thread::new(),
-            shard: Thread::new(),
-            admin: Thread::new(),
+            control: Thread::new(Place::Control, &spec.metrics),
+            shard: Thread::new(Place::Shard, &spec.metrics),
+            admin: Thread::new(Place::Admin, &spec.metrics),
             listeners: spec.listeners,
             device: Arc::new(spec.device),
             sockets: spec.sockets,
@@ -156,7 +164,7 @@ impl Nursery for Threads {
                 queue: TunQueue::new(device)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
                 outlets,
-                metrics: Arc::clone(&spec.metrics),
+                metrics: spec.metrics.shard(ONLY_SHARD),
                 death,
             }))
         });
@@ -181,7 +189,7 @@ impl Nursery for Threads {
                     seed: shell::random_bytes()?,
                     heritage,
                     news,
-                    metrics: Arc::clone(&spec.metrics),
+                    metrics: spec.metrics.shard(ONLY_SHARD),
                     death,
                 }))
             });
@@ -211,7 +219,7 @@ impl Nursery for Threads {
                 gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
                 stun_servers: spec.stun_servers.clone(),
                 list_addresses: Arc::clone(&spec.list_addresses),
-                metrics: Arc::clone(&spec.metrics),
+                metrics: spec.metrics.shard(ONLY_SHARD),
                 death,
             }))
         });
@@ -230,6 +238,7 @@ impl Nursery for Threads {
                 Ok(DnsActor::new(DnsSpec::new(
                     &spec.dns,
                     trust,
+                    Arc::clone(&spec.metrics),
                     (state, death),
                 )))
             });
@@ -248,6 +257,7 @@ impl Nursery for Threads {
                     config: spec.portal.clone(),
                     seed: shell::random_bytes()?,
                     outlets,
+                    metrics: Arc::clone(&spec.metrics),
                     death,
                 }))
             });
@@ -302,15 +312,18 @@ impl Nursery for Threads {
     }
 
     fn replace_thread(&mut self, place: Place) {
+        let fresh = Thread::new(place, &self.spec.metrics);
         let stuck = match place {
-            Place::Control => std::mem::replace(&mut self.control, Thread::new()),
-            Place::Shard => std::mem::replace(&mut self.shard, Thread::new()),
-            Place::Admin => std::mem::replace(&mut self.admin, Thread::new()),
+            Place::Control => std::mem::replace(&mut self.control, fresh),
+            Place::Shard => std::mem::replace(&mut self.shard, fresh),
+            Place::Admin => std::mem::replace(&mut self.admin, fresh),
         };
         stuck.arbiter.stop();
     }
 }
 
+/// This version runs one shard.
+const ONLY_SHARD: usize = 0;
 /// A portal hands out two relays of two addresses; the rest is room for configured servers.
 const MAX_STUN_SERVERS: usize = 16;
 /// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.

@@ -19,6 +19,7 @@ use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
 use crate::messages::supervisor::ResolverStateChanged;
+use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
 use actix::prelude::*;
 use files::Watched;
@@ -32,6 +33,7 @@ use responder::{Desk, Responder};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which servers are asked where no suffix fits.
@@ -116,6 +118,8 @@ pub struct DnsSpec {
     pub serve_port: u16,
     /// Who is a client, by his address; others are not answered.
     pub is_client: fn(IpAddr) -> bool,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
     /// Whether servers are asked for no other reason than to know whether they answer.
     pub probes: bool,
     /// Who is told whether name servers answer.
@@ -130,6 +134,7 @@ impl DnsSpec {
     pub fn new(
         config: &DnsConfig,
         tls: rustls::ClientConfig,
+        metrics: Arc<Metrics>,
         (state, death): (Recipient<ResolverStateChanged>, DeathNotice),
     ) -> Self {
         let servers = NameServers::new(config, tls);
@@ -141,6 +146,7 @@ impl DnsSpec {
             lookups: lookups_config(config),
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
+            metrics,
             probes: true,
             state,
             death,
@@ -170,6 +176,7 @@ pub struct DnsActor {
     responder: Option<Responder>,
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
+    metrics: Arc<Metrics>,
     state: Recipient<ResolverStateChanged>,
     probe: Option<Probe>,
     wakeup: Wakeup,
@@ -202,6 +209,7 @@ impl DnsActor {
             responder: None,
             serve_port: spec.serve_port,
             is_client: spec.is_client,
+            metrics: spec.metrics,
             state: spec.state,
             probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
@@ -285,6 +293,7 @@ impl DnsActor {
                 LookupsEvent::Answer { asker, answer } => tell(&asker, NameAnswered(answer)),
             }
         }
+        self.metrics.dns.add(&self.lookups.take_counts());
         let deadline = self.lookups.poll_timeout();
         shell::arm(self, deadline, ctx);
     }

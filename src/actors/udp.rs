@@ -13,7 +13,7 @@ use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
 use crate::messages::udp::{
     AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::sockets::{SendQueue, UdpPorts};
@@ -42,8 +42,8 @@ pub struct UdpSpec {
     pub stun_servers: Vec<SocketAddr>,
     /// Asked at start and every few seconds.
     pub list_addresses: ListAddresses,
-    /// Shared counters.
-    pub metrics: Arc<Metrics>,
+    /// Of the shard.
+    pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -119,6 +119,7 @@ impl Driven for UdpActor {
 impl StreamHandler<Vec<DatagramBatch>> for UdpActor {
     fn handle(&mut self, batches: Vec<DatagramBatch>, ctx: &mut Context<Self>) {
         for batch in batches {
+            self.spec.metrics.udp_received.add_datagrams(&batch);
             for routed in self.spec.demux.route(batch) {
                 self.deliver(routed);
             }
@@ -131,7 +132,7 @@ impl Handler<OutboundDatagrams> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, message: OutboundDatagrams, ctx: &mut Context<Self>) {
-        let OutboundDatagrams { from, batch } = message;
+        let OutboundDatagrams { from, batch, .. } = message;
         self.spec.demux.note_sent(from, &batch, shell::now());
         self.send(batch);
         self.drive(ctx);
@@ -155,7 +156,7 @@ impl Handler<AttachPeer> for UdpActor {
                     .lead_to(peer.connection, &self.spec.metrics);
                 former.connection
             }
-            None => Outlet::new(peer.connection),
+            None => Outlet::new(Receiver::Connection, peer.connection),
         };
         let links = PeerLinks {
             connection,
@@ -248,6 +249,8 @@ impl UdpActor {
                 tell(&peer.addresses, LocalAddressesChanged(addresses.clone()));
             }
         }
+        let handshakes = self.spec.demux.take_handshakes();
+        self.spec.metrics.add_handshakes(handshakes);
         self.spec.metrics.add_drops(&self.spec.demux.take_drops());
         self.await_room(ctx);
         let deadlines = [
@@ -261,7 +264,7 @@ impl UdpActor {
         match routed {
             Routed::Peer(index, batch) => {
                 if let Some(peer) = self.peers.get_mut(&index) {
-                    let datagrams = InboundDatagrams(batch);
+                    let datagrams = InboundDatagrams::new(batch);
                     peer.connection.offer(datagrams, &self.spec.metrics);
                 }
             }
@@ -281,6 +284,7 @@ impl UdpActor {
         if !self.spec.gatherer.is_local(batch.path.local.ip()) {
             batch.unpin_source();
         }
+        self.spec.metrics.udp_sent.add_datagrams(&batch);
         let lost = self.queue.send(&self.spec.ports, batch);
         self.spec.metrics.count_drops(DropReason::SendFailed, lost);
     }

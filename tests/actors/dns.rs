@@ -4,15 +4,18 @@
 //! when everybody waits.
 
 use crate::in_virtual_time;
+use crate::metrics::page;
 use crate::name_server::{NameServer, PATIENCE, Scene, V6, config, v4};
 use postern::actors::dns::{self, NameServers, Upstreams};
 use postern::config::DnsConfig;
 use postern::messages::dns::{LimitLookups, NameAnswered, UseNameServers};
+use postern::metrics::Metrics;
 use postern::shell::{self, tell_addr};
 use postern_core::names::NameFailure;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
@@ -214,6 +217,38 @@ fn lesson_22_answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
         tokio::time::advance(Duration::from_secs(61)).await;
         let _ = scene.resolve("both.example").await;
         assert_eq!(server.count("both.example"), 6);
+    });
+}
+
+#[test]
+fn lookups_are_counted_by_outcome_with_their_time_and_the_cache_on_its_own() {
+    in_virtual_time(async {
+        let metrics = Arc::new(Metrics::default());
+        let server = NameServer::start().await;
+        let mut scene = Scene::with(&[&server], |spec| spec.metrics = Arc::clone(&metrics));
+        for name in ["v4.example", "v4.example", "missing.example"] {
+            let _outcomes = scene.resolve(name).await;
+        }
+        server.is_silent.set(true);
+        let _outcomes = scene.resolve("both.example").await;
+        let page = page(&metrics);
+        let number = |what: &str, result: &str| {
+            page.value(&format!("postern_dns_{what}{{result=\"{result}\"}}"))
+        };
+        for (result, count) in [
+            ("found", 1.0),
+            ("no_address", 1.0),
+            ("no_name", 2.0),
+            ("timeout", 2.0),
+            ("server_failure", 0.0),
+            ("network", 0.0),
+        ] {
+            assert_eq!(number("lookups_total", result), count, "{result}");
+            assert_eq!(number("lookup_seconds_count", result), count, "{result}");
+        }
+        assert_eq!(number("lookups_total", "quota"), 0.0);
+        assert_eq!(page.value("postern_dns_cache_hits_total"), 2.0);
+        assert_eq!(number("lookup_seconds_sum", "timeout").round(), 12.0);
     });
 }
 

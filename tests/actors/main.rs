@@ -13,6 +13,7 @@ mod dns_transports;
 mod fault;
 mod lifeline;
 mod many_deaths;
+mod metrics;
 mod name_server;
 mod nat_table;
 mod nursery;
@@ -27,6 +28,7 @@ mod service_manager;
 mod supervision;
 mod supervisor;
 mod takeover;
+mod udp;
 mod watchdog;
 
 use actix::{System, SystemRunner};

@@ -12,6 +12,7 @@ mod faults;
 mod generations;
 mod healing;
 mod lives;
+mod metrics;
 mod names;
 mod playground;
 mod policy;

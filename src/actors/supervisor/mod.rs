@@ -456,6 +456,7 @@ impl SupervisorActor {
         for relay in relays {
             self.relays.insert((relay.id.clone(), relay.addr), relay);
         }
+        self.spec.metrics.portal.set_relays(self.relays.len());
         self.tell_relays();
     }
 

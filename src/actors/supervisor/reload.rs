@@ -37,6 +37,7 @@ impl Handler<ConfigurationReloaded> for SupervisorActor {
 
     fn handle(&mut self, message: ConfigurationReloaded, _: &mut Context<Self>) {
         self.spec.service_manager.note_reloaded();
+        self.spec.metrics.count_reload(&message.0.outcome);
         self.last_reload = Some(message.0);
     }
 }

@@ -601,3 +601,34 @@ proptest! {
         prop_assert_eq!(watch.scene.lookups.pending.len(), 0);
     }
 }
+
+#[test]
+fn what_was_asked_is_counted_with_its_outcome_and_its_time() {
+    let mut scene = Scene::new(LookupsConfig {
+        per_client: 1,
+        queued_per_client: 0,
+        ..LookupsConfig::default()
+    });
+    scene.ask("app.example", 1, 7);
+    scene.pass(SECOND);
+    let [v4, v6] = [scene.started[0].0, scene.started[1].0];
+    scene.result(v4, found("192.0.2.1", 60 * SECOND));
+    scene.pass(SECOND);
+    scene.result(v6, Err(NameFailure::NoData));
+    scene.started.clear();
+    let counts = scene.lookups.take_counts();
+    let ended = [(Ok(()), SECOND), (Err(NameFailure::NoData), 2 * SECOND)];
+    assert_eq!(counts.ended, ended);
+    assert_eq!((counts.cached, counts.refused), (0, 0));
+
+    scene.ask("app.example", 1, 7);
+    assert_eq!(scene.lookups.take_counts().cached, 2);
+
+    scene.ask("slow.example", 1, 7);
+    scene.ask("one-too-many.example", 1, 7);
+    assert_eq!(scene.lookups.take_counts().refused, 2);
+    scene.pass(6 * SECOND);
+    let timeouts = [(Err(NameFailure::Timeout), 6 * SECOND); 2];
+    assert_eq!(scene.lookups.take_counts().ended, timeouts);
+    assert_eq!(scene.lookups.take_counts(), LookupCounts::default());
+}

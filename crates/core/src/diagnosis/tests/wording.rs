@@ -3,6 +3,8 @@
 use super::*;
 use std::collections::BTreeSet;
 
+const TROUBLESHOOTING: &str = include_str!("../../../../../docs/troubleshooting.md");
+
 /// One of each. A cause that is missing here is missed by the count below.
 fn all() -> Vec<Cause> {
     let place = || "10.20.0.7".to_owned();
@@ -152,13 +154,15 @@ fn all() -> Vec<Cause> {
 }
 
 #[test]
-fn every_cause_has_a_code_of_its_own_and_survives_json() {
+fn every_cause_has_a_code_of_its_own_is_explained_to_people_and_survives_json() {
     let mut codes = BTreeSet::new();
     for cause in all() {
         let json = serde_json::to_value(&cause).expect("causes are plain values");
         let code = json["code"].as_str().expect("each has a code").to_owned();
         let back: Cause = serde_json::from_value(json).expect("it was written by us");
         assert_eq!(back, cause);
+        let line = format!("\n| `{code}` | ");
+        assert!(TROUBLESHOOTING.contains(&line), "{code} is not explained");
         codes.insert(code);
     }
     assert_eq!(codes.len(), 31, "{codes:?}");
