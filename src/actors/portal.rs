@@ -2,7 +2,7 @@
 //!
 //! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
-//! LeavePortal.
+//! TolerateOutage, LeavePortal.
 //! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
 //! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
 //! all of them to the supervisor.

@@ -60,6 +60,9 @@ impl Collector for Look {
     }
 }
 
+/// One of the volumes of a shard.
+type OfShard = fn(&ShardMetrics) -> &Volume;
+
 impl Look {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let build = plain("postern_build", "The version that runs.");
