@@ -8,7 +8,8 @@ use postern_lab::playground::traffic::Drip;
 use postern_lab::playground::{Playground, Role};
 use serde_json::Value;
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Everything an operator sees at one moment.
 #[derive(Debug, PartialEq, Eq)]
