@@ -164,6 +164,7 @@ fn while_it_drains_new_clients_are_refused_and_old_ones_admitted_to_more() {
         let links = scene.desk.operator();
         links.cancel.send(CancelDrain).await.expect("answers");
         assert_eq!(scene.status(0).await.drain, None);
+        scene.desk.set_stuck(client(3), false);
         scene.tell(open_for(2, 2));
         scene.portal.next::<ConnectionAccepted>().await;
         tokio::time::sleep(MS(70_000)).await;

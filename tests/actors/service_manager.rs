@@ -5,6 +5,7 @@ use crate::samples::open;
 use crate::scene::{Scene, goodbye};
 use crate::{in_virtual_time, until_exit};
 use postern::messages::supervisor::{Child, ConfigurationReloaded, ReloadBegan};
+use postern::messages::udp::DetachPeer;
 use postern::reload::{ReloadOutcome, ReloadReport};
 use postern::service_manager::ServiceManager;
 use postern_core::UnixTime;
@@ -127,7 +128,7 @@ fn a_reload_is_framed_and_the_end_is_announced() {
         let framed = ["RELOADING=1", "READY=1"];
         assert!(lines.windows(2).any(|pair| pair == framed), "{lines:?}");
         scene.tell(goodbye(0));
-        scene.udp.nothing().await;
+        scene.udp.next::<DetachPeer>().await;
     });
     assert_eq!(code, 0);
     let lines = said.lines();
