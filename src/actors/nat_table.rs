@@ -1,11 +1,11 @@
 //! NatTableActor: between the connections of a shard and its TUN queue.
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
-//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`. Emits:
-//! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
-//! `ResolveName`, `NatNews`. When its mailbox is full: packets are dropped and counted. On
-//! death: rebuilt with the addresses that names had; connections attach and announce again, flows
-//! are made anew by their next packets.
+//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`,
+//! `LimitNatTable`. Emits: `InboundPackets` to the TunActor, `OutboundPackets` and
+//! `DomainStatusChanged` to connections, `ResolveName`, `NatNews`. When its mailbox is full:
+//! packets are dropped and counted. On death: rebuilt with the addresses that names had;
+//! connections attach and announce again, flows are made anew by their next packets.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};

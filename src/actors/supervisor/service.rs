@@ -30,7 +30,7 @@ impl SupervisorActor {
     }
 }
 
-/// As the service manager shows it.
+/// As the service manager shows it: what is the matter, and not what to do about it.
 fn status_line(health: &HealthReport, clients: usize) -> String {
     let status = match health.status {
         HealthStatus::Ready => "ready",
@@ -40,7 +40,7 @@ fn status_line(health: &HealthReport, clients: usize) -> String {
     let mut line = format!("{status}, {clients} clients");
     for (index, reason) in health.reasons.iter().enumerate() {
         line += if index == 0 { ": " } else { "; " };
-        line += reason;
+        line += reason.split([':', ';']).next().unwrap_or_default();
     }
     line
 }
