@@ -116,8 +116,7 @@ fn series_with(clients: u16) -> (Vec<String>, f64) {
             page.value("postern_actor_deaths_total{actor=\"connection\"}"),
             1.0
         );
-        let drops = page.value("postern_dropped_packets_total{reason=\"return_not_authorized\"}")
-            + page.value("postern_dropped_packets_total{reason=\"not_connected\"}");
+        let drops = page.value("postern_dropped_packets_total{reason=\"unknown_client\"}");
         assert!(drops >= f64::from(clients) - 1.0, "{drops}");
         let series = page.series().into_iter().map(str::to_owned).collect();
         (series, page.value("postern_clients"))
