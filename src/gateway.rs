@@ -13,8 +13,8 @@ use crate::service_manager::ServiceManager;
 use crate::shell::{random_bytes, tell_addr, unix_now};
 use crate::sockets::{BoundSockets, BufferSizes};
 use crate::state::{StateFile, StateLock, identity_key};
+use crate::system::{capabilities, limits, masquerade, preflight};
 use crate::system::{external_id, forwarding};
-use crate::system::{limits, masquerade, preflight};
 use crate::{faults, lifeline, tunnel, watchman};
 use actix::prelude::*;
 use anyhow::Context as _;
@@ -34,12 +34,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tun_rs::SyncDevice;
 use zeroize::Zeroizing;
 
-/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the process
-/// exit code.
+/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the
+/// process exit code.
 ///
 /// # Errors
 /// When it cannot start, with the remedy.
 pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode> {
+    // Before any thread is started.
+    if let Err(error) = capabilities::raise_net_admin() {
+        tracing::warn!(%error, "CAP_NET_ADMIN cannot be raised");
+    }
     lifeline::report_panics();
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the number of open files stays limited");

@@ -1,7 +1,7 @@
 //! ConnectionActor: one client.
 //!
 //! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
-//! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died. Emits:
+//! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died, `LimitResources`. Emits:
 //! `InboundPackets`, `OutboundDatagrams`, what the portal must hear, attachments, `ConnectionNews`.
 //! When its mailbox is full: senders of the data path drop and count; commands wait. On death:
 //! rebuilt from its client's record; it shakes hands again by itself.

@@ -1,9 +1,10 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`, `UseNameServers`, `LimitLookups`. Emits: `NameAnswered` to whoever asked, `ResolverStateChanged`. When its mailbox is full: senders wait,
-//! and what it takes on is bounded by the core. On death: rebuilt with an empty cache, and asked
-//! again for what it owed; a lookup that panics is only a lookup that failed.
+//! `ServeNames`, `UseNameServers`, `LimitLookups`. Emits: `NameAnswered` to whoever asked,
+//! `ResolverStateChanged`. When its mailbox is full: senders wait, and what it takes on is bounded
+//! by the core. On death: rebuilt with an empty cache, and asked again for what it owed; a lookup
+//! that panics is only a lookup that failed.
 
 mod answers;
 mod files;
@@ -234,8 +235,8 @@ impl DnsActor {
         self.lookups.forget_answers();
     }
 
-    /// Follows the files; what was answered before they changed counts no more. Returns whether they
-    /// did.
+    /// Follows the files; what was answered before they changed counts no more. Returns whether
+    /// they did.
     fn look_at_files(&mut self) -> bool {
         let hosts = self.hosts.changed().map(files::hosts);
         let mut has_changed = hosts.is_some();

@@ -2,7 +2,7 @@
 //!
 //! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
-//! LeavePortal.
+//! TolerateOutage, LeavePortal.
 //! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
 //! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
 //! all of them to the supervisor.
@@ -35,7 +35,7 @@ use postern_core::portal::{
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 /// Joins the portal and carries its messages.
 pub struct PortalActor {
@@ -282,16 +282,8 @@ impl PortalActor {
         match event {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
-            PortalEvent::Joined { generation } => {
-                self.joined = Some(self.metrics.join());
-                info!(milestone = "joined", %generation, "joined the portal");
-                tell(&to.state, PortalStateChanged(PortalState::Joined));
-            }
-            PortalEvent::Left { reason } => {
-                self.joined = None;
-                info!(milestone = "left", reason, "left the portal");
-                tell(&to.state, PortalStateChanged(PortalState::Away));
-            }
+            PortalEvent::Joined { generation } => self.note_joined(generation),
+            PortalEvent::Left { reason } => self.note_left(&reason),
             PortalEvent::Retrying {
                 reason,
                 after,
@@ -304,7 +296,7 @@ impl PortalActor {
             PortalEvent::Noise(noise) => log_noise(&noise),
             PortalEvent::Fatal { reason } => {
                 self.joined = None;
-                error!(reason, "the portal is lost for good");
+                // The supervisor says why, once.
                 tell(&to.refused, PortalRefused { reason });
             }
             PortalEvent::Initialized(init) => {
@@ -351,6 +343,20 @@ impl PortalActor {
                 },
             ),
         }
+    }
+
+    fn note_joined(&mut self, generation: Generation) {
+        self.joined = Some(self.metrics.join());
+        info!(milestone = "joined", %generation, "joined the portal");
+        let state = PortalStateChanged(PortalState::Joined);
+        tell(&self.outlets.state, state);
+    }
+
+    fn note_left(&mut self, reason: &str) {
+        self.joined = None;
+        info!(milestone = "left", reason, "left the portal");
+        let state = PortalStateChanged(PortalState::Away);
+        tell(&self.outlets.state, state);
     }
 
     fn open(&mut self, request: ConnectRequest, ctx: &mut Context<Self>) {

@@ -2,8 +2,9 @@
 //!
 //! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
 //! `ConfigureInterface`, `UseOutbound`. Emits: `OutboundPackets` to the NatTableActor,
-//! `InterfaceConfigured`, `InterfaceFailed`. When its mailbox is full: packets are dropped and counted. On death: rebuilt
-//! on the same device; interface, addresses and routes stay, and what the kernel has queued.
+//! `InterfaceConfigured`, `InterfaceFailed`. When its mailbox is full: packets are dropped and
+//! counted. On death: rebuilt on the same device; interface, addresses and routes stay, and what
+//! the kernel has queued.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};

@@ -1,10 +1,10 @@
 //! UdpActor: the shared sockets of a shard.
 //!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
-//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`. Emits: `InboundDatagrams` and
-//! `LocalAddressesChanged` to each connection. When its mailbox is full: datagrams are dropped and
-//! counted. On death: rebuilt on the same sockets, so that what the kernel has queued is not lost;
-//! connections attach again.
+//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `LimitHandshakes`,
+//! `OfferAddresses`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
+//! its mailbox is full: datagrams are dropped and counted. On death: rebuilt on the same sockets,
+//! so that what the kernel has queued is not lost; connections attach again.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};

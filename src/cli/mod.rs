@@ -63,6 +63,9 @@ enum Command {
     /// Lab: answer for the names of the demo and the tests.
     #[command(hide = true)]
     LabDns(postern_lab::dns::Args),
+    /// Lab: write what the programs of docker/compose.yml are told.
+    #[command(hide = true)]
+    LabInit(postern_lab::init::Args),
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +117,7 @@ impl Cli {
             Command::Chaos(args) => run_lab(postern_lab::chaos::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
             Command::LabDns(args) => run_lab(postern_lab::dns::run(args)),
+            Command::LabInit(args) => run_lab(postern_lab::init::run(args)),
         }
     }
 }

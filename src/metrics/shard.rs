@@ -138,7 +138,8 @@ impl ShardMetrics {
     }
 }
 
-/// In ms. A name heals within 1.5 s of the revival of its DNS server; the last limits are for outages.
+/// In ms. A name heals within 1.5 s of the revival of its DNS server; the last limits are for
+/// outages.
 const HEALED_WITHIN: &[u64] = &[
     25, 100, 250, 500, 1000, 1500, 2500, 5000, 10_000, 30_000, 60_000, 300_000,
 ];

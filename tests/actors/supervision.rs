@@ -1,6 +1,7 @@
 //! The death of a child that all clients share: it is started again, everybody who speaks to it is
 //! told, and the rest of the tree is not touched.
 
+use crate::nursery::SHARED;
 use crate::probe::{Break, Seen, only};
 use crate::samples::{client, local_addresses, open, open_name, relay, tunnel, udp};
 use crate::scene::{Scene, goodbye, initialized};
@@ -23,14 +24,6 @@ use postern_core::supervision::RestartPolicy;
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
-const SHARED: [Child; 6] = [
-    Child::Admin,
-    Child::Tun,
-    Child::NatTable,
-    Child::Udp,
-    Child::Dns,
-    Child::Portal,
-];
 
 #[test]
 fn all_are_started_and_the_portal_comes_last() {

@@ -1,6 +1,7 @@
 //! The end of one process and the beginning of the next, with the state file in between.
 
 use crate::metrics::page;
+use crate::nursery::SHARED;
 use crate::probe::{Break, Seen};
 use crate::samples::{allow, client, open, open_for, open_name, resource, tunnel};
 use crate::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
@@ -197,7 +198,7 @@ fn clients_are_taken_over_in_portions() {
     in_virtual_time(async {
         let mut scene = with_two_clients();
         scene.tun.drain().await;
-        assert_eq!(scene.desk.started().len(), 5 + 1);
+        assert_eq!(scene.desk.started().len(), SHARED.len() + 1);
         tokio::time::sleep(MS(240)).await;
         assert_eq!(scene.desk.started(), []);
         tokio::time::sleep(MS(15)).await;

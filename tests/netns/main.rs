@@ -16,6 +16,7 @@ mod metrics;
 mod names;
 mod playground;
 mod policy;
+mod reload;
 mod scene;
 mod shutdown;
 mod traffic;

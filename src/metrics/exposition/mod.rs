@@ -60,6 +60,9 @@ impl Collector for Look {
     }
 }
 
+/// One of the volumes of a shard.
+type OfShard = fn(&ShardMetrics) -> &Volume;
+
 impl Look {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let build = plain("postern_build", "The version that runs.");
@@ -131,11 +134,11 @@ impl Look {
     }
 
     fn traffic(&self, page: &mut Page<'_>) -> fmt::Result {
-        let tun: [(_, fn(&ShardMetrics) -> &Volume); 2] = [
+        let tun: [(_, OfShard); 2] = [
             ("inbound", |shard| &shard.tun_inbound),
             ("outbound", |shard| &shard.tun_outbound),
         ];
-        let udp: [(_, fn(&ShardMetrics) -> &Volume); 2] = [
+        let udp: [(_, OfShard); 2] = [
             ("received", |shard| &shard.udp_received),
             ("sent", |shard| &shard.udp_sent),
         ];
