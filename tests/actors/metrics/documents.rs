@@ -37,7 +37,7 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
         let [_, name, kind, labels, meaning, _] = cells[..] else {
             panic!("not four columns: {row}");
         };
-        assert!(meaning.len() > 20, "{row}");
+        assert!(meaning.len() > 15 && meaning.ends_with('.'), "{row}");
         let labels = labels.split('`').skip(1).step_by(2).map(str::to_owned);
         let entry = (kind.to_owned(), labels.collect());
         let twice = all.insert(name.trim_matches('`').to_owned(), entry);
