@@ -1,45 +1,45 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::dns;
 use crate::actors::supervisor::keeper::{Keeper, KeeperSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::admin::AdminListeners;
-use crate::config::{self, GatewayConfig, InterfaceName, NetworkConfig, StateConfig};
+use crate::config::{self, GatewayConfig, StateConfig};
 use crate::messages::supervisor::{Farewell, Shutdown};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
 use crate::nursery::{NurserySpec, Threads};
+use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
+use crate::service_manager::ServiceManager;
 use crate::shell::{random_bytes, tell_addr, unix_now};
 use crate::sockets::{BoundSockets, BufferSizes};
 use crate::state::{StateFile, StateLock, identity_key};
 use crate::system::{capabilities, limits, masquerade, preflight};
-use crate::system::{external_id, forwarding, interfaces};
+use crate::system::{external_id, forwarding};
 use crate::{faults, lifeline, tunnel, watchman};
 use actix::prelude::*;
 use anyhow::Context as _;
 use postern_core::UnixTime;
 use postern_core::backoff::BackoffConfig;
-use postern_core::domains::DomainsConfig;
 use postern_core::ledger::{Ledger, LedgerLimits, SavedState};
-use postern_core::nat_table::NatTableConfig;
-use postern_core::nat_table::flows::FlowLimits;
 use postern_core::peer::GatewayKeys;
 use postern_core::portal::{
     Generation, GenerationChoice, IceSecret, PortalConfig, PortalLimits, PortalUrl, Token,
 };
-use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tun_rs::SyncDevice;
 use zeroize::Zeroizing;
 
-/// Runs the gateway with `config`; returns the process exit code.
+/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the
+/// process exit code.
 ///
 /// # Errors
 /// When it cannot start, with the remedy.
-pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
+pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode> {
     // Before any thread is started.
     if let Err(error) = capabilities::raise_net_admin() {
         tracing::warn!(%error, "CAP_NET_ADMIN cannot be raised");
@@ -52,11 +52,15 @@ pub fn run(config: GatewayConfig) -> anyhow::Result<ExitCode> {
     let system = System::new();
     // Signals are heard before the first trace is left on the host, and before anybody can take
     // this process for a gateway.
-    let supervisor = system.block_on(async { listening_supervisor(config.state.handover) })?;
+    let hands_over = Arc::new(AtomicBool::new(config.state.handover));
+    let (supervisor, asked) =
+        system.block_on(async { listening_supervisor(Arc::clone(&hands_over)) })?;
+    let links = reload_links(&supervisor.address(), hands_over);
     let mut prepared = Prepared::new(config)?;
     let lock = prepared.inheritance.lock.take();
     let handed_over = Arc::clone(&prepared.handed_over);
     let masquerade = system.block_on(async { start(prepared, supervisor) })?;
+    reload::watch(reloader, asked, links)?;
     let code = system.run_with_code();
     tidy_up(masquerade, handed_over.load(Ordering::Relaxed));
     // Given up by the kernel when all else of this process is gone: the next one waits for it.
@@ -94,7 +98,7 @@ impl Prepared {
     /// The state file comes before all that only one process can have: its lock is free when the
     /// former process has let go of everything.
     fn new(config: GatewayConfig) -> anyhow::Result<Self> {
-        let dns_trust = dns::trust(&config.dns).map_err(anyhow::Error::msg)?;
+        let dns_trust = reload::check(&config).map_err(anyhow::Error::msg)?;
         let external_id = external_id::external_id(&config.portal)?;
         let inheritance = Inheritance::of_former_process(&config, &external_id)?;
         let buffers = BufferSizes {
@@ -250,11 +254,23 @@ fn ledger_limits(config: &GatewayConfig) -> LedgerLimits {
     }
 }
 
-/// The mailbox of a supervisor that is yet to be started.
-fn listening_supervisor(hands_over: bool) -> anyhow::Result<Context<SupervisorActor>> {
+/// The mailbox of a supervisor that is yet to be started, and what is heard when the configuration
+/// is to be read again.
+fn listening_supervisor(
+    hands_over: Arc<AtomicBool>,
+) -> anyhow::Result<(Context<SupervisorActor>, Receiver<()>)> {
     let supervisor = Context::new();
-    stop_on_signals(&supervisor.address(), hands_over)?;
-    Ok(supervisor)
+    stop_on_signals(&supervisor.address(), &hands_over)?;
+    Ok((supervisor, reload_on_hangup()?))
+}
+
+fn reload_links(supervisor: &Addr<SupervisorActor>, hands_over: Arc<AtomicBool>) -> ReloadLinks {
+    ReloadLinks {
+        began: supervisor.clone().recipient(),
+        settings: supervisor.clone().recipient(),
+        reloaded: supervisor.clone().recipient(),
+        hands_over,
+    }
 }
 
 /// Starts the supervisor, which starts all others.
@@ -265,8 +281,8 @@ fn start(
     let metrics = Arc::new(Metrics::default());
     let parent = supervisor.address();
     let masquerade = prepared.masquerade()?;
-    let limits = prepared.config.limits;
-    let network = prepared.config.network.clone();
+    let settings = LiveSettings::new(&prepared.config, prepared.dns_trust);
+    let limits = settings.limits;
     let inheritance = &mut prepared.inheritance;
     let keys = GatewayKeys::new(*inheritance.gateway_key);
     let portal = portal_config(
@@ -283,19 +299,17 @@ fn start(
         device: prepared.device,
         interface: prepared.config.tunnel.interface.clone(),
         handshakes_per_second: limits.handshakes_per_second.into(),
-        nat_table: nat_table_config(&prepared.config),
-        stun_servers: network.stun_servers.clone(),
-        list_addresses: Arc::new({
-            let tunnel = prepared.config.tunnel.interface.clone();
-            move || list_addresses(&network, &tunnel)
-        }),
-        dns: prepared.config.dns,
-        dns_trust: prepared.dns_trust,
+        nat_table: settings.nat_table(),
+        list_addresses: settings.list_addresses(),
+        stun_servers: settings.network.stun_servers,
+        dns: settings.dns,
+        dns_trust: settings.dns_trust,
         portal,
         metrics: Arc::clone(&metrics),
     });
     let alive = Arc::new(AtomicBool::new(true));
     watchman::watch(Arc::clone(&alive))?;
+    actix_rt::spawn(lag::measure(Arc::clone(&metrics), EventLoop::Main));
     actix_rt::spawn(faults::listen(parent.recipient()));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
         keys,
@@ -309,6 +323,7 @@ fn start(
         handed_over: prepared.handed_over,
         alive,
         udp_port,
+        service_manager: ServiceManager::of_environment(),
         metrics,
     }));
     Ok(masquerade)
@@ -320,19 +335,6 @@ fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(lines.join("\n"))
     })
-}
-
-fn nat_table_config(config: &GatewayConfig) -> NatTableConfig {
-    NatTableConfig {
-        domains: DomainsConfig {
-            last_known_good: config.dns.last_known_good,
-            ..DomainsConfig::default()
-        },
-        flows: FlowLimits {
-            flows: config.limits.flows,
-            flows_per_client: config.limits.flows_per_client,
-        },
-    }
 }
 
 fn portal_config(
@@ -365,36 +367,29 @@ fn portal_config(
     })
 }
 
-/// A list that cannot be read changes nothing: the next attempt is seconds away.
-fn list_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> Option<Vec<IpAddr>> {
-    interfaces::host_addresses(network, tunnel)
-        .inspect_err(|error| tracing::warn!(%error, "the interfaces cannot be listed"))
-        .ok()
-}
-
 /// The usual ones say goodbye; SIGUSR1 leaves the clients to the next process, and so do the usual
 /// ones if that is configured.
 fn stop_on_signals(
     supervisor: &Addr<SupervisorActor>,
-    always_hands_over: bool,
+    always_hands_over: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
-    let usual = match always_hands_over {
-        true => Farewell::HandOver,
-        false => Farewell::Goodbye,
-    };
     let kinds = [
-        (SignalKind::terminate(), usual),
-        (SignalKind::interrupt(), usual),
-        (SignalKind::hangup(), usual),
-        (SignalKind::quit(), usual),
-        (SignalKind::user_defined1(), Farewell::HandOver),
+        (SignalKind::terminate(), false),
+        (SignalKind::interrupt(), false),
+        (SignalKind::quit(), false),
+        (SignalKind::user_defined1(), true),
     ];
-    for (kind, farewell) in kinds {
+    for (kind, hands_over) in kinds {
         let mut signals = signal(kind).context("signals cannot be received")?;
         let supervisor = supervisor.clone();
+        let always_hands_over = Arc::clone(always_hands_over);
         actix_rt::spawn(async move {
             while signals.recv().await.is_some() {
                 let exit_code = 0;
+                let farewell = match hands_over || always_hands_over.load(Ordering::Relaxed) {
+                    true => Farewell::HandOver,
+                    false => Farewell::Goodbye,
+                };
                 tell_addr(
                     &supervisor,
                     Shutdown {
@@ -406,6 +401,16 @@ fn stop_on_signals(
         });
     }
     Ok(())
+}
+
+/// SIGHUP is the word for it.
+fn reload_on_hangup() -> anyhow::Result<Receiver<()>> {
+    let mut signals = signal(SignalKind::hangup()).context("signals cannot be received")?;
+    let (asked, receiver) = mpsc::channel();
+    actix_rt::spawn(
+        async move { while signals.recv().await.is_some() && asked.send(()).is_ok() {} },
+    );
+    Ok(receiver)
 }
 
 /// A process that was told to end ends within two seconds.

@@ -13,6 +13,8 @@ pub mod messages;
 pub mod metrics;
 pub mod nursery;
 pub mod outlet;
+pub mod reload;
+pub mod service_manager;
 pub mod shell;
 pub mod sockets;
 pub mod state;

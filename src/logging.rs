@@ -5,8 +5,10 @@
 
 use crate::config::{LogConfig, LogFormat};
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Installs the subscriber of the process. To be called once.
@@ -20,18 +22,50 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
         .with_env_filter(EnvFilter::try_new(directives(&config.filter))?)
         .with_writer(std::io::stderr);
     match config.format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .finish()
-            .try_init()?,
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .finish()
-            .try_init()?,
+        LogFormat::Text => {
+            let builder = builder
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().try_init()?;
+            keep(move |filter| handle.reload(filter));
+        }
+        LogFormat::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.finish().try_init()?;
+            keep(move |filter| handle.reload(filter));
+        }
     }
     Ok(())
+}
+
+/// Logs by another filter from now on.
+///
+/// # Errors
+///
+/// What is wrong with it, in words. The former filter stays.
+pub fn use_filter(filter: &str) -> Result<(), String> {
+    check_filter(filter)?;
+    let filter = EnvFilter::try_new(directives(filter)).map_err(|error| error.to_string())?;
+    match REPLACE.get() {
+        Some(replace) => replace(filter).map_err(|error| error.to_string()),
+        None => Err("nothing is logged".to_owned()),
+    }
+}
+
+type Replace = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
+
+/// Where the filter of the one subscriber is replaced: its type depends on the format.
+static REPLACE: OnceLock<Box<Replace>> = OnceLock::new();
+
+fn keep(replace: impl Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync + 'static) {
+    // There is one subscriber, so there was none before.
+    let _ = REPLACE.set(Box::new(replace));
 }
 
 /// Whether `filter` consists of levels and `target=level` directives.

@@ -22,6 +22,8 @@ use crate::lifeline::{BusyMark, DeathNotice, launch};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
 use crate::metrics::Metrics;
+use crate::metrics::lag::{self, EventLoop};
+use crate::reload::LiveSettings;
 use crate::shell;
 use crate::sockets::{BoundSockets, UdpPorts};
 use crate::system::interface::Interface;
@@ -84,9 +86,16 @@ struct Thread {
 }
 
 impl Thread {
-    fn new() -> Self {
+    fn new(place: Place, metrics: &Arc<Metrics>) -> Self {
+        let arbiter = Arbiter::new();
+        let event_loop = match place {
+            Place::Control => EventLoop::Control,
+            Place::Shard => EventLoop::Shard(ONLY_SHARD),
+            Place::Admin => EventLoop::Admin,
+        };
+        arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
         Self {
-            arbiter: Arbiter::new(),
+            arbiter,
             mark: BusyMark::default(),
         }
     }
@@ -105,7 +114,8 @@ impl Thread {
     }
 }
 
-/// What is the same for all lives, and read on both threads.
+/// What is the same for all lives until the configuration changes, and read on all threads.
+#[derive(Clone)]
 struct Shared {
     keys: GatewayKeys,
     interface: InterfaceName,
@@ -124,9 +134,9 @@ impl Threads {
     #[must_use]
     pub fn new(spec: NurserySpec) -> Self {
         Self {
-            control: Thread::new(),
-            shard: Thread::new(),
-            admin: Thread::new(),
+            control: Thread::new(Place::Control, &spec.metrics),
+            shard: Thread::new(Place::Shard, &spec.metrics),
+            admin: Thread::new(Place::Admin, &spec.metrics),
             listeners: spec.listeners,
             device: Arc::new(spec.device),
             sockets: spec.sockets,
@@ -154,7 +164,7 @@ impl Nursery for Threads {
                 queue: TunQueue::new(device)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
                 outlets,
-                metrics: Arc::clone(&spec.metrics),
+                metrics: spec.metrics.shard(ONLY_SHARD),
                 death,
             }))
         });
@@ -179,7 +189,7 @@ impl Nursery for Threads {
                     seed: shell::random_bytes()?,
                     heritage,
                     news,
-                    metrics: Arc::clone(&spec.metrics),
+                    metrics: spec.metrics.shard(ONLY_SHARD),
                     death,
                 }))
             });
@@ -209,7 +219,7 @@ impl Nursery for Threads {
                 gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
                 stun_servers: spec.stun_servers.clone(),
                 list_addresses: Arc::clone(&spec.list_addresses),
-                metrics: Arc::clone(&spec.metrics),
+                metrics: spec.metrics.shard(ONLY_SHARD),
                 death,
             }))
         });
@@ -228,6 +238,7 @@ impl Nursery for Threads {
                 Ok(DnsActor::new(DnsSpec::new(
                     &spec.dns,
                     trust,
+                    Arc::clone(&spec.metrics),
                     (state, death),
                 )))
             });
@@ -246,6 +257,7 @@ impl Nursery for Threads {
                     config: spec.portal.clone(),
                     seed: shell::random_bytes()?,
                     outlets,
+                    metrics: Arc::clone(&spec.metrics),
                     death,
                 }))
             });
@@ -280,6 +292,17 @@ impl Nursery for Threads {
             .launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
     }
 
+    fn take_over(&mut self, settings: &LiveSettings) {
+        let spec = Arc::make_mut(&mut self.spec);
+        spec.handshakes_per_second = settings.limits.handshakes_per_second.into();
+        spec.nat_table = settings.nat_table();
+        spec.stun_servers.clone_from(&settings.network.stun_servers);
+        spec.list_addresses = settings.list_addresses();
+        spec.dns.clone_from(&settings.dns);
+        spec.dns_trust.clone_from(&settings.dns_trust);
+        spec.portal.max_outage = settings.max_outage;
+    }
+
     fn busy_with(&self, place: Place) -> Option<LifeNumber> {
         match place {
             Place::Control => self.control.mark.life(),
@@ -289,15 +312,18 @@ impl Nursery for Threads {
     }
 
     fn replace_thread(&mut self, place: Place) {
+        let fresh = Thread::new(place, &self.spec.metrics);
         let stuck = match place {
-            Place::Control => std::mem::replace(&mut self.control, Thread::new()),
-            Place::Shard => std::mem::replace(&mut self.shard, Thread::new()),
-            Place::Admin => std::mem::replace(&mut self.admin, Thread::new()),
+            Place::Control => std::mem::replace(&mut self.control, fresh),
+            Place::Shard => std::mem::replace(&mut self.shard, fresh),
+            Place::Admin => std::mem::replace(&mut self.admin, fresh),
         };
         stuck.arbiter.stop();
     }
 }
 
+/// This version runs one shard.
+const ONLY_SHARD: usize = 0;
 /// A portal hands out two relays of two addresses; the rest is room for configured servers.
 const MAX_STUN_SERVERS: usize = 16;
 /// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.

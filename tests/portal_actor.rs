@@ -16,6 +16,7 @@ use postern::messages::supervisor::{
     Child, ChildDied, DeathCause, GatewayInitialized, LifeNumber, PortalRefused,
     PortalStateChanged, RelaysChanged,
 };
+use postern::metrics::Metrics;
 use postern_core::health::PortalState;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::portal::{
@@ -23,6 +24,7 @@ use postern_core::portal::{
 };
 use serde_json::{Value, json};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -126,11 +128,14 @@ async fn the_supervisor_knows_whether_the_portal_is_there() {
     let (mut socket, _) = scene.portal.accept().await;
     join(&mut socket, 0).await;
     assert_eq!(scene.state().await, PortalState::Joined);
+    assert_eq!(scene.counted(), [1, 0, 0]);
     drop(socket);
     assert_eq!(scene.state().await, PortalState::Away);
+    assert_eq!(scene.counted(), [0, 0, 1]);
     let (mut socket, _) = scene.portal.accept().await;
     join(&mut socket, 0).await;
     assert_eq!(scene.state().await, PortalState::Joined);
+    assert_eq!(scene.counted(), [1, 1, 1]);
 }
 
 #[actix::test]
@@ -257,6 +262,7 @@ struct Scene {
     portal: Portal,
     actor: Addr<PortalActor>,
     inbox: mpsc::UnboundedReceiver<Seen>,
+    metrics: Arc<Metrics>,
     states: mpsc::UnboundedReceiver<PortalState>,
 }
 
@@ -267,16 +273,19 @@ impl Scene {
         let (told, inbox) = mpsc::unbounded_channel();
         let (states, told_states) = mpsc::unbounded_channel();
         let supervisor = Supervisor { told, states }.start();
+        let metrics = Arc::new(Metrics::default());
         let actor = PortalActor::new(PortalSpec {
             config: config(&url),
             seed: [7; 32],
             outlets: PortalOutlets::all_to(&supervisor),
+            metrics: Arc::clone(&metrics),
             death: DeathNotice::new(Child::Portal, LifeNumber(3), supervisor.recipient()),
         });
         Self {
             portal: Portal { listener },
             actor: actor.start(),
             inbox,
+            metrics,
             states: told_states,
         }
     }
@@ -285,6 +294,17 @@ impl Scene {
         within(self.states.recv())
             .await
             .expect("the supervisor lives")
+    }
+
+    /// Whether it is joined, how often it has joined again, and how often it lost or missed the
+    /// portal.
+    fn counted(&self) -> [u64; 3] {
+        let page = self.metrics.page();
+        ["joined", "reconnects_total", "failures_total"].map(|what| {
+            let name = format!("postern_portal_{what} ");
+            let line = page.lines().find_map(|line| line.strip_prefix(&name));
+            line.and_then(|value| value.parse().ok()).unwrap()
+        })
     }
 
     async fn seen(&mut self) -> Seen {

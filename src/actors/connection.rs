@@ -1,17 +1,18 @@
 //! ConnectionActor: one client.
 //!
 //! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
-//! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died. Emits:
-//! `InboundPackets`, `OutboundDatagrams`, what the portal must hear, attachments, `ConnectionNews`.
-//! When its mailbox is full: senders of the data path drop and count; commands wait. On death:
-//! rebuilt from its client's record; it shakes hands again by itself.
+//! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died, `LimitResources`,
+//! what an operator asks. Emits: `InboundPackets`, `OutboundDatagrams`, what the portal must hear,
+//! attachments, `ConnectionNews`. When its mailbox is full: senders of the data path drop and
+//! count; commands wait. On death: rebuilt from its client's record; it shakes hands again by
+//! itself.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
-    LocalAddressesChanged, OpenConnection, ReconcileAuthorizations, RemoveCandidates, RevokeAccess,
-    SetExpiry, StopConnection, UpdateResource,
+    LimitResources, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
+    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::diagnosis::{AccessFacts, ExplainAccess};
 use crate::messages::dns::ResolveName;
@@ -25,7 +26,7 @@ use crate::messages::successors::{
 };
 use crate::messages::supervisor::{ConnectionClosed, ConnectionFact, ConnectionNews};
 use crate::messages::udp::{AttachPeer, DetachPeer};
-use crate::metrics::Metrics;
+use crate::metrics::{Presence, Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use actix::prelude::*;
@@ -65,8 +66,8 @@ pub struct ConnectionSpec {
     pub outlets: ConnectionOutlets,
     /// What its predecessor had, if that died.
     pub record: Option<Arc<ClientRecord>>,
-    /// Shared counters.
-    pub metrics: Arc<Metrics>,
+    /// Of the shard.
+    pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -79,7 +80,11 @@ pub struct ConnectionActor {
     outlets: ConnectionOutlets,
     packets: Outlet<InboundPackets>,
     datagrams: Outlet<OutboundDatagrams>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ShardMetrics>,
+    /// While it has a session.
+    session: Option<Presence>,
+    /// While it has a path.
+    path: Option<Presence>,
     opened: u64,
     wakeup: Wakeup,
     death: DeathNotice,
@@ -101,10 +106,12 @@ impl ConnectionActor {
             client: spec.client,
             core,
             config: spec.config,
-            packets: Outlet::new(spec.outlets.nat_table.packets.clone()),
-            datagrams: Outlet::new(spec.outlets.udp.datagrams.clone()),
+            packets: Outlet::new(Receiver::NatTable, spec.outlets.nat_table.packets.clone()),
+            datagrams: Outlet::new(Receiver::Udp, spec.outlets.udp.datagrams.clone()),
             outlets: spec.outlets,
             metrics: spec.metrics,
+            session: None,
+            path: None,
             opened: 0,
             wakeup: Wakeup::default(),
             death: spec.death,
@@ -188,6 +195,15 @@ impl Handler<RevokeAccess> for ConnectionActor {
     fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
         self.core.handle_revocation(message.resource, shell::now());
         self.drive(ctx);
+    }
+}
+
+impl Handler<LimitResources> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitResources(limit): LimitResources, _: &mut Context<Self>) {
+        self.config.max_resources = limit;
+        self.core.limit_resources(limit);
     }
 }
 
@@ -328,9 +344,9 @@ impl Handler<ExplainAccess> for ConnectionActor {
 impl Handler<InboundDatagrams> for ConnectionActor {
     type Result = ();
 
-    fn handle(&mut self, InboundDatagrams(batch): InboundDatagrams, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: InboundDatagrams, ctx: &mut Context<Self>) {
         faults::on_packets(self.client);
-        self.core.handle_datagrams(&batch, shell::now());
+        self.core.handle_datagrams(&message.batch, shell::now());
         self.drive(ctx);
     }
 }
@@ -338,8 +354,8 @@ impl Handler<InboundDatagrams> for ConnectionActor {
 impl Handler<OutboundPackets> for ConnectionActor {
     type Result = ();
 
-    fn handle(&mut self, OutboundPackets(batch): OutboundPackets, ctx: &mut Context<Self>) {
-        self.core.handle_packets(batch, shell::now());
+    fn handle(&mut self, message: OutboundPackets, ctx: &mut Context<Self>) {
+        self.core.handle_packets(message.batch, shell::now());
         self.drive(ctx);
     }
 }
@@ -352,14 +368,20 @@ impl ConnectionActor {
             self.handle_event(event, ctx);
         }
         while let Some(packets) = self.core.poll_inbound() {
-            self.packets.offer(InboundPackets(packets), &self.metrics);
+            self.packets
+                .offer(InboundPackets::new(packets), &self.metrics);
         }
         while let Some(batch) = self.core.poll_transmit() {
             let from = self.config.index;
-            let datagrams = OutboundDatagrams { from, batch };
+            let datagrams = OutboundDatagrams::new(from, batch);
             self.datagrams.offer(datagrams, &self.metrics);
         }
         self.metrics.add_drops(&self.core.take_drops());
+        self.metrics.add_handshakes(self.core.take_handshakes());
+        let has_session = self.core.has_session();
+        if has_session != self.session.is_some() {
+            self.session = has_session.then(|| self.metrics.sessions.enter());
+        }
         let deadline = self.core.poll_timeout();
         arm(self, deadline, ctx);
     }
@@ -368,10 +390,12 @@ impl ConnectionActor {
         let client = self.client;
         match event {
             ConnectionEvent::Accepted { reply_ref } => {
+                self.metrics.accepted.add(1);
                 let accepted = ConnectionAccepted { client, reply_ref };
                 tell(&self.outlets.accepted, accepted);
             }
             ConnectionEvent::Refused(error) => {
+                self.metrics.refused.add(1);
                 tracing::warn!(%client, %error, "authorization not applied");
             }
             ConnectionEvent::PeerAttached {
@@ -379,6 +403,7 @@ impl ConnectionActor {
                 stun_username,
             } => self.attach_peer(public_key, stun_username, ctx),
             ConnectionEvent::PeerDetached => {
+                self.path = None;
                 let index = self.config.index;
                 tell(&self.outlets.udp.detach, DetachPeer { index });
                 self.report(ConnectionFact::TransportLost);
@@ -388,9 +413,10 @@ impl ConnectionActor {
                 let gathered = CandidatesGathered { client, candidates };
                 tell(&self.outlets.gathered, gathered);
             }
-            ConnectionEvent::PathNominated(path) => self.log_path(path),
+            ConnectionEvent::PathNominated(path) => self.note_path(path),
             ConnectionEvent::PathInUse(path) => self.report(ConnectionFact::PathInUse(path)),
             ConnectionEvent::SessionEstablished => {
+                self.metrics.sessions_begun.add(1);
                 self.report(ConnectionFact::SessionEstablished);
                 tracing::info!(%client, milestone = "session_established", "connection up");
             }
@@ -471,7 +497,13 @@ impl ConnectionActor {
         tell(&self.outlets.resolve, question);
     }
 
-    fn attach_peer(&self, public_key: PublicKey, stun_username: String, ctx: &mut Context<Self>) {
+    fn attach_peer(
+        &mut self,
+        public_key: PublicKey,
+        stun_username: String,
+        ctx: &mut Context<Self>,
+    ) {
+        self.path = None;
         let attach = AttachPeer {
             index: self.config.index,
             public_key,
@@ -482,8 +514,10 @@ impl ConnectionActor {
         tell(&self.outlets.udp.attach, attach);
     }
 
-    fn log_path(&self, path: Path) {
+    fn note_path(&mut self, path: Path) {
         let client = self.client;
+        let kind = self.core.path_kind();
+        self.path = kind.map(|kind| self.metrics.enter_path(kind));
         tracing::info!(%client, "path nominated");
         tracing::debug!(
             %client,

@@ -1,9 +1,10 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`. Emits: `NameAnswered` to whoever asked, `ResolverStateChanged`. When its mailbox is full: senders wait,
-//! and what it takes on is bounded by the core. On death: rebuilt with an empty cache, and asked
-//! again for what it owed; a lookup that panics is only a lookup that failed.
+//! `ServeNames`, `UseNameServers`, `LimitLookups`. Emits: `NameAnswered` to whoever asked,
+//! `ResolverStateChanged`. When its mailbox is full: senders wait, and what it takes on is bounded
+//! by the core. On death: rebuilt with an empty cache, and asked again for what it owed; a lookup
+//! that panics is only a lookup that failed.
 
 mod answers;
 mod files;
@@ -16,8 +17,9 @@ mod server;
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
-use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
+use crate::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
 use crate::messages::supervisor::ResolverStateChanged;
+use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
 use actix::prelude::*;
 use files::Watched;
@@ -31,6 +33,7 @@ use responder::{Desk, Responder};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Which servers are asked where no suffix fits.
@@ -59,6 +62,46 @@ impl Upstreams {
     }
 }
 
+/// Who is asked.
+#[derive(Clone, Debug)]
+pub struct NameServers {
+    /// The servers.
+    pub upstreams: Upstreams,
+    /// The servers of parts of the name space.
+    pub suffixes: Vec<DnsSuffix>,
+    /// How encrypted servers are told from impostors.
+    pub tls: rustls::ClientConfig,
+}
+
+impl NameServers {
+    /// As configured, with what [`trust`] made of it.
+    #[must_use]
+    pub fn new(config: &DnsConfig, tls: rustls::ClientConfig) -> Self {
+        let upstreams = if config.servers.is_empty() {
+            Upstreams::system()
+        } else {
+            Upstreams::Given(config.servers.clone())
+        };
+        Self {
+            upstreams,
+            suffixes: config.suffixes.clone(),
+            tls,
+        }
+    }
+}
+
+/// The limits, as configured.
+#[must_use]
+pub fn lookups_config(config: &DnsConfig) -> LookupsConfig {
+    LookupsConfig {
+        min_ttl: config.min_ttl,
+        max_ttl: config.max_ttl,
+        nat64: config.nat64,
+        per_client: config.lookups_per_client,
+        ..LookupsConfig::default()
+    }
+}
+
 /// What a [`DnsActor`] is made of.
 pub struct DnsSpec {
     /// The servers.
@@ -75,6 +118,8 @@ pub struct DnsSpec {
     pub serve_port: u16,
     /// Who is a client, by his address; others are not answered.
     pub is_client: fn(IpAddr) -> bool,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
     /// Whether servers are asked for no other reason than to know whether they answer.
     pub probes: bool,
     /// Who is told whether name servers answer.
@@ -89,27 +134,19 @@ impl DnsSpec {
     pub fn new(
         config: &DnsConfig,
         tls: rustls::ClientConfig,
+        metrics: Arc<Metrics>,
         (state, death): (Recipient<ResolverStateChanged>, DeathNotice),
     ) -> Self {
-        let upstreams = if config.servers.is_empty() {
-            Upstreams::system()
-        } else {
-            Upstreams::Given(config.servers.clone())
-        };
+        let servers = NameServers::new(config, tls);
         Self {
-            upstreams,
-            suffixes: config.suffixes.clone(),
+            upstreams: servers.upstreams,
+            suffixes: servers.suffixes,
             hosts: "/etc/hosts".into(),
-            tls,
-            lookups: LookupsConfig {
-                min_ttl: config.min_ttl,
-                max_ttl: config.max_ttl,
-                nat64: config.nat64,
-                per_client: config.lookups_per_client,
-                ..LookupsConfig::default()
-            },
+            tls: servers.tls,
+            lookups: lookups_config(config),
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
+            metrics,
             probes: true,
             state,
             death,
@@ -139,6 +176,7 @@ pub struct DnsActor {
     responder: Option<Responder>,
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
+    metrics: Arc<Metrics>,
     state: Recipient<ResolverStateChanged>,
     probe: Option<Probe>,
     wakeup: Wakeup,
@@ -171,6 +209,7 @@ impl DnsActor {
             responder: None,
             serve_port: spec.serve_port,
             is_client: spec.is_client,
+            metrics: spec.metrics,
             state: spec.state,
             probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
@@ -178,8 +217,26 @@ impl DnsActor {
         }
     }
 
-    /// Follows the files; what was answered before they changed counts no more. Returns whether they
-    /// did.
+    /// Asks others from now on, lookups under way included.
+    fn use_name_servers(&mut self, servers: NameServers) {
+        let context = server::context(servers.tls);
+        self.resolver.use_suffixes(&servers.suffixes, context);
+        match servers.upstreams {
+            Upstreams::Given(servers) => {
+                self.resolv_conf = None;
+                self.resolver.use_servers(servers);
+            }
+            // Until the file can be read, the servers of before are as good as none.
+            Upstreams::File { resolv_conf, port } => {
+                self.resolv_conf = Some((Watched::new(resolv_conf), port));
+                self.look_at_resolv_conf();
+            }
+        }
+        self.lookups.forget_answers();
+    }
+
+    /// Follows the files; what was answered before they changed counts no more. Returns whether
+    /// they did.
     fn look_at_files(&mut self) -> bool {
         let hosts = self.hosts.changed().map(files::hosts);
         let mut has_changed = hosts.is_some();
@@ -236,6 +293,7 @@ impl DnsActor {
                 LookupsEvent::Answer { asker, answer } => tell(&asker, NameAnswered(answer)),
             }
         }
+        self.metrics.dns.add(&self.lookups.take_counts());
         let deadline = self.lookups.poll_timeout();
         shell::arm(self, deadline, ctx);
     }
@@ -319,6 +377,25 @@ impl Handler<ResolveName> for DnsActor {
             asker: message.reply_to,
         };
         self.lookups.handle_question(question, shell::now());
+        self.drive(ctx);
+    }
+}
+
+impl Handler<UseNameServers> for DnsActor {
+    type Result = ();
+
+    fn handle(&mut self, UseNameServers(servers): UseNameServers, ctx: &mut Context<Self>) {
+        self.use_name_servers(servers);
+        self.probe(ctx);
+        self.drive(ctx);
+    }
+}
+
+impl Handler<LimitLookups> for DnsActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitLookups(config): LimitLookups, ctx: &mut Context<Self>) {
+        self.lookups.use_config(config, shell::now());
         self.drive(ctx);
     }
 }

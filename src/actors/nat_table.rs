@@ -1,22 +1,24 @@
 //! NatTableActor: between the connections of a shard and its TUN queue.
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
-//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`. Emits:
-//! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
-//! `ResolveName`, `NatNews`. When its mailbox is full: packets are dropped and counted. On
-//! death: rebuilt with the addresses that names had; connections attach and announce again, flows
-//! are made anew by their next packets.
+//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`,
+//! `LimitNatTable`. Emits: `InboundPackets` to the TunActor, `OutboundPackets` and
+//! `DomainStatusChanged` to connections, `ResolveName`, `NatNews`. When its mailbox is full:
+//! packets are dropped and counted. On death: rebuilt with the addresses that names had;
+//! connections attach and announce again, flows are made anew by their next packets.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::{UseDns, UseTun};
 use crate::messages::supervisor::NatNews;
-use crate::metrics::Metrics;
+use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use actix::prelude::*;
@@ -38,8 +40,8 @@ pub struct NatTableSpec {
     pub heritage: NatHeritage,
     /// Who remembers for its successor.
     pub news: Recipient<NatNews>,
-    /// Shared counters.
-    pub metrics: Arc<Metrics>,
+    /// Of the shard.
+    pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -64,7 +66,7 @@ pub struct NatTableActor {
     news: Recipient<NatNews>,
     /// Of clients that have not come back yet.
     pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ShardMetrics>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -92,7 +94,7 @@ impl NatTableActor {
         Self {
             core,
             connections: BTreeMap::new(),
-            tun: Outlet::nowhere(),
+            tun: Outlet::nowhere(Receiver::Tun),
             resolve: None,
             news: spec.news,
             pins: spec.heritage.pins,
@@ -111,6 +113,8 @@ impl Actor for NatTableActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         faults::on_started("nat_table");
         ctx.set_mailbox_capacity(Self::MAILBOX);
+        // Those that its predecessor kept are gone.
+        self.metrics.set_nat_usage(self.core.usage());
     }
 }
 
@@ -140,7 +144,7 @@ impl Handler<AttachClient> for NatTableActor {
                 outlet.lead_to(message.connection, &self.metrics);
                 former.packets
             }
-            None => Outlet::new(message.connection),
+            None => Outlet::new(Receiver::Connection, message.connection),
         };
         let route = Route {
             index: message.index,
@@ -159,6 +163,7 @@ impl Handler<DetachClient> for NatTableActor {
         if current.is_some_and(|route| route.index == message.index) {
             self.connections.remove(&message.client);
             self.core.detach(message.client);
+            self.metrics.set_nat_usage(self.core.usage());
         }
     }
 }
@@ -225,11 +230,19 @@ impl Handler<ExplainName> for NatTableActor {
     }
 }
 
+impl Handler<LimitNatTable> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitNatTable(config): LimitNatTable, _: &mut Context<Self>) {
+        self.core.use_config(config);
+    }
+}
+
 impl Handler<InboundPackets> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, InboundPackets(batch): InboundPackets, ctx: &mut Context<Self>) {
-        self.core.handle_inbound(batch, shell::now());
+    fn handle(&mut self, message: InboundPackets, ctx: &mut Context<Self>) {
+        self.core.handle_inbound(message.batch, shell::now());
         self.drive(ctx);
     }
 }
@@ -237,8 +250,8 @@ impl Handler<InboundPackets> for NatTableActor {
 impl Handler<OutboundPackets> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, OutboundPackets(batch): OutboundPackets, ctx: &mut Context<Self>) {
-        self.core.handle_outbound(batch, shell::now());
+    fn handle(&mut self, message: OutboundPackets, ctx: &mut Context<Self>) {
+        self.core.handle_outbound(message.batch, shell::now());
         self.drive(ctx);
     }
 }
@@ -250,15 +263,17 @@ impl NatTableActor {
             self.handle_event(event, ctx);
         }
         while let Some(packets) = self.core.poll_inbound() {
-            self.tun.offer(InboundPackets(packets), &self.metrics);
+            self.tun.offer(InboundPackets::new(packets), &self.metrics);
         }
         while let Some((client, packets)) = self.core.poll_outbound() {
             if let Some(route) = self.connections.get_mut(&client) {
-                let packets = OutboundPackets(packets);
+                let packets = OutboundPackets::new(packets);
                 route.packets.offer(packets, &self.metrics);
             }
         }
         self.metrics.add_drops(&self.core.take_drops());
+        self.metrics.add_heals(&self.core.take_heals());
+        self.metrics.set_nat_usage(self.core.usage());
         let deadline = self.core.poll_timeout();
         arm(self, deadline, ctx);
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
-//! LeavePortal.
+//! TolerateOutage, LeavePortal.
 //! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
 //! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
 //! all of them to the supervisor.
@@ -19,10 +19,12 @@ use crate::messages::connection::{
 };
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
+    TolerateOutage,
 };
 use crate::messages::supervisor::{
     GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
 };
+use crate::metrics::{Joined, Metrics};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
@@ -30,6 +32,7 @@ use postern_core::health::PortalState;
 use postern_core::portal::{
     ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
 };
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
@@ -39,6 +42,9 @@ pub struct PortalActor {
     protocol: PortalProtocol,
     outlets: PortalOutlets,
     link: Link,
+    metrics: Arc<Metrics>,
+    /// While we are.
+    joined: Option<Joined>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
@@ -51,6 +57,8 @@ pub struct PortalSpec {
     pub seed: [u8; 32],
     /// Where its messages go.
     pub outlets: PortalOutlets,
+    /// Shared counters.
+    pub metrics: Arc<Metrics>,
     /// Told when the actor is gone.
     pub death: DeathNotice,
 }
@@ -134,6 +142,8 @@ impl PortalActor {
             protocol: PortalProtocol::new(spec.config, spec.seed, now()),
             outlets: spec.outlets,
             link: Link::Down,
+            metrics: spec.metrics,
+            joined: None,
             wakeup: Wakeup::default(),
             _death: spec.death,
         }
@@ -201,6 +211,15 @@ impl Handler<RequestRelays> for PortalActor {
     }
 }
 
+impl Handler<TolerateOutage> for PortalActor {
+    type Result = ();
+
+    fn handle(&mut self, TolerateOutage(outage): TolerateOutage, ctx: &mut Context<Self>) {
+        self.protocol.tolerate_outage(outage, now());
+        self.drive(ctx);
+    }
+}
+
 impl Handler<LeavePortal> for PortalActor {
     type Result = ResponseActFuture<Self, ()>;
 
@@ -263,22 +282,23 @@ impl PortalActor {
         match event {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
-            PortalEvent::Joined { generation } => {
-                info!(milestone = "joined", %generation, "joined the portal");
-                tell(&to.state, PortalStateChanged(PortalState::Joined));
-            }
-            PortalEvent::Left { reason } => {
-                info!(milestone = "left", reason, "left the portal");
-                tell(&to.state, PortalStateChanged(PortalState::Away));
-            }
+            PortalEvent::Joined { generation } => self.note_joined(generation),
+            PortalEvent::Left { reason } => self.note_left(&reason),
             PortalEvent::Retrying {
                 reason,
                 after,
                 news,
-            } => log_retry(&reason, after, news),
+            } => {
+                self.joined = None;
+                self.metrics.portal.count_failure();
+                log_retry(&reason, after, news);
+            }
             PortalEvent::Noise(noise) => log_noise(&noise),
-            // The supervisor says why, once.
-            PortalEvent::Fatal { reason } => tell(&to.refused, PortalRefused { reason }),
+            PortalEvent::Fatal { reason } => {
+                self.joined = None;
+                // The supervisor says why, once.
+                tell(&to.refused, PortalRefused { reason });
+            }
             PortalEvent::Initialized(init) => {
                 debug!(
                     milestone = "initialized",
@@ -323,6 +343,20 @@ impl PortalActor {
                 },
             ),
         }
+    }
+
+    fn note_joined(&mut self, generation: Generation) {
+        self.joined = Some(self.metrics.join());
+        info!(milestone = "joined", %generation, "joined the portal");
+        let state = PortalStateChanged(PortalState::Joined);
+        tell(&self.outlets.state, state);
+    }
+
+    fn note_left(&mut self, reason: &str) {
+        self.joined = None;
+        info!(milestone = "left", reason, "left the portal");
+        let state = PortalStateChanged(PortalState::Away);
+        tell(&self.outlets.state, state);
     }
 
     fn open(&mut self, request: ConnectRequest, ctx: &mut Context<Self>) {

@@ -2,8 +2,9 @@
 //!
 //! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
 //! `ConfigureInterface`, `UseOutbound`. Emits: `OutboundPackets` to the NatTableActor,
-//! `InterfaceConfigured`, `InterfaceFailed`. When its mailbox is full: packets are dropped and counted. On death: rebuilt
-//! on the same device; interface, addresses and routes stay, and what the kernel has queued.
+//! `InterfaceConfigured`, `InterfaceFailed`. When its mailbox is full: packets are dropped and
+//! counted. On death: rebuilt on the same device; interface, addresses and routes stay, and what
+//! the kernel has queued.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
@@ -11,7 +12,7 @@ use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::UseOutbound;
 use crate::messages::supervisor::{InterfaceConfigured, InterfaceFailed};
 use crate::messages::tun::ConfigureInterface;
-use crate::metrics::Metrics;
+use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::tell;
 use crate::system::interface::Interface;
@@ -32,8 +33,8 @@ pub struct TunSpec {
     pub interface: Interface,
     /// To the supervisor.
     pub outlets: TunOutlets,
-    /// Shared counters.
-    pub metrics: Arc<Metrics>,
+    /// Of the shard.
+    pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -53,7 +54,7 @@ pub struct TunActor {
     interface: Interface,
     nat_table: Outlet<OutboundPackets>,
     outlets: TunOutlets,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ShardMetrics>,
     _death: DeathNotice,
 }
 
@@ -67,7 +68,7 @@ impl TunActor {
         Self {
             queue: Rc::new(spec.queue),
             interface: spec.interface,
-            nat_table: Outlet::nowhere(),
+            nat_table: Outlet::nowhere(Receiver::NatTable),
             outlets: spec.outlets,
             metrics: spec.metrics,
             _death: spec.death,
@@ -89,7 +90,8 @@ impl Actor for TunActor {
 
 impl StreamHandler<PacketBatch> for TunActor {
     fn handle(&mut self, packets: PacketBatch, _: &mut Context<Self>) {
-        let packets = OutboundPackets(packets);
+        self.metrics.tun_outbound.add_packets(&packets);
+        let packets = OutboundPackets::new(packets);
         self.nat_table.offer(packets, &self.metrics);
     }
 }
@@ -97,8 +99,9 @@ impl StreamHandler<PacketBatch> for TunActor {
 impl Handler<InboundPackets> for TunActor {
     type Result = ();
 
-    fn handle(&mut self, InboundPackets(packets): InboundPackets, _: &mut Context<Self>) {
-        let lost = self.queue.write(&packets);
+    fn handle(&mut self, message: InboundPackets, _: &mut Context<Self>) {
+        self.metrics.tun_inbound.add_packets(&message.batch);
+        let lost = self.queue.write(&message.batch);
         self.metrics.count_drops(DropReason::SendFailed, lost);
     }
 }

@@ -1,17 +1,19 @@
 //! UdpActor: the shared sockets of a shard.
 //!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
-//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`. Emits: `InboundDatagrams` and
-//! `LocalAddressesChanged` to each connection. When its mailbox is full: datagrams are dropped and
-//! counted. On death: rebuilt on the same sockets, so that what the kernel has queued is not lost;
-//! connections attach again.
+//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `LimitHandshakes`,
+//! `OfferAddresses`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
+//! its mailbox is full: datagrams are dropped and counted. On death: rebuilt on the same sockets,
+//! so that what the kernel has queued is not lost; connections attach again.
 
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
-use crate::metrics::Metrics;
+use crate::messages::udp::{
+    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
+};
+use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::sockets::{SendQueue, UdpPorts};
@@ -40,8 +42,8 @@ pub struct UdpSpec {
     pub stun_servers: Vec<SocketAddr>,
     /// Asked at start and every few seconds.
     pub list_addresses: ListAddresses,
-    /// Shared counters.
-    pub metrics: Arc<Metrics>,
+    /// Of the shard.
+    pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -50,6 +52,8 @@ pub struct UdpSpec {
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
+    /// The portal's, as told last.
+    relays: Vec<SocketAddr>,
     queue: SendQueue,
     awaits_room: bool,
     wakeup: Wakeup,
@@ -70,6 +74,7 @@ impl UdpActor {
         Self {
             spec,
             peers: BTreeMap::new(),
+            relays: Vec::new(),
             queue: SendQueue::default(),
             awaits_room: false,
             wakeup: Wakeup::default(),
@@ -93,8 +98,7 @@ impl Actor for UdpActor {
             actor.list_addresses();
             actor.drive(ctx);
         });
-        let servers = self.spec.stun_servers.clone();
-        self.spec.gatherer.handle_servers(&servers, shell::now());
+        self.ask_servers();
         self.drive(ctx);
     }
 }
@@ -115,6 +119,7 @@ impl Driven for UdpActor {
 impl StreamHandler<Vec<DatagramBatch>> for UdpActor {
     fn handle(&mut self, batches: Vec<DatagramBatch>, ctx: &mut Context<Self>) {
         for batch in batches {
+            self.spec.metrics.udp_received.add_datagrams(&batch);
             for routed in self.spec.demux.route(batch) {
                 self.deliver(routed);
             }
@@ -127,7 +132,7 @@ impl Handler<OutboundDatagrams> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, message: OutboundDatagrams, ctx: &mut Context<Self>) {
-        let OutboundDatagrams { from, batch } = message;
+        let OutboundDatagrams { from, batch, .. } = message;
         self.spec.demux.note_sent(from, &batch, shell::now());
         self.send(batch);
         self.drive(ctx);
@@ -151,7 +156,7 @@ impl Handler<AttachPeer> for UdpActor {
                     .lead_to(peer.connection, &self.spec.metrics);
                 former.connection
             }
-            None => Outlet::new(peer.connection),
+            None => Outlet::new(Receiver::Connection, peer.connection),
         };
         let links = PeerLinks {
             connection,
@@ -174,9 +179,28 @@ impl Handler<UseRelays> for UdpActor {
     type Result = ();
 
     fn handle(&mut self, UseRelays(relays): UseRelays, ctx: &mut Context<Self>) {
-        let mut servers = self.spec.stun_servers.clone();
-        servers.extend(relays.iter().map(|relay| relay.addr));
-        self.spec.gatherer.handle_servers(&servers, shell::now());
+        self.relays = relays.iter().map(|relay| relay.addr).collect();
+        self.ask_servers();
+        self.drive(ctx);
+    }
+}
+
+impl Handler<LimitHandshakes> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, LimitHandshakes(per_second): LimitHandshakes, _: &mut Context<Self>) {
+        self.spec.demux.limit_handshakes(per_second);
+    }
+}
+
+impl Handler<OfferAddresses> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, message: OfferAddresses, ctx: &mut Context<Self>) {
+        self.spec.list_addresses = message.list_addresses;
+        self.spec.stun_servers = message.stun_servers;
+        self.list_addresses();
+        self.ask_servers();
         self.drive(ctx);
     }
 }
@@ -225,6 +249,8 @@ impl UdpActor {
                 tell(&peer.addresses, LocalAddressesChanged(addresses.clone()));
             }
         }
+        let handshakes = self.spec.demux.take_handshakes();
+        self.spec.metrics.add_handshakes(handshakes);
         self.spec.metrics.add_drops(&self.spec.demux.take_drops());
         self.await_room(ctx);
         let deadlines = [
@@ -238,7 +264,7 @@ impl UdpActor {
         match routed {
             Routed::Peer(index, batch) => {
                 if let Some(peer) = self.peers.get_mut(&index) {
-                    let datagrams = InboundDatagrams(batch);
+                    let datagrams = InboundDatagrams::new(batch);
                     peer.connection.offer(datagrams, &self.spec.metrics);
                 }
             }
@@ -258,6 +284,7 @@ impl UdpActor {
         if !self.spec.gatherer.is_local(batch.path.local.ip()) {
             batch.unpin_source();
         }
+        self.spec.metrics.udp_sent.add_datagrams(&batch);
         let lost = self.queue.send(&self.spec.ports, batch);
         self.spec.metrics.count_drops(DropReason::SendFailed, lost);
     }
@@ -271,6 +298,12 @@ impl UdpActor {
             let room = async move { port.writable().await }.into_actor(self);
             ctx.spawn(room.map(|_, _, ctx| ctx.notify(SocketWritable)));
         }
+    }
+
+    fn ask_servers(&mut self) {
+        let mut servers = self.spec.stun_servers.clone();
+        servers.extend(&self.relays);
+        self.spec.gatherer.handle_servers(&servers, shell::now());
     }
 
     fn list_addresses(&mut self) {

@@ -59,6 +59,8 @@ pub struct StatusReport {
     pub tunnel: Vec<IpAddr>,
     /// The one UDP port.
     pub udp_port: u16,
+    /// What became of the last attempt to read the configuration again; `None` before the first.
+    pub reload: Option<ReloadSummary>,
     /// Set while new clients are refused.
     pub drain: Option<DrainReport>,
     /// Clients that are known.
@@ -69,6 +71,21 @@ pub struct StatusReport {
     pub actors: BTreeMap<String, ActorReport>,
     /// Dropped packets by reason, without those that did not occur.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// An attempt to read the configuration again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadSummary {
+    /// When.
+    pub at: u64,
+    /// `applied`, `unchanged` or `refused`.
+    pub outcome: String,
+    /// Keys that were taken over.
+    pub changed: Vec<String>,
+    /// Keys that keep their values until the next start.
+    pub needs_restart: Vec<String>,
+    /// Why it was refused, each with its place.
+    pub problems: Vec<String>,
 }
 
 /// The control plane.

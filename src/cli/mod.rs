@@ -12,6 +12,7 @@ mod words;
 
 use crate::admin::client::AdminClient;
 use crate::config::{self, Environment, Loaded};
+use crate::reload::Reloader;
 use crate::{gateway, handover, logging};
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
@@ -98,7 +99,9 @@ impl Cli {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                gateway::run(loaded.config)
+                let environment = Environment::of_process();
+                let reloader = Reloader::new(args.config, environment, &loaded);
+                gateway::run(loaded.config, reloader)
             }
             Command::Check(args) => check(&load(&args)?),
             Command::Handover(args) => hand_over(&args),

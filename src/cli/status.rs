@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, show, words};
 use crate::admin::client::{AdminClient, Answer};
-use crate::admin::reports::{ClientReport, StatusReport};
+use crate::admin::reports::{ClientReport, ReloadSummary, StatusReport};
 use anyhow::bail;
 use clap::Args as ClapArgs;
 use std::fmt::Write as _;
@@ -109,6 +109,12 @@ fn summary(report: &StatusReport) -> Vec<Vec<String>> {
     ));
     rows.push(row("udp port", report.udp_port.to_string()));
     rows.push(row("clients", report.clients.to_string()));
+    rows.extend(
+        report
+            .reload
+            .iter()
+            .flat_map(|reload| reload_rows(report.now, reload)),
+    );
     let deaths: u64 = report.actors.values().map(|actor| actor.deaths).sum();
     rows.push(row("rebuilt actors", deaths.to_string()));
     let drops = report
@@ -123,6 +129,26 @@ fn summary(report: &StatusReport) -> Vec<Vec<String>> {
             false => drops.join(", "),
         },
     ));
+    rows
+}
+
+/// A configuration that is not in force is worth more than a word.
+fn reload_rows(now: u64, reload: &ReloadSummary) -> Vec<Vec<String>> {
+    let ago = words::duration(now.saturating_sub(reload.at));
+    let mut rows = vec![row(
+        "configuration",
+        format!("{} {ago} ago", reload.outcome),
+    )];
+    rows.extend(
+        reload
+            .problems
+            .iter()
+            .map(|problem| row("", problem.clone())),
+    );
+    if !reload.needs_restart.is_empty() {
+        let keys = reload.needs_restart.join(", ");
+        rows.push(row("", format!("takes a restart: {keys}")));
+    }
     rows
 }
 

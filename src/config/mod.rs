@@ -9,6 +9,7 @@
 //! the default. The log filter may also come from `RUST_LOG`, between the two first. For the token
 //! see [`token`].
 
+pub mod changes;
 mod dns;
 mod document;
 mod effective;
@@ -18,6 +19,7 @@ mod problem;
 pub mod schema;
 mod secret;
 mod settings;
+mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -30,12 +32,14 @@ pub use effective::Effective;
 pub use environment::Environment;
 pub use problem::{ConfigError, Place, Problem};
 pub use secret::Secret;
+pub use sources::Sources;
 pub use types::{
     AdminConfig, GatewayConfig, Generation, LimitsConfig, LogConfig, LogFormat, NetworkConfig,
     PortalConfig, StateConfig, TunnelConfig,
 };
 pub use values::{InterfaceName, InterfacePattern};
 
+use changes::Values;
 use serde::de::DeserializeOwned;
 use settings::Settings;
 use std::fs::File;
@@ -51,6 +55,10 @@ pub struct Loaded {
     pub effective: Effective,
     /// Things that look like mistakes but are not refused; to be shown once.
     pub warnings: Vec<String>,
+    /// Every value, to be compared with those of a later load.
+    pub values: Values,
+    /// What was read, to be looked at again later.
+    pub sources: Sources,
 }
 
 /// Loads the gateway's configuration from `path` and `environment`.
@@ -72,6 +80,8 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
         problems.extend(settings.missing());
         problems.extend(settings.conflict());
     }
+    // Before the files it names are read: a change in between is seen as one that came later.
+    let sources = Sources::new(path, &text, settings.paths_read());
     let token = token::resolve(&settings, environment);
     let token = token.map_err(|problem| {
         let known = settings.is_refused("portal.token_file") || settings.is_refused("portal.token");
@@ -80,6 +90,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
     let Some((token, token_origin)) = token.ok().filter(|_| problems.is_empty()) else {
         return Err(ConfigError { problems });
     };
+    let values = Values::new(&settings, token.clone());
     let config = types::build(&settings, token).map_err(|message| ConfigError {
         problems: vec![Problem::new(Place::Whole(shown), message)],
     })?;
@@ -87,6 +98,8 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigErro
         config,
         effective: Effective::new(&settings, token_origin),
         warnings,
+        values,
+        sources,
     })
 }
 

@@ -7,7 +7,7 @@ use super::problem::{Place, Problem};
 use super::schema::{Key, Presence, Raw, is_path, parse_duration};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,16 @@ impl Settings {
     pub(super) fn get(&self, path: &str) -> &Setting {
         let found = self.all.iter().find(|setting| setting.key.path == path);
         found.expect("only keys of the table are asked for")
+    }
+
+    /// The files that the gateway reads because a key names them.
+    pub(super) fn paths_read(&self) -> Vec<PathBuf> {
+        let named = ["portal.token_file", "dns.ca_file"].map(|path| &self.get(path).raw);
+        let paths = named.into_iter().filter_map(|raw| match raw {
+            Some(Raw::Text(path)) => Some(PathBuf::from(path)),
+            Some(_) | None => None,
+        });
+        paths.collect()
     }
 
     /// Whether the user meant to set this key, and that was refused already.

@@ -165,7 +165,7 @@ mod tests {
             (
                 "nat stop",
                 "no kind is called \"nat\"; there are supervisor, portal, dns, nat_table, tun, udp, \
-                 connection",
+                 admin, connection",
             ),
             (
                 "connection stop",

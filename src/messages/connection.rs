@@ -94,3 +94,8 @@ pub struct StopConnection;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "ConnectionStats")]
 pub struct DescribeConnection;
+
+/// Grant the client no more than so many resources; those that it has stay.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct LimitResources(pub usize);

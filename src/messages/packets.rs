@@ -1,5 +1,6 @@
 //! The data path. These travel UdpActor → ConnectionActor → NatTableActor → TunActor and back.
 
+use crate::metrics::Presence;
 use actix::Message;
 use postern_core::packet::{DatagramBatch, PacketBatch};
 use postern_core::peer::PeerIndex;
@@ -7,17 +8,29 @@ use postern_core::peer::PeerIndex;
 /// IP packets on their way from the tunnel to the resource.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct InboundPackets(pub PacketBatch);
+pub struct InboundPackets {
+    /// What.
+    pub batch: PacketBatch,
+    waits: Option<Presence>,
+}
 
 /// IP packets on their way from the resource to the tunnel.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct OutboundPackets(pub PacketBatch);
+pub struct OutboundPackets {
+    /// What.
+    pub batch: PacketBatch,
+    waits: Option<Presence>,
+}
 
 /// UDP payloads received for one connection.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct InboundDatagrams(pub DatagramBatch);
+pub struct InboundDatagrams {
+    /// What and where from.
+    pub batch: DatagramBatch,
+    waits: Option<Presence>,
+}
 
 /// UDP payloads to be sent by one connection.
 #[derive(Debug, Message)]
@@ -27,34 +40,70 @@ pub struct OutboundDatagrams {
     pub from: PeerIndex,
     /// What and where to.
     pub batch: DatagramBatch,
+    waits: Option<Presence>,
 }
 
 /// A message of the data path: droppable, and countable when dropped.
 pub trait Payload: Message<Result = ()> + Send + 'static {
     /// How many packets or datagrams it carries.
     fn packets(&self) -> usize;
+
+    /// From now on it counts as waiting for its receiver, until it is dropped.
+    fn wait(&mut self, presence: Presence);
 }
 
-impl Payload for InboundPackets {
-    fn packets(&self) -> usize {
-        self.0.len()
+/// What all payloads have in common.
+macro_rules! payload {
+    ($message:ident) => {
+        impl Payload for $message {
+            fn packets(&self) -> usize {
+                self.batch.len()
+            }
+
+            fn wait(&mut self, presence: Presence) {
+                self.waits = Some(presence);
+            }
+        }
+    };
+}
+
+payload!(InboundPackets);
+payload!(OutboundPackets);
+payload!(InboundDatagrams);
+payload!(OutboundDatagrams);
+
+impl InboundPackets {
+    /// These.
+    #[must_use]
+    pub fn new(batch: PacketBatch) -> Self {
+        let waits = None;
+        Self { batch, waits }
     }
 }
 
-impl Payload for OutboundPackets {
-    fn packets(&self) -> usize {
-        self.0.len()
+impl OutboundPackets {
+    /// These.
+    #[must_use]
+    pub fn new(batch: PacketBatch) -> Self {
+        let waits = None;
+        Self { batch, waits }
     }
 }
 
-impl Payload for InboundDatagrams {
-    fn packets(&self) -> usize {
-        self.0.len()
+impl InboundDatagrams {
+    /// These.
+    #[must_use]
+    pub fn new(batch: DatagramBatch) -> Self {
+        let waits = None;
+        Self { batch, waits }
     }
 }
 
-impl Payload for OutboundDatagrams {
-    fn packets(&self) -> usize {
-        self.batch.len()
+impl OutboundDatagrams {
+    /// These, of this peer.
+    #[must_use]
+    pub fn new(from: PeerIndex, batch: DatagramBatch) -> Self {
+        let waits = None;
+        Self { from, batch, waits }
     }
 }

@@ -1,6 +1,8 @@
 //! What the SupervisorActor is told, beyond the portal's commands (see `connection`).
 
+use crate::config::changes::Step;
 use crate::lifeline::PanicReport;
+use crate::reload::{LiveSettings, ReloadReport};
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::{PortalState, ResolverState};
@@ -215,3 +217,23 @@ pub struct InterfaceConfigured;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct ResolverStateChanged(pub ResolverState);
+
+/// The configuration is being read again.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ReloadBegan;
+
+/// Run with these settings from now on, and see to it that the others do.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseSettings {
+    /// All that can change.
+    pub settings: Box<LiveSettings>,
+    /// Whom it concerns.
+    pub steps: Vec<Step>,
+}
+
+/// The configuration was read again; what can be taken over was sent before.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ConfigurationReloaded(pub ReloadReport);

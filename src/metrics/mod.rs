@@ -1,34 +1,54 @@
-//! Counters that many actors add to and few read: relaxed atomics, one set for each shard.
+//! What the gateway counts: relaxed atomics, one set for each shard and one for what there is once.
 //!
-//! Nobody is asked when the numbers are read, so that they can be read while an actor hangs.
-//! docs/metrics.md says what each of them means.
+//! Actors add to it, once for a batch and never for a packet. Nobody is asked when the numbers are
+//! read, so that they can be read while an actor hangs. Labels are known beforehand: nothing that a
+//! client or the portal says becomes one. docs/metrics.md says what each number means.
 
+mod control;
 mod counters;
 mod exposition;
+mod histogram;
+pub mod lag;
+mod mailboxes;
+pub mod process;
+mod shard;
 
 use crate::messages::supervisor::Child;
+use crate::reload::ReloadOutcome;
 use crate::shell;
-pub use counters::{Counter, Gauge};
+use control::{AllLives, Reload};
+pub use control::{DnsMetrics, Joined, PortalMetrics};
+pub use counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, Volume};
 pub use exposition::CONTENT_TYPE;
+pub use histogram::Histogram;
+use lag::{EventLoop, Lag};
+pub use mailboxes::{Mailboxes, Receiver};
 use postern_core::DropReason;
-use postern_core::packet::DropCounts;
+use process::Process;
+pub use shard::ShardMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// All counters of the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
-    drops: [Counter; DropReason::ALL.len()],
-    lives: [Lives; Child::KINDS.len()],
-}
-
-/// What became of the actors of one kind.
-#[derive(Debug, Default)]
-struct Lives {
-    deaths: Counter,
-    recoveries: Counter,
-    recovery_micros: Counter,
-    longest_micros: Gauge,
+    shards: Vec<Arc<ShardMetrics>>,
+    /// What the resolver counts.
+    pub dns: DnsMetrics,
+    /// What the PortalActor counts.
+    pub portal: PortalMetrics,
+    /// Clients that the supervisor knows, with a session or without.
+    pub clients: Gauge,
+    /// Requests of the portal that the supervisor refused.
+    pub turned_away: Counter,
+    lives: AllLives,
+    main_lag: Lag,
+    control_lag: Lag,
+    admin_lag: Lag,
+    shard_lags: Vec<Lag>,
+    saves: Counter,
+    failed_saves: Counter,
+    reloads: [Counter; Reload::ALL.len()],
 }
 
 /// What became of the actors of one kind so far.
@@ -44,17 +64,41 @@ pub struct LifeCounts {
     pub longest: Duration,
 }
 
+impl Default for Metrics {
+    /// Of a gateway with one shard that starts now.
+    fn default() -> Self {
+        Self::new(1, shell::now())
+    }
+}
+
 impl Metrics {
-    /// Adds `packets` packets that were dropped for `reason`.
-    pub fn count_drops(&self, reason: DropReason, packets: usize) {
-        self.drops[reason as usize].add(packets as u64);
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(shards: usize, now: Instant) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Arc::default()).collect(),
+            dns: DnsMetrics::default(),
+            portal: PortalMetrics::new(now),
+            clients: Gauge::default(),
+            turned_away: Counter::default(),
+            lives: Default::default(),
+            main_lag: Lag::new(now),
+            control_lag: Lag::new(now),
+            admin_lag: Lag::new(now),
+            shard_lags: (0..shards).map(|_| Lag::new(now)).collect(),
+            saves: Counter::default(),
+            failed_saves: Counter::default(),
+            reloads: Default::default(),
+        }
     }
 
-    /// Adds what a core has counted.
-    pub fn add_drops(&self, counts: &DropCounts) {
-        for (reason, packets) in counts.iter() {
-            self.drops[reason as usize].add(packets);
-        }
+    /// For the actors of a shard.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    #[must_use]
+    pub fn shard(&self, number: usize) -> Arc<ShardMetrics> {
+        Arc::clone(&self.shards[number])
     }
 
     /// An actor died.
@@ -65,10 +109,47 @@ impl Metrics {
     /// Its successor works, so long after its death.
     pub fn count_recovery(&self, child: Child, took: Duration) {
         let lives = &self.lives[child.kind()];
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         lives.recoveries.add(1);
-        lives.recovery_micros.add(micros);
-        lives.longest_micros.raise_to(micros);
+        lives.recovery.add(took);
+        lives.longest.note(took);
+    }
+
+    /// An actor answered the watchdog after so long: its mailbox was that far behind.
+    pub fn note_answer(&self, child: Child, took: Duration) {
+        self.lives[child.kind()].answers.note(took);
+    }
+
+    /// The state was saved for the next process, or could not be.
+    pub fn count_save(&self, is_saved: bool) {
+        match is_saved {
+            true => self.saves.add(1),
+            false => self.failed_saves.add(1),
+        }
+    }
+
+    /// The configuration was read again.
+    pub fn count_reload(&self, outcome: &ReloadOutcome) {
+        self.reloads[Reload::of(outcome) as usize].add(1);
+    }
+
+    /// The portal has let us in. We are joined until what is returned is dropped.
+    #[must_use]
+    pub fn join(self: &Arc<Self>) -> Joined {
+        Joined::new(self)
+    }
+
+    /// Where the lag of an event loop is noted.
+    ///
+    /// # Panics
+    /// When there is no such shard.
+    #[must_use]
+    pub fn lag(&self, event_loop: EventLoop) -> &Lag {
+        match event_loop {
+            EventLoop::Main => &self.main_lag,
+            EventLoop::Control => &self.control_lag,
+            EventLoop::Admin => &self.admin_lag,
+            EventLoop::Shard(number) => &self.shard_lags[number],
+        }
     }
 
     /// Deaths and recoveries by kind of actor, as log lines name it.
@@ -77,8 +158,8 @@ impl Metrics {
         let counts = self.lives.iter().map(|lives| LifeCounts {
             deaths: lives.deaths.get(),
             recoveries: lives.recoveries.get(),
-            recovery: Duration::from_micros(lives.recovery_micros.get()),
-            longest: Duration::from_micros(lives.longest_micros.get()),
+            recovery: lives.recovery.get(),
+            longest: lives.longest.get(),
         });
         Child::KINDS.into_iter().zip(counts).collect()
     }
@@ -86,22 +167,25 @@ impl Metrics {
     /// The reasons that occurred so far, with their counts.
     #[must_use]
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        DropReason::ALL
-            .into_iter()
-            .map(|reason| (reason, self.drops[reason as usize].get()))
-            .filter(|(_, packets)| *packets > 0)
-            .collect()
+        let all = DropReason::ALL.into_iter();
+        let counts = all.map(|reason| (reason, self.sum(|shard| shard.drops(reason))));
+        counts.filter(|(_, packets)| *packets > 0).collect()
     }
 
     /// Everything, as it is now, in the OpenMetrics text format; to be served as [`CONTENT_TYPE`].
     #[must_use]
     pub fn page(self: &Arc<Self>) -> String {
-        self.render(shell::now())
+        self.render(shell::now(), process::read())
     }
 
-    /// As [`Self::page`], as of `now`.
+    /// As [`Self::page`], as of `now`, of a process that stands so.
     #[must_use]
-    pub fn render(self: &Arc<Self>, now: Instant) -> String {
-        exposition::render(self, now)
+    pub fn render(self: &Arc<Self>, now: Instant, process: Option<Process>) -> String {
+        exposition::render(self, now, process)
+    }
+
+    /// Of all shards.
+    fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
+        self.shards.iter().map(|shard| number(shard)).sum()
     }
 }

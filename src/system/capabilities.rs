@@ -1,9 +1,9 @@
 //! The one privilege of the gateway, put to use for itself and for the program that it runs (nft).
 //!
-//! Where the file of the program carries the capability (the container image), it is permitted, but
-//! not effective: a program that is started without it must be able to say so. Where systemd or
-//! root give it, all of this is so already. Linux keeps capabilities for each thread, and hands them
-//! on when one is started: whoever calls this calls it first of all. Source: capabilities(7).
+//! Where the file of the program carries the capability (the container image), it is permitted,
+//! but not effective: a program that is started without it must be able to say so. Where systemd or
+//! root give it, all of this is so already. Linux keeps capabilities for each thread, and hands
+//! them on when one is started: whoever calls this calls it first of all. Source: capabilities(7).
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability};

@@ -234,7 +234,7 @@ impl Scene {
             },
             outlets,
             record: None,
-            metrics: Arc::clone(&metrics),
+            metrics: metrics.shard(0),
             death: DeathNotice::new(death, LIFE, supervisor_probe.recipient()),
         });
         Self {

@@ -4,14 +4,18 @@
 //! when everybody waits.
 
 use crate::in_virtual_time;
-use crate::name_server::{NameServer, PATIENCE, Scene, V6, v4};
-use postern::actors::dns::Upstreams;
-use postern::messages::dns::NameAnswered;
-use postern::shell;
+use crate::metrics::page;
+use crate::name_server::{NameServer, PATIENCE, Scene, V6, config, v4};
+use postern::actors::dns::{self, NameServers, Upstreams};
+use postern::config::DnsConfig;
+use postern::messages::dns::{LimitLookups, NameAnswered, UseNameServers};
+use postern::metrics::Metrics;
+use postern::shell::{self, tell_addr};
 use postern_core::names::NameFailure;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
@@ -123,6 +127,81 @@ fn whoever_asks_there_is_one_question_at_the_server() {
 }
 
 #[test]
+fn other_servers_are_asked_and_whoever_waits_is_answered_by_them() {
+    in_virtual_time(async {
+        let former = NameServer::start().await;
+        let other = NameServer::start_at("127.0.0.1:0", 2).await;
+        let suffix = NameServer::start_at("127.0.0.1:0", 3).await;
+        let mut scene = Scene::new(&[&former]);
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(1)));
+        former.is_silent.set(true);
+        scene.ask("v4.example", 1, false);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let servers = config_of(&[&other], &[("corp.example", &suffix)]);
+        tell_addr(&scene.actor, UseNameServers(name_servers(&servers)));
+        let answer = scene.both("v4.example").await;
+        assert_eq!(answer.0, found(v4(2)), "asked before, answered now");
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(2)));
+        let corp = scene.resolve("both.corp.example").await;
+        assert_eq!(corp.0, found(v4(3)));
+        assert_eq!(former.count("both.example"), 2, "not asked again");
+    });
+}
+
+/// What the former servers still say is told to those who asked, and not kept.
+#[test]
+fn a_late_answer_of_former_servers_is_an_answer() {
+    in_virtual_time(async {
+        let former = NameServer::start().await;
+        let other = NameServer::start_at("127.0.0.1:0", 2).await;
+        other.is_silent.set(true);
+        former.delay.set(Duration::from_millis(500));
+        let mut scene = Scene::new(&[&former]);
+        scene.ask("both.example", 1, false);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let servers = config_of(&[&other], &[]);
+        tell_addr(&scene.actor, UseNameServers(name_servers(&servers)));
+        assert_eq!(scene.both("both.example").await.0, found(v4(1)));
+        other.is_silent.set(false);
+        assert_eq!(scene.resolve("both.example").await.0, found(v4(2)));
+    });
+}
+
+#[test]
+fn other_limits_count_for_the_next_lookup() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let mut scene = Scene::new(&[&server]);
+        let limits = DnsConfig {
+            max_ttl: Duration::from_secs(10),
+            ..config()
+        };
+        tell_addr(&scene.actor, LimitLookups(dns::lookups_config(&limits)));
+        let _ = scene.resolve("both.example").await;
+        tokio::time::advance(Duration::from_secs(11)).await;
+        let _ = scene.resolve("both.example").await;
+        assert_eq!(server.count("both.example"), 4);
+    });
+}
+
+fn config_of(servers: &[&Rc<NameServer>], suffixes: &[(&str, &Rc<NameServer>)]) -> DnsConfig {
+    let suffix = |(domain, server): &(&str, &Rc<NameServer>)| {
+        let suffix = format!("{domain}={}", server.url());
+        suffix.parse().expect("a suffix")
+    };
+    let servers = servers.iter().map(|server| server.url());
+    DnsConfig {
+        servers: servers.map(|url| url.parse().expect("a server")).collect(),
+        suffixes: suffixes.iter().map(suffix).collect(),
+        ..config()
+    }
+}
+
+fn name_servers(config: &DnsConfig) -> NameServers {
+    NameServers::new(config, dns::trust(config).expect("no file"))
+}
+
+#[test]
 fn lesson_22_answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
     in_virtual_time(async {
         let server = NameServer::start().await;
@@ -136,6 +215,38 @@ fn lesson_22_answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
         tokio::time::advance(Duration::from_secs(61)).await;
         let _ = scene.resolve("both.example").await;
         assert_eq!(server.count("both.example"), 6);
+    });
+}
+
+#[test]
+fn lookups_are_counted_by_outcome_with_their_time_and_the_cache_on_its_own() {
+    in_virtual_time(async {
+        let metrics = Arc::new(Metrics::default());
+        let server = NameServer::start().await;
+        let mut scene = Scene::with(&[&server], |spec| spec.metrics = Arc::clone(&metrics));
+        for name in ["v4.example", "v4.example", "missing.example"] {
+            let _outcomes = scene.resolve(name).await;
+        }
+        server.is_silent.set(true);
+        let _outcomes = scene.resolve("both.example").await;
+        let page = page(&metrics);
+        let number = |what: &str, result: &str| {
+            page.value(&format!("postern_dns_{what}{{result=\"{result}\"}}"))
+        };
+        for (result, count) in [
+            ("found", 1.0),
+            ("no_address", 1.0),
+            ("no_name", 2.0),
+            ("timeout", 2.0),
+            ("server_failure", 0.0),
+            ("network", 0.0),
+        ] {
+            assert_eq!(number("lookups_total", result), count, "{result}");
+            assert_eq!(number("lookup_seconds_count", result), count, "{result}");
+        }
+        assert_eq!(number("lookups_total", "quota"), 0.0);
+        assert_eq!(page.value("postern_dns_cache_hits_total"), 2.0);
+        assert_eq!(number("lookup_seconds_sum", "timeout").round(), 12.0);
     });
 }
 

@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use uuid::Uuid;
@@ -233,7 +234,7 @@ impl Scene {
         let death = DeathNotice::new(Child::Dns, LifeNumber(1), asker.clone().recipient());
         let trust = dns::trust(config).expect("a good file, or none");
         let state = asker.clone().recipient();
-        let mut spec = DnsSpec::new(config, trust, (state, death));
+        let mut spec = DnsSpec::new(config, trust, Arc::default(), (state, death));
         // Tests count what is asked.
         spec.probes = false;
         spec.hosts = NO_FILE.into();

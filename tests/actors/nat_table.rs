@@ -1,6 +1,8 @@
 //! A NatTableActor between a connection, a TUN queue and a resolver that are probes.
 
 use crate::in_virtual_time;
+use crate::metrics::openmetrics::Page;
+use crate::metrics::page;
 use crate::probe::{Inbox, Probe};
 use crate::samples::{client, resource, tunnel, udp};
 use actix::prelude::*;
@@ -31,9 +33,11 @@ const WEB: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 100);
 fn answers_go_to_the_attached_connection_and_after_it_to_nobody() {
     in_virtual_time(async {
         let mut scene = Scene::new();
-        let answers = || OutboundPackets(PacketBatch::of(&udp(WEB, tunnel(1).ipv4)));
+        let answers = || OutboundPackets::new(PacketBatch::of(&udp(WEB, tunnel(1).ipv4)));
         tell_addr(&scene.table, answers());
-        let OutboundPackets(delivered) = scene.connection.next().await;
+        let OutboundPackets {
+            batch: delivered, ..
+        } = scene.connection.next().await;
         let delivered: Vec<_> = delivered.iter().collect();
         assert_eq!(delivered, [udp(WEB, tunnel(1).ipv4)]);
 
@@ -58,8 +62,10 @@ fn what_is_for_no_name_goes_on_as_it_is_and_a_death_is_told() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         let request = udp(tunnel(1).ipv4, WEB);
-        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
-        let InboundPackets(forwarded) = scene.tun.next().await;
+        tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
+        let InboundPackets {
+            batch: forwarded, ..
+        } = scene.tun.next().await;
         assert_eq!(forwarded.iter().collect::<Vec<_>>(), [request]);
         drop(scene.table);
         scene.tun.nothing().await;
@@ -79,11 +85,13 @@ fn lesson_01_a_name_is_active_at_once_and_its_packets_wait_for_the_answer() {
         assert!(question.client == client(1) && !question.refresh);
 
         let request = udp(tunnel(1).ipv4, PROXY);
-        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
         scene.tun.nothing().await;
         let reply_to = question.reply_to.expect("somebody waits");
         reply_to.try_send(found()).expect("the table lives");
-        let InboundPackets(released) = scene.tun.next().await;
+        let InboundPackets {
+            batch: released, ..
+        } = scene.tun.next().await;
         let destination = released.iter().map(|packet| packet[16..20].to_vec());
         assert_eq!(destination.collect::<Vec<_>>(), [WEB.octets()]);
     });
@@ -96,9 +104,9 @@ fn lesson_08_without_an_answer_the_client_hears_that_there_is_no_way() {
         scene.assign();
         scene.connection.next::<DomainStatusChanged>().await;
         let request = udp(tunnel(1).ipv4, PROXY);
-        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
         let patience = Duration::from_secs(3);
-        let OutboundPackets(refusal) = scene.connection.next_within(patience).await;
+        let OutboundPackets { batch: refusal, .. } = scene.connection.next_within(patience).await;
         let kinds: Vec<_> = refusal
             .iter()
             .map(|packet| packet[20..22].to_vec())
@@ -122,9 +130,45 @@ fn a_released_resource_takes_its_names_along() {
         };
         tell_addr(&scene.table, release);
         let request = udp(tunnel(1).ipv4, PROXY);
-        tell_addr(&scene.table, InboundPackets(PacketBatch::of(&request)));
+        tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
         scene.connection.next::<OutboundPackets>().await;
         scene.tun.nothing().await;
+    });
+}
+
+#[test]
+fn what_the_table_keeps_and_what_it_heals_is_counted() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.assign();
+        let question: ResolveName = scene.dns.next().await;
+        let request = udp(tunnel(1).ipv4, PROXY);
+        tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
+        scene.tun.nothing().await;
+        let seen = page(&scene.metrics);
+        let kept = |page: &Page| {
+            ["flows", "mappings", "held_packets", "held_bytes"]
+                .map(|what| page.value(&format!("postern_nat_{what}")))
+        };
+        assert_eq!(kept(&seen), [0.0, 1.0, 1.0, request.len() as f64]);
+        let signals = "postern_heal_signals_total{signal=\"unmapped\"}";
+        let healed = "postern_time_to_heal_seconds_count{signal=\"unmapped\"}";
+        assert_eq!((seen.value(signals), seen.value(healed)), (1.0, 0.0));
+
+        let reply_to = question.reply_to.expect("somebody waits");
+        reply_to.try_send(found()).expect("the table lives");
+        scene.tun.next::<InboundPackets>().await;
+        let seen = page(&scene.metrics);
+        assert_eq!(kept(&seen), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!((seen.value(signals), seen.value(healed)), (1.0, 1.0));
+
+        let detach = DetachClient {
+            client: client(1),
+            index: scene.index,
+        };
+        tell_addr(&scene.table, detach);
+        scene.tun.nothing().await;
+        assert_eq!(kept(&page(&scene.metrics)), [0.0; 4]);
     });
 }
 
@@ -168,7 +212,7 @@ impl Scene {
             seed: [0; 32],
             heritage: NatHeritage::default(),
             news: supervisor_probe.clone().recipient(),
-            metrics: Arc::clone(&metrics),
+            metrics: metrics.shard(0),
             death: DeathNotice::new(Child::NatTable, LifeNumber(1), supervisor_probe.recipient()),
         })
         .start();

@@ -15,11 +15,22 @@ use postern::actors::tun::TunOutlets;
 use postern::lifeline::{BusyMark, DeathNotice, launch};
 use postern::messages::operator::OperatorLinks;
 use postern::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
+use postern::reload::LiveSettings;
 use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+/// The shared children, in the order in which they are started.
+pub(crate) const SHARED: [Child; 6] = [
+    Child::Admin,
+    Child::Tun,
+    Child::NatTable,
+    Child::Udp,
+    Child::Dns,
+    Child::Portal,
+];
 
 /// What the test sees and steers of the [`Nursery`] that it gave away.
 #[derive(Clone)]
@@ -49,6 +60,8 @@ struct Desk {
     tun: Option<TunOutlets>,
     resolver: Option<Recipient<ResolverStateChanged>>,
     operator: Option<OperatorLinks>,
+    /// What it was told last to make actors with.
+    settings: Option<LiveSettings>,
 }
 
 /// Where all lives of each shared child put what they are told.
@@ -86,6 +99,7 @@ impl NurseryDesk {
             tun: None,
             resolver: None,
             operator: None,
+            settings: None,
         })))
     }
 
@@ -131,6 +145,11 @@ impl NurseryDesk {
     /// What the last AdminActor would ask.
     pub(crate) fn operator(&self) -> OperatorLinks {
         self.0.borrow().operator.clone().expect("one was started")
+    }
+
+    /// What whoever is made from now on is made with; `None` if nothing else was said.
+    pub(crate) fn settings(&self) -> Option<LiveSettings> {
+        self.0.borrow().settings.clone()
     }
 
     /// The probe in its present life.
@@ -294,6 +313,10 @@ impl Nursery for FakeNursery {
             true => (addr, AbortHandle::new_pair().0),
             false => (addr, abort),
         }
+    }
+
+    fn take_over(&mut self, settings: &LiveSettings) {
+        self.0.0.borrow_mut().settings = Some(settings.clone());
     }
 
     fn busy_with(&self, _: Place) -> Option<LifeNumber> {

@@ -46,7 +46,8 @@ impl Scene {
     }
 
     /// Everything that there is to be told.
-    fn becomes_ready(&self) {
+    async fn becomes_ready(&mut self) {
+        self.settle().await;
         self.portal_is(PortalState::Joined);
         tell(&self.desk.tun().configured, InterfaceConfigured);
         self.resolver_is(ResolverState::Answering);
@@ -57,11 +58,12 @@ impl Scene {
 #[test]
 fn a_gateway_is_ready_when_all_that_it_needs_has_said_so() {
     in_virtual_time(async {
-        let scene = Scene::new();
+        let mut scene = Scene::new();
+        scene.settle().await;
         let report = scene.health().await;
         assert_eq!((report.status, report.live), (HealthStatus::NotReady, true));
         assert_eq!(report.reasons.len(), 3, "{:?}", report.reasons);
-        scene.becomes_ready();
+        scene.becomes_ready().await;
         let report = scene.health().await;
         assert_eq!(report.status, HealthStatus::Ready);
         assert_eq!(report.reasons, [""; 0]);
@@ -77,7 +79,7 @@ fn a_gateway_is_ready_when_all_that_it_needs_has_said_so() {
 fn without_the_portal_it_is_degraded_while_it_serves_somebody() {
     in_virtual_time(async {
         let mut scene = Scene::new();
-        scene.becomes_ready();
+        scene.becomes_ready().await;
         scene.portal_is(PortalState::Away);
         assert_eq!(scene.health().await.status, HealthStatus::NotReady);
         scene.connect(open(1)).await;
@@ -94,8 +96,8 @@ fn without_the_portal_it_is_degraded_while_it_serves_somebody() {
 #[test]
 fn an_actor_that_hangs_is_named_until_it_is_replaced() {
     in_virtual_time(async {
-        let scene = Scene::new();
-        scene.becomes_ready();
+        let mut scene = Scene::new();
+        scene.becomes_ready().await;
         assert!(scene.health().await.live);
         scene.desk.break_child(Child::Dns, Break::Hang);
         let report = scene.health().await;
@@ -144,7 +146,7 @@ fn a_client_that_does_not_answer_is_listed_all_the_same() {
 #[test]
 fn while_it_drains_new_clients_are_refused_and_old_ones_admitted_to_more() {
     in_virtual_time(async {
-        let mut scene = Scene::new();
+        let mut scene = Scene::with(|spec| spec.max_clients = 3);
         scene.desk.set_stuck(client(3), true);
         scene.connect(open(1)).await;
         scene.tell(open_for(3, 1));
@@ -162,6 +164,7 @@ fn while_it_drains_new_clients_are_refused_and_old_ones_admitted_to_more() {
         let links = scene.desk.operator();
         links.cancel.send(CancelDrain).await.expect("answers");
         assert_eq!(scene.status(0).await.drain, None);
+        scene.desk.set_stuck(client(3), false);
         scene.tell(open_for(2, 2));
         scene.portal.next::<ConnectionAccepted>().await;
         tokio::time::sleep(MS(70_000)).await;

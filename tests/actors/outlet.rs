@@ -4,7 +4,7 @@ use crate::in_virtual_time;
 use crate::probe::{Inbox, Probe, only};
 use actix::prelude::*;
 use postern::messages::packets::InboundPackets;
-use postern::metrics::Metrics;
+use postern::metrics::{Metrics, Receiver};
 use postern::outlet::Outlet;
 use postern_core::DropReason;
 use postern_core::packet::PacketBatch;
@@ -15,26 +15,27 @@ const KEPT: u8 = 64;
 fn what_comes_while_nobody_is_there_is_for_the_successor_in_order() {
     in_virtual_time(async {
         let metrics = Metrics::default();
-        let mut outlet = Outlet::nowhere();
+        let shard = metrics.shard(0);
+        let mut outlet = Outlet::nowhere(Receiver::Tun);
         for number in 0..KEPT + 6 {
-            outlet.offer(packets(number), &metrics);
+            outlet.offer(packets(number), &shard);
         }
         // Two packets in each batch.
         assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 12)]);
 
         let (successor, mut inbox) = successor(KEPT.into());
-        outlet.lead_to(successor.clone().recipient(), &metrics);
+        outlet.lead_to(successor.clone().recipient(), &shard);
         assert_eq!(numbers(&mut inbox).await, (0..KEPT).collect::<Vec<_>>());
-        outlet.offer(packets(200), &metrics);
+        outlet.offer(packets(200), &shard);
         assert_eq!(numbers(&mut inbox).await, [200]);
 
         // It dies in its turn.
         tell_to_stop(successor).await;
-        outlet.offer(packets(201), &metrics);
-        outlet.offer(packets(202), &metrics);
+        outlet.offer(packets(201), &shard);
+        outlet.offer(packets(202), &shard);
         let (successor, mut inbox) = self::successor(KEPT.into());
-        outlet.lead_to(successor.recipient(), &metrics);
-        outlet.offer(packets(203), &metrics);
+        outlet.lead_to(successor.recipient(), &shard);
+        outlet.offer(packets(203), &shard);
         assert_eq!(numbers(&mut inbox).await, [201, 202, 203]);
         assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 12)]);
     });
@@ -44,10 +45,11 @@ fn what_comes_while_nobody_is_there_is_for_the_successor_in_order() {
 fn what_does_not_fit_into_a_mailbox_is_counted_and_not_kept() {
     in_virtual_time(async {
         let metrics = Metrics::default();
+        let shard = metrics.shard(0);
         let (successor, mut inbox) = successor(4);
-        let mut outlet = Outlet::new(successor.recipient());
+        let mut outlet = Outlet::new(Receiver::Tun, successor.recipient());
         for number in 0..KEPT {
-            outlet.offer(packets(number), &metrics);
+            outlet.offer(packets(number), &shard);
         }
         let delivered = numbers(&mut inbox).await;
         let lost = u64::from(KEPT) - delivered.len() as u64;
@@ -62,7 +64,7 @@ fn what_does_not_fit_into_a_mailbox_is_counted_and_not_kept() {
 fn packets(number: u8) -> InboundPackets {
     let mut batch = PacketBatch::of(&[number, 1]);
     batch.push(&[number, 2]);
-    InboundPackets(batch)
+    InboundPackets::new(batch)
 }
 
 fn successor(mailbox: usize) -> (Addr<Probe>, Inbox) {
@@ -81,7 +83,7 @@ async fn tell_to_stop(probe: Addr<Probe>) {
 
 async fn numbers(inbox: &mut Inbox) -> Vec<u8> {
     let told: Vec<InboundPackets> = only(inbox.drain().await);
-    let first = |InboundPackets(batch): &InboundPackets| {
+    let first = |InboundPackets { batch, .. }: &InboundPackets| {
         let mut packets = batch.iter();
         packets.next().expect("two packets")[0]
     };

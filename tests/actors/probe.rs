@@ -6,18 +6,22 @@ use postern::faults::{self, Fault};
 use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::diagnosis::{ExplainName, NameFacts};
-use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
-use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use postern::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
+use postern::messages::nat_table::{
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+};
 use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
 use postern::messages::portal::{
-    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
+    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
 };
 use postern::messages::successors::{UseDns, UseOutbound, UseTun};
 use postern::messages::supervisor::{
     ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged,
 };
 use postern::messages::tun::ConfigureInterface;
-use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use postern::messages::udp::{
+    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
+};
 use postern_core::nat_table::NatFacts;
 use std::any::type_name;
 use std::time::Duration;
@@ -239,6 +243,7 @@ pub(crate) fn only<M: TryFrom<Seen>>(seen: Vec<Seen>) -> Vec<M> {
 macro_rules! seen {
     ($($message:ident),* $(,)?) => {
         /// Any message that an actor sends to another, except those to connections.
+        #[expect(clippy::large_enum_variant, reason = "few are kept, and not for long")]
         pub(crate) enum Seen {
             $($message($message),)*
         }
@@ -289,8 +294,12 @@ seen! {
     FlushDatagrams,
     InboundPackets,
     LeavePortal,
+    LimitHandshakes,
+    LimitLookups,
+    LimitNatTable,
     NameAnswered,
     NatNews,
+    OfferAddresses,
     OutboundDatagrams,
     OutboundPackets,
     ReleaseResource,
@@ -298,7 +307,9 @@ seen! {
     ResolveName,
     ResolverStateChanged,
     ServeNames,
+    TolerateOutage,
     UseDns,
+    UseNameServers,
     UseOutbound,
     UseRelays,
     UseTun,

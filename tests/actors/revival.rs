@@ -37,7 +37,7 @@ fn the_successor_has_the_index_the_names_and_calls_the_client_by_itself() {
         assert_eq!(assigned.announced.proxy_ips.len(), 4);
         let attached: AttachPeer = scene.udp.next().await;
         assert_eq!(attached.index, index);
-        let OutboundDatagrams { from, batch } = scene.udp.next().await;
+        let OutboundDatagrams { from, batch, .. } = scene.udp.next().await;
         assert_eq!((from, batch.path), (index, path));
         assert_eq!(batch.bytes()[0], HANDSHAKE_INITIATION);
 

@@ -11,6 +11,7 @@ use postern::messages::supervisor::{
 };
 use postern::messages::udp::{AttachPeer, UseRelays};
 use postern::metrics::{LifeCounts, Metrics};
+use postern::service_manager::ServiceManager;
 use postern::shell::tell_addr;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ids::ClientId;
@@ -55,6 +56,7 @@ impl Scene {
             handed_over: Arc::clone(&handed_over),
             alive: Arc::default(),
             udp_port: 52_625,
+            service_manager: ServiceManager::nobody(),
             metrics: Arc::clone(&metrics),
         };
         change(&mut spec);

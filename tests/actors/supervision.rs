@@ -1,6 +1,7 @@
 //! The death of a child that all clients share: it is started again, everybody who speaks to it is
 //! told, and the rest of the tree is not touched.
 
+use crate::nursery::SHARED;
 use crate::probe::{Break, Seen, only};
 use crate::samples::{client, local_addresses, open, open_name, relay, tunnel, udp};
 use crate::scene::{Scene, goodbye, initialized};
@@ -23,14 +24,6 @@ use postern_core::supervision::RestartPolicy;
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
-const SHARED: [Child; 6] = [
-    Child::Admin,
-    Child::Tun,
-    Child::NatTable,
-    Child::Udp,
-    Child::Dns,
-    Child::Portal,
-];
 
 #[test]
 fn all_are_started_and_the_portal_comes_last() {
@@ -54,10 +47,10 @@ fn a_tun_that_dies_is_introduced_to_the_nat_table_and_configured() {
         let ConfigureInterface(addresses) = scene.tun.next().await;
         assert_eq!(addresses, tunnel(0));
         let packet = udp([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let sent = use_tun.try_send(InboundPackets(PacketBatch::of(&packet)));
+        let sent = use_tun.try_send(InboundPackets::new(PacketBatch::of(&packet)));
         sent.expect("the successor lives");
         scene.tun.next::<InboundPackets>().await;
-        let sent = use_outbound.try_send(OutboundPackets(PacketBatch::of(&packet)));
+        let sent = use_outbound.try_send(OutboundPackets::new(PacketBatch::of(&packet)));
         sent.expect("the nat table lives");
         scene.nat_table.next::<OutboundPackets>().await;
 

@@ -1,5 +1,7 @@
 //! The end of one process and the beginning of the next, with the state file in between.
 
+use crate::metrics::page;
+use crate::nursery::SHARED;
 use crate::probe::{Break, Seen};
 use crate::samples::{allow, client, open, open_for, open_name, resource, tunnel};
 use crate::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
@@ -66,7 +68,7 @@ fn after_a_hand_over_the_next_process_calls_the_clients_before_the_portal_speaks
 async fn is_taken_over(state: SavedState, path: Option<Path>) {
     let mut scene = Scene::with(|spec| spec.ledger = state.ledger);
     let attached: AttachPeer = scene.udp.next().await;
-    let OutboundDatagrams { from, batch } = scene.udp.next().await;
+    let OutboundDatagrams { from, batch, .. } = scene.udp.next().await;
     assert_eq!((from, Some(batch.path)), (attached.index, path));
     assert_eq!(batch.bytes()[0], HANDSHAKE_INITIATION);
     scene.nat_table.next::<AttachClient>().await;
@@ -114,6 +116,8 @@ fn what_changes_is_saved_soon_for_there_may_be_no_warning() {
         let record = state.ledger.client(client(1)).expect("the client");
         assert_eq!(record.path, Some(path));
         assert_eq!(state.gateway_key[..], GATEWAY_KEY);
+        let saves = page(&scene.metrics).value("postern_state_saves_total{result=\"saved\"}");
+        assert!(saves >= 1.0);
     });
 }
 
@@ -194,7 +198,7 @@ fn clients_are_taken_over_in_portions() {
     in_virtual_time(async {
         let mut scene = with_two_clients();
         scene.tun.drain().await;
-        assert_eq!(scene.desk.started().len(), 5 + 1);
+        assert_eq!(scene.desk.started().len(), SHARED.len() + 1);
         tokio::time::sleep(MS(240)).await;
         assert_eq!(scene.desk.started(), []);
         tokio::time::sleep(MS(15)).await;

@@ -1,6 +1,7 @@
 //! Who lives and does not answer is ended and replaced; who is only slow is left alone.
 
 use crate::in_virtual_time;
+use crate::nursery::SHARED;
 use crate::probe::{Break, Probe};
 use crate::samples::{client, open, open_for};
 use crate::scene::Scene;
@@ -17,14 +18,7 @@ fn a_shared_child_that_hangs_is_replaced_within_three_seconds() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
-        for child in [
-            Child::Admin,
-            Child::Tun,
-            Child::NatTable,
-            Child::Udp,
-            Child::Dns,
-            Child::Portal,
-        ] {
+        for child in SHARED {
             let hung = scene.desk.probe(child);
             scene.desk.break_child(child, Break::Hang);
             tokio::time::sleep(MS(3000)).await;
@@ -166,7 +160,8 @@ fn connections_that_wait_for_their_turn_on_the_new_thread_are_not_called_hung() 
         for number in 1..=CLIENTS {
             scene.desk.set_stuck(client(number), false);
         }
-        assert_eq!(scene.desk.started().len(), 5 + usize::from(CLIENTS));
+        let shared = SHARED.len();
+        assert_eq!(scene.desk.started().len(), shared + usize::from(CLIENTS));
         scene.desk.break_child(Child::Tun, Break::Hang);
         tokio::time::sleep(MS(30_000)).await;
         assert_eq!(scene.desk.replaced(), [Place::Shard]);

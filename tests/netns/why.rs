@@ -58,7 +58,8 @@ impl Trial {
         assert!(text.starts_with("broken: "), "{text}");
         assert!(text.contains("\nWhat to do: "), "{text}");
         assert_eq!(exit, Some(1));
-        text
+        // However the lines are broken.
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Opens a page at the client, which is not expected to come.
@@ -89,7 +90,7 @@ fn lesson_32_what_works_says_so_and_what_nobody_has_tried_says_that() {
     let client = CLIENT_TUNNEL_V4.to_string();
     let (text, exit) = trial.expect_cause(&client, "10.20.0.100", "no_such_client");
     assert!(
-        text.starts_with("broken: No client \"100.64.1.1\" is known here"),
+        text.starts_with(&format!("broken: No client \"{client}\" is known here")),
         "{text}"
     );
     assert_eq!(exit, Some(1));

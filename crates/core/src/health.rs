@@ -1,7 +1,8 @@
 //! Whether the gateway is ready for clients, judged from plain facts and told in words.
 //!
-//! Three answers, not two (lesson 31): *ready*; *degraded*, which serves the clients that it has and
-//! lacks something all the same; *not ready*. Refuses to find facts out: whoever asks brings them.
+//! Three answers, not two (lesson 31): *ready*; *degraded*, which serves the clients that it has
+//! and lacks something all the same; *not ready*. Refuses to find facts out: whoever asks brings
+//! them.
 
 use std::fmt;
 

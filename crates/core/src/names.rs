@@ -107,6 +107,29 @@ impl NameFailure {
             Self::ServerFailure | Self::Timeout | Self::Network | Self::Quota => false,
         }
     }
+
+    /// All variants, in order, for counters and metrics.
+    pub const ALL: [Self; 6] = [
+        Self::NoSuchName,
+        Self::NoData,
+        Self::ServerFailure,
+        Self::Timeout,
+        Self::Network,
+        Self::Quota,
+    ];
+
+    /// What metrics call it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoSuchName => "no_name",
+            Self::NoData => "no_address",
+            Self::ServerFailure => "server_failure",
+            Self::Timeout => "timeout",
+            Self::Network => "network",
+            Self::Quota => "quota",
+        }
+    }
 }
 
 /// What a lookup found for one family. Both families of a name are asked for at once; each answer

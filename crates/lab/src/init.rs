@@ -1,8 +1,8 @@
 //! `postern lab-init`: writes what the programs of a small lab are told, for docker/compose.yml.
 //!
 //! The portal, the gateway, the client and the name server each get a file, the first three their
-//! secrets too. A second run writes the files anew and keeps the secrets, so that nobody is cut
-//! off. Refuses to be a tool for real set-ups: everything may be reached by its one client.
+//! secrets too. A second run writes the files anew and keeps the secrets, so that nobody who runs
+//! is cut off. Refuses to be a tool for real set-ups: everything may be reached by its one client.
 
 use crate::dns::zone::{NameRecords, Zone};
 use crate::relay::credentials::read_or_create_secret;

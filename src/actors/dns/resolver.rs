@@ -31,35 +31,33 @@ pub(super) type Hosts = BTreeMap<DomainName, Vec<IpAddr>>;
 
 /// See the module's documentation. Shared by the lookups and the responder.
 pub(super) struct Resolver {
-    context: Arc<PoolContext>,
+    context: RefCell<Arc<PoolContext>>,
     servers: RefCell<Group>,
-    suffixes: BTreeMap<Name, Group>,
+    suffixes: RefCell<BTreeMap<Name, Group>>,
     hosts: RefCell<Hosts>,
 }
 
 impl Resolver {
+    /// Without default servers.
     pub(super) fn new(suffixes: &[DnsSuffix], context: Arc<PoolContext>) -> Self {
-        let mut by_suffix: BTreeMap<Name, Vec<DnsServer>> = BTreeMap::new();
-        for suffix in suffixes {
-            if let Some(name) = wire_name(&suffix.domain) {
-                let servers = by_suffix.entry(name).or_default();
-                servers.push(suffix.server.clone());
-            }
-        }
-        let suffixes = by_suffix.into_iter();
         Self {
-            suffixes: suffixes
-                .map(|(name, servers)| (name, group(servers, &context)))
-                .collect(),
-            context,
+            suffixes: RefCell::new(by_suffix(suffixes, &context)),
+            context: RefCell::new(context),
             servers: RefCell::new(Rc::new([])),
             hosts: RefCell::default(),
         }
     }
 
+    /// Asks these from the next question on where a suffix fits; a question that still waits at the
+    /// former ones is put to these as well. The default servers stay.
+    pub(super) fn use_suffixes(&self, suffixes: &[DnsSuffix], context: Arc<PoolContext>) {
+        self.suffixes.replace(by_suffix(suffixes, &context));
+        self.context.replace(context);
+    }
+
     /// Asks these from the next question on, where no suffix fits.
     pub(super) fn use_servers(&self, servers: Vec<DnsServer>) {
-        self.servers.replace(group(servers, &self.context));
+        self.servers.replace(group(servers, &self.context.borrow()));
     }
 
     pub(super) fn use_hosts(&self, hosts: Hosts) {
@@ -162,7 +160,7 @@ impl Resolver {
     fn servers_for(&self, name: &Name) -> Group {
         let mut suffix = name.to_lowercase();
         while !suffix.is_root() {
-            if let Some(servers) = self.suffixes.get(&suffix) {
+            if let Some(servers) = self.suffixes.borrow().get(&suffix) {
                 return Rc::clone(servers);
             }
             suffix = suffix.base_name();
@@ -220,6 +218,20 @@ impl Verdict {
             NameFailure::Network
         }
     }
+}
+
+fn by_suffix(suffixes: &[DnsSuffix], context: &Arc<PoolContext>) -> BTreeMap<Name, Group> {
+    let mut servers: BTreeMap<Name, Vec<DnsServer>> = BTreeMap::new();
+    for suffix in suffixes {
+        if let Some(name) = wire_name(&suffix.domain) {
+            let servers = servers.entry(name).or_default();
+            servers.push(suffix.server.clone());
+        }
+    }
+    let groups = servers.into_iter();
+    groups
+        .map(|(name, servers)| (name, group(servers, context)))
+        .collect()
 }
 
 fn group(servers: Vec<DnsServer>, context: &Arc<PoolContext>) -> Group {

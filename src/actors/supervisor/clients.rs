@@ -256,17 +256,20 @@ impl SupervisorActor {
             return false;
         }
         if self.clients.is_quarantined(id, shell::now()) {
+            self.spec.metrics.turned_away.add(1);
             tracing::debug!(client = %id, "refused: its connection died too often");
             return false;
         }
         if let Some(drain) = &mut self.drain {
             tracing::debug!(client = %id, "refused: the gateway is draining");
             drain.note_refusal();
+            self.spec.metrics.turned_away.add(1);
             return false;
         }
         let has_room = self.clients.len() < self.spec.max_clients;
         let allocated = has_room.then(|| self.indices.allocate(ONLY_SHARD));
         let Some(index) = allocated.flatten() else {
+            self.spec.metrics.turned_away.add(1);
             self.clients.note_refusal(self.spec.max_clients);
             return false;
         };
@@ -377,7 +380,7 @@ impl SupervisorActor {
             },
             outlets,
             record,
-            metrics: Arc::clone(&self.spec.metrics),
+            metrics: self.spec.metrics.shard(ONLY_SHARD.into()),
             death: DeathNotice::new(child, life, ctx.address().recipient()),
         });
         let former = self.clients.known.remove(&id);
@@ -405,6 +408,7 @@ impl SupervisorActor {
             request.clone().send(&client.connection);
         }
         self.clients.known.insert(id, client);
+        self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.watch(child, CONNECTION_PACE, shell::now());
         self.watch(ctx);
     }
@@ -425,6 +429,7 @@ impl SupervisorActor {
     /// Takes a client out, whose connection is to stop. Its index is free when that has happened.
     pub(super) fn retire(&mut self, id: ClientId) -> Option<Addr<ConnectionActor>> {
         let client = self.clients.known.remove(&id)?;
+        self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.forget(Child::Connection(id, client.index));
         self.clients.retiring.insert(client.index, client.life);
         Some(client.connection)
@@ -433,6 +438,7 @@ impl SupervisorActor {
     /// A client whose connection is dead and will not be built anew.
     pub(super) fn bury(&mut self, id: ClientId) {
         if let Some(client) = self.clients.known.remove(&id) {
+            self.spec.metrics.clients.set(self.clients.len());
             self.watchdog.forget(Child::Connection(id, client.index));
             self.detach(id, client.index);
             self.indices.release(client.index);

@@ -150,9 +150,12 @@ impl SupervisorActor {
         let Some((life, pings)) = self.pings(child) else {
             return;
         };
+        let asked_at = shell::now();
         let answer = pings.send(Ping).into_actor(self);
         ctx.spawn(answer.map(move |answer, actor, ctx| {
             if answer.is_ok() {
+                let took = shell::now().saturating_duration_since(asked_at);
+                actor.spec.metrics.note_answer(child, took);
                 actor.answered(child, life, ctx);
             }
         }));

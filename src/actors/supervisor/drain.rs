@@ -77,8 +77,8 @@ impl SupervisorActor {
         let drain = self.drain.as_ref()?;
         let remaining = drain.ends_at.saturating_duration_since(shell::now());
         Some(DrainReport {
-            ends_at: shell::unix_now().0 + remaining.as_secs(),
-            remaining: remaining.as_secs(),
+            ends_at: shell::unix_now().0 + rounded_up(remaining),
+            remaining: rounded_up(remaining),
             clients: self.clients.len(),
             active: drain.active,
             refused: drain.refused,
@@ -108,6 +108,11 @@ impl SupervisorActor {
             }
         })
     }
+}
+
+/// So that the last second is one.
+fn rounded_up(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 fn is_active((_, stats): &(ClientId, Option<ConnectionStats>)) -> bool {

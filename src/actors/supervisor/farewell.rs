@@ -24,6 +24,7 @@ impl Handler<Shutdown> for SupervisorActor {
             farewell,
         } = shutdown;
         let is_handed_over = farewell == Farewell::HandOver && self.hand_over(exit_code);
+        self.spec.service_manager.note_stopping();
         let clients = self.clients.len();
         tracing::info!(clients, exit_code, is_handed_over, "stopping");
         let connections = match is_handed_over {

@@ -111,7 +111,8 @@ impl SupervisorActor {
         if let Some(keeper) = self.spec.keeper.as_mut().filter(|_| !self.stopping) {
             self.spec.ledger.prune_expired(shell::unix_now());
             // A failure has been logged, and the next change tries again.
-            let _ = keeper.save(&self.spec.ledger);
+            let result = keeper.save(&self.spec.ledger);
+            self.spec.metrics.count_save(result.is_ok());
         }
         self.note_ended();
     }
@@ -128,14 +129,17 @@ impl SupervisorActor {
         if exit_code == 0 {
             keeper.file.note_attempts(0);
         }
-        keeper.save(&self.spec.ledger).is_ok()
+        let is_saved = keeper.save(&self.spec.ledger).is_ok();
+        self.spec.metrics.count_save(is_saved);
+        is_saved
     }
 
     /// The last word, when nobody can change the ledger any more.
     pub(super) fn save_at_the_end(&mut self) {
         if let Some(keeper) = &mut self.spec.keeper {
             // What was saved when the end began is good enough.
-            let _ = keeper.save(&self.spec.ledger);
+            let result = keeper.save(&self.spec.ledger);
+            self.spec.metrics.count_save(result.is_ok());
         }
     }
 

@@ -2,13 +2,19 @@
 //! as in tests.
 
 use crate::messages::diagnosis::ExplainName;
-use crate::messages::dns::{ResolveName, ServeNames};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::dns::{LimitLookups, ResolveName, ServeNames, UseNameServers};
+use crate::messages::nat_table::{
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+};
 use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays};
+use crate::messages::portal::{
+    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
+};
 use crate::messages::successors::{NatTableInlets, UdpInlets, UseDns, UseOutbound, UseTun};
 use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use crate::messages::udp::{
+    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
+};
 use actix::prelude::*;
 
 /// To the TunActor.
@@ -35,6 +41,8 @@ pub struct NatTableLinks {
     pub use_dns: Recipient<UseDns>,
     /// What it knows of a name.
     pub explain: Recipient<ExplainName>,
+    /// Other limits.
+    pub limit: Recipient<LimitNatTable>,
 }
 
 /// To the UdpActor.
@@ -46,6 +54,10 @@ pub struct UdpLinks {
     pub relays: Recipient<UseRelays>,
     /// The last message of all.
     pub flush: Recipient<FlushDatagrams>,
+    /// Another limit.
+    pub handshakes: Recipient<LimitHandshakes>,
+    /// Other addresses.
+    pub offer: Recipient<OfferAddresses>,
 }
 
 /// To the DnsActor.
@@ -55,6 +67,10 @@ pub struct DnsLinks {
     pub resolve: Recipient<ResolveName>,
     /// Where clients ask.
     pub serve: Recipient<ServeNames>,
+    /// Other name servers.
+    pub servers: Recipient<UseNameServers>,
+    /// Other limits.
+    pub limit: Recipient<LimitLookups>,
 }
 
 /// To the PortalActor.
@@ -68,6 +84,8 @@ pub struct PortalLinks {
     pub request_relays: Recipient<RequestRelays>,
     /// The end.
     pub leave: Recipient<LeavePortal>,
+    /// How long it may be away.
+    pub tolerate: Recipient<TolerateOutage>,
 }
 
 impl TunLinks {
@@ -102,7 +120,8 @@ impl NatTableLinks {
             + Handler<ReleaseResource>
             + Handler<UseTun>
             + Handler<UseDns>
-            + Handler<ExplainName>,
+            + Handler<ExplainName>
+            + Handler<LimitNatTable>,
     {
         Self {
             inlets: NatTableInlets {
@@ -116,6 +135,7 @@ impl NatTableLinks {
             use_tun: addr.clone().recipient(),
             use_dns: addr.clone().recipient(),
             explain: addr.clone().recipient(),
+            limit: addr.clone().recipient(),
         }
     }
 }
@@ -130,7 +150,9 @@ impl UdpLinks {
             + Handler<AttachPeer>
             + Handler<DetachPeer>
             + Handler<UseRelays>
-            + Handler<FlushDatagrams>,
+            + Handler<FlushDatagrams>
+            + Handler<LimitHandshakes>
+            + Handler<OfferAddresses>,
     {
         Self {
             inlets: UdpInlets {
@@ -140,6 +162,8 @@ impl UdpLinks {
             },
             relays: addr.clone().recipient(),
             flush: addr.clone().recipient(),
+            handshakes: addr.clone().recipient(),
+            offer: addr.clone().recipient(),
         }
     }
 }
@@ -149,11 +173,17 @@ impl DnsLinks {
     #[must_use]
     pub fn to<A>(addr: &Addr<A>) -> Self
     where
-        A: Actor<Context = Context<A>> + Handler<ResolveName> + Handler<ServeNames>,
+        A: Actor<Context = Context<A>>
+            + Handler<ResolveName>
+            + Handler<ServeNames>
+            + Handler<UseNameServers>
+            + Handler<LimitLookups>,
     {
         Self {
             resolve: addr.clone().recipient(),
             serve: addr.clone().recipient(),
+            servers: addr.clone().recipient(),
+            limit: addr.clone().recipient(),
         }
     }
 }
@@ -167,13 +197,15 @@ impl PortalLinks {
             + Handler<ConnectionAccepted>
             + Handler<CandidatesGathered>
             + Handler<RequestRelays>
-            + Handler<LeavePortal>,
+            + Handler<LeavePortal>
+            + Handler<TolerateOutage>,
     {
         Self {
             accepted: addr.clone().recipient(),
             gathered: addr.clone().recipient(),
             request_relays: addr.clone().recipient(),
             leave: addr.clone().recipient(),
+            tolerate: addr.clone().recipient(),
         }
     }
 }

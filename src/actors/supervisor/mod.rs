@@ -19,6 +19,8 @@ mod farewell;
 pub mod keeper;
 pub mod links;
 pub mod nursery;
+mod reload;
+mod service;
 mod status;
 mod tree;
 mod vitals;
@@ -36,6 +38,8 @@ use crate::messages::supervisor::{
 };
 use crate::messages::udp::UseRelays;
 use crate::metrics::Metrics;
+use crate::reload::ReloadReport;
+use crate::service_manager::ServiceManager;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
 use actix::prelude::*;
 use clients::{Clients, Request};
@@ -79,6 +83,8 @@ pub struct SupervisorSpec {
     pub alive: Arc<AtomicBool>,
     /// Where clients reach us, for the operator.
     pub udp_port: u16,
+    /// Who started the gateway, and wants to know how it is.
+    pub service_manager: ServiceManager,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
@@ -97,6 +103,9 @@ pub struct SupervisorActor {
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
     is_saving: bool,
+    is_examining: bool,
+    /// What became of the last attempt to read the configuration again.
+    last_reload: Option<ReloadReport>,
     stopping: bool,
     wakeup: Wakeup,
     _last_line: LastLine,
@@ -126,6 +135,8 @@ impl SupervisorActor {
             relays: BTreeMap::new(),
             asked_for_relays: false,
             is_saving: false,
+            is_examining: false,
+            last_reload: None,
             stopping: false,
             wakeup: Wakeup::default(),
             _last_line: LastLine {
@@ -158,6 +169,7 @@ impl Actor for SupervisorActor {
         }
         self.take_over(ctx);
         self.start_child(Child::Portal, ctx);
+        self.report_to_service_manager(ctx);
         self.save_soon(ctx);
     }
 }
@@ -444,6 +456,7 @@ impl SupervisorActor {
         for relay in relays {
             self.relays.insert((relay.id.clone(), relay.addr), relay);
         }
+        self.spec.metrics.portal.set_relays(self.relays.len());
         self.tell_relays();
     }
 

@@ -10,6 +10,7 @@ use crate::faults::Fault;
 use crate::lifeline::{DeathNotice, Ping};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
+use crate::reload::LiveSettings;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 
@@ -96,6 +97,9 @@ pub trait Nursery {
 
     /// On the thread of the shard.
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
+
+    /// Makes whoever is made from now on with these settings.
+    fn take_over(&mut self, settings: &LiveSettings);
 
     /// Whose code a thread runs at this moment, or for ever.
     fn busy_with(&self, place: Place) -> Option<LifeNumber>;

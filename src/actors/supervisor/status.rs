@@ -3,11 +3,12 @@
 use super::SupervisorActor;
 use crate::actors::connection::ConnectionActor;
 use crate::admin::reports::{
-    ActorReport, ClientReport, HealthReport, PortalReport, ResourceReport, StatusReport,
-    TrafficReport,
+    ActorReport, ClientReport, HealthReport, PortalReport, ReloadSummary, ResourceReport,
+    StatusReport, TrafficReport,
 };
 use crate::messages::connection::DescribeConnection;
 use crate::messages::operator::GatewayStatus;
+use crate::reload::{ReloadOutcome, ReloadReport};
 use crate::shell;
 use actix::prelude::*;
 use futures_util::future::join_all;
@@ -74,6 +75,7 @@ impl SupervisorActor {
             },
             tunnel: tunnel.unwrap_or_default(),
             udp_port: self.spec.udp_port,
+            reload: self.last_reload.as_ref().map(reload_summary),
             drain: self.drain_report(),
             clients: self.clients.len(),
             client_list: described.collect(),
@@ -115,6 +117,34 @@ fn portal_word(state: &PortalState) -> &'static str {
         PortalState::NeverJoined => "never_joined",
         PortalState::Joined => "joined",
         PortalState::Away => "away",
+    }
+}
+
+fn reload_summary(report: &ReloadReport) -> ReloadSummary {
+    let owned = |keys: &[&str]| keys.iter().map(ToString::to_string).collect();
+    let empty = ReloadSummary {
+        at: report.at.0,
+        ..ReloadSummary::default()
+    };
+    match &report.outcome {
+        ReloadOutcome::Applied {
+            changed,
+            needs_restart,
+        } => ReloadSummary {
+            outcome: "applied".to_owned(),
+            changed: owned(changed),
+            needs_restart: owned(needs_restart),
+            ..empty
+        },
+        ReloadOutcome::Unchanged => ReloadSummary {
+            outcome: "unchanged".to_owned(),
+            ..empty
+        },
+        ReloadOutcome::Refused { problems } => ReloadSummary {
+            outcome: "refused".to_owned(),
+            problems: problems.clone(),
+            ..empty
+        },
     }
 }
 

@@ -101,5 +101,5 @@ fn index(ip: IpAddr) -> usize {
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - PLACES.ilog2())) as usize
 }
 
-/// 16 KiB for a client that uses any.
+/// Some 13 KiB for a client that uses any.
 const PLACES: usize = 128;

@@ -25,8 +25,8 @@ use crate::packet::checksum::mark_congestion;
 use crate::packet::icmp;
 use crate::packet::{DatagramBatch, DropCounts, Ecn, IpPacket, PacketBatch, Path};
 use crate::peer::{
-    AssignedIps, ControlPacket, DomainStatus, GatewayKeys, LocalAddresses, Peer, PeerConfig,
-    PeerEvent, PeerIndex,
+    AssignedIps, ControlPacket, DomainStatus, GatewayKeys, HandshakeCounts, LocalAddresses,
+    PathKind, Peer, PeerConfig, PeerEvent, PeerIndex,
 };
 use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
 use crate::{DropReason, policy};
@@ -300,6 +300,12 @@ impl Connection {
         self.after_policy(now);
     }
 
+    /// How many resources the client may hold from now on; those that it holds stay.
+    pub fn limit_resources(&mut self, max_resources: usize) {
+        self.config.max_resources = max_resources;
+        self.policy.limit_resources(max_resources);
+    }
+
     /// The list of all that is still granted to this client; everything else is revoked (lesson
     /// 23).
     pub fn handle_reconciliation(
@@ -486,6 +492,24 @@ impl Connection {
     /// What was dropped since the last call.
     pub fn take_drops(&mut self) -> DropCounts {
         std::mem::take(&mut self.drops)
+    }
+
+    /// What became of the client's handshake messages since the last call.
+    pub fn take_handshakes(&mut self) -> HandshakeCounts {
+        let peer = self.transport.as_mut().map(|(_, peer)| peer);
+        peer.map(Peer::take_handshakes).unwrap_or_default()
+    }
+
+    /// Whether packets can be exchanged with the client, as far as known.
+    #[must_use]
+    pub fn has_session(&self) -> bool {
+        (self.transport.as_ref()).is_some_and(|(_, peer)| peer.has_session())
+    }
+
+    /// How the client's end of the path that ICE settled on is known.
+    #[must_use]
+    pub fn path_kind(&self) -> Option<PathKind> {
+        self.transport.as_ref()?.1.path_kind()
     }
 
     fn after_policy(&mut self, now: Instant) {

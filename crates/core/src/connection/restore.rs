@@ -24,7 +24,10 @@ impl Connection {
         unix_now: UnixTime,
         now: Instant,
     ) -> Self {
+        let max_resources = config.max_resources;
         let mut connection = Self::new(config);
+        // What was granted before the limit was lowered stays granted.
+        connection.limit_resources(max_resources.max(record.grants.len()));
         for grant in record.grants.values() {
             let resource = grant.resource.clone();
             let allowed = connection
@@ -38,6 +41,7 @@ impl Connection {
                 connection.events.extend(events);
             }
         }
+        connection.limit_resources(max_resources);
         connection.policy.handle_timeout(now);
         connection.after_policy(now);
         if connection.closed {

@@ -171,6 +171,24 @@ fn the_client_is_called_at_once_and_packets_flow_before_ice_has_said_a_word() {
 }
 
 #[test]
+fn grants_beyond_a_limit_that_was_lowered_meanwhile_are_kept() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    pair.establish();
+    let mut record = pair.record();
+    let mut grant = record.grants[&id(1)].clone();
+    grant.resource = resource(2, vec![]);
+    record.grants.insert(id(2), grant);
+    let mut lower = config();
+    lower.max_resources = 1;
+    pair.connection = Connection::restore(lower, &record, UNIX_NOW, pair.now);
+    assert!(pair.events().iter().all(is_attached));
+    pair.grant(resource(3, vec![]));
+    let refused = |event: &ConnectionEvent| matches!(event, ConnectionEvent::Refused(_));
+    assert!(pair.events().iter().any(refused));
+}
+
+#[test]
 fn lesson_25_ice_starts_again_with_the_same_credentials() {
     let mut pair = restored();
     pair.answer_call();

@@ -463,3 +463,51 @@ fn more_resources_than_the_limit_are_refused_without_acknowledgement() {
     pair.grant(resource(9, vec![]));
     assert!(matches!(pair.events()[..], [ConnectionEvent::Refused(_)]));
 }
+
+#[test]
+fn handshakes_are_counted_and_a_session_and_a_path_are_known() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, vec![]));
+    let known = (pair.connection.has_session(), pair.connection.path_kind());
+    assert_eq!(known, (false, None));
+    pair.establish();
+    let counts = HandshakeCounts {
+        answered: 1,
+        ..HandshakeCounts::default()
+    };
+    assert_eq!(pair.connection.take_handshakes(), counts);
+    assert!(pair.connection.has_session());
+    // Nobody has signalled the client's address.
+    let kind = pair.connection.path_kind();
+    assert_eq!(kind, Some(PathKind::PeerReflexive));
+
+    let stranger = TestClient::with_private([8; 32]).initiation();
+    assert!(pair.exchange(stranger).is_empty());
+    let counts = HandshakeCounts {
+        rejected: 1,
+        ..HandshakeCounts::default()
+    };
+    assert_eq!(pair.connection.take_handshakes(), counts);
+    pair.connection.close(pair.now);
+    let known = (pair.connection.has_session(), pair.connection.path_kind());
+    assert_eq!(known, (false, None));
+}
+
+#[test]
+fn a_path_has_the_kind_of_the_clients_candidate() {
+    for (text, kind) in [
+        ("host", PathKind::Host),
+        ("srflx raddr 0.0.0.0 rport 0", PathKind::ServerReflexive),
+        ("relay raddr 0.0.0.0 rport 0", PathKind::Relayed),
+    ] {
+        let mut pair = Pair::new();
+        pair.grant(resource(1, vec![]));
+        let candidate = format!("candidate:1 1 udp 2130706431 198.51.100.5 4000 typ {text}");
+        let odd = pair
+            .connection
+            .add_remote_candidates(&[candidate], pair.now);
+        assert_eq!(odd, 0);
+        pair.connect();
+        assert_eq!(pair.connection.path_kind(), Some(kind));
+    }
+}

@@ -1,5 +1,5 @@
-//! Why something works or does not: from what the parts of the gateway know, to one verdict with its
-//! reason and its remedy.
+//! Why something works or does not: from what the parts of the gateway know, to one verdict with
+//! its reason and its remedy.
 //!
 //! [`Facts`] in, [`Report`] out, by [`diagnose`]. The facts are the answers of those who know: the
 //! ledger and the [`Journal`], a client's connection, the NAT. Whoever does not answer is a fact

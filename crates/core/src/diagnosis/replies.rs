@@ -115,16 +115,16 @@ pub enum Correspondence {
 }
 
 impl RepliesSeen {
-    /// Nobody answers if three packets over 5 s were not answered, or two over 0.9 s where nobody
-    /// ever did: the signals by which names are looked up again. What follows the last answer of a
-    /// connection, such as its last acknowledgement, is not waited for. A refusal counts until
+    /// Nobody answers if three packets over 5 s were not answered, or two over 0.9 s that began
+    /// something new: the signals by which names are looked up again. What follows the last answer
+    /// of a connection, such as its last acknowledgement, is not waited for. A refusal counts until
     /// somebody answers, or until the port that was asked about does.
     #[must_use]
     pub fn correspondence(&self, asked: Asked) -> Correspondence {
         let is_silent = self.unanswered >= PACKETS && self.span >= PACKET_SPAN;
-        let was_silent_ever = self.replied.is_none() && self.unanswered >= SYNS;
+        let is_silent_to_new = self.unanswered >= SYNS && self.span >= SYN_SPAN;
         if let Some(since) = self.waiting
-            && (is_silent || was_silent_ever && self.span >= SYN_SPAN)
+            && (is_silent || is_silent_to_new && self.is_begun_anew(since))
         {
             return Correspondence::Unanswered {
                 since,
@@ -152,6 +152,14 @@ impl RepliesSeen {
             },
             (None, None, None) => Correspondence::Nothing,
         }
+    }
+}
+
+impl RepliesSeen {
+    /// Whether the packets that are not answered began some time after the last answer.
+    fn is_begun_anew(&self, since: Duration) -> bool {
+        self.replied
+            .is_none_or(|replied| replied >= since + PACKET_SPAN)
     }
 }
 
@@ -206,6 +214,21 @@ mod tests {
         let ago = Duration::from_secs(3600);
         let answered = Correspondence::Answered { ago };
         assert_eq!(comes_to(&replies, start, 3_600_000, Asked::Any), answered);
+    }
+
+    #[test]
+    fn a_host_that_answered_long_ago_is_as_silent_as_one_that_never_did() {
+        let (mut replies, start) = (Replies::default(), beginning());
+        replies.note_reply(start);
+        for seconds in [60, 61] {
+            replies.note_sent(start + Duration::from_secs(seconds));
+        }
+        let unanswered = Correspondence::Unanswered {
+            since: Duration::from_secs(2),
+            packets: 2,
+            replied: Some(Duration::from_secs(62)),
+        };
+        assert_eq!(comes_to(&replies, start, 62_000, Asked::Any), unanswered);
     }
 
     #[test]

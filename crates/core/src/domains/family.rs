@@ -3,6 +3,7 @@
 
 use super::addresses::{Addresses, PACKET_SPAN, PACKETS, Unanswered};
 use super::explain::FamilyFacts;
+use super::health::{HealCounts, HealSignal as Signal, Health};
 use super::waits::{SETTLED, TRANSIENT, Wait};
 use super::{Route, Sent};
 use crate::diagnosis::{Refused, Replies};
@@ -13,19 +14,6 @@ use std::time::{Duration, Instant};
 
 /// A name is in use while packets for it came within this time.
 pub(super) const IN_USE: Duration = Duration::from_secs(10);
-
-/// Why the DNS should be asked. Ordered: a later one covers an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Signal {
-    /// Nothing came back from any address.
-    Silence,
-    /// New flows are not answered by an address, whatever older ones say.
-    Handshake,
-    /// The network says that an address cannot be reached.
-    Unreachable,
-    /// There is no address.
-    Unmapped,
-}
 
 /// What an answer has to do with what this mapping asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,18 +58,25 @@ pub(super) struct Family {
     is_tried: bool,
     signal: Option<Signal>,
     waits: Waits,
+    health: Health,
 }
 
 impl Family {
     /// Where the proxy IP at `place` leads. Without an address, this is the unmapped signal.
-    pub(super) fn route(&mut self, place: usize, last_known_good: Duration, now: Instant) -> Route {
+    pub(super) fn route(
+        &mut self,
+        place: usize,
+        last_known_good: Duration,
+        (now, counts): (Instant, &mut HealCounts),
+    ) -> Route {
         self.addresses.expire(last_known_good, now);
         if let Some(real) = self.addresses.pick(place, now) {
             let epoch = self.addresses.epoch();
             return Route::To { real, epoch };
         }
         self.last_inbound = Some(now);
-        self.raise(Signal::Unmapped, now);
+        self.health.note_inbound(false, now);
+        self.raise(Signal::Unmapped, counts, now);
         if self.is_denied() {
             return Route::Unreachable;
         }
@@ -99,8 +94,14 @@ impl Family {
     }
 
     /// A packet goes to `real`. Returns whether there may be something to ask.
-    pub(super) fn note_inbound(&mut self, real: IpAddr, sent: Sent, now: Instant) -> bool {
+    pub(super) fn note_inbound(
+        &mut self,
+        real: IpAddr,
+        sent: Sent,
+        (now, counts): (Instant, &mut HealCounts),
+    ) -> bool {
         self.last_inbound = Some(now);
+        self.health.note_inbound(sent == Sent::Confirmed, now);
         self.is_tried = true;
         self.unanswered.note(now);
         self.replies.note_sent(now);
@@ -112,13 +113,18 @@ impl Family {
                 self.move_on(now);
                 return false;
             }
-            return self.raise(Signal::Handshake, now);
+            return self.raise(Signal::Handshake, counts, now);
         }
-        self.unanswered.is(PACKETS, PACKET_SPAN) && self.raise(Signal::Silence, now)
+        self.unanswered.is(PACKETS, PACKET_SPAN) && self.raise(Signal::Silence, counts, now)
     }
 
     /// A packet came from `real`.
-    pub(super) fn note_outbound(&mut self, real: IpAddr, is_newly_confirmed: bool, now: Instant) {
+    pub(super) fn note_outbound(
+        &mut self,
+        real: IpAddr,
+        is_newly_confirmed: bool,
+        (now, counts): (Instant, &mut HealCounts),
+    ) {
         self.unanswered.reset();
         self.replies.note_reply(now);
         self.heard_from = Some(real);
@@ -137,6 +143,16 @@ impl Family {
             if is_proved {
                 self.calm();
             }
+        }
+        let is_healed = match self.health.trouble() {
+            Some(Signal::Silence) => self.signal.is_none() && !self.addresses.is_any_silent(),
+            Some(Signal::Handshake | Signal::Unreachable | Signal::Unmapped) => {
+                is_newly_confirmed && !self.addresses.is_any_silent()
+            }
+            None => false,
+        };
+        if is_healed {
+            self.health.note_healed(counts, now);
         }
     }
 
@@ -157,9 +173,13 @@ impl Family {
 
     /// The network says that `real` cannot be reached. Returns whether there may be something to
     /// ask.
-    pub(super) fn note_unreachable(&mut self, real: IpAddr, now: Instant) -> bool {
+    pub(super) fn note_unreachable(
+        &mut self,
+        real: IpAddr,
+        (now, counts): (Instant, &mut HealCounts),
+    ) -> bool {
         self.note_icmp(real);
-        self.addresses.shun(real, now) && self.raise(Signal::Unreachable, now)
+        self.addresses.shun(real, now) && self.raise(Signal::Unreachable, counts, now)
     }
 
     /// Whether the DNS is to be asked now, and if so, whether past the cache. Nobody asks for a
@@ -313,12 +333,22 @@ impl Family {
 
     /// Returns whether there may be something to ask: the signal is news, or its wait is over, as
     /// it may be early because something came back.
-    fn raise(&mut self, signal: Signal, now: Instant) -> bool {
+    fn raise(&mut self, signal: Signal, counts: &mut HealCounts, now: Instant) -> bool {
         let is_news = self.signal < Some(signal);
+        if is_news {
+            self.health.note_signal(signal, counts, now);
+        }
         let signal = *self
             .signal
             .insert(self.signal.unwrap_or(signal).max(signal));
         is_news || self.is_open(signal, now)
+    }
+
+    /// There is an address, whoever found it: that is all that some troubles wait for.
+    pub(super) fn note_known(&mut self, counts: &mut HealCounts, now: Instant) {
+        if self.health.trouble() == Some(Signal::Unmapped) && !self.addresses.is_empty() {
+            self.health.note_healed(counts, now);
+        }
     }
 
     fn calm(&mut self) {

@@ -136,6 +136,7 @@ impl Mapping {
         }
         let Restored { ips, resolved_at } = restored;
         state.addresses.restore(ips, *resolved_at, now);
+        state.note_known(&mut shared.heals, now);
         self.let_go(family, shared);
         true
     }
@@ -181,7 +182,8 @@ impl Mapping {
             return Route::Unreachable;
         };
         let last_known_good = shared.config.last_known_good;
-        let route = self.family(family).route(place, last_known_good, now);
+        let at = (now, &mut shared.heals);
+        let route = self.family(family).route(place, last_known_good, at);
         match route {
             Route::To { .. } => {}
             Route::Hold | Route::Unreachable => self.settle(shared, now),
@@ -240,6 +242,7 @@ impl Mapping {
             Err(failure) if failure.is_definite() => state.denied(*failure, asked, at),
             Err(failure) => state.failed(*failure, asked, at),
         }
+        state.note_known(&mut shared.heals, now);
         self.let_go(family, shared);
         self.settle(shared, now);
     }
@@ -378,7 +381,7 @@ impl Mapping {
 
 impl Shared {
     fn let_go(&mut self, (client, mapping): (ClientSlot, MappingId), bytes: Vec<u8>, fate: Fate) {
-        self.note_unheld(client, bytes.len());
+        self.note_unheld(client, (1, bytes.len()));
         self.released.push_back(HeldPacket {
             client,
             mapping,
@@ -392,11 +395,13 @@ impl Shared {
     }
 
     fn note_held(&mut self, client: ClientSlot, bytes: usize) {
+        self.held_packets += 1;
         self.held_bytes += bytes;
         *self.held_by_client.entry(client).or_default() += bytes;
     }
 
-    pub(super) fn note_unheld(&mut self, client: ClientSlot, bytes: usize) {
+    pub(super) fn note_unheld(&mut self, client: ClientSlot, (packets, bytes): (usize, usize)) {
+        self.held_packets -= packets;
         self.held_bytes -= bytes;
         if let Some(held) = self.held_by_client.get_mut(&client) {
             *held -= bytes;

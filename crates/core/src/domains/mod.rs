@@ -37,6 +37,7 @@
 mod addresses;
 mod explain;
 mod family;
+mod health;
 mod held;
 mod known;
 mod mapping;
@@ -47,6 +48,7 @@ mod vocabulary;
 mod waits;
 
 pub use explain::{AddressFacts, FamilyFacts, MappingFacts};
+pub use health::{HealCounts, HealSignal};
 pub use known::RestoredName;
 pub use vocabulary::{
     Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
@@ -84,9 +86,11 @@ struct Shared {
     rng: ChaCha8Rng,
     events: VecDeque<DomainsEvent>,
     released: VecDeque<HeldPacket>,
+    held_packets: usize,
     held_bytes: usize,
     held_by_client: BTreeMap<ClientSlot, usize>,
     drops: DropCounts,
+    heals: HealCounts,
 }
 
 impl Domains {
@@ -104,12 +108,19 @@ impl Domains {
                 rng,
                 events: VecDeque::new(),
                 released: VecDeque::new(),
+                held_packets: 0,
                 held_bytes: 0,
                 held_by_client: BTreeMap::new(),
                 drops: DropCounts::default(),
+                heals: HealCounts::default(),
             },
             now,
         }
+    }
+
+    /// Goes by other limits from now on: what exceeds them is let go when it is looked at next.
+    pub fn use_config(&mut self, config: DomainsConfig) {
+        self.shared.config = config;
     }
 
     // ---- What the clients announce
@@ -255,7 +266,7 @@ impl Domains {
         mapping.used_at = now;
         let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
-        if family.note_inbound(real, sent, now) {
+        if family.note_inbound(real, sent, (now, &mut self.shared.heals)) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         } else if mapping.epochs() != epochs {
@@ -276,7 +287,8 @@ impl Domains {
         if let Some(mapping) = self.table.get_mut(id) {
             mapping.used_at = now;
             let family = mapping.family(AddressFamily::of(real));
-            family.note_outbound(real, newly_confirmed, now);
+            let at = (now, &mut self.shared.heals);
+            family.note_outbound(real, newly_confirmed, at);
         }
     }
 
@@ -289,7 +301,7 @@ impl Domains {
         };
         let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
-        if family.note_unreachable(real, now) {
+        if family.note_unreachable(real, (now, &mut self.shared.heals)) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         }
@@ -347,10 +359,21 @@ impl Domains {
         std::mem::take(&mut self.shared.drops)
     }
 
+    /// What went wrong and was healed since the last call.
+    pub fn take_heals(&mut self) -> HealCounts {
+        std::mem::take(&mut self.shared.heals)
+    }
+
     /// How many names are mapped.
     #[must_use]
     pub fn mappings(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many packets are held.
+    #[must_use]
+    pub fn held_packets(&self) -> usize {
+        self.shared.held_packets
     }
 
     /// How many bytes of packets are held.
@@ -483,7 +506,7 @@ impl Domains {
             self.timers.remove(&(at, id));
         }
         let (packets, bytes) = mapping.held();
-        self.shared.note_unheld(mapping.client, bytes);
+        self.shared.note_unheld(mapping.client, (packets, bytes));
         let drops = &mut self.shared.drops;
         drops.count_many(DropReason::Unmapped, packets);
     }

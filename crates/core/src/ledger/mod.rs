@@ -87,6 +87,13 @@ impl Ledger {
         }
     }
 
+    /// Holds as many clients and grants as these limits say from now on; what it has stays. The
+    /// other limits are for ever.
+    pub fn limit(&mut self, clients: usize, resources_per_client: usize) {
+        self.limits.clients = clients;
+        self.limits.resources_per_client = resources_per_client;
+    }
+
     /// Rises with every change that is worth saving, and only then.
     #[must_use]
     pub fn revision(&self) -> u64 {

@@ -128,6 +128,22 @@ fn the_oldest_candidate_gives_way() {
 }
 
 #[test]
+fn lower_limits_keep_what_is_there() {
+    let mut ledger = granted();
+    ledger.record_authorization(&step(0, 1, 0, 3).authorization());
+    ledger.limit(1, 1);
+    assert_eq!(record(&ledger).grants.len(), 2);
+    ledger.record_authorization(&step(0, 0, 1, 3).authorization());
+    ledger.record_authorization(&step(0, 0, 2, 3).authorization());
+    assert_eq!(record(&ledger).grants.len(), 2, "held ones alone");
+    ledger.record_authorization(&step(0, 2, 0, 3).authorization());
+    assert_eq!(ledger.clients().len(), 2);
+    ledger.limit(3, 3);
+    ledger.record_authorization(&step(0, 2, 0, 3).authorization());
+    assert_eq!(ledger.clients().len(), 3);
+}
+
+#[test]
 fn a_client_goes_with_its_last_grant() {
     let mut ledger = granted();
     ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.1"]));

@@ -35,6 +35,12 @@ impl Clients {
         }
     }
 
+    /// Goes by other limits; what is in flight or queued beyond them stays.
+    pub(super) fn limit(&mut self, max_flying: usize, max_outstanding: usize) {
+        self.max_flying = max_flying;
+        self.max_outstanding = max_outstanding;
+    }
+
     /// Counts one more question of `client`, unless it has too many.
     pub(super) fn admit(&mut self, client: ClientId) -> bool {
         let entry = self.clients.entry(client).or_default();

@@ -118,6 +118,18 @@ pub enum LookupsEvent<A> {
     },
 }
 
+/// What was answered since somebody asked last. A name is two questions, one for each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LookupCounts {
+    /// Questions that were put to the DNS: what came of each, and after how long. As many as end
+    /// in one call; to be taken after each.
+    pub ended: Vec<(Result<(), NameFailure>, Duration)>,
+    /// Questions that the cache answered.
+    pub cached: u64,
+    /// Askers who were refused for their quota, and questions whose turn never came.
+    pub refused: u64,
+}
+
 type Key = (DomainName, AddressFamily);
 type Outcome = Result<ResolvedAddresses, NameFailure>;
 
@@ -134,6 +146,7 @@ pub struct Lookups<A> {
     flying: BTreeMap<LookupId, Flight<A>>,
     next_number: u64,
     events: VecDeque<LookupsEvent<A>>,
+    counts: LookupCounts,
 }
 
 type Askers<A> = Vec<(ClientId, Option<A>)>;
@@ -152,6 +165,7 @@ struct Waiting {
 struct Flight<A> {
     key: Key,
     client: ClientId,
+    since: Instant,
     deadline: Instant,
     /// Who waits for it alone: the servers have changed since it began.
     outdated: Option<Askers<A>>,
@@ -161,13 +175,10 @@ impl<A: PartialEq> Lookups<A> {
     /// Nothing is cached, nothing in flight.
     #[must_use]
     pub fn new(config: LookupsConfig) -> Self {
+        let (flying, outstanding) = per_client(&config);
         Self {
             cache: Cache::new(config.cached_names.saturating_mul(FAMILIES)),
-            clients: Clients::new(
-                config.per_client.saturating_mul(FAMILIES),
-                (config.per_client.saturating_add(config.queued_per_client))
-                    .saturating_mul(FAMILIES),
-            ),
+            clients: Clients::new(flying, outstanding),
             config,
             now: None,
             pending: BTreeMap::new(),
@@ -175,7 +186,18 @@ impl<A: PartialEq> Lookups<A> {
             flying: BTreeMap::new(),
             next_number: 0,
             events: VecDeque::new(),
+            counts: LookupCounts::default(),
         }
+    }
+
+    /// Goes by other limits from now on; only the number of cached names stays. What is in flight
+    /// or waits goes on, and what is cached keeps the time it was given.
+    pub fn use_config(&mut self, config: LookupsConfig, now: Instant) {
+        let now = self.at(now);
+        self.config = config;
+        let (flying, outstanding) = per_client(&config);
+        self.clients.limit(flying, outstanding);
+        self.start_waiting(now);
     }
 
     /// Answers from the cache, joins a question that is pending, or starts one. The asker is
@@ -222,6 +244,7 @@ impl<A: PartialEq> Lookups<A> {
             && waiting.deadline <= now
         {
             let key = waiting.key.clone();
+            self.counts.refused += 1;
             self.leave_queues(&key);
             self.answer_all(&key, &Err(NameFailure::Quota));
         }
@@ -238,6 +261,11 @@ impl<A: PartialEq> Lookups<A> {
     /// The next thing to do.
     pub fn poll_event(&mut self) -> Option<LookupsEvent<A>> {
         self.events.pop_front()
+    }
+
+    /// What was answered since the last call.
+    pub fn take_counts(&mut self) -> LookupCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Forgets what was answered, and what is being answered: the servers have changed, and others
@@ -263,6 +291,7 @@ impl<A: PartialEq> Lookups<A> {
             }
             // To a refresh it is the only answer that it gets.
             let from_cache = !question.refresh;
+            self.counts.cached += 1;
             self.answer(question.asker.clone(), &key, &outcome, from_cache);
         } else if question.asker.is_none() && !self.can_start(&key, question.client) {
             // It would have to wait, and nobody waits for it.
@@ -270,6 +299,7 @@ impl<A: PartialEq> Lookups<A> {
             self.wait(question.client, question.asker.clone(), key, now);
         } else {
             let quota = Err(NameFailure::Quota);
+            self.counts.refused += 1;
             self.answer(question.asker.clone(), &key, &quota, false);
         }
     }
@@ -319,6 +349,7 @@ impl<A: PartialEq> Lookups<A> {
             let flight = Flight {
                 key,
                 client,
+                since: now,
                 deadline,
                 outdated: None,
             };
@@ -350,6 +381,8 @@ impl<A: PartialEq> Lookups<A> {
             return;
         };
         self.clients.landed(flight.client);
+        let plain = outcome.as_ref().map(|_| ()).map_err(|failure| *failure);
+        self.counts.ended.push((plain, now - flight.since));
         if let Some(askers) = flight.outdated {
             self.answer_each(askers, &flight.key, outcome);
             return;
@@ -423,6 +456,15 @@ fn is_passing(outcome: &Outcome) -> bool {
     outcome
         .as_ref()
         .is_err_and(|failure| !failure.is_definite())
+}
+
+/// Questions that one client may have in flight, and outstanding in all.
+fn per_client(config: &LookupsConfig) -> (usize, usize) {
+    let outstanding = config.per_client.saturating_add(config.queued_per_client);
+    (
+        config.per_client.saturating_mul(FAMILIES),
+        outstanding.saturating_mul(FAMILIES),
+    )
 }
 
 /// How long a passing failure counts.

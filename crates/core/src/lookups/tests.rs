@@ -153,6 +153,41 @@ fn later_askers_join_and_so_do_refreshes() {
 }
 
 #[test]
+fn other_limits_count_from_now_on() {
+    let limit = |per_client, queued_per_client, max_ttl| LookupsConfig {
+        per_client,
+        queued_per_client,
+        max_ttl,
+        ..LookupsConfig::default()
+    };
+    let mut scene = Scene::new(limit(1, 8, 10 * SECOND));
+    for (asker, name) in [(1, "a.example"), (2, "b.example"), (3, "c.example")] {
+        scene.ask(name, 1, asker);
+    }
+    let one = scene.started.len();
+    scene
+        .lookups
+        .use_config(limit(2, 8, 60 * SECOND), scene.now);
+    scene.drain();
+    assert_eq!((one, scene.started.len()), (2, 4), "at once");
+    scene
+        .lookups
+        .use_config(limit(1, 0, 60 * SECOND), scene.now);
+    scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
+    assert_eq!(scene.told()[0], (1, V4, ok("10.0.0.1", 60 * SECOND)));
+    scene.result_of_both("10.0.0.1", found_v6(), SECOND);
+    assert_eq!(scene.told().len(), 2, "what flies lands");
+    assert_eq!(
+        scene.started_names(),
+        ["c.example"],
+        "and what waits starts"
+    );
+    scene.ask("d.example", 1, 4);
+    let quota = (4, V4, Err(NameFailure::Quota));
+    assert_eq!(scene.told()[0], quota);
+}
+
+#[test]
 fn lesson_22_answers_are_kept_for_their_ttl_within_limits() {
     let hour = 3_600 * SECOND;
     for (ttl, kept) in [
@@ -565,4 +600,35 @@ proptest! {
         prop_assert_eq!(watch.scene.lookups.clients.len(), 0);
         prop_assert_eq!(watch.scene.lookups.pending.len(), 0);
     }
+}
+
+#[test]
+fn what_was_asked_is_counted_with_its_outcome_and_its_time() {
+    let mut scene = Scene::new(LookupsConfig {
+        per_client: 1,
+        queued_per_client: 0,
+        ..LookupsConfig::default()
+    });
+    scene.ask("app.example", 1, 7);
+    scene.pass(SECOND);
+    let [v4, v6] = [scene.started[0].0, scene.started[1].0];
+    scene.result(v4, found("192.0.2.1", 60 * SECOND));
+    scene.pass(SECOND);
+    scene.result(v6, Err(NameFailure::NoData));
+    scene.started.clear();
+    let counts = scene.lookups.take_counts();
+    let ended = [(Ok(()), SECOND), (Err(NameFailure::NoData), 2 * SECOND)];
+    assert_eq!(counts.ended, ended);
+    assert_eq!((counts.cached, counts.refused), (0, 0));
+
+    scene.ask("app.example", 1, 7);
+    assert_eq!(scene.lookups.take_counts().cached, 2);
+
+    scene.ask("slow.example", 1, 7);
+    scene.ask("one-too-many.example", 1, 7);
+    assert_eq!(scene.lookups.take_counts().refused, 2);
+    scene.pass(6 * SECOND);
+    let timeouts = [(Err(NameFailure::Timeout), 6 * SECOND); 2];
+    assert_eq!(scene.lookups.take_counts().ended, timeouts);
+    assert_eq!(scene.lookups.take_counts(), LookupCounts::default());
 }

@@ -84,12 +84,8 @@ impl FlowTable {
     #[must_use]
     pub fn new(limits: FlowLimits, seed: [u8; 32], now: Instant) -> Self {
         let mut ports = Ports::new(seed);
-        let per_client = limits.flows_per_client;
         Self {
-            limits: FlowLimits {
-                flows: limits.flows.min(u32::MAX - 1),
-                flows_per_client: per_client.min(FlowLimits::FLOWS_PER_CLIENT_MAX),
-            },
+            limits: limits.possible(),
             start: now,
             tick: 0,
             next_tick: now,
@@ -100,6 +96,12 @@ impl FlowTable {
             live: 0,
             ports,
         }
+    }
+
+    /// Goes by other limits from now on. No flow ends for them: a table that has more than it may
+    /// keeps what it has, and a new flow takes the place of another or is refused.
+    pub fn limit(&mut self, limits: FlowLimits) {
+        self.limits = limits.possible();
     }
 
     /// The live flow of an inside tuple.

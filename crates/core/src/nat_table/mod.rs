@@ -20,10 +20,10 @@ pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
 use crate::diagnosis::Refused;
-pub use crate::domains::RestoredName;
 use crate::domains::{
     Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
+pub use crate::domains::{HealCounts, RestoredName};
 use crate::grant::{AnnouncedName, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
@@ -130,6 +130,19 @@ pub enum NatTableEvent {
     },
 }
 
+/// What a [`NatTable`] keeps at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NatUsage {
+    /// Flows that live.
+    pub flows: usize,
+    /// Names of clients that lead somewhere, or will.
+    pub mappings: usize,
+    /// Packets that wait for the address of a name.
+    pub held_packets: usize,
+    /// Their bytes.
+    pub held_bytes: usize,
+}
+
 /// See the module's documentation.
 pub struct NatTable {
     clients: Clients,
@@ -177,6 +190,12 @@ impl NatTable {
             drops: DropCounts::default(),
             refused_flows: BTreeMap::new(),
         }
+    }
+
+    /// Goes by other limits from now on; no flow and no address is given up at once.
+    pub fn use_config(&mut self, config: NatTableConfig) {
+        self.domains.use_config(config.domains);
+        self.flows.limit(config.flows);
     }
 
     /// From now on these addresses are `client`'s. An address that another client had is taken
@@ -339,6 +358,22 @@ impl NatTable {
         let mut drops = std::mem::take(&mut self.drops);
         drops.add(&self.domains.take_drops());
         drops
+    }
+
+    /// What went wrong with names and was healed since the last call.
+    pub fn take_heals(&mut self) -> HealCounts {
+        self.domains.take_heals()
+    }
+
+    /// How much is kept just now.
+    #[must_use]
+    pub fn usage(&self) -> NatUsage {
+        NatUsage {
+            flows: self.flows.len(),
+            mappings: self.domains.mappings(),
+            held_packets: self.domains.held_packets(),
+            held_bytes: self.domains.held_bytes(),
+        }
     }
 
     /// Whether a packet to a network goes on; if not, it was counted.

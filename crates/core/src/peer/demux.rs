@@ -13,6 +13,7 @@ use crate::DropReason;
 use crate::ids::PublicKey;
 use crate::packet::{DatagramBatch, DropCounts, Path};
 use crate::peer::index::PeerIndex;
+use crate::peer::statistics::HandshakeCounts;
 use crate::peer::wireguard::{
     COOKIE_REPLY_BYTES, DATA_OVERHEAD_BYTES, GatewayKeys, HANDSHAKE_INIT_BYTES,
     HANDSHAKE_RESPONSE_BYTES, HandshakeGate, HandshakeRefusal,
@@ -53,6 +54,7 @@ pub struct Demux {
     max_transactions: usize,
     next_second: Instant,
     drops: DropCounts,
+    handshakes: HandshakeCounts,
 }
 
 type TransactionId = [u8; 12];
@@ -76,7 +78,14 @@ impl Demux {
             max_transactions: config.max_transactions,
             next_second: now + SECOND,
             drops: DropCounts::default(),
+            handshakes: HandshakeCounts::default(),
         }
+    }
+
+    /// Lets another number of handshake messages a second pass before it asks for cookies. Cookies
+    /// that were handed out before are good no more: who comes with one is given another.
+    pub fn limit_handshakes(&mut self, per_second: u64) {
+        self.gate.limit(per_second);
     }
 
     /// From now on `index` is found by these keys: the client's public key and the USERNAME of its
@@ -134,10 +143,19 @@ impl Demux {
         for datagram in batch.segments() {
             match self.route_one(batch.path, datagram) {
                 Ok(destination) => routed.push(destination.carry(&batch, datagram)),
-                Err(reason) => self.drops.count(reason),
+                Err(reason) => {
+                    let is_handshake = Kind::of(datagram).is_handshake();
+                    self.handshakes.rejected += u64::from(is_handshake);
+                    self.drops.count(reason);
+                }
             }
         }
         routed
+    }
+
+    /// The handshake messages that were rejected since the last call.
+    pub fn take_handshakes(&mut self) -> HandshakeCounts {
+        std::mem::take(&mut self.handshakes)
     }
 
     /// What was dropped since the last call.
@@ -294,6 +312,10 @@ impl Kind {
             ([0x40..=0x4F, ..], 4..) => Self::ChannelData,
             _ => Self::Unknown,
         }
+    }
+
+    pub(crate) fn is_handshake(self) -> bool {
+        matches!(self, Self::HandshakeInit | Self::HandshakeResponse)
     }
 
     pub(crate) fn is_stun(self) -> bool {
@@ -455,6 +477,11 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(demux.take_drops().of(DropReason::WireguardRejected), 1);
+        assert_eq!(demux.take_handshakes().rejected, 1);
+        let mut data = vec![4, 0, 0, 0];
+        data.resize(64, 9);
+        assert!(demux.route(DatagramBatch::of(path(), data)).is_empty());
+        assert_eq!(demux.take_handshakes().rejected, 0, "data is no handshake");
     }
 
     #[test]
@@ -472,6 +499,9 @@ mod tests {
                 .any(|routed| matches!(routed, Routed::Reply(_)))
         );
         assert!(demux.take_drops().of(DropReason::HandshakeLimited) >= 8);
+        demux.limit_handshakes(100);
+        let routed = demux.route(DatagramBatch::of(path(), client.initiation()));
+        assert_eq!(destinations(&routed), [Some(index)]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use crate::grant::IceCredentials;
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::gatherer::LocalAddresses;
+use crate::peer::statistics::PathKind;
 use is::stun::{StunMessage, StunPacket};
 use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
@@ -114,6 +115,18 @@ impl IceTransport {
         };
         self.agent.invalidate_candidate(&parsed);
         true
+    }
+
+    /// How this address of the client is known.
+    pub(crate) fn kind_of(&self, remote: SocketAddr) -> Option<PathKind> {
+        let mut known = self.agent.remote_candidates();
+        let candidate = known.find(|candidate| candidate.addr() == remote)?;
+        Some(match candidate.kind() {
+            CandidateKind::Host => PathKind::Host,
+            CandidateKind::ServerReflexive => PathKind::ServerReflexive,
+            CandidateKind::PeerReflexive => PathKind::PeerReflexive,
+            CandidateKind::Relayed => PathKind::Relayed,
+        })
     }
 
     /// Whether any candidate of the client is known, signalled or discovered.

@@ -12,6 +12,7 @@ mod ice;
 mod index;
 mod outbox;
 mod resumption;
+mod statistics;
 mod transport;
 mod wireguard;
 
@@ -19,6 +20,7 @@ pub use control::{AssignedIps, ControlPacket, DomainStatus};
 pub use demux::{Demux, DemuxConfig, Routed};
 pub use gatherer::{AddressGatherer, GathererConfig, LocalAddresses};
 pub use index::{PeerIndex, PeerIndexPool};
+pub use statistics::{HandshakeCounts, PathKind};
 pub use transport::{Peer, PeerConfig, PeerEvent, PeerFacts};
 pub use wireguard::GatewayKeys;
 

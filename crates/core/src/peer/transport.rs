@@ -15,6 +15,7 @@ use crate::peer::ice::{IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
 use crate::peer::resumption::{Call, Proof, Resumption};
+use crate::peer::statistics::{HandshakeCounts, PathKind};
 use crate::peer::wireguard::{GatewayKeys, Opened, WireguardTunnel, sealed_len};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -91,6 +92,7 @@ pub struct Peer {
     proof: Option<Proof>,
     /// Packets that waited in vain, to be counted.
     waited_in_vain: usize,
+    handshakes: HandshakeCounts,
     idle_at: Option<Instant>,
     next_second: Instant,
     /// When to give up unless a candidate of the client is known.
@@ -128,6 +130,7 @@ impl Peer {
             is_resumed: false,
             proof: None,
             waited_in_vain: 0,
+            handshakes: HandshakeCounts::default(),
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
             candidates_due: Some(now + CANDIDATE_TIMEOUT),
@@ -239,16 +242,20 @@ impl Peer {
                 // that is newer: it is answered where it came from, and moves nothing. The message
                 // by which the client takes to the session does.
                 Opened::Reply(reply) => {
+                    self.handshakes.answered += 1;
                     self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
                     continue;
                 }
                 Opened::Cookie => continue,
                 Opened::Confirmed(keepalive) => {
+                    self.handshakes.confirmed += 1;
                     self.note_authentic(datagrams.path, now);
                     self.transmit(&keepalive, now);
                     self.proof = Some(Proof::new(now));
                 }
                 Opened::Dropped(reason) => {
+                    let is_handshake = Kind::of(datagram).is_handshake();
+                    self.handshakes.rejected += u64::from(is_handshake);
                     self.prove_if(|proof| proof.take_wanted(now), now);
                     drops.count(reason);
                     continue;
@@ -402,6 +409,17 @@ impl Peer {
     /// How many packets waited for a session in vain since the last call.
     pub fn take_waited_in_vain(&mut self) -> usize {
         std::mem::take(&mut self.waited_in_vain)
+    }
+
+    /// What became of the client's handshake messages since the last call.
+    pub fn take_handshakes(&mut self) -> HandshakeCounts {
+        std::mem::take(&mut self.handshakes)
+    }
+
+    /// How the client's end of the path that ICE settled on is known.
+    #[must_use]
+    pub fn path_kind(&self) -> Option<PathKind> {
+        self.ice.kind_of(self.nominated?.remote)
     }
 
     /// How far the transport has come, for people who ask.

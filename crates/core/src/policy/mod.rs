@@ -111,8 +111,9 @@ pub struct Policy {
     config: PolicyConfig,
     grants: BTreeMap<ResourceId, Grant>,
     proxies: Proxies,
-    /// Never more than [`PolicyConfig::max_resources`]; the oldest gives way.
+    /// Never more than [`PolicyConfig::max_resources`] at its highest; the oldest gives way.
     events: VecDeque<PolicyEvent>,
+    max_events: usize,
     /// The latest `now` that was seen.
     clock: Option<Instant>,
     derived: Derived,
@@ -139,13 +140,20 @@ impl Policy {
     #[must_use]
     pub fn new(config: PolicyConfig) -> Self {
         Self {
-            config,
             grants: BTreeMap::new(),
             proxies: Proxies::default(),
             events: VecDeque::new(),
+            max_events: config.max_resources,
+            config,
             clock: None,
             derived: Derived::default(),
         }
+    }
+
+    /// How many resources the client may hold from now on; those that it holds stay.
+    pub fn limit_resources(&mut self, max_resources: usize) {
+        self.config.max_resources = max_resources;
+        self.max_events = self.max_events.max(max_resources);
     }
 
     /// Takes over the gateway's tunnel addresses, which the client may always reach.
@@ -372,7 +380,7 @@ impl Policy {
     }
 
     fn emit(&mut self, event: PolicyEvent) {
-        if self.events.len() >= self.config.max_resources {
+        if self.events.len() >= self.max_events {
             self.events.pop_front();
         }
         self.events.push_back(event);

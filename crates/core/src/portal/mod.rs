@@ -502,6 +502,12 @@ impl PortalProtocol {
         self.events.push_back(PortalEvent::Fatal { reason });
     }
 
+    /// Goes on without the portal for this long from now on, counted from when it was lost.
+    pub fn tolerate_outage(&mut self, max_outage: Duration, now: Instant) {
+        self.config.max_outage = max_outage;
+        self.handle_timeout(now);
+    }
+
     fn give_up_at(&self) -> Option<Instant> {
         self.outage.since.checked_add(self.config.max_outage)
     }

@@ -7,6 +7,7 @@
 
 mod ceiling;
 mod machine;
+mod metrics;
 mod names;
 mod report;
 mod usage;
@@ -43,6 +44,8 @@ pub struct Args {
 pub enum Part {
     /// Names: how fast they are served, and how fast they heal when DNS or addresses fail.
     Names(names::Args),
+    /// Metrics: what it costs the throughput that somebody reads them.
+    Metrics(metrics::Args),
 }
 
 /// Runs the benchmark.
@@ -53,6 +56,7 @@ pub async fn run(args: Args) -> Result<()> {
     run_interruptibly(move |interrupt| match args.part {
         None => bench(interrupt, args),
         Some(Part::Names(names)) => names::bench(interrupt, names),
+        Some(Part::Metrics(metrics)) => metrics::bench(interrupt, metrics),
     })
     .await
 }

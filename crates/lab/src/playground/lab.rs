@@ -86,6 +86,8 @@ pub struct Setup {
     pub state: Option<StateFile>,
     /// Whether the gateway takes orders to fail, on [`Lab::fault_socket`].
     pub faults: bool,
+    /// Variables that the gateway is started with.
+    pub gateway_environment: Vec<(&'static str, String)>,
 }
 
 /// `[state]` of the gateway's configuration.
@@ -123,6 +125,7 @@ impl Default for Setup {
             gateway_id: "lab-gateway",
             state: None,
             faults: false,
+            gateway_environment: Vec::new(),
         }
     }
 }
@@ -352,6 +355,7 @@ impl Lab {
             let _none_there = std::fs::remove_file(self.fault_socket());
             command.env("POSTERN_FAULTS", self.fault_socket());
         }
+        command.envs(self.setup.gateway_environment.iter().cloned());
         let name = self.next_name("gateway");
         self.gateway = Some(self.playground.spawn(&name, command)?);
         Ok(())
@@ -404,7 +408,14 @@ impl Lab {
         self.path(scene::ADMIN_SOCKET)
     }
 
-    /// Changes what the next gateway is told; the running one does not notice.
+    /// The gateway's configuration.
+    #[must_use]
+    pub fn gateway_config(&self) -> PathBuf {
+        self.path("gateway.toml")
+    }
+
+    /// Changes what the gateway is told: the next one, and the running one as far as it can take it
+    /// over.
     ///
     /// # Errors
     /// The configuration cannot be written.

@@ -145,7 +145,8 @@ impl NameCause {
             } => {
                 let (how, held) = (how.in_words(), waiting(*held));
                 format!(
-                    "No address of {name} is known: for {since} the gateway's DNS server {how}{held}."
+                    "No address of {name} is known: for {since} the gateway's DNS server \
+                     {how}{held}."
                 )
             }
         }

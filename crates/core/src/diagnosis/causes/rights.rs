@@ -122,12 +122,15 @@ impl RightsCause {
     pub(super) fn remedy(&self) -> String {
         match self {
             Self::NotAuthorized { is_name: true, .. } => {
-                "In the portal, give the client a policy for a DNS resource that covers the name. \
-                 A network that contains its address is not enough: ask about that by the address."
+                "Try it at the client first: it is authorized when it first uses the name. If it \
+                 stays like this, give it a policy in the portal for a DNS resource that covers \
+                 the name. A network that contains its address is not enough."
                     .into()
             }
             Self::NotAuthorized { is_name: false, .. } => {
-                "In the portal, give the client a policy for a resource that covers the address."
+                "Try it at the client first: it is authorized when it first uses the resource. If \
+                 it stays like this, give it a policy in the portal for a resource that covers \
+                 the address."
                     .into()
             }
             Self::Expired { .. } => {

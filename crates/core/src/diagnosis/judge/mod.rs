@@ -1,5 +1,5 @@
-//! From the facts to the verdict: each step is judged on its own, and the first that is not right is
-//! the reason. Those behind it are shown as far as they are known.
+//! From the facts to the verdict: each step is judged on its own, and the first that is not right
+//! is the reason. Those behind it are shown as far as they are known.
 
 mod client;
 mod name;

@@ -102,7 +102,8 @@ impl Case<'_> {
                 let since = Seconds::from(since);
                 let how = said(failure);
                 notes.push(format!(
-                    "For {since} the gateway's DNS server {how}; the addresses from before are used."
+                    "For {since} the gateway's DNS server {how}; the addresses from before are \
+                     used."
                 ));
             }
             let shunned = family

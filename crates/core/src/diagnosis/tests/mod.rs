@@ -202,14 +202,14 @@ impl Scene {
     fn connection(&mut self) -> &mut ConnectionFacts {
         match &mut self.client.connection {
             Told::Answer(connection) => connection,
-            told => panic!("{told:?}"),
+            told @ (Told::Silence | Told::Rebuilding | Told::Absent) => panic!("{told:?}"),
         }
     }
 
     fn nat(&mut self) -> &mut NatFacts {
         match &mut self.client.nat {
             Told::Answer(nat) => nat,
-            told => panic!("{told:?}"),
+            told @ (Told::Silence | Told::Rebuilding | Told::Absent) => panic!("{told:?}"),
         }
     }
 

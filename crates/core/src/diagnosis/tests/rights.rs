@@ -9,7 +9,7 @@ fn lesson_32_what_nothing_authorizes_is_told_with_what_the_client_holds() {
     assert_says(
         &report,
         verdict,
-        "policy for a resource that covers the address",
+        "in the portal for a resource that covers the address",
     );
     assert_eq!(marks(&report), "✓✓✗----?");
 }

@@ -3,162 +3,180 @@
 use super::*;
 use std::collections::BTreeSet;
 
+const TROUBLESHOOTING: &str = include_str!("../../../../../docs/troubleshooting.md");
+
+const AGO: Seconds = Seconds(3);
+const SINCE: Seconds = Seconds(30);
+const NEXT_TRY: Option<Seconds> = Some(Seconds(5));
+
+fn place() -> String {
+    "10.20.0.7".to_owned()
+}
+
+fn called() -> String {
+    "app.example".to_owned()
+}
+
+fn titled() -> String {
+    "\"Wiki\" (10.20.0.0/16)".to_owned()
+}
+
 /// One of each. A cause that is missing here is missed by the count below.
 fn all() -> Vec<Cause> {
-    let place = || "10.20.0.7".to_owned();
-    let called = || "app.example".to_owned();
-    let titled = || "\"Wiki\" (10.20.0.0/16)".to_owned();
-    let (ago, since) = (Seconds(3), Seconds(30));
-    let next_try = Some(Seconds(5));
-    let permits = Permits {
-        resource: titled(),
-        permits: "tcp 443".into(),
-    };
+    let clients = of_clients().into_iter().map(Cause::from);
+    let rights = of_rights().into_iter().map(Cause::from);
+    let names = of_names().into_iter().map(Cause::from);
+    let resources = of_resources().into_iter().map(Cause::from);
+    let all = clients.chain(rights).chain(names).chain(resources);
+    all.collect()
+}
+
+fn of_clients() -> Vec<ClientCause> {
     vec![
         ClientCause::NoSuchClient {
             asked: called(),
             nearest: None,
             served: 2,
-        }
-        .into(),
+        },
         ClientCause::AmbiguousClient {
             asked: called(),
             matches: vec![place()],
             all: 2,
-        }
-        .into(),
-        ClientCause::CutOff { rest: ago }.into(),
+        },
+        ClientCause::CutOff { rest: AGO },
         ClientCause::ClientLeft {
             last: titled(),
-            ago,
-        }
-        .into(),
-        ClientCause::Rebuilding.into(),
-        ClientCause::NoTransport { lost: Some(ago) }.into(),
+            ago: AGO,
+        },
+        ClientCause::Rebuilding,
+        ClientCause::NoTransport { lost: Some(AGO) },
         ClientCause::NoPath {
             has_candidates: true,
-            waiting: ago,
-        }
-        .into(),
+            waiting: AGO,
+        },
         ClientCause::NoHandshake {
             remote: place(),
-            waiting: ago,
-        }
-        .into(),
+            waiting: AGO,
+        },
         ClientCause::ClientSilent {
-            heard: since,
+            heard: SINCE,
             has_session: true,
-        }
-        .into(),
-        ClientCause::PartSilent { part: called() }.into(),
+        },
+        ClientCause::PartSilent { part: called() },
+    ]
+}
+
+fn of_rights() -> Vec<RightsCause> {
+    let permits = Permits {
+        resource: titled(),
+        permits: "tcp 443".to_owned(),
+    };
+    vec![
         RightsCause::NotAuthorized {
             place: place(),
             is_name: false,
             holds: vec![],
-        }
-        .into(),
+        },
         RightsCause::Expired {
             resource: titled(),
             at: called(),
-            ago,
-        }
-        .into(),
+            ago: AGO,
+        },
         RightsCause::Revoked {
             resource: titled(),
             at: called(),
-            ago,
-        }
-        .into(),
+            ago: AGO,
+        },
         RightsCause::Filtered {
             asked: called(),
             place: place(),
             resources: vec![permits],
-        }
-        .into(),
+        },
         RightsCause::NotInternet {
             resource: titled(),
             place: place(),
-        }
-        .into(),
-        RightsCause::TunnelRange { place: place() }.into(),
-        RightsCause::Group { place: place() }.into(),
-        RightsCause::NoName { place: place() }.into(),
+        },
+        RightsCause::TunnelRange { place: place() },
+        RightsCause::Group { place: place() },
+        RightsCause::NoName { place: place() },
+    ]
+}
+
+fn of_names() -> Vec<NameCause> {
+    vec![
         NameCause::NameNotAnnounced {
             name: called(),
             resource: titled(),
             announced: 0,
-        }
-        .into(),
+        },
         NameCause::NameNotKept {
             name: called(),
             kept: 1,
             limit: 1,
-        }
-        .into(),
+        },
         NameCause::BeingResolved {
             name: called(),
             held: 1,
-        }
-        .into(),
+        },
         NameCause::NoSuchName {
             name: called(),
-            since,
-            next_try,
-        }
-        .into(),
+            since: SINCE,
+            next_try: NEXT_TRY,
+        },
         NameCause::NoAddress {
             name: called(),
-            families: "A".into(),
-            next_try,
-        }
-        .into(),
+            families: "A".to_owned(),
+            next_try: NEXT_TRY,
+        },
         NameCause::DnsNotAnswering {
             name: called(),
             how: Unable::IsSilent,
-            since,
-            next_try,
+            since: SINCE,
+            next_try: NEXT_TRY,
             held: 1,
-        }
-        .into(),
+        },
+    ]
+}
+
+fn of_resources() -> Vec<ResourceCause> {
+    vec![
         ResourceCause::Works {
-            ago,
+            ago: AGO,
             by: Some(ip("10.20.0.7")),
-        }
-        .into(),
-        ResourceCause::NothingSent { place: place() }.into(),
+        },
+        ResourceCause::NothingSent { place: place() },
         ResourceCause::Awaited {
             by: place(),
             packets: 1,
-            since,
-        }
-        .into(),
+            since: SINCE,
+        },
         ResourceCause::Unanswered {
             by: place(),
             packets: 4,
-            since,
-            replied: Some(since),
-            next_try,
-        }
-        .into(),
+            since: SINCE,
+            replied: Some(SINCE),
+            next_try: NEXT_TRY,
+        },
         ResourceCause::Refused {
             by: place(),
             how: Refusal::Reset,
-            ago,
-        }
-        .into(),
-        ResourceCause::FlowTableFull { flows: 1, limit: 1 }.into(),
-        ResourceCause::PortsExhausted { ago }.into(),
+            ago: AGO,
+        },
+        ResourceCause::FlowTableFull { flows: 1, limit: 1 },
+        ResourceCause::PortsExhausted { ago: AGO },
     ]
 }
 
 #[test]
-fn every_cause_has_a_code_of_its_own_and_survives_json() {
+fn every_cause_has_a_code_of_its_own_is_explained_to_people_and_survives_json() {
     let mut codes = BTreeSet::new();
     for cause in all() {
         let json = serde_json::to_value(&cause).expect("causes are plain values");
         let code = json["code"].as_str().expect("each has a code").to_owned();
         let back: Cause = serde_json::from_value(json).expect("it was written by us");
         assert_eq!(back, cause);
+        let line = format!("\n| `{code}` | ");
+        assert!(TROUBLESHOOTING.contains(&line), "{code} is not explained");
         codes.insert(code);
     }
     assert_eq!(codes.len(), 31, "{codes:?}");

@@ -7,6 +7,7 @@ mod holding;
 mod properties;
 mod restoring;
 mod routing;
+mod watching;
 
 use super::*;
 use crate::names::{DomainName, NameAnswer, NameFailure, ResolvedAddresses};

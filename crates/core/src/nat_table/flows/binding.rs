@@ -20,6 +20,14 @@ pub struct FlowLimits {
 impl FlowLimits {
     /// At most half of the ports, so that a random one is free at least every other time.
     pub const FLOWS_PER_CLIENT_MAX: u32 = 32_768;
+
+    /// No more than a table can have.
+    pub(super) fn possible(self) -> Self {
+        Self {
+            flows: self.flows.min(u32::MAX - 1),
+            flows_per_client: self.flows_per_client.min(Self::FLOWS_PER_CLIENT_MAX),
+        }
+    }
 }
 
 /// One flow of one table. Leads nowhere once that flow is forgotten.

@@ -341,6 +341,25 @@ fn a_client_at_its_limit_loses_its_flow_that_was_silent_longest() {
 }
 
 #[test]
+fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
+    let mut bench = Bench::new(10, 10);
+    for port in 1..=4 {
+        bench.confirmed(tcp(port), WEB);
+    }
+    let limits = |flows, flows_per_client| FlowLimits {
+        flows,
+        flows_per_client,
+    };
+    bench.table.limit(limits(2, 2));
+    assert_eq!(bench.open(tcp(5), WEB), Err(DropReason::FlowTableFull));
+    bench.wait(60);
+    assert!((1..=4).all(|port| bench.is_live(&tcp(port))));
+    bench.table.limit(limits(5, u32::MAX));
+    bench.opened(tcp(5), WEB);
+    assert!((1..=5).all(|port| bench.is_live(&tcp(port))));
+}
+
+#[test]
 fn lesson_15_a_client_may_not_have_more_flows_than_half_the_ports() {
     let mut bench = Bench::new(100_000, u32::MAX);
     let proxies = (1..=32_768u32).map(|number| IpAddr::from((0x6460_0000 + number).to_be_bytes()));

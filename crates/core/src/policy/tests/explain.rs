@@ -14,13 +14,12 @@ fn explained(scene: &Scene, place: &str, asked: Asked) -> Access {
 }
 
 fn deciding(access: &Access) -> Vec<(ResourceId, bool)> {
-    match access {
-        Access::Covered(all) => all
-            .iter()
-            .map(|it| (it.resource.id, it.is_permitted))
-            .collect(),
-        access => panic!("{access:?}"),
-    }
+    let Access::Covered(all) = access else {
+        panic!("{access:?}");
+    };
+    all.iter()
+        .map(|it| (it.resource.id, it.is_permitted))
+        .collect()
 }
 
 #[test]

@@ -52,6 +52,23 @@ fn beyond_the_limit_only_held_resources_are_granted() {
 }
 
 #[test]
+fn a_lower_limit_keeps_what_is_held_and_says_so_of_each_when_it_ends() {
+    let mut scene = Scene::with((1..=4).map(internet));
+    scene.policy.limit_resources(1);
+    let refused = Err(PolicyError::TooManyResources { limit: 1 });
+    assert_eq!(scene.allow(internet(5), None), refused);
+    assert_eq!(scene.policy.resources().count(), 4);
+    for number in 1..=4 {
+        scene.policy.revoke(id(number));
+    }
+    let events = std::iter::from_fn(|| scene.policy.poll_event());
+    assert_eq!(events.count(), 4);
+    scene.policy.limit_resources(2);
+    assert_eq!(scene.allow(internet(1), None), Ok(()));
+    assert_eq!(scene.allow(internet(2), None), Ok(()));
+}
+
+#[test]
 fn filters_expire_individually() {
     let mut scene = Scene::with([]);
     let port = |port: u16| [Filter::Tcp(port..=port)];

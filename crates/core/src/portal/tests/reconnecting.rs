@@ -195,6 +195,21 @@ fn lesson_24_an_outage_is_fatal_only_after_the_configured_time() {
 }
 
 #[test]
+fn lesson_24_how_long_an_outage_may_take_can_be_changed_while_it_lasts() {
+    let mut dialogue = Dialogue::joined();
+    dialogue.protocol.handle_closed("reset", dialogue.now);
+    dialogue.drain();
+    let (hour, now) = (secs(3_600), dialogue.now);
+    dialogue.protocol.tolerate_outage(2 * hour, now);
+    dialogue.now += hour;
+    let now = dialogue.now;
+    dialogue.protocol.tolerate_outage(3 * hour, now);
+    assert_eq!(dialogue.fatal(), None);
+    dialogue.protocol.tolerate_outage(hour, now);
+    assert!(dialogue.fatal().is_some());
+}
+
+#[test]
 fn a_reason_is_news_once_in_an_outage() {
     let mut dialogue = Dialogue::new();
     let news = |dialogue: &mut Dialogue, reason: &str| {

@@ -1,0 +1,101 @@
+//! Other settings, for those who live and for those who come after them.
+
+use super::SupervisorActor;
+use crate::config::changes::Step;
+use crate::messages::connection::LimitResources;
+use crate::messages::dns::{LimitLookups, UseNameServers};
+use crate::messages::nat_table::LimitNatTable;
+use crate::messages::portal::TolerateOutage;
+use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
+use crate::messages::udp::{LimitHandshakes, OfferAddresses};
+use crate::reload::LiveSettings;
+use crate::shell::tell;
+use actix::prelude::*;
+
+impl Handler<ReloadBegan> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ReloadBegan, _: &mut Context<Self>) {
+        self.spec.service_manager.note_reload_began();
+    }
+}
+
+impl Handler<UseSettings> for SupervisorActor {
+    type Result = ();
+
+    /// Successors first: whoever dies in between is built with what it would have been told.
+    fn handle(&mut self, UseSettings { settings, steps }: UseSettings, _: &mut Context<Self>) {
+        self.spec.nursery.take_over(&settings);
+        for step in steps {
+            self.take_step(step, &settings);
+        }
+    }
+}
+
+impl Handler<ConfigurationReloaded> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ConfigurationReloaded, _: &mut Context<Self>) {
+        self.spec.service_manager.note_reloaded();
+        self.spec.metrics.count_reload(&message.0.outcome);
+        self.last_reload = Some(message.0);
+    }
+}
+
+impl SupervisorActor {
+    fn take_step(&mut self, step: Step, settings: &LiveSettings) {
+        let tree = &self.tree;
+        match step {
+            Step::NameServers => {
+                if let Some(dns) = &tree.dns {
+                    tell(&dns.servers, UseNameServers(settings.name_servers()));
+                }
+            }
+            Step::Lookups => {
+                if let Some(dns) = &tree.dns {
+                    tell(&dns.limit, LimitLookups(settings.lookups()));
+                }
+            }
+            Step::NatTable => {
+                if let Some(nat_table) = &tree.nat_table {
+                    tell(&nat_table.limit, LimitNatTable(settings.nat_table()));
+                }
+            }
+            Step::Clients => self.limit_clients(settings),
+            Step::Handshakes => self.limit_handshakes(settings.limits.handshakes_per_second),
+            Step::Addresses => {
+                let offer = OfferAddresses {
+                    list_addresses: settings.list_addresses(),
+                    stun_servers: settings.network.stun_servers.clone(),
+                };
+                if let Some(udp) = &tree.udp {
+                    tell(&udp.offer, offer);
+                }
+            }
+            Step::Outage => {
+                if let Some(portal) = &tree.portal {
+                    tell(&portal.tolerate, TolerateOutage(settings.max_outage));
+                }
+            }
+            // These are nobody's whom the supervisor knows.
+            Step::Farewell | Step::LogFilter | Step::NextProcess => {}
+        }
+    }
+
+    fn limit_clients(&mut self, settings: &LiveSettings) {
+        let limits = settings.limits;
+        self.spec.max_clients = limits.clients;
+        self.spec.max_resources = limits.resources_per_client;
+        let ledger = &mut self.spec.ledger;
+        ledger.limit(limits.clients, limits.resources_per_client);
+        let limit = LimitResources(limits.resources_per_client);
+        self.clients.tell_all(&limit);
+    }
+
+    fn limit_handshakes(&mut self, per_second: u32) {
+        self.spec.handshakes_per_second = usize::try_from(per_second).unwrap_or(usize::MAX);
+        if let Some(udp) = &self.tree.udp {
+            tell(&udp.handshakes, LimitHandshakes(per_second.into()));
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! How the gateway is, for the service manager that started it.
+
+use super::SupervisorActor;
+use crate::admin::reports::{HealthReport, HealthStatus};
+use actix::prelude::*;
+
+impl SupervisorActor {
+    /// Begins to tell, if there is somebody to be told.
+    pub(super) fn report_to_service_manager(&mut self, ctx: &mut Context<Self>) {
+        if let Some(interval) = self.spec.service_manager.interval() {
+            self.look_at_health(ctx);
+            ctx.run_interval(interval, |actor, ctx| actor.look_at_health(ctx));
+        }
+    }
+
+    /// Asks everybody, unless somebody is still being waited for.
+    fn look_at_health(&mut self, ctx: &mut Context<Self>) {
+        if self.stopping || std::mem::replace(&mut self.is_examining, true) {
+            return;
+        }
+        let examined = self.examine();
+        ctx.spawn(examined.map(|health, actor, _| {
+            actor.is_examining = false;
+            if !actor.stopping {
+                let line = status_line(&health, actor.clients.len());
+                let manager = &mut actor.spec.service_manager;
+                manager.note_health(health.live, &line);
+            }
+        }));
+    }
+}
+
+/// As the service manager shows it: what is the matter, and not what to do about it.
+fn status_line(health: &HealthReport, clients: usize) -> String {
+    let status = match health.status {
+        HealthStatus::Ready => "ready",
+        HealthStatus::Degraded => "degraded",
+        HealthStatus::NotReady => "not ready",
+    };
+    let mut line = format!("{status}, {clients} clients");
+    for (index, reason) in health.reasons.iter().enumerate() {
+        line += if index == 0 { ": " } else { "; " };
+        line += reason.split([':', ';']).next().unwrap_or_default();
+    }
+    line
+}

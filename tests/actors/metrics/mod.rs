@@ -1,0 +1,438 @@
+//! What the gateway counts, seen where an operator sees it: on the page that Prometheus reads.
+
+mod documents;
+pub(crate) mod openmetrics;
+
+use crate::in_virtual_time;
+use crate::probe::{Break, Probe};
+use crate::samples::{open, open_for, relay, udp};
+use crate::scene::{MAX_CLIENTS, Scene, initialized};
+use actix::prelude::*;
+use boringtun::noise::{Tunn, TunnResult};
+use boringtun::x25519::{PublicKey as X25519Public, StaticSecret};
+use openmetrics::Page;
+use postern::messages::connection::OpenConnection;
+use postern::messages::packets::{
+    InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
+};
+use postern::messages::supervisor::{Child, ConfigurationReloaded};
+use postern::messages::udp::{AttachPeer, DetachPeer};
+use postern::metrics::process::Process;
+use postern::metrics::{Metrics, Receiver};
+use postern::outlet::Outlet;
+use postern::reload::{ReloadOutcome, ReloadReport};
+use postern::shell::{now, tell_addr};
+use postern_core::grant::TunnelAddresses;
+use postern_core::ids::{ClientId, PublicKey};
+use postern_core::packet::{DatagramBatch, PacketBatch, Path};
+use postern_core::peer::GatewayKeys;
+use postern_core::{DropReason, UnixTime, grant};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// As Prometheus reads it.
+pub(crate) fn page(metrics: &Arc<Metrics>) -> Page {
+    match Page::parse(&metrics.page()) {
+        Ok(page) => page,
+        Err(why) => panic!("{why}\n{}", metrics.page()),
+    }
+}
+
+#[test]
+fn the_page_keeps_the_rules_of_its_format_and_tells_zeros_too() {
+    let metrics = Arc::new(Metrics::default());
+    let process = Process {
+        cpu: MS(1500),
+        max_fds: u64::MAX,
+        ..Process::default()
+    };
+    let text = metrics.render(now(), Some(process));
+    let page = Page::parse(&text).expect("a page");
+    for reason in DropReason::ALL {
+        let series = format!(
+            "postern_dropped_packets_total{{reason=\"{}\"}}",
+            reason.label()
+        );
+        assert_eq!(page.value(&series), 0.0);
+    }
+    assert_eq!(page.value("process_cpu_seconds_total"), 1.5);
+    let version = env!("CARGO_PKG_VERSION");
+    let build = format!("postern_build_info{{version=\"{version}\"}}");
+    assert_eq!(page.value(&build), 1.0);
+    // Where the kernel does not tell, nothing is made up.
+    let page = Page::parse(&metrics.render(now(), None)).expect("a page");
+    assert!(!page.families().contains_key("process_cpu_seconds"));
+}
+
+#[test]
+fn several_shards_are_one_gateway() {
+    let metrics = Arc::new(Metrics::new(2, now()));
+    metrics.shard(0).count_drops(DropReason::NotAuthorized, 3);
+    metrics.shard(1).count_drops(DropReason::NotAuthorized, 4);
+    let page = page(&metrics);
+    let series = "postern_dropped_packets_total{reason=\"not_authorized\"}";
+    assert_eq!(page.value(series), 7.0);
+    assert_eq!(metrics.drops(), [(DropReason::NotAuthorized, 7)]);
+    for thread in ["main", "control", "admin", "shard_0", "shard_1"] {
+        page.value(&format!(
+            "postern_event_loop_lag_seconds{{thread=\"{thread}\"}}"
+        ));
+    }
+}
+
+/// Lesson 34: the numbers are there, and their series are as many as they always are.
+#[test]
+fn lesson_34_a_thousand_clients_make_no_series() {
+    let (few, known) = series_with(1);
+    assert_eq!(known, 1.0);
+    let (many, known) = series_with(1000);
+    assert_eq!(known, 1000.0);
+    assert_eq!(few, many);
+    assert!(few.len() < 400, "{} series", few.len());
+}
+
+/// The series of a gateway whose clients come, and are busy, and of whom one dies; and how many
+/// clients it knows.
+fn series_with(clients: u16) -> (Vec<String>, f64) {
+    in_virtual_time(async {
+        let scene = Scene::with(|spec| spec.max_clients = clients.into());
+        for number in 0..clients {
+            scene.tell(open_of(number));
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(MS(5000)).await;
+        for number in 0..clients {
+            let connection = scene.desk.connection(id(number));
+            let packets = PacketBatch::of(&udp([10, 0, 0, 1].into(), [10, 0, 0, 2].into()));
+            tell_addr(&connection, OutboundPackets::new(packets));
+        }
+        scene.desk.kill_connection(id(0));
+        tokio::time::sleep(MS(5000)).await;
+        let page = page(&scene.metrics);
+        assert_eq!(
+            page.value("postern_actor_deaths_total{actor=\"connection\"}"),
+            1.0
+        );
+        let reason = "postern_dropped_packets_total{reason=\"unknown_client\"}";
+        let drops = page.value(reason);
+        assert_eq!(drops, f64::from(clients) - 1.0, "all but the dead one");
+        let series = page.series().into_iter().map(str::to_owned).collect();
+        (series, page.value("postern_clients"))
+    })
+}
+
+fn id(number: u16) -> ClientId {
+    ClientId(Uuid::from_u128(u128::from(number) + 1))
+}
+
+/// One of a thousand.
+fn open_of(number: u16) -> OpenConnection {
+    let OpenConnection(mut open) = open_for(1, 1);
+    let [high, low] = number.to_be_bytes();
+    let mut key = [7; 32];
+    key[..2].copy_from_slice(&[high, low]);
+    open.client = grant::ClientProfile {
+        id: id(number),
+        public_key: PublicKey(key),
+        tunnel: TunnelAddresses {
+            ipv4: [100, 64, 128 | high, low].into(),
+            ipv6: [0xfd00, 0x2021, 0x1111, 0, 0, 0, 1, number].into(),
+        },
+        ..open.client
+    };
+    OpenConnection(open)
+}
+
+#[test]
+fn clients_requests_relays_deaths_and_answers_are_counted() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.tell(initialized(vec![relay("r1", "203.0.113.1:3478")]));
+        for number in 1..=MAX_CLIENTS + 2 {
+            scene.tell(open_for(number, number));
+        }
+        scene.settle().await;
+        let seen = page(&scene.metrics);
+        assert_eq!(seen.value("postern_clients"), f64::from(MAX_CLIENTS));
+        assert_eq!(seen.value("postern_relays"), 1.0);
+        let accepted = "postern_authorizations_total{result=\"accepted\"}";
+        assert_eq!(seen.value(accepted), f64::from(MAX_CLIENTS));
+        let refused = "postern_authorizations_total{result=\"refused\"}";
+        assert_eq!(seen.value(refused), 2.0);
+
+        scene.desk.break_child(Child::Dns, Break::Panic);
+        scene.tell(crate::scene::revoke(1));
+        scene.tell(ConfigurationReloaded(ReloadReport {
+            at: UnixTime(1),
+            outcome: ReloadOutcome::Unchanged,
+        }));
+        tokio::time::sleep(MS(3000)).await;
+        let seen = page(&scene.metrics);
+        assert_eq!(seen.value("postern_clients"), f64::from(MAX_CLIENTS) - 1.0);
+        assert_eq!(seen.value("postern_actor_deaths_total{actor=\"dns\"}"), 1.0);
+        assert_eq!(
+            seen.value("postern_actor_recoveries_total{actor=\"dns\"}"),
+            1.0
+        );
+        let reloads = "postern_config_reloads_total{outcome=\"unchanged\"}";
+        assert_eq!(seen.value(reloads), 1.0);
+        let answers = "postern_actor_answer_seconds_count{actor=\"nat_table\"}";
+        assert!(seen.value(answers) >= 2.0);
+
+        // It is asked once a second, so somebody waits for at least 0.2 s.
+        scene.desk.break_child(Child::Udp, Break::Work(MS(1200)));
+        tokio::time::sleep(MS(3000)).await;
+        let seen = page(&scene.metrics);
+        let soon = "postern_actor_answer_seconds_bucket{le=\"0.1\",actor=\"udp\"}";
+        let all = "postern_actor_answer_seconds_count{actor=\"udp\"}";
+        assert!(seen.value(all) > seen.value(soon));
+    });
+}
+
+#[test]
+fn time_to_recover_is_summed_and_the_longest_is_kept() {
+    let metrics = Arc::new(Metrics::default());
+    metrics.count_recovery(Child::Tun, MS(250));
+    metrics.count_recovery(Child::Tun, MS(500));
+    let page = page(&metrics);
+    let sum = page.value("postern_actor_recovery_seconds_total{actor=\"tun\"}");
+    let longest = page.value("postern_actor_recovery_longest_seconds{actor=\"tun\"}");
+    assert_eq!((sum, longest), (0.75, 0.5));
+}
+
+#[test]
+fn what_waits_in_a_mailbox_is_counted_until_it_is_handled_or_its_receiver_dies() {
+    in_virtual_time(async {
+        const ROOM: usize = 4;
+        let metrics = Arc::new(Metrics::default());
+        let shard = metrics.shard(0);
+        let waiting = || page(&metrics).value("postern_mailbox_batches{actor=\"tun\"}");
+        let mut context = Context::<Probe>::new();
+        context.set_mailbox_capacity(ROOM);
+        let mut outlet = Outlet::new(Receiver::Tun, context.address().recipient());
+        for _ in 0..ROOM {
+            outlet.offer(packet(), &shard);
+        }
+        assert_eq!(waiting(), ROOM as f64);
+        let (probe, mut inbox) = Probe::new();
+        context.run(probe);
+        let seen = inbox.drain().await;
+        assert_eq!(waiting(), ROOM as f64, "the test has them now");
+        drop(seen);
+        assert_eq!(waiting(), 0.0);
+
+        // One that is never read.
+        let mut context = Context::<Probe>::new();
+        context.set_mailbox_capacity(ROOM);
+        outlet.lead_to(context.address().recipient(), &shard);
+        for _ in 0..30 {
+            outlet.offer(packet(), &shard);
+        }
+        let full = "postern_mailbox_full_packets_total{actor=\"tun\"}";
+        let lost = page(&metrics).value(full);
+        assert!(lost > 20.0, "{lost}");
+        assert_eq!(waiting() + lost, 30.0);
+        // A death costs what is in the mailbox; what comes until there is a successor waits for it.
+        drop(context);
+        assert_eq!(waiting(), 0.0);
+        outlet.offer(packet(), &shard);
+        assert_eq!(waiting(), 1.0);
+        drop(outlet);
+        assert_eq!(waiting(), 0.0);
+        assert_eq!(
+            page(&metrics).value("postern_mailbox_batches{actor=\"udp\"}"),
+            0.0
+        );
+    });
+}
+
+fn packet() -> InboundPackets {
+    InboundPackets::new(PacketBatch::of(&[0x45; 20]))
+}
+
+#[test]
+fn a_session_is_counted_while_it_stands_and_its_handshake_for_ever() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let mut client = Client::new();
+        scene.tell(client.open());
+        let attached: AttachPeer = scene.udp.find().await;
+        let answered = "postern_handshakes_total{result=\"answered\"}";
+        let sessions = |scene: &Scene| page(&scene.metrics).value("postern_sessions");
+        assert_eq!(sessions(&scene), 0.0);
+
+        let initiation = client.initiation();
+        client.send(&attached, initiation);
+        let answer: OutboundDatagrams = scene.udp.find().await;
+        assert_eq!(page(&scene.metrics).value(answered), 1.0);
+        assert_eq!(sessions(&scene), 0.0, "it is not proved yet");
+        let keepalive = client.answer_to(answer.batch.bytes());
+        client.send(&attached, keepalive);
+        scene.settle().await;
+        assert_eq!(sessions(&scene), 1.0);
+        assert_eq!(
+            page(&scene.metrics).value("postern_sessions_begun_total"),
+            1.0
+        );
+
+        // Its death is the end of its session, and no other number falls.
+        scene.desk.kill_connection(crate::samples::client(1));
+        scene.udp.find::<AttachPeer>().await;
+        assert_eq!(sessions(&scene), 0.0);
+        assert_eq!(page(&scene.metrics).value(answered), 1.0);
+        assert_eq!(
+            page(&scene.metrics).value("postern_sessions_begun_total"),
+            1.0
+        );
+        scene.tell(crate::scene::revoke(1));
+        scene.udp.find::<DetachPeer>().await;
+    });
+}
+
+/// The WireGuard of client 1.
+struct Client {
+    secret: StaticSecret,
+    tunnel: Tunn,
+}
+
+impl Client {
+    fn new() -> Self {
+        let secret = StaticSecret::from([9; 32]);
+        let gateway = GatewayKeys::new(crate::scene::GATEWAY_KEY).public();
+        let gateway = X25519Public::from(gateway.0);
+        let tunnel = Tunn::new(secret.clone(), gateway, Some([3; 32]), None, 77, None);
+        Self { secret, tunnel }
+    }
+
+    fn open(&self) -> OpenConnection {
+        let OpenConnection(mut open) = open(1);
+        let public = X25519Public::from(&self.secret);
+        open.client.public_key = PublicKey(public.to_bytes());
+        OpenConnection(open)
+    }
+
+    fn send(&self, gateway: &AttachPeer, datagram: Vec<u8>) {
+        let path = Path {
+            local: "192.0.2.10:52625".parse().expect("literal"),
+            remote: "198.51.100.5:4000".parse().expect("literal"),
+        };
+        let datagrams = InboundDatagrams::new(DatagramBatch::of(path, datagram));
+        let sent = gateway.connection.try_send(datagrams);
+        sent.expect("the connection lives");
+    }
+
+    fn answer_to(&mut self, response: &[u8]) -> Vec<u8> {
+        let mut room = [0; 256];
+        let opened = self.tunnel.decapsulate(None, response, &mut room);
+        let TunnResult::WriteToNetwork(keepalive) = opened else {
+            panic!("{opened:?}");
+        };
+        keepalive.to_vec()
+    }
+
+    fn initiation(&mut self) -> Vec<u8> {
+        let mut room = [0; 256];
+        let begun = self.tunnel.format_handshake_initiation(&mut room, false);
+        let TunnResult::WriteToNetwork(initiation) = begun else {
+            panic!("{begun:?}");
+        };
+        initiation.to_vec()
+    }
+}
+
+#[test]
+fn saves_reloads_and_portal_failures_are_counted() {
+    let metrics = Arc::new(Metrics::default());
+    metrics.count_save(true);
+    metrics.count_save(false);
+    metrics.count_save(false);
+    let applied = |needs_restart| ReloadOutcome::Applied {
+        changed: vec!["log.filter"],
+        needs_restart,
+    };
+    let problems = vec!["wrong".to_owned()];
+    let outcomes = [
+        ("applied", applied(vec![])),
+        ("partial", applied(vec!["tunnel.interface"])),
+        ("unchanged", ReloadOutcome::Unchanged),
+        ("refused", ReloadOutcome::Refused { problems }),
+    ];
+    for (count, (_, outcome)) in outcomes.iter().enumerate() {
+        for _ in 0..count {
+            metrics.count_reload(outcome);
+        }
+    }
+    metrics.portal.count_failure();
+    let page = page(&metrics);
+    assert_eq!(
+        page.value("postern_state_saves_total{result=\"saved\"}"),
+        1.0
+    );
+    assert_eq!(
+        page.value("postern_state_saves_total{result=\"failed\"}"),
+        2.0
+    );
+    for (count, (label, _)) in outcomes.iter().enumerate() {
+        let series = format!("postern_config_reloads_total{{outcome=\"{label}\"}}");
+        assert_eq!(page.value(&series), count as f64);
+    }
+    assert_eq!(page.value("postern_portal_failures_total"), 1.0);
+}
+
+#[test]
+fn the_portals_outage_lasts_until_it_lets_us_in_and_begins_anew_with_a_death() {
+    in_virtual_time(async {
+        let metrics = Arc::new(Metrics::default());
+        let portal = |metrics: &Arc<Metrics>| {
+            let page = page(metrics);
+            let out = page.value("postern_portal_outage_seconds_total");
+            (page.value("postern_portal_joined"), out.round())
+        };
+        tokio::time::advance(MS(3000)).await;
+        assert_eq!(portal(&metrics), (0.0, 3.0));
+        let joined = metrics.join();
+        tokio::time::advance(MS(50_000)).await;
+        assert_eq!(portal(&metrics), (1.0, 3.0));
+        // As when the PortalActor dies.
+        drop(joined);
+        tokio::time::advance(MS(4000)).await;
+        assert_eq!(portal(&metrics), (0.0, 7.0));
+        let reconnects = || page(&metrics).value("postern_portal_reconnects_total");
+        assert_eq!(reconnects(), 0.0);
+        // One whose thread was stuck gives up late: the other is joined all the same.
+        let stuck = metrics.join();
+        let joined = metrics.join();
+        drop(stuck);
+        assert_eq!(portal(&metrics), (1.0, 7.0));
+        assert_eq!(reconnects(), 2.0);
+        drop(joined);
+        assert_eq!(portal(&metrics), (0.0, 7.0));
+    });
+}
+
+#[test]
+fn a_busy_event_loop_is_late() {
+    in_virtual_time(async {
+        use postern::metrics::lag::{EventLoop, measure};
+        let metrics = Arc::new(Metrics::default());
+        actix_rt::spawn(measure(Arc::clone(&metrics), EventLoop::Shard(0)));
+        let lag = |metrics: &Arc<Metrics>, what: &str| {
+            let series = format!("postern_event_loop_{what}_seconds{{thread=\"shard_0\"}}");
+            page(metrics).value(&series)
+        };
+        tokio::time::sleep(MS(1100)).await;
+        assert!(lag(&metrics, "lag") < 0.01);
+        // Time passes, and nobody comes round to anything.
+        tokio::time::advance(MS(900)).await;
+        tokio::time::sleep(MS(1)).await;
+        assert!(lag(&metrics, "lag") > 0.5);
+        tokio::time::sleep(MS(1000)).await;
+        assert!(lag(&metrics, "lag") < 0.01);
+        assert!(lag(&metrics, "lag_longest") > 0.5);
+        tokio::time::sleep(MS(120_000)).await;
+        assert!(lag(&metrics, "lag_longest") < 0.01);
+    });
+}
