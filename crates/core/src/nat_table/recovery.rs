@@ -265,6 +265,7 @@ const MAX_TRIES: u32 = 10;
 const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// The longest round trip to a client that resets should be recognised after.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// Two names that share an address, with four proxy IPs each.
-const MAX_CANDIDATES: usize = 8;
+/// Sixteen names that share an address, as behind a reverse proxy, with four proxy IPs each. The
+/// downloads of one that is left out stand still.
+const MAX_CANDIDATES: usize = 64;
 const FIRST_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);

@@ -225,17 +225,40 @@ fn a_flood_of_segments_without_a_flow_costs_little() {
     assert_eq!(flood(&mut scene, 20_000), 0, "the places are taken");
     scene.pass(Duration::from_secs(1));
     assert_eq!(flood(&mut scene, 30_000), 64 * 2, "nobody answered");
-    // Eight names with the same address: eight copies of a segment at most, 256 a second.
-    for block in 1..9 {
+    // More names with the same address than are asked for: 64 copies of a segment, 256 a second.
+    share_address(&mut scene, 1..17);
+    scene.pass(Duration::from_secs(3));
+    let first = scene.receive(&segment(40_000)).len() - 1;
+    assert_eq!(first, 64);
+    let copies = first + flood(&mut scene, 40_001);
+    assert!((200..=256).contains(&copies), "{copies}");
+}
+
+/// Names that lead where the first one leads.
+fn share_address(scene: &mut Scene, blocks: std::ops::Range<u8>) {
+    for block in blocks {
         let name = format!("n{block}.example");
         scene.assign(1, &name, block);
         scene.answer(&name, AddressFamily::V4, Ok(&[REAL]));
     }
-    scene.pass(Duration::from_secs(3));
-    let first = scene.receive(&segment(40_000)).len() - 1;
-    assert_eq!(first, 8);
-    let copies = first + flood(&mut scene, 40_001);
-    assert!((200..=256).contains(&copies), "{copies}");
+}
+
+#[test]
+fn a_download_goes_on_whichever_of_several_names_with_one_address_it_is_of() {
+    let (mut scene, mut names) = with_two_addresses();
+    share_address(&mut scene, 1..9);
+    names.extend(known(&mut scene));
+    for block in 1..9 {
+        let proxy = proxy_v4(block, 3);
+        let port = 5000 + u16::from(block);
+        let opened = scene.send(&syn(proxy, port)).remove(0);
+        scene.receive(&reply_to(&opened, SYN_ACK));
+        rebuild(&mut scene, names.clone());
+        share_address(&mut scene, 1..9);
+        let shown = scene.receive(&reply_to(&opened, ACK));
+        let source = |it: &Vec<u8>| IpPacket::parse(it).expect("valid").source();
+        assert!(shown.iter().map(source).any(|it| it == proxy), "n{block}");
+    }
 }
 
 #[test]
