@@ -58,8 +58,8 @@ download_begins
 kill_gateway keep
 with="$(seconds_of "$BACK") from its start (silence of $(seconds_of "$SILENCE"))"
 [ "$BACK" -lt 2000 ] || fail "with state: back after $with"
-# What becomes of the download is told, not judged: that it always goes on, with several names behind
-# one address, is not measured yet.
+# What becomes of the download is told, not judged: that it always goes on, with several names
+# behind one address, is not measured yet.
 until_ok 40 in_client test -e "$DOWNLOAD.code" || fail "the download does not end"
 code=$(in_client cat "$DOWNLOAD.code")
 case "$code" in
