@@ -8,6 +8,7 @@ mod control_socket;
 pub mod demo;
 pub mod dns;
 mod figures;
+pub mod floor;
 pub mod init;
 pub mod playground;
 pub mod portal;
