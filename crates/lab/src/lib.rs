@@ -13,4 +13,5 @@ pub mod init;
 pub mod playground;
 pub mod portal;
 pub mod relay;
+pub mod udp_load;
 pub mod web;
