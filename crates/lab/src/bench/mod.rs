@@ -5,12 +5,14 @@
 //! figures, not verdicts. Leaves nothing behind, whether it ends well, fails, or is interrupted.
 
 mod ceiling;
+mod crowd;
 mod field;
 mod machine;
 mod metrics;
 mod names;
 mod reference;
 mod report;
+mod soak;
 mod usage;
 
 use crate::playground::Role;
@@ -42,6 +44,10 @@ pub enum Part {
     Names(names::Args),
     /// Metrics: what it costs the throughput that somebody reads them.
     Metrics(metrics::Args),
+    /// Crowd: what many idle clients cost, and how fast many connect at once.
+    Crowd(crowd::Args),
+    /// Soak: full load both ways for minutes, and whether the memory grows.
+    Soak(soak::Args),
 }
 
 /// Runs the benchmark.
@@ -54,6 +60,8 @@ pub async fn run(args: Args) -> Result<()> {
         Some(Part::Reference(reference)) => reference::bench(interrupt, reference),
         Some(Part::Names(names)) => names::bench(interrupt, names),
         Some(Part::Metrics(metrics)) => metrics::bench(interrupt, metrics),
+        Some(Part::Crowd(crowd)) => crowd::bench(interrupt, crowd),
+        Some(Part::Soak(soak)) => soak::bench(interrupt, soak),
     })
     .await
 }
