@@ -12,6 +12,7 @@ mod metrics;
 mod names;
 mod reference;
 mod report;
+mod shards;
 mod soak;
 mod usage;
 
@@ -46,6 +47,8 @@ pub enum Part {
     Metrics(metrics::Args),
     /// Crowd: what many idle clients cost, and how fast many connect at once.
     Crowd(crowd::Args),
+    /// Shards: two clients at a gateway with one shard and at one with two.
+    Shards(shards::Args),
     /// Soak: full load both ways for minutes, and whether the memory grows.
     Soak(soak::Args),
 }
@@ -61,6 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
         Some(Part::Names(names)) => names::bench(interrupt, names),
         Some(Part::Metrics(metrics)) => metrics::bench(interrupt, metrics),
         Some(Part::Crowd(crowd)) => crowd::bench(interrupt, crowd),
+        Some(Part::Shards(shards)) => shards::bench(interrupt, shards),
         Some(Part::Soak(soak)) => soak::bench(interrupt, soak),
     })
     .await

@@ -99,7 +99,7 @@ fn memory(resident: &[u64]) -> String {
 }
 
 /// The gateway's numbers.
-fn page(lab: &Lab) -> Result<String> {
+pub(super) fn page(lab: &Lab) -> Result<String> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let url = traffic::url(loopback, METRICS_PORT, "/metrics");
     let fetched = traffic::fetch(lab.playground(), Role::Gateway, &url, PAGE_LIMIT)?;

@@ -111,7 +111,9 @@ pub fn run_on(playground: &Playground, way: Way, load: Load, seconds: u32) -> Re
     let mut command = playground.command(Role::Resource, "iperf3");
     command.args(["--server", "--one-off", "--forceflush", "--port", PORT]);
     command.args(["--bind", &way.server.to_string()]);
-    let mut server = playground.spawn("iperf3-server", command)?;
+    // Loads at the same time have servers of different addresses.
+    let name = format!("iperf3-server-{}", way.server);
+    let mut server = playground.spawn(&name, command)?;
     let interrupt = playground.interrupt();
     // Connecting to see whether it listens would be taken for its one test.
     interrupt.until_ok("iperf3 to listen", SERVER_LIMIT, || {

@@ -283,11 +283,20 @@ fn succeed(playground: &Playground, command: Command) -> Result<()> {
     Ok(())
 }
 
-fn serve_udp(playground: &Playground, postern: &Path) -> Result<Process> {
+/// Serves UDP loads at an address of the resource.
+pub(in crate::bench) fn serve_udp_at(
+    address: Ipv4Addr,
+    playground: &Playground,
+    postern: &Path,
+) -> Result<Process> {
     let mut command = playground.command(Role::Resource, postern);
-    let address = SocketAddr::from((WEB_V4, UDP_PORT));
-    command.args(["lab-udp-load", "--serve", &address.to_string()]);
-    playground.spawn("udp-server", command)
+    let at = SocketAddr::from((address, UDP_PORT));
+    command.args(["lab-udp-load", "--serve", &at.to_string()]);
+    playground.spawn(&format!("udp-server-{address}"), command)
+}
+
+fn serve_udp(playground: &Playground, postern: &Path) -> Result<Process> {
+    serve_udp_at(WEB_V4, playground, postern)
 }
 
 /// As `src/system` writes it for the gateway.

@@ -2,8 +2,8 @@
 
 use super::arena::{Arena, UDP_PORT};
 use crate::bench::usage::{Cpu, Usage};
-use crate::playground::Role;
 use crate::playground::iperf::{self, Direction, Load};
+use crate::playground::{Playground, Role};
 use crate::udp_load::Outcome;
 use anyhow::{Context, Result, bail, ensure};
 use std::net::IpAddr;
@@ -50,13 +50,13 @@ fn since(before: Option<Cpu>, after: Option<Cpu>) -> Option<Cpu> {
 
 /// One kind of UDP load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UdpLoad {
-    pub(super) direction: Direction,
-    pub(super) payload_bytes: u16,
+pub(in crate::bench) struct UdpLoad {
+    pub(in crate::bench) direction: Direction,
+    pub(in crate::bench) payload_bytes: u16,
 }
 
 impl UdpLoad {
-    pub(super) const ALL: [Self; 4] = [
+    pub(in crate::bench) const ALL: [Self; 4] = [
         Self::new(Direction::Upload, 64),
         Self::new(Direction::Download, 64),
         Self::new(Direction::Upload, 1200),
@@ -70,7 +70,7 @@ impl UdpLoad {
         }
     }
 
-    pub(super) fn name(self) -> String {
+    pub(in crate::bench) fn name(self) -> String {
         let direction = match self.direction {
             Direction::Upload => "upload",
             Direction::Download => "download",
@@ -132,8 +132,27 @@ fn probe(
     postern: &Path,
 ) -> Result<Probe> {
     let before = cpu(arena)?;
-    let playground = arena.playground();
-    let mut command = playground.command(Role::Client, postern);
+    let outcome = put_on(
+        arena.playground(),
+        (Role::Client, target),
+        (load, rate),
+        postern,
+    )?;
+    Ok(Probe {
+        planned: rate,
+        outcome,
+        cpu: since(before, cpu(arena)?).map(Cpu::total),
+    })
+}
+
+/// Puts a UDP load on the way from a place to the server at an address, at a rate.
+pub(in crate::bench) fn put_on(
+    playground: &Playground,
+    (from, target): (Role, IpAddr),
+    (load, rate): (UdpLoad, u32),
+    postern: &Path,
+) -> Result<Outcome> {
+    let mut command = playground.command(from, postern);
     let to = SocketAddr::new(target, UDP_PORT).to_string();
     command.args(["lab-udp-load", "--to", &to]);
     command.args(["--bytes", &load.payload_bytes.to_string()]);
@@ -145,12 +164,7 @@ fn probe(
     let output = playground.run(command, PROBE_LIMIT)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}", said.trim());
-    let outcome = serde_json::from_slice(&output.stdout).context("no outcome of a load")?;
-    Ok(Probe {
-        planned: rate,
-        outcome,
-        cpu: since(before, cpu(arena)?).map(Cpu::total),
-    })
+    serde_json::from_slice(&output.stdout).context("no outcome of a load")
 }
 
 /// Doubles the rate until datagrams are lost or the sender cannot go on, then looks between. A rate

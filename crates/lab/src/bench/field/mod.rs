@@ -5,9 +5,9 @@
 //! the fast client, for the floor the floor; so only the gateways differ. A program that is not
 //! installed is named and left out.
 
-mod arena;
+pub(super) mod arena;
 mod contender;
-mod load;
+pub(super) mod load;
 mod report;
 
 use super::{debug_build, machine, print};
