@@ -45,7 +45,9 @@ pub(super) fn send(
             return Ok(sent);
         }
         let due = (elapsed.as_secs_f64() * f64::from(plan.per_second)) as u64;
-        let count = usize::try_from(due - sent.min(due)).unwrap_or(BATCH).min(BATCH);
+        let count = usize::try_from(due - sent.min(due))
+            .unwrap_or(BATCH)
+            .min(BATCH);
         if count == 0 {
             let _slept = ppoll(&mut [], Some(TimeSpec::from_duration(AHEAD)), None);
             continue;
