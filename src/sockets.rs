@@ -12,7 +12,8 @@ pub use group::{BoundSockets, BufferSizes, SocketGroup};
 use futures_util::Stream;
 use group::BoundSocket;
 use nix::sys::socket::{setsockopt, sockopt};
-use postern_core::packet::{DatagramBatch, Ecn, Path};
+use postern_core::packet::buffer::BUFFER_BYTES;
+use postern_core::packet::{Buffer, DatagramBatch, Ecn, Path};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -139,17 +140,17 @@ impl UdpPort {
 /// Datagrams as the kernel delivers them: each item is what one read returned.
 pub struct DatagramStream {
     port: Rc<UdpPort>,
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<Buffer>,
     reads: usize,
     errors: usize,
 }
 
 impl DatagramStream {
     fn new(port: Rc<UdpPort>) -> Self {
-        let bytes = port.state.gro_segments() * MAX_DATAGRAM_BYTES;
+        let buffers = (0..BATCH_SIZE).map(|_| Buffer::with_room(BUFFER_BYTES));
         Self {
             port,
-            buffers: vec![vec![0; bytes]; BATCH_SIZE],
+            buffers: buffers.collect(),
             reads: 0,
             errors: 0,
         }
@@ -160,16 +161,16 @@ impl DatagramStream {
         let mut slices: Vec<IoSliceMut<'_>> = self
             .buffers
             .iter_mut()
-            .map(|buffer| IoSliceMut::new(buffer))
+            .map(|buffer| IoSliceMut::new(buffer.room_mut(BUFFER_BYTES)))
             .collect();
         let (socket, state) = (&self.port.socket, &self.port.state);
         let count = socket.try_io(Interest::READABLE, || {
             state.recv(socket.into(), &mut slices, &mut metas)
         })?;
         drop(slices);
-        let received = metas.iter().zip(&self.buffers).take(count);
+        let received = metas.iter().zip(&mut self.buffers).take(count);
         Ok(received
-            .map(|(meta, buffer)| to_batch(meta, &buffer[..meta.len], self.port.port))
+            .map(|(meta, buffer)| to_batch(meta, taken(buffer, meta.len), self.port.port))
             .collect())
     }
 }
@@ -210,7 +211,16 @@ impl Stream for DatagramStream {
     }
 }
 
-fn to_batch(meta: &RecvMeta, bytes: &[u8], port: u16) -> DatagramBatch {
+/// What was received: the buffer itself, or a copy of the little that is in it.
+fn taken(buffer: &mut Buffer, bytes: usize) -> Buffer {
+    buffer.set_len(bytes);
+    match bytes {
+        0..SMALL_BYTES => buffer.bytes().to_vec().into(),
+        _ => std::mem::replace(buffer, Buffer::with_room(BUFFER_BYTES)),
+    }
+}
+
+fn to_batch(meta: &RecvMeta, bytes: Buffer, port: u16) -> DatagramBatch {
     let unspecified: IpAddr = match meta.addr {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -222,7 +232,7 @@ fn to_batch(meta: &RecvMeta, bytes: &[u8], port: u16) -> DatagramBatch {
     let ecn = meta
         .ecn
         .map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
-    DatagramBatch::new(path, ecn, meta.stride, bytes.to_vec())
+    DatagramBatch::new(path, ecn, meta.stride, bytes)
 }
 
 fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
@@ -304,9 +314,8 @@ impl SendQueue {
     }
 }
 
-/// The largest datagram that is read whole; the tunnel's own are at most 1316 bytes (protocol page,
-/// section 5.7).
-const MAX_DATAGRAM_BYTES: usize = 1500;
+/// Copying less costs less than another buffer that is not in the cache.
+const SMALL_BYTES: usize = 4096;
 /// In a row: errors about what was sent come one by one, between reads that succeed.
 const ERRORS_BEFORE_GIVING_UP: usize = 1000;
 /// One read may be 64 datagrams of 64 segments; two of these fill no mailbox.
@@ -333,7 +342,7 @@ mod tests {
             local: ([127, 0, 0, 1], from).into(),
             remote: ([127, 0, 0, 1], to).into(),
         };
-        let bytes = (0..segments).flat_map(|n| [n as u8; 1000]).collect();
+        let bytes: Vec<u8> = (0..segments).flat_map(|n| [n as u8; 1000]).collect();
         DatagramBatch::new(path, Ecn::Ect0, 1000, bytes)
     }
 

@@ -1,18 +1,22 @@
 //! The TUN interface: super-packets of the kernel on one side, batches of packets on the other.
 //!
-//! With offloads the kernel hands over TCP super-packets of up to 64 KiB and takes such; they are
-//! cut and merged here. Without (an old kernel), packets pass one by one.
+//! The kernel hands over TCP and UDP super-packets of up to 64 KiB and takes such; they are cut and
+//! merged where they are sealed and opened. An old kernel that takes no UDP super-packets gets the
+//! datagrams one by one.
 
 use futures_util::Stream;
+use nix::sys::uio;
+use nix::unistd;
+use postern_core::packet::buffer::BUFFER_BYTES;
+use postern_core::packet::offload::{self, VNET_HEADER_BYTES};
 use postern_core::packet::{PacketBatch, TUNNEL_MTU_BYTES};
-use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
-use tun_rs::{DeviceBuilder, GROTable, SyncDevice, VIRTIO_NET_HDR_LEN};
+use tun_rs::{DeviceBuilder, SyncDevice};
 
 /// Creates the interface `name`, up and with the tunnel's MTU, without addresses. It lasts as long
 /// as one of its queues, whoever reads from them.
@@ -45,12 +49,6 @@ pub fn create(name: &str, queues: u8) -> io::Result<Vec<SyncDevice>> {
 /// One queue of the interface in an event loop.
 pub struct TunQueue {
     device: AsyncFd<Arc<SyncDevice>>,
-    writer: RefCell<Writer>,
-}
-
-struct Writer {
-    merger: GROTable,
-    slots: Vec<Vec<u8>>,
 }
 
 impl TunQueue {
@@ -59,57 +57,46 @@ impl TunQueue {
     /// # Errors
     /// When the kernel refuses.
     pub fn new(device: Arc<SyncDevice>) -> io::Result<Self> {
-        let slot = |_| Vec::with_capacity(SLOT_BYTES);
-        let slots = (0..PacketBatch::MAX_PACKETS).map(slot).collect();
         // SAFETY: the device owns its descriptor and never exchanges it; the `Arc` keeps it open.
         #[expect(
             unsafe_code,
             reason = "the one device is shared by all lives of its actor"
         )]
         let device = unsafe { AsyncFd::register(device) };
-        Ok(Self {
-            device: device.map_err(io::Error::from)?,
-            writer: RefCell::new(Writer {
-                merger: GROTable::new(),
-                slots,
-            }),
-        })
+        let device = device.map_err(io::Error::from)?;
+        Ok(Self { device })
     }
 
-    /// Writes packets in order, merged where they belong together. Returns how many were lost.
-    pub fn write(&self, packets: &PacketBatch) -> usize {
-        let mut writer = self.writer.borrow_mut();
-        let Writer { merger, slots } = &mut *writer;
+    /// Writes packets in order, super-packets whole. Returns how many packets were lost.
+    pub fn write(&self, mut packets: PacketBatch) -> usize {
+        let takes_datagrams = self.device.get_ref().udp_gso();
         let mut lost = 0;
-        let mut remaining = packets.iter().peekable();
-        while remaining.peek().is_some() {
-            let mut count = 0;
-            for (slot, packet) in slots
-                .iter_mut()
-                .zip(remaining.by_ref().take(PacketBatch::MAX_PACKETS))
-            {
-                slot.clear();
-                slot.resize(VIRTIO_NET_HDR_LEN, 0);
-                slot.extend_from_slice(packet);
-                count += 1;
+        packets.for_each_mut(|mut packet| {
+            let is_whole = (packet.segmentation).is_none_or(|it| it.is_tcp() || takes_datagrams);
+            if is_whole {
+                let header = offload::transmit(packet.bytes, packet.segmentation);
+                let is_written = self.write_one(&header, packet.bytes);
+                lost += if is_written { 0 } else { packet.segments() };
+            } else {
+                packet.cut(|segment| lost += usize::from(!self.write_one(&NO_OFFLOAD, segment)));
             }
-            let filled = &mut slots[..count];
-            let device = self.device.get_ref();
-            if let Err(error) = device.send_multiple(merger, filled, VIRTIO_NET_HDR_LEN) {
-                tracing::debug!(%error, "writing to the tunnel interface");
-                lost += count;
-            }
-        }
+        });
         lost
+    }
+
+    fn write_one(&self, header: &[u8], packet: &[u8]) -> bool {
+        let parts = [IoSlice::new(header), IoSlice::new(packet)];
+        let written = uio::writev(self.device.get_ref(), &parts);
+        if let Err(error) = &written {
+            tracing::debug!(%error, "writing to the tunnel interface");
+        }
+        written.is_ok()
     }
 }
 
-/// Packets from the interface: each item is what one read returned.
+/// Packets from the interface: each item is what was read at one go.
 pub struct PacketStream {
     queue: Rc<TunQueue>,
-    raw: Vec<u8>,
-    packets: Vec<Vec<u8>>,
-    sizes: Vec<usize>,
     reads: usize,
     errors: usize,
 }
@@ -120,23 +107,18 @@ impl PacketStream {
     pub fn new(queue: Rc<TunQueue>) -> Self {
         Self {
             queue,
-            raw: vec![0; VIRTIO_NET_HDR_LEN + MAX_SUPER_PACKET_BYTES],
-            packets: vec![vec![0; MAX_SUPER_PACKET_BYTES.min(2048)]; MAX_SEGMENTS],
-            sizes: vec![0; MAX_SEGMENTS],
             reads: 0,
             errors: 0,
         }
     }
 
-    fn read(&mut self) -> io::Result<PacketBatch> {
+    /// Reads into `batch` until it is full, and says why it ended before that.
+    fn fill(&self, batch: &mut PacketBatch) -> io::Result<()> {
         let device = self.queue.device.get_ref();
-        let count = device.recv_multiple(&mut self.raw, &mut self.packets, &mut self.sizes, 0)?;
-        let total = self.sizes[..count].iter().sum();
-        let mut batch = PacketBatch::with_capacity(total);
-        for (packet, size) in self.packets.iter().zip(&self.sizes).take(count) {
-            batch.push(&packet[..*size]);
+        while batch.has_room(READ_BYTES) && batch.len() < MAX_PACKETS {
+            batch.push_offloaded(READ_BYTES, |room| unistd::read(device, room))?;
         }
-        Ok(batch)
+        Ok(())
     }
 }
 
@@ -155,12 +137,9 @@ impl Stream for PacketStream {
             let Ok(mut ready) = ready!(queue.device.poll_read_ready(cx)) else {
                 return Poll::Ready(None);
             };
-            match self.read() {
-                Ok(batch) => {
-                    self.reads += 1;
-                    self.errors = 0;
-                    return Poll::Ready(Some(batch));
-                }
+            let mut batch = PacketBatch::with_capacity(BUFFER_BYTES);
+            match self.fill(&mut batch) {
+                Ok(()) => self.reads += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready();
                     self.reads = 0;
@@ -174,18 +153,22 @@ impl Stream for PacketStream {
                     }
                 }
             }
+            if !batch.is_empty() {
+                self.errors = 0;
+                return Poll::Ready(Some(batch));
+            }
         }
     }
 }
 
 /// What Firezone's gateway asks for (protocol page, section 6).
 const TX_QUEUE_LEN: u32 = 10_000;
-const MAX_SUPER_PACKET_BYTES: usize = 65_535;
-/// A super-packet of the smallest useful segments still fits.
-const MAX_SEGMENTS: usize = 256;
-/// Merging grows the first packet of a flow in place, up to the kernel's limit.
-const SLOT_BYTES: usize = VIRTIO_NET_HDR_LEN + MAX_SUPER_PACKET_BYTES;
+/// What one read may bring: the header of the queue and a super-packet.
+const READ_BYTES: usize = VNET_HEADER_BYTES + 65_535;
+/// Small packets that are read at one go.
+const MAX_PACKETS: usize = 256;
+const NO_OFFLOAD: [u8; VNET_HEADER_BYTES] = [0; VNET_HEADER_BYTES];
 /// In a row: a queue whose interface was deleted fails every time.
 const ERRORS_BEFORE_GIVING_UP: usize = 16;
-/// One read is up to 64 KiB; these fill no mailbox and keep the others of the shard fed.
-const READS_BEFORE_YIELD: usize = 16;
+/// Of up to 128 KiB: they fill no mailbox and keep the others of the shard fed.
+const READS_BEFORE_YIELD: usize = 4;

@@ -326,7 +326,7 @@ impl NatTableActor {
             }
         }
         while let Some((shard, packets)) = self.core.poll_stray() {
-            self.metrics.handed_over.tun.add_batch(packets.len());
+            self.metrics.handed_over.tun.add_batch(packets.segments());
             let sibling = self.siblings.entry(shard).or_insert_with(yet_to_come);
             sibling.offer(StrayPackets::new(packets), &self.metrics);
         }

@@ -101,7 +101,7 @@ impl Handler<InboundPackets> for TunActor {
 
     fn handle(&mut self, message: InboundPackets, _: &mut Context<Self>) {
         self.metrics.tun_inbound.add_packets(&message.batch);
-        let lost = self.queue.write(&message.batch);
+        let lost = self.queue.write(message.batch);
         self.metrics.count_drops(DropReason::SendFailed, lost);
     }
 }

@@ -63,6 +63,15 @@ enum Command {
     /// Lab: answer for the names of the demo and the tests.
     #[command(hide = true)]
     LabDns(postern_lab::dns::Args),
+    /// Lab: forward and seal, and nothing else: what `bench` measures against.
+    #[command(hide = true)]
+    LabFloor(postern_lab::floor::FloorArgs),
+    /// Lab: a client that is fast and nothing else.
+    #[command(hide = true)]
+    LabFastClient(postern_lab::floor::FastClientArgs),
+    /// Lab: put UDP at a given rate on the way, and count what arrives.
+    #[command(hide = true)]
+    LabUdpLoad(postern_lab::udp_load::Args),
     /// Lab: write what the programs of docker/compose.yml are told.
     #[command(hide = true)]
     LabInit(postern_lab::init::Args),
@@ -117,6 +126,11 @@ impl Cli {
             Command::Chaos(args) => run_lab(postern_lab::chaos::run(args)),
             Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
             Command::LabDns(args) => run_lab(postern_lab::dns::run(args)),
+            Command::LabFloor(args) => run_alone(|| postern_lab::floor::run_floor(&args)),
+            Command::LabFastClient(args) => {
+                run_alone(|| postern_lab::floor::run_fast_client(&args))
+            }
+            Command::LabUdpLoad(args) => run_alone(|| postern_lab::udp_load::run(&args)),
             Command::LabInit(args) => run_lab(postern_lab::init::run(args)),
         }
     }
@@ -129,6 +143,13 @@ fn run_lab(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
         .enable_all()
         .build()?;
     runtime.block_on(program)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Those of the lab's programs that are one thread without an event loop.
+fn run_alone(program: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    logging::init(&config::LogConfig::default())?;
+    program()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -65,10 +65,10 @@ pub trait Payload: Message<Result = ()> + Send + 'static {
 
 /// What all payloads have in common.
 macro_rules! payload {
-    ($message:ident) => {
+    ($message:ident, $count:ident) => {
         impl Payload for $message {
             fn packets(&self) -> usize {
-                self.batch.len()
+                self.batch.$count()
             }
 
             fn wait(&mut self, presence: Presence) {
@@ -78,11 +78,11 @@ macro_rules! payload {
     };
 }
 
-payload!(InboundPackets);
-payload!(OutboundPackets);
-payload!(StrayPackets);
-payload!(InboundDatagrams);
-payload!(OutboundDatagrams);
+payload!(InboundPackets, segments);
+payload!(OutboundPackets, segments);
+payload!(StrayPackets, segments);
+payload!(InboundDatagrams, len);
+payload!(OutboundDatagrams, len);
 
 impl InboundPackets {
     /// These.

@@ -110,7 +110,7 @@ pub struct Volume {
 impl Volume {
     /// IP packets.
     pub fn add_packets(&self, batch: &PacketBatch) {
-        self.count.add(batch.len() as u64);
+        self.count.add(batch.segments() as u64);
         self.bytes.add(batch.total_bytes() as u64);
     }
 

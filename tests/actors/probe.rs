@@ -246,7 +246,6 @@ pub(crate) fn only<M: TryFrom<Seen>>(seen: Vec<Seen>) -> Vec<M> {
 macro_rules! seen {
     ($($message:ident),* $(,)?) => {
         /// Any message that an actor sends to another, except those to connections.
-        #[expect(clippy::large_enum_variant, reason = "few are kept, and not for long")]
         pub(crate) enum Seen {
             $($message($message),)*
         }

@@ -23,7 +23,7 @@ use crate::ids::{PublicKey, ResourceId};
 use crate::names::DomainName;
 use crate::packet::checksum::mark_congestion;
 use crate::packet::icmp;
-use crate::packet::{DatagramBatch, DropCounts, Ecn, IpPacket, PacketBatch, Path};
+use crate::packet::{DatagramBatch, DropCounts, Ecn, IpPacket, PacketBatch, PacketMut, Path};
 use crate::peer::{
     AssignedIps, ControlPacket, DomainStatus, GatewayKeys, HandshakeCounts, LocalAddresses,
     PathKind, Peer, PeerConfig, PeerEvent, PeerIndex,
@@ -335,7 +335,7 @@ impl Connection {
         // What a client announces counts for the packets beside it: they reach the NAT later, and
         // must be judged by the names that it will translate them by.
         packets.retain_mut(|packet| {
-            let control = ControlPacket::parse(packet);
+            let control = ControlPacket::parse(packet.bytes);
             control
                 .map(|message| self.handle_control(message, now))
                 .is_none()
@@ -349,7 +349,7 @@ impl Connection {
         let (policy, drops) = (&self.policy, &mut self.drops);
         let destinations = &mut self.destinations;
         packets.retain_mut(|packet| {
-            mark_congestion(packet, outer);
+            mark_congestion(packet.bytes, outer);
             let admitted = admit(policy, packet, &mut replies, drops);
             if let Some(to) = admitted {
                 destinations.note_sent(to, now);
@@ -359,7 +359,7 @@ impl Connection {
         if let Some((_, peer)) = &mut self.transport
             && !replies.is_empty()
         {
-            peer.send(&replies, drops, now);
+            peer.send(replies, drops, now);
         }
         self.inbound_meter.note(&packets, now);
         if !packets.is_empty() {
@@ -402,7 +402,7 @@ impl Connection {
     pub fn handle_domain_status(&mut self, status: &DomainStatus, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             let packet = PacketBatch::of(&ControlPacket::domain_status(status));
-            peer.send_if_connected(&packet, &mut self.drops, now);
+            peer.send_if_connected(packet, &mut self.drops, now);
         }
     }
 
@@ -411,7 +411,7 @@ impl Connection {
         let (policy, drops) = (&mut self.policy, &mut self.drops);
         let destinations = &mut self.destinations;
         packets.retain_mut(|packet| {
-            let parsed = IpPacket::parse(packet);
+            let parsed = packet.parse();
             let verdict = parsed.map(|packet| (policy.outbound(&packet), packet));
             match verdict {
                 Ok((Verdict::Forward { .. }, packet)) => {
@@ -419,7 +419,7 @@ impl Connection {
                     true
                 }
                 Ok((Verdict::Drop(reason) | Verdict::Reject(reason, _), _)) | Err(reason) => {
-                    drops.count(reason);
+                    drops.count_many(reason, packet.segments());
                     false
                 }
             }
@@ -427,12 +427,12 @@ impl Connection {
         self.outbound_meter.note(&packets, now);
         match &mut self.transport {
             Some((_, peer)) => {
-                peer.send(&packets, &mut self.drops, now);
+                peer.send(packets, &mut self.drops, now);
                 self.after_peer(now);
             }
             None => self
                 .drops
-                .count_many(DropReason::NotConnected, packets.len()),
+                .count_many(DropReason::NotConnected, packets.segments()),
         }
     }
 
@@ -440,7 +440,7 @@ impl Connection {
     pub fn close(&mut self, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             let goodbye = PacketBatch::of(&ControlPacket::goodbye());
-            peer.send_if_connected(&goodbye, &mut DropCounts::default(), now);
+            peer.send_if_connected(goodbye, &mut DropCounts::default(), now);
             self.farewell
                 .extend(std::iter::from_fn(|| peer.poll_transmit()));
         }
@@ -601,31 +601,26 @@ fn expected_name(resource: &Resource) -> Option<ConnectionEvent> {
 /// client should know, appends the ICMP error to `replies`.
 fn admit(
     policy: &Policy,
-    packet: &[u8],
+    packet: &mut PacketMut<'_>,
     replies: &mut PacketBatch,
     drops: &mut DropCounts,
 ) -> Option<IpAddr> {
-    let packet = match IpPacket::parse(packet) {
-        Ok(packet) => packet,
-        Err(reason) => {
-            drops.count(reason);
-            return None;
+    let parsed = packet.parse();
+    let verdict = parsed.map(|packet| (policy.inbound(&packet), packet.destination()));
+    match verdict {
+        Ok((Verdict::Forward { .. }, destination)) => return Some(destination),
+        Ok((Verdict::Drop(reason), _)) | Err(reason) => {
+            drops.count_many(reason, packet.segments());
         }
-    };
-    match policy.inbound(&packet) {
-        Verdict::Forward { .. } => Some(packet.destination()),
-        Verdict::Drop(reason) => {
-            drops.count(reason);
-            None
-        }
-        Verdict::Reject(reason, reply) => {
-            drops.count(reason);
-            if let Some(reply) = icmp::reply_to(&packet, reply) {
+        Ok((Verdict::Reject(reason, reply), _)) => {
+            drops.count_many(reason, packet.segments());
+            let about = IpPacket::parse(packet.first());
+            if let Some(reply) = about.ok().and_then(|about| icmp::reply_to(&about, reply)) {
                 replies.push(&reply);
             }
-            None
         }
     }
+    None
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(super) struct TrafficMeter {
 impl TrafficMeter {
     pub(super) fn note(&mut self, batch: &PacketBatch, now: Instant) {
         if !batch.is_empty() {
-            self.packets += batch.len() as u64;
+            self.packets += batch.segments() as u64;
             self.bytes += batch.total_bytes() as u64;
             self.last = Some(now);
         }

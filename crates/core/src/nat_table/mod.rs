@@ -29,7 +29,7 @@ use crate::grant::{AnnouncedName, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
 use crate::packet::icmp::{self, IcmpReply};
-use crate::packet::{DropCounts, IpPacket, PacketBatch, Transport, ip};
+use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, Transport, ip};
 use crate::peer::DomainStatus;
 use crate::policy::ranges;
 use clients::Clients;
@@ -309,7 +309,7 @@ impl NatTable {
     /// Packets of clients on their way to resources; the policy has admitted them.
     pub fn handle_inbound(&mut self, mut batch: PacketBatch, now: Instant) {
         batch.retain_mut(|packet| {
-            let is_translated = ip::destination(packet).is_some_and(ranges::is_proxy);
+            let is_translated = ip::destination(packet.bytes).is_some_and(ranges::is_proxy);
             match is_translated {
                 true => self.translate_inbound(packet, now),
                 false => self.passes_unchanged(packet, now),
@@ -381,20 +381,21 @@ impl NatTable {
     }
 
     /// Whether a packet to a network goes on; if not, it was counted.
-    fn passes_unchanged(&mut self, bytes: &[u8], now: Instant) -> bool {
-        let is_dropped = self.is_reset_of_guess(bytes, now);
+    fn passes_unchanged(&mut self, packet: &PacketMut<'_>, now: Instant) -> bool {
+        let is_dropped = self.is_reset_of_guess(packet.bytes, now);
         if is_dropped {
-            self.drops.count(DropReason::ExpiredFlow);
+            self.drops
+                .count_many(DropReason::ExpiredFlow, packet.segments());
         }
         !is_dropped
     }
 
     /// Whether the packet goes on; if not, it was held, answered or counted.
-    fn translate_inbound(&mut self, bytes: &mut [u8], now: Instant) -> bool {
-        match self.try_translate_inbound(bytes, now) {
+    fn translate_inbound(&mut self, packet: &mut PacketMut<'_>, now: Instant) -> bool {
+        match self.try_translate_inbound(packet, now) {
             Ok(is_forwarded) => is_forwarded,
             Err(reason) => {
-                self.drops.count(reason);
+                self.drops.count_many(reason, packet.segments());
                 false
             }
         }
@@ -402,25 +403,27 @@ impl NatTable {
 
     fn try_translate_inbound(
         &mut self,
-        bytes: &mut [u8],
+        packet: &mut PacketMut<'_>,
         now: Instant,
     ) -> Result<bool, DropReason> {
-        let packet = IpPacket::parse(bytes)?;
-        let layout = Layout::of(&packet).ok_or(DropReason::Untranslatable)?;
-        match self.bind(&packet, now)? {
+        let parsed = packet.parse()?;
+        let layout = Layout::of(&parsed).ok_or(DropReason::Untranslatable)?;
+        match self.bind(&parsed, now)? {
             Bound::To(outside) => {
-                rewrite::inbound(bytes, layout, &outside)?;
+                rewrite::inbound(packet.bytes, layout, &outside)?;
                 return Ok(true);
             }
-            Bound::Hold(mapping) => {
-                if let Err(reason) = self.domains.hold(mapping, bytes, now) {
-                    self.answer_unreachable(bytes);
-                    return Err(reason);
-                }
-            }
-            Bound::Unreachable => self.refuse(bytes),
+            Bound::Hold(mapping) => packet.cut(|segment| self.hold(mapping, segment, now)),
+            Bound::Unreachable => self.refuse(packet),
         }
         Ok(false)
+    }
+
+    fn hold(&mut self, mapping: MappingId, packet: &[u8], now: Instant) {
+        if let Err(reason) = self.domains.hold(mapping, packet, now) {
+            self.drops.count(reason);
+            self.answer_unreachable(packet);
+        }
     }
 
     /// Finds or makes the flow of a packet.
@@ -515,30 +518,31 @@ impl NatTable {
     fn translate_outbound(
         &mut self,
         client: ClientSlot,
-        bytes: &mut [u8],
+        packet: &mut PacketMut<'_>,
         now: Instant,
     ) -> Result<usize, DropReason> {
+        let unchanged = Ok(packet.bytes.len());
         // What is no sound packet is left to the connection, which looks at every one.
-        let Ok(packet) = IpPacket::parse(bytes) else {
-            return Ok(bytes.len());
+        let Ok(parsed) = packet.parse() else {
+            return unchanged;
         };
-        if ranges::is_proxy(packet.source()) {
+        if ranges::is_proxy(parsed.source()) {
             return Err(DropReason::TunnelRange);
         }
-        if packet.transport() == Transport::IcmpError {
-            let error = IcmpError::parse(client, &packet)?;
-            return self.translate_icmp_error(error, bytes, now);
+        if parsed.transport() == Transport::IcmpError {
+            let error = IcmpError::parse(client, &parsed)?;
+            return self.translate_icmp_error(error, packet.bytes, now);
         }
-        let translatable = Outside::of(client, &packet).zip(Layout::of(&packet));
+        let translatable = Outside::of(client, &parsed).zip(Layout::of(&parsed));
         let Some((outside, layout)) = translatable else {
-            return Ok(bytes.len());
+            return unchanged;
         };
-        let flags = TcpFlags::of(&packet);
+        let flags = TcpFlags::of(&parsed);
         let known = self.find_outside(&outside, now)?;
         let known = known.or_else(|| self.open_pinned_outside(&outside, flags.syn, now));
         let Some(flow) = known else {
-            self.show_around(&outside, (bytes, layout, flags), now);
-            return Ok(bytes.len());
+            self.show_around(&outside, (packet, layout, flags), now);
+            return unchanged;
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);
         if is_first {
@@ -547,10 +551,10 @@ impl NatTable {
         self.domains
             .note_outbound(flow.mapping, outside.real, is_first, now);
         if flags.rst {
-            self.note_reset(&flow, bytes, now);
+            self.note_reset(&flow, packet.bytes, now);
         }
-        rewrite::outbound(bytes, layout, &flow.inside)?;
-        Ok(bytes.len())
+        rewrite::outbound(packet.bytes, layout, &flow.inside)?;
+        unchanged
     }
 
     /// An error about a packet of a flow is told as if it had come from the proxy IP. Others pass:
@@ -609,11 +613,11 @@ impl NatTable {
         while let Some(mut held) = self.domains.poll_released() {
             match held.fate {
                 _ if !self.is_still_meant(&held) => self.drops.count(DropReason::Unmapped),
-                Fate::Released if self.translate_inbound(&mut held.bytes, now) => {
+                Fate::Released if self.translate_held(&mut held.bytes, now) => {
                     batch.push(&held.bytes);
                 }
                 Fate::Released => {}
-                Fate::Unreachable => self.refuse(&held.bytes),
+                Fate::Unreachable => self.refuse(&mut single(&mut held.bytes)),
             }
             if batch.len() >= PacketBatch::MAX_PACKETS {
                 self.inbound.push_back(std::mem::take(&mut batch));
@@ -677,9 +681,14 @@ impl NatTable {
         })
     }
 
-    fn refuse(&mut self, bytes: &[u8]) {
-        self.drops.count(DropReason::Unmapped);
-        self.answer_unreachable(bytes);
+    fn translate_held(&mut self, packet: &mut [u8], now: Instant) -> bool {
+        self.translate_inbound(&mut single(packet), now)
+    }
+
+    fn refuse(&mut self, packet: &mut PacketMut<'_>) {
+        self.drops
+            .count_many(DropReason::Unmapped, packet.segments());
+        self.answer_unreachable(packet.first());
     }
 
     /// Unreachable, never prohibited: the client would ask for what it has (lesson 8).
@@ -693,6 +702,13 @@ impl NatTable {
         if let (Some(client), Some(reply)) = (client, reply) {
             self.outbound.push_back((client, PacketBatch::of(&reply)));
         }
+    }
+}
+
+fn single(bytes: &mut [u8]) -> PacketMut<'_> {
+    PacketMut {
+        bytes,
+        segmentation: None,
     }
 }
 

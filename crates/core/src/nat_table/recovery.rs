@@ -24,7 +24,7 @@
 use super::flows::{FlowProtocol, Inside, Outside, TcpFlags};
 use super::rewrite::{self, Layout};
 use super::{ClientSlot, NatTable};
-use crate::packet::{IpPacket, PacketBatch, Transport};
+use crate::packet::{IpPacket, PacketBatch, PacketMut, Transport};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -183,7 +183,7 @@ impl NatTable {
     pub(super) fn show_around(
         &mut self,
         outside: &Outside,
-        (bytes, layout, flags): (&[u8], Layout, TcpFlags),
+        (packet, layout, flags): (&PacketMut<'_>, Layout, TcpFlags),
         now: Instant,
     ) {
         let Outside { client, real, .. } = *outside;
@@ -204,6 +204,14 @@ impl NatTable {
         if proxy_ips.is_empty() {
             return searched.note_stranger(outside, now);
         }
+        let mut segment = packet.bytes.to_vec();
+        let segmentation = packet.segmentation;
+        let segment = PacketMut {
+            bytes: &mut segment,
+            segmentation,
+        }
+        .first()
+        .to_vec();
         for proxy in proxy_ips {
             let inside = Inside {
                 client,
@@ -215,7 +223,7 @@ impl NatTable {
             if has_another || !searched.budget.spend(now) {
                 continue;
             }
-            let mut copy = bytes.to_vec();
+            let mut copy = segment.clone();
             if rewrite::outbound(&mut copy, layout, &inside).is_ok() {
                 self.outbound.push_back((id, PacketBatch::of(&copy)));
             }

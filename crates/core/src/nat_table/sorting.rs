@@ -87,8 +87,9 @@ impl NatTable {
     fn return_to(&mut self, slot: ClientSlot, mut batch: PacketBatch, now: Instant) {
         batch.retain_resized(|packet| {
             let translated = self.translate_outbound(slot, packet, now);
+            let segments = packet.segments();
             translated
-                .inspect_err(|reason| self.drops.count(*reason))
+                .inspect_err(|reason| self.drops.count_many(*reason, segments))
                 .ok()
         });
         if let Some(client) = self.clients.id(slot).filter(|_| !batch.is_empty()) {
@@ -102,15 +103,20 @@ impl NatTable {
             return vec![(destination, batch)];
         }
         let mut sorted: Vec<(Destination, PacketBatch)> = Vec::new();
-        for packet in batch.iter() {
+        for (packet, segmentation) in batch.segmented() {
             let destination = ip::destination(packet).and_then(|ip| self.destination(ip));
             let Some(destination) = destination else {
-                self.drops.count(DropReason::UnknownClient);
+                let segments = segmentation.map_or(1, |it| it.segments(packet.len()));
+                self.drops.count_many(DropReason::UnknownClient, segments);
                 continue;
             };
             match sorted.iter_mut().find(|(known, _)| *known == destination) {
-                Some((_, packets)) => packets.push(packet),
-                None => sorted.push((destination, PacketBatch::of(packet))),
+                Some((_, packets)) => packets.push_segmented(packet, segmentation),
+                None => {
+                    let mut packets = PacketBatch::with_capacity(batch.buffered_bytes());
+                    packets.push_segmented(packet, segmentation);
+                    sorted.push((destination, packets));
+                }
             }
         }
         sorted

@@ -109,14 +109,51 @@ pub fn mark_congestion(packet: &mut [u8], outer: Ecn) {
     }
 }
 
+/// A sum of 16-bit words that is gathered piece by piece, each of which begins at an even offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// With further bytes; an odd last one counts as if a zero came behind it.
+    #[must_use]
+    pub fn plus(self, bytes: &[u8]) -> Self {
+        Self(self.0 + sum(bytes))
+    }
+
+    /// With a length or a protocol number, as a pseudo header has them.
+    #[must_use]
+    pub fn plus_len(self, value: usize) -> Self {
+        Self(self.0 + value as u64)
+    }
+
+    /// The checksum.
+    #[must_use]
+    pub fn complement(self) -> u16 {
+        !fold(self.0)
+    }
+}
+
+/// Adds in the byte order of the machine, several words at a time, and turns the bytes of the
+/// result (RFC 1071, section 2 (B)).
 fn sum(bytes: &[u8]) -> u64 {
-    let (words, odd) = bytes.as_chunks::<2>();
-    let total: u64 = words
-        .iter()
-        .map(|word| u64::from(u16::from_be_bytes(*word)))
-        .sum();
-    // An odd byte counts as the high half of a word that is padded with zero.
-    total + odd.first().map_or(0, |last| u64::from(*last) << 8)
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    let mut lanes = [0u64; 4];
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            let word = u64::from_ne_bytes(*word);
+            *lane += (word >> 32) + (word & 0xffff_ffff);
+        }
+    }
+    let mut total: u64 = lanes.iter().sum();
+    let (words, odd) = rest.as_chunks::<2>();
+    for word in words {
+        total += u64::from(u16::from_ne_bytes(*word));
+    }
+    if let Some(last) = odd.first() {
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    u64::from(u16::from_be_bytes(fold(total).to_ne_bytes()))
 }
 
 fn sum_of_address(address: IpAddr) -> u64 {

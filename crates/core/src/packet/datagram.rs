@@ -1,5 +1,6 @@
 //! Outer UDP payloads between one pair of addresses.
 
+use super::Buffer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The two ends of a UDP path as this host sees them.
@@ -48,13 +49,14 @@ pub struct DatagramBatch {
     /// The ECN field of the outer IP headers; all datagrams of a batch share it.
     pub ecn: Ecn,
     segment_bytes: usize,
-    bytes: Vec<u8>,
+    bytes: Buffer,
 }
 
 impl DatagramBatch {
     /// A batch of `bytes` cut every `segment_bytes`. A `segment_bytes` of 0 means one datagram.
     #[must_use]
-    pub fn new(path: Path, ecn: Ecn, segment_bytes: usize, bytes: Vec<u8>) -> Self {
+    pub fn new(path: Path, ecn: Ecn, segment_bytes: usize, bytes: impl Into<Buffer>) -> Self {
+        let bytes = bytes.into();
         let segment_bytes = if segment_bytes == 0 {
             bytes.len().max(1)
         } else {
@@ -85,7 +87,7 @@ impl DatagramBatch {
 
     /// The datagrams, oldest first.
     pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.chunks(self.segment_bytes)
+        self.bytes().chunks(self.segment_bytes)
     }
 
     /// The number of datagrams.
@@ -103,7 +105,7 @@ impl DatagramBatch {
     /// All bytes, for a GSO write.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.bytes()
     }
 
     /// The length in bytes of every datagram but the last.

@@ -1,25 +1,30 @@
 //! Packets and datagrams: how they are held, parsed and refused.
 //!
-//! * [`PacketBatch`]: inner IP packets, up to [`PacketBatch::MAX_PACKETS`] of them in one
-//!   allocation.
+//! * [`PacketBatch`]: inner IP packets in one buffer; any of them may be a super-packet.
+//! * [`offload`]: super-packets, and how the kernel hands them over and takes them.
 //! * [`DatagramBatch`]: outer UDP payloads between one local and one remote address, equally long
 //!   but for the last, which is the shape that GSO and GRO want.
 //! * [`IpPacket`]: what has been proven about one inner packet, once, at the door.
 //! * [`DropReason`]: why a packet went no further.
 
 pub mod batch;
+pub mod buffer;
 pub mod checksum;
 pub mod datagram;
 mod drop_reason;
 pub mod icmp;
 pub mod ip;
+mod merge;
+pub mod offload;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub use batch::PacketBatch;
+pub use batch::{PacketBatch, PacketMut};
+pub use buffer::Buffer;
 pub use datagram::{DatagramBatch, Ecn, Path};
 pub use drop_reason::{DropCounts, DropReason};
 pub use ip::{IpPacket, Transport};
+pub use offload::Segmentation;
 
 /// The MTU of the tunnel, in bytes of inner IP packet (protocol page, section 5.7).
 pub const TUNNEL_MTU_BYTES: usize = 1280;

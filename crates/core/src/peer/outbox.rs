@@ -1,6 +1,6 @@
 //! Sealed datagrams on their way out, gathered into batches that one GSO write can take.
 
-use crate::packet::{DatagramBatch, Ecn, Path};
+use crate::packet::{Buffer, DatagramBatch, Ecn, Path};
 use std::collections::VecDeque;
 
 /// Consecutive datagrams on one path with one ECN mark become one batch, as long as all are equally
@@ -16,7 +16,7 @@ struct OpenBatch {
     ecn: Ecn,
     segment_bytes: usize,
     segments: usize,
-    bytes: Vec<u8>,
+    bytes: Buffer,
 }
 
 impl Outbox {
@@ -31,10 +31,10 @@ impl Outbox {
     ) {
         let open = self.open_for(path, ecn, max_bytes);
         let start = open.bytes.len();
-        open.bytes.resize(start + max_bytes, 0);
-        let written = write(&mut open.bytes[start..]).filter(|bytes| *bytes <= max_bytes);
+        let slot = &mut open.bytes.room_mut(start + max_bytes)[start..start + max_bytes];
+        let written = write(slot).filter(|bytes| *bytes <= max_bytes);
         let bytes = written.unwrap_or(0);
-        open.bytes.truncate(start + bytes);
+        open.bytes.set_len(start + bytes);
         if bytes == 0 {
             return;
         }
@@ -79,7 +79,7 @@ impl Outbox {
             ecn,
             segment_bytes: 0,
             segments: 0,
-            bytes: Vec::new(),
+            bytes: Buffer::with_room(max_bytes),
         })
     }
 

@@ -278,46 +278,51 @@ impl Peer {
     }
 
     /// Seals IP packets for the client.
-    pub fn send(&mut self, packets: &PacketBatch, drops: &mut DropCounts, now: Instant) {
+    pub fn send(&mut self, mut packets: PacketBatch, drops: &mut DropCounts, now: Instant) {
         self.run_seconds(now);
-        if !self.seal(packets, now) {
-            let resumption = &mut self.resumption;
-            let refused = packets.iter().filter(|packet| {
-                !(resumption.as_mut()).is_some_and(|resumption| resumption.hold(packet, now))
-            });
-            drops.count_many(DropReason::NotConnected, refused.count());
+        if self.seal(&mut packets, now) {
+            return;
         }
+        let resumption = &mut self.resumption;
+        packets.for_each_mut(|mut packet| {
+            packet.cut(|segment| {
+                let is_held = (resumption.as_mut()).is_some_and(|it| it.hold(segment, now));
+                drops.count_many(DropReason::NotConnected, usize::from(!is_held));
+            });
+        });
     }
 
     /// As [`Self::send`], but for packets that are not worth waiting for.
     pub fn send_if_connected(
         &mut self,
-        packets: &PacketBatch,
+        mut packets: PacketBatch,
         drops: &mut DropCounts,
         now: Instant,
     ) {
         self.run_seconds(now);
-        if !self.seal(packets, now) {
-            drops.count_many(DropReason::NotConnected, packets.len());
+        if !self.seal(&mut packets, now) {
+            drops.count_many(DropReason::NotConnected, packets.segments());
         }
     }
 
-    /// Returns whether the client is connected.
-    fn seal(&mut self, packets: &PacketBatch, now: Instant) -> bool {
+    /// Returns whether the client is connected; if so, the packets are used up: each segment of a
+    /// super-packet is cut and sealed straight into what one GSO write takes.
+    fn seal(&mut self, packets: &mut PacketBatch, now: Instant) -> bool {
         let path = self.path(now).filter(|_| self.wireguard.is_established());
         let Some(path) = path else {
             return false;
         };
         self.note_traffic(now);
         self.note_path(now);
-        let wireguard = &mut self.wireguard;
-        for packet in packets.iter() {
-            let slot_bytes = sealed_len(packet.len());
+        let (wireguard, outbox) = (&mut self.wireguard, &mut self.outbox);
+        packets.for_each_mut(|mut packet| {
             // The inner mark is copied to the outer header (RFC 6040, section 4.1).
-            let ecn = ip::ecn(packet).unwrap_or_default();
-            self.outbox
-                .push_with(path, ecn, slot_bytes, |slot| wireguard.seal(packet, slot));
-        }
+            let ecn = ip::ecn(packet.bytes).unwrap_or_default();
+            packet.cut(|segment| {
+                let slot_bytes = sealed_len(segment.len());
+                outbox.push_with(path, ecn, slot_bytes, |slot| wireguard.seal(segment, slot));
+            });
+        });
         true
     }
 
@@ -481,7 +486,7 @@ impl Peer {
             && let Some(mut resumption) = self.resumption.take()
         {
             self.waited_in_vain += resumption.drop_overdue(now);
-            self.seal(&resumption.into_held(), now);
+            self.seal(&mut resumption.into_held(), now);
         }
     }
 

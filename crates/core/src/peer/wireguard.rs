@@ -162,18 +162,19 @@ impl WireguardTunnel {
         }
     }
 
-    /// Decrypts a data message into `batch`, or answers a handshake message.
+    /// Decrypts a data message to the end of `batch`, merged with what it continues, or answers a
+    /// handshake message.
     pub(crate) fn open(&mut self, datagram: &[u8], batch: &mut PacketBatch) -> Opened {
         if datagram.first() != Some(&MESSAGE_DATA) {
             return self.open_handshake(datagram);
         }
         let mut outcome = Opened::Nothing;
         let engine = &mut self.engine;
-        batch.push_with(datagram.len(), |slot| {
+        batch.push_merging(datagram.len(), |slot| {
             match engine.decapsulate(None, datagram, slot) {
                 TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
                     outcome = Opened::Packet;
-                    Some(0..packet.len())
+                    Some(packet.len())
                 }
                 TunnResult::Err(error) => {
                     outcome = Opened::Dropped(drop_reason(&error));

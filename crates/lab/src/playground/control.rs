@@ -1,6 +1,7 @@
 //! The control socket of a lab program, above all the portal's, from the outside: one JSON line
 //! asks, one JSON line answers.
 
+use crate::portal::client_wire::ClientGrant;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -93,6 +94,23 @@ impl Control {
         let answer = self.ask(&op)?;
         let times = answer["micros"].as_array().context("no list of times")?;
         times.iter().map(duration).collect()
+    }
+
+    /// Has a gateway admit a client that another program plays; returns what that is to know.
+    ///
+    /// # Errors
+    /// Those of [`Self::ask`], and when the gateway does not acknowledge.
+    pub fn admit(
+        &self,
+        client: &str,
+        public_key: &str,
+        number: usize,
+        resource: &str,
+    ) -> Result<ClientGrant> {
+        let op = json!({"op": "admit", "client": client, "public_key": public_key,
+                        "number": number, "resource": resource});
+        let mut answer = self.ask(&op)?;
+        serde_json::from_value(answer["grant"].take()).context("no grant")
     }
 
     /// Revokes a grant.

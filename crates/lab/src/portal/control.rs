@@ -1,7 +1,7 @@
 //! The portal's control socket: what a tester's command does.
 
 use super::clock::Moment;
-use super::hub::{Command, Load, Outcome};
+use super::hub::{Command, Guest, Load, Outcome};
 use super::server::Shared;
 use crate::control_socket::ControlSocket;
 use serde_json::{Value, json};
@@ -34,6 +34,9 @@ async fn execute(line: Vec<u8>, shared: Arc<Shared>) -> Result<Value, String> {
     if let Command::Authorize(load) = command {
         return measure(&load, &shared).await;
     }
+    if let Command::Admit(guest) = command {
+        return admit(&guest, &shared).await;
+    }
     let ticket = |outcome: &Outcome| match outcome {
         Outcome::Done(_) => None,
         Outcome::Later(ticket) => Some(*ticket),
@@ -61,4 +64,15 @@ async fn measure(load: &Load, shared: &Shared) -> Result<Value, String> {
         micros.push(settled.map_err(|error| format!("set-up {index}: {error}"))?);
     }
     Ok(json!({ "micros": micros }))
+}
+
+/// What the guest is to know, once its gateway knows it.
+async fn admit(guest: &Guest, shared: &Shared) -> Result<Value, String> {
+    let ((_, grant), settled) = shared.with_ticket(
+        |hub| hub.admit(guest, Moment::now()),
+        |(ticket, _)| Some(*ticket),
+    )?;
+    let settled = settled.await.map_err(|_| "the portal stops".to_owned())?;
+    settled?;
+    Ok(json!({ "grant": grant }))
 }

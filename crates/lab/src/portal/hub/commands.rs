@@ -4,8 +4,9 @@ use super::frames::{Applicant, NEVER};
 use super::generation0;
 use super::grants::{Ask, Purpose};
 use super::{Generation, GrantKey, Hub, MAX_ACK_TIMES, Output, PeerId, Side, Ticket, UserAgent};
+use crate::portal::client_wire::ClientGrant;
 use crate::portal::clock::Moment;
-use crate::portal::derive::keyed;
+use crate::portal::derive::{keyed, uuid_of};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use postern_core::portal::wire::Reason;
@@ -100,6 +101,31 @@ pub enum Command {
     AckTimes,
     /// Measures `count` set-ups one after another, each for a client that does not exist.
     Authorize(Load),
+    /// Has a gateway admit a client that never connects to the portal: another program plays it.
+    Admit(Guest),
+}
+
+/// Who is admitted without being in the configuration. Nothing is recorded: when its gateway joins
+/// anew, the guest is not on its list and is cut off.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guest {
+    /// Of its own choice; decides its id.
+    pub client: String,
+    /// Base64, 32 bytes.
+    pub public_key: String,
+    /// Decides its addresses in the tunnel, see [`Guest::addresses`].
+    pub number: usize,
+    /// Name of the resource that it is granted.
+    pub resource: String,
+}
+
+impl Guest {
+    /// What a guest of this number is called in the tunnel.
+    #[must_use]
+    pub fn addresses(number: usize) -> (Ipv4Addr, Ipv6Addr) {
+        synthetic_addresses(number)
+    }
 }
 
 /// What to measure.
@@ -146,7 +172,8 @@ pub enum Outcome {
 }
 
 impl Hub {
-    /// Carries out a command, all but [`Command::Authorize`] (see [`Self::measure`]).
+    /// Carries out a command, all but [`Command::Authorize`] (see [`Self::measure`]) and
+    /// [`Command::Admit`] (see [`Self::admit`]).
     ///
     /// # Errors
     /// What is wrong with it, for people.
@@ -214,6 +241,9 @@ impl Hub {
             Command::Authorize(_) => {
                 return Err("a load is measured one set-up at a time".to_owned());
             }
+            Command::Admit(_) => {
+                return Err("a guest is admitted when its gateway has answered".to_owned());
+            }
         }
         Ok(Outcome::Done(json!({})))
     }
@@ -257,6 +287,42 @@ impl Hub {
                 Ok(ticket)
             }
         }
+    }
+
+    /// Has a gateway admit a guest; returns what the guest is to know, once the ticket is settled.
+    ///
+    /// # Errors
+    /// What is wrong with the guest, or that no gateway is here.
+    pub fn admit(&mut self, guest: &Guest, now: Moment) -> Result<(Ticket, ClientGrant), String> {
+        let resource = self.resource(&guest.resource)?;
+        let gateway = self.gateway_in_front_of(resource)?;
+        let (ipv4, ipv6) = Guest::addresses(guest.number);
+        let applicant = Applicant {
+            id: uuid_of("guest", &guest.client),
+            name: guest.client.clone(),
+            public_key: guest.public_key.clone(),
+            ipv4,
+            ipv6,
+            agent: UserAgent::parse("Linux/6.8 headless-client/1.5.12"),
+            generation: Generation::V2,
+        };
+        let ask = Ask {
+            applicant: &applicant,
+            key: GrantKey {
+                client: applicant.id,
+                resource,
+            },
+            gateway,
+            expires_at: Some(NEVER),
+        };
+        let ticket = Ticket(self.count());
+        let mut told = None;
+        self.propose(&ask, now, |grant| {
+            told = Some(grant);
+            Purpose::Admission(ticket)
+        })?;
+        let told = told.ok_or("nothing to tell")?;
+        Ok((ticket, told))
     }
 
     fn propose_for_ticket(

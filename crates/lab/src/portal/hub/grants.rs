@@ -124,6 +124,8 @@ pub(super) enum Purpose {
     Repeat(Ticket),
     /// The control socket is told, and the gateway to forget it again.
     Measurement(Ticket),
+    /// The control socket is told, and nothing recorded.
+    Admission(Ticket),
 }
 
 impl Hub {
@@ -406,6 +408,7 @@ impl Hub {
                 self.push_reject(pending.key, pending.grant.gateway);
                 self.settle(ticket, Ok(micros));
             }
+            Purpose::Admission(ticket) => self.settle(ticket, Ok(micros)),
         }
         Verdict::Ok
     }
@@ -468,7 +471,7 @@ impl Hub {
             Purpose::Connection { peer, question } => {
                 self.answer(peer, &question, "error", json!({ "reason": reason }));
             }
-            Purpose::Repeat(ticket) | Purpose::Measurement(ticket) => {
+            Purpose::Repeat(ticket) | Purpose::Measurement(ticket) | Purpose::Admission(ticket) => {
                 self.settle(ticket, Err(reason.to_owned()));
             }
         }

@@ -19,7 +19,7 @@ mod grants;
 mod reload;
 mod upgrade;
 
-pub use commands::{Command, Load, Outcome, SetUp};
+pub use commands::{Command, Guest, Load, Outcome, SetUp};
 pub use grants::{AckTime, GrantKey, SavedGrant, Ticket};
 pub use upgrade::{Admission, Refusal, Upgrade, UserAgent};
 

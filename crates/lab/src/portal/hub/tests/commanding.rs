@@ -89,6 +89,36 @@ fn measurements_are_taken_between_writing_and_reading() {
 }
 
 #[test]
+fn a_guest_is_admitted_and_not_recorded() {
+    let mut lab = Lab::new();
+    let gateway = lab.gateway();
+    let guest = json!({"client": "guest", "public_key": OTHER_KEY, "number": 6, "resource": "web"});
+    let guest = serde_json::from_value(guest).expect("a guest");
+    let (ticket, grant) = lab.hub.admit(&guest, lab.now).expect("asked");
+    let request = lab.only(gateway, "create_authorization");
+    assert_eq!(request["client"]["public_key"], OTHER_KEY);
+    assert_eq!(request["client"]["ipv4"], "100.95.0.7");
+    assert_eq!(
+        request["client"]["preshared_key"],
+        json!(grant.preshared_key)
+    );
+    assert_eq!(
+        request["gateway_ice_credentials"],
+        json!(grant.gateway_ice_credentials)
+    );
+    assert_eq!(request["resource"]["id"], json!(grant.resource_id));
+    lab.acknowledge(gateway, &request);
+    let outputs: Vec<_> = std::iter::from_fn(|| lab.hub.poll_output()).collect();
+    let settled =
+        |it: &Output| matches!(it, Output::Settled { ticket: it, result: Ok(_) } if *it == ticket);
+    assert!(outputs.iter().any(settled), "{outputs:?}");
+    let rejects =
+        |it: &Output| matches!(it, Output::Send { text, .. } if text.contains("reject_access"));
+    assert!(!outputs.iter().any(rejects), "{outputs:?}");
+    assert_eq!(lab.list(), []);
+}
+
+#[test]
 fn measurements_in_generation_0_announce_a_name_of_their_own() {
     let mut lab = Lab::new();
     let gateway = lab.gateway();
