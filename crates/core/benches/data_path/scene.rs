@@ -44,15 +44,6 @@ impl Load {
     /// All, as they are listed.
     pub(crate) const ALL: [Self; 3] = [Self::TcpByAddress, Self::TcpByName, Self::SmallUdpByName];
 
-    /// In tables.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::TcpByAddress => "tcp-by-address",
-            Self::TcpByName => "tcp-by-name",
-            Self::SmallUdpByName => "udp-64-by-name",
-        }
-    }
-
     fn is_by_name(self) -> bool {
         self != Self::TcpByAddress
     }
