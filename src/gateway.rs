@@ -10,8 +10,8 @@ use crate::metrics::lag::{self, EventLoop};
 use crate::nursery::{NurserySpec, Threads};
 use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
-use crate::shell::{random_bytes, tell_addr, unix_now};
-use crate::sockets::{BoundSockets, BufferSizes};
+use crate::shell::{self, random_bytes, tell_addr, unix_now};
+use crate::sockets::{BufferSizes, SocketGroup};
 use crate::state::{StateFile, StateLock, identity_key};
 use crate::system::{capabilities, limits, masquerade, preflight};
 use crate::system::{external_id, forwarding};
@@ -87,9 +87,10 @@ struct Prepared {
     config: GatewayConfig,
     inheritance: Inheritance,
     external_id: String,
-    sockets: BoundSockets,
+    sockets: SocketGroup,
     listeners: AdminListeners,
-    device: SyncDevice,
+    /// Of the TUN device, one for each shard.
+    queues: Vec<SyncDevice>,
     dns_trust: rustls::ClientConfig,
     handed_over: Arc<AtomicBool>,
 }
@@ -105,10 +106,12 @@ impl Prepared {
             receive_bytes: config.network.receive_buffer_bytes,
             send_bytes: config.network.send_buffer_bytes,
         };
-        let sockets = bind(config.network.udp_port, inheritance.udp_port, buffers)?;
+        let shards = config.tunnel.shards();
+        let ports = (config.network.udp_port, inheritance.udp_port);
+        let sockets = bind(ports, buffers, shards)?;
         let listeners = AdminListeners::bind(&config.admin)?;
         let name = &config.tunnel.interface;
-        let device = tunnel::create(name.as_str())
+        let queues = tunnel::create(name.as_str(), shards)
             .with_context(|| format!("the interface {} cannot be created", name.as_str()))?;
         if config.tunnel.forwarding {
             forwarding::enable(&config.tunnel)?;
@@ -119,7 +122,7 @@ impl Prepared {
             config,
             sockets,
             listeners,
-            device,
+            queues,
             dns_trust,
             handed_over: Arc::default(),
         })
@@ -133,16 +136,20 @@ impl Prepared {
 }
 
 /// If the kernel may choose, the port of the former process comes first: its clients know it.
-fn bind(configured: u16, former: u16, buffers: BufferSizes) -> anyhow::Result<BoundSockets> {
+fn bind(
+    (configured, former): (u16, u16),
+    buffers: BufferSizes,
+    shards: u8,
+) -> anyhow::Result<SocketGroup> {
     if configured == 0 && former != 0 {
-        match BoundSockets::bind(former, buffers) {
+        match SocketGroup::bind(former, buffers, shards) {
             Ok(sockets) => return Ok(sockets),
             Err(error) => {
                 tracing::warn!(%error, former, "the former UDP port is taken: another is used")
             }
         }
     }
-    BoundSockets::bind(configured, buffers).with_context(|| {
+    SocketGroup::bind(configured, buffers, shards).with_context(|| {
         format!(
             "UDP port {configured} cannot be bound; `ss -ulpn` shows who has it, \
              network.udp_port changes it"
@@ -278,7 +285,8 @@ fn start(
     mut prepared: Prepared,
     supervisor: Context<SupervisorActor>,
 ) -> anyhow::Result<Option<masquerade::Masquerade>> {
-    let metrics = Arc::new(Metrics::default());
+    let shards = prepared.config.tunnel.shards();
+    let metrics = Arc::new(Metrics::new(shards.into(), shell::now()));
     let parent = supervisor.address();
     let masquerade = prepared.masquerade()?;
     let settings = LiveSettings::new(&prepared.config, prepared.dns_trust);
@@ -296,7 +304,7 @@ fn start(
         keys: keys.clone(),
         sockets: prepared.sockets,
         listeners: prepared.listeners,
-        device: prepared.device,
+        queues: prepared.queues,
         interface: prepared.config.tunnel.interface.clone(),
         handshakes_per_second: limits.handshakes_per_second.into(),
         nat_table: settings.nat_table(),
@@ -314,6 +322,7 @@ fn start(
     supervisor.run(SupervisorActor::new(SupervisorSpec {
         keys,
         seed: random_bytes()?,
+        shards,
         max_clients: limits.clients,
         max_resources: limits.resources_per_client,
         handshakes_per_second: usize::try_from(limits.handshakes_per_second)?,

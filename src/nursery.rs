@@ -1,8 +1,9 @@
 //! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
 //!
-//! Three threads besides the supervisor's. The *shard* has everything that a packet meets, so that
-//! nothing is shared and nothing is locked. *Control* has the portal and the names, which may take
-//! their time. *Admin* answers the operator, also when another thread is stuck.
+//! Two threads besides the supervisor's and those of the shards. A *shard* has everything that the
+//! packets of its clients meet, with sockets and a TUN queue of its own, so that nothing is shared
+//! and nothing is locked. *Control* has the portal and the names, which may take their time.
+//! *Admin* answers the operator, also when another thread is stuck.
 //!
 //! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
 //! the kernel has queued waits for its successor.
@@ -25,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
 use crate::reload::LiveSettings;
 use crate::shell;
-use crate::sockets::{BoundSockets, UdpPorts};
+use crate::sockets::{SocketGroup, UdpPorts};
 use crate::system::interface::Interface;
 use crate::tunnel::TunQueue;
 use actix::prelude::*;
@@ -42,17 +43,17 @@ use tun_rs::SyncDevice;
 pub struct NurserySpec {
     /// Ours.
     pub keys: GatewayKeys,
-    /// Bound.
-    pub sockets: BoundSockets,
-    /// Created.
-    pub device: SyncDevice,
+    /// Bound, for as many shards as there are queues.
+    pub sockets: SocketGroup,
+    /// Of the device, one for each shard.
+    pub queues: Vec<SyncDevice>,
     /// Where the operator asks.
     pub listeners: AdminListeners,
     /// The interface, by name.
     pub interface: InterfaceName,
     /// WireGuard handshakes in a second, before cookies are asked for.
     pub handshakes_per_second: u64,
-    /// For the NAT.
+    /// For the NATs of all shards together.
     pub nat_table: NatTableConfig,
     /// From the configuration.
     pub stun_servers: Vec<SocketAddr>,
@@ -71,12 +72,17 @@ pub struct NurserySpec {
 /// See the module's documentation.
 pub struct Threads {
     control: Thread,
-    shard: Thread,
+    shards: Vec<Shard>,
     admin: Thread,
     listeners: AdminListeners,
-    device: Arc<SyncDevice>,
     spec: Arc<Shared>,
-    sockets: BoundSockets,
+    sockets: SocketGroup,
+}
+
+/// A thread of the data path, and its queue of the TUN device.
+struct Shard {
+    thread: Thread,
+    queue: Arc<SyncDevice>,
 }
 
 /// An event loop, and whom it is busy with.
@@ -90,7 +96,7 @@ impl Thread {
         let arbiter = Arbiter::new();
         let event_loop = match place {
             Place::Control => EventLoop::Control,
-            Place::Shard => EventLoop::Shard(ONLY_SHARD),
+            Place::Shard(number) => EventLoop::Shard(number.into()),
             Place::Admin => EventLoop::Admin,
         };
         arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
@@ -133,12 +139,15 @@ impl Threads {
     /// Starts the threads; they wait for actors.
     #[must_use]
     pub fn new(spec: NurserySpec) -> Self {
+        let shards = (0..).zip(spec.queues).map(|(number, queue)| Shard {
+            thread: Thread::new(Place::Shard(number), &spec.metrics),
+            queue: Arc::new(queue),
+        });
         Self {
             control: Thread::new(Place::Control, &spec.metrics),
-            shard: Thread::new(Place::Shard, &spec.metrics),
+            shards: shards.collect(),
             admin: Thread::new(Place::Admin, &spec.metrics),
             listeners: spec.listeners,
-            device: Arc::new(spec.device),
             sockets: spec.sockets,
             spec: Arc::new(Shared {
                 keys: spec.keys,
@@ -154,17 +163,38 @@ impl Threads {
             }),
         }
     }
+
+    /// # Panics
+    /// When there is no such shard: there is a queue for each.
+    fn shard(&self, number: u8) -> &Shard {
+        &self.shards[usize::from(number)]
+    }
+
+    fn thread(&self, place: Place) -> &Thread {
+        match place {
+            Place::Control => &self.control,
+            Place::Shard(number) => &self.shard(number).thread,
+            Place::Admin => &self.admin,
+        }
+    }
+
+    /// The part of one shard of what is for all.
+    fn nat_table_config(&self) -> NatTableConfig {
+        let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
+        self.spec.nat_table.divided(shards)
+    }
 }
 
 impl Nursery for Threads {
-    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
-        let (spec, device) = (Arc::clone(&self.spec), Arc::clone(&self.device));
-        let (addr, abort) = self.shard.launch(death.life(), TunActor::MAILBOX, move || {
+    fn tun(&self, shard: u8, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
+        let Shard { thread, queue } = self.shard(shard);
+        let (spec, queue) = (Arc::clone(&self.spec), Arc::clone(queue));
+        let (addr, abort) = thread.launch(death.life(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
-                queue: TunQueue::new(device)?,
+                queue: TunQueue::new(queue)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
                 outlets,
-                metrics: spec.metrics.shard(ONLY_SHARD),
+                metrics: spec.metrics.shard(shard.into()),
                 death,
             }))
         });
@@ -176,33 +206,35 @@ impl Nursery for Threads {
 
     fn nat_table(
         &self,
+        shard: u8,
         death: DeathNotice,
         heritage: NatHeritage,
         news: Recipient<NatNews>,
     ) -> Started<NatTableLinks> {
-        let spec = Arc::clone(&self.spec);
-        let (addr, abort) = self
-            .shard
-            .launch(death.life(), NatTableActor::MAILBOX, move || {
-                Ok(NatTableActor::new(NatTableSpec {
-                    config: spec.nat_table,
-                    seed: shell::random_bytes()?,
-                    heritage,
-                    news,
-                    metrics: spec.metrics.shard(ONLY_SHARD),
-                    death,
-                }))
-            });
+        let config = self.nat_table_config();
+        let metrics = self.spec.metrics.shard(shard.into());
+        let thread = &self.shard(shard).thread;
+        let (addr, abort) = thread.launch(death.life(), NatTableActor::MAILBOX, move || {
+            Ok(NatTableActor::new(NatTableSpec {
+                config,
+                seed: shell::random_bytes()?,
+                heritage,
+                news,
+                metrics,
+                death,
+            }))
+        });
         Started {
             links: NatTableLinks::to(&addr),
             leash: Leash::of(&addr, abort),
         }
     }
 
-    fn udp(&self, death: DeathNotice) -> Started<UdpLinks> {
+    fn udp(&self, shard: u8, death: DeathNotice) -> Started<UdpLinks> {
         let spec = Arc::clone(&self.spec);
-        let sockets = self.sockets.try_clone();
-        let (addr, abort) = self.shard.launch(death.life(), UdpActor::MAILBOX, move || {
+        let sockets = self.sockets.member(shard);
+        let thread = &self.shard(shard).thread;
+        let (addr, abort) = thread.launch(death.life(), UdpActor::MAILBOX, move || {
             let sockets = sockets?;
             let gatherer = GathererConfig {
                 port: sockets.port(),
@@ -214,12 +246,16 @@ impl Nursery for Threads {
                 max_transactions: MAX_STUN_TRANSACTIONS,
             };
             Ok(UdpActor::new(UdpSpec {
+                shard,
                 ports: UdpPorts::new(sockets)?,
                 demux: Demux::new(demux, shell::now()),
                 gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
-                stun_servers: spec.stun_servers.clone(),
+                stun_servers: match shard {
+                    FRONT => spec.stun_servers.clone(),
+                    _ => Vec::new(),
+                },
                 list_addresses: Arc::clone(&spec.list_addresses),
-                metrics: spec.metrics.shard(ONLY_SHARD),
+                metrics: spec.metrics.shard(shard.into()),
                 death,
             }))
         });
@@ -288,8 +324,8 @@ impl Nursery for Threads {
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
         let life = spec.death.life();
         let mailbox = ConnectionActor::MAILBOX;
-        self.shard
-            .launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
+        let thread = &self.shard(spec.config.index.shard()).thread;
+        thread.launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
     }
 
     fn take_over(&mut self, settings: &LiveSettings) {
@@ -304,26 +340,25 @@ impl Nursery for Threads {
     }
 
     fn busy_with(&self, place: Place) -> Option<LifeNumber> {
-        match place {
-            Place::Control => self.control.mark.life(),
-            Place::Shard => self.shard.mark.life(),
-            Place::Admin => self.admin.mark.life(),
-        }
+        self.thread(place).mark.life()
     }
 
     fn replace_thread(&mut self, place: Place) {
         let fresh = Thread::new(place, &self.spec.metrics);
         let stuck = match place {
             Place::Control => std::mem::replace(&mut self.control, fresh),
-            Place::Shard => std::mem::replace(&mut self.shard, fresh),
+            Place::Shard(number) => {
+                let shard = &mut self.shards[usize::from(number)];
+                std::mem::replace(&mut shard.thread, fresh)
+            }
             Place::Admin => std::mem::replace(&mut self.admin, fresh),
         };
         stuck.arbiter.stop();
     }
 }
 
-/// This version runs one shard.
-const ONLY_SHARD: usize = 0;
+/// The shard whose sockets get what names no other, answers of STUN servers among it.
+const FRONT: u8 = 0;
 /// A portal hands out two relays of two addresses; the rest is room for configured servers.
 const MAX_STUN_SERVERS: usize = 16;
 /// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.

@@ -5,12 +5,16 @@
 //! which of our addresses it arrived, and what is sent names its source, so that a host with
 //! several addresses answers from the one it was asked at.
 
+mod group;
+
+pub use group::{BoundSockets, BufferSizes, SocketGroup};
+
 use futures_util::Stream;
+use group::BoundSocket;
 use nix::sys::socket::{setsockopt, sockopt};
 use postern_core::packet::buffer::BUFFER_BYTES;
 use postern_core::packet::{Buffer, DatagramBatch, Ecn, Path};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,107 +24,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// The buffers that are asked for; the kernel may grant less, which is survived (lesson 29).
-#[derive(Clone, Copy, Debug)]
-pub struct BufferSizes {
-    /// `SO_RCVBUF` in bytes.
-    pub receive_bytes: usize,
-    /// `SO_SNDBUF` in bytes.
-    pub send_bytes: usize,
-}
-
-/// Bound but not yet part of an event loop: can be made on any thread.
-pub struct BoundSockets {
-    v4: Option<std::net::UdpSocket>,
-    v6: Option<std::net::UdpSocket>,
-    port: u16,
-}
-
-impl BoundSockets {
-    /// Binds `port` for both families. A host without one of the families gets the other only.
-    ///
-    /// # Errors
-    /// When neither family can be bound, the error of IPv4.
-    pub fn bind(port: u16, buffers: BufferSizes) -> io::Result<Self> {
-        let v4 = bind_one(Ipv4Addr::UNSPECIFIED.into(), port, buffers);
-        let v6 = bind_one(Ipv6Addr::UNSPECIFIED.into(), port, buffers);
-        match (v4, v6) {
-            (Ok(v4), v6) => {
-                let port = v4.local_addr()?.port();
-                Ok(Self {
-                    v4: Some(v4),
-                    v6: unless_taken(v6)?,
-                    port,
-                })
-            }
-            (Err(error), _) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-            (Err(_), Ok(v6)) => {
-                let port = v6.local_addr()?.port();
-                Ok(Self {
-                    v4: None,
-                    v6: Some(v6),
-                    port,
-                })
-            }
-            (Err(error), Err(_)) => Err(error),
-        }
-    }
-
-    /// The same sockets, for another event loop: what one does not read, the other does.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        let same = |socket: &Option<std::net::UdpSocket>| {
-            let socket = socket.as_ref();
-            socket.map(std::net::UdpSocket::try_clone).transpose()
-        };
-        Ok(Self {
-            v4: same(&self.v4)?,
-            v6: same(&self.v6)?,
-            port: self.port,
-        })
-    }
-
-    /// The port of the sockets.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-/// A family that the host does not have is done without; a port that is taken is an error.
-fn unless_taken(bound: io::Result<std::net::UdpSocket>) -> io::Result<Option<std::net::UdpSocket>> {
-    match bound {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(_) => Ok(None),
-    }
-}
-
-fn bind_one(ip: IpAddr, port: u16, buffers: BufferSizes) -> io::Result<std::net::UdpSocket> {
-    let address = SocketAddr::new(ip, port);
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if ip.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Refused sizes are not an error: the defaults work, with more loss under bursts.
-    let _ = socket.set_recv_buffer_size(buffers.receive_bytes);
-    let _ = socket.set_send_buffer_size(buffers.send_bytes);
-    socket.bind(&address.into())?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
 /// One socket in an event loop.
 pub struct UdpPort {
     socket: UdpSocket,
     state: UdpSocketState,
     port: u16,
+    is_read: bool,
 }
 
 /// Both families. Cheap to clone.
@@ -137,9 +46,9 @@ impl UdpPorts {
     /// When the kernel refuses the registration or the options that offloads need.
     pub fn new(bound: BoundSockets) -> io::Result<Self> {
         let port = bound.port;
-        let register = |socket: Option<std::net::UdpSocket>| {
-            socket
-                .map(|socket| UdpPort::new(socket, port).map(Rc::new))
+        let register = |bound: Option<BoundSocket>| {
+            bound
+                .map(|bound| UdpPort::new(bound, port).map(Rc::new))
                 .transpose()
         };
         Ok(Self {
@@ -148,10 +57,11 @@ impl UdpPorts {
         })
     }
 
-    /// What is received on either family, for ever.
+    /// What is received on either family, for ever. Nothing where another shard receives it.
     pub fn receivers(&self) -> impl Iterator<Item = DatagramStream> + use<> {
         let ports = [self.v4.clone(), self.v6.clone()];
-        ports.into_iter().flatten().map(DatagramStream::new)
+        let read = ports.into_iter().flatten().filter(|port| port.is_read);
+        read.map(DatagramStream::new)
     }
 
     /// The socket that reaches `remote`, if the host has that family.
@@ -165,7 +75,8 @@ impl UdpPorts {
 }
 
 impl UdpPort {
-    fn new(socket: std::net::UdpSocket, port: u16) -> io::Result<Self> {
+    fn new(bound: BoundSocket, port: u16) -> io::Result<Self> {
+        let BoundSocket { socket, is_read } = bound;
         let socket = UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new((&socket).into())?;
         // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO
@@ -176,6 +87,7 @@ impl UdpPort {
             socket,
             state,
             port,
+            is_read,
         })
     }
 
@@ -420,9 +332,9 @@ mod tests {
     };
 
     fn ports() -> (UdpPorts, u16) {
-        let bound = BoundSockets::bind(0, BUFFERS).expect("a free port");
-        let port = bound.port();
-        (UdpPorts::new(bound).expect("registered"), port)
+        let group = SocketGroup::bind(0, BUFFERS, 1).expect("a free port");
+        let bound = group.member(0).expect("a descriptor");
+        (UdpPorts::new(bound).expect("registered"), group.port())
     }
 
     fn batch(from: u16, to: u16, segments: usize) -> DatagramBatch {
@@ -456,15 +368,5 @@ mod tests {
         }
         let expected: Vec<_> = (0..10).map(|n| vec![n; 1000]).collect();
         assert_eq!(datagrams, expected);
-    }
-
-    #[tokio::test]
-    async fn a_taken_port_is_an_error_and_not_another_port() {
-        let bound = BoundSockets::bind(0, BUFFERS).expect("a free port");
-        let again = BoundSockets::bind(bound.port(), BUFFERS);
-        assert_eq!(
-            again.err().map(|error| error.kind()),
-            Some(io::ErrorKind::AddrInUse)
-        );
     }
 }

@@ -19,21 +19,31 @@ use tokio::io::unix::AsyncFd;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 /// Creates the interface `name`, up and with the tunnel's MTU, without addresses. It lasts as long
-/// as the device, whoever reads from it.
+/// as one of its queues, whoever reads from them.
+///
+/// The kernel puts a flow into the queue that last wrote a packet of it; one that it does not know,
+/// or has forgotten after three seconds of silence, into any.
 ///
 /// # Errors
 /// What the kernel says: no /dev/net/tun, no CAP_NET_ADMIN, the name is taken.
-pub fn create(name: &str) -> io::Result<SyncDevice> {
+pub fn create(name: &str, queues: u8) -> io::Result<Vec<SyncDevice>> {
     let mtu = u16::try_from(TUNNEL_MTU_BYTES).expect("1280 fits");
     let device = DeviceBuilder::new()
         .name(name)
         .mtu(mtu)
         .with(|builder| {
-            builder.offload(true).tx_queue_len(TX_QUEUE_LEN);
+            let builder = builder.offload(true).tx_queue_len(TX_QUEUE_LEN);
+            builder.multi_queue(queues > 1);
         })
         .build_sync()?;
-    device.set_nonblocking(true)?;
-    Ok(device)
+    let further = (1..queues).map(|_| device.try_clone());
+    let further = further.collect::<io::Result<Vec<_>>>()?;
+    let mut all = vec![device];
+    all.extend(further);
+    for queue in &all {
+        queue.set_nonblocking(true)?;
+    }
+    Ok(all)
 }
 
 /// One queue of the interface in an event loop.

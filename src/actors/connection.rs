@@ -22,7 +22,7 @@ use crate::messages::packets::{
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::successors::{
-    NatTableInlets, PortalRestarted, UdpInlets, UseDns, UseNatTable, UseUdp,
+    NatTableInlets, PortalRestarted, UdpInlets, UseDns, UseFront, UseNatTable, UseUdp,
 };
 use crate::messages::supervisor::{ConnectionClosed, ConnectionFact, ConnectionNews};
 use crate::messages::udp::{AttachPeer, DetachPeer};
@@ -34,7 +34,8 @@ use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::ledger::{ClientRecord, RecordedName};
 use postern_core::names::DomainName;
-use postern_core::packet::Path;
+use postern_core::packet::{DatagramBatch, Path};
+use postern_core::peer::Demux;
 use std::sync::Arc;
 
 /// Whom a connection talks to.
@@ -44,6 +45,8 @@ pub struct ConnectionOutlets {
     pub nat_table: NatTableInlets,
     /// The shard's UdpActor.
     pub udp: UdpInlets,
+    /// That of shard 0, which gets what names no shard; `None` on shard 0 itself.
+    pub front: Option<UdpInlets>,
     /// Names that will soon be asked for.
     pub resolve: Recipient<ResolveName>,
     /// Our candidates, to the supervisor: on the way of the acknowledgement, which comes first.
@@ -80,6 +83,8 @@ pub struct ConnectionActor {
     outlets: ConnectionOutlets,
     packets: Outlet<InboundPackets>,
     datagrams: Outlet<OutboundDatagrams>,
+    /// To shard 0: requests whose answers arrive there.
+    requests: Option<Outlet<OutboundDatagrams>>,
     metrics: Arc<ShardMetrics>,
     /// While it has a session.
     session: Option<Presence>,
@@ -102,9 +107,12 @@ impl ConnectionActor {
             Some(record) => Connection::restore(config, &record, shell::unix_now(), shell::now()),
             None => Connection::new(config),
         };
+        let front = spec.outlets.front.as_ref();
+        let requests = front.map(|front| Outlet::new(Receiver::Udp, front.datagrams.clone()));
         Self {
             client: spec.client,
             core,
+            requests,
             config: spec.config,
             packets: Outlet::new(Receiver::NatTable, spec.outlets.nat_table.packets.clone()),
             datagrams: Outlet::new(Receiver::Udp, spec.outlets.udp.datagrams.clone()),
@@ -272,7 +280,7 @@ impl Handler<StopConnection> for ConnectionActor {
 
     fn handle(&mut self, _: StopConnection, ctx: &mut Context<Self>) {
         let (client, index) = (self.client, self.config.index);
-        tell(&self.outlets.udp.detach, DetachPeer { index });
+        self.detach_peer();
         let detach = DetachClient { client, index };
         tell(&self.outlets.nat_table.detach, detach);
         ctx.stop();
@@ -309,6 +317,20 @@ impl Handler<UseUdp> for ConnectionActor {
         self.drive(ctx);
         let datagrams = self.outlets.udp.datagrams.clone();
         self.datagrams.lead_to(datagrams, &self.metrics);
+    }
+}
+
+impl Handler<UseFront> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, UseFront(front): UseFront, ctx: &mut Context<Self>) {
+        let datagrams = front.datagrams.clone();
+        self.outlets.front = Some(front);
+        self.core.handle_udp_restarted();
+        self.drive(ctx);
+        let fresh = || Outlet::nowhere(Receiver::Udp);
+        let requests = self.requests.get_or_insert_with(fresh);
+        requests.lead_to(datagrams, &self.metrics);
     }
 }
 
@@ -372,9 +394,7 @@ impl ConnectionActor {
                 .offer(InboundPackets::new(packets), &self.metrics);
         }
         while let Some(batch) = self.core.poll_transmit() {
-            let from = self.config.index;
-            let datagrams = OutboundDatagrams::new(from, batch);
-            self.datagrams.offer(datagrams, &self.metrics);
+            self.send(batch);
         }
         self.metrics.add_drops(&self.core.take_drops());
         self.metrics.add_handshakes(self.core.take_handshakes());
@@ -404,8 +424,7 @@ impl ConnectionActor {
             } => self.attach_peer(public_key, stun_username, ctx),
             ConnectionEvent::PeerDetached => {
                 self.path = None;
-                let index = self.config.index;
-                tell(&self.outlets.udp.detach, DetachPeer { index });
+                self.detach_peer();
                 self.report(ConnectionFact::TransportLost);
                 tracing::info!(%client, "connection down");
             }
@@ -509,9 +528,35 @@ impl ConnectionActor {
             public_key,
             stun_username,
             connection: ctx.address().recipient(),
-            addresses: ctx.address().recipient(),
+            addresses: Some(ctx.address().recipient()),
         };
-        tell(&self.outlets.udp.attach, attach);
+        if let Some(front) = &self.outlets.front {
+            tell(&front.attach, attach.clone());
+            let addresses = None;
+            let attach = AttachPeer {
+                addresses,
+                ..attach
+            };
+            tell(&self.outlets.udp.attach, attach);
+        } else {
+            tell(&self.outlets.udp.attach, attach);
+        }
+    }
+
+    fn detach_peer(&self) {
+        let index = self.config.index;
+        for udp in self.outlets.front.iter().chain([&self.outlets.udp]) {
+            tell(&udp.detach, DetachPeer { index });
+        }
+    }
+
+    fn send(&mut self, batch: DatagramBatch) {
+        let outlet = match &mut self.requests {
+            Some(requests) if Demux::is_stun_request(&batch) => requests,
+            Some(_) | None => &mut self.datagrams,
+        };
+        let datagrams = OutboundDatagrams::new(self.config.index, batch);
+        outlet.offer(datagrams, &self.metrics);
     }
 
     fn note_path(&mut self, path: Path) {

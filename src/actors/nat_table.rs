@@ -1,10 +1,11 @@
 //! NatTableActor: between the connections of a shard and its TUN queue.
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
-//! `DetachClient`, `AssignProxyIps`, `ReleaseResource`, `NameAnswered`, `UseTun`, `UseDns`,
-//! `LimitNatTable`. Emits: `InboundPackets` to the TunActor, `OutboundPackets` and
-//! `DomainStatusChanged` to connections, `ResolveName`, `NatNews`. When its mailbox is full:
-//! packets are dropped and counted. On death: rebuilt with the addresses that names had;
+//! `DetachClient`, `RouteClient`, `UnrouteClient`, `StrayPackets`, `AssignProxyIps`,
+//! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `LimitNatTable`. Emits:
+//! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
+//! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatNews`. When its mailbox
+//! is full: packets are dropped and counted. On death: rebuilt with the addresses that names had;
 //! connections attach and announce again, flows are made anew by their next packets.
 
 use crate::faults;
@@ -13,10 +14,11 @@ use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
+    UnrouteClient,
 };
-use crate::messages::packets::{InboundPackets, OutboundPackets};
-use crate::messages::successors::{UseDns, UseTun};
+use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
+use crate::messages::successors::{UseDns, UseSibling, UseTun};
 use crate::messages::supervisor::NatNews;
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
@@ -55,6 +57,8 @@ pub struct NatHeritage {
     pub names: Vec<RestoredName>,
     /// Flows that cannot be made anew by the rule.
     pub pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
+    /// Clients of other shards.
+    pub routes: Vec<RouteClient>,
 }
 
 /// See the module's documentation.
@@ -62,6 +66,8 @@ pub struct NatTableActor {
     core: NatTable,
     connections: BTreeMap<ClientId, Route>,
     tun: Outlet<InboundPackets>,
+    /// The tables of the other shards.
+    siblings: BTreeMap<u8, Outlet<StrayPackets>>,
     resolve: Option<Recipient<ResolveName>>,
     news: Recipient<NatNews>,
     /// Of clients that have not come back yet.
@@ -88,6 +94,14 @@ impl NatTableActor {
         let now = shell::now();
         let mut core = NatTable::new(spec.config, spec.seed, now);
         core.restore_names(spec.heritage.names, now);
+        for RouteClient {
+            client,
+            tunnel,
+            shard,
+        } in spec.heritage.routes
+        {
+            core.route(client, tunnel, shard);
+        }
         if spec.heritage.is_successor {
             core.begin_recovery(now);
         }
@@ -95,6 +109,7 @@ impl NatTableActor {
             core,
             connections: BTreeMap::new(),
             tun: Outlet::nowhere(Receiver::Tun),
+            siblings: BTreeMap::new(),
             resolve: None,
             news: spec.news,
             pins: spec.heritage.pins,
@@ -165,6 +180,36 @@ impl Handler<DetachClient> for NatTableActor {
             self.core.detach(message.client);
             self.metrics.set_nat_usage(self.core.usage());
         }
+    }
+}
+
+impl Handler<RouteClient> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, message: RouteClient, _: &mut Context<Self>) {
+        let RouteClient {
+            client,
+            tunnel,
+            shard,
+        } = message;
+        self.core.route(client, tunnel, shard);
+    }
+}
+
+impl Handler<UnrouteClient> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, UnrouteClient(client): UnrouteClient, _: &mut Context<Self>) {
+        self.core.unroute(client);
+    }
+}
+
+impl Handler<UseSibling> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, UseSibling { shard, strays }: UseSibling, _: &mut Context<Self>) {
+        let sibling = self.siblings.entry(shard).or_insert_with(yet_to_come);
+        sibling.lead_to(strays, &self.metrics);
     }
 }
 
@@ -256,6 +301,15 @@ impl Handler<OutboundPackets> for NatTableActor {
     }
 }
 
+impl Handler<StrayPackets> for NatTableActor {
+    type Result = ();
+
+    fn handle(&mut self, message: StrayPackets, ctx: &mut Context<Self>) {
+        self.core.handle_strays(message.batch, shell::now());
+        self.drive(ctx);
+    }
+}
+
 impl NatTableActor {
     /// Drains the core, then asks for the next wake-up. Called after every mutation of `core`.
     fn drive(&mut self, ctx: &mut Context<Self>) {
@@ -270,6 +324,11 @@ impl NatTableActor {
                 let packets = OutboundPackets::new(packets);
                 route.packets.offer(packets, &self.metrics);
             }
+        }
+        while let Some((shard, packets)) = self.core.poll_stray() {
+            self.metrics.handed_over.tun.add_batch(packets.segments());
+            let sibling = self.siblings.entry(shard).or_insert_with(yet_to_come);
+            sibling.offer(StrayPackets::new(packets), &self.metrics);
         }
         self.metrics.add_drops(&self.core.take_drops());
         self.metrics.add_heals(&self.core.take_heals());
@@ -324,4 +383,9 @@ impl NatTableActor {
             }
         }
     }
+}
+
+/// The table of another shard.
+fn yet_to_come() -> Outlet<StrayPackets> {
+    Outlet::nowhere(Receiver::NatTable)
 }

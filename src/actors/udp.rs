@@ -1,5 +1,8 @@
 //! UdpActor: the shared sockets of a shard.
 //!
+//! That of shard 0 gets what names no shard, learns our addresses, and knows the peers of all
+//! shards: their datagrams lead straight to their connections, whichever thread these are on.
+//!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
 //! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `LimitHandshakes`,
 //! `OfferAddresses`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
@@ -32,13 +35,15 @@ pub type ListAddresses = Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>;
 
 /// Everything a UdpActor is built from.
 pub struct UdpSpec {
+    /// Which shard's.
+    pub shard: u8,
     /// Registered with this thread's event loop.
     pub ports: UdpPorts,
     /// Fresh.
     pub demux: Demux,
     /// Fresh.
     pub gatherer: AddressGatherer,
-    /// STUN servers from the configuration, asked besides the portal's relays.
+    /// STUN servers from the configuration, asked besides the portal's relays; for shard 0.
     pub stun_servers: Vec<SocketAddr>,
     /// Asked at start and every few seconds.
     pub list_addresses: ListAddresses,
@@ -61,7 +66,7 @@ pub struct UdpActor {
 
 struct PeerLinks {
     connection: Outlet<InboundDatagrams>,
-    addresses: Recipient<LocalAddressesChanged>,
+    addresses: Option<Recipient<LocalAddressesChanged>>,
 }
 
 impl UdpActor {
@@ -146,8 +151,10 @@ impl Handler<AttachPeer> for UdpActor {
         self.spec
             .demux
             .attach(peer.index, peer.public_key, &peer.stun_username);
-        let known = self.spec.gatherer.current().clone();
-        tell(&peer.addresses, LocalAddressesChanged(known));
+        if let Some(addresses) = &peer.addresses {
+            let known = self.spec.gatherer.current().clone();
+            tell(addresses, LocalAddressesChanged(known));
+        }
         let connection = match self.peers.remove(&peer.index) {
             // What could not be delivered to a connection that died is for its successor.
             Some(mut former) => {
@@ -245,8 +252,12 @@ impl UdpActor {
             self.send(request);
         }
         if let Some(addresses) = self.spec.gatherer.poll_change() {
-            for peer in self.peers.values() {
-                tell(&peer.addresses, LocalAddressesChanged(addresses.clone()));
+            for told in self
+                .peers
+                .values()
+                .filter_map(|peer| peer.addresses.as_ref())
+            {
+                tell(told, LocalAddressesChanged(addresses.clone()));
             }
         }
         let handshakes = self.spec.demux.take_handshakes();
@@ -264,6 +275,9 @@ impl UdpActor {
         match routed {
             Routed::Peer(index, batch) => {
                 if let Some(peer) = self.peers.get_mut(&index) {
+                    if index.shard() != self.spec.shard {
+                        self.spec.metrics.handed_over.udp.add_batch(batch.len());
+                    }
                     let datagrams = InboundDatagrams::new(batch);
                     peer.connection.offer(datagrams, &self.spec.metrics);
                 }

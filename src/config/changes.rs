@@ -170,6 +170,7 @@ mod tests {
         ("network.receive_buffer_bytes", "65536"),
         ("network.send_buffer_bytes", "65536"),
         ("tunnel.interface", "other"),
+        ("tunnel.shards", "2"),
         ("tunnel.masquerade", "false"),
         ("tunnel.forwarding", "false"),
         ("tunnel.egress_interfaces", "eth0"),

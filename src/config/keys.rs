@@ -166,6 +166,15 @@ pub static KEYS: &[Key] = &[
         change: Change::Restart,
     },
     Key {
+        path: "tunnel.shards",
+        kind: Kind::One(Scalar::Integer { min: 1, max: 64 }),
+        presence: Presence::Optional("one for each core that the gateway may use, at most 8"),
+        unit: "threads",
+        example: "2",
+        doc: "Threads that carry packets, each for a part of the clients.",
+        change: Change::Restart,
+    },
+    Key {
         path: "tunnel.masquerade",
         kind: Kind::One(Scalar::Flag),
         presence: Presence::Default("true"),

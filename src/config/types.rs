@@ -8,6 +8,7 @@ use super::values::{InterfaceName, InterfacePattern};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
@@ -89,6 +90,8 @@ pub struct NetworkConfig {
 pub struct TunnelConfig {
     /// Of the TUN.
     pub interface: InterfaceName,
+    /// Threads of the data path; see [`TunnelConfig::shards`].
+    pub shards: Option<u8>,
     /// Hide clients behind our addresses.
     pub masquerade: bool,
     /// Switch the kernel's forwarding on.
@@ -96,6 +99,18 @@ pub struct TunnelConfig {
     /// Where to masquerade; empty means everywhere but on the tunnel. Each is a name or a prefix
     /// and `*`.
     pub egress_interfaces: Vec<InterfacePattern>,
+}
+
+impl TunnelConfig {
+    /// As many as are configured; else one for each core that the process may use, but not too
+    /// many.
+    #[must_use]
+    pub fn shards(&self) -> u8 {
+        self.shards.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            u8::try_from(cores).map_or(SHARDS_UNASKED_MAX, |cores| cores.min(SHARDS_UNASKED_MAX))
+        })
+    }
 }
 
 /// `[limits]`
@@ -273,6 +288,9 @@ fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
     Url::parse(&text).map_err(serde::de::Error::custom)
 }
+
+/// More threads than this are of use to few, and each keeps buffers for itself.
+const SHARDS_UNASKED_MAX: u8 = 8;
 
 /// As written in the configuration.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

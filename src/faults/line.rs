@@ -1,7 +1,8 @@
-//! The lines of the control socket: `KIND FAULT [CLIENT]`.
+//! The lines of the control socket: `KIND FAULT [CLIENT|SHARD]`.
 //!
 //! KIND is `supervisor`, `portal`, `dns`, `nat_table`, `tun`, `udp` or `connection`; CLIENT is the
-//! client's UUID, or `any`, and belongs to `connection` alone. Refuses what could not be done.
+//! client's UUID, or `any`, and belongs to `connection` alone. SHARD is a number, 0 if it is not
+//! said, and belongs to `nat_table`, `tun` and `udp`. Refuses what could not be done.
 
 use super::{FaultKind, Target};
 use postern_core::ids::ClientId;
@@ -13,13 +14,16 @@ use postern_core::ids::ClientId;
 /// What is wrong with it, in words that say what to write instead.
 pub(super) fn parse(line: &str) -> Result<(Target, FaultKind), String> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let (kind, fault, client) = match words[..] {
+    let (kind, fault, which) = match words[..] {
         [kind, fault] => (kind, fault, None),
-        [kind, fault, client] => (kind, fault, Some(client)),
-        _ => return Err(format!("{} words; write KIND FAULT [CLIENT]", words.len())),
+        [kind, fault, which] => (kind, fault, Some(which)),
+        _ => {
+            let words = words.len();
+            return Err(format!("{words} words; write KIND FAULT [CLIENT|SHARD]"));
+        }
     };
     let fault = parse_fault(fault)?;
-    let target = parse_target(kind, client)?;
+    let target = parse_target(kind, which)?;
     check(target, fault)?;
     Ok((target, fault))
 }
@@ -32,9 +36,9 @@ fn parse_fault(word: &str) -> Result<FaultKind, String> {
     })
 }
 
-fn parse_target(kind: &str, client: Option<&str>) -> Result<Target, String> {
+fn parse_target(kind: &str, which: Option<&str>) -> Result<Target, String> {
     if kind == "connection" {
-        let client = client.ok_or("connection needs the client's id, or any")?;
+        let client = which.ok_or("connection needs the client's id, or any")?;
         return Ok(Target::Connection(parse_client(client)?));
     }
     let found = SINGLE.iter().find(|target| target.to_string() == kind);
@@ -42,12 +46,26 @@ fn parse_target(kind: &str, client: Option<&str>) -> Result<Target, String> {
         let known = SINGLE.map(|target| target.to_string()).join(", ");
         format!("no kind is called {kind:?}; there are {known}, connection")
     })?;
-    match client {
-        Some(_) => Err(format!(
-            "there is one {kind}; only connection takes a client"
+    let Some(which) = which else {
+        return Ok(*target);
+    };
+    match target {
+        Target::NatTable(_) => Ok(Target::NatTable(parse_shard(which)?)),
+        Target::Tun(_) => Ok(Target::Tun(parse_shard(which)?)),
+        Target::Udp(_) => Ok(Target::Udp(parse_shard(which)?)),
+        Target::Supervisor
+        | Target::Portal
+        | Target::Dns
+        | Target::Admin
+        | Target::Connection(_) => Err(format!(
+            "there is one {kind}; only connection takes a client, and nat_table, tun and udp a shard"
         )),
-        None => Ok(*target),
     }
+}
+
+fn parse_shard(word: &str) -> Result<u8, String> {
+    let number = word.parse();
+    number.map_err(|_| format!("{word:?} is no shard's number"))
 }
 
 fn parse_client(word: &str) -> Result<Option<ClientId>, String> {
@@ -104,14 +122,14 @@ const FAULTS: [(&str, FaultKind); 10] = [
     ("calm", FaultKind::Calm),
 ];
 
-/// The kinds of which there is one.
+/// The kinds of which there is one, or one for each shard.
 const SINGLE: [Target; 7] = [
     Target::Supervisor,
     Target::Portal,
     Target::Dns,
-    Target::NatTable,
-    Target::Tun,
-    Target::Udp,
+    Target::NatTable(0),
+    Target::Tun(0),
+    Target::Udp(0),
     Target::Admin,
 ];
 
@@ -140,6 +158,13 @@ mod tests {
                 assert_eq!(parse(&format!("{target} {word}")), Ok((target, fault)));
             }
         }
+        for (line, target) in [
+            ("nat_table stop 1", Target::NatTable(1)),
+            ("tun stop 2", Target::Tun(2)),
+            ("udp stop 0", Target::Udp(0)),
+        ] {
+            assert_eq!(parse(line), Ok((target, FaultKind::Stop)));
+        }
         let any = (Target::Connection(None), FaultKind::Stop);
         assert_eq!(parse("  connection\tstop any\r\n"), Ok(any));
         let supervisor = (Target::Supervisor, FaultKind::PanicInHandler);
@@ -151,11 +176,11 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_refused_with_the_reason() {
         let refused = [
-            ("", "0 words; write KIND FAULT [CLIENT]"),
-            ("tun", "1 words; write KIND FAULT [CLIENT]"),
+            ("", "0 words; write KIND FAULT [CLIENT|SHARD]"),
+            ("tun", "1 words; write KIND FAULT [CLIENT|SHARD]"),
             (
                 "tun stop now or never",
-                "5 words; write KIND FAULT [CLIENT]",
+                "5 words; write KIND FAULT [CLIENT|SHARD]",
             ),
             (
                 "tun explode",
@@ -172,9 +197,12 @@ mod tests {
                 "connection needs the client's id, or any",
             ),
             (
-                "tun stop any",
-                "there is one tun; only connection takes a client",
+                "dns stop any",
+                "there is one dns; only connection takes a client, and nat_table, tun and udp a \
+                 shard",
             ),
+            ("tun stop any", "\"any\" is no shard's number"),
+            ("udp stop 256", "\"256\" is no shard's number"),
             ("supervisor hang", "supervisor takes panic-handler only"),
             (
                 "connection panic-packets any",

@@ -46,12 +46,12 @@ pub enum Target {
     Portal,
     /// The DnsActor.
     Dns,
-    /// The NatTableActor.
-    NatTable,
-    /// The TunActor.
-    Tun,
-    /// The UdpActor.
-    Udp,
+    /// The NatTableActor of this shard.
+    NatTable(u8),
+    /// The TunActor of this shard.
+    Tun(u8),
+    /// The UdpActor of this shard.
+    Udp(u8),
     /// The AdminActor.
     Admin,
     /// The ConnectionActor of this client, or that of any.
@@ -65,9 +65,9 @@ impl fmt::Display for Target {
             Self::Supervisor => "supervisor",
             Self::Portal => "portal",
             Self::Dns => "dns",
-            Self::NatTable => "nat_table",
-            Self::Tun => "tun",
-            Self::Udp => "udp",
+            Self::NatTable(_) => "nat_table",
+            Self::Tun(_) => "tun",
+            Self::Udp(_) => "udp",
             Self::Admin => "admin",
             Self::Connection(_) => "connection",
         })

@@ -283,7 +283,7 @@ fn orders_are_taken_and_answered_line_by_line() {
         assert!(wrong.starts_with("error: there is one dns;"), "{wrong}");
         assert_eq!(ask(&mut one, "portal panic-timer\n").await, "ok\n");
         let expected = [
-            (Target::Tun, FaultKind::Hang),
+            (Target::Tun(0), FaultKind::Hang),
             (Target::Dns, FaultKind::Stop),
             (Target::Portal, FaultKind::PanicInTimer),
         ];

@@ -35,6 +35,23 @@ pub struct DetachClient {
     pub index: PeerIndex,
 }
 
+/// These tunnel addresses are those of a client of another shard.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct RouteClient {
+    /// Whose.
+    pub client: ClientId,
+    /// Its tunnel addresses.
+    pub tunnel: TunnelAddresses,
+    /// Where it lives.
+    pub shard: u8,
+}
+
+/// This client is on no other shard any more.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct UnrouteClient(pub ClientId);
+
 /// A client announced the proxy IPs it uses for a name, and was found entitled to.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]

@@ -1,4 +1,5 @@
-//! The data path. These travel UdpActor → ConnectionActor → NatTableActor → TunActor and back.
+//! The data path. These travel UdpActor → ConnectionActor → NatTableActor → TunActor and back, inside
+//! a shard, but for what the kernel gave to another shard than its client's.
 
 use crate::metrics::Presence;
 use actix::Message;
@@ -18,6 +19,16 @@ pub struct InboundPackets {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct OutboundPackets {
+    /// What.
+    pub batch: PacketBatch,
+    waits: Option<Presence>,
+}
+
+/// IP packets on their way from the resource to the tunnel that another shard has read, to be
+/// passed to a client of this one or to nobody.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StrayPackets {
     /// What.
     pub batch: PacketBatch,
     waits: Option<Presence>,
@@ -69,6 +80,7 @@ macro_rules! payload {
 
 payload!(InboundPackets, segments);
 payload!(OutboundPackets, segments);
+payload!(StrayPackets, segments);
 payload!(InboundDatagrams, len);
 payload!(OutboundDatagrams, len);
 
@@ -82,6 +94,15 @@ impl InboundPackets {
 }
 
 impl OutboundPackets {
+    /// These.
+    #[must_use]
+    pub fn new(batch: PacketBatch) -> Self {
+        let waits = None;
+        Self { batch, waits }
+    }
+}
+
+impl StrayPackets {
     /// These.
     #[must_use]
     pub fn new(batch: PacketBatch) -> Self {

@@ -3,7 +3,7 @@
 
 use super::dns::ResolveName;
 use super::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
-use super::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
+use super::packets::{InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets};
 use super::udp::{AttachPeer, DetachPeer};
 use actix::{Message, Recipient};
 
@@ -38,10 +38,26 @@ pub struct UdpInlets {
 #[rtype(result = "()")]
 pub struct UseNatTable(pub NatTableInlets);
 
-/// To each ConnectionActor: attach the peer again.
+/// To each ConnectionActor of the shard: attach the peer again.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseUdp(pub UdpInlets);
+
+/// To each ConnectionActor of the other shards: shard 0, which gets what names no shard, has new
+/// sockets; attach the peer there again.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseFront(pub UdpInlets);
+
+/// To the NatTableActor of a shard: where packets for the clients of another go.
+#[derive(Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseSibling {
+    /// Which other.
+    pub shard: u8,
+    /// Its NatTableActor.
+    pub strays: Recipient<StrayPackets>,
+}
 
 /// To each ConnectionActor: candidates may have got lost.
 #[derive(Debug, Clone, Copy, Message)]

@@ -21,11 +21,11 @@ pub enum Child {
     /// The one DnsActor.
     Dns,
     /// The NatTableActor of a shard.
-    NatTable,
+    NatTable(u8),
     /// The TunActor of a shard.
-    Tun,
+    Tun(u8),
     /// The UdpActor of a shard.
-    Udp,
+    Udp(u8),
     /// The one AdminActor.
     Admin,
     /// A ConnectionActor of a client.
@@ -50,9 +50,9 @@ impl Child {
         match self {
             Self::Portal => 0,
             Self::Dns => 1,
-            Self::NatTable => 2,
-            Self::Tun => 3,
-            Self::Udp => 4,
+            Self::NatTable(_) => 2,
+            Self::Tun(_) => 3,
+            Self::Udp(_) => 4,
             Self::Connection(..) => 5,
             Self::Admin => 6,
         }
@@ -63,11 +63,27 @@ impl Child {
     pub fn client(self) -> Option<ClientId> {
         match self {
             Self::Connection(client, _) => Some(client),
-            Self::Portal | Self::Dns | Self::NatTable | Self::Tun | Self::Udp | Self::Admin => None,
+            Self::Portal
+            | Self::Dns
+            | Self::NatTable(_)
+            | Self::Tun(_)
+            | Self::Udp(_)
+            | Self::Admin => None,
+        }
+    }
+
+    /// The shard that it works on.
+    #[must_use]
+    pub fn shard(self) -> Option<u8> {
+        match self {
+            Self::NatTable(shard) | Self::Tun(shard) | Self::Udp(shard) => Some(shard),
+            Self::Connection(_, index) => Some(index.shard()),
+            Self::Portal | Self::Dns | Self::Admin => None,
         }
     }
 }
 
+/// The kind alone, as log lines call it.
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(Self::KINDS[self.kind()])

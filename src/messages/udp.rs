@@ -21,8 +21,9 @@ pub struct AttachPeer {
     pub stun_username: String,
     /// Where its datagrams go.
     pub connection: Recipient<InboundDatagrams>,
-    /// Who is told our own addresses, at once and on each change.
-    pub addresses: Recipient<LocalAddressesChanged>,
+    /// Who is told our own addresses, at once and on each change; `None` where another UdpActor
+    /// tells.
+    pub addresses: Option<Recipient<LocalAddressesChanged>>,
 }
 
 /// Forget this peer.
@@ -34,6 +35,7 @@ pub struct DetachPeer {
 }
 
 /// The STUN servers and relays to learn server-reflexive addresses from. Replaces the earlier list.
+/// Told to shard 0 alone, whose sockets get the answers.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseRelays(pub Vec<Relay>);

@@ -25,7 +25,7 @@ use lag::{EventLoop, Lag};
 pub use mailboxes::{Mailboxes, Receiver};
 use postern_core::DropReason;
 use process::Process;
-pub use shard::ShardMetrics;
+pub use shard::{HandedOver, Portions, ShardMetrics};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

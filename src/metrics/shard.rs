@@ -21,6 +21,8 @@ pub struct ShardMetrics {
     pub udp_received: Volume,
     /// What was handed to them.
     pub udp_sent: Volume,
+    /// What was read here for clients of other shards.
+    pub handed_over: HandedOver,
     /// What waits for the actors.
     pub mailboxes: Mailboxes,
     /// Requests of the portal that a connection granted.
@@ -37,6 +39,32 @@ pub struct ShardMetrics {
     pub(super) nat: Nat,
     pub(super) signals: [Counter; HealSignal::ALL.len()],
     pub(super) heals: [Histogram; HealSignal::ALL.len()],
+}
+
+/// What the kernel gave to another shard than its client's.
+#[derive(Debug, Default)]
+pub struct HandedOver {
+    /// Datagrams of the sockets.
+    pub udp: Portions,
+    /// Packets of the TUN device.
+    pub tun: Portions,
+}
+
+/// Packets that travel in batches.
+#[derive(Debug, Default)]
+pub struct Portions {
+    /// Batches.
+    pub batches: Counter,
+    /// The packets in them.
+    pub packets: Counter,
+}
+
+impl Portions {
+    /// One batch more.
+    pub fn add_batch(&self, packets: usize) {
+        self.batches.add(1);
+        self.packets.add(packets as u64);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +90,7 @@ impl Default for ShardMetrics {
             tun_outbound: Volume::default(),
             udp_received: Volume::default(),
             udp_sent: Volume::default(),
+            handed_over: HandedOver::default(),
             mailboxes: Mailboxes::default(),
             accepted: Counter::default(),
             refused: Counter::default(),

@@ -54,6 +54,7 @@ fn lesson_01_is_acknowledged_without_addresses_which_follow_as_candidates() {
         let attached: AttachPeer = scene.udp.next().await;
         attached
             .addresses
+            .expect("there is one shard")
             .try_send(local_addresses())
             .expect("the connection lives");
         let gathered: CandidatesGathered = scene.portal.next().await;

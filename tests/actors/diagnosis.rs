@@ -100,7 +100,7 @@ fn a_nat_that_does_not_answer_leaves_the_rest_of_the_verdict() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.connect(open_name(1)).await;
-        scene.desk.break_child(Child::NatTable, Break::Hang);
+        scene.desk.break_child(Child::NatTable(0), Break::Hang);
         let report = scene.why("0", NAME).await;
         assert_eq!(state(&report, StepName::Authorization), StepState::Passed);
         let step = report.steps.iter().find(|step| step.name == StepName::Name);

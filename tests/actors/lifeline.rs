@@ -129,7 +129,11 @@ impl Scene {
     }
 
     fn notice(&self, life: u64) -> DeathNotice {
-        DeathNotice::new(Child::Tun, LifeNumber(life), self.probe.clone().recipient())
+        DeathNotice::new(
+            Child::Tun(0),
+            LifeNumber(life),
+            self.probe.clone().recipient(),
+        )
     }
 
     fn launch(&self, life: u64) -> (Addr<Probe>, AbortHandle) {
@@ -139,7 +143,7 @@ impl Scene {
 
     async fn death(&mut self, life: u64) -> DeathCause {
         let death: ChildDied = self.supervisor.next().await;
-        assert_eq!((death.child, death.life), (Child::Tun, LifeNumber(life)));
+        assert_eq!((death.child, death.life), (Child::Tun(0), LifeNumber(life)));
         death.cause
     }
 

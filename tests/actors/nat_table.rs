@@ -213,7 +213,11 @@ impl Scene {
             heritage: NatHeritage::default(),
             news: supervisor_probe.clone().recipient(),
             metrics: metrics.shard(0),
-            death: DeathNotice::new(Child::NatTable, LifeNumber(1), supervisor_probe.recipient()),
+            death: DeathNotice::new(
+                Child::NatTable(0),
+                LifeNumber(1),
+                supervisor_probe.recipient(),
+            ),
         })
         .start();
         tell_addr(&table, UseTun(tun_probe.recipient()));

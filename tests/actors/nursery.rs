@@ -20,14 +20,18 @@ use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-/// The shared children, in the order in which they are started.
+/// No test wants more.
+const SHARDS_MAX: usize = 2;
+
+/// The shared children of a gateway with one shard, in the order in which they are started.
 pub(crate) const SHARED: [Child; 6] = [
     Child::Admin,
-    Child::Tun,
-    Child::NatTable,
-    Child::Udp,
+    Child::Tun(0),
+    Child::NatTable(0),
+    Child::Udp(0),
     Child::Dns,
     Child::Portal,
 ];
@@ -44,6 +48,8 @@ struct Desk {
     probes: BTreeMap<Child, (Addr<Probe>, AbortHandle)>,
     connections: BTreeMap<ClientId, (Addr<ConnectionActor>, AbortHandle)>,
     lives: BTreeMap<ClientId, LifeNumber>,
+    /// Where their connections live.
+    places: BTreeMap<ClientId, Place>,
     /// What each NatTableActor was given.
     heritages: Vec<NatHeritage>,
     /// Who comes to life dead.
@@ -66,9 +72,7 @@ struct Desk {
 
 /// Where all lives of each shared child put what they are told.
 pub(crate) struct Trays {
-    pub(crate) tun: Tray,
-    pub(crate) nat_table: Tray,
-    pub(crate) udp: Tray,
+    shards: [ShardTrays; SHARDS_MAX],
     pub(crate) dns: Tray,
     pub(crate) portal: Tray,
     pub(crate) admin: Tray,
@@ -76,8 +80,13 @@ pub(crate) struct Trays {
     pub(crate) asked: Tray,
     /// Who is told of resources that are gone.
     pub(crate) released: Tray,
-    /// To whom tun and nat_table are introduced.
-    pub(crate) introduced: Tray,
+}
+
+struct ShardTrays {
+    tun: Tray,
+    nat_table: Tray,
+    udp: Tray,
+    introduced: Tray,
 }
 
 impl NurseryDesk {
@@ -89,6 +98,7 @@ impl NurseryDesk {
             probes: BTreeMap::new(),
             connections: BTreeMap::new(),
             lives: BTreeMap::new(),
+            places: BTreeMap::new(),
             heritages: Vec::new(),
             stillborn: BTreeSet::new(),
             stuck: BTreeSet::new(),
@@ -222,6 +232,7 @@ impl FakeNursery {
         child: Child,
         tray: impl Fn(&Trays) -> &Tray,
     ) -> (Addr<Probe>, Leash) {
+        let shard = child.shard().unwrap_or(0);
         let mut desk = self.0.0.borrow_mut();
         desk.started.push(child);
         let launched = if desk.stillborn.contains(&child) {
@@ -229,7 +240,8 @@ impl FakeNursery {
             let unborn = Context::<Probe>::new();
             (unborn.address(), AbortHandle::new_pair().0)
         } else {
-            Probe::launch(tray(&desk.trays), &desk.trays.introduced, death)
+            let introduced = &desk.trays.shards[usize::from(shard)].introduced;
+            Probe::launch(tray(&desk.trays), introduced, death)
         };
         desk.probes.insert(child, launched.clone());
         let (addr, abort) = launched;
@@ -244,8 +256,9 @@ impl FakeNursery {
 }
 
 impl Nursery for FakeNursery {
-    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
-        let (addr, leash) = self.launch(death, Child::Tun, |trays| &trays.tun);
+    fn tun(&self, shard: u8, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
+        let child = Child::Tun(shard);
+        let (addr, leash) = self.launch(death, child, |trays| &trays.of(shard).tun);
         self.0.0.borrow_mut().tun = Some(outlets);
         let links = TunLinks::to(&addr);
         Started { links, leash }
@@ -253,19 +266,22 @@ impl Nursery for FakeNursery {
 
     fn nat_table(
         &self,
+        shard: u8,
         death: DeathNotice,
         heritage: NatHeritage,
         _: Recipient<NatNews>,
     ) -> Started<NatTableLinks> {
-        let (addr, leash) = self.launch(death, Child::NatTable, |trays| &trays.nat_table);
+        let child = Child::NatTable(shard);
+        let (addr, leash) = self.launch(death, child, |trays| &trays.of(shard).nat_table);
         self.0.0.borrow_mut().heritages.push(heritage);
         let mut links = NatTableLinks::to(&addr);
         links.inlets.release = self.0.0.borrow().trays.released.probe().recipient();
         Started { links, leash }
     }
 
-    fn udp(&self, death: DeathNotice) -> Started<UdpLinks> {
-        let (addr, leash) = self.launch(death, Child::Udp, |trays| &trays.udp);
+    fn udp(&self, shard: u8, death: DeathNotice) -> Started<UdpLinks> {
+        let child = Child::Udp(shard);
+        let (addr, leash) = self.launch(death, child, |trays| &trays.of(shard).udp);
         let links = UdpLinks::to(&addr);
         Started { links, leash }
     }
@@ -295,8 +311,9 @@ impl Nursery for FakeNursery {
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
         let mut desk = self.0.0.borrow_mut();
         let client = spec.client;
-        desk.started
-            .push(Child::Connection(client, spec.config.index));
+        let child = Child::Connection(client, spec.config.index);
+        desk.started.push(child);
+        desk.places.insert(client, Place::of(child));
         desk.lives.insert(client, spec.death.life());
         let launched = if desk.stuck.contains(&client) {
             stuck_connection(spec)
@@ -333,10 +350,10 @@ impl Nursery for FakeNursery {
                 desk.former.push(abort.clone());
             }
         }
-        if place == Place::Shard {
-            let all = desk.connections.values();
-            desk.former.extend(all.map(|(_, abort)| abort.clone()));
-        }
+        let all = desk.connections.iter();
+        let there = all.filter(|(client, _)| desk.places[client] == place);
+        desk.former
+            .extend(there.map(|(_, (_, abort))| abort.clone()));
     }
 }
 
@@ -353,49 +370,95 @@ fn stuck_connection(spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle
     (address, abort)
 }
 
-/// An inbox for each shared child, and their trays.
+/// An inbox for each shared child, and their trays. What belongs to shard 0 can be named without
+/// it.
 pub(crate) struct Inboxes {
-    pub(crate) tun: Inbox,
-    pub(crate) nat_table: Inbox,
-    pub(crate) udp: Inbox,
+    first: ShardInboxes,
+    /// Shard 1, where a test wants two.
+    pub(crate) second: ShardInboxes,
     pub(crate) dns: Inbox,
     pub(crate) portal: Inbox,
     pub(crate) asked: Inbox,
+}
+
+/// Of one shard.
+pub(crate) struct ShardInboxes {
+    pub(crate) tun: Inbox,
+    pub(crate) nat_table: Inbox,
+    pub(crate) udp: Inbox,
+    /// To whom tun and nat_table are introduced.
     pub(crate) introduced: Inbox,
 }
 
-impl Inboxes {
-    pub(crate) fn new() -> (Trays, Self) {
-        let [
-            tun,
-            nat_table,
-            udp,
-            dns,
-            portal,
-            admin,
-            asked,
-            released,
-            introduced,
-        ] = std::array::from_fn(|_| Inbox::new());
-        let trays = Trays {
+impl Trays {
+    fn of(&self, shard: u8) -> &ShardTrays {
+        &self.shards[usize::from(shard)]
+    }
+}
+
+impl ShardInboxes {
+    fn new() -> (ShardTrays, Self) {
+        let [tun, nat_table, udp, introduced] = std::array::from_fn(|_| Inbox::new());
+        let trays = ShardTrays {
             tun: tun.0,
             nat_table: nat_table.0,
             udp: udp.0,
-            dns: dns.0,
-            portal: portal.0,
-            admin: admin.0,
-            asked: asked.0,
-            released: released.0,
             introduced: introduced.0,
         };
         let inboxes = Self {
             tun: tun.1,
             nat_table: nat_table.1,
             udp: udp.1,
+            introduced: introduced.1,
+        };
+        (trays, inboxes)
+    }
+
+    fn forget(&mut self) {
+        let all = [
+            &mut self.tun,
+            &mut self.nat_table,
+            &mut self.udp,
+            &mut self.introduced,
+        ];
+        for inbox in all {
+            inbox.forget();
+        }
+    }
+}
+
+impl Deref for Inboxes {
+    type Target = ShardInboxes;
+
+    fn deref(&self) -> &ShardInboxes {
+        &self.first
+    }
+}
+
+impl DerefMut for Inboxes {
+    fn deref_mut(&mut self) -> &mut ShardInboxes {
+        &mut self.first
+    }
+}
+
+impl Inboxes {
+    pub(crate) fn new() -> (Trays, Self) {
+        let (first, second) = (ShardInboxes::new(), ShardInboxes::new());
+        let [dns, portal, admin, asked, released] = std::array::from_fn(|_| Inbox::new());
+        let trays = Trays {
+            shards: [first.0, second.0],
+            dns: dns.0,
+            portal: portal.0,
+            admin: admin.0,
+            asked: asked.0,
+            released: released.0,
+        };
+        let inboxes = Self {
+            first: first.1,
+            second: second.1,
             dns: dns.1,
             portal: portal.1,
             asked: asked.1,
-            introduced: introduced.1,
         };
         (trays, inboxes)
     }
@@ -408,16 +471,9 @@ impl Inboxes {
 
     /// Forgets all that was told so far.
     pub(crate) fn forget(&mut self) {
-        let all = [
-            &mut self.tun,
-            &mut self.nat_table,
-            &mut self.udp,
-            &mut self.dns,
-            &mut self.portal,
-            &mut self.asked,
-            &mut self.introduced,
-        ];
-        for inbox in all {
+        self.first.forget();
+        self.second.forget();
+        for inbox in [&mut self.dns, &mut self.portal, &mut self.asked] {
             inbox.forget();
         }
     }

@@ -8,13 +8,16 @@ use postern::messages::connection::DomainStatusChanged;
 use postern::messages::diagnosis::{ExplainName, NameFacts};
 use postern::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
 use postern::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
+    UnrouteClient,
 };
-use postern::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
+use postern::messages::packets::{
+    InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets,
+};
 use postern::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
 };
-use postern::messages::successors::{UseDns, UseOutbound, UseTun};
+use postern::messages::successors::{UseDns, UseOutbound, UseSibling, UseTun};
 use postern::messages::supervisor::{
     ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged,
 };
@@ -120,7 +123,7 @@ where
         let seen = Seen::from(message);
         let is_introduction = matches!(
             seen,
-            Seen::UseDns(_) | Seen::UseOutbound(_) | Seen::UseTun(_)
+            Seen::UseDns(_) | Seen::UseOutbound(_) | Seen::UseSibling(_) | Seen::UseTun(_)
         );
         // A test that has ended reads no more.
         let _ = match is_introduction {
@@ -291,6 +294,7 @@ seen! {
     DetachPeer,
     DomainStatusChanged,
     FlushDatagrams,
+    InboundDatagrams,
     InboundPackets,
     LeavePortal,
     LimitHandshakes,
@@ -305,11 +309,15 @@ seen! {
     RequestRelays,
     ResolveName,
     ResolverStateChanged,
+    RouteClient,
     ServeNames,
+    StrayPackets,
     TolerateOutage,
+    UnrouteClient,
     UseDns,
     UseNameServers,
     UseOutbound,
     UseRelays,
+    UseSibling,
     UseTun,
 }

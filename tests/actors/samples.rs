@@ -145,6 +145,7 @@ pub(crate) fn outlets(
     ConnectionOutlets {
         nat_table,
         udp: UdpLinks::to(udp).inlets,
+        front: None,
         resolve: deaf.clone().recipient(),
         gathered: portal.clone().recipient(),
         accepted: portal.clone().recipient(),

@@ -47,6 +47,7 @@ impl Scene {
         let mut spec = SupervisorSpec {
             keys: GatewayKeys::new(GATEWAY_KEY),
             seed: [0; 32],
+            shards: 1,
             max_clients: MAX_CLIENTS.into(),
             max_resources: MAX_RESOURCES.into(),
             handshakes_per_second: 100,

@@ -92,7 +92,7 @@ fn the_watchdog_is_not_fed_while_an_actor_hangs_and_is_again_afterwards() {
         let mut scene = heard.scene();
         scene.connect(open(1)).await;
         tokio::time::sleep(WATCHDOG).await;
-        for child in [Child::Dns, Child::Udp, Child::Portal, Child::Tun] {
+        for child in [Child::Dns, Child::Udp(0), Child::Portal, Child::Tun(0)] {
             scene.desk.break_child(child, Break::Hang);
             tokio::time::sleep(MS(1)).await;
             heard.lines();

@@ -41,7 +41,7 @@ fn a_tun_that_dies_is_introduced_to_the_nat_table_and_configured() {
         scene.tell(initialized(Vec::new()));
         scene.connect(open(1)).await;
 
-        scene.desk.break_child(Child::Tun, Break::Panic);
+        scene.desk.break_child(Child::Tun(0), Break::Panic);
         let introduced = scene.introduced.drain().await;
         let (use_tun, use_outbound) = both(introduced);
         let ConfigureInterface(addresses) = scene.tun.next().await;
@@ -54,7 +54,7 @@ fn a_tun_that_dies_is_introduced_to_the_nat_table_and_configured() {
         sent.expect("the nat table lives");
         scene.nat_table.next::<OutboundPackets>().await;
 
-        assert_eq!(scene.desk.started(), [Child::Tun]);
+        assert_eq!(scene.desk.started(), [Child::Tun(0)]);
         scene.udp.nothing().await;
         scene.portal.nothing().await;
         scene.dns.nothing().await;
@@ -75,7 +75,7 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         }));
         scene.settle().await;
 
-        scene.desk.break_child(Child::NatTable, Break::Panic);
+        scene.desk.break_child(Child::NatTable(0), Break::Panic);
         let told = scene.nat_table.drain().await;
         let [Seen::AttachClient(attached), Seen::AssignProxyIps(assigned)] = &told[..] else {
             panic!("{} messages to the successor", told.len());
@@ -91,7 +91,7 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         assert!(heritage.is_successor);
         assert_eq!(heritage.names[0].ips, ips);
 
-        assert_eq!(scene.desk.started(), [Child::NatTable]);
+        assert_eq!(scene.desk.started(), [Child::NatTable(0)]);
         scene.udp.nothing().await;
         scene.portal.nothing().await;
         scene.tun.nothing().await;
@@ -105,7 +105,7 @@ fn a_udp_that_dies_learns_of_peers_and_relays_again() {
         scene.tell(initialized(vec![relay("r1", "203.0.113.1:3478")]));
         let index = scene.connect(open(1)).await;
 
-        scene.desk.break_child(Child::Udp, Break::Panic);
+        scene.desk.break_child(Child::Udp(0), Break::Panic);
         let told = scene.udp.drain().await;
         let (mut attached, mut relays) = (Vec::new(), Vec::new());
         for seen in told {
@@ -119,7 +119,7 @@ fn a_udp_that_dies_learns_of_peers_and_relays_again() {
         }
         assert_eq!((attached, relays), (vec![index], vec![1]));
 
-        assert_eq!(scene.desk.started(), [Child::Udp]);
+        assert_eq!(scene.desk.started(), [Child::Udp(0)]);
         scene.nat_table.nothing().await;
         scene.portal.nothing().await;
         scene.tun.nothing().await;
@@ -159,7 +159,8 @@ fn a_portal_that_dies_hears_candidates_again_and_what_is_acknowledged_from_now_o
         let mut scene = Scene::new();
         scene.tell(open(1));
         let attached: AttachPeer = scene.udp.next().await;
-        let told = attached.addresses.try_send(local_addresses());
+        let addresses = attached.addresses.expect("there is one shard");
+        let told = addresses.try_send(local_addresses());
         told.expect("the connection lives");
         let before: CandidatesGathered = scene.portal.find().await;
         scene.settle().await;
@@ -234,9 +235,9 @@ fn deaths_long_ago_and_deaths_of_others_do_not_count() {
         }
         tokio::time::sleep(MS(30_000)).await;
         for _ in 0..4 {
-            scene.desk.break_child(Child::Udp, Break::Stop);
+            scene.desk.break_child(Child::Udp(0), Break::Stop);
             tokio::time::sleep(MS(300)).await;
-            assert_eq!(scene.desk.started(), [Child::Udp]);
+            assert_eq!(scene.desk.started(), [Child::Udp(0)]);
         }
     });
 }
@@ -246,10 +247,10 @@ fn a_child_that_cannot_be_built_has_died() {
     let code = until_exit(async {
         let mut scene = Scene::new();
         scene.settle().await;
-        scene.desk.set_stillborn(Child::Udp, true);
-        scene.desk.break_child(Child::Udp, Break::Stop);
+        scene.desk.set_stillborn(Child::Udp(0), true);
+        scene.desk.break_child(Child::Udp(0), Break::Stop);
         tokio::time::sleep(MS(400)).await;
-        assert_eq!(scene.desk.started(), [Child::Udp; 4]);
+        assert_eq!(scene.desk.started(), [Child::Udp(0); 4]);
     });
     assert_eq!(code, 70);
 }
@@ -282,11 +283,11 @@ fn a_death_while_stopping_changes_nothing() {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
         for _ in 0..2 {
-            scene.desk.break_child(Child::NatTable, Break::Stop);
+            scene.desk.break_child(Child::NatTable(0), Break::Stop);
             scene.settle().await;
         }
         // The third is under way when the end begins.
-        scene.desk.break_child(Child::NatTable, Break::Stop);
+        scene.desk.break_child(Child::NatTable(0), Break::Stop);
         scene.tell(goodbye(3));
         scene.desk.break_child(Child::Dns, Break::Panic);
         scene.desk.kill_connection(client(1));

@@ -214,7 +214,7 @@ fn nobody_who_keeps_silent_holds_the_process_back() {
         let mut scene = Scene::new();
         scene.tell(open(1));
         scene.udp.next::<AttachPeer>().await;
-        for mute in [Child::Udp, Child::Portal] {
+        for mute in [Child::Udp(0), Child::Portal] {
             scene.desk.break_child(mute, Break::Hang);
         }
         scene.tell(goodbye(0));

@@ -77,9 +77,9 @@ async fn is_taken_over(state: SavedState, path: Option<Path>) {
     scene.portal.nothing().await;
     let all = [
         Child::Admin,
-        Child::Tun,
-        Child::NatTable,
-        Child::Udp,
+        Child::Tun(0),
+        Child::NatTable(0),
+        Child::Udp(0),
         Child::Dns,
         Child::Connection(client(1), attached.index),
         Child::Portal,
@@ -162,7 +162,7 @@ fn spend_budget(place: &Place, taken_over_at: Option<UnixTime>) -> i32 {
         let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(taken_over_at)));
         scene.connect(open(1)).await;
         for _ in 0..5 {
-            scene.desk.break_child(Child::Tun, Break::Panic);
+            scene.desk.break_child(Child::Tun(0), Break::Panic);
             tokio::time::sleep(MS(300)).await;
         }
     })

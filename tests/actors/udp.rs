@@ -9,7 +9,7 @@ use postern::lifeline::DeathNotice;
 use postern::messages::supervisor::{Child, LifeNumber};
 use postern::metrics::Metrics;
 use postern::shell::now;
-use postern::sockets::{BoundSockets, BufferSizes, UdpPorts};
+use postern::sockets::{BufferSizes, SocketGroup, UdpPorts};
 use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,11 @@ fn what_comes_and_goes_at_the_sockets_is_counted() {
             receive_bytes: 1 << 20,
             send_bytes: 1 << 20,
         };
-        let sockets = BoundSockets::bind(0, buffers).expect("room");
+        let sockets = SocketGroup::bind(0, buffers, 1).expect("room");
         let port = sockets.port();
         let metrics = Arc::new(Metrics::default());
         let (supervisor, _inbox) = Probe::start();
-        let death = DeathNotice::new(Child::Udp, LifeNumber(1), supervisor.recipient());
+        let death = DeathNotice::new(Child::Udp(0), LifeNumber(1), supervisor.recipient());
         let gatherer = GathererConfig {
             port,
             max_servers: 4,
@@ -39,7 +39,8 @@ fn what_comes_and_goes_at_the_sockets_is_counted() {
             max_transactions: 16,
         };
         let _actor = UdpActor::new(UdpSpec {
-            ports: UdpPorts::new(sockets).expect("registered"),
+            shard: 0,
+            ports: UdpPorts::new(sockets.member(0).expect("a descriptor")).expect("registered"),
             demux: Demux::new(demux, now()),
             gatherer: AddressGatherer::new(gatherer, [0; 32]),
             stun_servers: vec![stun_address],

@@ -61,7 +61,7 @@ fn who_works_through_a_full_mailbox_is_left_alone() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.settle().await;
-        let busy = scene.desk.probe(Child::NatTable);
+        let busy = scene.desk.probe(Child::NatTable(0));
         // More than the mailbox takes, all the time, and less than a second's work.
         for _ in 0..Probe::MAILBOX + 10 {
             let busy = busy.clone();
@@ -83,20 +83,20 @@ fn where_ending_does_not_help_the_thread_is_replaced_and_all_who_lived_on_it() {
         let mut scene = Scene::new();
         scene.desk.set_thread_stuck();
         let index = scene.connect(open(1)).await;
-        scene.desk.break_child(Child::Udp, Break::Hang);
+        scene.desk.break_child(Child::Udp(0), Break::Hang);
         tokio::time::sleep(MS(3500)).await;
-        assert_eq!(scene.desk.replaced(), [Place::Shard]);
+        assert_eq!(scene.desk.replaced(), [Place::Shard(0)]);
         let connection = Child::Connection(client(1), index);
-        let all = [Child::Tun, Child::NatTable, Child::Udp, connection];
+        let all = [Child::Tun(0), Child::NatTable(0), Child::Udp(0), connection];
         assert_eq!(scene.desk.started(), all);
         // The others had nothing to do with it.
-        assert_eq!(scene.deaths(Child::Udp), 1);
-        assert_eq!(scene.deaths(Child::Tun), 0);
+        assert_eq!(scene.deaths(Child::Udp(0)), 1);
+        assert_eq!(scene.deaths(Child::Tun(0)), 0);
 
         scene.desk.thread_comes_round();
         tokio::time::sleep(MS(10_000)).await;
         assert_eq!(scene.desk.started(), []);
-        assert_eq!(scene.desk.replaced(), [Place::Shard]);
+        assert_eq!(scene.desk.replaced(), [Place::Shard(0)]);
         assert_eq!(scene.deaths(connection), 0);
     });
 }
@@ -110,13 +110,13 @@ fn a_client_that_blocks_the_thread_is_charged_for_it_whoever_is_noticed_first() 
         for _ in 0..3 {
             scene.desk.set_thread_stuck();
             // The life that is stuck is the client's; the TunActor is the first who is missed.
-            scene.desk.break_child(Child::Tun, Break::Stop);
+            scene.desk.break_child(Child::Tun(0), Break::Stop);
             tokio::time::sleep(MS(100)).await;
-            scene.desk.break_child(Child::Tun, Break::Hang);
+            scene.desk.break_child(Child::Tun(0), Break::Hang);
             scene.desk.set_busy_with(scene.desk.life(client(1)));
             tokio::time::sleep(MS(3500)).await;
         }
-        assert_eq!(scene.desk.replaced(), [Place::Shard; 3]);
+        assert_eq!(scene.desk.replaced(), [Place::Shard(0); 3]);
         assert_eq!(scene.deaths(connection), 3);
         // The third is one too many.
         scene.desk.started();
@@ -162,9 +162,9 @@ fn connections_that_wait_for_their_turn_on_the_new_thread_are_not_called_hung() 
         }
         let shared = SHARED.len();
         assert_eq!(scene.desk.started().len(), shared + usize::from(CLIENTS));
-        scene.desk.break_child(Child::Tun, Break::Hang);
+        scene.desk.break_child(Child::Tun(0), Break::Hang);
         tokio::time::sleep(MS(30_000)).await;
-        assert_eq!(scene.desk.replaced(), [Place::Shard]);
+        assert_eq!(scene.desk.replaced(), [Place::Shard(0)]);
         assert_eq!(scene.desk.started().len(), 3 + usize::from(CLIENTS));
     });
 }

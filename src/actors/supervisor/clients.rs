@@ -1,12 +1,12 @@
 //! The clients' connections: opening them, building them anew, and giving one up.
 
 use super::SupervisorActor;
-use super::tree::Condition;
+use super::tree::{Condition, FRONT};
 use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
 use crate::lifeline::DeathNotice;
 use crate::messages::connection::{AllowAccess, CloseConnection, OpenConnection, StopConnection};
-use crate::messages::nat_table::DetachClient;
+use crate::messages::nat_table::{DetachClient, RouteClient, UnrouteClient};
 use crate::messages::supervisor::{Child, LifeNumber};
 use crate::messages::udp::DetachPeer;
 use crate::shell::{self, tell, tell_addr};
@@ -131,9 +131,36 @@ impl Clients {
         ConnectionActor: Handler<M>,
         Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
     {
-        for (_, connection) in self.connections() {
+        self.tell_those(message, |_| true);
+    }
+
+    /// As [`Self::tell_all`], only on those shards.
+    pub(super) fn tell_those<M>(&self, message: &M, is_meant: impl Fn(u8) -> bool)
+    where
+        M: Message<Result = ()> + Clone + Send + 'static,
+        ConnectionActor: Handler<M>,
+        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
+    {
+        let all = self.known.values();
+        let meant = all.filter(|client| is_meant(client.index.shard()));
+        for connection in meant.filter_map(Client::addressee) {
             tell_addr(connection, message.clone());
         }
+    }
+
+    /// Where a client lives.
+    pub(super) fn shard_of(&self, id: ClientId) -> Option<u8> {
+        Some(self.known.get(&id)?.index.shard())
+    }
+
+    /// The clients of all shards but this one.
+    pub(super) fn routes(&self, shard: u8) -> impl Iterator<Item = RouteClient> {
+        let all = self.known.iter().map(|(id, client)| RouteClient {
+            client: *id,
+            tunnel: client.tunnel,
+            shard: client.index.shard(),
+        });
+        all.filter(move |route| route.shard != shard)
     }
 
     pub(super) fn pass_on<M>(&self, id: ClientId, message: M)
@@ -249,6 +276,7 @@ impl SupervisorActor {
         if known == Some(tunnel) {
             return true;
         }
+        let shard = self.clients.shard_of(id);
         if known.is_some() {
             self.make_room(id, ctx);
         }
@@ -267,7 +295,7 @@ impl SupervisorActor {
             return false;
         }
         let has_room = self.clients.len() < self.spec.max_clients;
-        let allocated = has_room.then(|| self.indices.allocate(ONLY_SHARD));
+        let allocated = has_room.then(|| self.allocate(shard));
         let Some(index) = allocated.flatten() else {
             self.spec.metrics.turned_away.add(1);
             self.clients.note_refusal(self.spec.max_clients);
@@ -281,6 +309,13 @@ impl SupervisorActor {
         }
         self.start_connection((id, index), tunnel, left, ctx);
         true
+    }
+
+    /// On the shard where the client has been, or where the fewest are.
+    fn allocate(&mut self, shard: Option<u8>) -> Option<PeerIndex> {
+        let emptiest = || self.indices.emptiest(self.spec.shards);
+        let shard = shard.unwrap_or_else(emptiest);
+        self.indices.allocate(shard)
     }
 
     /// A client comes back with another tunnel address: its former connection ends.
@@ -346,7 +381,7 @@ impl SupervisorActor {
         };
         let index = match self.clients.get(id) {
             Some(client) => client.index,
-            None => match self.indices.allocate(ONLY_SHARD) {
+            None => match self.allocate(None) {
                 Some(index) => index,
                 None => return,
             },
@@ -363,7 +398,8 @@ impl SupervisorActor {
         record: Option<Arc<ClientRecord>>,
         ctx: &mut Context<Self>,
     ) {
-        let Some(outlets) = self.outlets(ctx) else {
+        let shard = index.shard();
+        let Some(outlets) = self.outlets(shard, ctx) else {
             return;
         };
         let life = self.next_life();
@@ -380,10 +416,13 @@ impl SupervisorActor {
             },
             outlets,
             record,
-            metrics: self.spec.metrics.shard(ONLY_SHARD.into()),
+            metrics: self.spec.metrics.shard(shard.into()),
             death: DeathNotice::new(child, life, ctx.address().recipient()),
         });
         let former = self.clients.known.remove(&id);
+        if former.is_none() {
+            self.route(id, tunnel, shard);
+        }
         let mut client = Client {
             connection,
             abort,
@@ -413,12 +452,17 @@ impl SupervisorActor {
         self.watch(ctx);
     }
 
-    fn outlets(&self, ctx: &mut Context<Self>) -> Option<ConnectionOutlets> {
-        let tree = &self.tree;
+    fn outlets(&self, number: u8, ctx: &mut Context<Self>) -> Option<ConnectionOutlets> {
+        let shard = self.tree.shard(number);
+        let front = match number {
+            FRONT => None,
+            _ => Some(self.tree.front().udp.as_ref()?.inlets.clone()),
+        };
         Some(ConnectionOutlets {
-            nat_table: tree.nat_table.as_ref()?.inlets.clone(),
-            udp: tree.udp.as_ref()?.inlets.clone(),
-            resolve: tree.dns.as_ref()?.resolve.clone(),
+            nat_table: shard.nat_table.as_ref()?.inlets.clone(),
+            udp: shard.udp.as_ref()?.inlets.clone(),
+            front,
+            resolve: self.tree.dns.as_ref()?.resolve.clone(),
             gathered: ctx.address().recipient(),
             accepted: ctx.address().recipient(),
             news: ctx.address().recipient(),
@@ -457,17 +501,36 @@ impl SupervisorActor {
 
     /// A connection that died could not detach anything itself.
     pub(super) fn detach(&self, client: ClientId, index: PeerIndex) {
-        if let Some(udp) = &self.tree.udp {
+        let shard = self.tree.shard(index.shard());
+        let front = (index.shard() != FRONT).then(|| self.tree.front());
+        let udps = [Some(shard), front].into_iter().flatten();
+        for udp in udps.filter_map(|shard| shard.udp.as_ref()) {
             tell(&udp.inlets.detach, DetachPeer { index });
         }
-        if let Some(nat_table) = &self.tree.nat_table {
+        if let Some(nat_table) = &shard.nat_table {
             tell(&nat_table.inlets.detach, DetachClient { client, index });
+        }
+        // Unless it has come back meanwhile.
+        if self.clients.get(client).is_none() {
+            for (_, sibling) in self.tree.siblings(index.shard()) {
+                tell(&sibling.unroute, UnrouteClient(client));
+            }
+        }
+    }
+
+    /// All other shards learn where the client lives.
+    fn route(&self, client: ClientId, tunnel: TunnelAddresses, shard: u8) {
+        for (_, sibling) in self.tree.siblings(shard) {
+            let route = RouteClient {
+                client,
+                tunnel,
+                shard,
+            };
+            tell(&sibling.route, route);
         }
     }
 }
 
-/// This version runs one shard.
-const ONLY_SHARD: u8 = 0;
 /// Requests of one client that may wait for their acknowledgement; older ones the portal repeats.
 const PENDING: usize = 32;
 /// For so long a client that was cut off is not served.

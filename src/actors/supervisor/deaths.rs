@@ -98,7 +98,7 @@ impl SupervisorActor {
     }
 
     fn give_up(&mut self, child: Child, ctx: &mut Context<Self>) {
-        tracing::error!(%child, "died too often, the process ends");
+        tracing::error!(%child, shard = child.shard(), "died too often, the process ends");
         ctx.notify(Shutdown {
             exit_code: EXIT_BUDGET_SPENT,
             farewell: Farewell::HandOver,
@@ -108,28 +108,29 @@ impl SupervisorActor {
     /// One line, and no more.
     fn report_death(&self, child: Child, cause: &DeathCause, is_hung: bool) {
         self.spec.metrics.count_death(child);
-        let client = child.client().map(tracing::field::display);
+        let (client, shard) = (child.client().map(tracing::field::display), child.shard());
         match cause {
             DeathCause::Panicked(report) => tracing::error!(
                 %child,
                 client,
+                shard,
                 panic = report.message,
                 at = report.location,
                 "actor died"
             ),
             DeathCause::Stopped if is_hung => {
-                tracing::error!(%child, client, "actor did not answer and was ended");
+                tracing::error!(%child, client, shard, "actor did not answer and was ended");
             }
-            DeathCause::Stopped => tracing::error!(%child, client, "actor stopped unasked"),
+            DeathCause::Stopped => tracing::error!(%child, client, shard, "actor stopped unasked"),
         }
     }
 
     pub(super) fn note_recovery(&self, child: Child, died_at: Instant) {
         let took = shell::now().saturating_duration_since(died_at);
         self.spec.metrics.count_recovery(child, took);
-        let client = child.client().map(tracing::field::display);
+        let (client, shard) = (child.client().map(tracing::field::display), child.shard());
         let after_ms = took.as_millis();
-        tracing::info!(%child, client, after_ms, "actor rebuilt");
+        tracing::info!(%child, client, shard, after_ms, "actor rebuilt");
     }
 
     // ---- The watchdog
@@ -246,12 +247,13 @@ impl SupervisorActor {
         self.tree.forget(place);
         let waiting = match place {
             Place::Control | Place::Admin => VecDeque::new(),
-            Place::Shard => self.end_connections(now),
+            Place::Shard(shard) => self.end_connections(shard, now),
         };
-        for child in Tree::at(place) {
-            self.abort(child);
+        let shared = Tree::at(place);
+        for child in &shared {
+            self.abort(*child);
         }
-        for child in Tree::at(place) {
+        for child in shared {
             self.start_child(child, ctx);
         }
         self.revive_in_portions(waiting, ctx);
@@ -265,10 +267,17 @@ impl SupervisorActor {
             .or_else(|| self.clients.child_in(life))
     }
 
-    /// Ends all connections. Each begins a new life at once, so that no late word of the former
+    /// Ends all connections of a shard. Each begins a new life at once, so that no late word of the former
     /// counts, although it is some time until that life is built.
-    fn end_connections(&mut self, now: Instant) -> VecDeque<(ClientId, Option<LifeNumber>)> {
-        let all = self.clients.ids().collect::<Vec<_>>();
+    fn end_connections(
+        &mut self,
+        shard: u8,
+        now: Instant,
+    ) -> VecDeque<(ClientId, Option<LifeNumber>)> {
+        let all = self.clients.ids();
+        let all: Vec<_> = all
+            .filter(|id| self.clients.shard_of(*id) == Some(shard))
+            .collect();
         let mut ended = VecDeque::with_capacity(all.len());
         for id in all {
             let life = self.next_life();

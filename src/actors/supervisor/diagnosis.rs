@@ -1,7 +1,7 @@
 //! Why something works or does not: asks those who know, and has the core judge.
 
 use super::SupervisorActor;
-use super::tree::Condition;
+use super::tree::{Condition, FRONT};
 use crate::messages::diagnosis::{Diagnosis, ExplainAccess, ExplainName};
 use crate::messages::supervisor::Child;
 use crate::shell;
@@ -95,9 +95,10 @@ impl SupervisorActor {
         client: ClientId,
         target: Target,
     ) -> impl Future<Output = Told<NatFacts>> + use<> {
-        let living = self.tree.living.get(&Child::NatTable);
+        let shard = self.clients.shard_of(client).unwrap_or(FRONT);
+        let living = self.tree.living.get(&Child::NatTable(shard));
         let condition = living.map(|living| living.condition);
-        let links = self.tree.nat_table.as_ref();
+        let links = self.tree.shard(shard).nat_table.as_ref();
         let whom = links.filter(|_| condition == Some(Condition::Up));
         let whom = whom.map(|links| links.explain.clone());
         async move {

@@ -36,14 +36,15 @@ impl Handler<Shutdown> for SupervisorActor {
             }
         };
         let goodbyes = say_goodbye(connections);
-        let flush = self.tree.udp.as_ref().map(|udp| udp.flush.clone());
+        let shards = self.tree.shards.iter();
+        let udps = shards.filter_map(|shard| shard.udp.as_ref());
+        let flushes: Vec<_> = udps.map(|udp| udp.flush.clone()).collect();
         let leave = self.tree.portal.as_ref().map(|portal| portal.leave.clone());
         let farewell = async move {
             // Whoever does not answer in time is not waited for: the process must end within 2 s.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbyes).await;
-            if let Some(flush) = flush {
-                let _ = tokio::time::timeout(FLUSH_TIMEOUT, flush.send(FlushDatagrams)).await;
-            }
+            let flushed = join_all(flushes.iter().map(|flush| flush.send(FlushDatagrams)));
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
             if let Some(leave) = leave {
                 let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave.send(LeavePortal)).await;
             }

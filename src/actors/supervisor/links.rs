@@ -4,13 +4,16 @@
 use crate::messages::diagnosis::ExplainName;
 use crate::messages::dns::{LimitLookups, ResolveName, ServeNames, UseNameServers};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource,
+    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
+    UnrouteClient,
 };
-use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets};
+use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets};
 use crate::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
 };
-use crate::messages::successors::{NatTableInlets, UdpInlets, UseDns, UseOutbound, UseTun};
+use crate::messages::successors::{
+    NatTableInlets, UdpInlets, UseDns, UseOutbound, UseSibling, UseTun,
+};
 use crate::messages::tun::ConfigureInterface;
 use crate::messages::udp::{
     AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
@@ -35,8 +38,16 @@ pub struct NatTableLinks {
     pub inlets: NatTableInlets,
     /// Packets from resources.
     pub outbound: Recipient<OutboundPackets>,
+    /// Packets from resources that another shard has read.
+    pub strays: Recipient<StrayPackets>,
+    /// Clients of other shards.
+    pub route: Recipient<RouteClient>,
+    /// And their end.
+    pub unroute: Recipient<UnrouteClient>,
     /// Where packets towards resources go.
     pub use_tun: Recipient<UseTun>,
+    /// Where packets for clients of another shard go.
+    pub use_sibling: Recipient<UseSibling>,
     /// Who looks names up.
     pub use_dns: Recipient<UseDns>,
     /// What it knows of a name.
@@ -118,7 +129,11 @@ impl NatTableLinks {
             + Handler<DetachClient>
             + Handler<AssignProxyIps>
             + Handler<ReleaseResource>
+            + Handler<StrayPackets>
+            + Handler<RouteClient>
+            + Handler<UnrouteClient>
             + Handler<UseTun>
+            + Handler<UseSibling>
             + Handler<UseDns>
             + Handler<ExplainName>
             + Handler<LimitNatTable>,
@@ -132,7 +147,11 @@ impl NatTableLinks {
                 release: addr.clone().recipient(),
             },
             outbound: addr.clone().recipient(),
+            strays: addr.clone().recipient(),
+            route: addr.clone().recipient(),
+            unroute: addr.clone().recipient(),
             use_tun: addr.clone().recipient(),
+            use_sibling: addr.clone().recipient(),
             use_dns: addr.clone().recipient(),
             explain: addr.clone().recipient(),
             limit: addr.clone().recipient(),

@@ -45,7 +45,7 @@ use actix::prelude::*;
 use clients::{Clients, Request};
 use drain::Drain;
 use keeper::Keeper;
-use nursery::Nursery;
+use nursery::{Nursery, Place};
 use postern_core::diagnosis::Journal;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
@@ -65,6 +65,8 @@ pub struct SupervisorSpec {
     pub keys: GatewayKeys,
     /// For the peer indices.
     pub seed: [u8; 32],
+    /// Threads of the data path, at least one.
+    pub shards: u8,
     /// Clients at one time.
     pub max_clients: usize,
     /// Resources of one client at one time.
@@ -122,13 +124,14 @@ impl SupervisorActor {
         let is_kept = spec.keeper.is_some();
         let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
         let takes_over = spec.ledger.clients().len() > 0;
+        let shards = spec.shards;
         Self {
             indices: PeerIndexPool::new(spec.seed),
             vitals: Vitals::new(takes_over),
             drain: None,
             journal: Journal::default(),
             spec,
-            tree: Tree::default(),
+            tree: Tree::new(shards),
             clients: Clients::default(),
             watchdog: Watchdog::new(),
             lives: LifeNumber::default(),
@@ -158,15 +161,13 @@ impl Actor for SupervisorActor {
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
         ctx.run_interval(keeper::RENEW_EVERY, |actor, _| actor.save());
         ctx.run_later(keeper::SUSPICIOUS, |actor, _| actor.trust_state());
-        for child in [
-            Child::Admin,
-            Child::Tun,
-            Child::NatTable,
-            Child::Udp,
-            Child::Dns,
-        ] {
-            self.start_child(child, ctx);
+        self.start_child(Child::Admin, ctx);
+        for shard in 0..self.spec.shards {
+            for child in Tree::at(Place::Shard(shard)) {
+                self.start_child(child, ctx);
+            }
         }
+        self.start_child(Child::Dns, ctx);
         self.take_over(ctx);
         self.start_child(Child::Portal, ctx);
         self.report_to_service_manager(ctx);
@@ -434,9 +435,9 @@ impl Handler<InjectFault> for SupervisorActor {
             }
             Target::Portal => Child::Portal,
             Target::Dns => Child::Dns,
-            Target::NatTable => Child::NatTable,
-            Target::Tun => Child::Tun,
-            Target::Udp => Child::Udp,
+            Target::NatTable(shard) => Child::NatTable(shard),
+            Target::Tun(shard) => Child::Tun(shard),
+            Target::Udp(shard) => Child::Udp(shard),
             Target::Admin => Child::Admin,
             Target::Connection(client) => return self.clients.inject(client, kind),
         };
@@ -461,7 +462,7 @@ impl SupervisorActor {
     }
 
     fn tell_relays(&self) {
-        if let Some(udp) = &self.tree.udp {
+        if let Some(udp) = &self.tree.front().udp {
             let all = self.relays.values().cloned().collect();
             tell(&udp.relays, UseRelays(all));
         }

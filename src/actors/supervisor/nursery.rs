@@ -52,8 +52,8 @@ impl Leash {
 pub enum Place {
     /// Portal and names: what may take its time.
     Control,
-    /// Everything that packets meet.
-    Shard,
+    /// Everything that the packets of some clients meet.
+    Shard(u8),
     /// Who answers the operator, whatever the others are stuck in.
     Admin,
 }
@@ -65,26 +65,28 @@ impl Place {
         match child {
             Child::Portal | Child::Dns => Self::Control,
             Child::Admin => Self::Admin,
-            Child::NatTable | Child::Tun | Child::Udp | Child::Connection(..) => Self::Shard,
+            Child::NatTable(shard) | Child::Tun(shard) | Child::Udp(shard) => Self::Shard(shard),
+            Child::Connection(_, index) => Self::Shard(index.shard()),
         }
     }
 }
 
 /// Makes children, as often as it takes. A child that cannot be made has died: its notice says so.
 pub trait Nursery {
-    /// On the device that all its lives share.
-    fn tun(&self, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks>;
+    /// On the queue of a shard, which all its lives share.
+    fn tun(&self, shard: u8, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks>;
 
     /// With what its predecessor left behind.
     fn nat_table(
         &self,
+        shard: u8,
         death: DeathNotice,
         heritage: NatHeritage,
         news: Recipient<NatNews>,
     ) -> Started<NatTableLinks>;
 
-    /// On the sockets that all its lives share.
-    fn udp(&self, death: DeathNotice) -> Started<UdpLinks>;
+    /// On the sockets of a shard, which all its lives share.
+    fn udp(&self, shard: u8, death: DeathNotice) -> Started<UdpLinks>;
 
     /// With an empty cache.
     fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks>;
@@ -95,7 +97,7 @@ pub trait Nursery {
     /// On the listeners that all its lives share.
     fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> Leash;
 
-    /// On the thread of the shard.
+    /// On the thread of the shard that its index names.
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
 
     /// Makes whoever is made from now on with these settings.

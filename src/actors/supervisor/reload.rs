@@ -1,6 +1,7 @@
 //! Other settings, for those who live and for those who come after them.
 
 use super::SupervisorActor;
+use super::tree::FRONT;
 use crate::config::changes::Step;
 use crate::messages::connection::LimitResources;
 use crate::messages::dns::{LimitLookups, UseNameServers};
@@ -57,21 +58,14 @@ impl SupervisorActor {
                 }
             }
             Step::NatTable => {
-                if let Some(nat_table) = &tree.nat_table {
-                    tell(&nat_table.limit, LimitNatTable(settings.nat_table()));
+                let limit = LimitNatTable(settings.nat_table().divided(self.spec.shards));
+                for nat_table in tree.shards.iter().filter_map(|it| it.nat_table.as_ref()) {
+                    tell(&nat_table.limit, limit);
                 }
             }
             Step::Clients => self.limit_clients(settings),
             Step::Handshakes => self.limit_handshakes(settings.limits.handshakes_per_second),
-            Step::Addresses => {
-                let offer = OfferAddresses {
-                    list_addresses: settings.list_addresses(),
-                    stun_servers: settings.network.stun_servers.clone(),
-                };
-                if let Some(udp) = &tree.udp {
-                    tell(&udp.offer, offer);
-                }
-            }
+            Step::Addresses => self.offer_addresses(settings),
             Step::Outage => {
                 if let Some(portal) = &tree.portal {
                     tell(&portal.tolerate, TolerateOutage(settings.max_outage));
@@ -94,8 +88,25 @@ impl SupervisorActor {
 
     fn limit_handshakes(&mut self, per_second: u32) {
         self.spec.handshakes_per_second = usize::try_from(per_second).unwrap_or(usize::MAX);
-        if let Some(udp) = &self.tree.udp {
+        let shards = self.tree.shards.iter();
+        for udp in shards.filter_map(|shard| shard.udp.as_ref()) {
             tell(&udp.handshakes, LimitHandshakes(per_second.into()));
+        }
+    }
+
+    /// Every shard needs to know which addresses are ours; one asks for more.
+    fn offer_addresses(&self, settings: &LiveSettings) {
+        for (number, shard) in (0..).zip(&self.tree.shards) {
+            let offer = OfferAddresses {
+                list_addresses: settings.list_addresses(),
+                stun_servers: match number {
+                    FRONT => settings.network.stun_servers.clone(),
+                    _ => Vec::new(),
+                },
+            };
+            if let Some(udp) = &shard.udp {
+                tell(&udp.offer, offer);
+            }
         }
     }
 }

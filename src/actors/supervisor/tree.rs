@@ -10,7 +10,7 @@ use crate::lifeline::DeathNotice;
 use crate::messages::dns::ServeNames;
 use crate::messages::operator::OperatorLinks;
 use crate::messages::successors::{
-    PortalRestarted, UseDns, UseNatTable, UseOutbound, UseTun, UseUdp,
+    PortalRestarted, UseDns, UseFront, UseNatTable, UseOutbound, UseSibling, UseTun, UseUdp,
 };
 use crate::messages::supervisor::{Child, LifeNumber};
 use crate::messages::tun::ConfigureInterface;
@@ -23,15 +23,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// The shared children, and how each was last reached.
-#[derive(Default)]
 pub(super) struct Tree {
-    pub(super) tun: Option<TunLinks>,
-    pub(super) nat_table: Option<NatTableLinks>,
-    pub(super) udp: Option<UdpLinks>,
+    /// By their numbers.
+    pub(super) shards: Vec<Shard>,
     pub(super) dns: Option<DnsLinks>,
     pub(super) portal: Option<PortalLinks>,
     pub(super) living: BTreeMap<Child, Living>,
     restarts: BTreeMap<Child, Restarts>,
+}
+
+/// The shared children of a shard.
+#[derive(Default)]
+pub(super) struct Shard {
+    pub(super) tun: Option<TunLinks>,
+    pub(super) nat_table: Option<NatTableLinks>,
+    pub(super) udp: Option<UdpLinks>,
 }
 
 /// A child in one of its lives.
@@ -55,6 +61,39 @@ pub(super) enum Condition {
 }
 
 impl Tree {
+    /// Nobody lives yet.
+    pub(super) fn new(shards: u8) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            dns: None,
+            portal: None,
+            living: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+        }
+    }
+
+    /// # Panics
+    /// When there is no such shard: clients and children are only ever given one that there is.
+    pub(super) fn shard(&self, number: u8) -> &Shard {
+        &self.shards[usize::from(number)]
+    }
+
+    fn shard_mut(&mut self, number: u8) -> &mut Shard {
+        &mut self.shards[usize::from(number)]
+    }
+
+    /// The shard that gets what names no other, and learns our addresses.
+    pub(super) fn front(&self) -> &Shard {
+        self.shard(FRONT)
+    }
+
+    /// The NATs of all shards but this one, as far as they live.
+    pub(super) fn siblings(&self, shard: u8) -> impl Iterator<Item = (u8, &NatTableLinks)> {
+        let all = (0..).zip(&self.shards);
+        let others = all.filter(move |(number, _)| *number != shard);
+        others.filter_map(|(number, other)| Some((number, other.nat_table.as_ref()?)))
+    }
+
     /// How often this child has died lately.
     pub(super) fn restarts(&mut self, child: Child) -> &mut Restarts {
         let fresh = || Restarts::new(RestartPolicy::SHARED);
@@ -65,23 +104,24 @@ impl Tree {
     pub(super) fn forget(&mut self, place: Place) {
         match place {
             Place::Control => (self.dns, self.portal) = (None, None),
-            Place::Shard => (self.tun, self.nat_table, self.udp) = (None, None, None),
+            Place::Shard(number) => *self.shard_mut(number) = Shard::default(),
             Place::Admin => {}
         }
     }
 
     /// The shared children of a thread, in the order in which they are started.
-    pub(super) fn at(place: Place) -> impl Iterator<Item = Child> {
-        let all = [
-            Child::Tun,
-            Child::NatTable,
-            Child::Udp,
-            Child::Dns,
-            Child::Portal,
-            Child::Admin,
-        ];
-        all.into_iter()
-            .filter(move |child| Place::of(*child) == place)
+    pub(super) fn at(place: Place) -> Vec<Child> {
+        match place {
+            Place::Control => vec![Child::Dns, Child::Portal],
+            Place::Shard(number) => {
+                vec![
+                    Child::Tun(number),
+                    Child::NatTable(number),
+                    Child::Udp(number),
+                ]
+            }
+            Place::Admin => vec![Child::Admin],
+        }
     }
 }
 
@@ -92,9 +132,9 @@ impl SupervisorActor {
         let life = self.next_life();
         let notice = DeathNotice::new(child, life, ctx.address().recipient());
         let leash = match child {
-            Child::Tun => self.start_tun(notice, ctx),
-            Child::NatTable => self.start_nat_table(notice, ctx),
-            Child::Udp => self.start_udp(notice),
+            Child::Tun(shard) => self.start_tun(shard, notice, ctx),
+            Child::NatTable(shard) => self.start_nat_table(shard, notice, ctx),
+            Child::Udp(shard) => self.start_udp(shard, notice),
             Child::Dns => self.start_dns(notice, ctx),
             Child::Portal => self.start_portal(notice, ctx),
             Child::Admin => self.start_admin(notice, ctx),
@@ -120,7 +160,7 @@ impl SupervisorActor {
 
     /// The gateway's own addresses are known, or known again.
     pub(super) fn configure(&self, tunnel: TunnelAddresses) {
-        if let Some(tun) = &self.tree.tun {
+        if let Some(tun) = &self.tree.front().tun {
             tell(&tun.configure, ConfigureInterface(tunnel));
         }
         if let Some(dns) = &self.tree.dns {
@@ -128,47 +168,68 @@ impl SupervisorActor {
         }
     }
 
-    fn start_tun(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+    fn start_tun(&mut self, shard: u8, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
         let nursery = &self.spec.nursery;
         let outlets = TunOutlets {
             configured: ctx.address().recipient(),
             failed: ctx.address().recipient(),
         };
-        let Started { links, leash } = nursery.tun(notice, outlets);
-        if let Some(nat_table) = &self.tree.nat_table {
+        let Started { links, leash } = nursery.tun(shard, notice, outlets);
+        if let Some(nat_table) = &self.tree.shard(shard).nat_table {
             tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
             tell(&nat_table.use_tun, UseTun(links.packets.clone()));
         }
         // Its predecessor may have died over this very thing.
-        if let Some(tunnel) = self.spec.ledger.gateway() {
+        if shard == FRONT
+            && let Some(tunnel) = self.spec.ledger.gateway()
+        {
             tell(&links.configure, ConfigureInterface(tunnel));
         }
-        self.tree.tun = Some(links);
+        self.tree.shard_mut(shard).tun = Some(links);
         leash
     }
 
-    fn start_nat_table(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
-        let heritage = self.nat_heritage();
+    fn start_nat_table(
+        &mut self,
+        shard: u8,
+        notice: DeathNotice,
+        ctx: &mut Context<Self>,
+    ) -> Leash {
+        let heritage = self.nat_heritage(shard);
         let news = ctx.address().recipient();
         let nursery = &self.spec.nursery;
-        let Started { links, leash } = nursery.nat_table(notice, heritage, news);
-        if let Some(tun) = &self.tree.tun {
+        let Started { links, leash } = nursery.nat_table(shard, notice, heritage, news);
+        if let Some(tun) = &self.tree.shard(shard).tun {
             tell(&links.use_tun, UseTun(tun.packets.clone()));
             tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
         }
         if let Some(dns) = &self.tree.dns {
             tell(&links.use_dns, UseDns(dns.resolve.clone()));
         }
-        self.clients.tell_all(&UseNatTable(links.inlets.clone()));
-        self.tree.nat_table = Some(links);
+        for (number, sibling) in self.tree.siblings(shard) {
+            let strays = links.strays.clone();
+            tell(&sibling.use_sibling, UseSibling { shard, strays });
+            let strays = sibling.strays.clone();
+            let shard = number;
+            tell(&links.use_sibling, UseSibling { shard, strays });
+        }
+        let successor = UseNatTable(links.inlets.clone());
+        self.clients.tell_those(&successor, |on| on == shard);
+        self.tree.shard_mut(shard).nat_table = Some(links);
         leash
     }
 
-    fn start_udp(&mut self, notice: DeathNotice) -> Leash {
-        let Started { links, leash } = self.spec.nursery.udp(notice);
-        self.clients.tell_all(&UseUdp(links.inlets.clone()));
-        self.tree.udp = Some(links);
-        if !self.relays.is_empty() {
+    fn start_udp(&mut self, shard: u8, notice: DeathNotice) -> Leash {
+        let Started { links, leash } = self.spec.nursery.udp(shard, notice);
+        let inlets = &links.inlets;
+        let successor = UseUdp(inlets.clone());
+        self.clients.tell_those(&successor, |on| on == shard);
+        if shard == FRONT {
+            let successor = UseFront(inlets.clone());
+            self.clients.tell_those(&successor, |on| on != shard);
+        }
+        self.tree.shard_mut(shard).udp = Some(links);
+        if shard == FRONT && !self.relays.is_empty() {
             self.tell_relays();
         }
         leash
@@ -178,7 +239,12 @@ impl SupervisorActor {
         let state = ctx.address().recipient();
         let Started { links, leash } = self.spec.nursery.dns(notice, state);
         let successor = UseDns(links.resolve.clone());
-        if let Some(nat_table) = &self.tree.nat_table {
+        for nat_table in self
+            .tree
+            .shards
+            .iter()
+            .filter_map(|it| it.nat_table.as_ref())
+        {
             tell(&nat_table.use_dns, successor.clone());
         }
         self.clients.tell_all(&successor);
@@ -209,7 +275,7 @@ impl SupervisorActor {
         self.spec.nursery.admin(notice, links)
     }
 
-    fn nat_heritage(&self) -> NatHeritage {
+    fn nat_heritage(&self, shard: u8) -> NatHeritage {
         let (ledger, now) = (&self.spec.ledger, shell::unix_now());
         let names = ledger.known_names().map(|known| RestoredName {
             name: known.name.clone(),
@@ -217,17 +283,23 @@ impl SupervisorActor {
             ips: known.ips.clone(),
             age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
         });
+        // Whoever has no shard yet may come to this one.
+        let may_come = |id| self.clients.shard_of(id).is_none_or(|on| on == shard);
         let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
+        let with_pins = with_pins.filter(|(id, _)| may_come(*id));
         let pins = with_pins.map(|(id, record)| (id, record.pins.values().cloned().collect()));
-        let had_table = self.tree.living.contains_key(&Child::NatTable);
+        let had_table = self.tree.living.contains_key(&Child::NatTable(shard));
         NatHeritage {
             is_successor: had_table || ledger.clients().len() > 0,
             names: names.collect(),
             pins: pins.collect(),
+            routes: self.clients.routes(shard).collect(),
         }
     }
 }
 
+/// The shard that gets what names no other.
+pub(super) const FRONT: u8 = 0;
 /// A shared child that does not answer is replaced within three seconds.
 const SHARED_PACE: WatchPace = WatchPace {
     interval: Duration::from_secs(1),

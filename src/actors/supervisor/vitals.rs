@@ -101,7 +101,9 @@ impl SupervisorActor {
         });
         let answers = join_all(all.collect::<Vec<_>>());
         Box::pin(answers.into_actor(self).map(|silent, actor, _| {
-            let silent = silent.into_iter().flatten().collect();
+            let mut silent: Vec<_> = silent.into_iter().flatten().collect();
+            // The same on several shards: the children stand in this order.
+            silent.dedup();
             actor.health(silent)
         }))
     }

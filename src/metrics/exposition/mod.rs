@@ -8,7 +8,7 @@ use super::histogram::{Histogram, Reading};
 use super::lag::Lag;
 use super::mailboxes::Receiver;
 use super::process::Process;
-use super::{LifeCounts, Metrics, ShardMetrics, Volume};
+use super::{LifeCounts, Metrics, Portions, ShardMetrics, Volume};
 use crate::messages::supervisor::Child;
 use page::{Page, bytes, plain, seconds};
 use postern_core::DropReason;
@@ -62,6 +62,8 @@ impl Collector for Look {
 
 /// One of the volumes of a shard.
 type OfShard = fn(&ShardMetrics) -> &Volume;
+/// What a shard handed over, of one kind.
+type OfHandOver = fn(&ShardMetrics) -> &Portions;
 
 impl Look {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -150,12 +152,33 @@ impl Look {
         page.counters(datagrams, ("direction", udp.map(|it| self.counted(it))))?;
         let udp_bytes = bytes("postern_udp", "Bytes of these datagrams.");
         page.counters(udp_bytes, ("direction", udp.map(|it| self.weighed(it))))?;
+        self.handed_over(page)?;
         let drops = DropReason::ALL.map(|reason| {
             let packets = self.sum(|shard| shard.drops(reason));
             (reason.label(), packets)
         });
         let dropped = plain("postern_dropped_packets", "Packets that went no further.");
         page.counters(dropped, ("reason", drops))
+    }
+
+    fn handed_over(&self, page: &mut Page<'_>) -> fmt::Result {
+        let kinds: [(_, OfHandOver); 2] = [
+            ("udp", |shard| &shard.handed_over.udp),
+            ("tun", |shard| &shard.handed_over.tun),
+        ];
+        let packets = kinds.map(|(kind, of)| (kind, self.sum(|shard| of(shard).packets.get())));
+        page.counters(
+            plain(
+                "postern_handed_over_packets",
+                "Packets that one shard read for a client of another.",
+            ),
+            ("kind", packets),
+        )?;
+        let batches = kinds.map(|(kind, of)| (kind, self.sum(|shard| of(shard).batches.get())));
+        page.counters(
+            plain("postern_handed_over_batches", "Batches of these packets."),
+            ("kind", batches),
+        )
     }
 
     fn counted(&self, (name, of): Flow) -> (&'static str, u64) {

@@ -183,7 +183,7 @@ fn clients_requests_relays_deaths_and_answers_are_counted() {
         assert!(seen.value(answers) >= 2.0);
 
         // It is asked once a second, so somebody waits for at least 0.2 s.
-        scene.desk.break_child(Child::Udp, Break::Work(MS(1200)));
+        scene.desk.break_child(Child::Udp(0), Break::Work(MS(1200)));
         tokio::time::sleep(MS(3000)).await;
         let seen = page(&scene.metrics);
         let soon = "postern_actor_answer_seconds_bucket{le=\"0.1\",actor=\"udp\"}";
@@ -195,8 +195,8 @@ fn clients_requests_relays_deaths_and_answers_are_counted() {
 #[test]
 fn time_to_recover_is_summed_and_the_longest_is_kept() {
     let metrics = Arc::new(Metrics::default());
-    metrics.count_recovery(Child::Tun, MS(250));
-    metrics.count_recovery(Child::Tun, MS(500));
+    metrics.count_recovery(Child::Tun(0), MS(250));
+    metrics.count_recovery(Child::Tun(0), MS(500));
     let page = page(&metrics);
     let sum = page.value("postern_actor_recovery_seconds_total{actor=\"tun\"}");
     let longest = page.value("postern_actor_recovery_longest_seconds{actor=\"tun\"}");

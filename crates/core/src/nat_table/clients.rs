@@ -1,6 +1,8 @@
-//! The clients of a shard: by id, by tunnel address and by slot.
+//! The clients of a shard, by id, by tunnel address and by slot; and the addresses of those who
+//! live on other shards.
 
 use super::slot::ClientSlot;
+use super::sorting::Home;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +12,9 @@ use std::net::IpAddr;
 #[derive(Default)]
 pub(super) struct Clients {
     by_id: BTreeMap<ClientId, ClientSlot>,
-    by_address: HashMap<IpAddr, ClientSlot>,
+    by_address: HashMap<IpAddr, Home>,
+    /// Clients of other shards.
+    elsewhere: BTreeMap<ClientId, TunnelAddresses>,
     slots: Vec<Option<Client>>,
     free: Vec<ClientSlot>,
 }
@@ -25,6 +29,7 @@ impl Clients {
     /// over. Returns the slot that must be emptied first, when the client comes with other
     /// addresses than before.
     pub(super) fn attach(&mut self, id: ClientId, tunnel: TunnelAddresses) -> Option<ClientSlot> {
+        self.unroute(id);
         let former = self
             .slot(id)
             .filter(|slot| self.tunnel(*slot) != Some(tunnel));
@@ -35,7 +40,7 @@ impl Clients {
         self.by_id.insert(id, slot);
         self.slots[slot.0 as usize] = Some(Client { id, tunnel });
         for address in addresses(tunnel) {
-            self.by_address.insert(address, slot);
+            self.by_address.insert(address, Home::Here(slot));
         }
         former
     }
@@ -44,20 +49,53 @@ impl Clients {
     pub(super) fn detach(&mut self, id: ClientId) -> Option<ClientSlot> {
         let slot = self.by_id.remove(&id)?;
         let client = self.slots[slot.0 as usize].take()?;
-        for address in addresses(client.tunnel) {
-            if self.by_address.get(&address) == Some(&slot) {
+        self.vacate(client.tunnel, |home| home == Home::Here(slot));
+        self.free.push(slot);
+        Some(slot)
+    }
+
+    /// From now on these addresses are those of a client of `shard`; an address that another client
+    /// had is taken over.
+    pub(super) fn route(&mut self, id: ClientId, tunnel: TunnelAddresses, shard: u8) {
+        self.unroute(id);
+        for address in addresses(tunnel) {
+            self.by_address.insert(address, Home::Elsewhere(shard, id));
+        }
+        self.elsewhere.insert(id, tunnel);
+    }
+
+    /// Forgets a client of another shard, and its addresses where they are still its own.
+    pub(super) fn unroute(&mut self, id: ClientId) {
+        if let Some(tunnel) = self.elsewhere.remove(&id) {
+            self.vacate(
+                tunnel,
+                |home| matches!(home, Home::Elsewhere(_, owner) if owner == id),
+            );
+        }
+    }
+
+    fn vacate(&mut self, tunnel: TunnelAddresses, is_meant: impl Fn(Home) -> bool) {
+        for address in addresses(tunnel) {
+            if self.home(address).is_some_and(&is_meant) {
                 self.by_address.remove(&address);
             }
         }
-        self.free.push(slot);
-        Some(slot)
     }
 
     pub(super) fn slot(&self, id: ClientId) -> Option<ClientSlot> {
         self.by_id.get(&id).copied()
     }
 
+    /// The client of this shard with this address.
     pub(super) fn at(&self, address: IpAddr) -> Option<ClientSlot> {
+        match self.home(address)? {
+            Home::Here(slot) => Some(slot),
+            Home::Elsewhere(..) => None,
+        }
+    }
+
+    /// To whom an address belongs, on whichever shard.
+    pub(super) fn home(&self, address: IpAddr) -> Option<Home> {
         self.by_address.get(&address).copied()
     }
 

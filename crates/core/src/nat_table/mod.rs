@@ -14,6 +14,7 @@ mod pins;
 mod recovery;
 pub mod rewrite;
 pub mod slot;
+mod sorting;
 
 pub use explain::NatFacts;
 pub use slot::{ClientSlot, MappingId};
@@ -52,6 +53,23 @@ pub struct NatTableConfig {
     pub domains: DomainsConfig,
     /// Of flows.
     pub flows: FlowLimits,
+}
+
+impl NatTableConfig {
+    /// The part of one of so many shards, each of which has a table of its own: of flows, which are
+    /// for all clients together. Of what is a client's, nothing is taken.
+    #[must_use]
+    pub fn divided(self, shards: u8) -> Self {
+        let FlowLimits {
+            flows,
+            flows_per_client,
+        } = self.flows;
+        let flows = FlowLimits {
+            flows: flows.div_ceil(shards.max(1).into()),
+            flows_per_client,
+        };
+        Self { flows, ..self }
+    }
 }
 
 impl Default for NatTableConfig {
@@ -152,6 +170,8 @@ pub struct NatTable {
     pins: Pins,
     inbound: VecDeque<PacketBatch>,
     outbound: VecDeque<(ClientId, PacketBatch)>,
+    /// For other shards.
+    strays: VecDeque<(u8, PacketBatch)>,
     events: VecDeque<NatTableEvent>,
     drops: DropCounts,
     /// Why the last flow of a client could not be made, for people who ask.
@@ -186,6 +206,7 @@ impl NatTable {
             pins: Pins::default(),
             inbound: VecDeque::new(),
             outbound: VecDeque::new(),
+            strays: VecDeque::new(),
             events: VecDeque::new(),
             drops: DropCounts::default(),
             refused_flows: BTreeMap::new(),
@@ -296,24 +317,6 @@ impl NatTable {
         });
         if !batch.is_empty() {
             self.inbound.push_back(batch);
-        }
-        self.after_domains(now);
-    }
-
-    /// Packets from resources, to whichever client; order within a client is kept. Packets for
-    /// nobody are counted as [`DropReason::UnknownClient`].
-    pub fn handle_outbound(&mut self, batch: PacketBatch, now: Instant) {
-        for (slot, mut batch) in self.sort(batch) {
-            batch.retain_resized(|packet| {
-                let translated = self.translate_outbound(slot, packet, now);
-                let segments = packet.segments();
-                translated
-                    .inspect_err(|reason| self.drops.count_many(*reason, segments))
-                    .ok()
-            });
-            if let Some(client) = self.clients.id(slot).filter(|_| !batch.is_empty()) {
-                self.outbound.push_back((client, batch));
-            }
         }
         self.after_domains(now);
     }
@@ -699,38 +702,6 @@ impl NatTable {
         if let (Some(client), Some(reply)) = (client, reply) {
             self.outbound.push_back((client, PacketBatch::of(&reply)));
         }
-    }
-
-    /// One read of the TUN device is one flow, so one receiver is the rule.
-    fn sort(&mut self, batch: PacketBatch) -> Vec<(ClientSlot, PacketBatch)> {
-        if let Some(slot) = self.sole_receiver(&batch) {
-            return vec![(slot, batch)];
-        }
-        let mut sorted: Vec<(ClientSlot, PacketBatch)> = Vec::new();
-        for (packet, segmentation) in batch.segmented() {
-            let slot = ip::destination(packet).and_then(|address| self.clients.at(address));
-            let Some(slot) = slot else {
-                let segments = segmentation.map_or(1, |it| it.segments(packet.len()));
-                self.drops.count_many(DropReason::UnknownClient, segments);
-                continue;
-            };
-            match sorted.iter_mut().find(|(known, _)| *known == slot) {
-                Some((_, packets)) => packets.push_segmented(packet, segmentation),
-                None => {
-                    let mut packets = PacketBatch::with_capacity(batch.buffered_bytes());
-                    packets.push_segmented(packet, segmentation);
-                    sorted.push((slot, packets));
-                }
-            }
-        }
-        sorted
-    }
-
-    fn sole_receiver(&self, batch: &PacketBatch) -> Option<ClientSlot> {
-        let mut destinations = batch.iter().map(ip::destination);
-        let first = destinations.next()??;
-        let all_alike = destinations.all(|other| other == Some(first));
-        all_alike.then(|| self.clients.at(first)).flatten()
     }
 }
 

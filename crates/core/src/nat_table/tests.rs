@@ -200,7 +200,7 @@ impl Scene {
         self.nat.handle_timeout(end);
     }
 
-    fn drops(&mut self, reason: DropReason) -> u64 {
+    pub(super) fn drops(&mut self, reason: DropReason) -> u64 {
         self.nat.take_drops().of(reason)
     }
 }

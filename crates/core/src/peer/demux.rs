@@ -119,10 +119,16 @@ impl Demux {
         }
     }
 
+    /// Whether this has to go through the sockets that get the answers to it, those of shard 0. The
+    /// ICE agent sends its requests one by one, never in a batch with data.
+    #[must_use]
+    pub fn is_stun_request(batch: &DatagramBatch) -> bool {
+        batch.len() == 1 && Kind::of(batch.bytes()) == Kind::StunRequest
+    }
+
     /// Remembers the STUN requests in what `from` sends, so that the responses find it.
     pub fn note_sent(&mut self, from: PeerIndex, batch: &DatagramBatch, now: Instant) {
-        // The ICE agent sends its requests one by one, never in a batch with data.
-        if batch.len() != 1 || Kind::of(batch.bytes()) != Kind::StunRequest {
+        if !Self::is_stun_request(batch) {
             return;
         }
         let id = transaction_id(batch.bytes());

@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The upper 24 bits of all WireGuard receiver indices of one peer; the lowest 8 bits of the 32-bit
 /// index number its sessions.
@@ -37,6 +37,8 @@ impl PeerIndex {
 pub struct PeerIndexPool {
     rng: ChaCha12Rng,
     in_use: BTreeSet<PeerIndex>,
+    /// How many of them each shard has.
+    peers: BTreeMap<u8, usize>,
 }
 
 impl PeerIndexPool {
@@ -50,19 +52,31 @@ impl PeerIndexPool {
         Self {
             rng: ChaCha12Rng::from_seed(seed),
             in_use: BTreeSet::new(),
+            peers: BTreeMap::new(),
         }
+    }
+
+    /// The shard with the fewest peers among the first so many; of several the first.
+    #[must_use]
+    pub fn emptiest(&self, shards: u8) -> u8 {
+        let all = 0..shards;
+        all.min_by_key(|shard| self.peers(*shard)).unwrap_or(0)
+    }
+
+    fn peers(&self, shard: u8) -> usize {
+        self.peers.get(&shard).copied().unwrap_or(0)
     }
 
     /// A free index of `shard`, or `None` when the shard has [`Self::MAX_PER_SHARD`] peers.
     pub fn allocate(&mut self, shard: u8) -> Option<PeerIndex> {
-        let of_shard = self.in_use.iter().filter(|index| index.shard() == shard);
-        if of_shard.count() >= Self::MAX_PER_SHARD {
+        if self.peers(shard) >= Self::MAX_PER_SHARD {
             return None;
         }
         loop {
             let random = self.rng.next_u32() & 0xFFFF;
             let index = PeerIndex(random << 8 | u32::from(shard));
             if self.in_use.insert(index) {
+                *self.peers.entry(shard).or_default() += 1;
                 return Some(index);
             }
         }
@@ -70,7 +84,11 @@ impl PeerIndexPool {
 
     /// Makes an index available again.
     pub fn release(&mut self, index: PeerIndex) {
-        self.in_use.remove(&index);
+        if self.in_use.remove(&index)
+            && let Some(peers) = self.peers.get_mut(&index.shard())
+        {
+            *peers -= 1;
+        }
     }
 }
 
@@ -102,9 +120,27 @@ mod tests {
     #[test]
     fn a_full_shard_refuses_and_leaves_the_others_alone() {
         let mut pool = PeerIndexPool::new([2; 32]);
-        pool.in_use
-            .extend((0..PeerIndexPool::MAX_PER_SHARD as u32).map(|n| PeerIndex(n << 8)));
+        for _ in 0..PeerIndexPool::MAX_PER_SHARD {
+            assert!(pool.allocate(0).is_some());
+        }
         assert_eq!(pool.allocate(0), None);
         assert!(pool.allocate(1).is_some());
+    }
+
+    #[test]
+    fn the_emptiest_shard_is_told_and_a_release_counts_once() {
+        let mut pool = PeerIndexPool::new([3; 32]);
+        let mut next = || {
+            let shard = pool.emptiest(3);
+            pool.allocate(shard).expect("room")
+        };
+        let indices = [next(), next(), next(), next()];
+        assert_eq!(indices.map(PeerIndex::shard), [0, 1, 2, 0]);
+        pool.release(indices[2]);
+        pool.release(indices[2]);
+        assert_eq!(pool.emptiest(3), 2);
+        assert_eq!(pool.emptiest(2), 1);
+        pool.allocate(2).expect("room");
+        assert_eq!(pool.emptiest(3), 1);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! * [`Peer`]: both, composed: datagrams in, IP packets out, and the reverse.
 //! * [`Demux`]: which peer a datagram from the shared socket belongs to.
+//! * [`steering_program`]: which shard's socket the kernel gives a datagram to.
 //! * [`AddressGatherer`]: at which addresses peers may reach the shared socket.
 //! * [`ControlPacket`]: the messages that client and gateway exchange inside the tunnel.
 
@@ -13,6 +14,7 @@ mod index;
 mod outbox;
 mod resumption;
 mod statistics;
+mod steering;
 mod transport;
 mod wireguard;
 
@@ -21,6 +23,7 @@ pub use demux::{Demux, DemuxConfig, Routed};
 pub use gatherer::{AddressGatherer, GathererConfig, LocalAddresses};
 pub use index::{PeerIndex, PeerIndexPool};
 pub use statistics::{HandshakeCounts, PathKind};
+pub use steering::{Instruction, steering_program};
 pub use transport::{Peer, PeerConfig, PeerEvent, PeerFacts};
 pub use wireguard::GatewayKeys;
 

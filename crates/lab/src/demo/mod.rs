@@ -52,7 +52,11 @@ fn demonstrate(interrupt: &Interrupt, keep: bool) -> Result<()> {
     report::map(&mut screen, &playground)?;
     screen.done("namespaces and links", begun.elapsed(), "")?;
     let postern = std::env::current_exe().context("cannot find the own program")?;
-    let mut lab = Lab::new(playground, &postern, Setup::default())?;
+    let setup = Setup {
+        shards: None,
+        ..Setup::default()
+    };
+    let mut lab = Lab::new(playground, &postern, setup)?;
     let shown = show(&mut screen, &mut lab);
     if let Err(error) = shown {
         if error.is::<Interrupted>() {

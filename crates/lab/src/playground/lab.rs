@@ -80,6 +80,8 @@ pub struct Setup {
     pub filters: &'static [&'static str],
     /// How many members the crowd has: as many as the playground's, or fewer.
     pub crowd: u8,
+    /// How many shards the gateway has; `None`: as many as it thinks right.
+    pub shards: Option<u8>,
     /// What the gateway is called when it joins.
     pub gateway_id: &'static str,
     /// What the gateway is told of a state file; `None`: nothing.
@@ -122,6 +124,7 @@ impl Default for Setup {
             client_generation: Generation::V2,
             filters: &["tcp/80", "udp/7", "icmp"],
             crowd: 0,
+            shards: Some(1),
             gateway_id: "lab-gateway",
             state: None,
             faults: false,

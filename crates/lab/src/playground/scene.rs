@@ -190,11 +190,13 @@ pub(super) fn gateway(setup: &Setup, directory: &Path) -> String {
         Some(state) => state.section(),
         None => String::new(),
     };
+    let shards = setup.shards.map(|shards| format!("shards = {shards}\n"));
+    let shards = shards.unwrap_or_default();
     format!(
         "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
          id = \"{}\"\nname = \"{GATEWAY}\"\ngeneration = \"{}\"\n\
          [network]\ninterfaces = [\"{GATEWAY_WAN}\"]\n\
-         [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n\
+         [tunnel]\ninterface = \"{TUNNEL_INTERFACE}\"\n{shards}\
          [admin]\nsocket = {:?}\n\
          [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n{state}",
         directory.join("gateway.token"),

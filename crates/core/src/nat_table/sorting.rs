@@ -1,0 +1,282 @@
+//! Whom packets from resources are for: a client of this shard, or one of another.
+//!
+//! The kernel chooses the queue of the TUN for each flow, and sometimes another than that of the
+//! client's shard. What comes to the wrong one is handed over whole and once: a packet that was
+//! handed over goes to a client or nowhere, so that two tables which disagree about a client for a
+//! moment do not play ball.
+
+use super::NatTable;
+use super::slot::ClientSlot;
+use crate::DropReason;
+use crate::grant::TunnelAddresses;
+use crate::ids::ClientId;
+use crate::packet::{PacketBatch, ip};
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// To whom an address in the tunnel belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// To a client of this shard.
+    Here(ClientSlot),
+    /// To a client of this other shard.
+    Elsewhere(u8, ClientId),
+}
+
+/// Where packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    Client(ClientSlot),
+    Shard(u8),
+}
+
+impl From<Home> for Destination {
+    fn from(home: Home) -> Self {
+        match home {
+            Home::Here(slot) => Self::Client(slot),
+            Home::Elsewhere(shard, _) => Self::Shard(shard),
+        }
+    }
+}
+
+impl NatTable {
+    /// From now on these addresses are those of a client of another shard. An address that another
+    /// client had is taken over.
+    pub fn route(&mut self, client: ClientId, tunnel: TunnelAddresses, shard: u8) {
+        self.clients.route(client, tunnel, shard);
+    }
+
+    /// The client is on no other shard any more.
+    pub fn unroute(&mut self, client: ClientId) {
+        self.clients.unroute(client);
+    }
+
+    /// Packets from resources, to whichever client; order within a client is kept. Packets for
+    /// nobody are counted as [`DropReason::UnknownClient`].
+    pub fn handle_outbound(&mut self, batch: PacketBatch, now: Instant) {
+        for (destination, batch) in self.sort(batch) {
+            match destination {
+                Destination::Client(slot) => self.return_to(slot, batch, now),
+                Destination::Shard(shard) => self.strays.push_back((shard, batch)),
+            }
+        }
+        self.after_domains(now);
+    }
+
+    /// As [`Self::handle_outbound`], of packets that another shard has read and found to be for a
+    /// client of this one.
+    pub fn handle_strays(&mut self, batch: PacketBatch, now: Instant) {
+        for (destination, batch) in self.sort(batch) {
+            match destination {
+                Destination::Client(slot) => self.return_to(slot, batch, now),
+                // They have just parted, or are about to meet.
+                Destination::Shard(_) => {
+                    self.drops
+                        .count_many(DropReason::UnknownClient, batch.len());
+                }
+            }
+        }
+        self.after_domains(now);
+    }
+
+    /// The next batch for another shard, and which.
+    pub fn poll_stray(&mut self) -> Option<(u8, PacketBatch)> {
+        self.strays.pop_front()
+    }
+
+    fn return_to(&mut self, slot: ClientSlot, mut batch: PacketBatch, now: Instant) {
+        batch.retain_resized(|packet| {
+            let translated = self.translate_outbound(slot, packet, now);
+            let segments = packet.segments();
+            translated
+                .inspect_err(|reason| self.drops.count_many(*reason, segments))
+                .ok()
+        });
+        if let Some(client) = self.clients.id(slot).filter(|_| !batch.is_empty()) {
+            self.outbound.push_back((client, batch));
+        }
+    }
+
+    /// One read of the TUN device is one flow, so one receiver is the rule.
+    fn sort(&mut self, batch: PacketBatch) -> Vec<(Destination, PacketBatch)> {
+        if let Some(destination) = self.sole_receiver(&batch) {
+            return vec![(destination, batch)];
+        }
+        let mut sorted: Vec<(Destination, PacketBatch)> = Vec::new();
+        for (packet, segmentation) in batch.segmented() {
+            let destination = ip::destination(packet).and_then(|ip| self.destination(ip));
+            let Some(destination) = destination else {
+                let segments = segmentation.map_or(1, |it| it.segments(packet.len()));
+                self.drops.count_many(DropReason::UnknownClient, segments);
+                continue;
+            };
+            match sorted.iter_mut().find(|(known, _)| *known == destination) {
+                Some((_, packets)) => packets.push_segmented(packet, segmentation),
+                None => {
+                    let mut packets = PacketBatch::with_capacity(batch.buffered_bytes());
+                    packets.push_segmented(packet, segmentation);
+                    sorted.push((destination, packets));
+                }
+            }
+        }
+        sorted
+    }
+
+    fn sole_receiver(&self, batch: &PacketBatch) -> Option<Destination> {
+        let mut destinations = batch.iter().map(ip::destination);
+        let first = destinations.next()??;
+        let all_alike = destinations.all(|other| other == Some(first));
+        all_alike.then(|| self.destination(first)).flatten()
+    }
+
+    fn destination(&self, address: IpAddr) -> Option<Destination> {
+        self.clients.home(address).map(Destination::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat_table::tests::{Scene, client, own_v4};
+    use crate::packet::samples::{Shape, packet_between};
+    use proptest::prelude::*;
+
+    /// From a resource to client `number`; `mark` tells packets apart.
+    fn answer_to(number: u8, mark: u16) -> Vec<u8> {
+        let shape = Shape::Udp {
+            from: mark,
+            to: 5000,
+        };
+        packet_between("10.99.0.1", &own_v4(number), shape)
+    }
+
+    fn batch(packets: &[Vec<u8>]) -> PacketBatch {
+        let mut batch = PacketBatch::default();
+        packets.iter().for_each(|packet| batch.push(packet));
+        batch
+    }
+
+    fn bytes(batch: &PacketBatch) -> Vec<Vec<u8>> {
+        batch.iter().map(<[u8]>::to_vec).collect()
+    }
+
+    /// Shard 0 with client 1; 2 and 3 live on shard 1, 4 on shard 2.
+    fn scene() -> Scene {
+        let mut scene = Scene::new(&[1]);
+        for (number, shard) in [(2, 1), (3, 1), (4, 2)] {
+            let (id, tunnel) = client(number);
+            scene.nat.route(id, tunnel, shard);
+        }
+        scene
+    }
+
+    #[test]
+    fn packets_for_others_go_to_their_shards_in_one_batch_each_and_in_order() {
+        let mut scene = scene();
+        let packets: Vec<_> = [2, 1, 3, 4, 2, 9].iter().zip(1..).collect();
+        let packets: Vec<_> = packets
+            .iter()
+            .map(|(to, mark)| answer_to(**to, *mark))
+            .collect();
+        scene.nat.handle_outbound(batch(&packets), scene.now);
+        let (owner, own) = scene.nat.poll_outbound().expect("one of five is its own");
+        assert_eq!(
+            (owner, bytes(&own)),
+            (client(1).0, vec![packets[1].clone()])
+        );
+        let strays: Vec<_> = std::iter::from_fn(|| scene.nat.poll_stray()).collect();
+        let shards: Vec<_> = strays.iter().map(|(shard, _)| *shard).collect();
+        assert_eq!(shards, [1, 2]);
+        let of_shard_1 = [0, 2, 4].map(|place: usize| packets[place].clone());
+        assert_eq!(bytes(&strays[0].1), of_shard_1);
+        assert_eq!(scene.drops(DropReason::UnknownClient), 1);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_not_handed_on() {
+        let mut scene = scene();
+        let packets = [answer_to(1, 1), answer_to(2, 2)];
+        scene.nat.handle_strays(batch(&packets), scene.now);
+        assert_eq!(
+            scene.nat.poll_outbound().map(|(id, _)| id),
+            Some(client(1).0)
+        );
+        assert!(scene.nat.poll_stray().is_none());
+        assert_eq!(scene.drops(DropReason::UnknownClient), 1);
+    }
+
+    #[test]
+    fn a_client_that_comes_here_is_nowhere_else_and_an_heir_keeps_what_it_has() {
+        let mut scene = scene();
+        let (id, tunnel) = client(2);
+        scene.nat.attach(id, tunnel);
+        scene
+            .nat
+            .handle_outbound(batch(&[answer_to(2, 1)]), scene.now);
+        assert_eq!(scene.nat.poll_outbound().map(|(id, _)| id), Some(id));
+        // Late news of where it was before.
+        scene.nat.unroute(id);
+        // Client 4 comes back to shard 1 with the addresses of client 3, which leaves.
+        let (heir, former) = (client(4).0, client(3));
+        scene.nat.route(heir, former.1, 1);
+        scene.nat.unroute(former.0);
+        let packets = [answer_to(2, 1), answer_to(3, 2), answer_to(4, 3)];
+        scene.nat.handle_outbound(batch(&packets), scene.now);
+        assert_eq!(scene.nat.poll_outbound().map(|(id, _)| id), Some(id));
+        assert_eq!(scene.nat.poll_stray().map(|(shard, _)| shard), Some(1));
+        assert_eq!(scene.drops(DropReason::UnknownClient), 1);
+    }
+
+    proptest! {
+        /// Whoever lives where, and whichever shard reads what: each packet reaches its client's
+        /// shard once, and the packets of a client stay in order.
+        #[test]
+        fn every_packet_reaches_the_shard_of_its_client_in_order(
+            homes in proptest::collection::vec(0u8..4, 8),
+            reads in proptest::collection::vec((0u8..4, proptest::collection::vec(0u8..8, 1..10)), 1..10),
+        ) {
+            let mut shards: Vec<Scene> = (0..4).map(|_| Scene::new(&[])).collect();
+            for (shard, scene) in (0..).zip(&mut shards) {
+                for (number, home) in (0..).zip(&homes) {
+                    let (id, tunnel) = client(number);
+                    match *home == shard {
+                        true => scene.nat.attach(id, tunnel),
+                        false => scene.nat.route(id, tunnel, *home),
+                    }
+                }
+            }
+            let mut mark = 0;
+            let mut expected: Vec<Vec<Vec<u8>>> = vec![Vec::new(); 8];
+            for (reader, receivers) in &reads {
+                let packets: Vec<_> = receivers.iter().map(|number| {
+                    mark += 1;
+                    answer_to(*number, mark)
+                }).collect();
+                for (number, packet) in receivers.iter().zip(&packets) {
+                    expected[usize::from(*number)].push(packet.clone());
+                }
+                let reader = &mut shards[usize::from(*reader)];
+                reader.nat.handle_outbound(batch(&packets), reader.now);
+                let strays: Vec<_> = std::iter::from_fn(|| reader.nat.poll_stray()).collect();
+                for (owner, stray) in strays {
+                    let owner = &mut shards[usize::from(owner)];
+                    owner.nat.handle_strays(stray, owner.now);
+                }
+            }
+            for (number, home) in (0..).zip(&homes) {
+                let of_client = &mut expected[usize::from(number)];
+                let scene = &mut shards[usize::from(*home)];
+                let mut arrived = Vec::new();
+                let mut others = Vec::new();
+                while let Some((id, packets)) = scene.nat.poll_outbound() {
+                    match id == client(number).0 {
+                        true => arrived.extend(bytes(&packets)),
+                        false => others.push((id, packets)),
+                    }
+                }
+                scene.nat.outbound.extend(others);
+                prop_assert_eq!(&arrived, of_client);
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Binding the one UDP port for all shards.
+//!
+//! Each shard has sockets of its own, which share the port (SO_REUSEPORT), and the kernel steers
+//! each datagram to the shard of its peer by [`steering_program`]. Where it refuses, there is one
+//! socket for each family: shard 0 reads it, and all others send through it.
+//!
+//! The first socket of a family is bound without sharing, and shares only then: a second gateway
+//! is refused the port like any other program.
+
+use nix::libc::{sock_filter, sock_fprog};
+use nix::sys::socket::{setsockopt, sockopt};
+use postern_core::peer::{Instruction, steering_program};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// The buffers that are asked for; the kernel may grant less, which is survived (lesson 29).
+#[derive(Clone, Copy, Debug)]
+pub struct BufferSizes {
+    /// `SO_RCVBUF` in bytes.
+    pub receive_bytes: usize,
+    /// `SO_SNDBUF` in bytes.
+    pub send_bytes: usize,
+}
+
+/// The sockets of all shards, bound but not yet part of an event loop.
+pub struct SocketGroup {
+    v4: Option<Family>,
+    v6: Option<Family>,
+    port: u16,
+}
+
+/// The sockets of one shard, for its event loop: can be made on any thread.
+pub struct BoundSockets {
+    pub(super) v4: Option<BoundSocket>,
+    pub(super) v6: Option<BoundSocket>,
+    pub(super) port: u16,
+}
+
+pub(super) struct BoundSocket {
+    pub(super) socket: UdpSocket,
+    /// Whether this shard receives from it, or only sends.
+    pub(super) is_read: bool,
+}
+
+/// The sockets of one address family: one for each shard, or one in all.
+struct Family(Vec<UdpSocket>);
+
+/// Has the kernel steer what a group of so many sockets receives.
+type Steer = fn(&Socket, u8) -> io::Result<()>;
+
+/// What is to be bound, apart from the address.
+#[derive(Clone, Copy)]
+struct Wanted {
+    buffers: BufferSizes,
+    shards: u8,
+    steer: Steer,
+}
+
+impl SocketGroup {
+    /// Binds `port` for both families. A host without one of the families gets the other only.
+    ///
+    /// # Errors
+    /// When neither family can be bound, the error of IPv4; when somebody has the port.
+    pub fn bind(port: u16, buffers: BufferSizes, shards: u8) -> io::Result<Self> {
+        let steer = steer;
+        let wanted = Wanted {
+            buffers,
+            shards,
+            steer,
+        };
+        let (group, refused) = Self::bind_as(port, wanted)?;
+        if let Some(error) = refused {
+            tracing::warn!(
+                %error,
+                "the kernel does not give datagrams to the shards of their clients: one shard \
+                 receives for all"
+            );
+        }
+        Ok(group)
+    }
+
+    /// As [`Self::bind`]; also says why there is only one socket for each family.
+    fn bind_as(port: u16, wanted: Wanted) -> io::Result<(Self, Option<io::Error>)> {
+        let v4 = match Family::bind(Ipv4Addr::UNSPECIFIED.into(), port, wanted) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            v4 => v4,
+        };
+        // The port that the kernel chose for one family is that of both.
+        let port = match &v4 {
+            Ok((family, _)) => family.port()?,
+            Err(_) => port,
+        };
+        let v6 = match Family::bind(Ipv6Addr::UNSPECIFIED.into(), port, wanted) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            v6 => v6,
+        };
+        let (v4, v6) = match (v4, v6) {
+            (Err(error), Err(_)) => return Err(error),
+            (v4, v6) => (v4.ok(), v6.ok()),
+        };
+        let (v4, refused_v4) = v4.unzip();
+        let (v6, refused_v6) = v6.unzip();
+        let port = match v4.as_ref().or(v6.as_ref()) {
+            Some(family) => family.port()?,
+            None => port,
+        };
+        let refused = refused_v4.flatten().or(refused_v6.flatten());
+        Ok((Self { v4, v6, port }, refused))
+    }
+
+    /// The sockets of a shard, for another event loop: what one does not read, the next one does.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn member(&self, shard: u8) -> io::Result<BoundSockets> {
+        let of = |family: &Option<Family>| family.as_ref().map(|it| it.member(shard)).transpose();
+        Ok(BoundSockets {
+            v4: of(&self.v4)?,
+            v6: of(&self.v6)?,
+            port: self.port,
+        })
+    }
+
+    /// The port of the sockets.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl BoundSockets {
+    /// The port of the sockets.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Family {
+    /// One for each shard, or one in all and the reason.
+    fn bind(ip: IpAddr, port: u16, wanted: Wanted) -> io::Result<(Self, Option<io::Error>)> {
+        let first = open(ip, wanted.buffers)?;
+        first.bind(&SocketAddr::new(ip, port).into())?;
+        let (others, refused) = match share(&first, ip, wanted) {
+            Ok(others) => (others, None),
+            Err(error) => {
+                // Nobody is to join any more. Where that cannot be said, nobody could before.
+                let _ = first.set_reuse_port(false);
+                (Vec::new(), Some(error))
+            }
+        };
+        let all = std::iter::once(first).chain(others);
+        Ok((Self(all.map(Into::into).collect()), refused))
+    }
+
+    fn port(&self) -> io::Result<u16> {
+        Ok(self.0[0].local_addr()?.port())
+    }
+
+    fn member(&self, shard: u8) -> io::Result<BoundSocket> {
+        let own = self.0.get(usize::from(shard));
+        Ok(BoundSocket {
+            socket: own.unwrap_or(&self.0[0]).try_clone()?,
+            is_read: own.is_some(),
+        })
+    }
+}
+
+/// Binds sockets for all shards but the first, in their order, which is that of the group.
+fn share(first: &Socket, ip: IpAddr, wanted: Wanted) -> io::Result<Vec<Socket>> {
+    let address = first.local_addr()?;
+    let mut others = Vec::new();
+    for _ in 1..wanted.shards {
+        first.set_reuse_port(true)?;
+        let other = open(ip, wanted.buffers)?;
+        other.set_reuse_port(true)?;
+        other.bind(&address)?;
+        // Two are a group. Until now, all that came is with the first.
+        if others.is_empty() {
+            (wanted.steer)(first, wanted.shards)?;
+        }
+        others.push(other);
+    }
+    Ok(others)
+}
+
+fn open(ip: IpAddr, buffers: BufferSizes) -> io::Result<Socket> {
+    let domain = Domain::for_address(SocketAddr::new(ip, 0));
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Refused sizes are not an error: the defaults work, with more loss under bursts.
+    let _ = socket.set_recv_buffer_size(buffers.receive_bytes);
+    let _ = socket.set_send_buffer_size(buffers.send_bytes);
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn steer(member: &Socket, shards: u8) -> io::Result<()> {
+    let mut program = steering_program(shards).map(|instruction| {
+        let Instruction {
+            code,
+            if_true,
+            if_false,
+            operand,
+        } = instruction;
+        sock_filter {
+            code,
+            jt: if_true,
+            jf: if_false,
+            k: operand,
+        }
+    });
+    let program = sock_fprog {
+        len: u16::try_from(program.len()).expect("a handful of instructions"),
+        filter: program.as_mut_ptr(),
+    };
+    setsockopt(member, sockopt::AttachReusePortCbpf, &program)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_core::peer::{PeerIndex, PeerIndexPool};
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    const BUFFERS: BufferSizes = BufferSizes {
+        receive_bytes: 1 << 20,
+        send_bytes: 1 << 20,
+    };
+
+    fn wanted(shards: u8, steer: Steer) -> Wanted {
+        Wanted {
+            buffers: BUFFERS,
+            shards,
+            steer,
+        }
+    }
+
+    fn no_steering(_: &Socket, _: u8) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn message(kind: u8, offset: usize, index: PeerIndex, bytes: usize) -> Vec<u8> {
+        let mut datagram = vec![0; bytes];
+        datagram[0] = kind;
+        let receiver = index.to_bits() << 8 | 0x42;
+        datagram[offset..offset + 4].copy_from_slice(&receiver.to_le_bytes());
+        datagram
+    }
+
+    /// Each waits in the socket of the shard that its index names, and all else in the first.
+    fn arrives_where_it_should(ip: IpAddr, group: &SocketGroup, shards: u8) {
+        let mut pool = PeerIndexPool::new([5; 32]);
+        let mut sent: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();
+        for shard in (0..shards).cycle().take(100) {
+            let index = pool.allocate(shard).expect("room");
+            let data = message(4, 4, index, 64);
+            let response = message(2, 8, index, 92);
+            sent.entry(shard).or_default().extend([data, response]);
+            let initiation = message(1, 4, index, 148);
+            let cookie = message(3, 4, index, 64);
+            sent.entry(0).or_default().extend([initiation, cookie]);
+        }
+        let stranger = pool.allocate(shards).expect("room");
+        let former = message(4, 4, stranger, 64);
+        sent.entry(0).or_default().push(former);
+        for datagrams in sent.values() {
+            for datagram in datagrams {
+                // Of as many flows as there are datagrams: no hash can be lucky.
+                let sender = UdpSocket::bind((ip, 0)).expect("room");
+                let bytes = sender.send_to(datagram, (ip, group.port()));
+                assert_eq!(bytes.expect("sent"), datagram.len());
+            }
+        }
+        for (shard, expected) in sent {
+            let member = group.member(shard).expect("a descriptor");
+            let bound = if ip.is_ipv4() { member.v4 } else { member.v6 };
+            let socket = bound.expect("the family").socket;
+            socket.set_nonblocking(false).expect("a socket");
+            let patience = Some(Duration::from_secs(2));
+            socket.set_read_timeout(patience).expect("a socket");
+            let mut buffer = [0; 2048];
+            for datagram in &expected {
+                let (bytes, _) = socket.recv_from(&mut buffer).expect("it is there");
+                assert_eq!(&buffer[..bytes], datagram, "shard {shard}");
+            }
+            socket.set_nonblocking(true).expect("a socket");
+            assert!(socket.recv_from(&mut buffer).is_err(), "nothing else");
+        }
+    }
+
+    #[test]
+    fn the_kernel_gives_each_datagram_to_the_shard_of_its_peer() {
+        for shards in [1, 2, 5] {
+            let (group, refused) = SocketGroup::bind_as(0, wanted(shards, steer)).expect("room");
+            assert!(refused.is_none(), "{refused:?}");
+            arrives_where_it_should(Ipv4Addr::LOCALHOST.into(), &group, shards);
+            if group.v6.is_some() {
+                arrives_where_it_should(Ipv6Addr::LOCALHOST.into(), &group, shards);
+            }
+        }
+    }
+
+    #[test]
+    fn without_steering_the_first_shard_reads_and_all_send() {
+        let (group, refused) = SocketGroup::bind_as(0, wanted(3, no_steering)).expect("room");
+        assert_eq!(
+            refused.map(|it| it.kind()),
+            Some(io::ErrorKind::Unsupported)
+        );
+        let v4 = |shard| group.member(shard).expect("a descriptor").v4;
+        let members = [0, 1, 2].map(|shard| v4(shard).expect("IPv4"));
+        let read = members.each_ref().map(|member| member.is_read);
+        assert_eq!(read, [true, false, false]);
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("room");
+        let to = receiver.local_addr().expect("bound");
+        for member in &members {
+            member.socket.send_to(b"here", to).expect("sent");
+            let (_, from) = receiver.recv_from(&mut [0; 8]).expect("received");
+            assert_eq!(from.port(), group.port());
+        }
+        // Whatever hash a datagram has, it is not lost in a socket that nobody reads.
+        let index = PeerIndexPool::new([6; 32]).allocate(1).expect("room");
+        for _ in 0..50 {
+            let sender = UdpSocket::bind("127.0.0.1:0").expect("room");
+            let to = (Ipv4Addr::LOCALHOST, group.port());
+            sender.send_to(&message(4, 4, index, 64), to).expect("sent");
+            let socket = &members[0].socket;
+            socket.set_nonblocking(false).expect("a socket");
+            let patience = Some(Duration::from_secs(2));
+            socket.set_read_timeout(patience).expect("a socket");
+            socket.recv_from(&mut [0; 128]).expect("received");
+        }
+    }
+
+    #[test]
+    fn a_second_gateway_is_refused_the_port_with_shards_and_without() {
+        for (first, second) in [(1, 1), (2, 2), (1, 2), (2, 1)] {
+            for steering in [steer as Steer, no_steering] {
+                let (group, _) = SocketGroup::bind_as(0, wanted(first, steering)).expect("room");
+                let again = SocketGroup::bind(group.port(), BUFFERS, second);
+                let refused = again.err().map(|error| error.kind());
+                assert_eq!(refused, Some(io::ErrorKind::AddrInUse), "{first}, {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_families_have_the_port_that_the_kernel_chose_and_it_is_free_afterwards() {
+        let group = SocketGroup::bind(0, BUFFERS, 2).expect("room");
+        let port = group.port();
+        for family in group.v4.iter().chain(&group.v6) {
+            for socket in &family.0 {
+                assert_eq!(socket.local_addr().expect("bound").port(), port);
+            }
+        }
+        drop(group);
+        SocketGroup::bind(port, BUFFERS, 2).expect("nobody has it any more");
+    }
+}
