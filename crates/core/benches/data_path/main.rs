@@ -43,9 +43,12 @@ fn whole_path_outbound(bencher: Bencher<'_, '_>, load: Load) {
 #[divan::bench]
 fn parse(bencher: Bencher<'_, '_>) {
     let packets = cut_packets();
-    bencher
-        .counter(ItemsCount::new(SEGMENTS))
-        .bench_local(|| packets.iter().filter(|it| IpPacket::parse(it).is_ok()).count());
+    bencher.counter(ItemsCount::new(SEGMENTS)).bench_local(|| {
+        packets
+            .iter()
+            .filter(|it| IpPacket::parse(it).is_ok())
+            .count()
+    });
 }
 
 /// A super-packet into its segments.
@@ -96,7 +99,11 @@ fn cut_packets() -> Vec<Vec<u8>> {
     Scene::new(Load::TcpByAddress)
         .super_packet(SEGMENTS)
         .for_each_mut(|mut packet| packet.cut(|segment| packets.push(segment.to_vec())));
-    assert!(packets.iter().all(|packet| packet.len() == TCP_PAYLOAD + 40));
+    assert!(
+        packets
+            .iter()
+            .all(|packet| packet.len() == TCP_PAYLOAD + 40)
+    );
     packets
 }
 

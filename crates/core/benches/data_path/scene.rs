@@ -165,7 +165,9 @@ impl Scene {
         };
         let mut whole = self.packet((CLIENT, 4000), (to, 5000), segments * payload_bytes);
         let segmentation = segmentation(&mut whole, payload_bytes);
-        self.sequence = self.sequence.wrapping_add((segments * payload_bytes) as u32);
+        self.sequence = self
+            .sequence
+            .wrapping_add((segments * payload_bytes) as u32);
         let client = &mut self.client;
         let (mut datagrams, mut datagram_bytes) = (Vec::new(), 0);
         offload::cut(&mut whole, segmentation, |segment| {
