@@ -178,14 +178,37 @@ fn row(name: &str, rates: &mut [Vec<f64>; 2]) -> [String; 4] {
     ]
 }
 
-/// What the gateway tells of batches that met another shard than their client's.
+/// Which part of what was read met another shard than its client's, of both ways in.
 fn handed_over(page: &str) -> String {
-    let is_told = |line: &&str| line.starts_with("postern_") && line.contains("handed");
-    let told: Vec<&str> = page.lines().filter(is_told).collect();
-    match told.is_empty() {
-        true => "  it counts no hand-overs\n".to_owned(),
-        false => format!("  {}\n", told.join("\n  ")),
-    }
+    let ways = [
+        (
+            "datagrams",
+            r#"{kind="udp"}"#,
+            r#"postern_udp_datagrams_total{direction="received"}"#,
+        ),
+        (
+            "packets",
+            r#"{kind="tun"}"#,
+            r#"postern_tun_packets_total{direction="outbound"}"#,
+        ),
+    ];
+    let told = ways.map(|(what, kind, all)| {
+        let handed = sample(page, &format!("postern_handed_over_packets_total{kind}"));
+        match (handed, sample(page, all)) {
+            (Some(handed), Some(all)) => {
+                let percent = handed / all.max(1.0) * 100.0;
+                format!("  {percent:.2} % of {all:.0} {what} were handed over\n")
+            }
+            _ => format!("  it does not count {what} that are handed over\n"),
+        }
+    });
+    told.concat()
+}
+
+/// The value of a sample with exactly these labels.
+fn sample(page: &str, name: &str) -> Option<f64> {
+    let mut lines = page.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -199,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn hand_overs_are_found_among_the_numbers() {
-        let page = "# TYPE postern_handed_over_batches counter\n\
-                    postern_handed_over_batches_total{shard=\"1\"} 7\npostern_clients 2\n";
-        assert_eq!(
-            handed_over(page),
-            "  postern_handed_over_batches_total{shard=\"1\"} 7\n"
-        );
-        assert!(handed_over("").contains("no hand-overs"));
+    fn hand_overs_are_a_part_of_what_was_read() {
+        let page = "# TYPE postern_handed_over_packets counter\n\
+                    postern_handed_over_packets_total{kind=\"udp\"} 5\n\
+                    postern_udp_datagrams_total{direction=\"received\"} 1000\n\
+                    postern_udp_datagrams_total{direction=\"sent\"} 7\n";
+        let text = handed_over(page);
+        assert!(text.contains("0.50 % of 1000 datagrams"), "{text}");
+        assert!(text.contains("does not count packets"), "{text}");
     }
 }

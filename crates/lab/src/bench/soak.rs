@@ -7,11 +7,11 @@ use super::{FILTERS, concluded, debug_build, machine, print};
 use crate::playground::fast_client::{Admitted, Place};
 use crate::playground::iperf::{self, Direction, Load, Transfer};
 use crate::playground::lab::{Lab, RESOURCE_V4, Setup};
-use crate::playground::network::{RESOURCE_NET_V4, WEB_V4};
+use crate::playground::network::{RESOURCE_NET_V4, WEBS_V4};
 use crate::playground::traffic;
 use crate::playground::wait::Interrupt;
 use crate::playground::{Playground, Role};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct Args {
 /// Everything, blocking; everything that it made is gone when it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
-        "Machine: {}\n{}{} minutes, 4 streams of TCP, upload and download in turn every {SLICE_S} s.\n",
+        "Machine: {}\n{}{} minutes, 4 streams of TCP each way at the same time.\n",
         machine::described(),
         debug_build(),
         args.minutes
@@ -60,22 +60,31 @@ fn measure(lab: &mut Lab, args: Args) -> Result<()> {
     let slices = args.minutes * 60 / SLICE_S;
     let mut resident = Vec::new();
     let mut moved = [0.0, 0.0];
-    for slice in 0..slices {
-        let (load, total) = match slice % 2 {
-            0 => (UPLOAD, &mut moved[0]),
-            _ => (DOWNLOAD, &mut moved[1]),
-        };
-        let transfer = iperf::run(lab.playground(), Role::Client, WEB_V4.into(), load, SLICE_S)?;
-        *total += gigabits(&transfer);
+    for _ in 0..slices {
+        let (up, down) = both_ways(lab.playground())?;
+        moved[0] += gigabits(&up);
+        moved[1] += gigabits(&down);
         resident.push(Usage::of(gateway)?.resident_bytes);
     }
     print(&memory(&resident))?;
-    let seconds = f64::from((slices / 2).max(1) * SLICE_S);
+    let seconds = f64::from(slices * SLICE_S);
     let [up, down] = moved.map(|it| it / seconds);
     print(&format!(
         "Upload {up:.2} Gbit/s, download {down:.2} Gbit/s on average.\n"
     ))?;
     print(&counted(&page(lab)?))
+}
+
+/// One upload and one download at the same time, with servers of their own.
+fn both_ways(playground: &Playground) -> Result<(Transfer, Transfer)> {
+    let run =
+        |server: Ipv4Addr, load| iperf::run(playground, Role::Client, server.into(), load, SLICE_S);
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| run(WEBS_V4[0], UPLOAD));
+        let down = run(WEBS_V4[1], DOWNLOAD);
+        let up = up.join().map_err(|_| anyhow!("the upload panicked"))?;
+        Ok((up?, down?))
+    })
 }
 
 fn gigabits(transfer: &Transfer) -> f64 {

@@ -85,9 +85,9 @@ impl Arena {
         };
         let client = place.start(postern, guest.peer()?)?;
         let server = serve_udp(lab.playground(), postern)?;
-        let target = |contender: &Contender| match contender {
-            Contender::PosternByName => (*contender, PROXY.into()),
-            _ => (*contender, WEB_V4.into()),
+        let target = |contender: &Contender| match *contender == Contender::PosternByName {
+            true => (*contender, PROXY.into()),
+            false => (*contender, WEB_V4.into()),
         };
         Ok(Self {
             contenders: contenders.iter().map(target).collect(),
