@@ -201,7 +201,7 @@ fn words(code: &str, taboo: &[&str]) -> Vec<Finding> {
 
 /// The lab is a world of programs and may read clocks; the gateway has one door to them.
 fn clock_reads(source: &Source) -> Vec<Finding> {
-    let ours = source.path.starts_with("src/") || source.path.starts_with("crates/core/");
+    let ours = source.path.starts_with("src/") || source.path.starts_with("crates/core/src/");
     if !ours || source.path == "src/shell.rs" {
         return Vec::new();
     }

@@ -69,6 +69,9 @@ enum Command {
     /// Lab: a client that is fast and nothing else.
     #[command(hide = true)]
     LabFastClient(postern_lab::floor::FastClientArgs),
+    /// Lab: many idle clients.
+    #[command(hide = true)]
+    LabCrowd(postern_lab::floor::crowd::Args),
     /// Lab: put UDP at a given rate on the way, and count what arrives.
     #[command(hide = true)]
     LabUdpLoad(postern_lab::udp_load::Args),
@@ -130,6 +133,7 @@ impl Cli {
             Command::LabFastClient(args) => {
                 run_alone(|| postern_lab::floor::run_fast_client(&args))
             }
+            Command::LabCrowd(args) => run_lab(postern_lab::floor::crowd::run(args)),
             Command::LabUdpLoad(args) => run_alone(|| postern_lab::udp_load::run(&args)),
             Command::LabInit(args) => run_lab(postern_lab::init::run(args)),
         }

@@ -8,6 +8,7 @@
 mod admin;
 mod chaos;
 mod demo;
+mod fast;
 mod faults;
 mod generations;
 mod healing;

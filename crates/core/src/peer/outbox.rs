@@ -1,5 +1,6 @@
 //! Sealed datagrams on their way out, gathered into batches that one GSO write can take.
 
+use crate::packet::buffer::BUFFER_BYTES;
 use crate::packet::{Buffer, DatagramBatch, Ecn, Path};
 use std::collections::VecDeque;
 
@@ -79,7 +80,7 @@ impl Outbox {
             ecn,
             segment_bytes: 0,
             segments: 0,
-            bytes: Buffer::with_room(max_bytes),
+            bytes: Buffer::with_room(BUFFER_BYTES),
         })
     }
 

@@ -1,51 +1,56 @@
-//! `postern bench`: how much goes through the tunnel, what it costs, and how fast it is set up.
+//! `postern bench`: how much goes through the tunnel and what it costs, beside other programs that
+//! do the same on the same machine at the same time.
 //!
-//! Builds a playground, lets iperf3 load the tunnel and (in turn, so that a busy moment of the
-//! machine hits both) plain kernel forwarding along the same way; then lets fresh clients fetch a
-//! page, and the portal ask for set-ups. Every load is bounded in time. Refuses to judge: it prints
+//! Everything runs in playgrounds of its own and is bounded in time. Refuses to judge: it prints
 //! figures, not verdicts. Leaves nothing behind, whether it ends well, fails, or is interrupted.
 
 mod ceiling;
+mod crowd;
+mod field;
 mod machine;
 mod metrics;
 mod names;
+mod reference;
 mod report;
+mod shards;
+mod soak;
 mod usage;
 
-use crate::playground::iperf::{self, Load};
-use crate::playground::lab::{Lab, RESOURCE_V4, Setup, WEB_PORT};
+use crate::playground::Role;
+use crate::playground::lab::{Lab, WEB_PORT};
 use crate::playground::network::WEB_V4;
 use crate::playground::traffic;
-use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
-use crate::playground::{Playground, Role};
-use anyhow::{Context, Result, bail, ensure};
-use report::Run;
+use crate::playground::wait::{Interrupted, run_interruptibly};
+use anyhow::{Result, bail, ensure};
 use std::io::Write;
 use std::time::Duration;
-use tokio::time::Instant;
-use usage::Usage;
 
-/// Measures throughput through the tunnel.
-#[derive(Clone, Copy, Debug, clap::Args)]
+/// Measures the gateway.
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// How often each load is put on.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub rounds: u32,
-    /// How many seconds each load lasts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
-    pub seconds: u32,
-    /// What to measure instead of throughput and set-ups.
+    #[command(flatten)]
+    field: field::Args,
+    /// What to measure instead of the gateway beside the others.
     #[command(subcommand)]
-    pub part: Option<Part>,
+    part: Option<Part>,
 }
 
 /// A benchmark of its own.
 #[derive(Clone, Copy, Debug, clap::Subcommand)]
 pub enum Part {
+    /// Reference: throughput with the lab's reference client, and times of set-ups.
+    Reference(reference::Args),
     /// Names: how fast they are served, and how fast they heal when DNS or addresses fail.
     Names(names::Args),
     /// Metrics: what it costs the throughput that somebody reads them.
     Metrics(metrics::Args),
+    /// Crowd: what many idle clients cost, and how fast many connect at once.
+    Crowd(crowd::Args),
+    /// Shards: two clients at a gateway with one shard and at one with two.
+    Shards(shards::Args),
+    /// Soak: full load both ways for minutes, and whether the memory grows.
+    Soak(soak::Args),
 }
 
 /// Runs the benchmark.
@@ -54,35 +59,21 @@ pub enum Part {
 /// Not root, a tool is missing, a load failed (the logs are shown before), or it was interrupted.
 pub async fn run(args: Args) -> Result<()> {
     run_interruptibly(move |interrupt| match args.part {
-        None => bench(interrupt, args),
+        None => field::bench(interrupt, &args.field),
+        Some(Part::Reference(reference)) => reference::bench(interrupt, reference),
         Some(Part::Names(names)) => names::bench(interrupt, names),
         Some(Part::Metrics(metrics)) => metrics::bench(interrupt, metrics),
+        Some(Part::Crowd(crowd)) => crowd::bench(interrupt, crowd),
+        Some(Part::Shards(shards)) => shards::bench(interrupt, shards),
+        Some(Part::Soak(soak)) => soak::bench(interrupt, soak),
     })
     .await
 }
 
 /// What the policy permits: the loads, the page, and pings for whoever looks into it.
-const FILTERS: &[&str] = &["tcp/5201", "udp/5201", "tcp/80", "icmp"];
-/// How many clients are started for the time to the first byte.
-const FRESH_CLIENTS: u32 = 20;
-/// How many set-ups the portal asks for.
-const SET_UPS: u32 = 200;
+const FILTERS: &[&str] = &["tcp/5201", "udp/5201", "udp/5202", "tcp/80", "icmp"];
 /// How long one fetch may take: the set-up of the tunnel included.
 const FETCH_LIMIT: Duration = Duration::from_secs(15);
-
-/// Everything, blocking; everything that it made is gone when it returns.
-fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
-    print(&preface(args))?;
-    let playground = Playground::with_interrupt(interrupt.clone())?;
-    let postern = std::env::current_exe().context("cannot find the own program")?;
-    let setup = Setup {
-        filters: FILTERS,
-        ..Setup::default()
-    };
-    let mut lab = Lab::new(playground, &postern, setup)?;
-    let measured = measure(&mut lab, interrupt, args);
-    concluded(&lab, measured)
-}
 
 /// What is told when a measurement ended early.
 fn concluded(lab: &Lab, measured: Result<()>) -> Result<()> {
@@ -96,104 +87,12 @@ fn concluded(lab: &Lab, measured: Result<()>) -> Result<()> {
     Err(error.context("the benchmark failed"))
 }
 
-/// What is about to be measured, on what, and what the figures cannot say.
-fn preface(args: Args) -> String {
-    let Args {
-        rounds, seconds, ..
-    } = args;
-    format!(
-        "Machine: {}\n{}\
-         The client end is the lab's reference client (webrtc-ice, defguard_boringtun). It\n\
-         shares the cores with the gateway, iperf3 and the kernel's forwarding: on a machine of\n\
-         two cores its own processor time limits the throughput. The figures are those of the\n\
-         whole set-up and a lower bound for the gateway; a client core near 100 % was the limit\n\
-         by itself.\n\
-         Loads: iperf3 over IPv4, {seconds} s each, alternating; rounds: {rounds}.\n\n",
-        machine::described(),
-        debug_build()
-    )
-}
-
 /// A warning, if there is reason for one.
 fn debug_build() -> &'static str {
     match cfg!(debug_assertions) {
         true => "A DEBUG BUILD: its figures say nothing about a release.\n",
         false => "",
     }
-}
-
-/// The throughput first, while the gateway has but one client; then the set-ups.
-fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
-    lab.start_client()?;
-    // Sets the tunnel up, which is not to be a part of the first load.
-    time_to_first_byte(lab)?;
-    let loads = {
-        let kernel = ceiling::forwarding(interrupt)?;
-        throughput(lab, &kernel, args)?
-    };
-    print(&report::throughput(&loads))?;
-    print(report::LEGEND)?;
-    let congestion = loads.first().and_then(|(_, runs)| runs.first());
-    let congestion = congestion.map_or("unknown", |run| &run.tunnel.congestion);
-    print(&format!(
-        "Congestion control of both ends: {congestion}.\n\n"
-    ))?;
-    let first_bytes = fresh_clients(lab)?;
-    let acks = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
-    print(&report::times(&[
-        ("first packet to first byte, fresh client", first_bytes),
-        ("portal's request to gateway's answer", acks),
-    ]))
-}
-
-/// All loads in all rounds, through the tunnel and by the kernel alone.
-fn throughput(lab: &mut Lab, kernel: &Playground, args: Args) -> Result<Vec<(Load, Vec<Run>)>> {
-    let mut loads = Load::ALL.map(|load| (load, Vec::new()));
-    for round in 1..=args.rounds {
-        for (load, runs) in &mut loads {
-            let run = one_run(lab, kernel, *load, args.seconds)?;
-            let gbit_per_s = run.tunnel.bits_per_second / 1e9;
-            let name = load.name();
-            tracing::info!(round, load = name, gbit_per_s, "measured");
-            runs.push(run);
-        }
-    }
-    Ok(loads.into())
-}
-
-fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Result<Run> {
-    let (gateway, client) = (lab.gateway()?.pid(), lab.client()?.pid());
-    let before = (Usage::of(gateway)?, Usage::of(client)?);
-    let begun = Instant::now();
-    let tunnel = iperf::run(lab.playground(), Role::Client, WEB_V4.into(), load, seconds);
-    let tunnel = tunnel.with_context(|| format!("{} through the tunnel", load.name()))?;
-    let elapsed = begun.elapsed();
-    let after = (Usage::of(gateway)?, Usage::of(client)?);
-    let kernel = iperf::run(kernel, Role::Client, WEB_V4.into(), load, seconds);
-    let kernel = kernel.with_context(|| format!("{} by the kernel alone", load.name()))?;
-    Ok(Run {
-        tunnel,
-        kernel,
-        elapsed,
-        gateway_cpu: after.0.cpu.since(before.0.cpu),
-        client_cpu: after.1.cpu.since(before.1.cpu),
-        resident_bytes: after.0.resident_bytes,
-    })
-}
-
-/// Starts one client after the other, and lets each fetch a page as its first traffic.
-fn fresh_clients(lab: &mut Lab) -> Result<Vec<Duration>> {
-    let mut times = Vec::new();
-    for _ in 0..FRESH_CLIENTS {
-        lab.kill_client();
-        lab.start_client()?;
-        times.push(time_to_first_byte(lab)?);
-    }
-    Ok(times)
 }
 
 /// From curl's first packet to the first byte of a page.
@@ -214,20 +113,4 @@ fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_preface_says_whose_processor_time_is_the_limit() {
-        let text = preface(Args {
-            rounds: 2,
-            seconds: 7,
-            part: None,
-        });
-        assert!(text.contains("reference client"), "{text}");
-        assert!(text.contains("7 s each, alternating; rounds: 2"), "{text}");
-    }
 }

@@ -8,6 +8,7 @@
 
 pub mod checks;
 pub mod clock;
+pub mod crowd;
 pub mod device;
 mod gather;
 mod inbound;

@@ -182,10 +182,11 @@ mod tests {
     fn answer(responder: &mut Tunn, message: &[u8]) -> Vec<u8> {
         let mut buffer = vec![0; 256];
         let from = Some([127, 0, 0, 1].into());
-        match responder.decapsulate(from, message, &mut buffer) {
-            TunnResult::WriteToNetwork(answer) => answer.to_vec(),
-            other => panic!("no answer: {other:?}"),
-        }
+        let answered = responder.decapsulate(from, message, &mut buffer);
+        let TunnResult::WriteToNetwork(answer) = answered else {
+            panic!("no answer: {answered:?}");
+        };
+        answer.to_vec()
     }
 
     #[test]

@@ -107,9 +107,11 @@ impl GsoSocket {
             Err(Errno::EAGAIN | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let gathered = received.cmsgs()?.find_map(|it| match it {
-            ControlMessageOwned::UdpGroSegments(bytes) => usize::try_from(bytes).ok(),
-            _ => None,
+        let gathered = received.cmsgs()?.find_map(|it| {
+            let ControlMessageOwned::UdpGroSegments(bytes) = it else {
+                return None;
+            };
+            usize::try_from(bytes).ok()
         });
         let bytes = received.bytes;
         let from = received.address.as_ref().and_then(socket_addr);

@@ -73,6 +73,17 @@ pub struct Transfer {
     pub congestion: String,
 }
 
+/// Where a load goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Where the client's end is.
+    pub from: Role,
+    /// What the client calls the server.
+    pub to: IpAddr,
+    /// The server's own address.
+    pub server: IpAddr,
+}
+
 /// Puts a load on the way from `role` to `address` at the resource, for `seconds`.
 ///
 /// # Errors
@@ -84,10 +95,25 @@ pub fn run(
     load: Load,
     seconds: u32,
 ) -> Result<Transfer> {
+    let way = Way {
+        from: role,
+        to: address,
+        server: address,
+    };
+    run_on(playground, way, load, seconds)
+}
+
+/// As [`run`], where the server may be known by another address.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_on(playground: &Playground, way: Way, load: Load, seconds: u32) -> Result<Transfer> {
     let mut command = playground.command(Role::Resource, "iperf3");
     command.args(["--server", "--one-off", "--forceflush", "--port", PORT]);
-    command.args(["--bind", &address.to_string()]);
-    let mut server = playground.spawn("iperf3-server", command)?;
+    command.args(["--bind", &way.server.to_string()]);
+    // Loads at the same time have servers of different addresses.
+    let name = format!("iperf3-server-{}", way.server);
+    let mut server = playground.spawn(&name, command)?;
     let interrupt = playground.interrupt();
     // Connecting to see whether it listens would be taken for its one test.
     interrupt.until_ok("iperf3 to listen", SERVER_LIMIT, || {
@@ -98,23 +124,17 @@ pub fn run(
         Ok(server.log().contains("Server listening").then_some(()))
     })?;
     let limit = Duration::from_secs(seconds.into()) + GRACE;
-    let output = playground.run(client(playground, role, address, load, seconds), limit)?;
+    let output = playground.run(client(playground, way, load, seconds), limit)?;
     let transfer = parse(&String::from_utf8_lossy(&output.stdout))?;
     server.wait_end(SERVER_LIMIT)?;
     Ok(transfer)
 }
 
 /// The command of the client's end. No reports between (`-i 0`), so its output stays short.
-fn client(
-    playground: &Playground,
-    role: Role,
-    address: IpAddr,
-    load: Load,
-    seconds: u32,
-) -> std::process::Command {
-    let mut command = playground.command(role, "iperf3");
+fn client(playground: &Playground, way: Way, load: Load, seconds: u32) -> std::process::Command {
+    let mut command = playground.command(way.from, "iperf3");
     command.args(["--json", "-i", "0", "--connect-timeout", "5000"]);
-    command.args(["--client", &address.to_string(), "--port", PORT]);
+    command.args(["--client", &way.to.to_string(), "--port", PORT]);
     command.args(["--time", &seconds.to_string()]);
     command.args(["--parallel", &load.streams.to_string()]);
     if load.direction == Direction::Download {

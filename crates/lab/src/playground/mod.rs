@@ -14,6 +14,7 @@
 
 pub mod control;
 pub mod download;
+pub mod fast_client;
 pub mod faults;
 pub mod icmp;
 pub mod iperf;
@@ -286,7 +287,7 @@ fn preflight() -> Result<()> {
 }
 
 /// Whether a program is on the search path.
-fn is_installed(tool: &str) -> bool {
+pub(crate) fn is_installed(tool: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|place| place.join(tool).is_file()))
 }

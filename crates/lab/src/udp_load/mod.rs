@@ -138,8 +138,10 @@ fn report(
     to: SocketAddr,
 ) -> Result<()> {
     let tally = tallies.get(&flow).copied().unwrap_or_default();
-    // Flows are asked about one after the other: what came before this one is over.
-    tallies.retain(|it, _| *it == flow);
+    // What was not asked about for so long never will be.
+    if tallies.len() > TALLIES_MAX {
+        tallies.retain(|it, _| *it == flow);
+    }
     let header = Header {
         reordered: tally.reordered,
         ..Header::new(Kind::Report, flow, tally.received)
@@ -224,6 +226,8 @@ const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 const FOREVER: Duration = Duration::from_secs(3600);
 /// How long a question waits for its answer, and a load for its next datagram.
 const ANSWER_LIMIT: Duration = Duration::from_millis(200);
+/// Loads that are remembered.
+const TALLIES_MAX: usize = 1000;
 /// How often it is asked.
 const QUERIES: u32 = 20;
 /// The end is told so often: each may be lost.

@@ -67,7 +67,9 @@ fn answer(gateway: &mut Tunn, datagram: &[u8]) -> Option<Vec<u8>> {
     match gateway.decapsulate(None, datagram, &mut buffer) {
         TunnResult::WriteToNetwork(answer) => Some(answer.to_vec()),
         TunnResult::Done => None,
-        other => panic!("refused: {other:?}"),
+        refused @ (TunnResult::Err(_)
+        | TunnResult::WriteToTunnelV4(..)
+        | TunnResult::WriteToTunnelV6(..)) => panic!("refused: {refused:?}"),
     }
 }
 
