@@ -4,8 +4,9 @@
 use crate::{LIMIT, Trial, WEB, postern};
 use postern_lab::playground::download::Download;
 use postern_lab::playground::lab::{ECHO_PORT, Lab, Setup, WEB_PORT};
+use postern_lab::playground::lookup::proxies;
 use postern_lab::playground::scene::APP;
-use postern_lab::playground::traffic::{Families, fetch, fetch_over, url};
+use postern_lab::playground::traffic::{Families, fetch, url};
 use postern_lab::playground::{Plan, Playground, Role};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -47,19 +48,25 @@ fn two_shards() -> Trial {
 #[track_caller]
 fn expect_pages(trial: &Trial, role: Role) {
     for address in WEB {
-        let url = url(address, WEB_PORT, "/");
-        let fetched = fetch(trial.playground(), role, &url, LIMIT).expect("curl runs");
-        assert!(
-            fetched.is_page(),
-            "no page from {url} at {role}: {fetched:?}"
-        );
+        expect_page(trial, role, address);
     }
-    for families in [Families::V4, Families::V6] {
-        let url = format!("http://{APP}/");
-        let fetched = fetch_over(trial.playground(), role, &url, families, LIMIT);
-        let fetched = fetched.expect("curl runs");
-        assert!(fetched.is_page(), "no page of {APP} at {role}: {fetched:?}");
+    // By the addresses under which the client's programs know the name.
+    let proxies = proxies(trial.playground(), role, APP, LIMIT).expect("the stub answers");
+    let v4 = proxies.iter().find(|proxy| proxy.is_ipv4());
+    let v6 = proxies.iter().find(|proxy| proxy.is_ipv6());
+    for proxy in [v4.expect("IPv4"), v6.expect("IPv6")] {
+        expect_page(trial, role, *proxy);
     }
+}
+
+#[track_caller]
+fn expect_page(trial: &Trial, role: Role, address: IpAddr) {
+    let url = url(address, WEB_PORT, "/");
+    let fetched = fetch(trial.playground(), role, &url, LIMIT).expect("curl runs");
+    assert!(
+        fetched.is_page(),
+        "no page from {url} at {role}: {fetched:?}"
+    );
 }
 
 #[test]
