@@ -77,6 +77,7 @@ network.stun_servers = []                                     # default
 network.receive_buffer_bytes = 16777216                       # default (restart)
 network.send_buffer_bytes = 2097152                           # default (restart)
 tunnel.interface = \"wan-gate\"                                 # env POSTERN__TUNNEL__INTERFACE (restart)
+# tunnel.shards is not set # one for each core that the gateway may use, at most 8 (restart)
 tunnel.masquerade = true                                      # default (restart)
 tunnel.forwarding = true                                      # default (restart)
 tunnel.egress_interfaces = []                                 # default (restart)
