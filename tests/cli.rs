@@ -77,6 +77,7 @@ network.stun_servers = []                                     # default
 network.receive_buffer_bytes = 16777216                       # default (restart)
 network.send_buffer_bytes = 2097152                           # default (restart)
 tunnel.interface = \"wan-gate\"                                 # env POSTERN__TUNNEL__INTERFACE (restart)
+# tunnel.shards is not set # one for each core that the gateway may use, at most 8 (restart)
 tunnel.masquerade = true                                      # default (restart)
 tunnel.forwarding = true                                      # default (restart)
 tunnel.egress_interfaces = []                                 # default (restart)
@@ -90,7 +91,7 @@ dns.last_known_good = \"24h\"                                 # default
 dns.lookups_per_client = 16                                   # default
 limits.clients = 10000                                        # default
 limits.resources_per_client = 1024                            # default
-limits.handshakes_per_second = 100                            # default
+limits.handshakes_per_second = 2000                           # default
 limits.flows = 262144                                         # default
 limits.flows_per_client = 16384                               # default
 state.enabled = true                                          # default (restart)

@@ -39,11 +39,6 @@ const EXCEPTIONS: [Exception; 3] = [
         reason: "virtual time has to begin somewhere; compiled for tests only",
     },
     Exception {
-        rule: "one clock",
-        path: "crates/core/benches/nat_table.rs",
-        reason: "virtual time has to begin somewhere; not part of the gateway",
-    },
-    Exception {
         rule: "honest tests",
         path: "src/faults/armed.rs",
         reason: "a thread that stands still is a fault to inject; absent from releases",

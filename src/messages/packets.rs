@@ -1,5 +1,5 @@
-//! The data path. These travel UdpActor → ConnectionActor → NatTableActor → TunActor and back, inside
-//! a shard, but for what the kernel gave to another shard than its client's.
+//! The data path. These travel UdpActor → ConnectionActor → NatTableActor → TunActor and back,
+//! inside a shard, but for what the kernel gave to another shard than its client's.
 
 use crate::metrics::Presence;
 use actix::Message;

@@ -25,6 +25,7 @@ mod revival;
 mod samples;
 mod scene;
 mod service_manager;
+mod shards;
 mod supervision;
 mod supervisor;
 mod takeover;

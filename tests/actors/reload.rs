@@ -27,7 +27,7 @@ fn settings(more: &str) -> LiveSettings {
     LiveSettings::new(&config, trust)
 }
 
-fn use_settings(more: &str, steps: &[Step]) -> UseSettings {
+pub(crate) fn use_settings(more: &str, steps: &[Step]) -> UseSettings {
     UseSettings {
         settings: Box::new(settings(more)),
         steps: steps.to_vec(),

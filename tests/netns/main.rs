@@ -19,6 +19,7 @@ mod playground;
 mod policy;
 mod reload;
 mod scene;
+mod shards;
 mod shutdown;
 mod traffic;
 mod why;

@@ -107,7 +107,7 @@ fn paths(page: &str) -> f64 {
     kinds.map(count).iter().sum()
 }
 
-fn value(page: &str, series: &str) -> f64 {
+pub(crate) fn value(page: &str, series: &str) -> f64 {
     let is_it = |line: &&str| {
         line.rsplit_once(' ')
             .is_some_and(|(name, _)| name == series)
@@ -119,7 +119,7 @@ fn value(page: &str, series: &str) -> f64 {
 }
 
 /// As Prometheus does it, from the gateway's own place.
-fn scrape(trial: &Trial) -> String {
+pub(crate) fn scrape(trial: &Trial) -> String {
     let answer = trial.playground().enter(Role::Gateway, || {
         let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], 9599).into(), LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;

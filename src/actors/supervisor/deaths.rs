@@ -267,8 +267,8 @@ impl SupervisorActor {
             .or_else(|| self.clients.child_in(life))
     }
 
-    /// Ends all connections of a shard. Each begins a new life at once, so that no late word of the former
-    /// counts, although it is some time until that life is built.
+    /// Ends all connections of a shard. Each begins a new life at once, so that no late word of the
+    /// former counts, although it is some time until that life is built.
     fn end_connections(
         &mut self,
         shard: u8,

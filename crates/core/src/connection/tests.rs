@@ -511,3 +511,40 @@ fn a_path_has_the_kind_of_the_clients_candidate() {
         assert_eq!(pair.connection.path_kind(), Some(kind));
     }
 }
+
+/// What an idle client costs is a matter of how often it is looked at.
+#[test]
+fn a_connection_without_packets_is_woken_rarely() {
+    let mut pair = Pair::new();
+    pair.grant(resource(1, Vec::new()));
+    pair.establish();
+    let wakeups_within = |pair: &mut Pair, span: Duration| {
+        let end = pair.now + span;
+        let mut wakeups = 0;
+        while let Some(at) = pair.connection.poll_timeout().filter(|at| *at <= end) {
+            pair.now = at.max(pair.now);
+            for datagram in pair.agent.progress(pair.now) {
+                pair.connection.handle_datagrams(&datagram, pair.now);
+            }
+            pair.connection.handle_timeout(pair.now);
+            while let Some(batch) = pair.connection.poll_transmit() {
+                pair.agent.handle(&batch, pair.now);
+            }
+            for datagram in pair.agent.progress(pair.now) {
+                pair.connection.handle_datagrams(&datagram, pair.now);
+            }
+            while pair.connection.poll_event().is_some() {}
+            wakeups += 1;
+        }
+        pair.now = end;
+        wakeups
+    };
+    let first = wakeups_within(&mut pair, Duration::from_secs(25));
+    assert!(first >= 20, "{first} while packets may still come");
+    let idle = wakeups_within(&mut pair, Duration::from_secs(60));
+    assert!(pair.connection.has_session());
+    assert!(
+        (1..=30).contains(&idle),
+        "{idle} in a minute without packets"
+    );
+}

@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::nat_table::tests::{Scene, client, own_v4};
     use crate::packet::samples::{Shape, packet_between};
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     /// From a resource to client `number`; `mark` tells packets apart.
@@ -232,8 +233,8 @@ mod tests {
         /// shard once, and the packets of a client stay in order.
         #[test]
         fn every_packet_reaches_the_shard_of_its_client_in_order(
-            homes in proptest::collection::vec(0u8..4, 8),
-            reads in proptest::collection::vec((0u8..4, proptest::collection::vec(0u8..8, 1..10)), 1..10),
+            homes in vec(0u8..4, 8),
+            reads in vec((0u8..4, vec(0u8..8, 1..10)), 1..10),
         ) {
             let mut shards: Vec<Scene> = (0..4).map(|_| Scene::new(&[])).collect();
             for (shard, scene) in (0..).zip(&mut shards) {

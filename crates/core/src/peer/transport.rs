@@ -385,7 +385,13 @@ impl Peer {
         // Without a session there is nothing to keep alive: a later message brings the timers up to
         // date.
         let is_at_work = self.established || self.resumption.is_some();
-        let wireguard = is_at_work.then_some(self.next_second);
+        // Where no packets go, nothing is due to the second; ten thousand clients would be woken
+        // for nothing.
+        let wireguard = match self.idle_at {
+            Some(_) => self.next_second,
+            None => self.next_second + QUIET_PAUSE,
+        };
+        let wireguard = is_at_work.then_some(wireguard);
         [
             self.resumption.as_ref().map(Resumption::deadline),
             self.proof.as_ref().and_then(Proof::deadline),
@@ -572,6 +578,8 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// A rekeying of ours is tried anew every five seconds (WireGuard white paper, section 6.4).
+const QUIET_PAUSE: Duration = Duration::from_secs(4);
 /// Protocol page, section 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -537,11 +537,16 @@ impl Lab {
         milestones::of_timeline(&timeline.unwrap_or_default())
     }
 
+    /// What the running gateway has logged so far.
+    #[must_use]
+    pub fn gateway_log(&self) -> String {
+        self.gateway.as_ref().map(Process::log).unwrap_or_default()
+    }
+
     /// Everything that the running gateway reached so far.
     #[must_use]
     pub fn gateway_milestones(&self) -> Vec<Milestone> {
-        let log = self.gateway.as_ref().map(Process::log);
-        milestones::of_log(&log.unwrap_or_default())
+        milestones::of_log(&self.gateway_log())
     }
 
     /// Waits until a milestone has been reached more than `before` times.

@@ -19,9 +19,9 @@ const BATCH: usize = 64;
 /// How long the sender sleeps when it is ahead of its plan.
 const AHEAD: Duration = Duration::from_micros(200);
 
-/// Sends a load, no faster than planned, to where the socket is connected if it is not said; returns
-/// how many were sent. What the socket has no room for is waited for: what is lost is lost on the
-/// way.
+/// Sends a load, no faster than planned, to where the socket is connected if it is not said.
+/// Returns how many were sent. What the socket has no room for is waited for: what is lost is lost
+/// on the way.
 ///
 /// # Errors
 /// What the kernel says.
