@@ -50,7 +50,7 @@ pub(super) fn send(
             .unwrap_or(BATCH)
             .min(BATCH);
         if count == 0 {
-            let _slept = ppoll(&mut [], Some(TimeSpec::from_duration(AHEAD)), None);
+            pause(AHEAD);
             continue;
         }
         for (buffer, number) in buffers.iter_mut().zip(sent..).take(count) {
@@ -58,6 +58,11 @@ pub(super) fn send(
         }
         sent += sender.send(&buffers[..count])?;
     }
+}
+
+/// Lets a moment pass; a signal may end it early.
+pub(super) fn pause(moment: Duration) {
+    let _woken = ppoll(&mut [], Some(TimeSpec::from_duration(moment)), None);
 }
 
 struct Sender<'a> {

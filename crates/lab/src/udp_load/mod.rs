@@ -154,6 +154,8 @@ fn report(
 fn give(socket: &UdpSocket, flow: u32, plan: Plan, to: SocketAddr) -> Result<()> {
     let sent = batch::send(socket, Some(to.into()), flow, plan)?;
     for _ in 0..ENDS {
+        // Not into the full buffers that the load leaves behind.
+        batch::pause(END_EVERY);
         let _lost = socket.send_to(&Header::new(Kind::End, flow, sent).bytes(), to);
     }
     Ok(())
@@ -231,6 +233,7 @@ const TALLIES_MAX: usize = 1000;
 /// How often it is asked.
 const QUERIES: u32 = 20;
 /// The end is told so often: each may be lost.
-const ENDS: u32 = 5;
+const ENDS: u32 = 10;
+const END_EVERY: Duration = Duration::from_millis(20);
 /// How long after its time the end of a load may come.
 const LATENESS: Duration = Duration::from_secs(3);
