@@ -258,7 +258,10 @@ fn segmentation(whole: &mut [u8], payload_bytes: usize) -> Segmentation {
 fn bytes_of(result: TunnResult<'_>) -> Vec<u8> {
     match result {
         TunnResult::WriteToNetwork(bytes) => bytes.to_vec(),
-        other => panic!("nothing to send: {other:?}"),
+        TunnResult::Done
+        | TunnResult::Err(_)
+        | TunnResult::WriteToTunnelV4(..)
+        | TunnResult::WriteToTunnelV6(..) => panic!("nothing to send: {result:?}"),
     }
 }
 

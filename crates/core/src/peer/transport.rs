@@ -578,8 +578,9 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// A rekeying of ours is tried anew every five seconds (WireGuard white paper, section 6.4).
-const QUIET_PAUSE: Duration = Duration::from_secs(4);
+/// As often as a client's keepalive comes. A rekeying of ours is due at 120 s and has until 180 s
+/// (WireGuard white paper, section 6.1), which is time for two attempts.
+const QUIET_PAUSE: Duration = Duration::from_secs(24);
 /// Protocol page, section 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);

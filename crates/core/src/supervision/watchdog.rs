@@ -1,5 +1,8 @@
 //! Which children no longer answer: stuck, not dead.
 //!
+//! A child is asked once in its interval, or more rarely where there are many, so that no crowd of
+//! them costs more than a question every few milliseconds.
+//!
 //! Each child is asked in turn and has to answer within its patience. Half of it is one check, all
 //! of it the second; a check that comes late says more about the supervisor than about the child
 //! (its thread was busy, or the machine slept), so that from there on every child that owes an
@@ -114,7 +117,9 @@ impl<C: Ord + Copy> Watchdog<C> {
         let Some(asked) = watched.asked.take() else {
             return;
         };
-        watched.due = (asked.since + watched.pace.interval).max(now + SHORTEST_STEP);
+        let share = SHARE.saturating_mul(u32::try_from(self.children.len()).unwrap_or(u32::MAX));
+        let interval = watched.pace.interval.max(share);
+        watched.due = (asked.since + interval).max(now + SHORTEST_STEP);
         self.schedule(child, watched);
     }
 
@@ -212,5 +217,7 @@ impl WatchPace {
 
 /// 2^32 divided by the golden ratio.
 const GOLDEN_RATIO: u32 = 0x9e37_79b9;
+/// From one question to the next, whomever it is put to, on the average.
+const SHARE: Duration = Duration::from_millis(5);
 /// No child is looked at twice in one call, however short its times are.
 const SHORTEST_STEP: Duration = Duration::from_millis(1);

@@ -277,3 +277,27 @@ proptest! {
         prop_assert!(world.hung.contains(&9));
     }
 }
+
+#[test]
+fn a_crowd_is_asked_more_rarely_but_each_is_asked() {
+    let (start, mut dog) = (beginning(), Watchdog::new());
+    for child in 0..2000 {
+        dog.watch(child, PACE, start);
+    }
+    let mut asked: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut last_minute = 0;
+    let end = start + ms(120_000);
+    while let Some(due) = dog.poll_timeout().filter(|due| *due <= end) {
+        dog.handle_timeout(due);
+        for event in events(&mut dog) {
+            let WatchdogEvent::Ping(child) = event else {
+                panic!("{event:?} of one that always answers");
+            };
+            *asked.entry(child).or_default() += 1;
+            last_minute += u32::from(due > start + ms(60_000));
+            dog.handle_pong(child, due);
+        }
+    }
+    assert!((0..2000).all(|child| asked.get(&child).is_some_and(|times| *times >= 10)));
+    assert!((10_000..=13_000).contains(&last_minute), "{last_minute}");
+}
