@@ -201,3 +201,14 @@ fn show(result: &dyn Display) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn all_commands_can_be_told_apart() {
+        Cli::command().debug_assert();
+    }
+}

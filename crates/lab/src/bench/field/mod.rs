@@ -23,6 +23,7 @@ use std::path::Path;
 
 /// What is measured, and whom.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// How often each load is put on.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
