@@ -141,6 +141,8 @@ impl UdpPort {
 pub struct DatagramStream {
     port: Rc<UdpPort>,
     buffers: Vec<Buffer>,
+    /// How many of them the next read may fill.
+    width: usize,
     reads: usize,
     errors: usize,
 }
@@ -151,6 +153,7 @@ impl DatagramStream {
         Self {
             port,
             buffers: buffers.collect(),
+            width: BATCH_SIZE,
             reads: 0,
             errors: 0,
         }
@@ -158,8 +161,7 @@ impl DatagramStream {
 
     fn read(&mut self) -> io::Result<Vec<DatagramBatch>> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut slices: Vec<IoSliceMut<'_>> = self
-            .buffers
+        let mut slices: Vec<IoSliceMut<'_>> = self.buffers[..self.width]
             .iter_mut()
             .map(|buffer| IoSliceMut::new(buffer.room_mut(BUFFER_BYTES)))
             .collect();
@@ -168,6 +170,11 @@ impl DatagramStream {
             state.recv(socket.into(), &mut slices, &mut metas)
         })?;
         drop(slices);
+        let bytes: usize = metas[..count].iter().map(|meta| meta.len).sum();
+        self.width = match bytes / count.max(1) {
+            0..LARGE_BYTES => BATCH_SIZE,
+            _ => LARGE_WIDTH,
+        };
         let received = metas.iter().zip(&mut self.buffers).take(count);
         Ok(received
             .map(|(meta, buffer)| to_batch(meta, taken(buffer, meta.len), self.port.port))
@@ -314,6 +321,10 @@ impl SendQueue {
     }
 }
 
+/// Reads that bring so much each are better few: what is read has to stay in the cache until it is
+/// opened.
+const LARGE_BYTES: usize = 16 * 1024;
+const LARGE_WIDTH: usize = 2;
 /// Copying less costs less than another buffer that is not in the cache.
 const SMALL_BYTES: usize = 4096;
 /// In a row: errors about what was sent come one by one, between reads that succeed.
