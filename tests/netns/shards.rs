@@ -159,6 +159,17 @@ fn expect_order(trial: &Trial, role: Role, echo: SocketAddr) {
     }
 }
 
+/// Until the gateway has said once more what it says when it is over.
+fn inflict_and_wait(trial: &Trial, fault: &str, said: &str) {
+    let before = said_by_gateway(trial, said);
+    inflict(trial, fault);
+    let noticed = || (said_by_gateway(trial, said) > before).then_some(());
+    let interrupt = trial.playground().interrupt();
+    interrupt
+        .until(fault, LIMIT, noticed)
+        .expect("it is noticed");
+}
+
 #[test]
 fn a_shard_that_suffers_leaves_the_client_of_the_other_alone() {
     let trial = two_shards();
@@ -173,13 +184,7 @@ fn a_shard_that_suffers_leaves_the_client_of_the_other_alone() {
         ("tun stop 1", "actor rebuilt"),
         ("udp block 1", "a thread is stuck and was given up"),
     ] {
-        let before = said_by_gateway(&trial, said);
-        inflict(&trial, fault);
-        let noticed = || (said_by_gateway(&trial, said) > before).then_some(());
-        let interrupt = trial.playground().interrupt();
-        interrupt
-            .until(fault, LIMIT, noticed)
-            .expect("it is noticed");
+        inflict_and_wait(&trial, fault, said);
         flows_on().expect("it goes on");
         expect_pages(&trial, Role::Member(0));
     }
@@ -197,13 +202,7 @@ fn the_first_shard_may_suffer_too() {
         ("nat_table stop", "actor rebuilt"),
         ("tun block", "a thread is stuck and was given up"),
     ] {
-        let before = said_by_gateway(&trial, said);
-        inflict(&trial, fault);
-        let noticed = || (said_by_gateway(&trial, said) > before).then_some(());
-        let interrupt = trial.playground().interrupt();
-        interrupt
-            .until(fault, LIMIT, noticed)
-            .expect("it is noticed");
+        inflict_and_wait(&trial, fault, said);
         for role in CLIENTS {
             expect_pages(&trial, role);
         }

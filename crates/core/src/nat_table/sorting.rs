@@ -72,7 +72,7 @@ impl NatTable {
                 // They have just parted, or are about to meet.
                 Destination::Shard(_) => {
                     self.drops
-                        .count_many(DropReason::UnknownClient, batch.len());
+                        .count_many(DropReason::UnknownClient, batch.segments());
                 }
             }
         }
@@ -204,6 +204,22 @@ mod tests {
         );
         assert!(scene.nat.poll_stray().is_none());
         assert_eq!(scene.drops(DropReason::UnknownClient), 1);
+    }
+
+    #[test]
+    fn a_super_packet_that_goes_nowhere_counts_as_all_that_it_stands_for() {
+        let mut scene = scene();
+        let mut datagrams = PacketBatch::default();
+        for _ in 0..5 {
+            let datagram = answer_to(2, 1);
+            datagrams.push_merging(datagram.len(), |room| {
+                room.copy_from_slice(&datagram);
+                Some(datagram.len())
+            });
+        }
+        assert_eq!((datagrams.len(), datagrams.segments()), (1, 5));
+        scene.nat.handle_strays(datagrams, scene.now);
+        assert_eq!(scene.drops(DropReason::UnknownClient), 5);
     }
 
     #[test]
