@@ -626,6 +626,8 @@ fn admit(
 #[cfg(test)]
 mod explain_tests;
 #[cfg(test)]
+mod idle_tests;
+#[cfg(test)]
 mod name_tests;
 #[cfg(test)]
 mod restore_tests;

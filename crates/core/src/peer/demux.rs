@@ -146,9 +146,13 @@ impl Demux {
             return vec![Routed::Peer(index, batch)];
         }
         let mut routed = Vec::new();
+        let mut neighbour = None;
         for datagram in batch.segments() {
             match self.route_one(batch.path, datagram) {
-                Ok(destination) => routed.push(destination.carry(&batch, datagram)),
+                Ok(destination) => {
+                    let destination = destination.beside(&mut neighbour);
+                    routed.push(destination.carry(&batch, datagram));
+                }
                 Err(reason) => {
                     let is_handshake = Kind::of(datagram).is_handshake();
                     self.handshakes.rejected += u64::from(is_handshake);
@@ -273,6 +277,20 @@ enum Destination {
 }
 
 impl Destination {
+    /// The kernel steers a batch by its first datagram, and GRO gathers what comes from one
+    /// address: an answer behind the data of a peer is to that peer, whichever shard knows the
+    /// question.
+    fn beside(self, neighbour: &mut Option<PeerIndex>) -> Self {
+        match self {
+            Self::Gatherer => neighbour.map_or(self, Self::Peer),
+            Self::Peer(peer) => {
+                *neighbour = Some(peer);
+                self
+            }
+            Self::Back(_) => self,
+        }
+    }
+
     fn carry(self, batch: &DatagramBatch, datagram: &[u8]) -> Routed {
         match self {
             Self::Peer(index) => {
@@ -452,6 +470,22 @@ mod tests {
             demux.route(answer())[..],
             [Routed::StunResponse(..)]
         ));
+    }
+
+    #[test]
+    fn an_answer_that_the_kernel_gathered_with_the_data_of_a_peer_is_to_that_peer() {
+        let index = PeerIndexPool::new([0; 32]).allocate(1).expect("room");
+        let mut demux = demux(100);
+        demux.attach(index, PublicKey([1; 32]), "abcd");
+        let bytes = [
+            data_for(index, 1, 64),
+            data_for(index, 1, 64),
+            stun_response(7),
+        ];
+        let gathered = DatagramBatch::new(path(), Ecn::NotEct, 64, bytes.concat());
+        assert_eq!(destinations(&demux.route(gathered)), [Some(index); 3]);
+        let alone = DatagramBatch::of(path(), stun_response(7));
+        assert_eq!(destinations(&demux.route(alone)), [None]);
     }
 
     #[test]

@@ -30,6 +30,18 @@ pub(crate) enum IceEvent {
     Checking,
 }
 
+/// How often paths that work are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckPace {
+    /// Packets pass.
+    Active,
+    /// None do.
+    Idle,
+    /// None do, and the client's own checks are answered: they keep the path, and the bindings of
+    /// NATs at both ends, as well as ours would.
+    Answering,
+}
+
 /// One peer's ICE agent.
 pub(crate) struct IceTransport {
     agent: IceAgent,
@@ -52,17 +64,16 @@ impl IceTransport {
             local: Vec::new(),
             transmits: VecDeque::new(),
         };
-        transport.set_idle(false);
+        transport.set_pace(CheckPace::Active);
         transport
     }
 
-    /// Checks rarely while idle. The gateway is patient by design: the client decides about
-    /// failure.
-    pub(crate) fn set_idle(&mut self, idle: bool) {
-        let (initial, max, retransmits) = if idle {
-            (IDLE_RTO, IDLE_RTO, 40)
-        } else {
-            (ACTIVE_INITIAL_RTO, ACTIVE_MAX_RTO, 45)
+    /// The gateway is patient by design: the client decides about failure.
+    pub(crate) fn set_pace(&mut self, pace: CheckPace) {
+        let (initial, max, retransmits) = match pace {
+            CheckPace::Active => (ACTIVE_INITIAL_RTO, ACTIVE_MAX_RTO, 45),
+            CheckPace::Idle => (IDLE_RTO, IDLE_RTO, 40),
+            CheckPace::Answering => (ANSWERING_RTO, ANSWERING_RTO, 10),
         };
         self.agent.set_initial_stun_rto(initial);
         self.agent.set_max_stun_rto(max);
@@ -290,6 +301,8 @@ fn local_preference(candidate: &Candidate, same_kind: usize) -> u32 {
 const ACTIVE_INITIAL_RTO: Duration = Duration::from_millis(250);
 const ACTIVE_MAX_RTO: Duration = Duration::from_secs(15);
 const IDLE_RTO: Duration = Duration::from_secs(25);
+/// Three of four checks are spared; the patience is that of an idle agent (1000 s).
+const ANSWERING_RTO: Duration = Duration::from_secs(100);
 /// A client with very many addresses must not cost more than this; the agent then keeps the best
 /// pairs.
 const MAX_CANDIDATE_PAIRS: usize = 100;

@@ -11,7 +11,7 @@ use crate::grant::TransportKeys;
 use crate::packet::{DatagramBatch, DropCounts, Ecn, PacketBatch, Path, ip};
 use crate::peer::demux::Kind;
 use crate::peer::gatherer::LocalAddresses;
-use crate::peer::ice::{IceEvent, IceTransport};
+use crate::peer::ice::{CheckPace, IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
 use crate::peer::resumption::{Call, Proof, Resumption};
@@ -73,6 +73,8 @@ pub struct Peer {
     nominated: Option<Path>,
     /// When the client was last heard on the nominated path.
     nominated_heard: Instant,
+    /// When the client last checked the nominated path.
+    client_checked: Option<Instant>,
     last_authentic: Option<Path>,
     /// When the last authentic WireGuard message came.
     authentic_heard: Option<Instant>,
@@ -118,6 +120,7 @@ impl Peer {
             events: VecDeque::new(),
             nominated: None,
             nominated_heard: now,
+            client_checked: None,
             last_authentic: None,
             authentic_heard: None,
             path_in_use: None,
@@ -223,10 +226,14 @@ impl Peer {
         let mut stun = false;
         let mut heard = false;
         for datagram in datagrams.segments() {
-            if Kind::of(datagram).is_stun() {
+            let kind = Kind::of(datagram);
+            if kind.is_stun() {
                 stun = true;
                 if self.ice.handle_stun(datagrams.path, datagram, now) {
                     heard = true;
+                    if kind == Kind::StunRequest && self.nominated == Some(datagrams.path) {
+                        self.client_checked = Some(now);
+                    }
                     self.call_where_heard(datagrams.path, now);
                 } else {
                     drops.count(DropReason::StunRejected);
@@ -349,7 +356,7 @@ impl Peer {
         self.run_seconds(now);
         if self.idle_at.is_some_and(|at| at <= now) {
             self.idle_at = None;
-            self.ice.set_idle(true);
+            self.pace_checks(now);
         }
         self.call_if_due(now);
         self.prove_if(|proof| proof.take_due(now), now);
@@ -468,6 +475,7 @@ impl Peer {
             return;
         }
         self.next_second = now + SECOND;
+        self.pace_checks(now);
         if let Some(datagram) = self.wireguard.handle_second() {
             self.transmit(&datagram, now);
         }
@@ -477,8 +485,19 @@ impl Peer {
     fn note_traffic(&mut self, now: Instant) {
         let was_idle = self.idle_at.replace(now + IDLE_AFTER).is_none();
         if was_idle {
-            self.ice.set_idle(false);
+            self.pace_checks(now);
         }
+    }
+
+    fn pace_checks(&mut self, now: Instant) {
+        let is_checked = self
+            .client_checked
+            .is_some_and(|at| now.saturating_duration_since(at) < CLIENT_CHECKS_WITHIN);
+        self.ice.set_pace(match (self.idle_at, is_checked) {
+            (Some(_), _) => CheckPace::Active,
+            (None, false) => CheckPace::Idle,
+            (None, true) => CheckPace::Answering,
+        });
     }
 
     fn note_session(&mut self, now: Instant) {
@@ -581,6 +600,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// As often as a client's keepalive comes. A rekeying of ours is due at 120 s and has until 180 s
 /// (WireGuard white paper, section 6.1), which is time for two attempts.
 const QUIET_PAUSE: Duration = Duration::from_secs(24);
+/// A client checks its path every 25 s at the least (protocol page, section 3.3.1), and a check may
+/// be late.
+const CLIENT_CHECKS_WITHIN: Duration = Duration::from_secs(30);
 /// Protocol page, section 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
