@@ -1,7 +1,7 @@
 //! Which children no longer answer: stuck, not dead.
 //!
-//! A child is asked once in its interval, or more rarely where there are many, so that no crowd of
-//! them costs more than a question every few milliseconds.
+//! A child is asked once in its interval, or more rarely where there are many: a crowd is asked in
+//! groups, ten a second, so that it wakes nobody more often.
 //!
 //! Each child is asked in turn and has to answer within its patience. Half of it is one check, all
 //! of it the second; a check that comes late says more about the supervisor than about the child
@@ -43,7 +43,8 @@ pub struct Watchdog<C> {
     watched: u32,
     /// When the supervisor was last seen to be late.
     stalled_at: Option<Instant>,
-    /// The latest `now` that was seen.
+    /// The first and the latest `now` that were seen.
+    began: Option<Instant>,
     clock: Option<Instant>,
 }
 
@@ -77,6 +78,7 @@ impl<C: Ord + Copy> Watchdog<C> {
             events: VecDeque::new(),
             watched: 0,
             stalled_at: None,
+            began: None,
             clock: None,
         }
     }
@@ -118,8 +120,11 @@ impl<C: Ord + Copy> Watchdog<C> {
             return;
         };
         let share = SHARE.saturating_mul(u32::try_from(self.children.len()).unwrap_or(u32::MAX));
-        let interval = watched.pace.interval.max(share);
-        watched.due = (asked.since + interval).max(now + SHORTEST_STEP);
+        let due = match share > watched.pace.interval {
+            true => self.with_its_group(asked.since + share),
+            false => asked.since + watched.pace.interval,
+        };
+        watched.due = due.max(now + SHORTEST_STEP);
         self.schedule(child, watched);
     }
 
@@ -178,6 +183,16 @@ impl<C: Ord + Copy> Watchdog<C> {
         self.schedule(child, watched);
     }
 
+    /// The next time from `due` on at which a group is asked.
+    fn with_its_group(&self, due: Instant) -> Instant {
+        let since = due.saturating_duration_since(self.began.unwrap_or(due));
+        let late = since.as_nanos() % GROUP_EVERY.as_nanos();
+        match u64::try_from(late) {
+            Ok(late @ 1..) => due + GROUP_EVERY - Duration::from_nanos(late),
+            Ok(0) | Err(_) => due,
+        }
+    }
+
     fn remove(&mut self, child: C) -> bool {
         let Some(watched) = self.children.remove(&child) else {
             return false;
@@ -195,6 +210,7 @@ impl<C: Ord + Copy> Watchdog<C> {
     fn advance(&mut self, now: Instant) -> Instant {
         let now = self.clock.map_or(now, |clock| clock.max(now));
         self.clock = Some(now);
+        self.began.get_or_insert(now);
         now
     }
 }
@@ -219,5 +235,7 @@ impl WatchPace {
 const GOLDEN_RATIO: u32 = 0x9e37_79b9;
 /// From one question to the next, whomever it is put to, on the average.
 const SHARE: Duration = Duration::from_millis(5);
+/// From one group of a crowd to the next.
+const GROUP_EVERY: Duration = Duration::from_millis(100);
 /// No child is looked at twice in one call, however short its times are.
 const SHORTEST_STEP: Duration = Duration::from_millis(1);

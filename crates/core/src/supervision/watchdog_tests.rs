@@ -136,6 +136,32 @@ fn children_that_come_together_are_asked_one_after_another() {
 }
 
 #[test]
+fn a_crowd_is_asked_in_groups_and_each_of_it_in_its_share_of_the_time() {
+    let (start, mut dog) = (beginning(), Watchdog::new());
+    for child in 0..10_000 {
+        dog.watch(child, PACE, start);
+    }
+    let mut asked = BTreeMap::<Instant, usize>::new();
+    let end = start + ms(200_000);
+    while let Some(due) = dog.poll_timeout().filter(|due| *due <= end) {
+        dog.handle_timeout(due);
+        for event in events(&mut dog) {
+            let WatchdogEvent::Ping(child) = event else {
+                panic!("{event:?}");
+            };
+            *asked.entry(due).or_default() += 1;
+            dog.handle_pong(child, due + ms(1));
+        }
+    }
+    // The first round comes as they came; the others take 50 s each.
+    let later: Vec<_> = asked.range(start + ms(40_000)..).collect();
+    assert!(later.len() <= 1600, "{} groups in 160 s", later.len());
+    assert!(later.iter().all(|(_, count)| **count <= 1100), "{later:?}");
+    let questions: usize = later.iter().map(|(_, count)| **count).sum();
+    assert!((30_000..=40_000).contains(&questions), "{questions}");
+}
+
+#[test]
 fn who_is_forgotten_is_neither_asked_nor_missed() {
     let (start, mut dog) = (beginning(), Watchdog::new());
     dog.watch(1, PACE, start);
