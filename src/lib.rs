@@ -13,6 +13,7 @@ pub mod messages;
 pub mod metrics;
 pub mod nursery;
 pub mod outlet;
+mod readiness;
 pub mod reload;
 pub mod service_manager;
 pub mod shell;

@@ -9,6 +9,7 @@ mod group;
 
 pub use group::{BoundSockets, BufferSizes, SocketGroup};
 
+use crate::readiness::watch;
 use futures_util::Stream;
 use group::BoundSocket;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -17,19 +18,22 @@ use postern_core::packet::{Buffer, DatagramBatch, Ecn, Path};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
-/// One socket in an event loop.
+/// One socket in an event loop, which is told of what arrives. Of room to send it is told only when
+/// somebody waits for it: the kernel would say so after each datagram that has left.
 pub struct UdpPort {
     socket: UdpSocket,
+    /// `None` where another shard receives.
+    arrivals: Option<AsyncFd<OwnedFd>>,
     state: UdpSocketState,
     port: u16,
-    is_read: bool,
 }
 
 /// Both families. Cheap to clone.
@@ -60,7 +64,10 @@ impl UdpPorts {
     /// What is received on either family, for ever. Nothing where another shard receives it.
     pub fn receivers(&self) -> impl Iterator<Item = DatagramStream> + use<> {
         let ports = [self.v4.clone(), self.v6.clone()];
-        let read = ports.into_iter().flatten().filter(|port| port.is_read);
+        let read = ports
+            .into_iter()
+            .flatten()
+            .filter(|port| port.arrivals.is_some());
         read.map(DatagramStream::new)
     }
 
@@ -77,17 +84,17 @@ impl UdpPorts {
 impl UdpPort {
     fn new(bound: BoundSocket, port: u16) -> io::Result<Self> {
         let BoundSocket { socket, is_read } = bound;
-        let socket = UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new((&socket).into())?;
         // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO
         // read no longer fit its buffer: the kernel cuts off the last one, which holds the ECN
         // mark.
         setsockopt(&socket, sockopt::ReceiveTimestampns, &false)?;
+        let arrivals = is_read.then(|| watch(&socket, Interest::READABLE));
         Ok(Self {
+            arrivals: arrivals.transpose()?,
             socket,
             state,
             port,
-            is_read,
         })
     }
 
@@ -121,19 +128,16 @@ impl UdpPort {
             segment_size: Some(batch.segment_bytes()),
             src_ip: (!local.is_unspecified()).then_some(local),
         };
-        let state = &self.state;
-        let socket = &self.socket;
-        socket.try_io(Interest::WRITABLE, || {
-            state.try_send(socket.into(), &transmit)
-        })
+        self.state.try_send((&self.socket).into(), &transmit)
     }
 
     /// Waits until the send buffer has room.
     ///
     /// # Errors
-    /// When the event loop is shutting down.
+    /// When the process has no descriptor left, or the event loop is shutting down.
     pub async fn writable(&self) -> io::Result<()> {
-        self.socket.writable().await
+        let room = watch(&self.socket, Interest::WRITABLE)?;
+        room.writable().await.map(|_| ())
     }
 }
 
@@ -143,6 +147,8 @@ pub struct DatagramStream {
     buffers: Vec<Buffer>,
     /// How many of them the next read may fill.
     width: usize,
+    /// Whether the last read got less than it had room for: there was no more.
+    is_drained: bool,
     reads: usize,
     errors: usize,
 }
@@ -153,7 +159,8 @@ impl DatagramStream {
         Self {
             port,
             buffers: buffers.collect(),
-            width: BATCH_SIZE,
+            width: NARROW_WIDTH,
+            is_drained: false,
             reads: 0,
             errors: 0,
         }
@@ -165,16 +172,12 @@ impl DatagramStream {
             .iter_mut()
             .map(|buffer| IoSliceMut::new(buffer.room_mut(BUFFER_BYTES)))
             .collect();
-        let (socket, state) = (&self.port.socket, &self.port.state);
-        let count = socket.try_io(Interest::READABLE, || {
-            state.recv(socket.into(), &mut slices, &mut metas)
-        })?;
+        let UdpPort { socket, state, .. } = &*self.port;
+        let count = state.recv(socket.into(), &mut slices, &mut metas)?;
         drop(slices);
         let bytes: usize = metas[..count].iter().map(|meta| meta.len).sum();
-        self.width = match bytes / count.max(1) {
-            0..LARGE_BYTES => BATCH_SIZE,
-            _ => LARGE_WIDTH,
-        };
+        self.is_drained = count < self.width;
+        self.width = next_width(count, bytes);
         let received = metas.iter().zip(&mut self.buffers).take(count);
         Ok(received
             .map(|(meta, buffer)| to_batch(meta, taken(buffer, meta.len), self.port.port))
@@ -193,17 +196,30 @@ impl Stream for DatagramStream {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let port = Rc::clone(&self.port);
+        let Some(arrivals) = &port.arrivals else {
+            return Poll::Ready(None);
+        };
         loop {
-            if ready!(self.port.socket.poll_recv_ready(cx)).is_err() {
+            let Ok(mut ready) = ready!(arrivals.poll_read_ready(cx)) else {
                 return Poll::Ready(None);
-            }
+            };
             match self.read() {
                 Ok(batches) => {
-                    self.reads += 1;
                     self.errors = 0;
+                    // To ask once more would only bring that answer.
+                    if self.is_drained {
+                        ready.clear_ready();
+                        self.reads = 0;
+                    } else {
+                        self.reads += 1;
+                    }
                     return Poll::Ready(Some(batches));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.reads = 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    self.reads = 0;
+                }
                 // An ICMP error about something we sent surfaces here; it says nothing about us.
                 Err(error) => {
                     tracing::debug!(%error, "receiving");
@@ -321,10 +337,20 @@ impl SendQueue {
     }
 }
 
+/// How wide the read after one is that brought so many bytes in so many parts: twice what came, so
+/// that a lone datagram does not pay for the room of many.
+fn next_width(count: usize, bytes: usize) -> usize {
+    match bytes / count.max(1) {
+        0..LARGE_BYTES => (2 * count).clamp(NARROW_WIDTH, BATCH_SIZE),
+        _ => NARROW_WIDTH,
+    }
+}
+
 /// Reads that bring so much each are better few: what is read has to stay in the cache until it is
 /// opened.
 const LARGE_BYTES: usize = 16 * 1024;
-const LARGE_WIDTH: usize = 2;
+/// One more than a lone datagram fills, so that one read is enough for it.
+const NARROW_WIDTH: usize = 2;
 /// Copying less costs less than another buffer that is not in the cache.
 const SMALL_BYTES: usize = 4096;
 /// In a row: errors about what was sent come one by one, between reads that succeed.

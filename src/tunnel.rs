@@ -4,6 +4,7 @@
 //! merged where they are sealed and opened. An old kernel that takes no UDP super-packets gets the
 //! datagrams one by one.
 
+use crate::readiness::watch;
 use futures_util::Stream;
 use nix::sys::uio;
 use nix::unistd;
@@ -11,10 +12,12 @@ use postern_core::packet::buffer::BUFFER_BYTES;
 use postern_core::packet::offload::{self, VNET_HEADER_BYTES};
 use postern_core::packet::{PacketBatch, TUNNEL_MTU_BYTES};
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
@@ -46,30 +49,27 @@ pub fn create(name: &str, queues: u8) -> io::Result<Vec<SyncDevice>> {
     Ok(all)
 }
 
-/// One queue of the interface in an event loop.
+/// One queue of the interface in an event loop, which is told of what can be read only: nobody
+/// waits to write.
 pub struct TunQueue {
-    device: AsyncFd<Arc<SyncDevice>>,
+    device: Arc<SyncDevice>,
+    arrivals: AsyncFd<OwnedFd>,
 }
 
 impl TunQueue {
-    /// Registers `device` with the event loop of the current thread.
+    /// Registers `device`, which is shared by all lives of its actor, with the event loop of the
+    /// current thread.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the process has no descriptor left, or the kernel refuses.
     pub fn new(device: Arc<SyncDevice>) -> io::Result<Self> {
-        // SAFETY: the device owns its descriptor and never exchanges it; the `Arc` keeps it open.
-        #[expect(
-            unsafe_code,
-            reason = "the one device is shared by all lives of its actor"
-        )]
-        let device = unsafe { AsyncFd::register(device) };
-        let device = device.map_err(io::Error::from)?;
-        Ok(Self { device })
+        let arrivals = watch(&device, Interest::READABLE)?;
+        Ok(Self { device, arrivals })
     }
 
     /// Writes packets in order, super-packets whole. Returns how many packets were lost.
     pub fn write(&self, mut packets: PacketBatch) -> usize {
-        let takes_datagrams = self.device.get_ref().udp_gso();
+        let takes_datagrams = self.device.udp_gso();
         let mut lost = 0;
         packets.for_each_mut(|mut packet| {
             let is_whole = (packet.segmentation).is_none_or(|it| it.is_tcp() || takes_datagrams);
@@ -86,7 +86,7 @@ impl TunQueue {
 
     fn write_one(&self, header: &[u8], packet: &[u8]) -> bool {
         let parts = [IoSlice::new(header), IoSlice::new(packet)];
-        let written = uio::writev(self.device.get_ref(), &parts);
+        let written = uio::writev(&self.device, &parts);
         if let Err(error) = &written {
             tracing::debug!(%error, "writing to the tunnel interface");
         }
@@ -114,7 +114,7 @@ impl PacketStream {
 
     /// Reads into `batch` until it is full, and says why it ended before that.
     fn fill(&self, batch: &mut PacketBatch) -> io::Result<()> {
-        let device = self.queue.device.get_ref();
+        let device = &self.queue.device;
         while batch.has_room(READ_BYTES) && batch.len() < MAX_PACKETS {
             batch.push_offloaded(READ_BYTES, |room| unistd::read(device, room))?;
         }
@@ -134,7 +134,7 @@ impl Stream for PacketStream {
             return Poll::Pending;
         }
         loop {
-            let Ok(mut ready) = ready!(queue.device.poll_read_ready(cx)) else {
+            let Ok(mut ready) = ready!(queue.arrivals.poll_read_ready(cx)) else {
                 return Poll::Ready(None);
             };
             let mut batch = PacketBatch::with_capacity(BUFFER_BYTES);
