@@ -31,6 +31,9 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     retry: Duration,
+    /// Between the keepalives of an idle client; none by default, as clients have it since 2025.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    keepalive: Option<Duration>,
 }
 
 /// Everything, blocking; everything that it made is gone when it returns.
@@ -65,26 +68,28 @@ fn with_gateway(interrupt: &Interrupt, measure: impl FnOnce(&mut Lab) -> Result<
 }
 
 fn storm(lab: &mut Lab, args: Args) -> Result<()> {
-    let (_crowd, gathered) = gather(lab, (args.storm, args.storm), args.retry)?;
+    let (_crowd, gathered) = gather(lab, (args.storm, args.storm), args)?;
     print(&told("at once", &gathered))
 }
 
 fn idle(lab: &mut Lab, args: Args) -> Result<()> {
     let gateway = lab.gateway()?.pid();
     let before = Usage::of(gateway)?;
-    let (_crowd, gathered) = gather(lab, (args.clients, AT_ONCE), args.retry)?;
+    let (_crowd, gathered) = gather(lab, (args.clients, AT_ONCE), args)?;
     print(&told("one after the other", &gathered))?;
     let interrupt = lab.playground().interrupt().clone();
-    let all_up = Usage::of(gateway)?;
+    let up = Usage::of(gateway)?;
+    interrupt.pass(SETTLE)?;
+    let settled = Usage::of(gateway)?;
     let idle = Duration::from_secs(args.idle_seconds.into());
     interrupt.pass(idle)?;
     let after = Usage::of(gateway)?;
     let memory = Memory {
         before: before.resident_bytes,
-        after: all_up.resident_bytes.max(after.resident_bytes),
+        after: up.resident_bytes.max(after.resident_bytes),
         clients: gathered.up,
     };
-    let busy = after.cpu.since(all_up.cpu).total();
+    let busy = after.cpu.since(settled.cpu).total();
     print(&format!(
         "RSS: {:.1} MiB without clients, {:.1} MiB with them: {:.1} KiB each\n\
          idle for {} s: {:.2} % of a core\n\n",
@@ -112,11 +117,7 @@ impl Memory {
 
 /// Starts so many clients, so many of them at the same time, and waits until they have told how
 /// they got on.
-fn gather(
-    lab: &Lab,
-    (clients, at_once): (u32, u32),
-    retry: Duration,
-) -> Result<(Process, Gathered)> {
+fn gather(lab: &Lab, (clients, at_once): (u32, u32), args: Args) -> Result<(Process, Gathered)> {
     let playground = lab.playground();
     let postern = std::env::current_exe().context("cannot find the own program")?;
     let mut command = playground.command(Role::Client, postern);
@@ -127,7 +128,11 @@ fn gather(
     command.args(["--clients", &clients.to_string()]);
     command.args(["--at-once", &at_once.to_string()]);
     command.args(["--patience", &PATIENCE.as_secs().to_string()]);
-    command.args(["--retry", &humantime::format_duration(retry).to_string()]);
+    let duration = |it: Duration| humantime::format_duration(it).to_string();
+    command.args(["--retry", &duration(args.retry)]);
+    if let Some(keepalive) = args.keepalive {
+        command.args(["--keepalive", &duration(keepalive)]);
+    }
     let mut crowd = playground.spawn("crowd", command)?;
     let limit = PATIENCE + Duration::from_secs(10);
     let gathered = playground.interrupt().until_ok("the crowd", limit, || {
@@ -164,6 +169,9 @@ fn told(how: &str, gathered: &Gathered) -> String {
 
 /// How many are connecting at any time when they come one after the other.
 const AT_ONCE: u32 = 64;
+/// Until the last of them is idle: 20 s without a packet, and its next check, which comes 25 s after
+/// the one before (protocol page, section 3.3.1).
+const SETTLE: Duration = Duration::from_secs(35);
 /// How long all of a crowd may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 const MEBI: f64 = 1_048_576.0;

@@ -56,6 +56,9 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     retry: Duration,
+    /// Between the keepalives of a client; none by default, as clients have it since 2025.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    keepalive: Option<Duration>,
 }
 
 /// How long the crowd took, in milliseconds from the beginning of each client.
@@ -221,6 +224,7 @@ async fn admitted(args: &Args, number: usize) -> Result<LinkConfig> {
         announcements: Vec::new(),
         pace: Pace {
             handshake: args.retry,
+            keepalive: args.keepalive,
             ..Pace::IDLE
         },
         number: u32::try_from(number)?,

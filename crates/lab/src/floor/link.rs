@@ -38,8 +38,8 @@ pub struct Pace {
     pub check: Duration,
     /// Between an initiation and the next while there is no response.
     pub handshake: Duration,
-    /// Keepalives.
-    pub keepalive: Duration,
+    /// Keepalives; `None`: only the one by which the gateway knows that a session is used.
+    pub keepalive: Option<Duration>,
 }
 
 impl Pace {
@@ -47,13 +47,13 @@ impl Pace {
     pub const ACTIVE: Self = Self {
         check: Duration::from_millis(1500),
         handshake: Duration::from_secs(5),
-        keepalive: Duration::from_secs(10),
+        keepalive: Some(Duration::from_secs(10)),
     };
     /// Of an idle client (protocol page, section 3.3.1).
     pub const IDLE: Self = Self {
         check: Duration::from_secs(25),
         handshake: Duration::from_secs(5),
-        keepalive: Duration::from_secs(25),
+        keepalive: None,
     };
 }
 
@@ -167,11 +167,12 @@ impl Link {
             for packet in announcements.iter().rev().take(left) {
                 self.send(packet);
             }
+            let keepalive = self.config.pace.keepalive;
             let wait = match left {
-                0 => self.config.pace.keepalive,
-                _ => ANNOUNCE_AGAIN.min(self.config.pace.keepalive),
+                0 => keepalive,
+                _ => Some(keepalive.map_or(ANNOUNCE_AGAIN, |it| it.min(ANNOUNCE_AGAIN))),
             };
-            self.next_keepalive = Some(now.instant + wait);
+            self.next_keepalive = wait.map(|wait| now.instant + wait);
         }
     }
 
