@@ -191,11 +191,22 @@ fn open(ip: IpAddr, buffers: BufferSizes) -> io::Result<Socket> {
     if ip.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Refused sizes are not an error: the defaults work, with more loss under bursts.
-    let _ = socket.set_recv_buffer_size(buffers.receive_bytes);
-    let _ = socket.set_send_buffer_size(buffers.send_bytes);
+    enlarge_buffers(&socket, buffers);
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Beyond the host's limits (`net.core.rmem_max`), which CAP_NET_ADMIN permits, else up to them.
+/// Refused sizes are not an error: the defaults work, with more loss under bursts.
+fn enlarge_buffers(socket: &Socket, buffers: BufferSizes) {
+    let BufferSizes {
+        receive_bytes,
+        send_bytes,
+    } = buffers;
+    let _smaller = setsockopt(socket, sockopt::RcvBufForce, &receive_bytes)
+        .or_else(|_| setsockopt(socket, sockopt::RcvBuf, &receive_bytes));
+    let _smaller = setsockopt(socket, sockopt::SndBufForce, &send_bytes)
+        .or_else(|_| setsockopt(socket, sockopt::SndBuf, &send_bytes));
 }
 
 fn steer(member: &Socket, shards: u8) -> io::Result<()> {
@@ -224,6 +235,8 @@ fn steer(member: &Socket, shards: u8) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use caps::{CapSet, Capability};
+    use nix::sys::socket::getsockopt;
     use postern_core::peer::{PeerIndex, PeerIndexPool};
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -238,6 +251,27 @@ mod tests {
             buffers: BUFFERS,
             shards,
             steer,
+        }
+    }
+
+    /// What is asked for here is more than any host grants by itself. The kernel keeps twice as
+    /// much as it is asked for (socket(7)).
+    #[test]
+    fn lesson_29_buffers_beyond_the_limits_of_the_host_are_granted_or_refused_without_harm() {
+        let bytes = 1 << 29;
+        let buffers = BufferSizes {
+            receive_bytes: bytes,
+            send_bytes: bytes,
+        };
+        let group = SocketGroup::bind(0, buffers, 1).expect("a free port");
+        let socket = group.member(0).expect("a descriptor").v4.expect("IPv4");
+        let granted = [
+            getsockopt(&socket.socket, sockopt::RcvBuf).expect("a socket"),
+            getsockopt(&socket.socket, sockopt::SndBuf).expect("a socket"),
+        ];
+        let may_exceed = caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN);
+        if may_exceed.expect("told") {
+            assert_eq!(granted, [2 * bytes; 2]);
         }
     }
 
