@@ -133,7 +133,7 @@ impl Gateway {
     /// How many datagrams came after one with a higher number, in all flows.
     fn reordered(&self, rate: u32, postern: &Path) -> Result<u64> {
         let mut all = 0;
-        for load in UdpLoad::ALL {
+        for load in UdpLoad::SINGLE {
             let counts = self.each(|role, server| {
                 let playground = self.lab.playground();
                 put_on(playground, (role, server), (load, rate), postern)

@@ -49,7 +49,7 @@ impl GsoSocket {
         let _smaller = setsockopt(&socket, sockopt::SndBufForce, &SEND_BUFFER_BYTES);
         Ok(Self {
             socket,
-            control: cmsg_space!(i32),
+            control: control_room(),
         })
     }
 
@@ -97,30 +97,48 @@ impl GsoSocket {
     /// # Errors
     /// What the kernel says.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-        let mut slices = [IoSliceMut::new(buffer)];
-        let control = Some(&mut self.control[..]);
-        let fd = self.socket.as_raw_fd();
-        let received = recvmsg::<SockaddrStorage>(fd, &mut slices, control, MsgFlags::empty());
-        let received = match received {
-            Ok(received) => received,
-            // An ICMP error about something we sent says nothing about what comes.
-            Err(Errno::EAGAIN | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let gathered = received.cmsgs()?.find_map(|it| {
-            let ControlMessageOwned::UdpGroSegments(bytes) = it else {
-                return None;
-            };
-            usize::try_from(bytes).ok()
-        });
-        let bytes = received.bytes;
-        let from = received.address.as_ref().and_then(socket_addr);
-        Ok(from.map(|from| Received {
-            bytes,
-            datagram_bytes: gathered.unwrap_or(bytes).max(1),
-            from,
-        }))
+        receive_group(&self.socket, buffer, &mut self.control)
     }
+}
+
+/// Receives what the kernel has gathered of one sender, where UDP_GRO is switched on; `None` when
+/// there is nothing. `control` is room for what the kernel says about it ([`control_room`]).
+///
+/// # Errors
+/// What the kernel says.
+pub fn receive_group(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<Option<Received>> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let received = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(control), flags);
+    let received = match received {
+        Ok(received) => received,
+        // An ICMP error about something we sent says nothing about what comes.
+        Err(Errno::EAGAIN | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let gathered = received.cmsgs()?.find_map(|it| {
+        let ControlMessageOwned::UdpGroSegments(bytes) = it else {
+            return None;
+        };
+        usize::try_from(bytes).ok()
+    });
+    let bytes = received.bytes;
+    let from = received.address.as_ref().and_then(socket_addr);
+    Ok(from.map(|from| Received {
+        bytes,
+        datagram_bytes: gathered.unwrap_or(bytes).max(1),
+        from,
+    }))
+}
+
+/// For [`receive_group`].
+#[must_use]
+pub fn control_room() -> Vec<u8> {
+    cmsg_space!(i32)
 }
 
 impl AsFd for GsoSocket {
@@ -129,7 +147,9 @@ impl AsFd for GsoSocket {
     }
 }
 
-fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+/// As the standard library has it; `None` for families that are not IP.
+#[must_use]
+pub fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in();
     let v4 = v4.map(|it| SocketAddr::V4(SocketAddrV4::new(it.ip(), it.port())));
     let v6 = || {

@@ -10,11 +10,11 @@ mod wire;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use batch::Receiver;
-use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use tally::Tally;
 use tokio::time::Instant;
@@ -42,6 +42,9 @@ pub struct Args {
     /// How long.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     millis: u32,
+    /// Datagrams are handed to the kernel and taken from it in groups of up to 16, as QUIC does.
+    #[arg(long)]
+    grouped: bool,
 }
 
 /// What became of a load.
@@ -76,6 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         payload_bytes: args.bytes,
         per_second: args.rate,
         millis: args.millis,
+        is_grouped: args.grouped,
     };
     let flow = getrandom::u32().map_err(|error| anyhow!("no randomness: {error}"))?;
     let outcome = match args.reverse {
@@ -96,7 +100,7 @@ fn bind(address: SocketAddr) -> Result<UdpSocket> {
 }
 
 fn serve(socket: &UdpSocket) -> Result<()> {
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(false);
     let mut tallies: BTreeMap<u32, Tally> = BTreeMap::new();
     let mut served = None;
     loop {
@@ -107,17 +111,20 @@ fn serve(socket: &UdpSocket) -> Result<()> {
             };
             match header.kind {
                 Kind::Data => tallies.entry(header.flow).or_default().note(header.number),
-                Kind::Query => asked.push((header, None, from.copied())),
+                Kind::Query | Kind::Group => asked.push((header, None, from)),
                 Kind::Request => {
-                    asked.push((header, Plan::read(&bytes[HEADER_BYTES..]), from.copied()));
+                    asked.push((header, Plan::read(&bytes[HEADER_BYTES..]), from));
                 }
                 Kind::End | Kind::Report => {}
             }
         })?;
         for (header, plan, from) in asked {
-            let Some(from) = from.as_ref().and_then(socket_addr) else {
+            let Some(from) = from else {
                 continue;
             };
+            if header.kind == Kind::Group {
+                receiver = gathering(socket, header.number == 1)?;
+            }
             match plan {
                 None => report(socket, &mut tallies, header.flow, from)?,
                 // A request is repeated until the load begins.
@@ -129,6 +136,12 @@ fn serve(socket: &UdpSocket) -> Result<()> {
             }
         }
     }
+}
+
+/// Takes what arrives in groups from now on, or singly.
+fn gathering(socket: &UdpSocket, is_grouped: bool) -> Result<Receiver> {
+    setsockopt(socket, sockopt::UdpGroSegment, &is_grouped)?;
+    Ok(Receiver::new(is_grouped))
 }
 
 fn report(
@@ -162,24 +175,34 @@ fn give(socket: &UdpSocket, flow: u32, plan: Plan, to: SocketAddr) -> Result<()>
 }
 
 fn upload(socket: &UdpSocket, flow: u32, plan: Plan) -> Result<Outcome> {
+    ask(
+        socket,
+        Header::new(Kind::Group, flow, plan.is_grouped.into()),
+    )?;
     let begun = Instant::now();
     let sent = batch::send(socket, None, flow, plan)?;
     let millis = u32::try_from(begun.elapsed().as_millis())?;
-    let mut receiver = Receiver::new();
+    let told = ask(socket, Header::new(Kind::Query, flow, 0))?;
+    Ok(Outcome {
+        sent,
+        received: told.number,
+        reordered: told.reordered,
+        millis,
+    })
+}
+
+/// Asks the server until it reports.
+fn ask(socket: &UdpSocket, question: Header) -> Result<Header> {
+    let mut receiver = Receiver::new(false);
     for _ in 0..QUERIES {
-        socket.send(&Header::new(Kind::Query, flow, 0).bytes())?;
+        socket.send(&question.bytes())?;
         let mut told = None;
         receiver.receive(socket, ANSWER_LIMIT, |bytes, _| {
             let header = Header::read(bytes);
-            told = header.filter(|it| it.kind == Kind::Report && it.flow == flow);
+            told = header.filter(|it| it.kind == Kind::Report && it.flow == question.flow);
         })?;
         if let Some(told) = told {
-            return Ok(Outcome {
-                sent,
-                received: told.number,
-                reordered: told.reordered,
-                millis,
-            });
+            return Ok(told);
         }
     }
     Err(anyhow!("the server does not tell what arrived"))
@@ -188,7 +211,7 @@ fn upload(socket: &UdpSocket, flow: u32, plan: Plan) -> Result<Outcome> {
 fn download(socket: &UdpSocket, flow: u32, plan: Plan) -> Result<Outcome> {
     let mut request = Header::new(Kind::Request, flow, 0).bytes().to_vec();
     request.extend(plan.bytes());
-    let mut receiver = Receiver::new();
+    let mut receiver = gathering(socket, plan.is_grouped)?;
     let (mut tally, mut sent) = (Tally::default(), None);
     let mut unanswered = 0;
     let deadline = Instant::now() + Duration::from_millis(plan.millis.into()) + LATENESS;
@@ -214,16 +237,6 @@ fn download(socket: &UdpSocket, flow: u32, plan: Plan) -> Result<Outcome> {
     })
 }
 
-fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in();
-    let v4 = v4.map(|it| SocketAddr::V4(SocketAddrV4::new(it.ip(), it.port())));
-    let v6 = || {
-        let it = address.as_sockaddr_in6()?;
-        Some(SocketAddr::V6(SocketAddrV6::new(it.ip(), it.port(), 0, 0)))
-    };
-    v4.or_else(v6)
-}
-
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 const FOREVER: Duration = Duration::from_secs(3600);
 /// How long a question waits for its answer, and a load for its next datagram.
@@ -237,3 +250,38 @@ const ENDS: u32 = 10;
 const END_EVERY: Duration = Duration::from_millis(20);
 /// How long after its time the end of a load may come.
 const LATENESS: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Puts a load on the way to a server on loopback, in each direction.
+    fn outcomes(is_grouped: bool) -> [Outcome; 2] {
+        let server = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        let address = server.local_addr().expect("bound");
+        std::thread::spawn(move || serve(&server));
+        let client = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        client.connect(address).expect("loopback");
+        let plan = Plan {
+            payload_bytes: 100,
+            per_second: 10_000,
+            millis: 100,
+            is_grouped,
+        };
+        [
+            upload(&client, 1, plan).expect("uploaded"),
+            download(&client, 2, plan).expect("downloaded"),
+        ]
+    }
+
+    #[test]
+    fn a_load_arrives_whole_and_in_order_singly_and_in_groups() {
+        for is_grouped in [false, true] {
+            for outcome in outcomes(is_grouped) {
+                assert!(outcome.sent > 0, "{outcome:?}");
+                let arrived = (outcome.received, outcome.reordered);
+                assert_eq!(arrived, (outcome.sent, 0), "{is_grouped}");
+            }
+        }
+    }
+}

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Request,
     /// That was all.
     End,
+    /// From now on take what arrives in groups, or not: 1 or 0. Answered by a report.
+    Group,
     /// How much has arrived?
     Query,
     /// So much.
@@ -47,6 +49,7 @@ impl Header {
             Kind::End => 2,
             Kind::Query => 3,
             Kind::Report => 4,
+            Kind::Group => 5,
         };
         let Some(header) = to.first_chunk_mut::<HEADER_BYTES>() else {
             return;
@@ -79,6 +82,7 @@ impl Header {
             2 => Kind::End,
             3 => Kind::Query,
             4 => Kind::Report,
+            5 => Kind::Group,
             _ => return None,
         };
         Some(Self {
@@ -97,27 +101,31 @@ pub(super) struct Plan {
     pub(super) payload_bytes: u16,
     pub(super) per_second: u32,
     pub(super) millis: u32,
+    /// Whether datagrams are handed to the kernel, and taken from it, in groups.
+    pub(super) is_grouped: bool,
 }
 
 impl Plan {
-    pub(super) const BYTES: usize = 10;
+    pub(super) const BYTES: usize = 11;
 
     pub(super) fn bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..2].copy_from_slice(&self.payload_bytes.to_be_bytes());
         bytes[2..6].copy_from_slice(&self.per_second.to_be_bytes());
-        bytes[6..].copy_from_slice(&self.millis.to_be_bytes());
+        bytes[6..10].copy_from_slice(&self.millis.to_be_bytes());
+        bytes[10] = u8::from(self.is_grouped);
         bytes
     }
 
     /// Refuses loads that last for longer than a minute: somebody would wait for their end.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.first_chunk::<{ Self::BYTES }>()?;
-        let [b0, b1, rate @ .., m0, m1, m2, m3] = *bytes;
+        let [b0, b1, rate @ .., m0, m1, m2, m3, grouped] = *bytes;
         let plan = Self {
             payload_bytes: u16::from_be_bytes([b0, b1]),
             per_second: u32::from_be_bytes(rate),
             millis: u32::from_be_bytes([m0, m1, m2, m3]),
+            is_grouped: grouped != 0,
         };
         let is_sound = usize::from(plan.payload_bytes) >= HEADER_BYTES
             && plan.payload_bytes <= PAYLOAD_BYTES_MAX
@@ -142,6 +150,7 @@ mod tests {
             Just(Kind::End),
             Just(Kind::Query),
             Just(Kind::Report),
+            Just(Kind::Group),
         ]
     }
 
@@ -157,8 +166,9 @@ mod tests {
         #[test]
         fn plans_are_read_as_they_are_written(
             payload_bytes in 24_u16..=PAYLOAD_BYTES_MAX, per_second: u32, millis in 0_u32..=60_000,
+            is_grouped: bool,
         ) {
-            let plan = Plan { payload_bytes, per_second, millis };
+            let plan = Plan { payload_bytes, per_second, millis, is_grouped };
             prop_assert_eq!(Plan::read(&plan.bytes()), Some(plan));
         }
 
@@ -174,6 +184,7 @@ mod tests {
             payload_bytes,
             per_second: 1,
             millis,
+            is_grouped: false,
         };
         for plan in [plan(23, 1), plan(1233, 1), plan(64, 60_001)] {
             assert_eq!(Plan::read(&plan.bytes()), None, "{plan:?}");

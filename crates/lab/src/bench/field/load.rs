@@ -53,20 +53,30 @@ fn since(before: Option<Cpu>, after: Option<Cpu>) -> Option<Cpu> {
 pub(in crate::bench) struct UdpLoad {
     pub(in crate::bench) direction: Direction,
     pub(in crate::bench) payload_bytes: u16,
+    /// Whether its ends hand datagrams over in groups.
+    pub(in crate::bench) is_grouped: bool,
 }
 
 impl UdpLoad {
-    pub(in crate::bench) const ALL: [Self; 4] = [
-        Self::new(Direction::Upload, 64),
-        Self::new(Direction::Download, 64),
-        Self::new(Direction::Upload, 1200),
-        Self::new(Direction::Download, 1200),
-    ];
+    /// As applications without offloads send.
+    pub(in crate::bench) const SINGLE: [Self; 4] = Self::all(false);
+    /// As QUIC sends.
+    pub(in crate::bench) const GROUPED: [Self; 4] = Self::all(true);
 
-    const fn new(direction: Direction, payload_bytes: u16) -> Self {
+    const fn all(is_grouped: bool) -> [Self; 4] {
+        [
+            Self::new(Direction::Upload, 64, is_grouped),
+            Self::new(Direction::Download, 64, is_grouped),
+            Self::new(Direction::Upload, 1200, is_grouped),
+            Self::new(Direction::Download, 1200, is_grouped),
+        ]
+    }
+
+    const fn new(direction: Direction, payload_bytes: u16, is_grouped: bool) -> Self {
         Self {
             direction,
             payload_bytes,
+            is_grouped,
         }
     }
 
@@ -75,7 +85,11 @@ impl UdpLoad {
             Direction::Upload => "upload",
             Direction::Download => "download",
         };
-        format!("{direction}, {} bytes", self.payload_bytes)
+        let groups = match self.is_grouped {
+            true => ", groups",
+            false => "",
+        };
+        format!("{direction}, {} bytes{groups}", self.payload_bytes)
     }
 }
 
@@ -160,6 +174,9 @@ pub(in crate::bench) fn put_on(
     command.args(["--millis", &PROBE_MS.to_string()]);
     if load.direction == Direction::Download {
         command.arg("--reverse");
+    }
+    if load.is_grouped {
+        command.arg("--grouped");
     }
     let output = playground.run(command, PROBE_LIMIT)?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -47,6 +47,8 @@ enum Kind {
     Tcp,
     /// CPU and rate of UDP, 64 and 1200 bytes, both directions.
     Udp,
+    /// The same, sent and received in groups of up to 16 datagrams, as QUIC does.
+    UdpGroups,
     /// The idle round trip.
     Rtt,
 }
@@ -134,9 +136,14 @@ impl Field<'_> {
             print(&report::tcp(&self.tcp(args)?))?;
             print(report::TCP_LEGEND)?;
         }
-        if args.measures(Kind::Udp) {
-            print(&report::udp(&self.udp(args)?))?;
-            print(report::UDP_LEGEND)?;
+        for (kind, loads) in [
+            (Kind::Udp, UdpLoad::SINGLE),
+            (Kind::UdpGroups, UdpLoad::GROUPED),
+        ] {
+            if args.measures(kind) {
+                print(&report::udp(&self.udp(args, loads)?))?;
+                print(report::UDP_LEGEND)?;
+            }
         }
         Ok(())
     }
@@ -163,10 +170,14 @@ impl Field<'_> {
         Ok(loads.into())
     }
 
-    fn udp(&mut self, args: &Args) -> Result<Vec<(String, Runs<load::Probe>)>> {
-        let mut loads = UdpLoad::ALL.map(|load| (load.name(), Runs::new()));
+    fn udp(
+        &mut self,
+        args: &Args,
+        kinds: [UdpLoad; 4],
+    ) -> Result<Vec<(String, Runs<load::Probe>)>> {
+        let mut loads = kinds.map(|load| (load.name(), Runs::new()));
         for _ in 0..args.rounds {
-            for (load, (_, runs)) in UdpLoad::ALL.into_iter().zip(&mut loads) {
+            for (load, (_, runs)) in kinds.into_iter().zip(&mut loads) {
                 self.each(runs, |arena, target, postern| {
                     load::udp(arena, target, load, postern)
                 })?;
