@@ -34,6 +34,7 @@ use futures_util::future::AbortHandle;
 use postern_core::nat_table::NatTableConfig;
 use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
 use postern_core::portal::PortalConfig;
+use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -99,6 +100,7 @@ impl Thread {
             Place::Shard(number) => EventLoop::Shard(number.into()),
             Place::Admin => EventLoop::Admin,
         };
+        arbiter.spawn_fn(move || name_thread(place));
         arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
         Self {
             arbiter,
@@ -118,6 +120,18 @@ impl Thread {
         let handle = self.arbiter.handle();
         launch(&handle, (&self.mark, life), mailbox, |_| build())
     }
+}
+
+/// As an operator sees it in `top -H`.
+fn name_thread(place: Place) {
+    let name = match place {
+        Place::Control => "control".to_owned(),
+        Place::Shard(number) => format!("shard-{number}"),
+        Place::Admin => "admin".to_owned(),
+    };
+    let name = CString::new(name).expect("no NUL in it");
+    // A kernel that does not want to be told shows the name of the program.
+    let _ = nix::sys::prctl::set_name(&name);
 }
 
 /// What is the same for all lives until the configuration changes, and read on all threads.

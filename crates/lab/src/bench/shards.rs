@@ -2,7 +2,8 @@
 //!
 //! Both gateways are up at the same time and take turns. Both clients load at once: TCP for the
 //! rate, then UDP in both directions, whose numbers tell whether packets of a flow overtook each
-//! other.
+//! other. Where all that loads them shares the machine's cores, no core is left for a second shard;
+//! so each shard can be held to a part of a core, as if its cores were slower and there were more.
 
 use super::field::arena::serve_udp_at;
 use super::field::load::{UdpLoad, put_on};
@@ -15,8 +16,10 @@ use crate::playground::network::{RESOURCE_NET_V4, WEBS_V4};
 use crate::playground::process::Process;
 use crate::playground::wait::Interrupt;
 use crate::playground::{Plan, Playground, Role};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 /// How much.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -27,6 +30,9 @@ pub struct Args {
     /// How many seconds each TCP load lasts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
+    /// How much of a core each shard may use, in per cent.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
+    share: u32,
     /// Datagrams per second of each client in the test of order.
     #[arg(long, default_value_t = 20_000)]
     rate: u32,
@@ -35,15 +41,20 @@ pub struct Args {
 /// Everything, blocking; everything that it made is gone when it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
-        "Machine: {}\n{}Two clients at once.\n\n",
+        "Machine: {}\n{}Two clients at once; each shard has {} % of a core.\n\n",
         machine::described(),
-        debug_build()
+        debug_build(),
+        args.share
     ))?;
     let postern = std::env::current_exe().context("cannot find the own program")?;
     let mut gateways = Vec::new();
     for shards in SHARDS {
         let gateway = Gateway::start(shards, &postern, interrupt);
-        gateways.push(gateway.with_context(|| format!("a gateway with {shards} shards"))?);
+        let mut gateway = gateway.with_context(|| format!("a gateway with {shards} shards"))?;
+        if args.share < 100 {
+            gateway.hold(args.share)?;
+        }
+        gateways.push(gateway);
     }
     let mut rows = Vec::new();
     for load in Load::ALL {
@@ -69,6 +80,8 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 const SHARDS: [u32; 2] = [1, 2];
+/// Short, so that a packet never waits for long.
+const PERIOD: Duration = Duration::from_millis(5);
 const CLIENTS: [Role; 2] = [Role::Client, Role::Member(0)];
 
 /// A gateway with two clients. What is declared first is stopped first.
@@ -114,6 +127,41 @@ impl Gateway {
             _servers: servers,
             lab,
         })
+    }
+
+    /// Lets each shard have no more than this of a core: the kernel's deadline scheduler gives its
+    /// thread so much of each period, and no more (sched(7)).
+    fn hold(&mut self, percent: u32) -> Result<()> {
+        let threads = format!("/proc/{}/task", self.lab.gateway()?.pid());
+        let mut held = 0;
+        for thread in std::fs::read_dir(&threads)? {
+            let thread = thread?;
+            let name = std::fs::read_to_string(thread.path().join("comm"))?;
+            if !name.starts_with("shard-") {
+                continue;
+            }
+            held += 1;
+            let mut chrt = Command::new("chrt");
+            let (period, runtime) = (
+                PERIOD.as_nanos(),
+                PERIOD.as_nanos() * u128::from(percent) / 100,
+            );
+            chrt.args(["--deadline", "--sched-runtime", &runtime.to_string()]);
+            chrt.args(["--sched-deadline", &period.to_string()]);
+            chrt.args(["--sched-period", &period.to_string(), "--pid", "0"]);
+            chrt.arg(thread.file_name());
+            let output = chrt
+                .output()
+                .context("cannot run `chrt` (package util-linux)")?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "`chrt` refuses: {}", said.trim());
+        }
+        ensure!(
+            held == self.shards,
+            "{held} threads of {} shards",
+            self.shards
+        );
+        Ok(())
     }
 
     /// What both clients move together, in Gbit/s.
