@@ -12,10 +12,12 @@ pub use group::{BoundSockets, BufferSizes, SocketGroup};
 use crate::readiness::watch;
 use futures_util::Stream;
 use group::BoundSocket;
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use postern_core::packet::buffer::BUFFER_BYTES;
 use postern_core::packet::{Buffer, DatagramBatch, Ecn, Path};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -32,7 +34,7 @@ pub struct UdpPort {
     socket: UdpSocket,
     /// `None` where another shard receives.
     arrivals: Option<AsyncFd<OwnedFd>>,
-    state: UdpSocketState,
+    state: RefCell<UdpSocketState>,
     port: u16,
 }
 
@@ -84,16 +86,11 @@ impl UdpPorts {
 impl UdpPort {
     fn new(bound: BoundSocket, port: u16) -> io::Result<Self> {
         let BoundSocket { socket, is_read } = bound;
-        let state = UdpSocketState::new((&socket).into())?;
-        // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO
-        // read no longer fit its buffer: the kernel cuts off the last one, which holds the ECN
-        // mark.
-        setsockopt(&socket, sockopt::ReceiveTimestampns, &false)?;
         let arrivals = is_read.then(|| watch(&socket, Interest::READABLE));
         Ok(Self {
             arrivals: arrivals.transpose()?,
+            state: RefCell::new(offloads(&socket)?),
             socket,
-            state,
             port,
         })
     }
@@ -108,15 +105,40 @@ impl UdpPort {
         let segment = batch.segment_bytes();
         let mut sent = skip;
         while sent < batch.len() {
-            // Read anew each time: the kernel may have refused GSO since.
-            let run = self.state.max_gso_segments().min(batch.len() - sent);
+            let run = self.max_segments().min(batch.len() - sent);
             let start = sent * segment;
             let end = (start + run * segment).min(batch.bytes().len());
-            let contents = &batch.bytes()[start..end];
-            self.write(batch, contents).map_err(|error| (sent, error))?;
-            sent += run;
+            match self.write(batch, &batch.bytes()[start..end]) {
+                Ok(()) => sent += run,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err((sent, error));
+                }
+                // Offloads were given up; whether they are to blame is seen without them.
+                Err(_) if run > 1 && self.max_segments() == 1 => {}
+                Err(error) => {
+                    self.blame_the_address(&error);
+                    return Err((sent, error));
+                }
+            }
         }
         Ok(sent)
+    }
+
+    fn max_segments(&self) -> usize {
+        self.state.borrow().max_gso_segments()
+    }
+
+    /// quinn-udp takes an invalid argument for a kernel without offloads and ECN, and does without
+    /// them from there on. When a lone datagram is refused, it was an address: one that a client
+    /// made up, or one of ours that is gone.
+    fn blame_the_address(&self, error: &io::Error) {
+        let is_taken_for_more = matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(Errno::EINVAL | Errno::EIO)
+        );
+        if is_taken_for_more && let Ok(state) = offloads(&self.socket) {
+            self.state.replace(state);
+        }
     }
 
     fn write(&self, batch: &DatagramBatch, contents: &[u8]) -> io::Result<()> {
@@ -128,7 +150,8 @@ impl UdpPort {
             segment_size: Some(batch.segment_bytes()),
             src_ip: (!local.is_unspecified()).then_some(local),
         };
-        self.state.try_send((&self.socket).into(), &transmit)
+        let state = self.state.borrow();
+        state.try_send((&self.socket).into(), &transmit)
     }
 
     /// Waits until the send buffer has room.
@@ -139,6 +162,15 @@ impl UdpPort {
         let room = watch(&self.socket, Interest::WRITABLE)?;
         room.writable().await.map(|_| ())
     }
+}
+
+/// What the kernel can do with many datagrams at once.
+fn offloads(socket: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
+    // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO read
+    // no longer fit its buffer: the kernel cuts off the last one, which holds the ECN mark.
+    setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
+    Ok(state)
 }
 
 /// Datagrams as the kernel delivers them: each item is what one read returned.
@@ -173,7 +205,9 @@ impl DatagramStream {
             .map(|buffer| IoSliceMut::new(buffer.room_mut(BUFFER_BYTES)))
             .collect();
         let UdpPort { socket, state, .. } = &*self.port;
-        let count = state.recv(socket.into(), &mut slices, &mut metas)?;
+        let count = state
+            .borrow()
+            .recv(socket.into(), &mut slices, &mut metas)?;
         drop(slices);
         let bytes: usize = metas[..count].iter().map(|meta| meta.len).sum();
         self.is_drained = count < self.width;
@@ -313,7 +347,9 @@ impl SendQueue {
     }
 
     fn attempt(&mut self, ports: &UdpPorts, batch: DatagramBatch, sent: usize) -> usize {
-        let Some(port) = ports.for_remote(batch.path.remote) else {
+        // Nobody can be there (RFC 768): a client may say so, or send from it.
+        let remote = Some(batch.path.remote).filter(|remote| remote.port() != 0);
+        let Some(port) = remote.and_then(|remote| ports.for_remote(remote)) else {
             return batch.len() - sent;
         };
         match port.send(&batch, sent) {
@@ -405,5 +441,25 @@ mod tests {
         }
         let expected: Vec<_> = (0..10).map(|n| vec![n; 1000]).collect();
         assert_eq!(datagrams, expected);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_nothing_can_be_sent_to_costs_no_offload() {
+        let (sender, from) = ports();
+        let port = sender.v4.clone().expect("IPv4");
+        let before = port.max_segments();
+        assert!(before > 1, "this kernel has no GSO to lose");
+        let mut queue = SendQueue::default();
+        assert_eq!(queue.send(&sender, batch(from, 0, 1)), 1, "port 0");
+        let to = |remote: [u8; 4]| {
+            let mut batch = batch(from, 9, 3);
+            batch.path.remote = (remote, 9).into();
+            batch
+        };
+        assert_eq!(queue.send(&sender, to([0, 0, 0, 1])), 3, "no address");
+        let mut vanished = batch(from, 9, 3);
+        vanished.path.local = ([192, 0, 2, 1], from).into();
+        assert_eq!(queue.send(&sender, vanished), 3, "no source of ours");
+        assert_eq!(port.max_segments(), before);
     }
 }

@@ -115,7 +115,7 @@ impl PacketStream {
     /// Reads into `batch` until it is full, and says why it ended before that.
     fn fill(&self, batch: &mut PacketBatch) -> io::Result<()> {
         let device = &self.queue.device;
-        while batch.has_room(READ_BYTES) && batch.len() < MAX_PACKETS {
+        while batch.has_room(READ_BYTES) && batch.len() + batch.refused() < MAX_PACKETS {
             batch.push_offloaded(READ_BYTES, |room| unistd::read(device, room))?;
         }
         Ok(())
@@ -153,7 +153,7 @@ impl Stream for PacketStream {
                     }
                 }
             }
-            if !batch.is_empty() {
+            if !batch.is_empty() || batch.refused() > 0 {
                 self.errors = 0;
                 return Poll::Ready(Some(batch));
             }

@@ -90,6 +90,8 @@ impl Actor for TunActor {
 
 impl StreamHandler<PacketBatch> for TunActor {
     fn handle(&mut self, packets: PacketBatch, _: &mut Context<Self>) {
+        self.metrics
+            .count_drops(DropReason::MalformedIp, packets.refused());
         self.metrics.tun_outbound.add_packets(&packets);
         let packets = OutboundPackets::new(packets);
         self.nat_table.offer(packets, &self.metrics);

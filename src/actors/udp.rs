@@ -218,13 +218,14 @@ impl Handler<FlushDatagrams> for UdpActor {
     fn handle(&mut self, _: FlushDatagrams, _: &mut Context<Self>) -> ResponseFuture<()> {
         let mut queue = std::mem::take(&mut self.queue);
         let ports = self.spec.ports.clone();
+        let metrics = Arc::clone(&self.spec.metrics);
         Box::pin(async move {
             while let Some(port) = queue.blocked_port(&ports) {
                 // An event loop that shuts down sends nothing any more.
                 if port.writable().await.is_err() {
                     return;
                 }
-                queue.flush(&ports);
+                metrics.count_drops(DropReason::SendFailed, queue.flush(&ports));
             }
         })
     }
@@ -310,7 +311,13 @@ impl UdpActor {
         if let Some(port) = self.queue.blocked_port(&self.spec.ports).cloned() {
             self.awaits_room = true;
             let room = async move { port.writable().await }.into_actor(self);
-            ctx.spawn(room.map(|_, _, ctx| ctx.notify(SocketWritable)));
+            ctx.spawn(room.map(|room, _, ctx| match room {
+                Ok(()) => ctx.notify(SocketWritable),
+                // Whoever cannot be told tries again, but not for ever in one go.
+                Err(_) => {
+                    ctx.notify_later(SocketWritable, UNTOLD_PAUSE);
+                }
+            }));
         }
     }
 
@@ -327,5 +334,7 @@ impl UdpActor {
     }
 }
 
+/// About as long as a full send buffer takes to empty.
+const UNTOLD_PAUSE: Duration = Duration::from_millis(10);
 /// A new address is of use soon enough; listing costs some 50 µs.
 const LIST_ADDRESSES_EVERY: Duration = Duration::from_secs(5);

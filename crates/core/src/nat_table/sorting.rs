@@ -113,7 +113,7 @@ impl NatTable {
             match sorted.iter_mut().find(|(known, _)| *known == destination) {
                 Some((_, packets)) => packets.push_segmented(packet, segmentation),
                 None => {
-                    let mut packets = PacketBatch::with_capacity(batch.buffered_bytes());
+                    let mut packets = PacketBatch::with_capacity(packet.len());
                     packets.push_segmented(packet, segmentation);
                     sorted.push((destination, packets));
                 }
@@ -204,6 +204,18 @@ mod tests {
         );
         assert!(scene.nat.poll_stray().is_none());
         assert_eq!(scene.drops(DropReason::UnknownClient), 1);
+    }
+
+    #[test]
+    fn a_packet_for_each_of_many_does_not_take_the_room_of_many() {
+        let numbers: Vec<u8> = (1..=200).collect();
+        let mut scene = Scene::new(&numbers);
+        let packets: Vec<_> = numbers.iter().map(|number| answer_to(*number, 1)).collect();
+        scene.nat.handle_outbound(batch(&packets), scene.now);
+        for _ in &numbers {
+            let (_, own) = scene.nat.poll_outbound().expect("each has one");
+            assert!(!own.has_room(4096));
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct PacketBatch {
     packets: Vec<Slot>,
     /// Of the last packet, where what comes next may continue it.
     tail: Option<Tail>,
+    /// What was read and is none that we know to handle.
+    refused: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,7 @@ impl PacketBatch {
             buffer: Buffer::with_room(bytes),
             packets: Vec::new(),
             tail: None,
+            refused: 0,
         }
     }
 
@@ -181,7 +184,7 @@ impl PacketBatch {
 
     /// Lets `read` fill `max_bytes` bytes of room with what a TUN queue with offloads hands over: a
     /// header and a packet. It returns how many bytes it read. What does not fit its header is
-    /// dropped.
+    /// dropped, and counted in [`Self::refused`].
     ///
     /// # Errors
     /// Those of `read`, which then has added nothing.
@@ -193,14 +196,22 @@ impl PacketBatch {
         let start = self.buffer.len();
         let room = &mut self.buffer.room_mut(start + max_bytes)[start..start + max_bytes];
         let bytes = read(room)?.min(max_bytes);
-        let Some((header, packet)) = room[..bytes].split_first_chunk_mut() else {
+        let received = room[..bytes]
+            .split_first_chunk_mut()
+            .and_then(|(header, packet)| offload::receive(*header, packet).ok());
+        let Some(segmentation) = received else {
+            self.refused += 1;
             return Ok(());
         };
-        if let Ok(segmentation) = offload::receive(*header, packet) {
-            self.buffer.set_len(start + bytes);
-            self.append(start + VNET_HEADER_BYTES, segmentation);
-        }
+        self.buffer.set_len(start + bytes);
+        self.append(start + VNET_HEADER_BYTES, segmentation);
         Ok(())
+    }
+
+    /// How much of what was read was dropped.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.refused
     }
 
     /// Whether `bytes` bytes more fit without moving the others.
@@ -284,12 +295,6 @@ impl PacketBatch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()
-    }
-
-    /// How much of the buffer is in use.
-    #[must_use]
-    pub fn buffered_bytes(&self) -> usize {
-        self.buffer.len()
     }
 
     /// The number of bytes of all packets, each super-packet counted as those that it stands for.

@@ -84,6 +84,15 @@ impl Buffer {
         self.room.len() - self.used
     }
 
+    /// The same in memory of its own size, if it is little: a large buffer is worth more to others.
+    #[must_use]
+    pub fn fitted(self) -> Self {
+        match self.used < SMALL_BYTES && self.room.len() > SMALL_BYTES {
+            true => self.bytes().to_vec().into(),
+            false => self,
+        }
+    }
+
     /// Appends.
     pub fn push(&mut self, bytes: &[u8]) {
         let start = self.used;

@@ -108,6 +108,12 @@ impl DatagramBatch {
         self.bytes.bytes()
     }
 
+    /// How many bytes more its memory would hold.
+    #[cfg(test)]
+    pub(crate) fn spare(&self) -> usize {
+        self.bytes.spare()
+    }
+
     /// The length in bytes of every datagram but the last.
     #[must_use]
     pub fn segment_bytes(&self) -> usize {

@@ -290,7 +290,12 @@ fn refuse_source_route(mut options: &[u8]) -> Result<(), DropReason> {
 }
 
 /// Returns the first protocol that is no extension header, and what follows from it on.
-fn skip_extension_headers(first_protocol: u8, payload: &[u8]) -> Result<(u8, &[u8]), DropReason> {
+/// The protocol and the bytes of what follows the extension headers of an IPv6 packet, of which
+/// `payload` is all behind the fixed header.
+pub(super) fn skip_extension_headers(
+    first_protocol: u8,
+    payload: &[u8],
+) -> Result<(u8, &[u8]), DropReason> {
     let mut protocol = first_protocol;
     let mut rest = payload;
     for place in 0..=IPV6_EXTENSION_HEADERS_MAX {

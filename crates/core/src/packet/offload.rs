@@ -10,7 +10,7 @@
 //! the kernel. Its IP header, checksum included, is right.
 
 use super::checksum::{self, Sum};
-use super::ip::{PROTOCOL_TCP, PROTOCOL_UDP};
+use super::ip::{PROTOCOL_TCP, PROTOCOL_UDP, skip_extension_headers};
 
 /// What a super-packet is cut into: segments with a header of `header_bytes` (IP and transport) and
 /// `payload_bytes` of payload each, less in the last.
@@ -47,11 +47,15 @@ impl Protocol {
 
 impl Segmentation {
     /// Of a packet, as its headers are; `None` for what cannot be cut: all but TCP and UDP, and
-    /// packets with IPv6 extension headers.
+    /// headers of more than [`MAX_HEADER_BYTES`].
     pub(super) fn of(packet: &[u8], payload_bytes: usize) -> Option<Self> {
         let (ip_header_bytes, protocol) = match packet.first()? >> 4 {
             4 => (usize::from(packet[0] & 0x0f) * 4, *packet.get(9)?),
-            6 => (IPV6_HEADER_BYTES, *packet.get(6)?),
+            6 => {
+                let payload = packet.get(IPV6_HEADER_BYTES..)?;
+                let (protocol, transport) = skip_extension_headers(packet[6], payload).ok()?;
+                (packet.len() - transport.len(), protocol)
+            }
             _ => return None,
         };
         let (protocol, transport_bytes) = match protocol {
@@ -66,7 +70,7 @@ impl Segmentation {
         let is_sound = ip_header_bytes >= IPV4_HEADER_BYTES
             && transport_bytes >= UDP_HEADER_BYTES
             && (protocol == Protocol::Udp || transport_bytes >= TCP_HEADER_BYTES)
-            && header_bytes <= packet.len();
+            && header_bytes <= packet.len().min(MAX_HEADER_BYTES);
         is_sound.then_some(Self {
             protocol,
             ip_header_bytes,
@@ -352,7 +356,7 @@ const GSO_UDP_L4: u8 = 5;
 /// `VIRTIO_NET_HDR_GSO_ECN`.
 const GSO_ECN: u8 = 0x80;
 
-/// IPv4 and TCP, each with all options.
+/// IPv4 and TCP, each with all options; IPv6 and TCP with some.
 pub(super) const MAX_HEADER_BYTES: usize = 120;
 const IPV4_HEADER_BYTES: usize = 20;
 pub(super) const IPV6_HEADER_BYTES: usize = 40;

@@ -18,6 +18,7 @@ use crate::peer::wireguard::{
     COOKIE_REPLY_BYTES, DATA_OVERHEAD_BYTES, GatewayKeys, HANDSHAKE_INIT_BYTES,
     HANDSHAKE_RESPONSE_BYTES, HandshakeGate, HandshakeRefusal,
 };
+use crate::policy::ranges;
 use is::stun::StunMessage;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -140,8 +141,15 @@ impl Demux {
         self.expiries.push_back((expires_at, id));
     }
 
-    /// Sorts what was received. Datagrams for nobody are counted in [`Self::take_drops`].
+    /// Sorts what was received. Datagrams for nobody are counted in [`Self::take_drops`]; so are
+    /// those that come out of the tunnel, which would otherwise become a path through itself.
     pub fn route(&mut self, batch: DatagramBatch) -> Vec<Routed> {
+        if batch.is_empty() || ranges::is_inside(batch.path.remote.ip()) {
+            let datagrams = batch.len().max(1);
+            self.drops
+                .count_many(DropReason::UnknownDatagram, datagrams);
+            return Vec::new();
+        }
         if let Some(index) = self.sole_data_receiver(&batch) {
             return vec![Routed::Peer(index, batch)];
         }
@@ -489,6 +497,28 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_out_of_the_tunnel_itself_is_nobodys() {
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let mut demux = demux(100);
+        demux.attach(index, PublicKey([1; 32]), "abcd");
+        for remote in [[100, 64, 1, 2], [100, 96, 0, 1]] {
+            let remote = (remote, 4000).into();
+            let path = Path { remote, ..path() };
+            let batch = DatagramBatch::of(path, data_for(index, 1, 64));
+            assert!(demux.route(batch).is_empty(), "{remote}");
+        }
+        assert_eq!(demux.take_drops().of(DropReason::UnknownDatagram), 2);
+    }
+
+    #[test]
+    fn an_empty_datagram_is_counted_too() {
+        let mut demux = demux(100);
+        let empty = DatagramBatch::of(path(), Vec::new());
+        assert!(demux.route(empty).is_empty());
+        assert_eq!(demux.take_drops().of(DropReason::UnknownDatagram), 1);
+    }
+
+    #[test]
     fn the_transaction_table_is_bounded() {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
         let now = beginning();
@@ -591,7 +621,8 @@ mod tests {
             }
             let mut demux = demux(100);
             let batch = DatagramBatch::new(path(), Ecn::NotEct, segment, bytes);
-            let total = batch.len() as u64;
+            // An empty datagram is one too.
+            let total = batch.len().max(1) as u64;
             let routed = demux.route(batch).len() as u64;
             prop_assert_eq!(routed + demux.take_drops().total(), total);
         }

@@ -9,6 +9,7 @@ use crate::grant::IceCredentials;
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::gatherer::LocalAddresses;
 use crate::peer::statistics::PathKind;
+use crate::policy::ranges;
 use is::stun::{StunMessage, StunPacket};
 use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
@@ -145,10 +146,22 @@ impl IceTransport {
         self.agent.remote_candidates().next().is_some()
     }
 
+    fn knows(&self, remote: SocketAddr) -> bool {
+        let mut known = self.agent.remote_candidates();
+        known.any(|candidate| candidate.addr() == remote)
+    }
+
     fn has_room_for(&self, remote: SocketAddr) -> bool {
         let mut known = self.agent.remote_candidates();
-        known.clone().any(|candidate| candidate.addr() == remote)
-            || known.nth(MAX_REMOTE_CANDIDATES - 1).is_none()
+        self.knows(remote) || known.nth(MAX_REMOTE_CANDIDATES - 1).is_none()
+    }
+
+    /// Whether this is an address of ours, or may become one: a client can name ever others in its
+    /// answers.
+    fn has_room_to_learn(&self, mapped: Option<SocketAddr>) -> bool {
+        let mut known = self.agent.local_candidates();
+        mapped.is_none_or(|mapped| known.clone().any(|candidate| candidate.addr() == mapped))
+            || known.nth(MAX_LOCAL_CANDIDATES - 1).is_none()
     }
 
     /// Takes a STUN message. Returns false when it is not for this agent.
@@ -156,9 +169,14 @@ impl IceTransport {
         let Ok(message) = StunMessage::parse(datagram) else {
             return false;
         };
-        // The integrity of a request does not cover its source address: whoever captured one could
-        // otherwise make us remember, and check, any number of addresses.
-        if !self.has_room_for(path.remote) {
+        let is_acceptable = match message.is_binding_request() {
+            // The integrity of a request does not cover its source address: whoever captured one
+            // could otherwise make us remember, and check, any number of addresses.
+            true => self.has_room_for(path.remote),
+            // RFC 8445, section 7.2.5.2.1: an answer comes from where the question went.
+            false => self.knows(path.remote) && self.has_room_to_learn(message.mapped_address()),
+        };
+        if !is_acceptable {
             return false;
         }
         let packet = StunPacket {
@@ -272,14 +290,17 @@ fn signalled(candidate: &Candidate) -> String {
 }
 
 /// Refuses what the agent's parser would let pass: lines without the prefix or without a numeric
-/// priority (protocol page, section 3.3.2), and transports other than UDP.
+/// priority (protocol page, section 3.3.2), transports other than UDP, and addresses at which no
+/// client can be: what we send there would come back through the tunnel.
 fn parse(text: &str) -> Option<Candidate> {
     if !text.starts_with("candidate:") {
         return None;
     }
     text.split(' ').nth(3)?.parse::<u32>().ok()?;
     let candidate = Candidate::from_sdp_string(text).ok()?;
-    (candidate.proto() == Protocol::Udp).then_some(candidate)
+    let addr = candidate.addr();
+    let is_possible = addr.port() != 0 && !ranges::is_inside(addr.ip());
+    (candidate.proto() == Protocol::Udp && is_possible).then_some(candidate)
 }
 
 /// RFC 8445, section 5.1.2.1, with IPv6 before IPv4 and 2 less for each further candidate of a
@@ -308,12 +329,15 @@ const ANSWERING_RTO: Duration = Duration::from_secs(100);
 const MAX_CANDIDATE_PAIRS: usize = 100;
 /// Signalled and discovered together; a client has a few of each kind and family.
 const MAX_REMOTE_CANDIDATES: usize = 48;
+/// Those of our interfaces, and what clients see of us.
+const MAX_LOCAL_CANDIDATES: usize = 64;
 /// As many steps as there can be pairs, and a few for replies.
 const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::demux::Kind;
     use crate::peer::testing::TestAgent;
     use crate::testing::beginning;
     use proptest::collection::vec;
@@ -401,6 +425,69 @@ mod tests {
             ..request.path
         };
         assert!(gateway.handle_stun(path, request.bytes(), now));
+    }
+
+    /// A check of the gateway, and the client that is to answer it.
+    fn asked(now: Instant) -> (IceTransport, TestAgent, DatagramBatch) {
+        let mut gateway = gateway();
+        let ours = gateway.add_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
+        let mut client = TestAgent::new("198.51.100.5:4000");
+        client.add_remote_candidate(&ours[0]);
+        let check = client.progress(now).pop().expect("a check");
+        assert!(gateway.handle_stun(check.path, check.bytes(), now));
+        gateway.handle_timeout(now);
+        let mut sent = std::iter::from_fn(|| gateway.poll_transmit());
+        let question = sent.find(|sent| Kind::of(sent.bytes()) == Kind::StunRequest);
+        let question = question.expect("a check of ours");
+        (gateway, client, question)
+    }
+
+    fn answer(client: &mut TestAgent, question: &DatagramBatch, now: Instant) -> DatagramBatch {
+        client.handle(question, now);
+        let mut sent = client.progress(now).into_iter();
+        let answer = sent.find(|sent| Kind::of(sent.bytes()) == Kind::StunResponse);
+        answer.expect("an answer")
+    }
+
+    #[test]
+    fn answers_that_name_ever_other_addresses_are_remembered_within_a_bound() {
+        let now = beginning();
+        let (mut gateway, mut client, mut question) = asked(now);
+        let path = question.path;
+        for port in 1..1000 {
+            question.path.local = SocketAddr::from(([203, 0, 113, 9], port));
+            let answer = answer(&mut client, &question, now);
+            gateway.handle_stun(path, answer.bytes(), now);
+        }
+        let known = gateway.agent.local_candidates().count();
+        assert_eq!(known, MAX_LOCAL_CANDIDATES);
+    }
+
+    #[test]
+    fn an_answer_from_where_nobody_was_asked_is_refused() {
+        let now = beginning();
+        let (mut gateway, mut client, question) = asked(now);
+        let answer = answer(&mut client, &question, now);
+        let elsewhere = Path {
+            remote: SocketAddr::from(([203, 0, 113, 9], 1)),
+            ..question.path
+        };
+        assert!(!gateway.handle_stun(elsewhere, answer.bytes(), now));
+        assert!(gateway.handle_stun(question.path, answer.bytes(), now));
+    }
+
+    #[test]
+    fn no_client_is_at_port_0_or_inside_the_tunnel() {
+        let mut ice = gateway();
+        for address in [
+            "198.51.100.5 0",
+            "100.64.1.2 9",
+            "100.96.0.1 9",
+            "fd00:2021:1111::9 9",
+        ] {
+            let line = format!("candidate:1 1 udp 1 {address} typ host");
+            assert!(!ice.add_remote_candidate(&line), "{line}");
+        }
     }
 
     #[test]

@@ -87,7 +87,9 @@ impl Outbox {
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         if open.segments > 0 {
-            let batch = DatagramBatch::new(open.path, open.ecn, open.segment_bytes, open.bytes);
+            // A resource may have each datagram be a batch of its own, by its lengths and marks.
+            let bytes = open.bytes.fitted();
+            let batch = DatagramBatch::new(open.path, open.ecn, open.segment_bytes, bytes);
             self.closed.push_back(batch);
         }
     }
@@ -136,6 +138,18 @@ mod tests {
                 .collect();
             prop_assert_eq!(received, expected);
         }
+    }
+
+    #[test]
+    fn a_batch_of_one_datagram_takes_no_more_room_than_it_needs() {
+        let mut outbox = Outbox::default();
+        for mark in 0..100_u8 {
+            outbox.push(path(2), Ecn::from_bits(mark % 2), &[0; 100]);
+        }
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.pop()).collect();
+        assert_eq!(batches.len(), 100);
+        let spare: usize = batches.iter().map(DatagramBatch::spare).sum();
+        assert!(spare < 100_000, "{spare}");
     }
 
     #[test]

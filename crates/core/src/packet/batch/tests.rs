@@ -31,6 +31,18 @@ fn a_writer_that_claims_too_much_adds_nothing() {
 }
 
 #[test]
+fn what_does_not_fit_its_header_is_counted() {
+    let mut batch = PacketBatch::with_capacity(100);
+    let read = batch.push_offloaded(50, |room| {
+        room[..30].fill(0);
+        // `VIRTIO_NET_HDR_GSO_UDP`, which nobody asked for.
+        room[1] = 3;
+        Ok::<_, ()>(30)
+    });
+    assert_eq!((read, batch.len(), batch.refused()), (Ok(()), 0, 1));
+}
+
+#[test]
 fn packets_may_become_shorter_but_not_longer() {
     let mut batch = PacketBatch::default();
     for packet in [b"shorten" as &[u8], b"drop", b"claim"] {

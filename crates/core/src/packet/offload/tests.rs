@@ -171,3 +171,34 @@ fn a_super_packet_of_a_kind_that_was_not_asked_for_is_refused() {
     (header[1], header[4]) = (3, 100);
     assert_eq!(receive(header, &mut whole), Err(NotOffloaded));
 }
+
+#[test]
+fn a_super_packet_behind_extension_headers_is_cut_as_any_other() {
+    let (source, destination) = ([1; 16].into(), [2; 16].into());
+    let mut whole = packet(source, destination, TCP, &payload(2500));
+    // Destination options that are padding (RFC 8200, section 4.6).
+    whole.splice(40..40, [PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0]);
+    whole[6] = 60;
+    let bytes = (whole.len() - IPV6_HEADER_BYTES) as u16;
+    put_u16(&mut whole, 4, bytes);
+    let mut header = [0; VNET_HEADER_BYTES];
+    (header[0], header[1]) = (NEEDS_CHECKSUM, GSO_TCPV6);
+    header[4..6].copy_from_slice(&1000_u16.to_ne_bytes());
+    header[6..8].copy_from_slice(&48_u16.to_ne_bytes());
+    header[8..].copy_from_slice(&16_u16.to_ne_bytes());
+    let segmentation = receive(header, &mut whole).expect("it fits");
+    let segments = segments_of(whole, segmentation.expect("it stands for many"));
+    assert_eq!(segments.len(), 3);
+    segments.iter().for_each(|segment| expect_sound(segment));
+}
+
+#[test]
+fn headers_that_no_template_holds_are_refused() {
+    let (source, destination) = ([1; 16].into(), [2; 16].into());
+    let mut whole = packet(source, destination, TCP, &payload(2500));
+    let mut options = [0; 72];
+    (options[0], options[1]) = (PROTOCOL_TCP, 8);
+    whole.splice(40..40, options);
+    whole[6] = 60;
+    assert_eq!(Segmentation::of(&whole, 1000), None);
+}
