@@ -104,6 +104,22 @@ fn two_clients_on_two_shards_reach_everything_and_both_shards_work() {
 }
 
 #[test]
+fn every_thread_says_in_a_list_of_threads_what_it_does() {
+    let mut trial = two_shards();
+    let pid = trial.gateway().expect("runs").pid();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("runs");
+    let names = threads.map(|thread| {
+        let file = thread.expect("a thread").path().join("comm");
+        std::fs::read_to_string(file).expect("has a name")
+    });
+    let mut names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
+    names.sort_unstable();
+    for name in ["admin", "control", "shard-0", "shard-1"] {
+        assert!(names.iter().any(|it| it == name), "no {name} in {names:?}");
+    }
+}
+
+#[test]
 fn the_packets_of_a_flow_stay_in_order() {
     let trial = two_shards();
     std::thread::scope(|scope| {

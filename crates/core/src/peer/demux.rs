@@ -144,7 +144,7 @@ impl Demux {
     /// Sorts what was received. Datagrams for nobody are counted in [`Self::take_drops`]; so are
     /// those that come out of the tunnel, which would otherwise become a path through itself.
     pub fn route(&mut self, batch: DatagramBatch) -> Vec<Routed> {
-        if batch.is_empty() || ranges::is_inside(batch.path.remote.ip()) {
+        if batch.is_empty() || ranges::is_tunnel(batch.path.remote.ip()) {
             let datagrams = batch.len().max(1);
             self.drops
                 .count_many(DropReason::UnknownDatagram, datagrams);
@@ -501,12 +501,16 @@ mod tests {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
         let mut demux = demux(100);
         demux.attach(index, PublicKey([1; 32]), "abcd");
-        for remote in [[100, 64, 1, 2], [100, 96, 0, 1]] {
-            let remote = (remote, 4000).into();
+        let mut routed_from = |remote: &str| {
+            let remote = remote.parse().expect("literal");
             let path = Path { remote, ..path() };
             let batch = DatagramBatch::of(path, data_for(index, 1, 64));
-            assert!(demux.route(batch).is_empty(), "{remote}");
-        }
+            destinations(&demux.route(batch))
+        };
+        assert_eq!(routed_from("100.64.1.2:4000"), []);
+        assert_eq!(routed_from("[fd00:2021:1111::9]:4000"), []);
+        // Another's carrier-grade NAT begins where what we route ends.
+        assert_eq!(routed_from("100.96.0.1:4000"), [Some(index)]);
         assert_eq!(demux.take_drops().of(DropReason::UnknownDatagram), 2);
     }
 

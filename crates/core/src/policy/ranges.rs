@@ -22,13 +22,6 @@ pub fn is_proxy(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether `ip` has a meaning inside the tunnel only: nobody outside can be there, because the host
-/// routes it into the tunnel.
-#[must_use]
-pub fn is_inside(ip: IpAddr) -> bool {
-    is_tunnel(ip) || is_proxy(ip)
-}
-
 /// Whether `ip` is a multicast address or the limited broadcast address, which no router forwards
 /// either (RFC 1812, section 5.3.5.1).
 #[must_use]
