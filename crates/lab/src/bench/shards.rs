@@ -71,7 +71,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     for gateway in &gateways {
         let reordered = gateway.reordered(args.rate, &postern)?;
         print(&format!(
-            "{} shards: {reordered} datagrams overtaken in their flow\n{}",
+            "tunnel.shards = {}: {reordered} datagrams overtaken in their flow\n{}",
             gateway.shards,
             handed_over(&soak::page(&gateway.lab)?)
         ))?;
@@ -230,12 +230,12 @@ fn row(name: &str, rates: &mut [Vec<f64>; 2]) -> [String; 4] {
 fn handed_over(page: &str) -> String {
     let ways = [
         (
-            "datagrams",
+            "datagrams from clients",
             r#"{kind="udp"}"#,
             r#"postern_udp_datagrams_total{direction="received"}"#,
         ),
         (
-            "packets",
+            "packets from the tunnel interface",
             r#"{kind="tun"}"#,
             r#"postern_tun_packets_total{direction="outbound"}"#,
         ),
@@ -245,9 +245,12 @@ fn handed_over(page: &str) -> String {
         match (handed, sample(page, all)) {
             (Some(handed), Some(all)) => {
                 let percent = handed / all.max(1.0) * 100.0;
-                format!("  {percent:.2} % of {all:.0} {what} were handed over\n")
+                format!(
+                    "  {percent:.2} % of {all:.0} {what} were read by another shard than their \
+                     client's\n"
+                )
             }
-            _ => format!("  it does not count {what} that are handed over\n"),
+            _ => format!("  it does not count which {what} met another shard\n"),
         }
     });
     told.concat()
@@ -276,7 +279,10 @@ mod tests {
                     postern_udp_datagrams_total{direction=\"received\"} 1000\n\
                     postern_udp_datagrams_total{direction=\"sent\"} 7\n";
         let text = handed_over(page);
-        assert!(text.contains("0.50 % of 1000 datagrams"), "{text}");
-        assert!(text.contains("does not count packets"), "{text}");
+        assert!(
+            text.contains("0.50 % of 1000 datagrams from clients were read"),
+            "{text}"
+        );
+        assert!(text.contains("does not count which packets"), "{text}");
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: &Args) -> Result<()> {
         rounds, seconds, ..
     } = args;
     print(&format!(
-        "Machine: {}\n{}TCP: iperf3 over IPv4, {seconds} s each; rounds: {rounds}. MTU 1280.\n",
+        "Machine: {}\n{}Over IPv4, MTU 1280; rounds: {rounds}; TCP by iperf3, {seconds} s each.\n",
         machine::described(),
         debug_build()
     ))?;
