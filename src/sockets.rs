@@ -179,8 +179,6 @@ pub struct DatagramStream {
     buffers: Vec<Buffer>,
     /// How many of them the next read may fill.
     width: usize,
-    /// Whether the last read got less than it had room for: there was no more.
-    is_drained: bool,
     reads: usize,
     errors: usize,
 }
@@ -192,13 +190,13 @@ impl DatagramStream {
             port,
             buffers: buffers.collect(),
             width: NARROW_WIDTH,
-            is_drained: false,
             reads: 0,
             errors: 0,
         }
     }
 
-    fn read(&mut self) -> io::Result<Vec<DatagramBatch>> {
+    /// What is there, and whether it was less than there was room for: then there is no more.
+    fn read(&mut self) -> io::Result<(Vec<DatagramBatch>, bool)> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut slices: Vec<IoSliceMut<'_>> = self.buffers[..self.width]
             .iter_mut()
@@ -210,12 +208,11 @@ impl DatagramStream {
             .recv(socket.into(), &mut slices, &mut metas)?;
         drop(slices);
         let bytes: usize = metas[..count].iter().map(|meta| meta.len).sum();
-        self.is_drained = count < self.width;
+        let is_drained = count < self.width;
         self.width = next_width(count, bytes);
         let received = metas.iter().zip(&mut self.buffers).take(count);
-        Ok(received
-            .map(|(meta, buffer)| to_batch(meta, taken(buffer, meta.len), self.port.port))
-            .collect())
+        let batches = received.map(|(meta, buffer)| to_batch(meta, buffer, self.port.port));
+        Ok((batches.collect(), is_drained))
     }
 }
 
@@ -239,10 +236,10 @@ impl Stream for DatagramStream {
                 return Poll::Ready(None);
             };
             match self.read() {
-                Ok(batches) => {
+                Ok((batches, is_drained)) => {
                     self.errors = 0;
                     // To ask once more would only bring that answer.
-                    if self.is_drained {
+                    if is_drained {
                         ready.clear_ready();
                         self.reads = 0;
                     } else {
@@ -268,16 +265,9 @@ impl Stream for DatagramStream {
     }
 }
 
-/// What was received: the buffer itself, or a copy of the little that is in it.
-fn taken(buffer: &mut Buffer, bytes: usize) -> Buffer {
-    buffer.set_len(bytes);
-    match bytes {
-        0..SMALL_BYTES => buffer.bytes().to_vec().into(),
-        _ => std::mem::replace(buffer, Buffer::with_room(BUFFER_BYTES)),
-    }
-}
-
-fn to_batch(meta: &RecvMeta, bytes: Buffer, port: u16) -> DatagramBatch {
+/// What was received into `buffer`.
+fn to_batch(meta: &RecvMeta, buffer: &mut Buffer, port: u16) -> DatagramBatch {
+    buffer.set_len(meta.len);
     let unspecified: IpAddr = match meta.addr {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -289,7 +279,7 @@ fn to_batch(meta: &RecvMeta, bytes: Buffer, port: u16) -> DatagramBatch {
     let ecn = meta
         .ecn
         .map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
-    DatagramBatch::new(path, ecn, meta.stride, bytes)
+    DatagramBatch::new(path, ecn, meta.stride, buffer.take_fitted())
 }
 
 fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
@@ -387,8 +377,6 @@ fn next_width(count: usize, bytes: usize) -> usize {
 const LARGE_BYTES: usize = 16 * 1024;
 /// One more than a lone datagram fills, so that one read is enough for it.
 const NARROW_WIDTH: usize = 2;
-/// Copying less costs less than another buffer that is not in the cache.
-const SMALL_BYTES: usize = 4096;
 /// In a row: errors about what was sent come one by one, between reads that succeed.
 const ERRORS_BEFORE_GIVING_UP: usize = 1000;
 /// One read may be 64 datagrams of 64 segments; two of these fill no mailbox.

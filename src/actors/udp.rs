@@ -221,7 +221,7 @@ impl Handler<FlushDatagrams> for UdpActor {
         let metrics = Arc::clone(&self.spec.metrics);
         Box::pin(async move {
             while let Some(port) = queue.blocked_port(&ports) {
-                // An event loop that shuts down sends nothing any more.
+                // Nobody says any more when there is room.
                 if port.writable().await.is_err() {
                     return;
                 }

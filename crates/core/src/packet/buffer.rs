@@ -84,12 +84,13 @@ impl Buffer {
         self.room.len() - self.used
     }
 
-    /// The same in memory of its own size, if it is little: a large buffer is worth more to others.
+    /// Takes what is there: little of it as a copy in memory of its own size, because copying costs
+    /// less than another large buffer that is not in the cache; more of it with its memory.
     #[must_use]
-    pub fn fitted(self) -> Self {
-        match self.used < SMALL_BYTES && self.room.len() > SMALL_BYTES {
-            true => self.bytes().to_vec().into(),
-            false => self,
+    pub fn take_fitted(&mut self) -> Self {
+        match self.used {
+            0..SMALL_BYTES => self.bytes().to_vec().into(),
+            _ => std::mem::take(self),
         }
     }
 

@@ -85,10 +85,12 @@ impl Outbox {
     }
 
     fn close(&mut self) {
-        let Some(open) = self.open.take() else { return };
+        let Some(mut open) = self.open.take() else {
+            return;
+        };
         if open.segments > 0 {
             // A resource may have each datagram be a batch of its own, by its lengths and marks.
-            let bytes = open.bytes.fitted();
+            let bytes = open.bytes.take_fitted();
             let batch = DatagramBatch::new(open.path, open.ecn, open.segment_bytes, bytes);
             self.closed.push_back(batch);
         }

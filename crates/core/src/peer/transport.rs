@@ -597,7 +597,7 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// As often as a client's keepalive comes. A rekeying of ours is due at 120 s and has until 180 s
+/// As often as an idle client's check comes. A rekeying of ours is due at 120 s and has until 180 s
 /// (WireGuard white paper, section 6.1), which is time for two attempts.
 const QUIET_PAUSE: Duration = Duration::from_secs(24);
 /// A client checks its path every 25 s at the least (protocol page, section 3.3.1), and a check may

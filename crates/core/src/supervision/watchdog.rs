@@ -185,12 +185,11 @@ impl<C: Ord + Copy> Watchdog<C> {
 
     /// The next time from `due` on at which a group is asked.
     fn with_its_group(&self, due: Instant) -> Instant {
-        let since = due.saturating_duration_since(self.began.unwrap_or(due));
-        let late = since.as_nanos() % GROUP_EVERY.as_nanos();
-        match u64::try_from(late) {
-            Ok(late @ 1..) => due + GROUP_EVERY - Duration::from_nanos(late),
-            Ok(0) | Err(_) => due,
-        }
+        let began = self.began.unwrap_or(due);
+        let since = due.saturating_duration_since(began).as_nanos();
+        let groups = since.div_ceil(GROUP_EVERY.as_nanos());
+        // As many as u32 holds come within thirteen years.
+        began + GROUP_EVERY.saturating_mul(u32::try_from(groups).unwrap_or(u32::MAX))
     }
 
     fn remove(&mut self, child: C) -> bool {

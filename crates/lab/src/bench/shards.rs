@@ -5,7 +5,7 @@
 //! other. Where all that loads them shares the machine's cores, no core is left for a second shard;
 //! so each shard can be held to a part of a core, as if its cores were slower and there were more.
 
-use super::field::arena::serve_udp_at;
+use super::field::arena::{serve_udp_at, succeed};
 use super::field::load::{UdpLoad, put_on};
 use super::{FILTERS, debug_build, machine, print, soak};
 use crate::figures::{median, table};
@@ -132,35 +132,26 @@ impl Gateway {
     /// Lets each shard have no more than this of a core: the kernel's deadline scheduler gives its
     /// thread so much of each period, and no more (sched(7)).
     fn hold(&mut self, percent: u32) -> Result<()> {
-        let threads = format!("/proc/{}/task", self.lab.gateway()?.pid());
-        let mut held = 0;
-        for thread in std::fs::read_dir(&threads)? {
-            let thread = thread?;
-            let name = std::fs::read_to_string(thread.path().join("comm"))?;
-            if !name.starts_with("shard-") {
-                continue;
-            }
-            held += 1;
-            let mut chrt = Command::new("chrt");
-            let (period, runtime) = (
-                PERIOD.as_nanos(),
-                PERIOD.as_nanos() * u128::from(percent) / 100,
-            );
-            chrt.args(["--deadline", "--sched-runtime", &runtime.to_string()]);
-            chrt.args(["--sched-deadline", &period.to_string()]);
-            chrt.args(["--sched-period", &period.to_string(), "--pid", "0"]);
-            chrt.arg(thread.file_name());
-            let output = chrt
-                .output()
-                .context("cannot run `chrt` (package util-linux)")?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "`chrt` refuses: {}", said.trim());
-        }
+        let threads = self.lab.gateway()?.threads()?;
+        let shards = threads
+            .iter()
+            .filter(|(_, name)| name.starts_with("shard-"));
+        let shards: Vec<_> = shards.map(|(id, _)| id).collect();
         ensure!(
-            held == self.shards,
-            "{held} threads of {} shards",
+            shards.len() == self.shards as usize,
+            "of {} shards there are threads {shards:?}",
             self.shards
         );
+        let period = PERIOD.as_nanos().to_string();
+        let runtime = (PERIOD.as_nanos() * u128::from(percent) / 100).to_string();
+        for id in shards {
+            let mut chrt = Command::new("chrt");
+            chrt.args(["--deadline", "--sched-runtime", &runtime]);
+            chrt.args(["--sched-deadline", &period, "--sched-period", &period]);
+            chrt.args(["--pid", "0", id]);
+            succeed(self.lab.playground(), chrt)
+                .context("a shard cannot be held by `chrt` (package util-linux)")?;
+        }
         Ok(())
     }
 

@@ -60,6 +60,21 @@ impl Process {
         self.child.id()
     }
 
+    /// Its threads: their ids, and what they call themselves.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn threads(&self) -> Result<Vec<(String, String)>> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+        let threads = threads.map(|thread| {
+            let thread = thread?.path();
+            let name = std::fs::read_to_string(thread.join("comm"))?;
+            let id = thread.file_name().unwrap_or_default();
+            Ok((id.to_string_lossy().into_owned(), name.trim().to_owned()))
+        });
+        threads.collect()
+    }
+
     /// Sends a signal to it.
     ///
     /// # Errors

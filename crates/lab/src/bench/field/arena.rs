@@ -276,7 +276,8 @@ fn configure(playground: &Playground, interface: &str, keys: &(Keys, Keys)) -> R
     feed(ip.args(["-batch", "-"]), &lines)
 }
 
-fn succeed(playground: &Playground, command: Command) -> Result<()> {
+/// Runs a command that has to succeed; the error is what it said.
+pub(in crate::bench) fn succeed(playground: &Playground, command: Command) -> Result<()> {
     let output = playground.run(command, READY_LIMIT)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}", said.trim());
