@@ -3,12 +3,12 @@
 use crate::actors::supervisor::keeper::{Keeper, KeeperSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::admin::AdminListeners;
-use crate::config::{self, GatewayConfig, StateConfig};
+use crate::config::{self, GatewayConfig, LiveSettings, StateConfig};
 use crate::messages::supervisor::{Farewell, Shutdown};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
 use crate::nursery::{NurserySpec, Threads};
-use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
+use crate::reload::{self, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
 use crate::shell::{self, random_bytes, tell_addr, unix_now};
 use crate::sockets::{BufferSizes, SocketGroup};
@@ -34,12 +34,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tun_rs::SyncDevice;
 use zeroize::Zeroizing;
 
-/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the
+/// Runs the gateway with `settings`, which `reloader` reads again when they change; returns the
 /// process exit code.
 ///
 /// # Errors
 /// When it cannot start, with the remedy.
-pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode> {
+pub fn run(settings: Arc<LiveSettings>, reloader: Reloader) -> anyhow::Result<ExitCode> {
     // Before any thread is started.
     if let Err(error) = capabilities::raise_net_admin() {
         tracing::warn!(%error, "CAP_NET_ADMIN cannot be raised");
@@ -48,15 +48,15 @@ pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the number of open files stays limited");
     }
-    check_host(&config)?;
+    check_host(&settings.config)?;
     let system = System::new();
     // Signals are heard before the first trace is left on the host, and before anybody can take
     // this process for a gateway.
-    let hands_over = Arc::new(AtomicBool::new(config.state.handover));
+    let hands_over = Arc::new(AtomicBool::new(settings.config.state.handover));
     let (supervisor, asked) =
         system.block_on(async { listening_supervisor(Arc::clone(&hands_over)) })?;
     let links = reload_links(&supervisor.address(), hands_over);
-    let mut prepared = Prepared::new(config)?;
+    let mut prepared = Prepared::new(settings)?;
     let lock = prepared.inheritance.lock.take();
     let handed_over = Arc::clone(&prepared.handed_over);
     let masquerade = system.block_on(async { start(prepared, supervisor) })?;
@@ -84,29 +84,28 @@ fn tidy_up(masquerade: Option<masquerade::Masquerade>, is_handed_over: bool) {
 
 /// Everything that can fail for a reason outside the program, done before anything runs.
 struct Prepared {
-    config: GatewayConfig,
+    settings: Arc<LiveSettings>,
     inheritance: Inheritance,
     external_id: String,
     sockets: SocketGroup,
     listeners: AdminListeners,
     /// Of the TUN device, one for each shard.
     queues: Vec<SyncDevice>,
-    dns_trust: rustls::ClientConfig,
     handed_over: Arc<AtomicBool>,
 }
 
 impl Prepared {
     /// The state file comes before all that only one process can have: its lock is free when the
     /// former process has let go of everything.
-    fn new(config: GatewayConfig) -> anyhow::Result<Self> {
-        let dns_trust = reload::check(&config).map_err(anyhow::Error::msg)?;
+    fn new(settings: Arc<LiveSettings>) -> anyhow::Result<Self> {
+        let config = &settings.config;
         let external_id = external_id::external_id(&config.portal)?;
-        let inheritance = Inheritance::of_former_process(&config, &external_id)?;
+        let inheritance = Inheritance::of_former_process(config, &external_id)?;
         let buffers = BufferSizes {
             receive_bytes: config.network.receive_buffer_bytes,
             send_bytes: config.network.send_buffer_bytes,
         };
-        let shards = config.tunnel.shards();
+        let shards = settings.shards;
         let ports = (config.network.udp_port, inheritance.udp_port);
         let sockets = bind(ports, buffers, shards)?;
         let listeners = AdminListeners::bind(&config.admin)?;
@@ -119,18 +118,17 @@ impl Prepared {
         Ok(Self {
             inheritance,
             external_id,
-            config,
             sockets,
             listeners,
             queues,
-            dns_trust,
+            settings,
             handed_over: Arc::default(),
         })
     }
 
     fn masquerade(&self) -> anyhow::Result<Option<masquerade::Masquerade>> {
-        let wanted = self.config.tunnel.masquerade;
-        let applied = wanted.then(|| masquerade::Masquerade::apply(&self.config.tunnel));
+        let wanted = self.settings.config.tunnel.masquerade;
+        let applied = wanted.then(|| masquerade::Masquerade::apply(&self.settings.config.tunnel));
         Ok(applied.transpose()?)
     }
 }
@@ -285,16 +283,15 @@ fn start(
     mut prepared: Prepared,
     supervisor: Context<SupervisorActor>,
 ) -> anyhow::Result<Option<masquerade::Masquerade>> {
-    let shards = prepared.config.tunnel.shards();
+    let settings = Arc::clone(&prepared.settings);
+    let (shards, limits) = (settings.shards, &settings.config.limits);
     let metrics = Arc::new(Metrics::new(shards.into(), shell::now()));
     let parent = supervisor.address();
     let masquerade = prepared.masquerade()?;
-    let settings = LiveSettings::new(&prepared.config, prepared.dns_trust);
-    let limits = settings.limits;
     let inheritance = &mut prepared.inheritance;
     let keys = GatewayKeys::new(*inheritance.gateway_key);
     let portal = portal_config(
-        &prepared.config.portal,
+        &settings.config.portal,
         (&keys, &inheritance.ice_secret),
         prepared.external_id,
     )?;
@@ -305,13 +302,7 @@ fn start(
         sockets: prepared.sockets,
         listeners: prepared.listeners,
         queues: prepared.queues,
-        interface: prepared.config.tunnel.interface.clone(),
-        handshakes_per_second: limits.handshakes_per_second.into(),
-        nat_table: settings.nat_table(),
-        list_addresses: settings.list_addresses(),
-        stun_servers: settings.network.stun_servers,
-        dns: settings.dns,
-        dns_trust: settings.dns_trust,
+        settings: Arc::clone(&settings),
         portal,
         metrics: Arc::clone(&metrics),
     });

@@ -11,32 +11,29 @@
 use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
-use crate::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
+use crate::actors::nat_table::{self, NatHeritage, NatTableActor, NatTableSpec};
 use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
 use crate::actors::tun::{TunActor, TunOutlets, TunSpec};
-use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
+use crate::actors::udp::{UdpActor, UdpSpec};
 use crate::admin::{AdminListeners, Desk};
-use crate::config::{DnsConfig, InterfaceName};
+use crate::config::LiveSettings;
 use crate::lifeline::{BusyMark, DeathNotice, launch};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
-use crate::reload::LiveSettings;
 use crate::shell;
-use crate::sockets::{SocketGroup, UdpPorts};
+use crate::sockets::SocketGroup;
 use crate::system::interface::Interface;
 use crate::tunnel::TunQueue;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern_core::nat_table::NatTableConfig;
-use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
+use postern_core::peer::GatewayKeys;
 use postern_core::portal::PortalConfig;
 use std::ffi::CString;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tun_rs::SyncDevice;
 
@@ -50,20 +47,8 @@ pub struct NurserySpec {
     pub queues: Vec<SyncDevice>,
     /// Where the operator asks.
     pub listeners: AdminListeners,
-    /// The interface, by name.
-    pub interface: InterfaceName,
-    /// WireGuard handshakes in a second, before cookies are asked for.
-    pub handshakes_per_second: u64,
-    /// For the NATs of all shards together.
-    pub nat_table: NatTableConfig,
-    /// From the configuration.
-    pub stun_servers: Vec<SocketAddr>,
-    /// The addresses to offer.
-    pub list_addresses: ListAddresses,
-    /// For the names.
-    pub dns: DnsConfig,
-    /// How encrypted name servers are told from impostors.
-    pub dns_trust: rustls::ClientConfig,
+    /// The settings of all actors.
+    pub settings: Arc<LiveSettings>,
     /// For the portal.
     pub portal: PortalConfig,
     /// Shared counters.
@@ -138,13 +123,7 @@ fn name_thread(place: Place) {
 #[derive(Clone)]
 struct Shared {
     keys: GatewayKeys,
-    interface: InterfaceName,
-    handshakes_per_second: u64,
-    nat_table: NatTableConfig,
-    stun_servers: Vec<SocketAddr>,
-    list_addresses: ListAddresses,
-    dns: DnsConfig,
-    dns_trust: rustls::ClientConfig,
+    settings: Arc<LiveSettings>,
     portal: PortalConfig,
     metrics: Arc<Metrics>,
 }
@@ -165,13 +144,7 @@ impl Threads {
             sockets: spec.sockets,
             spec: Arc::new(Shared {
                 keys: spec.keys,
-                interface: spec.interface,
-                handshakes_per_second: spec.handshakes_per_second,
-                nat_table: spec.nat_table,
-                stun_servers: spec.stun_servers,
-                list_addresses: spec.list_addresses,
-                dns: spec.dns,
-                dns_trust: spec.dns_trust,
+                settings: spec.settings,
                 portal: spec.portal,
                 metrics: spec.metrics,
             }),
@@ -191,12 +164,6 @@ impl Threads {
             Place::Admin => &self.admin,
         }
     }
-
-    /// The part of one shard of what is for all.
-    fn nat_table_config(&self) -> NatTableConfig {
-        let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
-        self.spec.nat_table.divided(shards)
-    }
 }
 
 impl Nursery for Threads {
@@ -206,7 +173,8 @@ impl Nursery for Threads {
         let (addr, abort) = thread.launch(death.life(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
                 queue: TunQueue::new(queue)?,
-                interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
+                interface: Interface::new(&spec.settings.config.tunnel.interface)
+                    .map_err(io::Error::other)?,
                 outlets,
                 metrics: spec.metrics.shard(shard.into()),
                 death,
@@ -225,7 +193,7 @@ impl Nursery for Threads {
         heritage: NatHeritage,
         news: Recipient<NatNews>,
     ) -> Started<NatTableLinks> {
-        let config = self.nat_table_config();
+        let config = nat_table::shard_config(&self.spec.settings);
         let metrics = self.spec.metrics.shard(shard.into());
         let thread = &self.shard(shard).thread;
         let (addr, abort) = thread.launch(death.life(), NatTableActor::MAILBOX, move || {
@@ -250,28 +218,10 @@ impl Nursery for Threads {
         let thread = &self.shard(shard).thread;
         let (addr, abort) = thread.launch(death.life(), UdpActor::MAILBOX, move || {
             let sockets = sockets?;
-            let gatherer = GathererConfig {
-                port: sockets.port(),
-                max_servers: MAX_STUN_SERVERS,
-            };
-            let demux = DemuxConfig {
-                keys: spec.keys.clone(),
-                handshakes_per_second: spec.handshakes_per_second,
-                max_transactions: MAX_STUN_TRANSACTIONS,
-            };
-            Ok(UdpActor::new(UdpSpec {
-                shard,
-                ports: UdpPorts::new(sockets)?,
-                demux: Demux::new(demux, shell::now()),
-                gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
-                stun_servers: match shard {
-                    FRONT => spec.stun_servers.clone(),
-                    _ => Vec::new(),
-                },
-                list_addresses: Arc::clone(&spec.list_addresses),
-                metrics: spec.metrics.shard(shard.into()),
-                death,
-            }))
+            let identity = (shard, spec.keys.clone());
+            let metrics = spec.metrics.shard(shard.into());
+            let spec = UdpSpec::new(sockets, identity, &spec.settings, (metrics, death))?;
+            Ok(UdpActor::new(spec))
         });
         Started {
             links: UdpLinks::to(&addr),
@@ -284,10 +234,10 @@ impl Nursery for Threads {
         let (addr, abort) = self
             .control
             .launch(death.life(), DnsActor::MAILBOX, move || {
-                let trust = spec.dns_trust.clone();
+                let settings = &spec.settings;
                 Ok(DnsActor::new(DnsSpec::new(
-                    &spec.dns,
-                    trust,
+                    &settings.config.dns,
+                    rustls::ClientConfig::clone(&settings.dns_trust),
                     Arc::clone(&spec.metrics),
                     (state, death),
                 )))
@@ -304,7 +254,10 @@ impl Nursery for Threads {
             .control
             .launch(death.life(), PortalActor::MAILBOX, move || {
                 Ok(PortalActor::new(PortalSpec {
-                    config: spec.portal.clone(),
+                    config: PortalConfig {
+                        max_outage: spec.settings.config.portal.max_outage,
+                        ..spec.portal.clone()
+                    },
                     seed: shell::random_bytes()?,
                     outlets,
                     metrics: Arc::clone(&spec.metrics),
@@ -342,15 +295,9 @@ impl Nursery for Threads {
         thread.launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
     }
 
-    fn take_over(&mut self, settings: &LiveSettings) {
+    fn take_over(&mut self, settings: &Arc<LiveSettings>) {
         let spec = Arc::make_mut(&mut self.spec);
-        spec.handshakes_per_second = settings.limits.handshakes_per_second.into();
-        spec.nat_table = settings.nat_table();
-        spec.stun_servers.clone_from(&settings.network.stun_servers);
-        spec.list_addresses = settings.list_addresses();
-        spec.dns.clone_from(&settings.dns);
-        spec.dns_trust.clone_from(&settings.dns_trust);
-        spec.portal.max_outage = settings.max_outage;
+        spec.settings = Arc::clone(settings);
     }
 
     fn busy_with(&self, place: Place) -> Option<LifeNumber> {
@@ -370,10 +317,3 @@ impl Nursery for Threads {
         stuck.arbiter.stop();
     }
 }
-
-/// The shard whose sockets get what names no other, answers of STUN servers among it.
-const FRONT: u8 = 0;
-/// A portal hands out two relays of two addresses; the rest is room for configured servers.
-const MAX_STUN_SERVERS: usize = 16;
-/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
-const MAX_STUN_TRANSACTIONS: usize = 65_536;

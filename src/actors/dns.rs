@@ -1,7 +1,7 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`, `UseNameServers`, `LimitLookups`. Emits: `NameAnswered` to whoever asked,
+//! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to whoever asked,
 //! `ResolverStateChanged`. When its mailbox is full: senders wait, and what it takes on is bounded
 //! by the core. On death: rebuilt with an empty cache, and asked again for what it owed; a lookup
 //! that panics is only a lookup that failed.
@@ -17,8 +17,8 @@ mod server;
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
-use crate::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
-use crate::messages::supervisor::ResolverStateChanged;
+use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
+use crate::messages::supervisor::{ResolverStateChanged, UseSettings};
 use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
 use actix::prelude::*;
@@ -381,21 +381,21 @@ impl Handler<ResolveName> for DnsActor {
     }
 }
 
-impl Handler<UseNameServers> for DnsActor {
+impl Handler<UseSettings> for DnsActor {
     type Result = ();
 
-    fn handle(&mut self, UseNameServers(servers): UseNameServers, ctx: &mut Context<Self>) {
-        self.use_name_servers(servers);
-        self.probe(ctx);
-        self.drive(ctx);
-    }
-}
-
-impl Handler<LimitLookups> for DnsActor {
-    type Result = ();
-
-    fn handle(&mut self, LimitLookups(config): LimitLookups, ctx: &mut Context<Self>) {
-        self.lookups.use_config(config, shell::now());
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, ctx: &mut Context<Self>) {
+        let (former, dns) = (&before.config.dns, &after.config.dns);
+        let servers = |dns: &DnsConfig| (dns.servers.clone(), dns.suffixes.clone());
+        let is_trust_same = Arc::ptr_eq(&before.dns_trust, &after.dns_trust);
+        if servers(former) != servers(dns) || !is_trust_same {
+            let trust = rustls::ClientConfig::clone(&after.dns_trust);
+            self.use_name_servers(NameServers::new(dns, trust));
+            self.probe(ctx);
+        }
+        if lookups_config(former) != lookups_config(dns) {
+            self.lookups.use_config(lookups_config(dns), shell::now());
+        }
         self.drive(ctx);
     }
 }

@@ -2,31 +2,32 @@
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
 //! `DetachClient`, `RouteClient`, `UnrouteClient`, `StrayPackets`, `AssignProxyIps`,
-//! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `LimitNatTable`. Emits:
+//! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `UseSettings`. Emits:
 //! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
 //! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatNews`. When its mailbox
 //! is full: packets are dropped and counted. On death: rebuilt with the addresses that names had;
 //! connections attach and announce again, flows are made anew by their next packets.
 
+use crate::config::LiveSettings;
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
-    UnrouteClient,
+    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
 };
 use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
 use crate::messages::successors::{UseDns, UseSibling, UseTun};
-use crate::messages::supervisor::NatNews;
+use crate::messages::supervisor::{NatNews, UseSettings};
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use actix::prelude::*;
+use postern_core::domains::DomainsConfig;
 use postern_core::ids::ClientId;
 use postern_core::ledger::KnownName;
-use postern_core::nat_table::flows::PinnedFlow;
+use postern_core::nat_table::flows::{FlowLimits, PinnedFlow};
 use postern_core::nat_table::{Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName};
 use postern_core::peer::PeerIndex;
 use std::collections::BTreeMap;
@@ -46,6 +47,23 @@ pub struct NatTableSpec {
     pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
+}
+
+/// The settings of the core of one shard.
+#[must_use]
+pub fn shard_config(settings: &LiveSettings) -> NatTableConfig {
+    let (dns, limits) = (&settings.config.dns, &settings.config.limits);
+    let config = NatTableConfig {
+        domains: DomainsConfig {
+            last_known_good: dns.last_known_good,
+            ..DomainsConfig::default()
+        },
+        flows: FlowLimits {
+            flows: limits.flows,
+            flows_per_client: limits.flows_per_client,
+        },
+    };
+    config.divided(settings.shards)
 }
 
 /// What a NAT leaves behind.
@@ -275,11 +293,15 @@ impl Handler<ExplainName> for NatTableActor {
     }
 }
 
-impl Handler<LimitNatTable> for NatTableActor {
+impl Handler<UseSettings> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, LimitNatTable(config): LimitNatTable, _: &mut Context<Self>) {
-        self.core.use_config(config);
+    /// No flow and no address is given up for a lower limit.
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, _: &mut Context<Self>) {
+        let config = shard_config(&after);
+        if config != shard_config(&before) {
+            self.core.use_config(config);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
 //! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
-//! TolerateOutage, LeavePortal.
+//! UseSettings, LeavePortal.
 //! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
 //! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
 //! all of them to the supervisor.
@@ -19,10 +19,9 @@ use crate::messages::connection::{
 };
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
-    TolerateOutage,
 };
 use crate::messages::supervisor::{
-    GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
+    GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged, UseSettings,
 };
 use crate::metrics::{Joined, Metrics};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
@@ -211,12 +210,15 @@ impl Handler<RequestRelays> for PortalActor {
     }
 }
 
-impl Handler<TolerateOutage> for PortalActor {
+impl Handler<UseSettings> for PortalActor {
     type Result = ();
 
-    fn handle(&mut self, TolerateOutage(outage): TolerateOutage, ctx: &mut Context<Self>) {
-        self.protocol.tolerate_outage(outage, now());
-        self.drive(ctx);
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, ctx: &mut Context<Self>) {
+        let max_outage = after.config.portal.max_outage;
+        if max_outage != before.config.portal.max_outage {
+            self.protocol.tolerate_outage(max_outage, now());
+            self.drive(ctx);
+        }
     }
 }
 

@@ -4,27 +4,30 @@
 //! shards: their datagrams lead straight to their connections, whichever thread these are on.
 //!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
-//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `LimitHandshakes`,
-//! `OfferAddresses`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
+//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `UseSettings`.
+//! Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
 //! its mailbox is full: datagrams are dropped and counted. On death: rebuilt on the same sockets,
 //! so that what the kernel has queued is not lost; connections attach again.
 
+use crate::config::{GatewayConfig, LiveSettings};
 use crate::faults;
 use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
-use crate::messages::udp::{
-    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
-};
+use crate::messages::supervisor::UseSettings;
+use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
-use crate::sockets::{SendQueue, UdpPorts};
+use crate::sockets::{BoundSockets, SendQueue, UdpPorts};
+use crate::system::interfaces;
 use actix::prelude::*;
 use postern_core::DropReason;
 use postern_core::packet::DatagramBatch;
-use postern_core::peer::{AddressGatherer, Demux, PeerIndex, Routed};
+use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
+use postern_core::peer::{PeerIndex, Routed};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +54,60 @@ pub struct UdpSpec {
     pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
     pub death: DeathNotice,
+}
+
+impl UdpSpec {
+    /// For the sockets of a shard, with these settings.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be registered, or the kernel has no randomness to give.
+    pub fn new(
+        sockets: BoundSockets,
+        (shard, keys): (u8, GatewayKeys),
+        settings: &LiveSettings,
+        (metrics, death): (Arc<ShardMetrics>, DeathNotice),
+    ) -> io::Result<Self> {
+        let config = &settings.config;
+        let gatherer = GathererConfig {
+            port: sockets.port(),
+            max_servers: MAX_STUN_SERVERS,
+        };
+        let demux = DemuxConfig {
+            keys,
+            handshakes_per_second: config.limits.handshakes_per_second.into(),
+            max_transactions: MAX_STUN_TRANSACTIONS,
+        };
+        Ok(Self {
+            shard,
+            ports: UdpPorts::new(sockets)?,
+            demux: Demux::new(demux, shell::now()),
+            gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
+            stun_servers: stun_servers(config, shard),
+            list_addresses: list_addresses(config),
+            metrics,
+            death,
+        })
+    }
+}
+
+/// The servers that a shard asks: the sockets of shard 0 get the answers.
+#[must_use]
+pub fn stun_servers(config: &GatewayConfig, shard: u8) -> Vec<SocketAddr> {
+    match shard {
+        0 => config.network.stun_servers.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// A list that cannot be read changes nothing: the next attempt is seconds away.
+fn list_addresses(config: &GatewayConfig) -> ListAddresses {
+    let (network, tunnel) = (config.network.clone(), config.tunnel.interface.clone());
+    Arc::new(move || -> Option<Vec<IpAddr>> {
+        interfaces::host_addresses(&network, &tunnel)
+            .inspect_err(|error| tracing::warn!(%error, "the interfaces cannot be listed"))
+            .ok()
+    })
 }
 
 /// See the module's documentation.
@@ -192,22 +249,20 @@ impl Handler<UseRelays> for UdpActor {
     }
 }
 
-impl Handler<LimitHandshakes> for UdpActor {
+impl Handler<UseSettings> for UdpActor {
     type Result = ();
 
-    fn handle(&mut self, LimitHandshakes(per_second): LimitHandshakes, _: &mut Context<Self>) {
-        self.spec.demux.limit_handshakes(per_second);
-    }
-}
-
-impl Handler<OfferAddresses> for UdpActor {
-    type Result = ();
-
-    fn handle(&mut self, message: OfferAddresses, ctx: &mut Context<Self>) {
-        self.spec.list_addresses = message.list_addresses;
-        self.spec.stun_servers = message.stun_servers;
-        self.list_addresses();
-        self.ask_servers();
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, ctx: &mut Context<Self>) {
+        let per_second = after.config.limits.handshakes_per_second;
+        if per_second != before.config.limits.handshakes_per_second {
+            self.spec.demux.limit_handshakes(per_second.into());
+        }
+        if after.config.network != before.config.network {
+            self.spec.list_addresses = list_addresses(&after.config);
+            self.spec.stun_servers = stun_servers(&after.config, self.spec.shard);
+            self.list_addresses();
+            self.ask_servers();
+        }
         self.drive(ctx);
     }
 }
@@ -336,5 +391,9 @@ impl UdpActor {
 
 /// About as long as a full send buffer takes to empty.
 const UNTOLD_PAUSE: Duration = Duration::from_millis(10);
+/// A portal hands out two relays of two addresses; the rest is room for configured servers.
+const MAX_STUN_SERVERS: usize = 16;
+/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
+const MAX_STUN_TRANSACTIONS: usize = 65_536;
 /// A new address is of use soon enough; listing costs some 50 µs.
 const LIST_ADDRESSES_EVERY: Duration = Duration::from_secs(5);

@@ -1,10 +1,8 @@
 //! What the DnsActor is told, and what it answers.
 
-use crate::actors::dns::NameServers;
 use actix::{Message, Recipient};
 use postern_core::grant::TunnelAddresses;
 use postern_core::ids::ClientId;
-use postern_core::lookups::LookupsConfig;
 use postern_core::names::{DomainName, NameAnswer};
 
 /// Look a name up, A and AAAA at once. Each family is answered on its own, once.
@@ -30,14 +28,3 @@ pub struct NameAnswered(pub NameAnswer);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct ServeNames(pub TunnelAddresses);
-
-/// Ask these from now on. Lookups under way are put to them as well, and are answered by whoever
-/// answers first.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct UseNameServers(pub NameServers);
-
-/// Go by these limits from now on. What is under way is not cut.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct LimitLookups(pub LookupsConfig);

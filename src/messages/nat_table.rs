@@ -6,7 +6,6 @@ use actix::{Message, Recipient};
 use postern_core::grant::{AnnouncedName, TunnelAddresses};
 use postern_core::ids::{ClientId, ResourceId};
 use postern_core::names::DomainName;
-use postern_core::nat_table::NatTableConfig;
 use postern_core::peer::PeerIndex;
 
 /// Deliver packets for these tunnel addresses to `connection`.
@@ -77,8 +76,3 @@ pub struct ReleaseResource {
     /// What.
     pub resource: ResourceId,
 }
-
-/// Go by these limits from now on. No flow and no address is given up for them.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct LimitNatTable(pub NatTableConfig);

@@ -2,7 +2,6 @@
 
 use actix::Message;
 use postern_core::ids::ClientId;
-use std::time::Duration;
 
 /// The request with this ref is granted. Sent before any candidate of that connection, and passed
 /// on by the SupervisorActor.
@@ -45,8 +44,3 @@ pub struct RequestRelays;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct LeavePortal;
-
-/// Go on without the portal for this long.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct TolerateOutage(pub Duration);

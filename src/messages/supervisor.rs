@@ -1,8 +1,7 @@
 //! What the SupervisorActor is told, beyond the portal's commands (see `connection`).
 
-use crate::config::changes::Step;
+use crate::config::{LiveSettings, ReloadReport};
 use crate::lifeline::PanicReport;
-use crate::reload::{LiveSettings, ReloadReport};
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::{PortalState, ResolverState};
@@ -12,6 +11,7 @@ use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
 use std::fmt;
+use std::sync::Arc;
 
 /// Which child a death notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,14 +239,15 @@ pub struct ResolverStateChanged(pub ResolverState);
 #[rtype(result = "()")]
 pub struct ReloadBegan;
 
-/// Run with these settings from now on, and see to it that the others do.
+/// Run with other settings from now on. Sent to the supervisor, and by it to every actor that has
+/// settings; each compares its part.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseSettings {
-    /// All that can change.
-    pub settings: Box<LiveSettings>,
-    /// Whom it concerns.
-    pub steps: Vec<Step>,
+    /// The settings that the reload replaces.
+    pub before: Arc<LiveSettings>,
+    /// The settings that count from now on.
+    pub after: Arc<LiveSettings>,
 }
 
 /// The configuration was read again; what can be taken over was sent before.

@@ -1,13 +1,11 @@
 //! What a UdpActor is told, beyond `OutboundDatagrams`.
 
-use crate::actors::udp::ListAddresses;
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::InboundDatagrams;
 use actix::{Message, Recipient};
 use postern_core::grant::Relay;
 use postern_core::ids::PublicKey;
 use postern_core::peer::PeerIndex;
-use std::net::SocketAddr;
 
 /// Deliver this peer's datagrams to `connection`. Replaces an earlier attachment of the same index.
 #[derive(Clone, Message)]
@@ -44,18 +42,3 @@ pub struct UseRelays(pub Vec<Relay>);
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct FlushDatagrams;
-
-/// Answer so many handshakes in a second before senders must prove their address.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct LimitHandshakes(pub u64);
-
-/// Offer other addresses of the host, and learn others from these servers, beside the relays.
-#[derive(Clone, Message)]
-#[rtype(result = "()")]
-pub struct OfferAddresses {
-    /// Those of the host.
-    pub list_addresses: ListAddresses,
-    /// Replace those of before.
-    pub stun_servers: Vec<SocketAddr>,
-}

@@ -2,8 +2,8 @@
 
 use super::counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, micros};
 use super::histogram::Histogram;
+use crate::config::ReloadOutcome;
 use crate::messages::supervisor::Child;
-use crate::reload::ReloadOutcome;
 use crate::shell;
 use postern_core::lookups::LookupCounts;
 use postern_core::names::NameFailure;

@@ -13,8 +13,8 @@ mod mailboxes;
 pub mod process;
 mod shard;
 
+use crate::config::ReloadOutcome;
 use crate::messages::supervisor::Child;
-use crate::reload::ReloadOutcome;
 use crate::shell;
 use control::{AllLives, Reload};
 pub use control::{DnsMetrics, Joined, PortalMetrics};

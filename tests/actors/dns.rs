@@ -6,9 +6,11 @@
 use crate::in_virtual_time;
 use crate::metrics::page;
 use crate::name_server::{NameServer, PATIENCE, Scene, V6, config, v4};
-use postern::actors::dns::{self, NameServers, Upstreams};
-use postern::config::DnsConfig;
-use postern::messages::dns::{LimitLookups, NameAnswered, UseNameServers};
+use crate::reload::{settings, use_settings};
+use postern::actors::dns::Upstreams;
+use postern::config::{DnsConfig, LiveSettings};
+use postern::messages::dns::NameAnswered;
+use postern::messages::supervisor::UseSettings;
 use postern::metrics::Metrics;
 use postern::shell::{self, tell_addr};
 use postern_core::names::NameFailure;
@@ -138,7 +140,7 @@ fn other_servers_are_asked_and_whoever_waits_is_answered_by_them() {
         scene.ask("v4.example", 1, false);
         tokio::time::sleep(Duration::from_millis(100)).await;
         let servers = config_of(&[&other], &[("corp.example", &suffix)]);
-        tell_addr(&scene.actor, UseNameServers(name_servers(&servers)));
+        tell_addr(&scene.actor, use_dns(&servers));
         let answer = scene.both("v4.example").await;
         assert_eq!(answer.0, found(v4(2)), "asked before, answered now");
         assert_eq!(scene.resolve("both.example").await.0, found(v4(2)));
@@ -160,7 +162,7 @@ fn a_late_answer_of_former_servers_is_an_answer() {
         scene.ask("both.example", 1, false);
         tokio::time::sleep(Duration::from_millis(100)).await;
         let servers = config_of(&[&other], &[]);
-        tell_addr(&scene.actor, UseNameServers(name_servers(&servers)));
+        tell_addr(&scene.actor, use_dns(&servers));
         assert_eq!(scene.both("both.example").await.0, found(v4(1)));
         other.is_silent.set(false);
         assert_eq!(scene.resolve("both.example").await.0, found(v4(2)));
@@ -176,7 +178,7 @@ fn other_limits_count_for_the_next_lookup() {
             max_ttl: Duration::from_secs(10),
             ..config()
         };
-        tell_addr(&scene.actor, LimitLookups(dns::lookups_config(&limits)));
+        tell_addr(&scene.actor, use_dns(&limits));
         let _ = scene.resolve("both.example").await;
         tokio::time::advance(Duration::from_secs(11)).await;
         let _ = scene.resolve("both.example").await;
@@ -197,8 +199,27 @@ fn config_of(servers: &[&Rc<NameServer>], suffixes: &[(&str, &Rc<NameServer>)]) 
     }
 }
 
-fn name_servers(config: &DnsConfig) -> NameServers {
-    NameServers::new(config, dns::trust(config).expect("no file"))
+/// The settings with another `[dns]`.
+fn use_dns(dns: &DnsConfig) -> UseSettings {
+    let before = settings("");
+    let mut after = LiveSettings::clone(&before);
+    after.config.dns = dns.clone();
+    UseSettings {
+        before,
+        after: Arc::new(after),
+    }
+}
+
+#[test]
+fn settings_that_do_not_concern_name_servers_keep_the_cache() {
+    in_virtual_time(async {
+        let server = NameServer::start().await;
+        let mut scene = Scene::new(&[&server]);
+        let _ = scene.resolve("both.example").await;
+        tell_addr(&scene.actor, use_settings("[limits]\nflows = 2000\n"));
+        let _ = scene.resolve("both.example").await;
+        assert_eq!(server.count("both.example"), 2, "once for each family");
+    });
 }
 
 #[test]

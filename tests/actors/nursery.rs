@@ -12,16 +12,17 @@ use postern::actors::supervisor::links::{
 };
 use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
 use postern::actors::tun::TunOutlets;
+use postern::config::LiveSettings;
 use postern::lifeline::{BusyMark, DeathNotice, launch};
 use postern::messages::operator::OperatorLinks;
 use postern::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
-use postern::reload::LiveSettings;
 use postern::shell::tell_addr;
 use postern_core::ids::ClientId;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// No test wants more.
 const SHARDS_MAX: usize = 2;
@@ -67,7 +68,7 @@ struct Desk {
     resolver: Option<Recipient<ResolverStateChanged>>,
     operator: Option<OperatorLinks>,
     /// What it was told last to make actors with.
-    settings: Option<LiveSettings>,
+    settings: Option<Arc<LiveSettings>>,
 }
 
 /// Where all lives of each shared child put what they are told.
@@ -158,7 +159,7 @@ impl NurseryDesk {
     }
 
     /// What whoever is made from now on is made with; `None` if nothing else was said.
-    pub(crate) fn settings(&self) -> Option<LiveSettings> {
+    pub(crate) fn settings(&self) -> Option<Arc<LiveSettings>> {
         self.0.borrow().settings.clone()
     }
 
@@ -332,8 +333,8 @@ impl Nursery for FakeNursery {
         }
     }
 
-    fn take_over(&mut self, settings: &LiveSettings) {
-        self.0.0.borrow_mut().settings = Some(settings.clone());
+    fn take_over(&mut self, settings: &Arc<LiveSettings>) {
+        self.0.0.borrow_mut().settings = Some(Arc::clone(settings));
     }
 
     fn busy_with(&self, _: Place) -> Option<LifeNumber> {

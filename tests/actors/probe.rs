@@ -6,25 +6,22 @@ use postern::faults::{self, Fault};
 use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::diagnosis::{ExplainName, NameFacts};
-use postern::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
+use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use postern::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
-    UnrouteClient,
+    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
 };
 use postern::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets,
 };
 use postern::messages::portal::{
-    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
+    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays,
 };
 use postern::messages::successors::{UseDns, UseOutbound, UseSibling, UseTun};
 use postern::messages::supervisor::{
-    ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged,
+    ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged, UseSettings,
 };
 use postern::messages::tun::ConfigureInterface;
-use postern::messages::udp::{
-    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
-};
+use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use postern_core::nat_table::NatFacts;
 use std::any::type_name;
 use std::time::Duration;
@@ -297,12 +294,8 @@ seen! {
     InboundDatagrams,
     InboundPackets,
     LeavePortal,
-    LimitHandshakes,
-    LimitLookups,
-    LimitNatTable,
     NameAnswered,
     NatNews,
-    OfferAddresses,
     OutboundDatagrams,
     OutboundPackets,
     ReleaseResource,
@@ -312,12 +305,11 @@ seen! {
     RouteClient,
     ServeNames,
     StrayPackets,
-    TolerateOutage,
     UnrouteClient,
     UseDns,
-    UseNameServers,
     UseOutbound,
     UseRelays,
+    UseSettings,
     UseSibling,
     UseTun,
 }

@@ -1,97 +1,92 @@
-//! Settings that change while everybody is at work: who hears what, and who is not cut.
+//! Settings that change while the gateway runs: which actor receives them, and what is not cut.
 
 use crate::in_virtual_time;
 use crate::probe::Seen;
 use crate::samples::{client, open, open_for};
 use crate::scene::{MAX_CLIENTS, MAX_RESOURCES, Scene};
-use postern::actors::dns;
-use postern::config::changes::Step;
-use postern::config::{Environment, load};
-use postern::messages::dns::{LimitLookups, UseNameServers};
-use postern::messages::nat_table::LimitNatTable;
-use postern::messages::portal::{ConnectionAccepted, TolerateOutage};
+use postern::actors::{dns, nat_table};
+use postern::config::{Environment, LiveSettings, load};
+use postern::messages::portal::ConnectionAccepted;
 use postern::messages::supervisor::{Child, UseSettings};
-use postern::messages::udp::{LimitHandshakes, OfferAddresses};
-use postern::reload::LiveSettings;
+use postern::reload::check;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The settings of a file with this in it.
-fn settings(more: &str) -> LiveSettings {
+pub(crate) fn settings(more: &str) -> Arc<LiveSettings> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("gateway.toml");
     let toml = format!("[portal]\nurl = \"ws://h:1\"\nmax_outage = \"7h\"\n{more}");
     std::fs::write(&path, toml).expect("written");
     let environment = Environment::new([("POSTERN__PORTAL__TOKEN", "t")]);
     let config = load(&path, &environment).expect("valid").config;
-    let trust = dns::trust(&config.dns).expect("no file");
-    LiveSettings::new(&config, trust)
+    Arc::new(check(config).expect("no file"))
 }
 
-pub(crate) fn use_settings(more: &str, steps: &[Step]) -> UseSettings {
+pub(crate) fn use_settings(more: &str) -> UseSettings {
     UseSettings {
-        settings: Box::new(settings(more)),
-        steps: steps.to_vec(),
+        before: settings(""),
+        after: settings(more),
     }
 }
 
-const ALL: [Step; 10] = [
-    Step::NameServers,
-    Step::Lookups,
-    Step::NatTable,
-    Step::Clients,
-    Step::Handshakes,
-    Step::Addresses,
-    Step::Outage,
-    Step::Farewell,
-    Step::LogFilter,
-    Step::NextProcess,
-];
-
 #[test]
-fn everybody_hears_what_concerns_him_and_successors_are_made_with_it() {
+fn every_actor_receives_the_settings_and_successors_are_made_with_them() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
         assert!(scene.desk.settings().is_none());
         let more = "[dns]\nmax_ttl = \"6s\"\nsuffixes = [\"corp.example=10.1.0.53\"]\n\
                     [network]\nstun_servers = [\"192.0.2.1:3478\"]\n\
-                    [limits]\nhandshakes_per_second = 7\nflows = 2000\n";
-        scene.tell(use_settings(more, &ALL));
-        let UseNameServers(servers) = scene.dns.next().await;
-        assert_eq!(servers.suffixes.len(), 1);
-        let LimitLookups(lookups) = scene.dns.next().await;
+                    [limits]\nhandshakes_per_second = 7\nflows = 2000\n\
+                    [tunnel]\nshards = 1\n";
+        scene.tell(use_settings(more));
+        let UseSettings { after, .. } = scene.dns.next().await;
+        assert_eq!(after.config.dns.suffixes.len(), 1);
+        let lookups = dns::lookups_config(&after.config.dns);
         assert_eq!(lookups.max_ttl, Duration::from_secs(6));
-        let LimitNatTable(limits) = scene.nat_table.next().await;
-        assert_eq!(limits.flows.flows, 2000);
-        let LimitHandshakes(per_second) = scene.udp.next().await;
-        assert_eq!(per_second, 7);
-        let offer: OfferAddresses = scene.udp.next().await;
-        assert_eq!(offer.stun_servers.len(), 1);
-        let TolerateOutage(outage) = scene.portal.next().await;
-        assert_eq!(outage, Duration::from_secs(7 * 3600));
+        let UseSettings { after, .. } = scene.nat_table.next().await;
+        assert_eq!(nat_table::shard_config(&after).flows.flows, 2000);
+        let UseSettings { after, .. } = scene.udp.next().await;
+        assert_eq!(after.config.limits.handshakes_per_second, 7);
+        assert_eq!(after.config.network.stun_servers.len(), 1);
+        let UseSettings { after, .. } = scene.portal.next().await;
+        let max_outage = after.config.portal.max_outage;
+        assert_eq!(max_outage, Duration::from_secs(7 * 3600));
         let made_with = scene.desk.settings().expect("taken over");
-        assert_eq!(made_with.limits.flows, 2000);
-        assert_eq!(scene.desk.started(), [], "nobody was rebuilt");
+        assert_eq!(made_with.config.limits.flows, 2000);
+        assert_eq!(scene.desk.started(), [], "no actor was rebuilt");
     });
 }
 
 #[test]
-fn whom_it_does_not_concern_hears_nothing() {
+fn each_actor_receives_the_settings_once() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
-        scene.tell(use_settings("", &[Step::Lookups]));
-        scene.dns.next::<LimitLookups>().await;
+        scene.tell(use_settings("[dns]\nmax_ttl = \"6s\"\n"));
+        scene.dns.next::<UseSettings>().await;
         scene.dns.nothing().await;
+        scene.nat_table.next::<UseSettings>().await;
         scene.nat_table.nothing().await;
+        scene.udp.next::<UseSettings>().await;
         scene.udp.nothing().await;
+        scene.portal.next::<UseSettings>().await;
         scene.portal.nothing().await;
     });
 }
 
 fn limits(clients: u8, resources: u8) -> UseSettings {
-    let more = format!("[limits]\nclients = {clients}\nresources_per_client = {resources}\n");
-    use_settings(&more, &[Step::Clients])
+    use_settings(&format!(
+        "[limits]\nclients = {clients}\nresources_per_client = {resources}\n"
+    ))
+}
+
+impl Scene {
+    async fn limit(&mut self, limits: UseSettings) {
+        self.tell(limits);
+        self.portal.next::<UseSettings>().await;
+    }
 }
 
 #[test]
@@ -103,12 +98,12 @@ fn a_lower_limit_of_clients_cuts_nobody_and_a_higher_one_admits_more() {
             scene.accepted().await;
         }
         scene.settle().await;
-        scene.tell(limits(1, MAX_RESOURCES));
+        scene.limit(limits(1, MAX_RESOURCES)).await;
         scene.tell(open_for(1, 2));
         assert_eq!(scene.accepted().await, "ref-2", "known clients are served");
         scene.tell(open_for(MAX_CLIENTS + 1, 3));
         scene.portal.nothing().await;
-        scene.tell(limits(MAX_CLIENTS + 1, MAX_RESOURCES));
+        scene.limit(limits(MAX_CLIENTS + 1, MAX_RESOURCES)).await;
         scene.tell(open_for(MAX_CLIENTS + 1, 4));
         assert_eq!(scene.accepted().await, "ref-4");
         let ended = |seen: &Seen| matches!(seen, Seen::DetachPeer(_));
@@ -124,7 +119,7 @@ fn a_lower_limit_of_resources_takes_nothing_away_not_even_from_a_successor() {
         let index = scene.connect(open(1)).await;
         scene.tell(open(2));
         scene.accepted().await;
-        scene.tell(limits(MAX_CLIENTS, 1));
+        scene.limit(limits(MAX_CLIENTS, 1)).await;
         scene.tell(open(3));
         scene.portal.nothing().await;
         scene.tell(open(2));

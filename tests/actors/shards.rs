@@ -8,18 +8,16 @@ use crate::scene::{Scene, goodbye, revoke};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
+use postern::actors::nat_table::{self, NatHeritage, NatTableActor, NatTableSpec};
 use postern::actors::supervisor::nursery::Place;
-use postern::config::changes::Step;
+use postern::actors::udp;
 use postern::lifeline::{BusyMark, DeathNotice, launch};
 use postern::messages::connection::AddCandidates;
-use postern::messages::nat_table::{AttachClient, LimitNatTable, RouteClient, UnrouteClient};
+use postern::messages::nat_table::{AttachClient, RouteClient, UnrouteClient};
 use postern::messages::packets::{OutboundDatagrams, OutboundPackets};
 use postern::messages::successors::UseSibling;
-use postern::messages::supervisor::{Child, LifeNumber};
-use postern::messages::udp::{
-    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses,
-};
+use postern::messages::supervisor::{Child, LifeNumber, UseSettings};
+use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
 use postern::metrics::Metrics;
 use postern::shell::{self, tell_addr};
 use postern_core::DropReason;
@@ -248,19 +246,17 @@ fn settings_and_the_end_reach_all_shards() {
         let mut scene = two_shards();
         two_clients(&mut scene).await;
         let more = "[network]\nstun_servers = [\"192.0.2.1:3478\"]\n\
-                    [limits]\nhandshakes_per_second = 7\nflows = 2000\n";
-        scene.tell(use_settings(
-            more,
-            &[Step::NatTable, Step::Handshakes, Step::Addresses],
-        ));
-        let LimitNatTable(limits) = scene.second.nat_table.next().await;
+                    [limits]\nhandshakes_per_second = 7\nflows = 2000\n\
+                    [tunnel]\nshards = 2\n";
+        scene.tell(use_settings(more));
+        let UseSettings { after, .. } = scene.second.nat_table.next().await;
+        let limits = nat_table::shard_config(&after);
         assert_eq!(limits.flows.flows, 1000, "half of what is for all");
-        let LimitHandshakes(per_second) = scene.second.udp.next().await;
-        assert_eq!(per_second, 7);
-        let offer: OfferAddresses = scene.second.udp.next().await;
-        assert_eq!(offer.stun_servers, [], "the first asks");
-        let offer: OfferAddresses = scene.udp.find().await;
-        assert_eq!(offer.stun_servers.len(), 1);
+        let UseSettings { after, .. } = scene.second.udp.next().await;
+        assert_eq!(after.config.limits.handshakes_per_second, 7);
+        let asked = |shard| udp::stun_servers(&after.config, shard).len();
+        assert_eq!((asked(0), asked(1)), (1, 0), "the first asks");
+        scene.udp.find::<UseSettings>().await;
     });
     let code = until_exit(async {
         let mut scene = two_shards();

@@ -2,22 +2,18 @@
 //! as in tests.
 
 use crate::messages::diagnosis::ExplainName;
-use crate::messages::dns::{LimitLookups, ResolveName, ServeNames, UseNameServers};
+use crate::messages::dns::{ResolveName, ServeNames};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
-    UnrouteClient,
+    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
 };
 use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets};
-use crate::messages::portal::{
-    CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
-};
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays};
 use crate::messages::successors::{
     NatTableInlets, UdpInlets, UseDns, UseOutbound, UseSibling, UseTun,
 };
+use crate::messages::supervisor::UseSettings;
 use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{
-    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
-};
+use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use actix::prelude::*;
 
 /// To the TunActor.
@@ -52,8 +48,7 @@ pub struct NatTableLinks {
     pub use_dns: Recipient<UseDns>,
     /// What it knows of a name.
     pub explain: Recipient<ExplainName>,
-    /// Other limits.
-    pub limit: Recipient<LimitNatTable>,
+    pub settings: Recipient<UseSettings>,
 }
 
 /// To the UdpActor.
@@ -65,10 +60,7 @@ pub struct UdpLinks {
     pub relays: Recipient<UseRelays>,
     /// The last message of all.
     pub flush: Recipient<FlushDatagrams>,
-    /// Another limit.
-    pub handshakes: Recipient<LimitHandshakes>,
-    /// Other addresses.
-    pub offer: Recipient<OfferAddresses>,
+    pub settings: Recipient<UseSettings>,
 }
 
 /// To the DnsActor.
@@ -78,10 +70,7 @@ pub struct DnsLinks {
     pub resolve: Recipient<ResolveName>,
     /// Where clients ask.
     pub serve: Recipient<ServeNames>,
-    /// Other name servers.
-    pub servers: Recipient<UseNameServers>,
-    /// Other limits.
-    pub limit: Recipient<LimitLookups>,
+    pub settings: Recipient<UseSettings>,
 }
 
 /// To the PortalActor.
@@ -95,8 +84,7 @@ pub struct PortalLinks {
     pub request_relays: Recipient<RequestRelays>,
     /// The end.
     pub leave: Recipient<LeavePortal>,
-    /// How long it may be away.
-    pub tolerate: Recipient<TolerateOutage>,
+    pub settings: Recipient<UseSettings>,
 }
 
 impl TunLinks {
@@ -136,7 +124,7 @@ impl NatTableLinks {
             + Handler<UseSibling>
             + Handler<UseDns>
             + Handler<ExplainName>
-            + Handler<LimitNatTable>,
+            + Handler<UseSettings>,
     {
         Self {
             inlets: NatTableInlets {
@@ -154,7 +142,7 @@ impl NatTableLinks {
             use_sibling: addr.clone().recipient(),
             use_dns: addr.clone().recipient(),
             explain: addr.clone().recipient(),
-            limit: addr.clone().recipient(),
+            settings: addr.clone().recipient(),
         }
     }
 }
@@ -170,8 +158,7 @@ impl UdpLinks {
             + Handler<DetachPeer>
             + Handler<UseRelays>
             + Handler<FlushDatagrams>
-            + Handler<LimitHandshakes>
-            + Handler<OfferAddresses>,
+            + Handler<UseSettings>,
     {
         Self {
             inlets: UdpInlets {
@@ -181,8 +168,7 @@ impl UdpLinks {
             },
             relays: addr.clone().recipient(),
             flush: addr.clone().recipient(),
-            handshakes: addr.clone().recipient(),
-            offer: addr.clone().recipient(),
+            settings: addr.clone().recipient(),
         }
     }
 }
@@ -195,14 +181,12 @@ impl DnsLinks {
         A: Actor<Context = Context<A>>
             + Handler<ResolveName>
             + Handler<ServeNames>
-            + Handler<UseNameServers>
-            + Handler<LimitLookups>,
+            + Handler<UseSettings>,
     {
         Self {
             resolve: addr.clone().recipient(),
             serve: addr.clone().recipient(),
-            servers: addr.clone().recipient(),
-            limit: addr.clone().recipient(),
+            settings: addr.clone().recipient(),
         }
     }
 }
@@ -217,14 +201,14 @@ impl PortalLinks {
             + Handler<CandidatesGathered>
             + Handler<RequestRelays>
             + Handler<LeavePortal>
-            + Handler<TolerateOutage>,
+            + Handler<UseSettings>,
     {
         Self {
             accepted: addr.clone().recipient(),
             gathered: addr.clone().recipient(),
             request_relays: addr.clone().recipient(),
             leave: addr.clone().recipient(),
-            tolerate: addr.clone().recipient(),
+            settings: addr.clone().recipient(),
         }
     }
 }

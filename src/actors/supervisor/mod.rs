@@ -25,6 +25,7 @@ mod status;
 mod tree;
 mod vitals;
 
+use crate::config::ReloadReport;
 use crate::faults::{FaultKind, InjectFault, Target};
 use crate::lifeline::LastLine;
 use crate::messages::connection::{
@@ -38,7 +39,6 @@ use crate::messages::supervisor::{
 };
 use crate::messages::udp::UseRelays;
 use crate::metrics::Metrics;
-use crate::reload::ReloadReport;
 use crate::service_manager::ServiceManager;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
 use actix::prelude::*;

@@ -6,13 +6,14 @@ use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::nat_table::NatHeritage;
 use crate::actors::portal::PortalOutlets;
 use crate::actors::tun::TunOutlets;
+use crate::config::LiveSettings;
 use crate::faults::Fault;
 use crate::lifeline::{DeathNotice, Ping};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
-use crate::reload::LiveSettings;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
+use std::sync::Arc;
 
 /// A child that runs, or will in a moment: messages to it wait in its mailbox.
 pub struct Started<L> {
@@ -101,7 +102,7 @@ pub trait Nursery {
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
 
     /// Makes whoever is made from now on with these settings.
-    fn take_over(&mut self, settings: &LiveSettings);
+    fn take_over(&mut self, settings: &Arc<LiveSettings>);
 
     /// Whose code a thread runs at this moment, or for ever.
     fn busy_with(&self, place: Place) -> Option<LifeNumber>;

@@ -6,9 +6,9 @@ use crate::admin::reports::{
     ActorReport, ClientReport, HealthReport, PortalReport, ReloadSummary, ResourceReport,
     StatusReport, TrafficReport,
 };
+use crate::config::{ReloadOutcome, ReloadReport};
 use crate::messages::connection::DescribeConnection;
 use crate::messages::operator::GatewayStatus;
-use crate::reload::{ReloadOutcome, ReloadReport};
 use crate::shell;
 use actix::prelude::*;
 use futures_util::future::join_all;

@@ -11,6 +11,7 @@ use actix::prelude::*;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey as X25519Public, StaticSecret};
 use openmetrics::Page;
+use postern::config::{ReloadOutcome, ReloadReport};
 use postern::messages::connection::OpenConnection;
 use postern::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
@@ -20,7 +21,6 @@ use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::process::Process;
 use postern::metrics::{Metrics, Receiver};
 use postern::outlet::Outlet;
-use postern::reload::{ReloadOutcome, ReloadReport};
 use postern::shell::{now, tell_addr};
 use postern_core::grant::TunnelAddresses;
 use postern_core::ids::{ClientId, PublicKey};
