@@ -11,15 +11,15 @@
 
 use crate::config::{GatewayConfig, LiveSettings};
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
+use crate::link::Link;
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
 use crate::messages::supervisor::UseSettings;
 use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::sockets::{BoundSockets, SendQueue, UdpPorts};
+use crate::supervision::{DeathNotice, supervised};
 use crate::system::interfaces;
 use actix::prelude::*;
 use postern_core::DropReason;
@@ -122,7 +122,7 @@ pub struct UdpActor {
 }
 
 struct PeerLinks {
-    connection: Outlet<InboundDatagrams>,
+    connection: Link<InboundDatagrams>,
     addresses: Option<Recipient<LocalAddressesChanged>>,
 }
 
@@ -220,7 +220,7 @@ impl Handler<AttachPeer> for UdpActor {
                     .lead_to(peer.connection, &self.spec.metrics);
                 former.connection
             }
-            None => Outlet::new(Receiver::Connection, peer.connection),
+            None => Link::new(Receiver::Connection, peer.connection),
         };
         let links = PeerLinks {
             connection,

@@ -29,8 +29,9 @@ fn seconds_since(beginning: Instant) -> f64 {
     (shell::now() - beginning).as_secs_f64()
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_each_outcome_is_told_apart() {
+fn each_outcome_is_told_apart() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let mut scene = Scene::new(&[&server]);
@@ -49,8 +50,9 @@ fn lesson_07_each_outcome_is_told_apart() {
     });
 }
 
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_a_name_of_one_family_is_found() {
+fn a_name_of_one_family_is_found() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let mut scene = Scene::new(&[&server]);
@@ -61,8 +63,9 @@ fn lesson_09_a_name_of_one_family_is_found() {
     });
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_silence_is_a_timeout_and_a_closed_port_the_network() {
+fn silence_is_a_timeout_and_a_closed_port_the_network() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         server.is_silent.set(true);
@@ -222,8 +225,9 @@ fn settings_that_do_not_concern_name_servers_keep_the_cache() {
     });
 }
 
+/// docs/lessons.md 22.
 #[test]
-fn lesson_22_answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
+fn answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let mut scene = Scene::new(&[&server]);
@@ -271,8 +275,9 @@ fn lookups_are_counted_by_outcome_with_their_time_and_the_cache_on_its_own() {
     });
 }
 
+/// docs/lessons.md 22.
 #[test]
-fn lesson_22_a_client_with_too_many_names_hurts_only_itself() {
+fn a_client_with_too_many_names_hurts_only_itself() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         server.is_silent.set(true);
@@ -295,8 +300,9 @@ fn lesson_22_a_client_with_too_many_names_hurts_only_itself() {
     });
 }
 
+/// docs/lessons.md 21.
 #[test]
-fn lesson_21_a_resolv_conf_may_appear_and_change() {
+fn a_resolv_conf_may_appear_and_change() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let port = server.address.port();

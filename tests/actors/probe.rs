@@ -3,7 +3,6 @@
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 use postern::faults::{self, Fault};
-use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::diagnosis::{ExplainName, NameFacts};
 use postern::messages::dns::{NameAnswered, ResolveName, ServeNames};
@@ -18,10 +17,12 @@ use postern::messages::portal::{
 };
 use postern::messages::successors::{UseDns, UseOutbound, UseSibling, UseTun};
 use postern::messages::supervisor::{
-    ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged, UseSettings,
+    ChildDied, ConnectionChanged, ConnectionClosed, NatTableChanged, ResolverStateChanged,
+    UseSettings,
 };
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
+use postern::supervision::{self, DeathNotice, Ping, RunningInstance};
 use postern_core::nat_table::NatFacts;
 use std::any::type_name;
 use std::time::Duration;
@@ -74,14 +75,14 @@ impl Probe {
         introduced: &Tray,
         death: DeathNotice,
     ) -> (Addr<Self>, AbortHandle) {
-        let life = death.life();
+        let instance = death.instance();
         let probe = Self {
             told: told.0.clone(),
             introduced: introduced.0.clone(),
             _death: Some(death),
         };
-        let busy = (&BusyMark::default(), life);
-        lifeline::launch(&Arbiter::current(), busy, Self::MAILBOX, |_| Ok(probe))
+        let busy = (&RunningInstance::default(), instance);
+        supervision::launch(&Arbiter::current(), busy, Self::MAILBOX, |_| Ok(probe))
     }
 
     /// Messages that may wait, if it was launched.
@@ -286,7 +287,7 @@ seen! {
     ConfigureInterface,
     ConnectionAccepted,
     ConnectionClosed,
-    ConnectionNews,
+    ConnectionChanged,
     DetachClient,
     DetachPeer,
     DomainStatusChanged,
@@ -295,7 +296,7 @@ seen! {
     InboundPackets,
     LeavePortal,
     NameAnswered,
-    NatNews,
+    NatTableChanged,
     OutboundDatagrams,
     OutboundPackets,
     ReleaseResource,

@@ -9,7 +9,7 @@ use crate::messages::nat_table::{
 use crate::messages::packets::{InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets};
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays};
 use crate::messages::successors::{
-    NatTableInlets, UdpInlets, UseDns, UseOutbound, UseSibling, UseTun,
+    NatTableInputs, UdpInputs, UseDns, UseOutbound, UseSibling, UseTun,
 };
 use crate::messages::supervisor::UseSettings;
 use crate::messages::tun::ConfigureInterface;
@@ -31,7 +31,7 @@ pub struct TunLinks {
 #[derive(Clone)]
 pub struct NatTableLinks {
     /// For connections.
-    pub inlets: NatTableInlets,
+    pub inputs: NatTableInputs,
     /// Packets from resources.
     pub outbound: Recipient<OutboundPackets>,
     /// Packets from resources that another shard has read.
@@ -55,7 +55,7 @@ pub struct NatTableLinks {
 #[derive(Clone)]
 pub struct UdpLinks {
     /// For connections.
-    pub inlets: UdpInlets,
+    pub inputs: UdpInputs,
     /// Whom to ask for our addresses.
     pub relays: Recipient<UseRelays>,
     /// The last message of all.
@@ -127,7 +127,7 @@ impl NatTableLinks {
             + Handler<UseSettings>,
     {
         Self {
-            inlets: NatTableInlets {
+            inputs: NatTableInputs {
                 packets: addr.clone().recipient(),
                 attach: addr.clone().recipient(),
                 detach: addr.clone().recipient(),
@@ -161,7 +161,7 @@ impl UdpLinks {
             + Handler<UseSettings>,
     {
         Self {
-            inlets: UdpInlets {
+            inputs: UdpInputs {
                 datagrams: addr.clone().recipient(),
                 attach: addr.clone().recipient(),
                 detach: addr.clone().recipient(),

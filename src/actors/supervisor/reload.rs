@@ -18,9 +18,9 @@ impl Handler<ReloadBegan> for SupervisorActor {
 impl Handler<UseSettings> for SupervisorActor {
     type Result = ();
 
-    /// The nursery first: an actor that dies in between is made with what it would have been sent.
+    /// The spawner first: an actor that dies in between is made with what it would have been sent.
     fn handle(&mut self, message: UseSettings, _: &mut Context<Self>) {
-        self.spec.nursery.take_over(&message.after);
+        self.spec.spawner.take_over(&message.after);
         self.limit_clients(&message.after.config.limits);
         let shards = self.tree.shards.iter();
         let of_shards = shards.flat_map(|shard| {
