@@ -1,21 +1,21 @@
 //! Puts the gateway together, runs it until it is told to stop, and tidies up.
 
-use crate::actors::supervisor::keeper::{Keeper, KeeperSpec};
+use crate::actors::supervisor::state_saver::{StateSaver, StateSaverSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::admin::AdminListeners;
 use crate::config::{self, GatewayConfig, StateConfig};
-use crate::messages::supervisor::{Farewell, Shutdown};
+use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
-use crate::nursery::{NurserySpec, Threads};
 use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
 use crate::shell::{self, random_bytes, tell_addr, unix_now};
 use crate::sockets::{BufferSizes, SocketGroup};
+use crate::spawner::{SpawnerSpec, Threads};
 use crate::state::{StateFile, StateLock, identity_key};
 use crate::system::{capabilities, limits, masquerade, preflight};
 use crate::system::{external_id, forwarding};
-use crate::{faults, lifeline, tunnel, watchman};
+use crate::{faults, heartbeat, supervision, tunnel};
 use actix::prelude::*;
 use anyhow::Context as _;
 use postern_core::UnixTime;
@@ -44,7 +44,7 @@ pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode
     if let Err(error) = capabilities::raise_net_admin() {
         tracing::warn!(%error, "CAP_NET_ADMIN cannot be raised");
     }
-    lifeline::report_panics();
+    supervision::report_panics();
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the number of open files stays limited");
     }
@@ -214,15 +214,15 @@ impl Inheritance {
         }
     }
 
-    fn keeper(&mut self, udp_port: u16) -> Option<Keeper> {
-        let spec = KeeperSpec {
+    fn state_saver(&mut self, udp_port: u16) -> Option<StateSaver> {
+        let spec = StateSaverSpec {
             file: self.file.take()?,
             gateway_key: self.gateway_key.clone(),
             ice_secret: self.ice_secret.clone(),
             udp_port,
             taken_over_at: self.taken_over_at,
         };
-        Some(Keeper::new(spec))
+        Some(StateSaver::new(spec))
     }
 }
 
@@ -299,8 +299,8 @@ fn start(
         prepared.external_id,
     )?;
     let udp_port = prepared.sockets.port();
-    let keeper = inheritance.keeper(udp_port);
-    let nursery = Threads::new(NurserySpec {
+    let state_saver = inheritance.state_saver(udp_port);
+    let spawner = Threads::new(SpawnerSpec {
         keys: keys.clone(),
         sockets: prepared.sockets,
         listeners: prepared.listeners,
@@ -316,7 +316,7 @@ fn start(
         metrics: Arc::clone(&metrics),
     });
     let alive = Arc::new(AtomicBool::new(true));
-    watchman::watch(Arc::clone(&alive))?;
+    heartbeat::watch(Arc::clone(&alive))?;
     actix_rt::spawn(lag::measure(Arc::clone(&metrics), EventLoop::Main));
     actix_rt::spawn(faults::listen(parent.recipient()));
     supervisor.run(SupervisorActor::new(SupervisorSpec {
@@ -326,9 +326,9 @@ fn start(
         max_clients: limits.clients,
         max_resources: limits.resources_per_client,
         handshakes_per_second: usize::try_from(limits.handshakes_per_second)?,
-        nursery: Box::new(nursery),
+        spawner: Box::new(spawner),
         ledger: prepared.inheritance.ledger,
-        keeper,
+        state_saver,
         handed_over: prepared.handed_over,
         alive,
         udp_port,
@@ -395,17 +395,11 @@ fn stop_on_signals(
         actix_rt::spawn(async move {
             while signals.recv().await.is_some() {
                 let exit_code = 0;
-                let farewell = match hands_over || always_hands_over.load(Ordering::Relaxed) {
-                    true => Farewell::HandOver,
-                    false => Farewell::Goodbye,
+                let mode = match hands_over || always_hands_over.load(Ordering::Relaxed) {
+                    true => ShutdownMode::HandOver,
+                    false => ShutdownMode::Goodbye,
                 };
-                tell_addr(
-                    &supervisor,
-                    Shutdown {
-                        exit_code,
-                        farewell,
-                    },
-                );
+                tell_addr(&supervisor, Shutdown { exit_code, mode });
             }
         });
     }

@@ -72,7 +72,7 @@ pub fn arm<A: Driven>(actor: &mut A, deadline: Option<Instant>, ctx: &mut Contex
 /// message per portal event, per child, or per announcement, of which a client has a budget.
 #[expect(
     clippy::disallowed_methods,
-    reason = "control messages are few and must arrive; the data path uses an Outlet"
+    reason = "control messages are few and must arrive; the data path uses an Link"
 )]
 pub fn tell<M>(to: &Recipient<M>, message: M)
 where

@@ -161,7 +161,7 @@ impl Stream for PacketStream {
     }
 }
 
-/// What Firezone's gateway asks for (protocol page, section 6).
+/// What Firezone's gateway asks for (docs/protocol.md 6.
 const TX_QUEUE_LEN: u32 = 10_000;
 /// What one read may bring: the header of the queue and a super-packet.
 const READ_BYTES: usize = VNET_HEADER_BYTES + 65_535;

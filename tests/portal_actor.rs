@@ -5,18 +5,18 @@
 
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
-use postern::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
-use postern::lifeline::DeathNotice;
+use postern::actors::portal::{PortalActor, PortalOutputs, PortalSpec};
 use postern::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
     UpdateResource,
 };
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
 use postern::messages::supervisor::{
-    Child, ChildDied, DeathCause, GatewayInitialized, LifeNumber, PortalRefused,
+    Child, ChildDied, DeathCause, GatewayInitialized, InstanceId, PortalRefused,
     PortalStateChanged, RelaysChanged,
 };
 use postern::metrics::Metrics;
+use postern::supervision::DeathNotice;
 use postern_core::health::PortalState;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::portal::{
@@ -121,7 +121,7 @@ async fn a_dropped_websocket_is_opened_again_and_candidates_are_not_lost() {
     );
 }
 
-/// Lesson 31: what is said about the gateway's health is true.
+/// docs/lessons.md 31: what is said about the gateway's health is true.
 #[actix::test]
 async fn the_supervisor_knows_whether_the_portal_is_there() {
     let mut scene = Scene::new().await;
@@ -180,8 +180,9 @@ async fn without_a_v2_endpoint_it_speaks_v1() {
     assert_eq!(read(&mut socket).await["event"], "flow_authorized");
 }
 
+/// docs/lessons.md 1.
 #[actix::test]
-async fn lesson_01_generation_0_is_answered_at_once_and_before_candidates() {
+async fn generation_0_is_answered_at_once_and_before_candidates() {
     let mut scene = Scene::new().await;
     let (mut socket, _) = scene.portal.accept().await;
     join(&mut socket, 0).await;
@@ -223,7 +224,7 @@ async fn leaving_closes_with_1000_and_ends_the_actor() {
         scene.seen().await,
         Seen::Died(ChildDied {
             child: Child::Portal,
-            life: LifeNumber(3),
+            instance: InstanceId(3),
             cause: DeathCause::Stopped,
         })
     ));
@@ -277,9 +278,9 @@ impl Scene {
         let actor = PortalActor::new(PortalSpec {
             config: config(&url),
             seed: [7; 32],
-            outlets: PortalOutlets::all_to(&supervisor),
+            outputs: PortalOutputs::all_to(&supervisor),
             metrics: Arc::clone(&metrics),
-            death: DeathNotice::new(Child::Portal, LifeNumber(3), supervisor.recipient()),
+            death: DeathNotice::new(Child::Portal, InstanceId(3), supervisor.recipient()),
         });
         Self {
             portal: Portal { listener },

@@ -7,7 +7,7 @@
 
 use crate::admin::{self, AdminListeners, Desk};
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
+use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use tokio::task::JoinSet;
 

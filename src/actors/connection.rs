@@ -3,12 +3,12 @@
 //! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
 //! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died, `LimitResources`,
 //! what an operator asks. Emits: `InboundPackets`, `OutboundDatagrams`, what the portal must hear,
-//! attachments, `ConnectionNews`. When its mailbox is full: senders of the data path drop and
+//! attachments, `ConnectionChanged`. When its mailbox is full: senders of the data path drop and
 //! count; commands wait. On death: rebuilt from its client's record; it shakes hands again by
 //! itself.
 
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
+use crate::link::Link;
 use crate::messages::connection::{
     AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
     LimitResources, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
@@ -22,13 +22,13 @@ use crate::messages::packets::{
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::successors::{
-    NatTableInlets, PortalRestarted, UdpInlets, UseDns, UseFront, UseNatTable, UseUdp,
+    NatTableInputs, PortalRestarted, UdpInputs, UseDns, UseFront, UseNatTable, UseUdp,
 };
-use crate::messages::supervisor::{ConnectionClosed, ConnectionFact, ConnectionNews};
+use crate::messages::supervisor::{ConnectionChanged, ConnectionClosed, ConnectionFact};
 use crate::messages::udp::{AttachPeer, DetachPeer};
 use crate::metrics::{Presence, Receiver, ShardMetrics};
-use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
+use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
 use postern_core::ids::{ClientId, PublicKey};
@@ -40,13 +40,13 @@ use std::sync::Arc;
 
 /// Whom a connection talks to.
 #[derive(Clone)]
-pub struct ConnectionOutlets {
+pub struct ConnectionOutputs {
     /// The shard's NatTableActor.
-    pub nat_table: NatTableInlets,
+    pub nat_table: NatTableInputs,
     /// The shard's UdpActor.
-    pub udp: UdpInlets,
+    pub udp: UdpInputs,
     /// That of shard 0, which gets what names no shard; `None` on shard 0 itself.
-    pub front: Option<UdpInlets>,
+    pub front: Option<UdpInputs>,
     /// Names that will soon be asked for.
     pub resolve: Recipient<ResolveName>,
     /// Our candidates, to the supervisor: on the way of the acknowledgement, which comes first.
@@ -54,7 +54,7 @@ pub struct ConnectionOutlets {
     /// Acknowledgements, to the supervisor.
     pub accepted: Recipient<ConnectionAccepted>,
     /// To the supervisor, for a successor.
-    pub news: Recipient<ConnectionNews>,
+    pub news: Recipient<ConnectionChanged>,
     /// To the supervisor: nothing is left to serve.
     pub closed: Recipient<ConnectionClosed>,
 }
@@ -66,7 +66,7 @@ pub struct ConnectionSpec {
     /// For the core.
     pub config: ConnectionConfig,
     /// Whom to talk to.
-    pub outlets: ConnectionOutlets,
+    pub outputs: ConnectionOutputs,
     /// What its predecessor had, if that died.
     pub record: Option<Arc<ClientRecord>>,
     /// Of the shard.
@@ -80,11 +80,11 @@ pub struct ConnectionActor {
     client: ClientId,
     config: ConnectionConfig,
     core: Connection,
-    outlets: ConnectionOutlets,
-    packets: Outlet<InboundPackets>,
-    datagrams: Outlet<OutboundDatagrams>,
+    outputs: ConnectionOutputs,
+    packets: Link<InboundPackets>,
+    datagrams: Link<OutboundDatagrams>,
     /// To shard 0: requests whose answers arrive there.
-    requests: Option<Outlet<OutboundDatagrams>>,
+    requests: Option<Link<OutboundDatagrams>>,
     metrics: Arc<ShardMetrics>,
     /// While it has a session.
     session: Option<Presence>,
@@ -107,16 +107,16 @@ impl ConnectionActor {
             Some(record) => Connection::restore(config, &record, shell::unix_now(), shell::now()),
             None => Connection::new(config),
         };
-        let front = spec.outlets.front.as_ref();
-        let requests = front.map(|front| Outlet::new(Receiver::Udp, front.datagrams.clone()));
+        let front = spec.outputs.front.as_ref();
+        let requests = front.map(|front| Link::new(Receiver::Udp, front.datagrams.clone()));
         Self {
             client: spec.client,
             core,
             requests,
             config: spec.config,
-            packets: Outlet::new(Receiver::NatTable, spec.outlets.nat_table.packets.clone()),
-            datagrams: Outlet::new(Receiver::Udp, spec.outlets.udp.datagrams.clone()),
-            outlets: spec.outlets,
+            packets: Link::new(Receiver::NatTable, spec.outputs.nat_table.packets.clone()),
+            datagrams: Link::new(Receiver::Udp, spec.outputs.udp.datagrams.clone()),
+            outputs: spec.outputs,
             metrics: spec.metrics,
             session: None,
             path: None,
@@ -282,7 +282,7 @@ impl Handler<StopConnection> for ConnectionActor {
         let (client, index) = (self.client, self.config.index);
         self.detach_peer();
         let detach = DetachClient { client, index };
-        tell(&self.outlets.nat_table.detach, detach);
+        tell(&self.outputs.nat_table.detach, detach);
         ctx.stop();
     }
 }
@@ -299,11 +299,11 @@ impl Handler<UseNatTable> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, UseNatTable(nat_table): UseNatTable, ctx: &mut Context<Self>) {
-        self.outlets.nat_table = nat_table;
+        self.outputs.nat_table = nat_table;
         self.attach_client(ctx);
         self.core.handle_nat_table_restarted();
         self.drive(ctx);
-        let packets = self.outlets.nat_table.packets.clone();
+        let packets = self.outputs.nat_table.packets.clone();
         self.packets.lead_to(packets, &self.metrics);
     }
 }
@@ -312,10 +312,10 @@ impl Handler<UseUdp> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, UseUdp(udp): UseUdp, ctx: &mut Context<Self>) {
-        self.outlets.udp = udp;
+        self.outputs.udp = udp;
         self.core.handle_udp_restarted();
         self.drive(ctx);
-        let datagrams = self.outlets.udp.datagrams.clone();
+        let datagrams = self.outputs.udp.datagrams.clone();
         self.datagrams.lead_to(datagrams, &self.metrics);
     }
 }
@@ -325,10 +325,10 @@ impl Handler<UseFront> for ConnectionActor {
 
     fn handle(&mut self, UseFront(front): UseFront, ctx: &mut Context<Self>) {
         let datagrams = front.datagrams.clone();
-        self.outlets.front = Some(front);
+        self.outputs.front = Some(front);
         self.core.handle_udp_restarted();
         self.drive(ctx);
-        let fresh = || Outlet::nowhere(Receiver::Udp);
+        let fresh = || Link::nowhere(Receiver::Udp);
         let requests = self.requests.get_or_insert_with(fresh);
         requests.lead_to(datagrams, &self.metrics);
     }
@@ -347,7 +347,7 @@ impl Handler<UseDns> for ConnectionActor {
     type Result = ();
 
     fn handle(&mut self, UseDns(resolve): UseDns, _: &mut Context<Self>) {
-        self.outlets.resolve = resolve;
+        self.outputs.resolve = resolve;
     }
 }
 
@@ -412,7 +412,7 @@ impl ConnectionActor {
             ConnectionEvent::Accepted { reply_ref } => {
                 self.metrics.accepted.add(1);
                 let accepted = ConnectionAccepted { client, reply_ref };
-                tell(&self.outlets.accepted, accepted);
+                tell(&self.outputs.accepted, accepted);
             }
             ConnectionEvent::Refused(error) => {
                 self.metrics.refused.add(1);
@@ -430,7 +430,7 @@ impl ConnectionActor {
             }
             ConnectionEvent::CandidatesGathered(candidates) => {
                 let gathered = CandidatesGathered { client, candidates };
-                tell(&self.outlets.gathered, gathered);
+                tell(&self.outputs.gathered, gathered);
             }
             ConnectionEvent::PathNominated(path) => self.note_path(path),
             ConnectionEvent::PathInUse(path) => self.report(ConnectionFact::PathInUse(path)),
@@ -459,15 +459,15 @@ impl ConnectionActor {
             }
             ConnectionEvent::ResourceReleased(resource) => {
                 let release = ReleaseResource { client, resource };
-                tell(&self.outlets.nat_table.release, release);
+                tell(&self.outputs.nat_table.release, release);
             }
             ConnectionEvent::Closed => {
-                let (life, opened) = (self.death.life(), self.opened);
+                let (instance, opened) = (self.death.instance(), self.opened);
                 tell(
-                    &self.outlets.closed,
+                    &self.outputs.closed,
                     ConnectionClosed {
                         client,
-                        life,
+                        instance,
                         opened,
                     },
                 );
@@ -483,7 +483,7 @@ impl ConnectionActor {
             connection: ctx.address().recipient(),
             names: ctx.address().recipient(),
         };
-        tell(&self.outlets.nat_table.attach, attach);
+        tell(&self.outputs.nat_table.attach, attach);
     }
 
     fn assign(&self, assign: AssignProxyIps) {
@@ -492,17 +492,17 @@ impl ConnectionActor {
             announced: assign.announced.clone(),
             in_tunnel: assign.in_tunnel,
         }));
-        tell(&self.outlets.nat_table.assign, assign);
+        tell(&self.outputs.nat_table.assign, assign);
     }
 
     fn report(&self, fact: ConnectionFact) {
-        let news = ConnectionNews {
+        let news = ConnectionChanged {
             client: self.client,
-            life: self.death.life(),
+            instance: self.death.instance(),
             opened: self.opened,
             fact,
         };
-        tell(&self.outlets.news, news);
+        tell(&self.outputs.news, news);
     }
 
     /// So that the answer is there before the tunnel is.
@@ -513,7 +513,7 @@ impl ConnectionActor {
             refresh: false,
             reply_to: None,
         };
-        tell(&self.outlets.resolve, question);
+        tell(&self.outputs.resolve, question);
     }
 
     fn attach_peer(
@@ -530,33 +530,33 @@ impl ConnectionActor {
             connection: ctx.address().recipient(),
             addresses: Some(ctx.address().recipient()),
         };
-        if let Some(front) = &self.outlets.front {
+        if let Some(front) = &self.outputs.front {
             tell(&front.attach, attach.clone());
             let addresses = None;
             let attach = AttachPeer {
                 addresses,
                 ..attach
             };
-            tell(&self.outlets.udp.attach, attach);
+            tell(&self.outputs.udp.attach, attach);
         } else {
-            tell(&self.outlets.udp.attach, attach);
+            tell(&self.outputs.udp.attach, attach);
         }
     }
 
     fn detach_peer(&self) {
         let index = self.config.index;
-        for udp in self.outlets.front.iter().chain([&self.outlets.udp]) {
+        for udp in self.outputs.front.iter().chain([&self.outputs.udp]) {
             tell(&udp.detach, DetachPeer { index });
         }
     }
 
     fn send(&mut self, batch: DatagramBatch) {
-        let outlet = match &mut self.requests {
+        let link = match &mut self.requests {
             Some(requests) if Demux::is_stun_request(&batch) => requests,
             Some(_) | None => &mut self.datagrams,
         };
         let datagrams = OutboundDatagrams::new(self.config.index, batch);
-        outlet.offer(datagrams, &self.metrics);
+        link.offer(datagrams, &self.metrics);
     }
 
     fn note_path(&mut self, path: Path) {

@@ -16,11 +16,11 @@ mod server;
 
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
 use crate::messages::supervisor::ResolverStateChanged;
 use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
+use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use files::Watched;
 use postern_core::lookups::{FoundAddresses, LookupId, Lookups, LookupsConfig};
@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub enum Upstreams {
     /// Those that this file names, whenever it is there and whatever it says at the time
-    /// (lesson 21).
+    /// (docs/lessons.md 21).
     File {
         /// `/etc/resolv.conf`, but for tests.
         resolv_conf: PathBuf,
@@ -422,5 +422,5 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A lookup ends this much before the core gives it up, because it knows better why.
 const TIME_TO_REPORT: Duration = Duration::from_millis(100);
-/// Protocol page, section 5.8.
+/// docs/protocol.md 5.8.
 const SERVE_PORT: u16 = 53_535;

@@ -4,12 +4,12 @@
 //! `DetachClient`, `RouteClient`, `UnrouteClient`, `StrayPackets`, `AssignProxyIps`,
 //! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `LimitNatTable`. Emits:
 //! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
-//! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatNews`. When its mailbox
+//! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox
 //! is full: packets are dropped and counted. On death: rebuilt with the addresses that names had;
 //! connections attach and announce again, flows are made anew by their next packets.
 
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
+use crate::link::Link;
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
@@ -19,10 +19,10 @@ use crate::messages::nat_table::{
 };
 use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
 use crate::messages::successors::{UseDns, UseSibling, UseTun};
-use crate::messages::supervisor::NatNews;
+use crate::messages::supervisor::NatTableChanged;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
+use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use postern_core::ids::ClientId;
 use postern_core::ledger::KnownName;
@@ -39,9 +39,9 @@ pub struct NatTableSpec {
     /// For the core.
     pub seed: [u8; 32],
     /// What its predecessor knew.
-    pub heritage: NatHeritage,
+    pub snapshot: NatSnapshot,
     /// Who remembers for its successor.
-    pub news: Recipient<NatNews>,
+    pub news: Recipient<NatTableChanged>,
     /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
@@ -50,7 +50,7 @@ pub struct NatTableSpec {
 
 /// What a NAT leaves behind.
 #[derive(Debug, Default)]
-pub struct NatHeritage {
+pub struct NatSnapshot {
     /// Whether there was a table before, whose flows may still be in use.
     pub is_successor: bool,
     /// The addresses of names.
@@ -65,11 +65,11 @@ pub struct NatHeritage {
 pub struct NatTableActor {
     core: NatTable,
     connections: BTreeMap<ClientId, Route>,
-    tun: Outlet<InboundPackets>,
+    tun: Link<InboundPackets>,
     /// The tables of the other shards.
-    siblings: BTreeMap<u8, Outlet<StrayPackets>>,
+    siblings: BTreeMap<u8, Link<StrayPackets>>,
     resolve: Option<Recipient<ResolveName>>,
-    news: Recipient<NatNews>,
+    news: Recipient<NatTableChanged>,
     /// Of clients that have not come back yet.
     pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
     metrics: Arc<ShardMetrics>,
@@ -80,7 +80,7 @@ pub struct NatTableActor {
 /// A client's connection.
 struct Route {
     index: PeerIndex,
-    packets: Outlet<OutboundPackets>,
+    packets: Link<OutboundPackets>,
     names: Recipient<DomainStatusChanged>,
 }
 
@@ -93,26 +93,26 @@ impl NatTableActor {
     pub fn new(spec: NatTableSpec) -> Self {
         let now = shell::now();
         let mut core = NatTable::new(spec.config, spec.seed, now);
-        core.restore_names(spec.heritage.names, now);
+        core.restore_names(spec.snapshot.names, now);
         for RouteClient {
             client,
             tunnel,
             shard,
-        } in spec.heritage.routes
+        } in spec.snapshot.routes
         {
             core.route(client, tunnel, shard);
         }
-        if spec.heritage.is_successor {
+        if spec.snapshot.is_successor {
             core.begin_recovery(now);
         }
         Self {
             core,
             connections: BTreeMap::new(),
-            tun: Outlet::nowhere(Receiver::Tun),
+            tun: Link::nowhere(Receiver::Tun),
             siblings: BTreeMap::new(),
             resolve: None,
             news: spec.news,
-            pins: spec.heritage.pins,
+            pins: spec.snapshot.pins,
             metrics: spec.metrics,
             wakeup: Wakeup::default(),
             _death: spec.death,
@@ -155,11 +155,11 @@ impl Handler<AttachClient> for NatTableActor {
         let packets = match self.connections.remove(&message.client) {
             // What could not be delivered to a connection that died is for its successor.
             Some(mut former) => {
-                let outlet = &mut former.packets;
-                outlet.lead_to(message.connection, &self.metrics);
+                let link = &mut former.packets;
+                link.lead_to(message.connection, &self.metrics);
                 former.packets
             }
-            None => Outlet::new(Receiver::Connection, message.connection),
+            None => Link::new(Receiver::Connection, message.connection),
         };
         let route = Route {
             index: message.index,
@@ -362,10 +362,10 @@ impl NatTableActor {
                     ips,
                     resolved_at: shell::unix_now(),
                 };
-                tell(&self.news, NatNews::NameLearned(known));
+                tell(&self.news, NatTableChanged::NameLearned(known));
             }
             NatTableEvent::FlowPinned { client, flow } => {
-                tell(&self.news, NatNews::FlowPinned(client, flow));
+                tell(&self.news, NatTableChanged::FlowPinned(client, flow));
             }
             NatTableEvent::FlowUnpinned {
                 client,
@@ -374,7 +374,7 @@ impl NatTableActor {
                 proxy,
             } => {
                 let key = (protocol, port, proxy);
-                tell(&self.news, NatNews::FlowUnpinned(client, key));
+                tell(&self.news, NatTableChanged::FlowUnpinned(client, key));
             }
             NatTableEvent::Status { client, status } => {
                 if let Some(route) = self.connections.get(&client) {
@@ -386,6 +386,6 @@ impl NatTableActor {
 }
 
 /// The table of another shard.
-fn yet_to_come() -> Outlet<StrayPackets> {
-    Outlet::nowhere(Receiver::NatTable)
+fn yet_to_come() -> Link<StrayPackets> {
+    Link::nowhere(Receiver::NatTable)
 }

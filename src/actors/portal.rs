@@ -12,7 +12,6 @@
 mod link;
 
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
     UpdateResource,
@@ -26,6 +25,7 @@ use crate::messages::supervisor::{
 };
 use crate::metrics::{Joined, Metrics};
 use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
+use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
 use postern_core::health::PortalState;
@@ -40,7 +40,7 @@ use tracing::{debug, info, warn};
 /// Joins the portal and carries its messages.
 pub struct PortalActor {
     protocol: PortalProtocol,
-    outlets: PortalOutlets,
+    outputs: PortalOutputs,
     link: Link,
     metrics: Arc<Metrics>,
     /// While we are.
@@ -56,7 +56,7 @@ pub struct PortalSpec {
     /// For the jitter of its backoff.
     pub seed: [u8; 32],
     /// Where its messages go.
-    pub outlets: PortalOutlets,
+    pub outputs: PortalOutputs,
     /// Shared counters.
     pub metrics: Arc<Metrics>,
     /// Told when the actor is gone.
@@ -65,7 +65,7 @@ pub struct PortalSpec {
 
 /// Where a PortalActor's messages go.
 #[derive(Clone)]
-pub struct PortalOutlets {
+pub struct PortalOutputs {
     /// A grant that waits for ConnectionAccepted.
     pub open: Recipient<OpenConnection>,
     /// A further grant, which waits for ConnectionAccepted if it announces a name.
@@ -90,7 +90,7 @@ pub struct PortalOutlets {
     pub state: Recipient<PortalStateChanged>,
 }
 
-impl PortalOutlets {
+impl PortalOutputs {
     /// All to one actor: the supervisor, or the one that stands for it in a test.
     #[must_use]
     pub fn all_to<A>(supervisor: &Addr<A>) -> Self
@@ -140,7 +140,7 @@ impl PortalActor {
     pub fn new(spec: PortalSpec) -> Self {
         Self {
             protocol: PortalProtocol::new(spec.config, spec.seed, now()),
-            outlets: spec.outlets,
+            outputs: spec.outputs,
             link: Link::Down,
             metrics: spec.metrics,
             joined: None,
@@ -278,7 +278,7 @@ impl PortalActor {
     }
 
     fn perform(&mut self, event: PortalEvent, ctx: &mut Context<Self>) {
-        let to = &self.outlets;
+        let to = &self.outputs;
         match event {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
@@ -349,14 +349,14 @@ impl PortalActor {
         self.joined = Some(self.metrics.join());
         info!(milestone = "joined", %generation, "joined the portal");
         let state = PortalStateChanged(PortalState::Joined);
-        tell(&self.outlets.state, state);
+        tell(&self.outputs.state, state);
     }
 
     fn note_left(&mut self, reason: &str) {
         self.joined = None;
         info!(milestone = "left", reason, "left the portal");
         let state = PortalStateChanged(PortalState::Away);
-        tell(&self.outlets.state, state);
+        tell(&self.outputs.state, state);
     }
 
     fn open(&mut self, request: ConnectRequest, ctx: &mut Context<Self>) {

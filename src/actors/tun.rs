@@ -7,14 +7,14 @@
 //! the kernel has queued.
 
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
+use crate::link::Link;
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::UseOutbound;
 use crate::messages::supervisor::{InterfaceConfigured, InterfaceFailed};
 use crate::messages::tun::ConfigureInterface;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::outlet::Outlet;
 use crate::shell::tell;
+use crate::supervision::{DeathNotice, supervised};
 use crate::system::interface::Interface;
 use crate::tunnel::{PacketStream, TunQueue};
 use actix::prelude::*;
@@ -32,7 +32,7 @@ pub struct TunSpec {
     /// The same interface, as the host sees it.
     pub interface: Interface,
     /// To the supervisor.
-    pub outlets: TunOutlets,
+    pub outputs: TunOutputs,
     /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
     /// Held until the end.
@@ -41,7 +41,7 @@ pub struct TunSpec {
 
 /// What becomes of the interface.
 #[derive(Clone)]
-pub struct TunOutlets {
+pub struct TunOutputs {
     /// It has its addresses and routes.
     pub configured: Recipient<InterfaceConfigured>,
     /// It cannot get them.
@@ -52,8 +52,8 @@ pub struct TunOutlets {
 pub struct TunActor {
     queue: Rc<TunQueue>,
     interface: Interface,
-    nat_table: Outlet<OutboundPackets>,
-    outlets: TunOutlets,
+    nat_table: Link<OutboundPackets>,
+    outputs: TunOutputs,
     metrics: Arc<ShardMetrics>,
     _death: DeathNotice,
 }
@@ -68,8 +68,8 @@ impl TunActor {
         Self {
             queue: Rc::new(spec.queue),
             interface: spec.interface,
-            nat_table: Outlet::nowhere(Receiver::NatTable),
-            outlets: spec.outlets,
+            nat_table: Link::nowhere(Receiver::NatTable),
+            outputs: spec.outputs,
             metrics: spec.metrics,
             _death: spec.death,
         }
@@ -130,7 +130,7 @@ impl TunActor {
         match self.interface.configure(tunnel) {
             Ok(()) => {
                 tracing::info!("tunnel interface configured");
-                tell(&self.outlets.configured, InterfaceConfigured);
+                tell(&self.outputs.configured, InterfaceConfigured);
             }
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(%error, attempt, "tunnel interface not configured");
@@ -140,12 +140,12 @@ impl TunActor {
             }
             Err(error) => {
                 let reason = error.to_string();
-                tell(&self.outlets.failed, InterfaceFailed { reason });
+                tell(&self.outputs.failed, InterfaceFailed { reason });
             }
         }
     }
 }
 
-/// As many as Firezone's gateway makes (protocol page, section 2.2).
+/// As many as Firezone's gateway makes (docs/protocol.md 2.2.
 const ATTEMPTS: u32 = 3;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);

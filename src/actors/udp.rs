@@ -10,16 +10,16 @@
 //! so that what the kernel has queued is not lost; connections attach again.
 
 use crate::faults;
-use crate::lifeline::{DeathNotice, supervised};
+use crate::link::Link;
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
 use crate::messages::udp::{
     AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
 };
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::outlet::Outlet;
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::sockets::{SendQueue, UdpPorts};
+use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use postern_core::DropReason;
 use postern_core::packet::DatagramBatch;
@@ -65,7 +65,7 @@ pub struct UdpActor {
 }
 
 struct PeerLinks {
-    connection: Outlet<InboundDatagrams>,
+    connection: Link<InboundDatagrams>,
     addresses: Option<Recipient<LocalAddressesChanged>>,
 }
 
@@ -163,7 +163,7 @@ impl Handler<AttachPeer> for UdpActor {
                     .lead_to(peer.connection, &self.spec.metrics);
                 former.connection
             }
-            None => Outlet::new(Receiver::Connection, peer.connection),
+            None => Link::new(Receiver::Connection, peer.connection),
         };
         let links = PeerLinks {
             connection,

@@ -250,9 +250,11 @@ fn name_servers_are_typed_or_refused_with_their_place() {
     );
 }
 
-/// lesson_34: typos in the configuration are taken silently elsewhere.
+/// docs/lessons.md 34: typos in the configuration are taken silently elsewhere.
+///
+/// docs/lessons.md 34.
 #[test]
-fn lesson_34_every_problem_is_reported_with_its_place_and_a_suggestion() {
+fn every_problem_is_reported_with_its_place_and_a_suggestion() {
     let fixture = Fixture::new(
         "prtal.url = \"wss://portal.example.com\"\n\
          [network]\n\

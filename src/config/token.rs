@@ -6,7 +6,7 @@
 //!
 //! A source that is there but empty or unreadable is an error; the next one is not tried, because a
 //! gateway that quietly joins with another token is worse than one that does not start. Whitespace
-//! is removed everywhere in the token (protocol page, section 1.2).
+//! is removed everywhere in the token (docs/protocol.md 1.2.
 
 use super::environment::{CREDENTIALS_VARIABLE, Environment};
 use super::problem::{Place, Problem, unreadable};

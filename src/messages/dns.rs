@@ -26,7 +26,7 @@ pub struct ResolveName {
 #[rtype(result = "()")]
 pub struct NameAnswered(pub NameAnswer);
 
-/// Answer the SRV and TXT queries of clients on these addresses (protocol page, section 5.8).
+/// Answer the SRV and TXT queries of clients on these addresses (docs/protocol.md 5.8.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct ServeNames(pub TunnelAddresses);

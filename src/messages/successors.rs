@@ -9,7 +9,7 @@ use actix::{Message, Recipient};
 
 /// What a connection says to a NatTableActor.
 #[derive(Clone)]
-pub struct NatTableInlets {
+pub struct NatTableInputs {
     /// Packets towards resources.
     pub packets: Recipient<InboundPackets>,
     /// Routes for packets from resources.
@@ -24,7 +24,7 @@ pub struct NatTableInlets {
 
 /// What a connection says to a UdpActor.
 #[derive(Clone)]
-pub struct UdpInlets {
+pub struct UdpInputs {
     /// Datagrams to the client.
     pub datagrams: Recipient<OutboundDatagrams>,
     /// How the client's datagrams are found.
@@ -36,18 +36,18 @@ pub struct UdpInlets {
 /// To each ConnectionActor: attach the client again, and say again which names it uses.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub struct UseNatTable(pub NatTableInlets);
+pub struct UseNatTable(pub NatTableInputs);
 
 /// To each ConnectionActor of the shard: attach the peer again.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub struct UseUdp(pub UdpInlets);
+pub struct UseUdp(pub UdpInputs);
 
 /// To each ConnectionActor of the other shards: shard 0, which gets what names no shard, has new
 /// sockets; attach the peer there again.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub struct UseFront(pub UdpInlets);
+pub struct UseFront(pub UdpInputs);
 
 /// To the NatTableActor of a shard: where packets for the clients of another go.
 #[derive(Clone, Message)]

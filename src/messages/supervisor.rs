@@ -1,8 +1,8 @@
 //! What the SupervisorActor is told, beyond the portal's commands (see `connection`).
 
 use crate::config::changes::Step;
-use crate::lifeline::PanicReport;
 use crate::reload::{LiveSettings, ReloadReport};
+use crate::supervision::PanicReport;
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::{PortalState, ResolverState};
@@ -92,7 +92,7 @@ impl fmt::Display for Child {
 
 /// Counts the actors that were started: no two lives of a child have the same number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LifeNumber(pub u64);
+pub struct InstanceId(pub u64);
 
 /// An actor is gone, however that came about.
 #[derive(Debug, Clone, Message)]
@@ -101,7 +101,7 @@ pub struct ChildDied {
     /// Which one.
     pub child: Child,
     /// Which of its lives is over.
-    pub life: LifeNumber,
+    pub instance: InstanceId,
     /// How.
     pub cause: DeathCause,
 }
@@ -118,18 +118,18 @@ pub enum DeathCause {
 /// What a connection has learned and its successor must know.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct ConnectionNews {
+pub struct ConnectionChanged {
     /// Whose.
     pub client: ClientId,
-    /// In which life.
-    pub life: LifeNumber,
+    /// In which instance.
+    pub instance: InstanceId,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then.
     pub opened: u64,
     /// What.
     pub fact: ConnectionFact,
 }
 
-/// See [`ConnectionNews`].
+/// See [`ConnectionChanged`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionFact {
     /// The client uses a name that it is entitled to.
@@ -145,7 +145,7 @@ pub enum ConnectionFact {
 /// What a NAT has learned and its successor must know.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub enum NatNews {
+pub enum NatTableChanged {
     /// What the addresses of a name are.
     NameLearned(KnownName),
     /// A flow that could not be made anew by the rule.
@@ -192,8 +192,8 @@ pub struct InterfaceFailed {
 pub struct ConnectionClosed {
     /// Whose.
     pub client: ClientId,
-    /// In which life.
-    pub life: LifeNumber,
+    /// In which instance.
+    pub instance: InstanceId,
     /// How many `OpenConnection` and `AllowAccess` it had seen by then: if more are on their way,
     /// it must not be stopped.
     pub opened: u64,
@@ -206,12 +206,12 @@ pub struct Shutdown {
     /// The process exit code.
     pub exit_code: i32,
     /// How the clients are left.
-    pub farewell: Farewell,
+    pub mode: ShutdownMode,
 }
 
 /// How a gateway leaves its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
+pub enum ShutdownMode {
     /// They are told, and turn to another gateway.
     Goodbye,
     /// They are not told: the next process takes them over. Without a state file that it could

@@ -2,9 +2,9 @@
 //!
 //! [`Reloader`] compares and decides, on a thread of its own ([`watch`]), because a file may lie on
 //! a network that takes its time. A new configuration passes the same checks as at the start
-//! (lesson 34). One that does not pass changes nothing, and the log says why: once for each content
-//! that is found, and again whenever somebody asks by SIGHUP. What changed is taken over where that
-//! is possible without cutting anything, and named where it takes a restart.
+//! (docs/lessons.md 34). One that does not pass changes nothing, and the log says why: once for
+//! each content that is found, and again whenever somebody asks by SIGHUP. What changed is taken
+//! over where that is possible without cutting anything, and named where it takes a restart.
 
 mod settings;
 #[cfg(test)]

@@ -128,9 +128,11 @@ fn a_file_that_is_gone_keeps_the_configuration() {
     assert_eq!(back, ReloadOutcome::Unchanged);
 }
 
-/// lesson_34: a reload that skips checks.
+/// docs/lessons.md 34: a reload that skips checks.
+///
+/// docs/lessons.md 34.
 #[test]
-fn lesson_34_a_reload_checks_what_a_start_checks() {
+fn a_reload_checks_what_a_start_checks() {
     let mut fixture = Fixture::new();
     for (more, why) in [
         ("[dns]\nca_file = \"missing.pem\"\n", "missing.pem"),

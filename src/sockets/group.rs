@@ -14,7 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// The buffers that are asked for; the kernel may grant less, which is survived (lesson 29).
+/// The buffers that are asked for; the kernel may grant less, which is survived (docs/lessons.md
+/// 29).
 #[derive(Clone, Copy, Debug)]
 pub struct BufferSizes {
     /// `SO_RCVBUF` in bytes.
@@ -256,8 +257,10 @@ mod tests {
 
     /// What is asked for here is more than any host grants by itself. The kernel keeps twice as
     /// much as it is asked for (socket(7)).
+    ///
+    /// docs/lessons.md 29.
     #[test]
-    fn lesson_29_buffers_beyond_the_limits_of_the_host_are_granted_or_refused_without_harm() {
+    fn buffers_beyond_the_limits_of_the_host_are_granted_or_refused_without_harm() {
         let bytes = 1 << 29;
         let buffers = BufferSizes {
             receive_bytes: bytes,

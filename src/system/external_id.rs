@@ -1,7 +1,7 @@
 //! The external id: the name under which the portal knows this machine, for ever.
 //!
 //! Taken from, in this order: the configuration; the id file, written by us (64 hex digits) or by a
-//! Firezone gateway (`{"id":"<64 hex>"}`, protocol page, section 7); the machine id of systemd,
+//! Firezone gateway (`{"id":"<64 hex>"}`, docs/protocol.md 7; the machine id of systemd,
 //! hashed so that nobody can tell it from the external id; chance. An id that was made is kept in
 //! the file.
 //!

@@ -23,7 +23,7 @@ use std::net::IpAddr;
 use tracing::{debug, warn};
 
 /// MTU of the tunnel, bytes: the minimum of IPv6, which every path carries with our headers around
-/// it (protocol page, sections 5.7 and 6).
+/// it (docs/protocol.md 5.7 and 6).
 pub const MTU_BYTES: u16 = 1280;
 
 /// Why the interface could not be set up.

@@ -13,8 +13,8 @@ use nix::net::if_::InterfaceFlags;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses to offer, best first: IPv6 before IPv4 (as their ICE priorities, protocol page,
-/// section 3.3.2), and within a family public before private; equal ones in numeric order.
+/// Addresses to offer, best first: IPv6 before IPv4 (as their ICE priorities, docs/protocol.md
+/// 3.3.2, and within a family public before private; equal ones in numeric order.
 ///
 /// # Errors
 ///

@@ -21,9 +21,9 @@ mod sysctl;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Addresses of clients and gateways inside the tunnel, IPv4 (protocol page, section 6).
+/// Addresses of clients and gateways inside the tunnel, IPv4 (docs/protocol.md 6.
 pub const TUNNEL_RANGE_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(100, 64, 0, 0), 11);
 
-/// Addresses of clients and gateways inside the tunnel, IPv6 (protocol page, section 6).
+/// Addresses of clients and gateways inside the tunnel, IPv6 (docs/protocol.md 6.
 pub const TUNNEL_RANGE_V6: (Ipv6Addr, u8) =
     (Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 0), 107);

@@ -2,19 +2,19 @@
 
 use crate::in_virtual_time;
 use crate::probe::{Inbox, Probe};
-use crate::samples::{client, local_addresses, open, outlets, resource, tunnel};
+use crate::samples::{client, local_addresses, open, outputs, resource, tunnel};
 use actix::prelude::*;
-use postern::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
-use postern::lifeline::DeathNotice;
+use postern::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use postern::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
 use postern::messages::dns::ResolveName;
 use postern::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::OutboundDatagrams;
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted};
-use postern::messages::supervisor::{Child, ChildDied, ConnectionClosed, DeathCause, LifeNumber};
+use postern::messages::supervisor::{Child, ChildDied, ConnectionClosed, DeathCause, InstanceId};
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::Metrics;
 use postern::shell::{tell_addr, unix_now};
+use postern::supervision::DeathNotice;
 use postern_core::connection::ConnectionConfig;
 use postern_core::grant::ResourceKind;
 use postern_core::ids::PublicKey;
@@ -43,8 +43,9 @@ fn a_grant_is_acknowledged_before_candidates_and_its_client_attached() {
     });
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_is_acknowledged_without_addresses_which_follow_as_candidates() {
+fn is_acknowledged_without_addresses_which_follow_as_candidates() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         tell_addr(&scene.connection, open(1));
@@ -87,13 +88,14 @@ fn the_last_revocation_closes_and_tells_how_many_grants_it_had_seen() {
     });
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_a_name_is_acknowledged_first_then_looked_up_and_released_with_its_resource() {
+fn a_name_is_acknowledged_first_then_looked_up_and_released_with_its_resource() {
     in_virtual_time(async {
         let (names_probe, mut names) = Probe::start();
-        let mut scene = Scene::with(|outlets| {
-            outlets.resolve = names_probe.clone().recipient();
-            outlets.nat_table.release = names_probe.recipient();
+        let mut scene = Scene::with(|outputs| {
+            outputs.resolve = names_probe.clone().recipient();
+            outputs.nat_table.release = names_probe.recipient();
         });
         let OpenConnection(mut request) = open(1);
         request.resource.kind = ResourceKind::Dns("app.example".into());
@@ -144,7 +146,7 @@ fn what_the_sockets_have_no_room_for_is_dropped_and_counted() {
         let mut stuck = Context::<Probe>::new();
         stuck.set_mailbox_capacity(ROOM);
         let sockets = stuck.address();
-        let mut scene = Scene::with(|outlets| outlets.udp.datagrams = sockets.recipient());
+        let mut scene = Scene::with(|outputs| outputs.udp.datagrams = sockets.recipient());
         tell_addr(&scene.connection, local_addresses());
         tell_addr(&scene.connection, open(1));
         tell_addr(
@@ -186,11 +188,11 @@ fn a_stopped_connection_detaches_its_client_and_is_reported() {
         assert_eq!(detached.client, client(1));
         let death: ChildDied = scene.supervisor.next().await;
         assert_eq!(death.child, Child::Connection(client(1), scene.index));
-        assert_eq!((death.life, death.cause), (LIFE, DeathCause::Stopped));
+        assert_eq!((death.instance, death.cause), (LIFE, DeathCause::Stopped));
     });
 }
 
-const LIFE: LifeNumber = LifeNumber(7);
+const LIFE: InstanceId = InstanceId(7);
 
 /// The connection of client 1, and everybody around it.
 struct Scene {
@@ -208,19 +210,19 @@ impl Scene {
         Self::with(|_| ())
     }
 
-    /// With outlets of which some lead elsewhere.
-    fn with(change: impl FnOnce(&mut ConnectionOutlets)) -> Self {
+    /// With outputs of which some lead elsewhere.
+    fn with(change: impl FnOnce(&mut ConnectionOutputs)) -> Self {
         let (nat_table_probe, nat_table) = Probe::start();
         let (udp_probe, udp) = Probe::start();
         let (portal_probe, portal) = Probe::start();
         let (supervisor_probe, supervisor) = Probe::start();
-        let mut outlets = outlets(
+        let mut outputs = outputs(
             &nat_table_probe,
             &udp_probe,
             &portal_probe,
             &supervisor_probe,
         );
-        change(&mut outlets);
+        change(&mut outputs);
         let metrics = Arc::new(Metrics::default());
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
         let death = Child::Connection(client(1), index);
@@ -233,7 +235,7 @@ impl Scene {
                 gateway: Some(tunnel(0)),
                 max_resources: 8,
             },
-            outlets,
+            outputs,
             record: None,
             metrics: metrics.shard(0),
             death: DeathNotice::new(death, LIFE, supervisor_probe.recipient()),

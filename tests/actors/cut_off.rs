@@ -50,7 +50,7 @@ fn a_goodbye_in_between_forgives_no_death() {
             scene.settle().await;
             let closed = ConnectionClosed {
                 client: client(1),
-                life: scene.desk.life(client(1)),
+                instance: scene.desk.instance(client(1)),
                 opened: 0,
             };
             scene.tell(closed);

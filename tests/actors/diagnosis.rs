@@ -44,8 +44,9 @@ fn state(report: &Report, wanted: StepName) -> StepState {
     step.expect("each step is there").state
 }
 
+/// docs/lessons.md 32.
 #[test]
-fn lesson_32_a_client_is_found_by_whatever_names_it_and_told_how_far_it_came() {
+fn a_client_is_found_by_whatever_names_it_and_told_how_far_it_came() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         assert_eq!(code(&scene.why("1", ADDRESS).await), "no_such_client");

@@ -27,8 +27,9 @@ fn seconds_since(beginning: Instant) -> f64 {
     (shell::now() - beginning).as_secs_f64()
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_each_outcome_is_told_apart() {
+fn each_outcome_is_told_apart() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let mut scene = Scene::new(&[&server]);
@@ -47,8 +48,9 @@ fn lesson_07_each_outcome_is_told_apart() {
     });
 }
 
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_a_name_of_one_family_is_found() {
+fn a_name_of_one_family_is_found() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let mut scene = Scene::new(&[&server]);
@@ -59,8 +61,9 @@ fn lesson_09_a_name_of_one_family_is_found() {
     });
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_silence_is_a_timeout_and_a_closed_port_the_network() {
+fn silence_is_a_timeout_and_a_closed_port_the_network() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         server.is_silent.set(true);
@@ -201,8 +204,9 @@ fn name_servers(config: &DnsConfig) -> NameServers {
     NameServers::new(config, dns::trust(config).expect("no file"))
 }
 
+/// docs/lessons.md 22.
 #[test]
-fn lesson_22_answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
+fn answers_are_kept_for_their_ttl_and_a_refresh_passes_over_them() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let mut scene = Scene::new(&[&server]);
@@ -250,8 +254,9 @@ fn lookups_are_counted_by_outcome_with_their_time_and_the_cache_on_its_own() {
     });
 }
 
+/// docs/lessons.md 22.
 #[test]
-fn lesson_22_a_client_with_too_many_names_hurts_only_itself() {
+fn a_client_with_too_many_names_hurts_only_itself() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         server.is_silent.set(true);
@@ -274,8 +279,9 @@ fn lesson_22_a_client_with_too_many_names_hurts_only_itself() {
     });
 }
 
+/// docs/lessons.md 21.
 #[test]
-fn lesson_21_a_resolv_conf_may_appear_and_change() {
+fn a_resolv_conf_may_appear_and_change() {
     in_virtual_time(async {
         let server = NameServer::start().await;
         let port = server.address.port();

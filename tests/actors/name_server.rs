@@ -7,10 +7,10 @@ use hickory_resolver::proto::rr::rdata::{CNAME, NS, SRV, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use postern::actors::dns::{self, DnsActor, DnsSpec, Upstreams};
 use postern::config::DnsConfig;
-use postern::lifeline::DeathNotice;
 use postern::messages::dns::{NameAnswered, ResolveName};
-use postern::messages::supervisor::{Child, LifeNumber};
+use postern::messages::supervisor::{Child, InstanceId};
 use postern::shell::tell_addr;
+use postern::supervision::DeathNotice;
 use postern_core::ids::ClientId;
 use postern_core::names::{AddressFamily, NameFailure};
 use std::cell::{Cell, RefCell};
@@ -231,7 +231,7 @@ impl Scene {
     /// As configured, and then changed.
     pub(crate) fn configured(config: &DnsConfig, change: impl FnOnce(&mut DnsSpec)) -> Self {
         let (asker, answers) = Probe::start();
-        let death = DeathNotice::new(Child::Dns, LifeNumber(1), asker.clone().recipient());
+        let death = DeathNotice::new(Child::Dns, InstanceId(1), asker.clone().recipient());
         let trust = dns::trust(config).expect("a good file, or none");
         let state = asker.clone().recipient();
         let mut spec = DnsSpec::new(config, trust, Arc::default(), (state, death));

@@ -6,16 +6,16 @@ use crate::metrics::page;
 use crate::probe::{Inbox, Probe};
 use crate::samples::{client, resource, tunnel, udp};
 use actix::prelude::*;
-use postern::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
-use postern::lifeline::DeathNotice;
+use postern::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::dns::{NameAnswered, ResolveName};
 use postern::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
 use postern::messages::packets::{InboundPackets, OutboundPackets};
 use postern::messages::successors::{UseDns, UseTun};
-use postern::messages::supervisor::{Child, ChildDied, LifeNumber};
+use postern::messages::supervisor::{Child, ChildDied, InstanceId};
 use postern::metrics::Metrics;
 use postern::shell::tell_addr;
+use postern::supervision::DeathNotice;
 use postern_core::DropReason;
 use postern_core::grant::AnnouncedName;
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
@@ -73,8 +73,9 @@ fn what_is_for_no_name_goes_on_as_it_is_and_a_death_is_told() {
     });
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_a_name_is_active_at_once_and_its_packets_wait_for_the_answer() {
+fn a_name_is_active_at_once_and_its_packets_wait_for_the_answer() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.assign();
@@ -97,8 +98,9 @@ fn lesson_01_a_name_is_active_at_once_and_its_packets_wait_for_the_answer() {
     });
 }
 
+/// docs/lessons.md 8.
 #[test]
-fn lesson_08_without_an_answer_the_client_hears_that_there_is_no_way() {
+fn without_an_answer_the_client_hears_that_there_is_no_way() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.assign();
@@ -210,12 +212,12 @@ impl Scene {
         let table = NatTableActor::new(NatTableSpec {
             config: NatTableConfig::default(),
             seed: [0; 32],
-            heritage: NatHeritage::default(),
+            snapshot: NatSnapshot::default(),
             news: supervisor_probe.clone().recipient(),
             metrics: metrics.shard(0),
             death: DeathNotice::new(
                 Child::NatTable(0),
-                LifeNumber(1),
+                InstanceId(1),
                 supervisor_probe.recipient(),
             ),
         })

@@ -54,7 +54,7 @@ impl Scene {
     }
 }
 
-/// Lesson 31.
+/// docs/lessons.md 31.
 #[test]
 fn a_gateway_is_ready_when_all_that_it_needs_has_said_so() {
     in_virtual_time(async {
@@ -74,7 +74,7 @@ fn a_gateway_is_ready_when_all_that_it_needs_has_said_so() {
     });
 }
 
-/// Lesson 24.
+/// docs/lessons.md 24.
 #[test]
 fn without_the_portal_it_is_degraded_while_it_serves_somebody() {
     in_virtual_time(async {

@@ -3,7 +3,6 @@
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 use postern::faults::{self, Fault};
-use postern::lifeline::{self, BusyMark, DeathNotice, Ping};
 use postern::messages::connection::DomainStatusChanged;
 use postern::messages::diagnosis::{ExplainName, NameFacts};
 use postern::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
@@ -19,12 +18,13 @@ use postern::messages::portal::{
 };
 use postern::messages::successors::{UseDns, UseOutbound, UseSibling, UseTun};
 use postern::messages::supervisor::{
-    ChildDied, ConnectionClosed, ConnectionNews, NatNews, ResolverStateChanged,
+    ChildDied, ConnectionChanged, ConnectionClosed, NatTableChanged, ResolverStateChanged,
 };
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{
     AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
 };
+use postern::supervision::{self, DeathNotice, Ping, RunningInstance};
 use postern_core::nat_table::NatFacts;
 use std::any::type_name;
 use std::time::Duration;
@@ -77,14 +77,14 @@ impl Probe {
         introduced: &Tray,
         death: DeathNotice,
     ) -> (Addr<Self>, AbortHandle) {
-        let life = death.life();
+        let instance = death.instance();
         let probe = Self {
             told: told.0.clone(),
             introduced: introduced.0.clone(),
             _death: Some(death),
         };
-        let busy = (&BusyMark::default(), life);
-        lifeline::launch(&Arbiter::current(), busy, Self::MAILBOX, |_| Ok(probe))
+        let busy = (&RunningInstance::default(), instance);
+        supervision::launch(&Arbiter::current(), busy, Self::MAILBOX, |_| Ok(probe))
     }
 
     /// Messages that may wait, if it was launched.
@@ -289,7 +289,7 @@ seen! {
     ConfigureInterface,
     ConnectionAccepted,
     ConnectionClosed,
-    ConnectionNews,
+    ConnectionChanged,
     DetachClient,
     DetachPeer,
     DomainStatusChanged,
@@ -301,7 +301,7 @@ seen! {
     LimitLookups,
     LimitNatTable,
     NameAnswered,
-    NatNews,
+    NatTableChanged,
     OfferAddresses,
     OutboundDatagrams,
     OutboundPackets,

@@ -10,7 +10,7 @@ use postern::messages::connection::{OpenConnection, SetExpiry};
 use postern::messages::nat_table::{AttachClient, DetachClient};
 use postern::messages::packets::OutboundDatagrams;
 use postern::messages::portal::ConnectionAccepted;
-use postern::messages::supervisor::{Child, ConnectionFact, ConnectionNews};
+use postern::messages::supervisor::{Child, ConnectionChanged, ConnectionFact};
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern_core::UnixTime;
 use postern_core::grant::AuthorizationEntry;
@@ -74,9 +74,9 @@ fn a_recovery_is_counted_when_there_is_a_session() {
             (scene.deaths(connection), scene.recoveries(connection)),
             (1, 0)
         );
-        scene.tell(ConnectionNews {
+        scene.tell(ConnectionChanged {
             client: client(1),
-            life: scene.desk.life(client(1)),
+            instance: scene.desk.instance(client(1)),
             opened: 0,
             fact: ConnectionFact::SessionEstablished,
         });

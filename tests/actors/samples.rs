@@ -1,8 +1,8 @@
-//! Clients, grants and addresses to test with, and the outlets of a connection among probes.
+//! Clients, grants and addresses to test with, and the outputs of a connection among probes.
 
 use crate::probe::Probe;
 use actix::prelude::*;
-use postern::actors::connection::ConnectionOutlets;
+use postern::actors::connection::ConnectionOutputs;
 use postern::actors::supervisor::links::{NatTableLinks, UdpLinks};
 use postern::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
 use postern_core::grant::{
@@ -133,18 +133,18 @@ pub(crate) fn relay(id: &str, addr: &str) -> Relay {
 
 /// Everything a connection says, sorted by who is told. What it says about names and what its
 /// supervisor should remember is heard by nobody, unless a test leads it elsewhere.
-pub(crate) fn outlets(
+pub(crate) fn outputs(
     nat_table: &Addr<Probe>,
     udp: &Addr<Probe>,
     portal: &Addr<Probe>,
     supervisor: &Addr<Probe>,
-) -> ConnectionOutlets {
+) -> ConnectionOutputs {
     let (deaf, _) = Probe::start();
-    let mut nat_table = NatTableLinks::to(nat_table).inlets;
+    let mut nat_table = NatTableLinks::to(nat_table).inputs;
     nat_table.release = deaf.clone().recipient();
-    ConnectionOutlets {
+    ConnectionOutputs {
         nat_table,
-        udp: UdpLinks::to(udp).inlets,
+        udp: UdpLinks::to(udp).inputs,
         front: None,
         resolve: deaf.clone().recipient(),
         gathered: portal.clone().recipient(),

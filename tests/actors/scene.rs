@@ -1,13 +1,13 @@
 //! A supervisor with real connections; everybody else is a probe.
 
-use crate::nursery::{Inboxes, NurseryDesk};
 use crate::samples::{client, resource, tunnel};
+use crate::spawner::{Inboxes, SpawnerDesk};
 use actix::prelude::*;
 use postern::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use postern::messages::connection::{OpenConnection, RevokeAccess};
 use postern::messages::portal::ConnectionAccepted;
 use postern::messages::supervisor::{
-    Child, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized, Shutdown,
+    Child, ConnectionChanged, ConnectionFact, GatewayInitialized, Shutdown, ShutdownMode,
 };
 use postern::messages::udp::{AttachPeer, UseRelays};
 use postern::metrics::{LifeCounts, Metrics};
@@ -28,7 +28,7 @@ pub(crate) const MAX_RESOURCES: u8 = 4;
 /// A supervisor and everybody around it.
 pub(crate) struct Scene {
     pub(crate) supervisor: Addr<SupervisorActor>,
-    pub(crate) desk: NurseryDesk,
+    pub(crate) desk: SpawnerDesk,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) handed_over: Arc<AtomicBool>,
     inboxes: Inboxes,
@@ -42,7 +42,7 @@ impl Scene {
     /// With something else in the spec.
     pub(crate) fn with(change: impl FnOnce(&mut SupervisorSpec)) -> Self {
         let (trays, inboxes) = Inboxes::new();
-        let desk = NurseryDesk::new(trays);
+        let desk = SpawnerDesk::new(trays);
         let (metrics, handed_over) = <(Arc<Metrics>, Arc<AtomicBool>)>::default();
         let mut spec = SupervisorSpec {
             keys: GatewayKeys::new(GATEWAY_KEY),
@@ -51,9 +51,9 @@ impl Scene {
             max_clients: MAX_CLIENTS.into(),
             max_resources: MAX_RESOURCES.into(),
             handshakes_per_second: 100,
-            nursery: desk.nursery(),
+            spawner: desk.spawner(),
             ledger: ledger(),
-            keeper: None,
+            state_saver: None,
             handed_over: Arc::clone(&handed_over),
             alive: Arc::default(),
             udp_port: 52_625,
@@ -129,9 +129,9 @@ impl Scene {
             local: "192.0.2.10:52625".parse().expect("literal"),
             remote: "198.51.100.5:4000".parse().expect("literal"),
         };
-        self.tell(ConnectionNews {
+        self.tell(ConnectionChanged {
             client,
-            life: self.desk.life(client),
+            instance: self.desk.instance(client),
             opened: 1,
             fact: ConnectionFact::PathInUse(path),
         });
@@ -190,6 +190,6 @@ pub(crate) fn revoke(number: u8) -> RevokeAccess {
 pub(crate) fn goodbye(exit_code: i32) -> Shutdown {
     Shutdown {
         exit_code,
-        farewell: Farewell::Goodbye,
+        mode: ShutdownMode::Goodbye,
     }
 }

@@ -46,9 +46,11 @@ fn count(lines: &[String], word: &str) -> usize {
     lines.iter().filter(|line| *line == word).count()
 }
 
-/// Booting without a network is normal (lesson 21): the portal is not waited for.
+/// Booting without a network is normal (docs/lessons.md 21): the portal is not waited for.
+///
+/// docs/lessons.md 21.
 #[test]
-fn lesson_21_ready_is_who_answers_whatever_the_portal_does() {
+fn ready_is_who_answers_whatever_the_portal_does() {
     in_virtual_time(async {
         let heard = Heard::default();
         let scene = heard.scene();

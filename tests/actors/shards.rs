@@ -8,20 +8,20 @@ use crate::scene::{Scene, goodbye, revoke};
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
-use postern::actors::supervisor::nursery::Place;
+use postern::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
+use postern::actors::supervisor::spawner::Place;
 use postern::config::changes::Step;
-use postern::lifeline::{BusyMark, DeathNotice, launch};
 use postern::messages::connection::AddCandidates;
 use postern::messages::nat_table::{AttachClient, LimitNatTable, RouteClient, UnrouteClient};
 use postern::messages::packets::{OutboundDatagrams, OutboundPackets};
 use postern::messages::successors::UseSibling;
-use postern::messages::supervisor::{Child, LifeNumber};
+use postern::messages::supervisor::{Child, InstanceId};
 use postern::messages::udp::{
     AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses,
 };
 use postern::metrics::Metrics;
 use postern::shell::{self, tell_addr};
+use postern::supervision::{DeathNotice, RunningInstance, launch};
 use postern_core::DropReason;
 use postern_core::nat_table::NatTableConfig;
 use postern_core::packet::PacketBatch;
@@ -137,7 +137,7 @@ fn the_death_of_a_nat_leaves_the_other_shard_alone() {
             panic!("its own client attaches again, and no other");
         };
         assert_eq!((*id, *again), (client(2), index));
-        let routes = scene.desk.heritage().routes;
+        let routes = scene.desk.snapshot().routes;
         let routes: Vec<_> = routes.iter().map(|it| (it.client, it.shard)).collect();
         assert_eq!(routes, [(client(1), 0)]);
         assert_eq!(scene.desk.started(), [Child::NatTable(1)]);
@@ -345,17 +345,17 @@ struct Table {
 impl Table {
     fn new(metrics: &Arc<Metrics>, shard: u8) -> Self {
         let (supervisor, inbox) = Probe::start();
-        let life = LifeNumber(1);
+        let instance = InstanceId(1);
         let child = Child::NatTable(shard);
         let table = NatTableActor::new(NatTableSpec {
             config: NatTableConfig::default(),
             seed: [0; 32],
-            heritage: NatHeritage::default(),
+            snapshot: NatSnapshot::default(),
             news: supervisor.clone().recipient(),
             metrics: metrics.shard(shard.into()),
-            death: DeathNotice::new(child, life, supervisor.recipient()),
+            death: DeathNotice::new(child, instance, supervisor.recipient()),
         });
-        let busy = (&BusyMark::default(), life);
+        let busy = (&RunningInstance::default(), instance);
         let mailbox = NatTableActor::MAILBOX;
         let (addr, abort) = launch(&Arbiter::current(), busy, mailbox, |_| Ok(table));
         Self {

@@ -1,10 +1,10 @@
 //! The death of a child that all clients share: it is started again, everybody who speaks to it is
 //! told, and the rest of the tree is not touched.
 
-use crate::nursery::SHARED;
 use crate::probe::{Break, Seen, only};
 use crate::samples::{client, local_addresses, open, open_name, relay, tunnel, udp};
 use crate::scene::{Scene, goodbye, initialized};
+use crate::spawner::SHARED;
 use crate::{in_virtual_time, until_exit};
 use actix::prelude::*;
 use postern::messages::connection::OpenConnection;
@@ -12,7 +12,7 @@ use postern::messages::dns::{ResolveName, ServeNames};
 use postern::messages::packets::{InboundPackets, OutboundPackets};
 use postern::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
 use postern::messages::successors::{UseDns, UseOutbound, UseTun};
-use postern::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber, NatNews};
+use postern::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId, NatTableChanged};
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
 use postern_core::UnixTime;
@@ -67,7 +67,7 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         let mut scene = Scene::new();
         let index = scene.connect(open_name(1)).await;
         let ips = vec![[10, 20, 0, 1].into()];
-        scene.tell(NatNews::NameLearned(KnownName {
+        scene.tell(NatTableChanged::NameLearned(KnownName {
             name: "app.corp.example".parse().expect("a name"),
             family: AddressFamily::V4,
             ips: ips.clone(),
@@ -87,9 +87,9 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         assert_eq!(introduced.iter().filter(|seen| asks_dns(seen)).count(), 1);
         let (use_tun, use_outbound) = both(introduced);
         assert!(use_tun.connected() && use_outbound.connected());
-        let heritage = scene.desk.heritage();
-        assert!(heritage.is_successor);
-        assert_eq!(heritage.names[0].ips, ips);
+        let snapshot = scene.desk.snapshot();
+        assert!(snapshot.is_successor);
+        assert_eq!(snapshot.names[0].ips, ips);
 
         assert_eq!(scene.desk.started(), [Child::NatTable(0)]);
         scene.udp.nothing().await;
@@ -266,7 +266,7 @@ fn a_death_of_a_former_life_changes_nothing() {
             // The portal was the last of five to be started, and a connection came after it.
             scene.tell(ChildDied {
                 child: Child::Portal,
-                life: LifeNumber(5),
+                instance: InstanceId(5),
                 cause: DeathCause::Stopped,
             });
         }

@@ -30,8 +30,9 @@ fn two_grants_of_one_client_are_one_connection_and_two_acknowledgements() {
     });
 }
 
+/// docs/lessons.md 23.
 #[test]
-fn lesson_23_an_init_without_grants_closes_and_configures_interface_and_relays() {
+fn an_init_without_grants_closes_and_configures_interface_and_relays() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.tell(open(1));
@@ -52,8 +53,9 @@ fn lesson_23_an_init_without_grants_closes_and_configures_interface_and_relays()
     });
 }
 
+/// docs/lessons.md 18.
 #[test]
-fn lesson_18_an_access_may_come_before_its_connection_if_it_says_the_addresses() {
+fn an_access_may_come_before_its_connection_if_it_says_the_addresses() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.tell(allow(1, None));
@@ -155,10 +157,10 @@ fn news_of_an_older_closing_stops_nothing() {
         scene.tell(open(1));
         scene.tell(open(2));
         scene.nat_table.next::<AttachClient>().await;
-        let life = scene.desk.life(client(1));
+        let instance = scene.desk.instance(client(1));
         let closed = |opened| ConnectionClosed {
             client: client(1),
-            life,
+            instance,
             opened,
         };
         scene.tell(closed(1));

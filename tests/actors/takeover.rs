@@ -1,17 +1,17 @@
 //! The end of one process and the beginning of the next, with the state file in between.
 
 use crate::metrics::page;
-use crate::nursery::SHARED;
 use crate::probe::{Break, Seen};
 use crate::samples::{allow, client, open, open_for, open_name, resource, tunnel};
 use crate::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
+use crate::spawner::SHARED;
 use crate::{in_virtual_time, until_exit};
-use postern::actors::supervisor::keeper::{Keeper, KeeperSpec};
+use postern::actors::supervisor::state_saver::{StateSaver, StateSaverSpec};
 use postern::messages::dns::ServeNames;
 use postern::messages::nat_table::{AssignProxyIps, AttachClient};
 use postern::messages::packets::OutboundDatagrams;
 use postern::messages::portal::LeavePortal;
-use postern::messages::supervisor::{Child, Farewell, Shutdown};
+use postern::messages::supervisor::{Child, Shutdown, ShutdownMode};
 use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
 use postern::shell::unix_now;
@@ -46,7 +46,7 @@ fn after_a_hand_over_the_next_process_calls_the_clients_before_the_portal_speaks
     let place = Place::new();
     let mut path = None;
     let code = until_exit(async {
-        let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(None)));
+        let mut scene = Scene::with(|spec| spec.state_saver = Some(place.state_saver(None)));
         scene.connect(open_name(1)).await;
         path = Some(scene.use_path());
         scene.settle().await;
@@ -91,7 +91,7 @@ async fn is_taken_over(state: SavedState, path: Option<Path>) {
 fn a_goodbye_leaves_nothing_behind() {
     let place = Place::new();
     let code = until_exit(async {
-        let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(None)));
+        let mut scene = Scene::with(|spec| spec.state_saver = Some(place.state_saver(None)));
         scene.connect(open(1)).await;
         tokio::time::sleep(MS(100)).await;
         assert!(place.path.exists());
@@ -108,7 +108,7 @@ fn a_goodbye_leaves_nothing_behind() {
 fn what_changes_is_saved_soon_for_there_may_be_no_warning() {
     let place = Place::new();
     in_virtual_time(async {
-        let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(None)));
+        let mut scene = Scene::with(|spec| spec.state_saver = Some(place.state_saver(None)));
         scene.connect(open(1)).await;
         let path = scene.use_path();
         tokio::time::sleep(MS(100)).await;
@@ -125,7 +125,7 @@ fn what_changes_is_saved_soon_for_there_may_be_no_warning() {
 fn a_client_that_is_cut_off_is_not_in_the_file() {
     let place = Place::new();
     in_virtual_time(async {
-        let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(None)));
+        let mut scene = Scene::with(|spec| spec.state_saver = Some(place.state_saver(None)));
         scene.connect(open(1)).await;
         scene.connect(open_for(2, 2)).await;
         for _ in 0..3 {
@@ -159,7 +159,8 @@ fn a_spent_budget_soon_after_a_takeover_leaves_nothing() {
 
 fn spend_budget(place: &Place, taken_over_at: Option<UnixTime>) -> i32 {
     until_exit(async {
-        let mut scene = Scene::with(|spec| spec.keeper = Some(place.keeper(taken_over_at)));
+        let mut scene =
+            Scene::with(|spec| spec.state_saver = Some(place.state_saver(taken_over_at)));
         scene.connect(open(1)).await;
         for _ in 0..5 {
             scene.desk.break_child(Child::Tun(0), Break::Panic);
@@ -262,8 +263,8 @@ impl Place {
         StateFile::open(&self.path, [9; 32], Duration::ZERO).expect("nobody holds it")
     }
 
-    fn keeper(&self, taken_over_at: Option<UnixTime>) -> Keeper {
-        Keeper::new(KeeperSpec {
+    fn state_saver(&self, taken_over_at: Option<UnixTime>) -> StateSaver {
+        StateSaver::new(StateSaverSpec {
             file: self.open(),
             gateway_key: Zeroizing::new(GATEWAY_KEY),
             ice_secret: Zeroizing::new([4; 32]),
@@ -292,7 +293,7 @@ impl Place {
 fn hand_over(exit_code: i32) -> Shutdown {
     Shutdown {
         exit_code,
-        farewell: Farewell::HandOver,
+        mode: ShutdownMode::HandOver,
     }
 }
 

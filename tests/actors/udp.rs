@@ -5,13 +5,13 @@ use crate::probe::{Inbox, Probe};
 use crate::{PATIENCE, in_virtual_time};
 use actix::prelude::*;
 use postern::actors::udp::{UdpActor, UdpSpec};
-use postern::lifeline::DeathNotice;
 use postern::messages::packets::InboundDatagrams;
-use postern::messages::supervisor::{Child, LifeNumber};
+use postern::messages::supervisor::{Child, InstanceId};
 use postern::messages::udp::AttachPeer;
 use postern::metrics::Metrics;
 use postern::shell::{now, tell_addr};
 use postern::sockets::{BufferSizes, SocketGroup, UdpPorts};
+use postern::supervision::DeathNotice;
 use postern_core::ids::PublicKey;
 use postern_core::peer::{
     AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig, PeerIndex, PeerIndexPool,
@@ -107,7 +107,7 @@ fn start(
     stun_servers: Vec<SocketAddr>,
 ) -> (Addr<UdpActor>, Inbox) {
     let (supervisor, inbox) = Probe::start();
-    let death = DeathNotice::new(Child::Udp(shard), LifeNumber(1), supervisor.recipient());
+    let death = DeathNotice::new(Child::Udp(shard), InstanceId(1), supervisor.recipient());
     let gatherer = GathererConfig {
         port: sockets.port(),
         max_servers: 4,

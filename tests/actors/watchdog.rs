@@ -1,11 +1,11 @@
 //! Who lives and does not answer is ended and replaced; who is only slow is left alone.
 
 use crate::in_virtual_time;
-use crate::nursery::SHARED;
 use crate::probe::{Break, Probe};
 use crate::samples::{client, open, open_for};
 use crate::scene::Scene;
-use postern::actors::supervisor::nursery::Place;
+use crate::spawner::SHARED;
+use postern::actors::supervisor::spawner::Place;
 use postern::messages::nat_table::AttachClient;
 use postern::messages::portal::ConnectionAccepted;
 use postern::messages::supervisor::Child;
@@ -113,7 +113,7 @@ fn a_client_that_blocks_the_thread_is_charged_for_it_whoever_is_noticed_first() 
             scene.desk.break_child(Child::Tun(0), Break::Stop);
             tokio::time::sleep(MS(100)).await;
             scene.desk.break_child(Child::Tun(0), Break::Hang);
-            scene.desk.set_busy_with(scene.desk.life(client(1)));
+            scene.desk.set_busy_with(scene.desk.instance(client(1)));
             tokio::time::sleep(MS(3500)).await;
         }
         assert_eq!(scene.desk.replaced(), [Place::Shard(0); 3]);

@@ -89,9 +89,11 @@ impl Trial {
     }
 }
 
-/// Lesson 31, in the states that a gateway comes through.
+/// docs/lessons.md 31, in the states that a gateway comes through.
+///
+/// docs/lessons.md 31.
 #[test]
-fn lesson_31_health_tells_the_truth_in_every_state() {
+fn health_tells_the_truth_in_every_state() {
     let setup = Setup {
         faults: true,
         ..Setup::default()

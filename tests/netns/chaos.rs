@@ -79,9 +79,12 @@ fn every_kind_of_actor_dies_in_a_future_and_by_a_timer_and_nobody_notices() {
     every_kind_dies_by(&[Fault::PanicFuture, Fault::PanicTimer]);
 }
 
-/// Lesson 25: a new process takes over from one that was killed, and from one that made room.
+/// docs/lessons.md 25: a new process takes over from one that was killed, and from one that made
+/// room.
+///
+/// docs/lessons.md 25.
 #[test]
-fn lesson_25_clients_live_through_kill_9_and_through_a_planned_restart() {
+fn clients_live_through_kill_9_and_through_a_planned_restart() {
     let mut watched = Watched::gather();
     let killed = lives::killed(&mut watched.0, 1);
     expect_nobody_notices(&killed.unwrap_or_else(|error| panic!("{error:#}")));

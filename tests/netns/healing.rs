@@ -63,10 +63,12 @@ fn wait_no_more_lookups(trial: &Trial, name: &str, quiet: Duration) {
     asked.expect("they end");
 }
 
-/// Lessons 1 and 7: a name without its DNS server is accepted, tried again while somebody wants it,
-/// and served as soon as the server is back, without the client asking anew.
+/// docs/lessons.md 1 and 7: a name without its DNS server is accepted, tried again while somebody
+/// wants it, and served as soon as the server is back, without the client asking anew.
+///
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_a_name_heals_when_its_dns_server_comes_back() {
+fn a_name_heals_when_its_dns_server_comes_back() {
     let trial = Trial::start();
     // Another name first: what is measured is the name, not the tunnel.
     expect_page_of(&trial, LATE, Families::Any);
@@ -96,9 +98,11 @@ fn lesson_01_a_name_heals_when_its_dns_server_comes_back() {
     );
 }
 
-/// Lesson 3: nobody uses it, so nobody asks.
+/// docs/lessons.md 3: nobody uses it, so nobody asks.
+///
+/// docs/lessons.md 3.
 #[test]
-fn lesson_03_lookups_end_when_the_client_falls_silent() {
+fn lookups_end_when_the_client_falls_silent() {
     let trial = Trial::start();
     expect_page_of(&trial, LATE, Families::Any);
     trial.names().set_mode(Mode::Silent).expect("set");
@@ -112,9 +116,12 @@ fn lesson_03_lookups_end_when_the_client_falls_silent() {
     wait_no_more_lookups(&trial, APP, Duration::from_secs(8));
 }
 
-/// Lessons 5 and 6: new flows take the new address, the old one that still lives is not cut.
+/// docs/lessons.md 5 and 6: new flows take the new address, the old one that still lives is not
+/// cut.
+///
+/// docs/lessons.md 5.
 #[test]
-fn lesson_05_a_name_moves_and_its_live_flows_stay() {
+fn a_name_moves_and_its_live_flows_stay() {
     let trial = Trial::start();
     let (mut download, bytes) = flowing(&trial, APP, Families::V4, 12);
     let proxy = proxies_of(&trial, APP, true)[0];
@@ -135,9 +142,11 @@ fn lesson_05_a_name_moves_and_its_live_flows_stay() {
 /// A pause of a download of 100 kB/s that a busy machine makes by itself.
 const AS_GOOD_AS_NONE: Duration = Duration::from_secs(2);
 
-/// Lesson 6: one connection attempt that goes on, not new ones: its SYNs move.
+/// docs/lessons.md 6: one connection attempt that goes on, not new ones: its SYNs move.
+///
+/// docs/lessons.md 6.
 #[test]
-fn lesson_06_an_unanswered_connection_moves_to_the_new_address() {
+fn an_unanswered_connection_moves_to_the_new_address() {
     let trial = Trial::start();
     for (place, families) in [Families::V4, Families::V6].into_iter().enumerate() {
         expect_page_of(&trial, APP, families);
@@ -167,9 +176,11 @@ fn an_address_that_is_said_to_be_unreachable_is_left_at_once() {
     );
 }
 
-/// Lesson 7: a failed lookup erases nothing.
+/// docs/lessons.md 7: a failed lookup erases nothing.
+///
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_traffic_goes_on_at_the_last_known_good_address() {
+fn traffic_goes_on_at_the_last_known_good_address() {
     let trial = Trial::start();
     let names = trial.names();
     // As short as it can be, so that the gateway looks it up again and again.

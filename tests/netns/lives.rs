@@ -23,9 +23,11 @@ fn expect_flow(trial: &Trial, drip: &Drip, when: &str) {
     assert!(more.is_ok(), "{when}: {more:?}");
 }
 
-/// Lesson 24: the data plane outlives the portal.
+/// docs/lessons.md 24: the data plane outlives the portal.
+///
+/// docs/lessons.md 24.
 #[test]
-fn lesson_24_traffic_goes_on_while_the_portal_is_restarted() {
+fn traffic_goes_on_while_the_portal_is_restarted() {
     let mut trial = Trial::start();
     let drip = flowing(&trial, 120);
     let joined = count(&trial.gateway_milestones(), "joined");
@@ -55,9 +57,11 @@ fn a_killed_client_comes_back_and_is_served_again() {
     }
 }
 
-/// Lesson 23: every `init` reconciles, and one that repeats what is known changes nothing.
+/// docs/lessons.md 23: every `init` reconciles, and one that repeats what is known changes nothing.
+///
+/// docs/lessons.md 23.
 #[test]
-fn lesson_23_an_init_sent_twice_keeps_traffic() {
+fn an_init_sent_twice_keeps_traffic() {
     let trial = Trial::start();
     let drip = flowing(&trial, 60);
     for _ in 0..2 {

@@ -7,8 +7,9 @@ use postern_lab::playground::traffic::{Families, fetch_over};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+/// docs/lessons.md 34.
 #[test]
-fn lesson_34_a_busy_gateway_tells_what_it_does() {
+fn a_busy_gateway_tells_what_it_does() {
     let trial = Trial::start();
     for address in WEB {
         trial.expect_page(address);

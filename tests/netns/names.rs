@@ -151,9 +151,12 @@ fn expect_refusals(trial: &Trial, name: &str, v4: bool) {
     }
 }
 
-/// Lesson 9: each family stands for itself, and an absent one is refused rather than left silent.
+/// docs/lessons.md 9: each family stands for itself, and an absent one is refused rather than left
+/// silent.
+///
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_names_of_one_family_are_served_and_the_other_is_refused_at_once() {
+fn names_of_one_family_are_served_and_the_other_is_refused_at_once() {
     let trial = Trial::start();
     for (name, present, absent) in [
         (V4_ONLY, Families::V4, Families::V6),
@@ -165,10 +168,12 @@ fn lesson_09_names_of_one_family_are_served_and_the_other_is_refused_at_once() {
     }
 }
 
-/// Lesson 8: "unreachable", which says that it is not there, not "prohibited", which asks to ask
-/// again.
+/// docs/lessons.md 8: "unreachable", which says that it is not there, not "prohibited", which asks
+/// to ask again.
+///
+/// docs/lessons.md 8.
 #[test]
-fn lesson_08_a_name_that_does_not_exist_is_unreachable_at_once() {
+fn a_name_that_does_not_exist_is_unreachable_at_once() {
     let trial = Trial::start();
     let refused = fetch_name(&trial, MISSING, Families::Any);
     assert_eq!(refused.exit, 7, "{refused:?}");

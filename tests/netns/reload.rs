@@ -110,9 +110,11 @@ fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too()
     assert_eq!(count(&trial.gateway_milestones(), "joined"), 1);
 }
 
-/// lesson_34: neither a typo nor the signal that announces it ends anything.
+/// docs/lessons.md 34: neither a typo nor the signal that announces it ends anything.
+///
+/// docs/lessons.md 34.
 #[test]
-fn lesson_34_a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
+fn a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
     let before = trial.configuration();

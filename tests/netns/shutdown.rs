@@ -7,9 +7,11 @@ use postern_lab::playground::lab::count;
 use postern_lab::playground::network::{TUNNEL_INTERFACE, interface_bytes};
 use std::time::Duration;
 
-/// Lesson 25: clients are told, so that they do not wait for their own timeouts.
+/// docs/lessons.md 25: clients are told, so that they do not wait for their own timeouts.
+///
+/// docs/lessons.md 25.
 #[test]
-fn lesson_25_sigterm_says_goodbye_and_leaves_nothing_within_two_seconds() {
+fn sigterm_says_goodbye_and_leaves_nothing_within_two_seconds() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
     let goodbyes = count(&trial.client_milestones(), "goodbye");

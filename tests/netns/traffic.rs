@@ -28,10 +28,13 @@ fn pings_are_answered_over_both_families() {
     }
 }
 
-/// Lesson 19: a filtered packet is answered with "prohibited". IPv4 and IPv6 reach the application
-/// as different errors (Linux: EHOSTUNREACH and EACCES), so the message itself is looked at too.
+/// docs/lessons.md 19: a filtered packet is answered with "prohibited". IPv4 and IPv6 reach the
+/// application as different errors (Linux: EHOSTUNREACH and EACCES), so the message itself is
+/// looked at too.
+///
+/// docs/lessons.md 19.
 #[test]
-fn lesson_19_a_port_outside_the_policy_is_refused_with_icmp_prohibited() {
+fn a_port_outside_the_policy_is_refused_with_icmp_prohibited() {
     let trial = Trial::start();
     for (address, errno) in WEB.into_iter().zip([Errno::EHOSTUNREACH, Errno::EACCES]) {
         trial.expect_page(address);

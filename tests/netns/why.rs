@@ -84,8 +84,9 @@ fn show(client: &str, target: &str, text: &str) {
     eprintln!("$ postern why {client} {target}\n{text}");
 }
 
+/// docs/lessons.md 32.
 #[test]
-fn lesson_32_what_works_says_so_and_what_nobody_has_tried_says_that() {
+fn what_works_says_so_and_what_nobody_has_tried_says_that() {
     let trial = Trial::start();
     let client = CLIENT_TUNNEL_V4.to_string();
     let (text, exit) = trial.expect_cause(&client, "10.20.0.100", "no_such_client");

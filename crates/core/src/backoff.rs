@@ -1,7 +1,7 @@
 //! Exponential backoff with jitter: how long to wait before the next attempt.
 //!
 //! It only computes durations; who waits, and for what, is the caller's business. The numbers of
-//! the portal's reconnect policy come from the protocol page, section 1.7.
+//! the portal's reconnect policy come from docs/protocol.md 1.7.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -21,7 +21,7 @@ pub struct BackoffConfig {
 }
 
 impl Default for BackoffConfig {
-    /// 0.5 s, growing by half to at most 60 s, ±50 % (protocol page, section 1.7).
+    /// 0.5 s, growing by half to at most 60 s, ±50 % (docs/protocol.md 1.7.
     fn default() -> Self {
         Self {
             initial: Duration::from_millis(500),

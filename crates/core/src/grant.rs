@@ -105,7 +105,7 @@ pub struct ClientProfile {
 }
 
 /// Everything that decides whether an existing transport may be kept: equal keys, equal transport
-/// (protocol page, section 3.4).
+/// (docs/protocol.md 3.4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportKeys {
     /// The client's WireGuard public key.
@@ -139,8 +139,8 @@ pub struct AuthorizationRequest {
     pub reply: ReplyKind,
 }
 
-/// A name and the addresses under which a client will speak to it (protocol page, sections 4 and
-/// 11.1). As the client chose them: to be checked before use (lesson 16).
+/// A name and the addresses under which a client will speak to it (docs/protocol.md 4 and
+/// 11.1). As the client chose them: to be checked before use (docs/lessons.md 16).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnouncedName {
     /// As announced, echoed in answers.
@@ -158,7 +158,7 @@ pub struct AccessRequest {
     /// Who.
     pub client: ClientId,
     /// Its tunnel addresses, where the portal says them: enough to grant before the client is known
-    /// (lesson 18).
+    /// (docs/lessons.md 18).
     pub tunnel: Option<TunnelAddresses>,
     /// What.
     pub resource: Resource,

@@ -1,8 +1,8 @@
 //! Whether the gateway is ready for clients, judged from plain facts and told in words.
 //!
-//! Three answers, not two (lesson 31): *ready*; *degraded*, which serves the clients that it has
-//! and lacks something all the same; *not ready*. Refuses to find facts out: whoever asks brings
-//! them.
+//! Three answers, not two (docs/lessons.md 31): *ready*; *degraded*, which serves the clients that
+//! it has and lacks something all the same; *not ready*. Refuses to find facts out: whoever asks
+//! brings them.
 
 use std::fmt;
 
@@ -131,7 +131,7 @@ impl Readiness {
 
 impl HealthFacts {
     /// Judges them. A portal outage alone leaves a gateway ready, if degraded, for as long as it
-    /// serves somebody (lesson 24).
+    /// serves somebody (docs/lessons.md 24).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let troubles = self.troubles();
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(alone.readiness(), Readiness::Ready);
     }
 
-    /// Lesson 31: every single trouble shows.
+    /// docs/lessons.md 31: every single trouble shows.
     #[test]
     fn each_trouble_alone_makes_it_not_ready() {
         let cases = [
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    /// Lesson 24: the data plane outlives the portal.
+    /// docs/lessons.md 24: the data plane outlives the portal.
     #[test]
     fn without_its_portal_it_is_degraded_while_it_serves_somebody() {
         let away = HealthFacts {

@@ -2,7 +2,7 @@
 //! proxy IPs and the connections.
 //!
 //! Plain values without behaviour beyond their own invariants. The families are kept apart
-//! everywhere, because they are asked for, fail and heal on their own (lesson 9).
+//! everywhere, because they are asked for, fail and heal on their own (docs/lessons.md 9).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -81,7 +81,7 @@ impl AddressFamily {
 }
 
 /// Why a name has no address of a family. Kept apart because they call for different treatment
-/// (lesson 7).
+/// (docs/lessons.md 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFailure {
     /// The name does not exist (NXDOMAIN).

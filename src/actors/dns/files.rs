@@ -1,7 +1,7 @@
 //! The files that tell a host about names: `/etc/resolv.conf` and `/etc/hosts`.
 //!
 //! Their content is what is watched, not their metadata: both are replaced, linked and mounted over
-//! by whoever manages the network, and may be missing for a while at boot (lesson 21).
+//! by whoever manages the network, and may be missing for a while at boot (docs/lessons.md 21).
 
 use super::resolver::Hosts;
 use crate::config::{DnsServer, DnsTransport};

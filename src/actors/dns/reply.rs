@@ -1,6 +1,6 @@
 //! The words of the responder: reads queries of clients and writes replies. Touches no socket.
 //!
-//! Takes one question for SRV or TXT records (protocol page, section 5.8) and refuses the rest,
+//! Takes one question for SRV or TXT records (docs/protocol.md 5.8 and refuses the rest,
 //! addresses above all: those are what the gateway's other half is for. Bytes that are no query at
 //! all are not answered, so that nobody is made to talk to himself.
 

@@ -1,5 +1,5 @@
 //! Answers the SRV and TXT queries that clients send to the gateway's own tunnel addresses
-//! (protocol page, section 5.8). [`super::reply`] decides what to say; this carries it.
+//! (docs/protocol.md 5.8. [`super::reply`] decides what to say; this carries it.
 //!
 //! Only clients are served: whoever else can route to the gateway would have a resolver there.
 //! Queries and connections are bounded in all and per source: beyond that a query is answered
@@ -237,7 +237,7 @@ impl Drop for Slot {
     }
 }
 
-/// Protocol page, section 5.8.
+/// docs/protocol.md 5.8.
 const LIMIT: Duration = Duration::from_secs(5);
 const QUERIES: usize = 256;
 const QUERIES_PER_SOURCE: usize = 16;

@@ -246,7 +246,8 @@ impl Server {
         }
     }
 
-    /// Says once that a server answers nothing, and below once that it does again (lesson 4).
+    /// Says once that a server answers nothing, and below once that it does again (docs/lessons.md
+    /// 4).
     fn note_failed_try(&self) {
         let count = self.failed_tries.get().saturating_add(1);
         self.failed_tries.set(count);
@@ -453,8 +454,9 @@ mod tests {
         attempt.since -= SUSPICIOUS;
     }
 
+    /// docs/lessons.md 4.
     #[test]
-    fn lesson_04_a_server_is_silent_when_it_answers_nothing_at_all() {
+    fn a_server_is_silent_when_it_answers_nothing_at_all() {
         let tls = trust(None).expect("the public authorities");
         let config = "10.0.0.53".parse().expect("a server");
         let server = Server::new(config, context(tls));

@@ -1,7 +1,7 @@
 //! The portal's websocket: dialling, reading, writing. Moves frames and understands none.
 //!
 //! Reading and writing do not wait for each other, and neither waits for the data path: both run on
-//! the main thread (lesson 24). Source: protocol page, sections 1.2, 1.6 and 1.7.
+//! the main thread (docs/lessons.md 24). Source: docs/protocol.md 1.2, 1.6 and 1.7.
 
 use futures_util::future::select_ok;
 use futures_util::stream::{self, SplitSink, SplitStream, Stream};
@@ -75,8 +75,8 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// Dials all addresses at once; the first to answer wins. Lesson 28: a dead address family must not
-/// cost a time-out.
+/// Dials all addresses at once; the first to answer wins. docs/lessons.md 28: a dead address family
+/// must not cost a time-out.
 async fn race(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let attempts: Vec<_> = addresses
         .map(|address| Box::pin(TcpStream::connect(address)))
@@ -192,7 +192,7 @@ async fn in_time(writing: impl Future<Output = Result<(), Error>>) -> bool {
     matches!(timeout(WRITE_TIMEOUT, writing).await, Ok(Ok(())))
 }
 
-/// For TCP alone (protocol page, section 1.6).
+/// For TCP alone (docs/protocol.md 1.6.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Addresses of the portal's name that are dialled; real ones have two to eight.
@@ -217,8 +217,9 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
+    /// docs/lessons.md 28.
     #[actix::test]
-    async fn lesson_28_a_dead_address_does_not_delay_a_living_one() {
+    async fn a_dead_address_does_not_delay_a_living_one() {
         let living = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (living_at, dead_at) = (living.local_addr().unwrap(), dead.local_addr().unwrap());

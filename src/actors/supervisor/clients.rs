@@ -2,14 +2,14 @@
 
 use super::SupervisorActor;
 use super::tree::{Condition, FRONT};
-use crate::actors::connection::{ConnectionActor, ConnectionOutlets, ConnectionSpec};
+use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
-use crate::lifeline::DeathNotice;
 use crate::messages::connection::{AllowAccess, CloseConnection, OpenConnection, StopConnection};
 use crate::messages::nat_table::{DetachClient, RouteClient, UnrouteClient};
-use crate::messages::supervisor::{Child, LifeNumber};
+use crate::messages::supervisor::{Child, InstanceId};
 use crate::messages::udp::DetachPeer;
 use crate::shell::{self, tell, tell_addr};
+use crate::supervision::DeathNotice;
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Clients {
     known: BTreeMap<ClientId, Client>,
     /// Connections that were told to stop, and the life that will have been their last.
-    retiring: BTreeMap<PeerIndex, LifeNumber>,
+    retiring: BTreeMap<PeerIndex, InstanceId>,
     /// Deaths of clients' connections within the window of the budget, and the last of them.
     restarts: BTreeMap<ClientId, (Restarts, Instant)>,
     /// Clients that were cut off, and until when.
@@ -42,8 +42,8 @@ pub(super) struct Client {
     pub(super) abort: AbortHandle,
     pub(super) index: PeerIndex,
     pub(super) tunnel: TunnelAddresses,
-    pub(super) life: LifeNumber,
-    /// How many requests were passed on to this life.
+    pub(super) instance: InstanceId,
+    /// How many requests were passed on to this instance.
     pub(super) opened: u64,
     /// When the connection died, until its successor has a session.
     pub(super) died_at: Option<Instant>,
@@ -209,17 +209,17 @@ impl Clients {
     }
 
     /// The connection with this index is gone for good. Returns whether it was on its way out.
-    pub(super) fn note_end(&mut self, index: PeerIndex, life: LifeNumber) -> bool {
-        let is_last = self.retiring.get(&index) == Some(&life);
+    pub(super) fn note_end(&mut self, index: PeerIndex, instance: InstanceId) -> bool {
+        let is_last = self.retiring.get(&index) == Some(&instance);
         if is_last {
             self.retiring.remove(&index);
         }
         is_last
     }
 
-    pub(super) fn child_in(&self, life: LifeNumber) -> Option<Child> {
+    pub(super) fn child_in(&self, instance: InstanceId) -> Option<Child> {
         let mut all = self.known.iter();
-        let (id, client) = all.find(|(_, client)| client.life == life)?;
+        let (id, client) = all.find(|(_, client)| client.instance == instance)?;
         Some(Child::Connection(*id, client.index))
     }
 
@@ -348,18 +348,18 @@ impl SupervisorActor {
     }
 
     /// Builds connections from the ledger, not more in a second than may shake hands with us. Each
-    /// takes the place of this life; one that has come to another meanwhile is left alone.
+    /// takes the place of this instance; one that has come to another meanwhile is left alone.
     pub(super) fn revive_in_portions(
         &mut self,
-        mut waiting: VecDeque<(ClientId, Option<LifeNumber>)>,
+        mut waiting: VecDeque<(ClientId, Option<InstanceId>)>,
         ctx: &mut Context<Self>,
     ) {
         if self.stopping {
             return;
         }
         let portion = (self.spec.handshakes_per_second / PORTIONS_PER_SECOND).max(1);
-        for (id, life) in waiting.drain(..portion.min(waiting.len())) {
-            if self.clients.get(id).map(|client| client.life) == life {
+        for (id, instance) in waiting.drain(..portion.min(waiting.len())) {
+            if self.clients.get(id).map(|client| client.instance) == instance {
                 self.revive(id, ctx);
             }
         }
@@ -399,13 +399,13 @@ impl SupervisorActor {
         ctx: &mut Context<Self>,
     ) {
         let shard = index.shard();
-        let Some(outlets) = self.outlets(shard, ctx) else {
+        let Some(outputs) = self.outputs(shard, ctx) else {
             return;
         };
-        let life = self.next_life();
+        let instance = self.next_instance();
         let child = Child::Connection(id, index);
         let granted = record.clone();
-        let (connection, abort) = self.spec.nursery.connection(ConnectionSpec {
+        let (connection, abort) = self.spec.spawner.connection(ConnectionSpec {
             client: id,
             config: ConnectionConfig {
                 keys: self.spec.keys.clone(),
@@ -414,10 +414,10 @@ impl SupervisorActor {
                 gateway: self.spec.ledger.gateway(),
                 max_resources: self.spec.max_resources,
             },
-            outlets,
+            outputs,
             record,
             metrics: self.spec.metrics.shard(shard.into()),
-            death: DeathNotice::new(child, life, ctx.address().recipient()),
+            death: DeathNotice::new(child, instance, ctx.address().recipient()),
         });
         let former = self.clients.known.remove(&id);
         if former.is_none() {
@@ -428,7 +428,7 @@ impl SupervisorActor {
             abort,
             index,
             tunnel,
-            life,
+            instance,
             opened: 0,
             died_at: None,
             condition: Condition::Up,
@@ -452,15 +452,15 @@ impl SupervisorActor {
         self.watch(ctx);
     }
 
-    fn outlets(&self, number: u8, ctx: &mut Context<Self>) -> Option<ConnectionOutlets> {
+    fn outputs(&self, number: u8, ctx: &mut Context<Self>) -> Option<ConnectionOutputs> {
         let shard = self.tree.shard(number);
         let front = match number {
             FRONT => None,
-            _ => Some(self.tree.front().udp.as_ref()?.inlets.clone()),
+            _ => Some(self.tree.front().udp.as_ref()?.inputs.clone()),
         };
-        Some(ConnectionOutlets {
-            nat_table: shard.nat_table.as_ref()?.inlets.clone(),
-            udp: shard.udp.as_ref()?.inlets.clone(),
+        Some(ConnectionOutputs {
+            nat_table: shard.nat_table.as_ref()?.inputs.clone(),
+            udp: shard.udp.as_ref()?.inputs.clone(),
             front,
             resolve: self.tree.dns.as_ref()?.resolve.clone(),
             gathered: ctx.address().recipient(),
@@ -475,7 +475,7 @@ impl SupervisorActor {
         let client = self.clients.known.remove(&id)?;
         self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.forget(Child::Connection(id, client.index));
-        self.clients.retiring.insert(client.index, client.life);
+        self.clients.retiring.insert(client.index, client.instance);
         Some(client.connection)
     }
 
@@ -505,10 +505,10 @@ impl SupervisorActor {
         let front = (index.shard() != FRONT).then(|| self.tree.front());
         let udps = [Some(shard), front].into_iter().flatten();
         for udp in udps.filter_map(|shard| shard.udp.as_ref()) {
-            tell(&udp.inlets.detach, DetachPeer { index });
+            tell(&udp.inputs.detach, DetachPeer { index });
         }
         if let Some(nat_table) = &shard.nat_table {
-            tell(&nat_table.inlets.detach, DetachClient { client, index });
+            tell(&nat_table.inputs.detach, DetachClient { client, index });
         }
         // Unless it has come back meanwhile.
         if self.clients.get(client).is_none() {

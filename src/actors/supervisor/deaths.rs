@@ -4,12 +4,14 @@
 //! dies again and again, after a growing delay. A shared child that spends its budget ends the
 //! process; a client's connection that does is cut off alone.
 
-use super::nursery::Place;
+use super::spawner::Place;
 use super::tree::{Condition, Tree};
 use super::{EXIT_BUDGET_SPENT, SupervisorActor};
-use crate::lifeline::Ping;
-use crate::messages::supervisor::{Child, ChildDied, DeathCause, Farewell, LifeNumber, Shutdown};
+use crate::messages::supervisor::{
+    Child, ChildDied, DeathCause, InstanceId, Shutdown, ShutdownMode,
+};
 use crate::shell::{self, Driven, arm};
+use crate::supervision::Ping;
 use actix::prelude::*;
 use postern_core::ids::ClientId;
 use postern_core::peer::PeerIndex;
@@ -22,9 +24,9 @@ impl Handler<ChildDied> for SupervisorActor {
 
     fn handle(&mut self, death: ChildDied, ctx: &mut Context<Self>) {
         if let Child::Connection(client, index) = death.child {
-            self.connection_died((client, index), death.life, &death.cause, ctx);
+            self.connection_died((client, index), death.instance, &death.cause, ctx);
         } else {
-            self.shared_died(death.child, death.life, &death.cause, ctx);
+            self.shared_died(death.child, death.instance, &death.cause, ctx);
         }
     }
 }
@@ -33,12 +35,12 @@ impl SupervisorActor {
     fn shared_died(
         &mut self,
         child: Child,
-        life: LifeNumber,
+        instance: InstanceId,
         cause: &DeathCause,
         ctx: &mut Context<Self>,
     ) {
         let living = self.tree.living.get_mut(&child);
-        let Some(living) = living.filter(|it| it.life == life && !self.stopping) else {
+        let Some(living) = living.filter(|it| it.instance == instance && !self.stopping) else {
             return;
         };
         let now = shell::now();
@@ -49,7 +51,7 @@ impl SupervisorActor {
         match self.tree.restarts(child).handle_death(now) {
             RestartVerdict::Restart { after } => later(after, ctx, move |actor, ctx| {
                 let current = actor.tree.living.get(&child);
-                if !actor.stopping && current.is_some_and(|it| it.life == life) {
+                if !actor.stopping && current.is_some_and(|it| it.instance == instance) {
                     actor.start_child(child, ctx);
                 }
             }),
@@ -60,12 +62,12 @@ impl SupervisorActor {
     fn connection_died(
         &mut self,
         (id, index): (ClientId, PeerIndex),
-        life: LifeNumber,
+        instance: InstanceId,
         cause: &DeathCause,
         ctx: &mut Context<Self>,
     ) {
         let child = Child::Connection(id, index);
-        if self.clients.note_end(index, life) {
+        if self.clients.note_end(index, instance) {
             if matches!(cause, DeathCause::Panicked(_)) {
                 self.report_death(child, cause, false);
                 if self.clients.count_death(id, shell::now()) == RestartVerdict::GiveUp {
@@ -77,7 +79,7 @@ impl SupervisorActor {
             return;
         }
         let client = self.clients.get_mut(id);
-        let Some(client) = client.filter(|it| it.life == life && !self.stopping) else {
+        let Some(client) = client.filter(|it| it.instance == instance && !self.stopping) else {
             return;
         };
         let now = shell::now();
@@ -89,7 +91,7 @@ impl SupervisorActor {
         match verdict {
             RestartVerdict::Restart { after } => later(after, ctx, move |actor, ctx| {
                 let current = actor.clients.get(id);
-                if !actor.stopping && current.is_some_and(|it| it.life == life) {
+                if !actor.stopping && current.is_some_and(|it| it.instance == instance) {
                     actor.revive(id, ctx);
                 }
             }),
@@ -101,7 +103,7 @@ impl SupervisorActor {
         tracing::error!(%child, shard = child.shard(), "died too often, the process ends");
         ctx.notify(Shutdown {
             exit_code: EXIT_BUDGET_SPENT,
-            farewell: Farewell::HandOver,
+            mode: ShutdownMode::HandOver,
         });
     }
 
@@ -148,7 +150,7 @@ impl SupervisorActor {
     }
 
     pub(super) fn ping(&mut self, child: Child, ctx: &mut Context<Self>) {
-        let Some((life, pings)) = self.pings(child) else {
+        let Some((instance, pings)) = self.pings(child) else {
             return;
         };
         let asked_at = shell::now();
@@ -157,24 +159,27 @@ impl SupervisorActor {
             if answer.is_ok() {
                 let took = shell::now().saturating_duration_since(asked_at);
                 actor.spec.metrics.note_answer(child, took);
-                actor.answered(child, life, ctx);
+                actor.answered(child, instance, ctx);
             }
         }));
     }
 
-    fn pings(&self, child: Child) -> Option<(LifeNumber, Recipient<Ping>)> {
+    fn pings(&self, child: Child) -> Option<(InstanceId, Recipient<Ping>)> {
         if let Child::Connection(id, _) = child {
             let client = self.clients.get(id)?;
             let pings = client.connection.clone().recipient();
-            return (client.condition == Condition::Up).then_some((client.life, pings));
+            return (client.condition == Condition::Up).then_some((client.instance, pings));
         }
         let living = self.tree.living.get(&child)?;
-        let pings = living.leash.pings.clone();
-        (living.condition == Condition::Up).then_some((living.life, pings))
+        let pings = living.handle.pings.clone();
+        (living.condition == Condition::Up).then_some((living.instance, pings))
     }
 
-    fn answered(&mut self, child: Child, life: LifeNumber, ctx: &mut Context<Self>) {
-        if self.pings(child).is_none_or(|(current, _)| current != life) {
+    fn answered(&mut self, child: Child, instance: InstanceId, ctx: &mut Context<Self>) {
+        if self
+            .pings(child)
+            .is_none_or(|(current, _)| current != instance)
+        {
             return;
         }
         self.watchdog.handle_pong(child, shell::now());
@@ -188,50 +193,52 @@ impl SupervisorActor {
 
     /// Ends an actor that does not answer. If that does not help, its thread is stuck.
     fn end_hung(&mut self, child: Child, ctx: &mut Context<Self>) {
-        let Some(life) = self.abort(child) else {
+        let Some(instance) = self.abort(child) else {
             return;
         };
         ctx.run_later(ABORT_TAKES, move |actor, ctx| {
-            if actor.hung_life(child) == Some(life) && !actor.stopping {
+            if actor.hung_instance(child) == Some(instance) && !actor.stopping {
                 actor.replace_thread(child, ctx);
             }
         });
     }
 
     /// The child is dropped as soon as its thread comes round to it.
-    fn abort(&mut self, child: Child) -> Option<LifeNumber> {
+    fn abort(&mut self, child: Child) -> Option<InstanceId> {
         let now = shell::now();
         if let Child::Connection(id, _) = child {
             let client = self.clients.get_mut(id)?;
             client.condition = Condition::Hung;
             client.died_at.get_or_insert(now);
             client.abort.abort();
-            return Some(client.life);
+            return Some(client.instance);
         }
         let living = self.tree.living.get_mut(&child)?;
         living.condition = Condition::Hung;
         living.died_at.get_or_insert(now);
-        living.leash.abort.abort();
-        Some(living.life)
+        living.handle.abort.abort();
+        Some(living.instance)
     }
 
-    fn hung_life(&self, child: Child) -> Option<LifeNumber> {
-        let (condition, life) = if let Child::Connection(id, _) = child {
+    fn hung_instance(&self, child: Child) -> Option<InstanceId> {
+        let (condition, instance) = if let Child::Connection(id, _) = child {
             let client = self.clients.get(id)?;
-            (client.condition, client.life)
+            (client.condition, client.instance)
         } else {
             let living = self.tree.living.get(&child)?;
-            (living.condition, living.life)
+            (living.condition, living.instance)
         };
-        (condition == Condition::Hung).then_some(life)
+        (condition == Condition::Hung).then_some(instance)
     }
 
     /// Builds everybody anew who lived on a thread that is stuck. Charged is whose code is stuck,
     /// not who was noticed first.
     fn replace_thread(&mut self, noticed: Child, ctx: &mut Context<Self>) {
         let place = Place::of(noticed);
-        let busy = self.spec.nursery.busy_with(place);
-        let culprit = busy.and_then(|life| self.child_in(life)).unwrap_or(noticed);
+        let busy = self.spec.spawner.busy_with(place);
+        let culprit = busy
+            .and_then(|instance| self.child_in(instance))
+            .unwrap_or(noticed);
         tracing::error!(child = %culprit, ?place, "a thread is stuck and was given up");
         self.spec.metrics.count_death(culprit);
         let now = shell::now();
@@ -242,7 +249,7 @@ impl SupervisorActor {
         } else if self.tree.restarts(culprit).handle_death(now) == RestartVerdict::GiveUp {
             return self.give_up(culprit, ctx);
         }
-        self.spec.nursery.replace_thread(place);
+        self.spec.spawner.replace_thread(place);
         // Whoever is stuck must hear of no successor: he would attach himself to it when he wakes.
         self.tree.forget(place);
         let waiting = match place {
@@ -259,12 +266,12 @@ impl SupervisorActor {
         self.revive_in_portions(waiting, ctx);
     }
 
-    fn child_in(&self, life: LifeNumber) -> Option<Child> {
+    fn child_in(&self, instance: InstanceId) -> Option<Child> {
         let mut shared = self.tree.living.iter();
-        let shared = shared.find(|(_, living)| living.life == life);
+        let shared = shared.find(|(_, living)| living.instance == instance);
         shared
             .map(|(child, _)| *child)
-            .or_else(|| self.clients.child_in(life))
+            .or_else(|| self.clients.child_in(instance))
     }
 
     /// Ends all connections of a shard. Each begins a new life at once, so that no late word of the
@@ -273,21 +280,21 @@ impl SupervisorActor {
         &mut self,
         shard: u8,
         now: Instant,
-    ) -> VecDeque<(ClientId, Option<LifeNumber>)> {
+    ) -> VecDeque<(ClientId, Option<InstanceId>)> {
         let all = self.clients.ids();
         let all: Vec<_> = all
             .filter(|id| self.clients.shard_of(*id) == Some(shard))
             .collect();
         let mut ended = VecDeque::with_capacity(all.len());
         for id in all {
-            let life = self.next_life();
+            let instance = self.next_instance();
             if let Some(client) = self.clients.get_mut(id) {
                 client.abort.abort();
                 client.died_at.get_or_insert(now);
-                client.life = life;
+                client.instance = instance;
                 client.condition = Condition::Dead;
                 self.watchdog.forget(Child::Connection(id, client.index));
-                ended.push_back((id, Some(life)));
+                ended.push_back((id, Some(instance)));
             }
         }
         ended

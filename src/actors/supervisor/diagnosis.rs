@@ -130,9 +130,9 @@ impl SupervisorActor {
 
     fn facts(&self, question: Diagnosis, client: Subject) -> Facts {
         let unix_now = shell::unix_now();
-        let away = match self.vitals.portal {
+        let away = match self.health_state.portal {
             PortalState::Joined => None,
-            PortalState::NeverJoined | PortalState::Away => Some(self.vitals.portal_since),
+            PortalState::NeverJoined | PortalState::Away => Some(self.health_state.portal_since),
         };
         Facts {
             asked: question.client,

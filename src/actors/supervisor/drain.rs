@@ -6,7 +6,7 @@
 use super::SupervisorActor;
 use crate::admin::reports::DrainReport;
 use crate::messages::operator::{CancelDrain, DrainGateway};
-use crate::messages::supervisor::{Farewell, Shutdown};
+use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::shell;
 use actix::prelude::*;
 use postern_core::connection::ConnectionStats;
@@ -90,11 +90,8 @@ impl SupervisorActor {
         ctx.spawn(counted.map(|(), actor, ctx| {
             let is_over = |drain: &Drain| drain.active == 0 || drain.ends_at <= shell::now();
             if actor.drain.as_ref().is_some_and(is_over) {
-                let farewell = Farewell::Goodbye;
-                ctx.notify(Shutdown {
-                    exit_code: 0,
-                    farewell,
-                });
+                let mode = ShutdownMode::Goodbye;
+                ctx.notify(Shutdown { exit_code: 0, mode });
             }
         }));
     }

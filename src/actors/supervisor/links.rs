@@ -12,7 +12,7 @@ use crate::messages::portal::{
     CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays, TolerateOutage,
 };
 use crate::messages::successors::{
-    NatTableInlets, UdpInlets, UseDns, UseOutbound, UseSibling, UseTun,
+    NatTableInputs, UdpInputs, UseDns, UseOutbound, UseSibling, UseTun,
 };
 use crate::messages::tun::ConfigureInterface;
 use crate::messages::udp::{
@@ -35,7 +35,7 @@ pub struct TunLinks {
 #[derive(Clone)]
 pub struct NatTableLinks {
     /// For connections.
-    pub inlets: NatTableInlets,
+    pub inputs: NatTableInputs,
     /// Packets from resources.
     pub outbound: Recipient<OutboundPackets>,
     /// Packets from resources that another shard has read.
@@ -60,7 +60,7 @@ pub struct NatTableLinks {
 #[derive(Clone)]
 pub struct UdpLinks {
     /// For connections.
-    pub inlets: UdpInlets,
+    pub inputs: UdpInputs,
     /// Whom to ask for our addresses.
     pub relays: Recipient<UseRelays>,
     /// The last message of all.
@@ -139,7 +139,7 @@ impl NatTableLinks {
             + Handler<LimitNatTable>,
     {
         Self {
-            inlets: NatTableInlets {
+            inputs: NatTableInputs {
                 packets: addr.clone().recipient(),
                 attach: addr.clone().recipient(),
                 detach: addr.clone().recipient(),
@@ -174,7 +174,7 @@ impl UdpLinks {
             + Handler<OfferAddresses>,
     {
         Self {
-            inlets: UdpInlets {
+            inputs: UdpInputs {
                 datagrams: addr.clone().recipient(),
                 attach: addr.clone().recipient(),
                 detach: addr.clone().recipient(),

@@ -1,9 +1,10 @@
 //! SupervisorActor: the parent of all others.
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
-//! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`, `ConnectionNews`,
-//! `ConnectionClosed`, `NatNews`, `ChildDied`, `Shutdown`, how the world is, and what the operator
-//! asks. Emits: commands to connections,
+//! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`,
+//! `ConnectionChanged`,
+//! `ConnectionClosed`, `NatTableChanged`, `ChildDied`, `Shutdown`, how the world is, and what the
+//! operator asks. Emits: commands to connections,
 //! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to everybody the
 //! successors of those who died. When its mailbox is full: control messages only, they wait. On
 //! death: the process ends with code 70, and the next one takes the clients over.
@@ -15,49 +16,49 @@ mod clients;
 mod deaths;
 mod diagnosis;
 mod drain;
-mod farewell;
-pub mod keeper;
+mod health_state;
 pub mod links;
-pub mod nursery;
 mod reload;
 mod service;
+mod shutdown;
+pub mod spawner;
+pub mod state_saver;
 mod status;
 mod tree;
-mod vitals;
 
 use crate::faults::{FaultKind, InjectFault, Target};
-use crate::lifeline::LastLine;
 use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
 use crate::messages::supervisor::{
-    Child, ConnectionClosed, ConnectionFact, ConnectionNews, Farewell, GatewayInitialized,
-    InterfaceFailed, LifeNumber, NatNews, PortalRefused, RelaysChanged, Shutdown,
+    Child, ConnectionChanged, ConnectionClosed, ConnectionFact, GatewayInitialized, InstanceId,
+    InterfaceFailed, NatTableChanged, PortalRefused, RelaysChanged, Shutdown, ShutdownMode,
 };
 use crate::messages::udp::UseRelays;
 use crate::metrics::Metrics;
 use crate::reload::ReloadReport;
 use crate::service_manager::ServiceManager;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
+use crate::supervision::ExitGuard;
 use actix::prelude::*;
 use clients::{Clients, Request};
 use drain::Drain;
-use keeper::Keeper;
-use nursery::{Nursery, Place};
+use health_state::HealthState;
 use postern_core::diagnosis::Journal;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
 use postern_core::ledger::Ledger;
 use postern_core::peer::{GatewayKeys, PeerIndexPool};
 use postern_core::supervision::Watchdog;
+use spawner::{Place, Spawner};
+use state_saver::StateSaver;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tree::Tree;
-use vitals::Vitals;
 
 /// Everything a SupervisorActor is built from.
 pub struct SupervisorSpec {
@@ -74,11 +75,11 @@ pub struct SupervisorSpec {
     /// How many clients may be shaken hands with in a second.
     pub handshakes_per_second: usize,
     /// Makes the other actors.
-    pub nursery: Box<dyn Nursery>,
+    pub spawner: Box<dyn Spawner>,
     /// Empty, or what the former process left.
     pub ledger: Ledger,
     /// For the next process; `None` when it shall find nothing.
-    pub keeper: Option<Keeper>,
+    pub state_saver: Option<StateSaver>,
     /// Set when the next process finds the clients connected.
     pub handed_over: Arc<AtomicBool>,
     /// Set every second.
@@ -98,10 +99,10 @@ pub struct SupervisorActor {
     tree: Tree,
     clients: Clients,
     watchdog: Watchdog<Child>,
-    vitals: Vitals,
+    health_state: HealthState,
     drain: Option<Drain>,
     journal: Journal,
-    lives: LifeNumber,
+    lives: InstanceId,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
     is_saving: bool,
@@ -110,7 +111,7 @@ pub struct SupervisorActor {
     last_reload: Option<ReloadReport>,
     stopping: bool,
     wakeup: Wakeup,
-    _last_line: LastLine,
+    _exit_guard: ExitGuard,
 }
 
 impl SupervisorActor {
@@ -121,20 +122,20 @@ impl SupervisorActor {
     #[must_use]
     pub fn new(spec: SupervisorSpec) -> Self {
         // Should it die itself, the next process finds the last state that was saved.
-        let is_kept = spec.keeper.is_some();
+        let is_kept = spec.state_saver.is_some();
         let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
         let takes_over = spec.ledger.clients().len() > 0;
         let shards = spec.shards;
         Self {
             indices: PeerIndexPool::new(spec.seed),
-            vitals: Vitals::new(takes_over),
+            health_state: HealthState::new(takes_over),
             drain: None,
             journal: Journal::default(),
             spec,
             tree: Tree::new(shards),
             clients: Clients::default(),
             watchdog: Watchdog::new(),
-            lives: LifeNumber::default(),
+            lives: InstanceId::default(),
             relays: BTreeMap::new(),
             asked_for_relays: false,
             is_saving: false,
@@ -142,7 +143,7 @@ impl SupervisorActor {
             last_reload: None,
             stopping: false,
             wakeup: Wakeup::default(),
-            _last_line: LastLine {
+            _exit_guard: ExitGuard {
                 exit_code: EXIT_BUDGET_SPENT,
                 handed_over,
             },
@@ -159,8 +160,8 @@ impl Actor for SupervisorActor {
         let alive = Arc::clone(&self.spec.alive);
         alive.store(true, Ordering::Relaxed);
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
-        ctx.run_interval(keeper::RENEW_EVERY, |actor, _| actor.save());
-        ctx.run_later(keeper::SUSPICIOUS, |actor, _| actor.trust_state());
+        ctx.run_interval(state_saver::RENEW_EVERY, |actor, _| actor.save());
+        ctx.run_later(state_saver::SUSPICIOUS, |actor, _| actor.trust_state());
         self.start_child(Child::Admin, ctx);
         for shard in 0..self.spec.shards {
             for child in Tree::at(Place::Shard(shard)) {
@@ -207,7 +208,8 @@ impl Handler<OpenConnection> for SupervisorActor {
 impl Handler<AllowAccess> for SupervisorActor {
     type Result = ();
 
-    /// Lesson 18: it may come before its client's `OpenConnection`, if it says enough to go on.
+    /// docs/lessons.md 18: it may come before its client's `OpenConnection`, if it says enough to
+    /// go on.
     fn handle(&mut self, AllowAccess(mut request): AllowAccess, ctx: &mut Context<Self>) {
         let id = request.client;
         let connected = self.clients.get(id).map(|client| client.tunnel);
@@ -334,17 +336,21 @@ impl Handler<CandidatesGathered> for SupervisorActor {
     }
 }
 
-impl Handler<ConnectionNews> for SupervisorActor {
+impl Handler<ConnectionChanged> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, message: ConnectionNews, ctx: &mut Context<Self>) {
-        let ConnectionNews {
+    fn handle(&mut self, message: ConnectionChanged, ctx: &mut Context<Self>) {
+        let ConnectionChanged {
             client,
-            life,
+            instance,
             opened,
             fact,
         } = message;
-        let Some(known) = self.clients.get_mut(client).filter(|it| it.life == life) else {
+        let Some(known) = self
+            .clients
+            .get_mut(client)
+            .filter(|it| it.instance == instance)
+        else {
             return;
         };
         let ledger = &mut self.spec.ledger;
@@ -367,15 +373,15 @@ impl Handler<ConnectionNews> for SupervisorActor {
     }
 }
 
-impl Handler<NatNews> for SupervisorActor {
+impl Handler<NatTableChanged> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, news: NatNews, ctx: &mut Context<Self>) {
+    fn handle(&mut self, news: NatTableChanged, ctx: &mut Context<Self>) {
         let ledger = &mut self.spec.ledger;
         match news {
-            NatNews::NameLearned(known) => ledger.record_known(known),
-            NatNews::FlowPinned(client, flow) => ledger.record_pin(client, flow),
-            NatNews::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
+            NatTableChanged::NameLearned(known) => ledger.record_known(known),
+            NatTableChanged::FlowPinned(client, flow) => ledger.record_pin(client, flow),
+            NatTableChanged::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
         }
         self.save_soon(ctx);
     }
@@ -386,8 +392,9 @@ impl Handler<ConnectionClosed> for SupervisorActor {
 
     fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
         let current = self.clients.get(message.client);
-        let is_meant = current
-            .is_some_and(|client| client.life == message.life && client.opened == message.opened);
+        let is_meant = current.is_some_and(|client| {
+            client.instance == message.instance && client.opened == message.opened
+        });
         if is_meant && let Some(connection) = self.retire(message.client) {
             self.spec.ledger.remove_client(message.client);
             tell_addr(&connection, StopConnection);
@@ -406,7 +413,7 @@ impl Handler<InterfaceFailed> for SupervisorActor {
         );
         ctx.notify(Shutdown {
             exit_code: 1,
-            farewell: Farewell::Goodbye,
+            mode: ShutdownMode::Goodbye,
         });
     }
 }
@@ -418,7 +425,7 @@ impl Handler<PortalRefused> for SupervisorActor {
         tracing::error!(reason = message.reason, "the portal refuses this gateway");
         ctx.notify(Shutdown {
             exit_code: 1,
-            farewell: Farewell::Goodbye,
+            mode: ShutdownMode::Goodbye,
         });
     }
 }
@@ -449,7 +456,7 @@ impl SupervisorActor {
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
         let living = self.tree.living.get(&child);
         let living = living.ok_or_else(|| format!("{child} is not there just now"))?;
-        let sent = living.leash.faults.try_send(crate::faults::Fault(kind));
+        let sent = living.handle.faults.try_send(crate::faults::Fault(kind));
         sent.map_err(|error| format!("{child} takes no fault: {error}"))
     }
 

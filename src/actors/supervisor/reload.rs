@@ -26,7 +26,7 @@ impl Handler<UseSettings> for SupervisorActor {
 
     /// Successors first: whoever dies in between is built with what it would have been told.
     fn handle(&mut self, UseSettings { settings, steps }: UseSettings, _: &mut Context<Self>) {
-        self.spec.nursery.take_over(&settings);
+        self.spec.spawner.take_over(&settings);
         for step in steps {
             self.take_step(step, &settings);
         }

@@ -65,12 +65,12 @@ impl SupervisorActor {
         });
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at: self.vitals.started_at.0,
+            started_at: self.health_state.started_at.0,
             now: shell::unix_now().0,
             health,
             portal: PortalReport {
-                state: portal_word(&self.vitals.portal).to_owned(),
-                since: self.vitals.portal_since.0,
+                state: portal_word(&self.health_state.portal).to_owned(),
+                since: self.health_state.portal_since.0,
                 relays: self.relays.len(),
             },
             tunnel: tunnel.unwrap_or_default(),

@@ -2,19 +2,19 @@
 
 use super::SupervisorActor;
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
-use super::nursery::{Leash, Place, Started};
-use crate::actors::nat_table::NatHeritage;
-use crate::actors::portal::PortalOutlets;
-use crate::actors::tun::TunOutlets;
-use crate::lifeline::DeathNotice;
+use super::spawner::{ActorHandle, Place, Started};
+use crate::actors::nat_table::NatSnapshot;
+use crate::actors::portal::PortalOutputs;
+use crate::actors::tun::TunOutputs;
 use crate::messages::dns::ServeNames;
 use crate::messages::operator::OperatorLinks;
 use crate::messages::successors::{
     PortalRestarted, UseDns, UseFront, UseNatTable, UseOutbound, UseSibling, UseTun, UseUdp,
 };
-use crate::messages::supervisor::{Child, LifeNumber};
+use crate::messages::supervisor::{Child, InstanceId};
 use crate::messages::tun::ConfigureInterface;
 use crate::shell::{self, tell};
+use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::grant::TunnelAddresses;
 use postern_core::nat_table::RestoredName;
@@ -42,8 +42,8 @@ pub(super) struct Shard {
 
 /// A child in one of its lives.
 pub(super) struct Living {
-    pub(super) life: LifeNumber,
-    pub(super) leash: Leash,
+    pub(super) instance: InstanceId,
+    pub(super) handle: ActorHandle,
     /// When its predecessor died, until it has shown that it works.
     pub(super) died_at: Option<Instant>,
     pub(super) condition: Condition,
@@ -129,9 +129,9 @@ impl SupervisorActor {
     /// Starts a shared child, for the first time or again, and introduces it to all who speak to
     /// it and whom it speaks to.
     pub(super) fn start_child(&mut self, child: Child, ctx: &mut Context<Self>) {
-        let life = self.next_life();
-        let notice = DeathNotice::new(child, life, ctx.address().recipient());
-        let leash = match child {
+        let instance = self.next_instance();
+        let notice = DeathNotice::new(child, instance, ctx.address().recipient());
+        let handle = match child {
             Child::Tun(shard) => self.start_tun(shard, notice, ctx),
             Child::NatTable(shard) => self.start_nat_table(shard, notice, ctx),
             Child::Udp(shard) => self.start_udp(shard, notice),
@@ -142,8 +142,8 @@ impl SupervisorActor {
         };
         let died_at = self.tree.living.remove(&child).and_then(|it| it.died_at);
         let living = Living {
-            life,
-            leash,
+            instance,
+            handle,
             died_at,
             condition: Condition::Up,
         };
@@ -153,7 +153,7 @@ impl SupervisorActor {
         self.watch(ctx);
     }
 
-    pub(super) fn next_life(&mut self) -> LifeNumber {
+    pub(super) fn next_instance(&mut self) -> InstanceId {
         self.lives.0 += 1;
         self.lives
     }
@@ -168,13 +168,18 @@ impl SupervisorActor {
         }
     }
 
-    fn start_tun(&mut self, shard: u8, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
-        let nursery = &self.spec.nursery;
-        let outlets = TunOutlets {
+    fn start_tun(
+        &mut self,
+        shard: u8,
+        notice: DeathNotice,
+        ctx: &mut Context<Self>,
+    ) -> ActorHandle {
+        let spawner = &self.spec.spawner;
+        let outputs = TunOutputs {
             configured: ctx.address().recipient(),
             failed: ctx.address().recipient(),
         };
-        let Started { links, leash } = nursery.tun(shard, notice, outlets);
+        let Started { links, handle } = spawner.tun(shard, notice, outputs);
         if let Some(nat_table) = &self.tree.shard(shard).nat_table {
             tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
             tell(&nat_table.use_tun, UseTun(links.packets.clone()));
@@ -186,7 +191,7 @@ impl SupervisorActor {
             tell(&links.configure, ConfigureInterface(tunnel));
         }
         self.tree.shard_mut(shard).tun = Some(links);
-        leash
+        handle
     }
 
     fn start_nat_table(
@@ -194,11 +199,11 @@ impl SupervisorActor {
         shard: u8,
         notice: DeathNotice,
         ctx: &mut Context<Self>,
-    ) -> Leash {
-        let heritage = self.nat_heritage(shard);
+    ) -> ActorHandle {
+        let snapshot = self.nat_heritage(shard);
         let news = ctx.address().recipient();
-        let nursery = &self.spec.nursery;
-        let Started { links, leash } = nursery.nat_table(shard, notice, heritage, news);
+        let spawner = &self.spec.spawner;
+        let Started { links, handle } = spawner.nat_table(shard, notice, snapshot, news);
         if let Some(tun) = &self.tree.shard(shard).tun {
             tell(&links.use_tun, UseTun(tun.packets.clone()));
             tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
@@ -213,31 +218,31 @@ impl SupervisorActor {
             let shard = number;
             tell(&links.use_sibling, UseSibling { shard, strays });
         }
-        let successor = UseNatTable(links.inlets.clone());
+        let successor = UseNatTable(links.inputs.clone());
         self.clients.tell_those(&successor, |on| on == shard);
         self.tree.shard_mut(shard).nat_table = Some(links);
-        leash
+        handle
     }
 
-    fn start_udp(&mut self, shard: u8, notice: DeathNotice) -> Leash {
-        let Started { links, leash } = self.spec.nursery.udp(shard, notice);
-        let inlets = &links.inlets;
-        let successor = UseUdp(inlets.clone());
+    fn start_udp(&mut self, shard: u8, notice: DeathNotice) -> ActorHandle {
+        let Started { links, handle } = self.spec.spawner.udp(shard, notice);
+        let inputs = &links.inputs;
+        let successor = UseUdp(inputs.clone());
         self.clients.tell_those(&successor, |on| on == shard);
         if shard == FRONT {
-            let successor = UseFront(inlets.clone());
+            let successor = UseFront(inputs.clone());
             self.clients.tell_those(&successor, |on| on != shard);
         }
         self.tree.shard_mut(shard).udp = Some(links);
         if shard == FRONT && !self.relays.is_empty() {
             self.tell_relays();
         }
-        leash
+        handle
     }
 
-    fn start_dns(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+    fn start_dns(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
         let state = ctx.address().recipient();
-        let Started { links, leash } = self.spec.nursery.dns(notice, state);
+        let Started { links, handle } = self.spec.spawner.dns(notice, state);
         let successor = UseDns(links.resolve.clone());
         for nat_table in self
             .tree
@@ -252,19 +257,19 @@ impl SupervisorActor {
             tell(&links.serve, ServeNames(tunnel));
         }
         self.tree.dns = Some(links);
-        leash
+        handle
     }
 
-    fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
-        self.vitals.note_portal_death();
-        let outlets = PortalOutlets::all_to(&ctx.address());
-        let Started { links, leash } = self.spec.nursery.portal(notice, outlets);
+    fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
+        self.health_state.note_portal_death();
+        let outputs = PortalOutputs::all_to(&ctx.address());
+        let Started { links, handle } = self.spec.spawner.portal(notice, outputs);
         self.tree.portal = Some(links);
         self.clients.tell_all(&PortalRestarted);
-        leash
+        handle
     }
 
-    fn start_admin(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> Leash {
+    fn start_admin(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
         let links = OperatorLinks {
             health: ctx.address().recipient(),
             status: ctx.address().recipient(),
@@ -272,10 +277,10 @@ impl SupervisorActor {
             cancel: ctx.address().recipient(),
             why: ctx.address().recipient(),
         };
-        self.spec.nursery.admin(notice, links)
+        self.spec.spawner.admin(notice, links)
     }
 
-    fn nat_heritage(&self, shard: u8) -> NatHeritage {
+    fn nat_heritage(&self, shard: u8) -> NatSnapshot {
         let (ledger, now) = (&self.spec.ledger, shell::unix_now());
         let names = ledger.known_names().map(|known| RestoredName {
             name: known.name.clone(),
@@ -289,7 +294,7 @@ impl SupervisorActor {
         let with_pins = with_pins.filter(|(id, _)| may_come(*id));
         let pins = with_pins.map(|(id, record)| (id, record.pins.values().cloned().collect()));
         let had_table = self.tree.living.contains_key(&Child::NatTable(shard));
-        NatHeritage {
+        NatSnapshot {
             is_successor: had_table || ledger.clients().len() > 0,
             names: names.collect(),
             pins: pins.collect(),

@@ -11,6 +11,7 @@ use actix::prelude::*;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey as X25519Public, StaticSecret};
 use openmetrics::Page;
+use postern::link::Link;
 use postern::messages::connection::OpenConnection;
 use postern::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
@@ -19,7 +20,6 @@ use postern::messages::supervisor::{Child, ConfigurationReloaded};
 use postern::messages::udp::{AttachPeer, DetachPeer};
 use postern::metrics::process::Process;
 use postern::metrics::{Metrics, Receiver};
-use postern::outlet::Outlet;
 use postern::reload::{ReloadOutcome, ReloadReport};
 use postern::shell::{now, tell_addr};
 use postern_core::grant::TunnelAddresses;
@@ -83,9 +83,11 @@ fn several_shards_are_one_gateway() {
     }
 }
 
-/// Lesson 34: the numbers are there, and their series are as many as they always are.
+/// docs/lessons.md 34: the numbers are there, and their series are as many as they always are.
+///
+/// docs/lessons.md 34.
 #[test]
-fn lesson_34_a_thousand_clients_make_no_series() {
+fn a_thousand_clients_make_no_series() {
     let (few, known) = series_with(1);
     assert_eq!(known, 1.0);
     let (many, known) = series_with(1000);
@@ -212,9 +214,9 @@ fn what_waits_in_a_mailbox_is_counted_until_it_is_handled_or_its_receiver_dies()
         let waiting = || page(&metrics).value("postern_mailbox_batches{actor=\"tun\"}");
         let mut context = Context::<Probe>::new();
         context.set_mailbox_capacity(ROOM);
-        let mut outlet = Outlet::new(Receiver::Tun, context.address().recipient());
+        let mut link = Link::new(Receiver::Tun, context.address().recipient());
         for _ in 0..ROOM {
-            outlet.offer(packet(), &shard);
+            link.offer(packet(), &shard);
         }
         assert_eq!(waiting(), ROOM as f64);
         let (probe, mut inbox) = Probe::new();
@@ -227,9 +229,9 @@ fn what_waits_in_a_mailbox_is_counted_until_it_is_handled_or_its_receiver_dies()
         // One that is never read.
         let mut context = Context::<Probe>::new();
         context.set_mailbox_capacity(ROOM);
-        outlet.lead_to(context.address().recipient(), &shard);
+        link.lead_to(context.address().recipient(), &shard);
         for _ in 0..30 {
-            outlet.offer(packet(), &shard);
+            link.offer(packet(), &shard);
         }
         let full = "postern_mailbox_full_packets_total{actor=\"tun\"}";
         let lost = page(&metrics).value(full);
@@ -238,9 +240,9 @@ fn what_waits_in_a_mailbox_is_counted_until_it_is_handled_or_its_receiver_dies()
         // A death costs what is in the mailbox; what comes until there is a successor waits for it.
         drop(context);
         assert_eq!(waiting(), 0.0);
-        outlet.offer(packet(), &shard);
+        link.offer(packet(), &shard);
         assert_eq!(waiting(), 1.0);
-        drop(outlet);
+        drop(link);
         assert_eq!(waiting(), 0.0);
         assert_eq!(
             page(&metrics).value("postern_mailbox_batches{actor=\"udp\"}"),

@@ -2,7 +2,7 @@
 //!
 //! The authorizations outlive the transport: a client whose path broke, or which roamed to new
 //! keys, finds them as they were. When the last one goes, the client is told goodbye and the
-//! connection closes. Source: protocol page, sections 3.4, 4 and 5.
+//! connection closes. Source: docs/protocol.md 3.4, 4 and 5.
 
 mod announced;
 mod budget;
@@ -114,7 +114,7 @@ pub struct Connection {
     lost_at: Option<Instant>,
     inbound: VecDeque<PacketBatch>,
     events: VecDeque<ConnectionEvent>,
-    farewell: VecDeque<DatagramBatch>,
+    shutdown_mode: VecDeque<DatagramBatch>,
     drops: DropCounts,
     inbound_meter: TrafficMeter,
     outbound_meter: TrafficMeter,
@@ -136,7 +136,7 @@ impl Connection {
             lost_at: None,
             inbound: VecDeque::new(),
             events: VecDeque::new(),
-            farewell: VecDeque::new(),
+            shutdown_mode: VecDeque::new(),
             drops: DropCounts::default(),
             inbound_meter: TrafficMeter::default(),
             outbound_meter: TrafficMeter::default(),
@@ -145,7 +145,7 @@ impl Connection {
     }
 
     /// The portal grants a resource: remember it, keep or replace the transport, acknowledge. Names
-    /// are looked up later (lesson 1).
+    /// are looked up later (docs/lessons.md 1).
     pub fn handle_authorization(
         &mut self,
         request: AuthorizationRequest,
@@ -441,7 +441,7 @@ impl Connection {
         if let Some((_, peer)) = &mut self.transport {
             let goodbye = PacketBatch::of(&ControlPacket::goodbye());
             peer.send_if_connected(goodbye, &mut DropCounts::default(), now);
-            self.farewell
+            self.shutdown_mode
                 .extend(std::iter::from_fn(|| peer.poll_transmit()));
         }
         self.forget_everything();
@@ -471,8 +471,8 @@ impl Connection {
 
     /// The next batch of datagrams to send.
     pub fn poll_transmit(&mut self) -> Option<DatagramBatch> {
-        let farewell = self.farewell.pop_front();
-        farewell.or_else(|| {
+        let shutdown_mode = self.shutdown_mode.pop_front();
+        shutdown_mode.or_else(|| {
             self.transport
                 .as_mut()
                 .and_then(|(_, peer)| peer.poll_transmit())

@@ -73,8 +73,9 @@ fn status(active: bool) -> DomainStatus {
     }
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_a_grant_of_a_name_is_acknowledged_before_the_name_is_even_asked_for() {
+fn a_grant_of_a_name_is_acknowledged_before_the_name_is_even_asked_for() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "app.example.com"));
     let events = pair.events();
@@ -117,8 +118,9 @@ fn announced_proxy_ips_go_on_to_the_mappings_and_packets_to_them_to_the_nat() {
     assert_eq!(pair.inbound().len(), 1);
 }
 
+/// docs/lessons.md 16.
 #[test]
-fn lesson_16_what_the_client_is_not_entitled_to_is_inactive_at_once_and_changes_nothing() {
+fn what_the_client_is_not_entitled_to_is_inactive_at_once_and_changes_nothing() {
     let outside = vec![[10, 20, 0, 1].into()];
     for (packet, domain) in [
         (assigned_packet(1, "other.org", proxy_ips()), "other.org"),
@@ -191,8 +193,9 @@ fn access(announced: Option<AnnouncedName>) -> AccessRequest {
     }
 }
 
+/// docs/lessons.md 18.
 #[test]
-fn lesson_18_access_may_come_before_the_transport() {
+fn access_may_come_before_the_transport() {
     let mut pair = Pair::new();
     pair.connection
         .handle_access(access(Some(announced())), UNIX_NOW, pair.now);

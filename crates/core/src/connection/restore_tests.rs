@@ -188,8 +188,9 @@ fn grants_beyond_a_limit_that_was_lowered_meanwhile_are_kept() {
     assert!(pair.events().iter().any(refused));
 }
 
+/// docs/lessons.md 25.
 #[test]
-fn lesson_25_ice_starts_again_with_the_same_credentials() {
+fn ice_starts_again_with_the_same_credentials() {
     let mut pair = restored();
     pair.answer_call();
     pair.connection
@@ -295,8 +296,9 @@ fn a_client_that_begins_the_handshake_itself_is_served() {
     pair.assert_flows();
 }
 
+/// docs/lessons.md 25.
 #[test]
-fn lesson_25_a_client_that_roamed_meanwhile_is_called_where_its_ice_agent_is_heard() {
+fn a_client_that_roamed_meanwhile_is_called_where_its_ice_agent_is_heard() {
     let mut pair = restored();
     assert_eq!(pair.sent().len(), 1, "to where nobody is");
     pair.connection
@@ -601,7 +603,7 @@ fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
     announce(&mut pair, "a.example.com", vec![v6]);
     announce(&mut pair, "a.example.com", proxy_ips(0));
     announce(&mut pair, "b.example.com", proxy_ips(1));
-    // Lesson 17: the name that had them is gone.
+    // docs/lessons.md 17: the name that had them is gone.
     announce(&mut pair, "c.example.com", proxy_ips(1));
     pair.events();
     pair.connection.handle_nat_table_restarted();
@@ -666,8 +668,9 @@ fn an_expiry_that_is_still_to_come_is_kept() {
     assert_eq!(pair.events()[0], ConnectionEvent::Expired(id(1)));
 }
 
+/// docs/lessons.md 25.
 #[test]
-fn lesson_25_a_goodbye_after_a_restore_closes_either_way() {
+fn a_goodbye_after_a_restore_closes_either_way() {
     let mut pair = restored();
     pair.answer_call();
     pair.events();

@@ -215,8 +215,9 @@ fn the_acknowledgement_comes_before_any_candidate() {
     assert!(matches!(events[2], ConnectionEvent::CandidatesGathered(_)));
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_is_acknowledged_without_any_address_or_relay() {
+fn is_acknowledged_without_any_address_or_relay() {
     let mut pair = Pair::new();
     pair.connection
         .handle_local_addresses(LocalAddresses::default(), pair.now);
@@ -247,8 +248,9 @@ fn a_packet_travels_to_the_resource_and_its_answer_back() {
     assert_eq!(pair.connection.take_drops().total(), 0);
 }
 
+/// docs/lessons.md 19.
 #[test]
-fn lesson_19_a_filtered_packet_is_answered_with_prohibited() {
+fn a_filtered_packet_is_answered_with_prohibited() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![Filter::Tcp(80..=80)]));
     pair.establish();
@@ -323,8 +325,9 @@ fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
     assert!(pair.inbound().is_empty());
 }
 
+/// docs/lessons.md 23.
 #[test]
-fn lesson_23_a_client_absent_from_the_list_loses_everything() {
+fn a_client_absent_from_the_list_loses_everything() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();

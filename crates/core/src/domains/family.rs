@@ -88,7 +88,8 @@ impl Family {
         self.addresses.is_empty() && self.failure.is_some_and(NameFailure::is_definite)
     }
 
-    /// Whether a new flow should have stale addresses looked up in the background (lesson 33).
+    /// Whether a new flow should have stale addresses looked up in the background (docs/lessons.md
+    /// 33).
     pub(super) fn wants_renewal(&self, now: Instant) -> bool {
         self.addresses.is_stale(now) && self.waits.background.is_over(now)
     }
@@ -157,7 +158,7 @@ impl Family {
     }
 
     /// An ICMP error answered for `real`: no silence, but no proof of health either, so no wait is
-    /// cut short (lesson 2).
+    /// cut short (docs/lessons.md 2).
     pub(super) fn note_icmp(&mut self, real: IpAddr) {
         self.unanswered.reset();
         self.addresses.note_icmp(real);
@@ -183,7 +184,7 @@ impl Family {
     }
 
     /// Whether the DNS is to be asked now, and if so, whether past the cache. Nobody asks for a
-    /// name that is not in use (lesson 3).
+    /// name that is not in use (docs/lessons.md 3).
     pub(super) fn wants_lookup(&mut self, now: Instant) -> Option<bool> {
         let signal = self.signal?;
         let is_in_use = self.last_inbound.is_some_and(|at| now - at <= IN_USE);
@@ -275,7 +276,7 @@ impl Family {
         }
     }
 
-    /// Nobody could say. Erases nothing (lesson 7).
+    /// Nobody could say. Erases nothing (docs/lessons.md 7).
     pub(super) fn failed(
         &mut self,
         failure: NameFailure,

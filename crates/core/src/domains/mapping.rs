@@ -29,7 +29,7 @@ pub(super) struct Mapping {
     pub(super) name: DomainName,
     /// By family, sorted, each once.
     pub(super) proxy_ips: [Vec<IpAddr>; 2],
-    /// Through which the client reaches the name (lesson 18).
+    /// Through which the client reaches the name (docs/lessons.md 18).
     pub(super) resources: BTreeMap<ResourceId, Announced>,
     /// When it was last announced or a packet came by, in either direction.
     pub(super) used_at: Instant,

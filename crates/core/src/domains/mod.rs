@@ -2,9 +2,10 @@
 //!
 //! A *mapping* is a name of a client: the proxy IPs under which the client speaks to it and the
 //! real addresses behind it. It exists from the moment the proxy IPs are known, resolved or not
-//! (lesson 1). There is one for each client and name, not one for each resource: a client uses the
-//! same proxy IPs for all its resources that match a name, so the mapping holds the set of them
-//! (lesson 18). The families keep their addresses and their troubles apart (lesson 9).
+//! (docs/lessons.md 1). There is one for each client and name, not one for each resource: a client
+//! uses the same proxy IPs for all its resources that match a name, so the mapping holds the set of
+//! them (docs/lessons.md 18). The families keep their addresses and their troubles apart
+//! (docs/lessons.md 9).
 //!
 //! [`Domains`] decides where a new flow goes, holds packets while a name is being looked up, and
 //! watches the traffic for signs that the DNS should be asked again:
@@ -14,14 +15,14 @@
 //!   address of the family;
 //! * *handshake*: 2 SYNs over at least 0.9 s, or 3 other packets of unanswered flows over 5 s, to
 //!   one address, and no flow to it was confirmed since the first of them. An old flow that still
-//!   lives elsewhere hides the one-way signal, not this one (lesson 6);
+//!   lives elsewhere hides the one-way signal, not this one (docs/lessons.md 6);
 //! * *unreachable*: an ICMP error says that an address is no good.
 //!
 //! Where these rules differ from the obvious, and why:
 //!
 //! * The doubling wait of the one-way signal is over when anything comes back; that of the other
 //!   signals only when a flow is confirmed. Otherwise one living flow would let each new flow that
-//!   fails ask the DNS (lesson 2).
+//!   fails ask the DNS (docs/lessons.md 2).
 //! * Unanswered handshakes are counted by address, and an address that owes answers is shunned for
 //!   30 s when it is time for the next one. Moving everyone by one place alone would only swap the
 //!   sides when one of two addresses is dead.
@@ -30,9 +31,10 @@
 //! * A transient failure is tried again after at most 1 s, so that a name heals within 1.5 s of the
 //!   revival of its DNS server.
 //!
-//! It refuses to ask about a name that nobody uses (lesson 3), to cut a live flow (lesson 5: flows
-//! are not its business, it only answers for new and unanswered ones), to forget an address because
-//! a lookup failed (lesson 7), and to translate between families (lesson 10).
+//! It refuses to ask about a name that nobody uses (docs/lessons.md 3), to cut a live flow
+//! (docs/lessons.md 5: flows are not its business, it only answers for new and unanswered ones), to
+//! forget an address because a lookup failed (docs/lessons.md 7), and to translate between families
+//! (docs/lessons.md 10).
 
 mod addresses;
 mod explain;
@@ -129,11 +131,12 @@ impl Domains {
     /// cache, at most once a second; the order of announcements does not matter.
     ///
     /// A proxy IP that another name of the client had makes an end of that other name: the client
-    /// started its numbering anew (lesson 17). Its id is not current any more, and its held packets
-    /// are dropped. A new set of proxy IPs for the same name takes the place of the old.
+    /// started its numbering anew (docs/lessons.md 17). Its id is not current any more, and its
+    /// held packets are dropped. A new set of proxy IPs for the same name takes the place of the
+    /// old.
     ///
-    /// A client that waits for a DomainStatus is told `Active` at once (lesson 1), and `Inactive`
-    /// later should the DNS deny the name.
+    /// A client that waits for a DomainStatus is told `Active` at once (docs/lessons.md 1), and
+    /// `Inactive` later should the DNS deny the name.
     ///
     /// # Errors
     ///
@@ -248,7 +251,7 @@ impl Domains {
     // ---- What the data path tells
 
     /// A flow to `real` begins: stale addresses are looked up in the background, through the cache,
-    /// while they are still used (lesson 33).
+    /// while they are still used (docs/lessons.md 33).
     pub fn note_new_flow(&mut self, id: MappingId, real: IpAddr, now: Instant) {
         let now = self.clock(now);
         if let Some(mapping) = self.table.get_mut(id) {
@@ -293,7 +296,7 @@ impl Domains {
     }
 
     /// An ICMP error says that `real` cannot be reached: it is shunned for 30 s, and the DNS is
-    /// asked. No silence, so the one-way signal counts anew (lesson 2).
+    /// asked. No silence, so the one-way signal counts anew (docs/lessons.md 2).
     pub fn note_unreachable(&mut self, id: MappingId, real: IpAddr, now: Instant) {
         let now = self.clock(now);
         let Some(mapping) = self.table.get_mut(id) else {
@@ -536,7 +539,7 @@ impl Domains {
     }
 }
 
-/// Clients use eight for a name (protocol page, section 4).
+/// Clients use eight for a name (docs/protocol.md 4.
 const MAX_PROXY_IPS: usize = 16;
 /// Resources of a client that match one name; each is a string of at most 255 bytes.
 const MAX_RESOURCES: usize = 64;

@@ -66,7 +66,7 @@ pub struct Announcement<'a> {
 /// Why an announcement was refused. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
-    /// Lesson 16.
+    /// docs/lessons.md 16.
     #[error("{0} is not in the ranges for proxy IPs")]
     NotAProxyIp(IpAddr),
     /// Nothing to translate from.
@@ -98,7 +98,7 @@ pub enum Route {
     },
     /// Nobody knows yet: [`Domains::hold`](super::Domains::hold) it.
     Hold,
-    /// Nowhere: answer with ICMP unreachable, never prohibited (lesson 8).
+    /// Nowhere: answer with ICMP unreachable, never prohibited (docs/lessons.md 8).
     Unreachable,
 }
 

@@ -21,7 +21,7 @@ pub(super) const TRANSIENT: Scale = Scale {
     cap: Duration::from_secs(1),
 };
 
-/// After a lookup that was answered but did not help: 5, 10, … 300 s (lesson 2).
+/// After a lookup that was answered but did not help: 5, 10, … 300 s (docs/lessons.md 2).
 pub(super) const SETTLED: Scale = Scale {
     first: Duration::from_secs(5),
     cap: Duration::from_secs(300),

@@ -67,7 +67,7 @@ impl Ledger {
     }
 
     /// A resource changed: every client that holds it takes over its filters and its name. An
-    /// update to another kind is ignored (protocol page, section 2.2).
+    /// update to another kind is ignored (docs/protocol.md 2.2.
     pub fn update_resource(&mut self, resource: &Resource) {
         let mut changed = false;
         for record in self.clients.values_mut() {
@@ -85,8 +85,8 @@ impl Ledger {
     }
 
     /// The list of all that is still granted: everything else is revoked, the expiry of the rest is
-    /// taken over (lesson 23). What is not held is not created: only the portal's grant carries
-    /// what that takes.
+    /// taken over (docs/lessons.md 23). What is not held is not created: only the portal's grant
+    /// carries what that takes.
     pub fn reconcile(&mut self, gateway: TunnelAddresses, granted: &[AuthorizationEntry]) {
         self.set_gateway(gateway);
         let granted: BTreeMap<_, _> = granted

@@ -2,7 +2,8 @@
 //!
 //! The rules of the policy and of the mappings, so that the order in which the records are replayed
 //! does not matter: what is announced for a name replaces what was announced for it before, family
-//! by family, and a proxy IP under another name takes all of the former name with it (lesson 17).
+//! by family, and a proxy IP under another name takes all of the former name with it
+//! (docs/lessons.md 17).
 
 use super::Ledger;
 use super::pins::forget_unnamed;

@@ -109,8 +109,9 @@ mod tests {
         record.pins.values().cloned().collect()
     }
 
+    /// docs/lessons.md 5.
     #[test]
-    fn lesson_05_a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
+    fn a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
         let mut ledger = ledger();
         ledger.record_pin(client(2), pin(1, 1));
         assert!(ledger.client(client(2)).is_none(), "nobody is made up");
@@ -127,8 +128,9 @@ mod tests {
         assert_eq!(pins(&ledger), [pin(2, 2)]);
     }
 
+    /// docs/lessons.md 17.
     #[test]
-    fn lesson_17_no_pin_outlives_its_name_or_comes_before_it() {
+    fn no_pin_outlives_its_name_or_comes_before_it() {
         let ends: [fn(&mut Ledger); 7] = [
             |ledger| ledger.revoke(client(1), resource_id(0)),
             |ledger| ledger.record_name(client(1), named("b.lab.example", 1)),

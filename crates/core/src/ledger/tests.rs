@@ -169,8 +169,9 @@ fn an_expiry_that_was_extended_meanwhile_is_no_end() {
     assert!(!record(&ledger).grants.contains_key(&resource_id(0)));
 }
 
+/// docs/lessons.md 17.
 #[test]
-fn lesson_17_a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
+fn a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
     let mut ledger = granted();
     let v6 = "fd00:2021:1111:8000::1";
     ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.1", v6]));

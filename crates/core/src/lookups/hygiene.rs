@@ -33,8 +33,8 @@ fn is_usable_v4(ip: Ipv4Addr) -> bool {
 
 /// ::/96 holds the unspecified and the loopback address and otherwise nobody's. IPv4-mapped
 /// addresses are no addresses on a wire. Link-local ones are never forwarded (RFC 4291, section
-/// 2.5.6). 64:ff9b::/96 leads nowhere without a NAT64 on the way (lesson 11), and with one to the
-/// IPv4 address inside (RFC 6052).
+/// 2.5.6). 64:ff9b::/96 leads nowhere without a NAT64 on the way (docs/lessons.md 11), and with one
+/// to the IPv4 address inside (RFC 6052).
 fn is_usable_v6(ip: Ipv6Addr, nat64: bool) -> bool {
     let [.., high, low] = ip.segments();
     if ip.to_bits() >> 32 == NAT64_PREFIX.to_bits() >> 32 {
@@ -106,8 +106,9 @@ mod tests {
         assert_eq!(v6, ips(&["2001:db8::2", "fd00::1"]));
     }
 
+    /// docs/lessons.md 11.
     #[test]
-    fn lesson_11_translated_addresses_count_only_where_there_is_a_nat64() {
+    fn translated_addresses_count_only_where_there_is_a_nat64() {
         let both = ips(&["64:ff9b::192.0.2.1", "2001:db8::1"]);
         let without = usable(both.clone(), AddressFamily::V6, false);
         assert_eq!(without, ips(&["2001:db8::1"]));

@@ -2,19 +2,21 @@
 //!
 //! Knows no server and sends nothing: it is asked by whoever needs addresses, says which question
 //! to put to the DNS, and hands the answer to everyone who waits for it. A name is two questions,
-//! one per family, that start, fail and are answered on their own (lesson 9).
+//! one per family, that start, fail and are answered on their own (docs/lessons.md 9).
 //!
 //! * A question is in flight at most once in the whole gateway, whoever asks: later askers join. A
 //!   refresh passes over the cache, but joins like the rest. Whoever asks a question twice, for
 //!   several clients, is answered once.
 //! * Addresses are kept for their TTL within limits, definite negatives for a short time, passing
-//!   failures for an instant only (lesson 7): long enough that a server that fails fast is not
+//!   failures for an instant only (docs/lessons.md 7): long enough that a server that fails fast is
+//! not
 //!   asked for the same by every client in turn (RFC 9520, section 3.2), not even for a refresh.
 //!   When the cache is full the oldest entry gives way.
 //! * When the servers change, what the old ones still answer is told to those who asked, and not
 //!   kept.
 //! * A question is charged to the client that started it. Beyond the limits questions wait, and
-//!   clients take turns, so that none can starve the rest (lesson 22). A client with too many
+//!   clients take turns, so that none can starve the rest (docs/lessons.md 22). A client with too
+//! many
 //!   questions outstanding is answered `Quota` at once, and so is, after the deadline, a question
 //!   whose turn has not come. What only warms the cache starts at once or not at all.
 

@@ -125,8 +125,9 @@ fn ok(ip: &str, ttl: Duration) -> Outcome {
 
 use AddressFamily::{V4, V6};
 
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_each_family_is_answered_as_soon_as_it_is_there() {
+fn each_family_is_answered_as_soon_as_it_is_there() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 7);
     assert_eq!(scene.started.len(), 2);
@@ -187,8 +188,9 @@ fn other_limits_count_from_now_on() {
     assert_eq!(scene.told()[0], quota);
 }
 
+/// docs/lessons.md 22.
 #[test]
-fn lesson_22_answers_are_kept_for_their_ttl_within_limits() {
+fn answers_are_kept_for_their_ttl_within_limits() {
     let hour = 3_600 * SECOND;
     for (ttl, kept) in [
         (SECOND, 5 * SECOND),
@@ -215,8 +217,9 @@ fn found_v6() -> Result<&'static str, NameFailure> {
     Ok("2001:db8::1")
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
+fn definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
     for failure in [NameFailure::NoSuchName, NameFailure::NoData] {
         let mut scene = Scene::new(LookupsConfig::default());
         scene.ask("app.example", 1, 1);
@@ -342,8 +345,9 @@ fn a_full_cache_forgets_the_oldest() {
     assert_eq!(scene.started.len(), 2);
 }
 
+/// docs/lessons.md 22.
 #[test]
-fn lesson_22_a_client_with_many_questions_does_not_starve_the_rest() {
+fn a_client_with_many_questions_does_not_starve_the_rest() {
     let config = LookupsConfig {
         concurrent: 2,
         per_client: 1,

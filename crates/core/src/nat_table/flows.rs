@@ -7,8 +7,8 @@
 //!
 //! A flow is *unconfirmed* until a packet came back, then *confirmed*. When it ends it is
 //! *remembered* for [`REMEMBERED`], so that packets which come too late are dropped and never
-//! passed untranslated (lesson 13). What is remembered takes places of the table, but gives way
-//! first:
+//! passed untranslated (docs/lessons.md 13). What is remembered takes places of the table, but
+//! gives way first:
 //!
 //! * the table is full: the oldest that is remembered, else the client's own unconfirmed flow that
 //!   was silent longest, else [`DropReason::FlowTableFull`];
@@ -194,7 +194,7 @@ impl FlowTable {
 
     /// Leads an unconfirmed flow to another real IP; it keeps its port if that is free there. Late
     /// answers from the old one are dropped as those of an ended flow. A confirmed flow stays as it
-    /// is (lessons 5 and 6).
+    /// is (docs/lessons.md 5 and 6).
     ///
     /// # Errors
     ///
@@ -619,11 +619,11 @@ fn deadline(node: &Node) -> u32 {
 const TCP_TICKS: u32 = 7440;
 /// RFC 4787, REQ-5: at least 2 minutes. RFC 5508, REQ-2: at least 1 minute for ICMP queries.
 const DATAGRAM_TICKS: u32 = 120;
-/// Nothing came back yet (protocol page, section 5.4). RFC 5382, REQ-5 wants 4 minutes for
+/// Nothing came back yet (docs/protocol.md 5.4. RFC 5382, REQ-5 wants 4 minutes for
 /// half-open connections; a client that gets no answer has given up before, or its retries prolong
 /// this.
 const UNCONFIRMED_TICKS: u32 = 60;
-/// FIN seen in both directions (protocol page, section 5.4): time for the last acknowledgement and
+/// FIN seen in both directions (docs/protocol.md 5.4: time for the last acknowledgement and
 /// its loss.
 const CLOSED_TICKS: u32 = 5;
 /// How long an ended flow is remembered. Longer than anything on the far side keeps sending to

@@ -5,7 +5,7 @@
 //! the flows ([`flows`]: who speaks to whom through which port) and the bytes ([`rewrite`]).
 //! Addresses that are no proxy IPs pass unchanged: they belong to CIDR and Internet resources. It
 //! refuses to decide who may reach what; that is the policy's business, before it inbound and after
-//! it outbound. Source: protocol page, sections 5.2 to 5.4.
+//! it outbound. Source: docs/protocol.md 5.2 to 5.4.
 
 mod clients;
 mod explain;
@@ -469,8 +469,8 @@ impl NatTable {
     }
 
     /// The flow that a packet belongs to. One that was made for another name is over: the proxy IP
-    /// means something else now (lesson 17). A SYN begins a connection, so it has to prove itself
-    /// anew: a client that uses a port again must not be led to the address of long ago.
+    /// means something else now (docs/lessons.md 17). A SYN begins a connection, so it has to prove
+    /// itself anew: a client that uses a port again must not be led to the address of long ago.
     fn flow_of(
         &mut self,
         inside: &Inside,
@@ -488,7 +488,7 @@ impl NatTable {
         Some(flow)
     }
 
-    /// Whether an unanswered flow need not think again about where it leads (lesson 6).
+    /// Whether an unanswered flow need not think again about where it leads (docs/lessons.md 6).
     fn is_settled(&self, flow: &Binding) -> bool {
         let family = AddressFamily::of(flow.inside.proxy);
         self.domains.epoch(flow.mapping, family) == Some(flow.epoch)
@@ -691,7 +691,7 @@ impl NatTable {
         self.answer_unreachable(packet.first());
     }
 
-    /// Unreachable, never prohibited: the client would ask for what it has (lesson 8).
+    /// Unreachable, never prohibited: the client would ask for what it has (docs/lessons.md 8).
     fn answer_unreachable(&mut self, bytes: &[u8]) {
         let Ok(packet) = IpPacket::parse(bytes) else {
             return;

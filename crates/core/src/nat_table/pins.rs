@@ -2,8 +2,8 @@
 //!
 //! The rule: a flow has its client's port, and leads where its proxy IP leads in the order of
 //! addresses that the owner was told last. Two kinds of flows deviate: those whose port was taken,
-//! and those that were confirmed before the addresses of their name changed (lesson 5). Only
-//! confirmed ones are told; others may as well be led elsewhere. Echo has nothing to lose.
+//! and those that were confirmed before the addresses of their name changed (docs/lessons.md 5).
+//! Only confirmed ones are told; others may as well be led elsewhere. Echo has nothing to lose.
 //!
 //! Nothing here is on the path of a packet, except once for the first that comes back in a flow.
 
@@ -110,7 +110,7 @@ impl NatTable {
 
     /// The flow of a restored pin, made by its first packet. A SYN begins anew instead, and a pin
     /// of another name than its proxy IP stands for now is void: who may speak to the one may not
-    /// speak to the other (lesson 17).
+    /// speak to the other (docs/lessons.md 17).
     pub(super) fn open_pinned(
         &mut self,
         inside: &Inside,

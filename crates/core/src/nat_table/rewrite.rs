@@ -2,8 +2,9 @@
 //! place.
 //!
 //! Checksums are corrected by difference (RFC 1624), so one that was wrong stays wrong and the
-//! receiver still finds out (lesson 30). It decides nothing: what a packet is translated to comes
-//! from the flow table. ICMP errors, which carry a second packet inside, are in [`IcmpError`].
+//! receiver still finds out (docs/lessons.md 30). It decides nothing: what a packet is translated
+//! to comes from the flow table. ICMP errors, which carry a second packet inside, are in
+//! [`IcmpError`].
 
 mod icmp_error;
 

@@ -5,7 +5,7 @@
 pub struct ClientSlot(pub u32);
 
 /// A mapping of a name. An id whose generation is over leads nowhere, so that what was built on a
-/// mapping that has been reset is never taken for part of its successor (lesson 17).
+/// mapping that has been reset is never taken for part of its successor (docs/lessons.md 17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MappingId {
     /// Its place.

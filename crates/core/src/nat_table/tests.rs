@@ -254,8 +254,9 @@ fn there_and_back_over_both_families() {
     }
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_packets_before_the_answer_are_held_and_then_go_on_in_order() {
+fn packets_before_the_answer_are_held_and_then_go_on_in_order() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     assert_eq!(scene.statuses(), [true], "active at once");
@@ -269,8 +270,9 @@ fn lesson_01_packets_before_the_answer_are_held_and_then_go_on_in_order() {
     assert_eq!([port(&sent[0]), port(&sent[1])], [5000, 5001]);
 }
 
+/// docs/lessons.md 8.
 #[test]
-fn lesson_08_what_waits_too_long_is_unreachable_not_prohibited() {
+fn what_waits_too_long_is_unreachable_not_prohibited() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.send(&syn(proxy_v4(0, 0), 5000));
@@ -282,8 +284,9 @@ fn lesson_08_what_waits_too_long_is_unreachable_not_prohibited() {
     assert_eq!(scene.drops(DropReason::Unmapped), 1);
 }
 
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_a_family_without_an_address_is_refused_at_once() {
+fn a_family_without_an_address_is_refused_at_once() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.send(&syn(proxy_v6(0, 0), 5000));
@@ -321,8 +324,9 @@ fn three_names_on_one_address_keep_one_source_port_apart() {
     }
 }
 
+/// docs/lessons.md 5.
 #[test]
-fn lesson_05_a_refresh_moves_new_and_unanswered_flows_and_never_a_live_one() {
+fn a_refresh_moves_new_and_unanswered_flows_and_never_a_live_one() {
     let mut scene = Scene::resolved();
     let live = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&live[0], SYN_ACK));
@@ -430,8 +434,9 @@ fn packets_beyond_what_may_be_held_are_answered() {
     assert!(is_unreachable(&scene.delivered()[0]));
 }
 
+/// docs/lessons.md 13.
 #[test]
-fn lesson_13_an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_passes() {
+fn an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_passes() {
     let mut scene = Scene::resolved();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     let late = reply_to(&sent[0], SYN_ACK);
@@ -443,8 +448,9 @@ fn lesson_13_an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_pas
     assert_eq!(scene.receive(&cidr), [cidr]);
 }
 
+/// docs/lessons.md 14.
 #[test]
-fn lesson_14_a_reset_ends_the_flow_after_it_was_delivered() {
+fn a_reset_ends_the_flow_after_it_was_delivered() {
     let mut scene = Scene::resolved();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     let reset = reply_to(&sent[0], RST);
@@ -452,8 +458,9 @@ fn lesson_14_a_reset_ends_the_flow_after_it_was_delivered() {
     assert_eq!(scene.receive(&reset).len(), 0);
 }
 
+/// docs/lessons.md 17.
 #[test]
-fn lesson_17_a_proxy_ip_for_another_name_takes_nothing_over() {
+fn a_proxy_ip_for_another_name_takes_nothing_over() {
     let mut scene = Scene::resolved();
     let old = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&old[0], SYN_ACK));
@@ -488,8 +495,9 @@ fn unreachable_about(offending: &[u8], code: u8) -> Vec<u8> {
     bytes
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_an_unreachable_address_moves_on_at_once_and_the_client_hears_of_it() {
+fn an_unreachable_address_moves_on_at_once_and_the_client_hears_of_it() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL, OTHER_REAL]));
@@ -519,8 +527,9 @@ fn a_refused_port_moves_nothing() {
     assert_eq!(destination_of(&again), [REAL]);
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_definite_failures_are_told_and_so_is_their_end() {
+fn definite_failures_are_told_and_so_is_their_end() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     assert_eq!(scene.statuses(), [true]);
@@ -536,8 +545,9 @@ fn lesson_07_definite_failures_are_told_and_so_is_their_end() {
     assert_eq!(scene.statuses(), [true]);
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_a_failed_refresh_leaves_the_address_in_use() {
+fn a_failed_refresh_leaves_the_address_in_use() {
     let mut scene = Scene::resolved();
     scene.answer_both("app.example", NameFailure::Timeout);
     assert_eq!(
@@ -581,8 +591,9 @@ fn clients_do_not_share_names_and_lose_them_when_they_go() {
     assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5000)).len(), 0);
 }
 
+/// docs/lessons.md 18.
 #[test]
-fn lesson_18_a_name_goes_with_its_last_resource() {
+fn a_name_goes_with_its_last_resource() {
     let mut scene = Scene::resolved();
     let second = Assignment {
         resource: ResourceId(Uuid::from_u128(2)),

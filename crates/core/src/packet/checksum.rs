@@ -78,8 +78,8 @@ impl ChecksumUpdate {
     }
 }
 
-/// Sets the ECN field of an IP packet and corrects the IPv4 header checksum (lesson 30). Does
-/// nothing to what is no IP, or cut before the checksum.
+/// Sets the ECN field of an IP packet and corrects the IPv4 header checksum (docs/lessons.md 30).
+/// Does nothing to what is no IP, or cut before the checksum.
 pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
     match packet {
         [first, tos, ..] if *first >> 4 == 6 => {
@@ -99,7 +99,7 @@ pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
 }
 
 /// Carries congestion on the outer path over to a decapsulated packet: an outer CE marks the inner
-/// one CE only if that is ECN-capable, else it stays as it is (protocol page, section 5.7).
+/// one CE only if that is ECN-capable, else it stays as it is (docs/protocol.md 5.7.
 ///
 /// RFC 6040, section 4.2 drops the packet that is not ECN-capable instead; we follow the page,
 /// because clients behave the same way and a loss here would be charged to the wrong path.
@@ -202,8 +202,9 @@ mod tests {
         assert_eq!(update.apply_udp(0xdd2f), 0xffff);
     }
 
+    /// docs/lessons.md 30.
     #[test]
-    fn lesson_30_a_congestion_mark_keeps_the_header_checksum_right() {
+    fn a_congestion_mark_keeps_the_header_checksum_right() {
         let mut packet = Vec::new();
         PacketBuilder::ipv4([100, 64, 0, 5], [10, 20, 0, 100], 64)
             .udp(1234, 53)
@@ -258,8 +259,9 @@ mod tests {
     }
 
     proptest! {
+        /// docs/lessons.md 30.
         #[test]
-        fn lesson_30_an_incremental_update_equals_the_full_sum(
+        fn an_incremental_update_equals_the_full_sum(
             mut words in vec(any::<u16>(), 1..40),
             changes in vec((any::<prop::sample::Index>(), any::<u16>()), 0..8),
         ) {
@@ -275,8 +277,9 @@ mod tests {
             prop_assert_eq!(update.apply(before), checksum(&words_to_bytes(&words)));
         }
 
+        /// docs/lessons.md 30.
         #[test]
-        fn lesson_30_a_changed_address_and_port_equal_the_full_sum(
+        fn a_changed_address_and_port_equal_the_full_sum(
             (source, old) in any_address_pair(),
             seed in any::<[u8; 16]>(),
             mut segment in vec(any::<u8>(), 8..200),

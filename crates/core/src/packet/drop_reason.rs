@@ -8,13 +8,13 @@ pub enum DropReason {
     MalformedIp,
     /// Longer than the tunnel's MTU.
     OversizedIp,
-    /// An IP fragment (protocol page, section 5.7: never forwarded).
+    /// An IP fragment (docs/protocol.md 5.7: never forwarded).
     Fragment,
     /// A TCP, UDP or ICMP header that is cut short.
     MalformedTransport,
     /// Multicast from a client.
     Multicast,
-    /// An ICMP error sent by a client (lesson 19).
+    /// An ICMP error sent by a client (docs/lessons.md 19).
     IcmpErrorFromClient,
     /// The source is not the client's tunnel address.
     SourceMismatch,
@@ -26,7 +26,7 @@ pub enum DropReason {
     NotInternet,
     /// A proxy IP that has no real address.
     Unmapped,
-    /// A packet of a flow whose translation is gone (lesson 13).
+    /// A packet of a flow whose translation is gone (docs/lessons.md 13).
     ExpiredFlow,
     /// No free port is left for the translation.
     PortsExhausted,

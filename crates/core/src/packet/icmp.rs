@@ -1,6 +1,6 @@
 //! ICMP errors that the gateway itself sends down the tunnel, about packets it refuses.
 //!
-//! Two kinds, byte for byte as the protocol page, section 5.6 has them. Never about another ICMP
+//! Two kinds, byte for byte as docs/protocol.md 5.6 has them. Never about another ICMP
 //! error, and never to or from an address that is not one host's (RFC 1122, section 3.2.2; RFC
 //! 4443, section 2.4 (e)): such packets are dropped in silence.
 
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpReply {
     /// The policy forbids it: ICMP type 3 code 13 (RFC 1812), ICMPv6 type 1 code 1. Clients read it
-    /// as "ask for access again" (lesson 8).
+    /// as "ask for access again" (docs/lessons.md 8).
     Prohibited,
     /// Permitted, but there is no way there: ICMP type 3 code 0, ICMPv6 type 1 code 3 (address
     /// unreachable).
@@ -165,7 +165,7 @@ const REPLY_TTL: u8 = 20;
 const ICMPV4_UNREACHABLE: u8 = 3;
 /// Destination unreachable (RFC 4443, section 3.1).
 const ICMPV6_UNREACHABLE: u8 = 1;
-/// What RFC 792 promises of the offending packet beyond its IP header (lesson 20).
+/// What RFC 792 promises of the offending packet beyond its IP header (docs/lessons.md 20).
 const IPV4_QUOTED_TRANSPORT_BYTES: usize = 8;
 const ICMP_HEADER_BYTES: usize = 8;
 const IPV4_HEADER_BYTES: usize = 20;

@@ -2,8 +2,8 @@
 //!
 //! An [`IpPacket`] is the proof that its bytes are one whole IPv4 (RFC 791) or IPv6 (RFC 8200)
 //! packet with lengths that match, no fragment, and a transport header that can be read. Refused
-//! besides what is malformed: fragments, also IPv6 ones that are whole (protocol page, section
-//! 5.7), and packets that name further destinations than the one that policy looks at: IPv4
+//! besides what is malformed: fragments, also IPv6 ones that are whole (docs/protocol.md
+//! 5.7, and packets that name further destinations than the one that policy looks at: IPv4
 //! source-route options (RFC 7126, sections 4.3 and 4.4) and IPv6 routing headers with segments
 //! left (RFC 5095). Checksums are not looked at: the receiving host does that, and offloads leave
 //! them unfinished.

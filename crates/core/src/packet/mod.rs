@@ -26,5 +26,5 @@ pub use drop_reason::{DropCounts, DropReason};
 pub use ip::{IpPacket, Transport};
 pub use offload::Segmentation;
 
-/// The MTU of the tunnel, in bytes of inner IP packet (protocol page, section 5.7).
+/// The MTU of the tunnel, in bytes of inner IP packet (docs/protocol.md 5.7.
 pub const TUNNEL_MTU_BYTES: usize = 1280;

@@ -1,4 +1,4 @@
-//! The messages that client and gateway exchange inside the tunnel (protocol page, section 4).
+//! The messages that client and gateway exchange inside the tunnel (docs/protocol.md 4.
 //!
 //! Each is an IPv6 packet from `::` to `::` with next header 0xFF: an 8-byte header whose first
 //! byte is the type, then the body. Unknown types are recognised, so that they are not taken for

@@ -371,7 +371,7 @@ fn transaction_id(datagram: &[u8]) -> TransactionId {
 /// RFC 8489, section 5.
 pub(crate) const STUN_HEADER_BYTES: usize = 20;
 const SECOND: Duration = Duration::from_secs(1);
-/// Longer than any response takes; the same as in Firezone's programs (protocol page, section 3.5).
+/// Longer than any response takes; the same as in Firezone's programs (docs/protocol.md 3.5.
 const TRANSACTION_LIFETIME: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

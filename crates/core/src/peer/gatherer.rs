@@ -236,7 +236,7 @@ const XOR_MAPPED_ADDRESS: [u8; 2] = [0x00, 0x20];
 /// doubles it; four attempts within 5 s serve a gateway that has host addresses already).
 const RTO: Duration = Duration::from_millis(500);
 const MAX_ATTEMPTS: u32 = 4;
-/// Keeps the NAT binding open (protocol page, section 3.6).
+/// Keeps the NAT binding open (docs/protocol.md 3.6.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 const RETRY_SILENT_SERVER: Duration = Duration::from_secs(30);
 

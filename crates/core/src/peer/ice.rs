@@ -2,8 +2,8 @@
 //!
 //! Wraps the `is` crate. It gathers nothing by itself: local addresses are told to it. Credentials
 //! of both sides come from the portal, so checks can start before any candidate of the client is
-//! known (RFC 8445, section 7.3.1.3: peer-reflexive candidates). Source of the numbers: protocol
-//! page, section 3.3.
+//! known (RFC 8445, section 7.3.1.3: peer-reflexive candidates). Source of the numbers:
+//! docs/protocol.md 3.3.
 
 use crate::grant::IceCredentials;
 use crate::packet::{DatagramBatch, Path};
@@ -84,8 +84,8 @@ impl IceTransport {
     /// Offers addresses that are new. Returns their strings, best first.
     ///
     /// Addresses that are gone are neither invalidated nor signalled: a pair over them dies by its
-    /// own checks, and one that comes back within their patience has lost nothing (protocol page,
-    /// section 3.6: only relay candidates are ever invalidated).
+    /// own checks, and one that comes back within their patience has lost nothing (docs/protocol.md
+    /// 3.6: only relay candidates are ever invalidated).
     pub(crate) fn add_local_addresses(&mut self, addresses: &LocalAddresses) -> Vec<String> {
         let mut added = Vec::new();
         for candidate in candidates_of(addresses) {
@@ -271,7 +271,7 @@ fn same_place(a: &Candidate, b: &Candidate) -> bool {
 }
 
 /// The candidate as it is signalled. The base of a reflexive candidate is a private address of ours
-/// and is replaced by the unspecified one (protocol page, section 3.3.2).
+/// and is replaced by the unspecified one (docs/protocol.md 3.3.2.
 fn signalled(candidate: &Candidate) -> String {
     let text = candidate.to_sdp_string();
     let Some((before, after)) = text.split_once(" raddr ") else {
@@ -290,7 +290,7 @@ fn signalled(candidate: &Candidate) -> String {
 }
 
 /// Refuses what the agent's parser would let pass: lines without the prefix or without a numeric
-/// priority (protocol page, section 3.3.2), transports other than UDP, and addresses at which no
+/// priority (docs/protocol.md 3.3.2, transports other than UDP, and addresses at which no
 /// client can be: what we send to the tunnel's range the host routes into the tunnel.
 fn parse(text: &str) -> Option<Candidate> {
     if !text.starts_with("candidate:") {

@@ -220,7 +220,7 @@ impl TestAgent {
         self.agent.set_max_stun_retransmits(60);
     }
 
-    /// From now on it checks as a client that has nothing to say (protocol page, section 3.3.1).
+    /// From now on it checks as a client that has nothing to say (docs/protocol.md 3.3.1.
     pub(crate) fn be_idle(&mut self) {
         self.agent.set_initial_stun_rto(Duration::from_secs(25));
         self.agent.set_max_stun_rto(Duration::from_secs(25));

@@ -2,7 +2,7 @@
 //!
 //! Packets for the peer go to the path that ICE nominated last. Before there is one, and when that
 //! one has fallen silent while the client is heard on another, they go to the path of its last
-//! authentic WireGuard message (the client accepts them from anywhere, protocol page, section 8.1).
+//! authentic WireGuard message (the client accepts them from anywhere, docs/protocol.md 8.1.
 //! Nothing is queued for a peer that is not connected: IP may drop (section 5.3). Only one that
 //! resumes a former peer's place keeps a few packets until its session stands.
 
@@ -600,10 +600,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// As often as an idle client's check comes. A rekeying of ours is due at 120 s and has until 180 s
 /// (WireGuard white paper, section 6.1), which is time for two attempts.
 const QUIET_PAUSE: Duration = Duration::from_secs(24);
-/// A client checks its path every 25 s at the least (protocol page, section 3.3.1), and a check may
+/// A client checks its path every 25 s at the least (docs/protocol.md 3.3.1, and a check may
 /// be late.
 const CLIENT_CHECKS_WITHIN: Duration = Duration::from_secs(30);
-/// Protocol page, section 3.3.1, as the two below.
+/// docs/protocol.md 3.3.1, as the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);

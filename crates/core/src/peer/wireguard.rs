@@ -263,7 +263,7 @@ impl WireguardTunnel {
 }
 
 /// The length of the datagram that carries an inner packet of `inner_bytes`, which is not padded
-/// (protocol page, section 3.7).
+/// (docs/protocol.md 3.7.
 pub(crate) fn sealed_len(inner_bytes: usize) -> usize {
     inner_bytes + DATA_OVERHEAD_BYTES
 }

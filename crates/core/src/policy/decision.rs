@@ -1,4 +1,4 @@
-//! The decision about each packet: the protocol page, section 5.2 steps 1 and 3 – 9 (inbound), and
+//! The decision about each packet: docs/protocol.md 5.2 steps 1 and 3 – 9 (inbound), and
 //! section 5.3 steps 2, 4 and 5 (outbound), with the selection among resources of section 5.1.
 
 use super::filter::{Flow, permits};
@@ -25,7 +25,7 @@ pub enum Verdict {
 }
 
 impl Policy {
-    /// Decides about a packet that came out of the tunnel (protocol page, section 5.2). In-tunnel
+    /// Decides about a packet that came out of the tunnel (docs/protocol.md 5.2. In-tunnel
     /// control messages must have been taken out before.
     #[must_use]
     pub fn inbound(&self, packet: &IpPacket<'_>) -> Verdict {
@@ -53,7 +53,8 @@ impl Policy {
                 translate: is_proxy,
             },
             // A proxy IP of a name that is not set up (yet): "prohibited" would make the client
-            // ask again for what it has (lesson 8). Without any DNS resource it should ask.
+            // ask again for what it has (docs/lessons.md 8). Without any DNS resource it should
+            // ask.
             Class::Uncovered if is_proxy && self.derived.holds_dns => UNMAPPED,
             Class::Uncovered | Class::Filtered(_) => {
                 Verdict::Reject(DropReason::NotAuthorized, IcmpReply::Prohibited)
@@ -64,7 +65,7 @@ impl Policy {
         }
     }
 
-    /// Decides about a packet towards the client, after the NAT (protocol page, section 5.3).
+    /// Decides about a packet towards the client, after the NAT (docs/protocol.md 5.3.
     #[must_use]
     pub fn outbound(&self, packet: &IpPacket<'_>) -> Verdict {
         let source = packet.source();
@@ -77,7 +78,7 @@ impl Policy {
         if ranges::is_tunnel(source) {
             return Verdict::Drop(DropReason::TunnelRange);
         }
-        // Any router on the way may have to report (lesson 19).
+        // Any router on the way may have to report (docs/lessons.md 19).
         if packet.transport() == Transport::IcmpError {
             return Verdict::Forward { translate: false };
         }

@@ -1,7 +1,7 @@
-//! What the filters of a resource permit (protocol page, section 5.2.7).
+//! What the filters of a resource permit (docs/protocol.md 5.2.7.
 //!
-//! Filters work in both directions without state (lesson 19): inbound they look at the destination
-//! port, outbound at the source port.
+//! Filters work in both directions without state (docs/lessons.md 19): inbound they look at the
+//! destination port, outbound at the source port.
 
 use crate::grant::Filter;
 use crate::packet::Transport;

@@ -1,6 +1,6 @@
 //! Who may reach what: the grants of one client, and the decision about each of its packets.
 //!
-//! Implements the protocol page, sections 5.1 (grants, selection), 5.2 steps 1 and 3 – 9 (inbound)
+//! Implements docs/protocol.md 5.1 (grants, selection), 5.2 steps 1 and 3 – 9 (inbound)
 //! and 5.3 steps 2, 4 and 5 (outbound). Refuses to know other clients (each has a policy of its
 //! own), to translate (that is the NAT's), and to look at wall-clock time beyond the moment a grant
 //! arrives. A decision takes no allocation and no cache: it costs one ordered-map look-up for a
@@ -63,7 +63,7 @@ pub enum PolicyError {
         limit: usize,
     },
     /// The portal granted a held resource again with another kind, address or pattern. It has to
-    /// revoke it first (protocol page, section 5.1).
+    /// revoke it first (docs/protocol.md 5.1.
     #[error("resource {resource} is held with another kind or address and must be revoked first")]
     KindChanged {
         /// Which.
@@ -81,13 +81,13 @@ pub enum PolicyError {
         /// Which.
         resource: ResourceId,
     },
-    /// The name is not covered by the resource's pattern (protocol page, section 5.5).
+    /// The name is not covered by the resource's pattern (docs/protocol.md 5.5.
     #[error("resource {resource} does not cover that name")]
     NameNotCovered {
         /// Which.
         resource: ResourceId,
     },
-    /// The client chose a proxy IP outside the ranges for them (lesson 16).
+    /// The client chose a proxy IP outside the ranges for them (docs/lessons.md 16).
     #[error("{ip} is outside the proxy ranges")]
     NotProxyIp {
         /// Which.
@@ -215,7 +215,7 @@ impl Policy {
     }
 
     /// Takes over the filters of `resource`, and nothing else of it, if it is held. Returns whether
-    /// it did; a resource of another type is ignored with a warning (protocol page, section 2.2).
+    /// it did; a resource of another type is ignored with a warning (docs/protocol.md 2.2.
     pub fn update_filters(&mut self, resource: &Resource) -> bool {
         let Some(grant) = self.grants.get_mut(&resource.id) else {
             return false;
@@ -247,8 +247,8 @@ impl Policy {
     }
 
     /// Revokes every resource that is absent from `granted` and takes over the expiry of the others
-    /// (lesson 23). What the client does not hold is not created: only the portal's grant carries
-    /// what that takes.
+    /// (docs/lessons.md 23). What the client does not hold is not created: only the portal's grant
+    /// carries what that takes.
     pub fn reconcile(
         &mut self,
         granted: impl Iterator<Item = (ResourceId, Option<UnixTime>)>,
@@ -270,7 +270,7 @@ impl Policy {
 
     /// Lets `ips`, the addresses of `name`, lead to `resource` as well: its filters then apply to
     /// them. Replaces what the name had in the same family; another name that had one of `ips`
-    /// loses all of its own (lesson 17). They go with the resource.
+    /// loses all of its own (docs/lessons.md 17). They go with the resource.
     ///
     /// # Errors
     ///

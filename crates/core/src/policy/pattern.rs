@@ -1,4 +1,4 @@
-//! Which names a DNS resource covers: the patterns of the protocol page, section 5.5.
+//! Which names a DNS resource covers: the patterns of docs/protocol.md 5.5.
 //!
 //! `?` stands for one character, `*` for any run within a label, `**` for any run across labels; a
 //! leading `*.` covers the bare suffix too, and `**.` any number of labels, none included. Without

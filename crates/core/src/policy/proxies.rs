@@ -3,7 +3,7 @@
 //! The same rules as for the mappings of the NAT, so that what is judged by one name is never
 //! translated by another: what is announced for a name replaces what was announced for it before,
 //! family by family, and a proxy IP that comes back under another name takes the former name with
-//! it, all of it, because the client has started to number its names anew (lesson 17).
+//! it, all of it, because the client has started to number its names anew (docs/lessons.md 17).
 
 use crate::ids::ResourceId;
 use crate::names::DomainName;
@@ -163,8 +163,9 @@ mod tests {
         assert_eq!(proxies.owners(v6), [id(1)], "of the other family");
     }
 
+    /// docs/lessons.md 17.
     #[test]
-    fn lesson_17_a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
+    fn a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
         let mut proxies = Proxies::default();
         proxies.assign(id(1), &name("a.example"), &ips(1..=4));
         proxies.assign(id(1), &name("b.example"), &ips(5..=8));

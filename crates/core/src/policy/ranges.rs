@@ -1,4 +1,4 @@
-//! The address ranges that have a meaning of their own (protocol page, sections 5.2.7, 5.4 and 6).
+//! The address ranges that have a meaning of their own (docs/protocol.md 5.2.7, 5.4 and 6).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,9 +32,10 @@ pub fn is_group(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether an Internet resource leads to `ip`. Private networks stay closed to it (lesson 35).
+/// Whether an Internet resource leads to `ip`. Private networks stay closed to it (docs/lessons.md
+/// 35).
 ///
-/// Beyond the protocol page's list these are closed too: 0.0.0.0/8 and ::/96, which are nobody's
+/// Beyond docs/protocol.md's list these are closed too: 0.0.0.0/8 and ::/96, which are nobody's
 /// addresses, fec0::/10, which was private once, and the addresses in 64:ff9b::/96 (NAT64,
 /// RFC 6052) that stand for a closed IPv4 address.
 #[must_use]
@@ -121,8 +122,9 @@ mod tests {
         all(&outside, is_proxy, false);
     }
 
+    /// docs/lessons.md 35.
     #[test]
-    fn lesson_35_private_and_reserved_addresses_are_not_the_internet() {
+    fn private_and_reserved_addresses_are_not_the_internet() {
         let closed = [
             "10.0.0.0",
             "10.255.255.255",

@@ -1,7 +1,7 @@
 //! What the portal protocol must be told: where the portal is, who we are, and the limits.
 //!
 //! Values are checked when they are made, so that a wrong URL or token is refused before the first
-//! connection. Source: protocol page, sections 1.1 – 1.3.
+//! connection. Source: docs/protocol.md 1.1 – 1.3.
 
 use super::credentials::IceSecret;
 use crate::backoff::BackoffConfig;

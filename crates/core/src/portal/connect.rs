@@ -1,6 +1,6 @@
 //! The websocket upgrade: what to ask for, and what the portal's refusal of it means.
 //!
-//! Builds URLs and headers and judges HTTP answers; opens nothing. Source: protocol page, sections
+//! Builds URLs and headers and judges HTTP answers; opens nothing. Source: docs/protocol.md
 //! 1.1, 1.2 and 1.7; RFC 9457 for problem documents.
 
 use super::config::{Generation, PortalConfig};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// The gateway version that is advertised. The portal offers a gateway of version `1.6` to clients
-/// of 1.5 to 1.7 and to no others (protocol page, section 0), so this says what we are compatible
+/// of 1.5 to 1.7 and to no others (docs/protocol.md 0, so this says what we are compatible
 /// with, not what we are.
 pub const COMPATIBLE_VERSION: &str = "1.6.1";
 
@@ -315,8 +315,9 @@ mod tests {
         ));
     }
 
+    /// docs/lessons.md 28.
     #[test]
-    fn lesson_28_retry_after_is_taken_from_429_and_503() {
+    fn retry_after_is_taken_from_429_and_503() {
         for status in [429, 503] {
             let UpgradeVerdict::Retry { after, .. } = verdict(status, "", Some("7")) else {
                 panic!("retries");

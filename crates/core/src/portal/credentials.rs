@@ -2,7 +2,7 @@
 //!
 //! Only generation 0 needs them: later portals make both sides' credentials. They are derived
 //! instead of drawn, so that a request that is repeated leads to the same transport, whoever
-//! forgot the first one. Source: RFC 8445, section 5.3; protocol page, section 11.
+//! forgot the first one. Source: RFC 8445, section 5.3; docs/protocol.md 11.
 
 use crate::grant::{ClientProfile, IceCredentials};
 use data_encoding::BASE32_NOPAD;

@@ -3,8 +3,9 @@
 //! A state machine without sockets. It says what to connect to and what to write; it is told what
 //! was connected, read and lost. It refuses to end anything by itself but for the three reasons
 //! that no retry can mend: a 401, a refused join, an expired token. Whatever else the portal does,
-//! the data plane goes on and the portal is tried again (lesson 24). Source: protocol page,
-//! sections 1 and 2.
+//! the data plane goes on and the portal is tried again (docs/lessons.md 24). Source:
+//! docs/protocol.md
+//! 1 and 2.
 //!
 //! ```text
 //!            handle_timeout                handle_connected          join reply
@@ -14,8 +15,8 @@
 //! ```
 //!
 //! Deviations from the reference gateway: one that has never joined does not give up after 15 s,
-//! since booting without a network is normal (lesson 21); the generation is found out by asking
-//! (404).
+//! since booting without a network is normal (docs/lessons.md 21); the generation is found out by
+//! asking (404).
 
 mod config;
 mod connect;
@@ -402,7 +403,7 @@ impl PortalProtocol {
             return;
         };
         if session.is_dead() {
-            // Lesson 28: a websocket that looks open can be dead.
+            // docs/lessons.md 28: a websocket that looks open can be dead.
             return self.disconnect("the portal does not answer heartbeats");
         }
         let reference = self.outbox.write(&Outgoing::Heartbeat);
@@ -587,13 +588,13 @@ fn refused_join(reason: &str) -> String {
     format!("the portal refused the join ({shown}); {remedy}")
 }
 
-/// TCP, TLS and upgrade together (protocol page, section 1.6).
+/// TCP, TLS and upgrade together (docs/protocol.md 1.6.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between attempts before the first join (protocol page, section 1.7).
+/// Between attempts before the first join (docs/protocol.md 1.7.
 const FIRST_JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// For how long a portal that answers is asked every second (protocol page, section 1.7).
+/// For how long a portal that answers is asked every second (docs/protocol.md 1.7.
 const FIRST_JOIN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Reasons of one outage that are told as news; more than there are kinds of failure.

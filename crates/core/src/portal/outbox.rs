@@ -1,7 +1,7 @@
 //! What goes to the portal: refs, the queue before a join, and candidates held during an outage.
 //!
 //! Decides only what may be written when; whether there is a socket, and whether it is joined, it
-//! is told. Source: protocol page, sections 1.4, 1.5, 1.7 and 2.3.
+//! is told. Source: docs/protocol.md 1.4, 1.5, 1.7 and 2.3.
 
 use super::config::{Generation, PortalLimits};
 use super::wire;
@@ -346,7 +346,8 @@ fn acknowledgement(
     }
 }
 
-/// Lesson 1: the answer does not wait for the name's addresses; the client speaks to its own.
+/// docs/lessons.md 1: the answer does not wait for the name's addresses; the client speaks to its
+/// own.
 fn unresolved(domain: &str) -> generation0::DomainResponse {
     generation0::DomainResponse {
         domain: domain.to_owned(),

@@ -1,6 +1,6 @@
 //! One open websocket: which answers it waits for, and how long.
 //!
-//! Source: protocol page, sections 1.5 and 1.6.
+//! Source: docs/protocol.md 1.5 and 1.6.
 
 use super::wire;
 use std::collections::VecDeque;
@@ -103,13 +103,13 @@ impl Session {
     }
 }
 
-/// Protocol page, section 1.5.
+/// docs/protocol.md 1.5.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Protocol page, section 1.6; the portal hangs up after 37 s of silence.
+/// docs/protocol.md 1.6; the portal hangs up after 37 s of silence.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One more than these, and the socket is taken for dead (protocol page, section 1.6).
+/// One more than these, and the socket is taken for dead (docs/protocol.md 1.6.
 const MAX_UNANSWERED: usize = 3;
 
 /// A portal that forgets a join sooner than this after the last one is left instead of asked again:

@@ -1,4 +1,4 @@
-//! Dialogues with the state machine, in virtual time. The names follow the protocol page, sections
+//! Dialogues with the state machine, in virtual time. The names follow docs/protocol.md
 //! 1.4 to 1.7, and what section 9.3 lists for the reference implementation.
 
 mod anything;

@@ -2,7 +2,7 @@
 //!
 //! Fails closed: a grant with a single unusable member is no grant, because half of a filter list
 //! is not a smaller permission but a larger one. Lists of independent lines (relays,
-//! authorizations) lose only their bad lines. Source: protocol page, sections 2.1 and 2.2.
+//! authorizations) lose only their bad lines. Source: docs/protocol.md 2.1 and 2.2.
 
 mod generation0;
 

@@ -4,7 +4,7 @@
 //!
 //! The only module that knows JSON. Both ends use these types (the gateway reads what the lab
 //! portal writes), nothing else is shared between them. Unknown members are ignored; members that
-//! the gateway can do without are optional. Source: protocol page, sections 1.4, 2.1 – 2.3.
+//! the gateway can do without are optional. Source: docs/protocol.md 1.4, 2.1 – 2.3.
 
 pub mod generation0;
 

@@ -171,7 +171,7 @@ fn told(how: &str, gathered: &Gathered) -> String {
 /// How many are connecting at any time when they come one after the other.
 const AT_ONCE: u32 = 64;
 /// Until the last of them is idle: 20 s without a packet, and its next check, which comes 25 s
-/// after the one before (protocol page, section 3.3.1).
+/// after the one before (docs/protocol.md 3.3.1.
 const SETTLE: Duration = Duration::from_secs(35);
 /// How long all of a crowd may take.
 const PATIENCE: Duration = Duration::from_secs(300);

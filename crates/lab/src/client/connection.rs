@@ -3,7 +3,7 @@
 //! Packets of applications enter by [`Connection::send`]; packets of the gateway are checked by the
 //! router and go to the sink. The task ends when the connection is dropped, when the gateway says
 //! goodbye, or when path or handshake fail; it never retries by itself: the next packet asks the
-//! portal again. Source: protocol page, sections 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
+//! portal again. Source: docs/protocol.md 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
 
 use super::Shared;
 use super::control::{self, Control, DomainStatus};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Everything that tells one transport from another (protocol page, section 3.4): a grant with
+/// Everything that tells one transport from another (docs/protocol.md 3.4: a grant with
 /// equal keys keeps the connection, one with other keys replaces it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys {

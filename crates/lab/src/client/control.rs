@@ -1,8 +1,8 @@
 //! The control protocol inside the tunnel: IPv6 packets that no application can have sent.
 //!
 //! Says which proxy IPs stand for a name (AssignedIps), hears whether the gateway serves it
-//! (DomainStatus), and says and hears Goodbye. Other kinds are ignored. Source: protocol page,
-//! sections 4 and 10.
+//! (DomainStatus), and says and hears Goodbye. Other kinds are ignored. Source: docs/protocol.md
+//! 4 and 10.
 
 use super::names::Domain;
 use super::wire::ResourceId;
@@ -125,7 +125,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The protocol page's vector: 6000 0000 0008 ff 00, 32 zero bytes, 02 and seven zero bytes.
+    /// The vector of docs/protocol.md 10: 6000 0000 0008 ff 00, 32 zero bytes, 02 and seven zero
+    /// bytes.
     #[test]
     fn goodbye_is_written_to_the_letter() {
         let mut expected = vec![0x60, 0, 0, 0, 0, 8, 0xff, 0];
@@ -150,7 +151,7 @@ mod tests {
         packet
     }
 
-    /// The protocol page's vector.
+    /// The vector of docs/protocol.md 10.
     #[test]
     fn assigned_ips_are_written_to_the_letter() {
         let body = r#"{"resource":"33333333-3333-4333-8333-333333333333","domain":"#.to_owned()
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(packet, control_packet(0, &body));
     }
 
-    /// The protocol page's vector, and the same with its members in another order.
+    /// The vector of docs/protocol.md 10, and the same with its members in another order.
     #[test]
     fn a_status_is_read() {
         let body = r#"{"resource":"33333333-3333-4333-8333-333333333333","domain":"#.to_owned()

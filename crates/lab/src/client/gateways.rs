@@ -1,6 +1,6 @@
 //! All connections, one for each gateway, and what they are opened with.
 //!
-//! Several resources share the connection of their gateway. Source: protocol page, section 3.4.
+//! Several resources share the connection of their gateway. Source: docs/protocol.md 3.4.
 
 use super::Shared;
 use super::connection::{Connection, ConnectionEvent, Keys, Opening};

@@ -2,8 +2,8 @@
 //!
 //! The portal only names a gateway. The first resource through it is asked for with an offer of our
 //! making; further ones reuse the connection. An offer is kept until the connection that it led to
-//! is gone, so that a repeated question leads to the same connection. Source: protocol page,
-//! section 11.1.
+//! is gone, so that a repeated question leads to the same connection. Source: docs/protocol.md
+//! 11.1.
 
 use super::names::Domain;
 use super::wire::generation0::{Offer, Question};

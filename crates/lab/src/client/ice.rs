@@ -8,7 +8,7 @@
 //! Known limits of `webrtc-ice` 0.17, accepted here: the first nominated pair is kept for good, a
 //! remote candidate cannot be withdrawn, and datagrams from an address that no check or candidate
 //! announced are dropped (a gateway sends from the path it was nominated on, which is announced).
-//! Source: RFC 8445; protocol page, sections 3.2, 3.3.1 and 3.3.2.
+//! Source: RFC 8445; docs/protocol.md 3.2, 3.3.1 and 3.3.2.
 
 use super::tunnel::SOCKET_MARK;
 use std::net::{IpAddr, SocketAddr};

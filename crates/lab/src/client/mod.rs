@@ -2,11 +2,11 @@
 //! test.
 //!
 //! Built on other stacks than the gateway (`webrtc-ice` as the controlling agent,
-//! `defguard_boringtun` as the initiator) and written from the protocol page, so that the two check
+//! `defguard_boringtun` as the initiator) and written from docs/protocol.md, so that the two check
 //! each other. It serves networks and names (CIDR and DNS resources) over IPv4 and IPv6. It refuses
 //! to be clever: filters are the gateway's business (a packet that they forbid is sent and answered
-//! with ICMP), and a lost gateway is asked for again by the next packet. Source: protocol page,
-//! sections 1 to 6 and 12.
+//! with ICMP), and a lost gateway is asked for again by the next packet. Source: docs/protocol.md
+//! 1 to 6 and 12.
 //!
 //! Reading order: `app` wires everything; `router` decides, with `names` for what belongs to names;
 //! `gateways` holds a `connection` for each gateway; `stub` answers applications' DNS queries.

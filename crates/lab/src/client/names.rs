@@ -4,7 +4,7 @@
 //! gateways' answers, and says what to announce to whom ([`Names::poll_announcement`], to be
 //! drained after every call). It refuses to decide who may use a resource: that is the router's
 //! business. A name keeps its proxy IPs for the life of the process, whatever becomes of its
-//! resource. Source: protocol page, sections 4, 5.4 and 5.5.
+//! resource. Source: docs/protocol.md 4, 5.4 and 5.5.
 
 mod pattern;
 mod proxies;
@@ -401,11 +401,11 @@ pub fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// Packets held for one name at one gateway (protocol page: at most 32). A full queue drops the
+/// Packets held for one name at one gateway (docs/protocol.md: at most 32). A full queue drops the
 /// newest, so that a handshake's first packets survive.
 const HELD_PACKETS: usize = 32;
-/// A gateway that has not answered is told again by the next packet after so long (protocol page,
-/// section 4).
+/// A gateway that has not answered is told again by the next packet after so long (docs/protocol.md
+/// 4.
 const ANNOUNCE_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Names that are given proxy IPs; more than a person's applications ask for in a session.
 const NAMES_MAX: usize = 16_384;

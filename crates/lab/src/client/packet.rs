@@ -2,7 +2,7 @@
 //!
 //! Refuses fragments (the tunnel carries none) and looks no further than the first IPv6 header:
 //! behind extension headers the service counts as unknown. Sources: RFC 791, RFC 8200, RFC 792, RFC
-//! 4443; protocol page, sections 5.6 and 5.7.
+//! 4443; docs/protocol.md 5.6 and 5.7.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -242,7 +242,7 @@ mod tests {
             ICMPV6,
             &[1, 1, 0, 0]
         )));
-        // Unreachable is something else (lesson 8), and so is ICMPv4 inside IPv6.
+        // Unreachable is something else (docs/lessons.md 8), and so is ICMPv4 inside IPv6.
         assert!(!is_prohibited(&ip(
             "10.20.0.1",
             "100.64.1.2",

@@ -3,7 +3,7 @@
 //! One task owns the websocket. It reports what the portal pushes and takes what we have to say;
 //! while there is no channel it keeps our candidates (the gateway needs them) and drops requests
 //! (the next packet repeats them). The data plane does not depend on it. It gives up for good only
-//! on 401, on a refused join, and on `disconnect`. Source: protocol page, sections 1.1 to 1.7.
+//! on 401, on a refused join, and on `disconnect`. Source: docs/protocol.md 1.1 to 1.7.
 
 use super::config::Token;
 use super::tunnel::SOCKET_MARK;

@@ -5,7 +5,7 @@
 //! from anywhere but the gateway itself and the resources granted through it. It does not enforce
 //! filters: they decide only which of several overlapping resources is meant, and the gateway does
 //! the rest. What belongs to names is kept by [`Names`]; here they are one more kind of route.
-//! Source: protocol page, sections 2.4, 2.5, 5.1 and 5.9.
+//! Source: docs/protocol.md 2.4, 2.5, 5.1 and 5.9.
 
 use super::control::DomainStatus;
 use super::names::{
@@ -478,7 +478,7 @@ fn permits(filters: &[Filter], service: Service) -> bool {
         })
 }
 
-/// Packets held for one resource (protocol page: at most 32). A full queue drops the newest, so
+/// Packets held for one resource (docs/protocol.md: at most 32). A full queue drops the newest, so
 /// that a handshake's first packets survive.
 pub const HELD_PACKETS: usize = 32;
 /// Shortest pause between two requests for the same resource.

@@ -3,7 +3,7 @@
 //! It sits on addresses that the client gives its own interface ([`IPV4`], [`IPV6`]), so that it is
 //! there as long as the process is, with a portal or without, and leaves nothing behind. Packets to
 //! it never enter the tunnel: the kernel delivers them to itself. Refuses to be a cache. Source:
-//! protocol page, sections 5.4 and 5.8; RFC 1035, section 4.2.
+//! docs/protocol.md 5.4 and 5.8; RFC 1035, section 4.2.
 
 mod exchange;
 mod resolver;

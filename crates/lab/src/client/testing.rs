@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
-/// The protocol page's vectors.
+/// The vectors of docs/protocol.md 10.
 pub(super) const CLIENT_UFRAG: &str = "eokn";
 pub(super) const GATEWAY_UFRAG: &str = "6m26";
 pub(super) const CLIENT_PASSWORD: &str = "5enp7ct6775ebzonvunxjy";
@@ -179,7 +179,7 @@ impl Gateway {
     }
 }
 
-/// The answer to an AssignedIps, written from the protocol page (section 4) a second time.
+/// The answer to an AssignedIps, written from docs/protocol.md 4 a second time.
 fn domain_status(packet: &[u8]) -> Option<Vec<u8>> {
     if packet.get(6) != Some(&0xff) || packet.get(40) != Some(&0) {
         return None;

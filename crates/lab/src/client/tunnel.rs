@@ -3,7 +3,7 @@
 //! The interface belongs to the process and goes with it. Routes live in a table of their own,
 //! which every socket uses but those that carry [`SOCKET_MARK`]: so a gateway, relay or portal
 //! whose address lies inside a resource's network is still reached from outside the tunnel.
-//! Addresses and routes are set by running `ip`. Source: protocol page, sections 5.7 and 6.
+//! Addresses and routes are set by running `ip`. Source: docs/protocol.md 5.7 and 6.
 
 use super::stub;
 use super::wire::Interface;
@@ -240,7 +240,7 @@ fn script(
     lines
 }
 
-/// Both ends of the tunnel use it (protocol page, section 5.7).
+/// Both ends of the tunnel use it (docs/protocol.md 5.7.
 const MTU: u16 = 1280;
 /// Addresses of clients and gateways.
 const TUNNEL_RANGES: [&str; 2] = ["100.64.0.0/11", "fd00:2021:1111::/107"];

@@ -2,10 +2,10 @@
 //!
 //! Here is what generations 1 and 2 say and what all say; [`generation0`] has the rest.
 //!
-//! Written from the protocol page alone; shares no type with the gateway or the lab portal, so that
+//! Written from docs/protocol.md alone; shares no type with the gateway or the lab portal, so that
 //! an error there is not mirrored here. Unknown members are ignored. It refuses what an unmodified
 //! client refuses: references that are not integers, and resources with both `sites` and
-//! `gateway_groups`. Source: protocol page, sections 1.4, 1.5, 2.1, 2.4 and 2.5.
+//! `gateway_groups`. Source: docs/protocol.md 1.4, 1.5, 2.1, 2.4 and 2.5.
 
 pub mod generation0;
 

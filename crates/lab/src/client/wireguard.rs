@@ -3,7 +3,7 @@
 //! A core without IO. It holds a few packets until the session stands, repeats a lost first
 //! handshake sooner than WireGuard's 5 s, and says when a handshake has gone unanswered for too
 //! long. The engine reads the clock itself; `now` is used for what is added here. Source: WireGuard
-//! paper, sections 5 and 6; protocol page, sections 3.1 and 3.7.
+//! paper, sections 5 and 6; docs/protocol.md 3.1 and 3.7.
 
 use defguard_boringtun::noise::{Tunn, TunnResult};
 use defguard_boringtun::x25519::{PublicKey, StaticSecret};
@@ -238,12 +238,12 @@ impl Session {
 pub const BUFFER_BYTES: usize = 8192;
 /// Longest inner packet that fits into a buffer with WireGuard's 32 bytes around it.
 const MAX_PACKET_BYTES: usize = BUFFER_BYTES - 32;
-/// Packets kept for a gateway until the session stands (protocol page: 32).
+/// Packets kept for a gateway until the session stands (docs/protocol.md: 32).
 const HELD_PACKETS: usize = 32;
 /// A first initiation may arrive before the gateway has a path for its answer; WireGuard alone
 /// would wait 5 s.
 const FIRST_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The protocol page's limit on handshakes after a repeated grant.
+/// docs/protocol.md's limit on handshakes after a repeated grant.
 const REFRESH_AFTER: Duration = Duration::from_secs(20);
 /// As Firezone's clients: a handshake that fails for so long means the gateway is gone.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);

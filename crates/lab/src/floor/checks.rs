@@ -1,6 +1,6 @@
 //! Connectivity checks of a controlling ICE agent that knows one path and wants no other.
 //!
-//! Source: RFC 8445, section 7; protocol page, section 3.3.1. Every check nominates. The gateway's
+//! Source: RFC 8445, section 7; docs/protocol.md 3.3.1. Every check nominates. The gateway's
 //! own checks are answered. Refuses what is not authentic.
 
 use postern_core::portal::wire::IceCredentials;
@@ -118,7 +118,7 @@ fn is_signed(message: &mut Message, password: &str) -> bool {
     integrity.check(message).is_ok()
 }
 
-/// Of the first peer-reflexive candidate over IPv4 (protocol page, section 3.3.2).
+/// Of the first peer-reflexive candidate over IPv4 (docs/protocol.md 3.3.2.
 const PEER_REFLEXIVE_PRIORITY: u32 = (110 << 24) | (49_150 << 8) | 255;
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ fn ip(lines: &str) -> Result<()> {
     Ok(())
 }
 
-/// The gateway's (protocol page, section 5.7).
+/// The gateway's (docs/protocol.md 5.7.
 const MTU_BYTES: u16 = 1280;
 /// The gateway's.
 const TX_QUEUE_LEN: u32 = 10_000;

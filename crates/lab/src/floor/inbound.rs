@@ -122,7 +122,7 @@ fn ip_bytes(packet: &[u8]) -> Option<usize> {
     (told >= 20 && told <= packet.len()).then_some(told)
 }
 
-/// A message to the client itself (protocol page, section 4).
+/// A message to the client itself (docs/protocol.md 4.
 fn is_control(packet: &[u8]) -> bool {
     packet[0] >> 4 == 6 && packet.get(6) == Some(&0xff)
 }

@@ -49,7 +49,7 @@ impl Pace {
         handshake: Duration::from_secs(5),
         keepalive: Some(Duration::from_secs(10)),
     };
-    /// Of an idle client (protocol page, section 3.3.1).
+    /// Of an idle client (docs/protocol.md 3.3.1.
     pub const IDLE: Self = Self {
         check: Duration::from_secs(25),
         handshake: Duration::from_secs(5),
@@ -249,7 +249,7 @@ impl Link {
 const STUN_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// Until the path works.
 const FIRST_CHECKS: Duration = Duration::from_millis(250);
-/// As clients repeat themselves (protocol page, section 4).
+/// As clients repeat themselves (docs/protocol.md 4.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(2);
 /// WireGuard's is 120 s; earlier, so that no packet of the gateway's meets the end of a session.
 const REKEY_AFTER: Duration = Duration::from_secs(110);

@@ -43,7 +43,7 @@ pub const WEBS_V6: [Ipv6Addr; 3] = [
 pub const NAME_SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 53);
 /// The name server's address in the private network.
 pub const NAME_SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x53);
-/// Where the client answers the name queries of applications (protocol page, section 5.4).
+/// Where the client answers the name queries of applications (docs/protocol.md 5.4.
 pub const STUB_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 111, 1);
 /// The private network, as a resource.
 pub const RESOURCE_NET_V4: &str = "10.20.0.0/24";

@@ -1,7 +1,7 @@
 //! The JSON of the client channel, as a portal writes and reads it.
 //!
 //! Members that clients insist on are never optional here. Key for key as in the recorded session;
-//! source: protocol page, sections 2.4 and 2.5.
+//! source: docs/protocol.md 2.4 and 2.5.
 
 use postern_core::portal::wire::generation0::{ClientPayload, Domain, GatewayResponse};
 use postern_core::portal::wire::{Filter, IceCredentials, Relay};

@@ -2,7 +2,7 @@
 //! the flow log ingest token.
 //!
 //! Everything here is a pure function of its arguments. Nothing is random and nothing is kept.
-//! Source: protocol page, sections 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).
+//! Source: docs/protocol.md 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

@@ -1,7 +1,7 @@
 //! `postern portal`: a control plane for small set-ups, labs and tests, from one TOML file.
 //!
 //! It serves Firezone-compatible gateways and clients of generations 0, 1 and 2 at the same time,
-//! follows changes of its file, and keeps its grants over restarts. Written from the protocol page;
+//! follows changes of its file, and keeps its grants over restarts. Written from docs/protocol.md;
 //! it shares nothing with the gateway but the JSON types of `postern_core::portal::wire`, so that
 //! an error in the gateway is not mirrored here.
 //!

@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tracing::{debug, warn};
 
-/// A connection on which nothing has come for so long is closed (protocol page, section 1.6).
+/// A connection on which nothing has come for so long is closed (docs/protocol.md 1.6.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(37);
 /// Frames that may wait for one peer.
 const QUEUED_FRAMES: usize = 1024;

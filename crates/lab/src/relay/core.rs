@@ -5,7 +5,7 @@
 //! one, a signed 437 to requests about allocations (there are none). It refuses to relay anything.
 //!
 //! It never answers more than one datagram per datagram, keeps at most [`MAX_NONCES`] nonces, and
-//! counts what it drops. Source: protocol page, sections 3.6, 8.0 and 12.4; RFC 8489; RFC 8656.
+//! counts what it drops. Source: docs/protocol.md 3.6, 8.0 and 12.4; RFC 8489; RFC 8656.
 
 use super::credentials::{self, REALM};
 use crate::portal::derive::keyed;
@@ -31,7 +31,7 @@ use stun::xoraddr::XorMappedAddress;
 /// "stale nonce" once and goes on with a new one.
 pub const MAX_NONCES: usize = 10_000;
 
-/// Requests that one nonce is good for (protocol page, section 3.6).
+/// Requests that one nonce is good for (docs/protocol.md 3.6.
 pub const REQUESTS_PER_NONCE: u32 = 10_000;
 
 /// Longer datagrams cannot be requests: no request of the protocol comes near an Ethernet frame.
@@ -119,8 +119,8 @@ impl RelayCore {
     }
 
     /// Checks in the order that lets every answer be signed whose requester could verify it:
-    /// Firezone ignores even a 401 whose MESSAGE-INTEGRITY does not hold (protocol page, section
-    /// 8.0).
+    /// Firezone ignores even a 401 whose MESSAGE-INTEGRITY does not hold (docs/protocol.md
+    /// 8.0.
     fn authenticate(
         &mut self,
         request: &mut Message,

@@ -3,7 +3,7 @@
 //!
 //! The portal hands out `<expiry>:<salt>` and a password that only a holder of the relay's secret
 //! can compute. It refuses a secret file that is empty or readable only in part.
-//! Source: protocol page, section 3.6; long-term credentials are RFC 8489, section 9.2.
+//! Source: docs/protocol.md 3.6; long-term credentials are RFC 8489, section 9.2.
 
 use anyhow::{Context, bail};
 use base64::Engine;

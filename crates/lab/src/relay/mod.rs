@@ -1,7 +1,7 @@
 //! `postern relay`: a STUN server that a Firezone client accepts as a relay.
 //!
 //! A thin UDP shell around [`RelayCore`]: one socket for each `--listen` address, so that an answer
-//! leaves from exactly the address the question came to (protocol page, section 8.0: a relay that
+//! leaves from exactly the address the question came to (docs/protocol.md 8.0: a relay that
 //! answers from elsewhere is ignored). It refuses wildcard addresses for that reason.
 
 mod core;
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-/// The only port on which Firezone's programs look for relay traffic (protocol page, section 3.5).
+/// The only port on which Firezone's programs look for relay traffic (docs/protocol.md 3.5.
 const RELAY_PORT: u16 = 3478;
 
 /// How often a change of the drop counters is reported, at most.
@@ -131,7 +131,7 @@ fn is_transient(error: &std::io::Error) -> bool {
     )
 }
 
-/// One line when drops have increased, never one for each datagram (lesson 4).
+/// One line when drops have increased, never one for each datagram (docs/lessons.md 4).
 async fn report(relay: Arc<Mutex<RelayCore>>) -> std::io::Result<()> {
     let mut reported = Counters::default();
     let mut ticks = tokio::time::interval(REPORT_EVERY);

@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// docs/lessons.md 32.
 #[test]
-fn lesson_32_an_unknown_client_is_told_apart_from_a_misspelled_one() {
+fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "nobody".into();
     facts.client = Subject::Nobody {

@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// docs/lessons.md 32.
 #[test]
-fn lesson_32_what_nothing_authorizes_is_told_with_what_the_client_holds() {
+fn what_nothing_authorizes_is_told_with_what_the_client_holds() {
     let report = Scene::new("192.0.2.7:443").grant(wiki()).report();
     let verdict = "Nothing authorizes the client for 192.0.2.7; it holds \"Wiki\" (10.20.0.0/16).";
     assert_says(
@@ -132,8 +133,9 @@ fn an_authorization_says_until_when() {
     assert_eq!(step(&scene.report(), StepName::Authorization), until);
 }
 
+/// docs/lessons.md 35.
 #[test]
-fn lesson_35_private_addresses_stay_closed_beside_the_internet() {
+fn private_addresses_stay_closed_beside_the_internet() {
     let internet = resource(9, "", ResourceKind::Internet, &[]);
     let report = Scene::new("10.20.0.7")
         .grant(wiki())

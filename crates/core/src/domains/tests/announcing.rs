@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_an_announcement_is_answered_at_once_and_looked_up_after() {
+fn an_announcement_is_answered_at_once_and_looked_up_after() {
     let mut world = World::new();
     world.announce("App.Lab.Example", 0);
     assert_eq!(world.told(), [(1, "App.Lab.Example".to_owned(), true)]);
@@ -44,8 +45,9 @@ fn repeating_an_announcement_asks_through_the_cache_once_a_second() {
     assert_eq!(world.domains.mappings(), 1);
 }
 
+/// docs/lessons.md 16.
 #[test]
-fn lesson_16_proxy_ips_outside_the_ranges_change_nothing() {
+fn proxy_ips_outside_the_ranges_change_nothing() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     for ip in [
@@ -63,8 +65,9 @@ fn lesson_16_proxy_ips_outside_the_ranges_change_nothing() {
     assert_eq!(world.told().len(), 1);
 }
 
+/// docs/lessons.md 17.
 #[test]
-fn lesson_17_a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
+fn a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
     let (mut world, old) = World::resolved(&[v4(1)]);
     let new = world
         .announce_as(1, "other.lab.example", &[proxy_v4(0, 3)])
@@ -77,8 +80,9 @@ fn lesson_17_a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
     assert_eq!(world.route(new, proxy_v4(0, 3)), Route::Hold);
 }
 
+/// docs/lessons.md 17.
 #[test]
-fn lesson_17_what_was_held_for_the_old_name_is_dropped_and_counted() {
+fn what_was_held_for_the_old_name_is_dropped_and_counted() {
     let mut world = World::new();
     let old = world.announce(NAME, 0);
     assert_eq!(world.domains.hold(old, &ipv4_packet(1), world.now), Ok(()));
@@ -111,8 +115,9 @@ fn the_same_proxy_ips_of_another_client_are_another_name() {
     assert!(!world.domains.is_current(id) && world.domains.is_current(other));
 }
 
+/// docs/lessons.md 18.
 #[test]
-fn lesson_18_a_name_stays_while_one_of_its_resources_does() {
+fn a_name_stays_while_one_of_its_resources_does() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     assert_eq!(world.announce_as(2, "APP.lab.example", &proxies(0)), Ok(id));
     world.release(1);
@@ -172,8 +177,9 @@ fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
     assert_eq!(world.told(), []);
 }
 
+/// docs/lessons.md 12.
 #[test]
-fn lesson_12_a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
+fn a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
     let mut world = World::new();
     world.announce_as(1, NAME, &[proxy_v4(0, 0)]).expect("room");
     world.told();

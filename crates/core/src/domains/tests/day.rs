@@ -1,4 +1,5 @@
-//! Twenty-four hours with names that cannot be healed: how often the DNS is asked (lesson 2).
+//! Twenty-four hours with names that cannot be healed: how often the DNS is asked (docs/lessons.md
+//! 2).
 
 use super::family::IN_USE;
 use super::waits::{JITTER, SETTLED, TRANSIENT};
@@ -131,8 +132,9 @@ fn packet(world: &mut World, trouble: Trouble, id: MappingId, proxy_ip: IpAddr) 
     }
 }
 
+/// docs/lessons.md 2.
 #[expect(clippy::print_stdout, reason = "the counts are worth reading")]
-fn lesson_02_a_day_of(trouble: Trouble) {
+fn a_day_of(trouble: Trouble) {
     let lookups = play(trouble);
     let (fewest, most) = trouble.bounds(DAY - HOUR);
     let rest = REST_AFTER + IN_USE..REST_AFTER + HOUR;
@@ -150,27 +152,32 @@ fn lesson_02_a_day_of(trouble: Trouble) {
     );
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_a_day_of_a_one_way_stream() {
-    lesson_02_a_day_of(Trouble::OneWay);
+fn a_day_of_a_one_way_stream() {
+    a_day_of(Trouble::OneWay);
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_a_day_of_an_unroutable_address() {
-    lesson_02_a_day_of(Trouble::Unroutable);
+fn a_day_of_an_unroutable_address() {
+    a_day_of(Trouble::Unroutable);
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_a_day_of_an_empty_answer() {
-    lesson_02_a_day_of(Trouble::NoData);
+fn a_day_of_an_empty_answer() {
+    a_day_of(Trouble::NoData);
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_a_day_of_a_name_that_is_not() {
-    lesson_02_a_day_of(Trouble::NoSuchName);
+fn a_day_of_a_name_that_is_not() {
+    a_day_of(Trouble::NoSuchName);
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_a_day_of_a_dead_dns_server() {
-    lesson_02_a_day_of(Trouble::DeadDns);
+fn a_day_of_a_dead_dns_server() {
+    a_day_of(Trouble::DeadDns);
 }

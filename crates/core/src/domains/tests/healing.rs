@@ -53,8 +53,9 @@ fn two_packets_are_too_few_however_long_it_takes() {
     assert_eq!(world.lookups(), [true]);
 }
 
+/// docs/lessons.md 3.
 #[test]
-fn lesson_03_one_answering_address_is_enough_for_silence() {
+fn one_answering_address_is_enough_for_silence() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     for _ in 0..60 {
         world.send(id, proxy_v4(0, 0), Sent::Confirmed);
@@ -64,8 +65,9 @@ fn lesson_03_one_answering_address_is_enough_for_silence() {
     assert_eq!(world.lookups(), [false; 0]);
 }
 
+/// docs/lessons.md 3.
 #[test]
-fn lesson_03_a_name_that_nobody_uses_is_not_asked_for() {
+fn a_name_that_nobody_uses_is_not_asked_for() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -82,8 +84,9 @@ fn lesson_03_a_name_that_nobody_uses_is_not_asked_for() {
     assert_eq!(world.domains.poll_timeout(), None);
 }
 
+/// docs/lessons.md 6.
 #[test]
-fn lesson_06_a_repeated_syn_asks_and_goes_to_the_next_address() {
+fn a_repeated_syn_asks_and_goes_to_the_next_address() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     assert_eq!(world.send(id, proxy_v4(0, 0), Sent::Syn), v4(1));
     world.pass_ms(1000);
@@ -115,8 +118,9 @@ fn what_others_are_told_from_the_cache_is_no_answer_to_a_refresh() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
 }
 
+/// docs/lessons.md 6.
 #[test]
-fn lesson_06_a_failed_refresh_moves_on_too_and_once_for_each_try() {
+fn a_failed_refresh_moves_on_too_and_once_for_each_try() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
     world.pass_ms(1000);
@@ -144,8 +148,9 @@ fn lesson_06_a_failed_refresh_moves_on_too_and_once_for_each_try() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(3));
 }
 
+/// docs/lessons.md 6.
 #[test]
-fn lesson_06_an_old_live_flow_does_not_hide_that_new_ones_fail() {
+fn an_old_live_flow_does_not_hide_that_new_ones_fail() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     let mut one_way = 0;
     for tenth in 0..40 {
@@ -169,8 +174,9 @@ fn lesson_06_an_old_live_flow_does_not_hide_that_new_ones_fail() {
     );
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_a_live_flow_does_not_let_every_failing_one_ask() {
+fn a_live_flow_does_not_let_every_failing_one_ask() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     let mut asked = Vec::new();
     for second in 0..300 {
@@ -237,8 +243,9 @@ fn unanswered_packets_of_other_protocols_take_three_over_five_seconds() {
     assert_eq!(world.lookups(), [true]);
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_any_answer_counts_a_rst_and_an_icmp_error_included() {
+fn any_answer_counts_a_rst_and_an_icmp_error_included() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     for second in 0..60 {
         world.send(id, proxy_v4(0, 0), Sent::Syn);
@@ -264,8 +271,9 @@ fn an_answer_while_the_lookup_is_under_way_makes_it_harmless() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_unchanged_answers_double_the_wait_from_5_seconds_to_5_minutes() {
+fn unchanged_answers_double_the_wait_from_5_seconds_to_5_minutes() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     let asked = stream(&mut world, (id, Sent::Unconfirmed), 3600, |it| {
         it.resolve(&[v4(1)])
@@ -282,8 +290,9 @@ fn lesson_02_unchanged_answers_double_the_wait_from_5_seconds_to_5_minutes() {
     assert!((15..=19).contains(&asked.len()), "{gaps:?}");
 }
 
+/// docs/lessons.md 2.
 #[test]
-fn lesson_02_an_answer_from_the_resource_makes_the_wait_short_again() {
+fn an_answer_from_the_resource_makes_the_wait_short_again() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     stream(&mut world, (id, Sent::Unconfirmed), 600, |it| {
         it.resolve(&[v4(1)])

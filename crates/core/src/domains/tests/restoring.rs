@@ -27,8 +27,9 @@ fn reals(world: &mut World, id: MappingId) -> Vec<IpAddr> {
         .collect()
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_known_addresses_lead_on_at_once_and_in_their_order() {
+fn known_addresses_lead_on_at_once_and_in_their_order() {
     let mut world = world_with(&[v4(2), v4(1)], HOUR);
     let id = world.announce(NAME, 0);
     assert_eq!(reals(&mut world, id), [v4(2), v4(1), v4(2), v4(1)]);
@@ -47,8 +48,9 @@ fn lesson_07_known_addresses_lead_on_at_once_and_in_their_order() {
     assert!(world.lookups().is_empty());
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_a_lookup_that_fails_leaves_them() {
+fn a_lookup_that_fails_leaves_them() {
     let mut world = world_with(&[v4(1)], HOUR);
     let id = world.announce(NAME, 0);
     world.fail(NameFailure::ServerFailure);
@@ -153,8 +155,9 @@ fn the_owner_is_told_once_for_all_clients_and_only_news() {
     assert_eq!(world.known(), [[v4(3)]]);
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_the_owner_is_told_again_that_the_dns_still_names_them() {
+fn the_owner_is_told_again_that_the_dns_still_names_them() {
     let mut world = World::new();
     world.announce(NAME, 0);
     world.resolve(&[v4(1), v4(2)]);

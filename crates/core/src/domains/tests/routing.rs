@@ -5,8 +5,9 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_proxy_ips_go_round_the_addresses_of_their_own_family() {
+fn proxy_ips_go_round_the_addresses_of_their_own_family() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2), v4(3), v6(1)]);
     let reached = [0, 1, 2, 3].map(|place| world.real(id, proxy_v4(0, place)));
     assert_eq!(reached, [v4(1), v4(2), v4(3), v4(1)]);
@@ -14,8 +15,9 @@ fn lesson_09_proxy_ips_go_round_the_addresses_of_their_own_family() {
     assert_eq!(reached, [v6(1); 4]);
 }
 
+/// docs/lessons.md 8.
 #[test]
-fn lesson_08_unresolved_is_held_and_denied_is_unreachable() {
+fn unresolved_is_held_and_denied_is_unreachable() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -26,15 +28,17 @@ fn lesson_08_unresolved_is_held_and_denied_is_unreachable() {
     assert_eq!(world.route(id, proxy_v6(0, 0)), Route::Hold);
 }
 
+/// docs/lessons.md 9.
 #[test]
-fn lesson_09_the_family_without_addresses_is_unreachable_at_once() {
+fn the_family_without_addresses_is_unreachable_at_once() {
     let (mut world, id) = World::resolved(&[v6(1)]);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
     assert_eq!(world.real(id, proxy_v6(0, 0)), v6(1));
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_failures_erase_nothing_for_a_day() {
+fn failures_erase_nothing_for_a_day() {
     for failure in [
         NameFailure::ServerFailure,
         NameFailure::Timeout,
@@ -53,8 +57,9 @@ fn lesson_07_failures_erase_nothing_for_a_day() {
     }
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_an_answer_renews_the_day() {
+fn an_answer_renews_the_day() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass(DAY / 2);
     world.resolve(&[v4(1)]);
@@ -62,8 +67,9 @@ fn lesson_07_an_answer_renews_the_day() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_a_denial_leaves_addresses_in_use_for_an_hour() {
+fn a_denial_leaves_addresses_in_use_for_an_hour() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass_ms(2000);
     world.announce(NAME, 0);
@@ -109,8 +115,9 @@ fn silence_and_a_denial_are_two_witnesses() {
     assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
 }
 
+/// docs/lessons.md 33.
 #[test]
-fn lesson_33_stale_addresses_are_used_while_they_are_looked_up() {
+fn stale_addresses_are_used_while_they_are_looked_up() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass(TTL - Duration::from_millis(1));
     world.domains.note_new_flow(id, v4(1), world.now);
@@ -126,8 +133,9 @@ fn lesson_33_stale_addresses_are_used_while_they_are_looked_up() {
     assert_eq!(world.lookups(), [false; 0]);
 }
 
+/// docs/lessons.md 33.
 #[test]
-fn lesson_33_a_renewal_that_fails_waits_5_seconds_doubling() {
+fn a_renewal_that_fails_waits_5_seconds_doubling() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass(TTL);
     let mut lookups = Vec::new();
@@ -144,8 +152,9 @@ fn lesson_33_a_renewal_that_fails_waits_5_seconds_doubling() {
     assert!((5..=6).contains(&lookups.len()), "{lookups:?}");
 }
 
+/// docs/lessons.md 5.
 #[test]
-fn lesson_05_a_changed_answer_moves_only_who_asks_again() {
+fn a_changed_answer_moves_only_who_asks_again() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     let Route::To { epoch, .. } = world.route(id, proxy_v4(0, 0)) else {
         panic!("it is resolved");

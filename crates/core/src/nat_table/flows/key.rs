@@ -19,7 +19,7 @@ pub enum FlowProtocol {
 /// A flow as the client sees it.
 ///
 /// The destination port is no part of it, nor of [`Outside`]: all that a client sends from one port
-/// to one proxy IP is one flow (protocol page, section 5.4).
+/// to one proxy IP is one flow (docs/protocol.md 5.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inside {
     /// Whose.

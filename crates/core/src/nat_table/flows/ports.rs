@@ -1,7 +1,7 @@
 //! Which outside port a flow gets.
 //!
 //! A bounded number of tries and no scan: what a try costs does not depend on how many ports are
-//! taken (lesson 15).
+//! taken (docs/lessons.md 15).
 
 use super::key::{FlowProtocol, Inside};
 use rand_chacha::ChaCha8Rng;
@@ -95,8 +95,9 @@ mod tests {
     use super::*;
     use crate::nat_table::ClientSlot;
 
+    /// docs/lessons.md 15.
     #[test]
-    fn lesson_15_random_ports_reach_both_edges_and_no_further() {
+    fn random_ports_reach_both_edges_and_no_further() {
         assert_eq!(scale(0, FIRST_FREE_PORT), 1024);
         assert_eq!(scale(u32::MAX, FIRST_FREE_PORT), 65535);
         assert_eq!(scale(0, 0), 0);
@@ -112,8 +113,9 @@ mod tests {
         }
     }
 
+    /// docs/lessons.md 15.
     #[test]
-    fn lesson_15_gives_up_after_a_bounded_number_of_tries() {
+    fn gives_up_after_a_bounded_number_of_tries() {
         let tries = std::cell::Cell::new(0);
         let all_taken = |_| {
             tries.set(tries.get() + 1);

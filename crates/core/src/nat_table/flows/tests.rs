@@ -152,8 +152,9 @@ fn clients_and_protocols_do_not_meet() {
     assert_eq!((bench.table.len_of(ANNA), bench.table.len_of(BERT)), (3, 1));
 }
 
+/// docs/lessons.md 10.
 #[test]
-fn lesson_10_families_are_not_mixed() {
+fn families_are_not_mixed() {
     let mut bench = Bench::new(10, 10);
     let refused = Err(DropReason::Untranslatable);
     assert_eq!(bench.open(tcp(5000), "fd00::1"), refused);
@@ -170,8 +171,9 @@ fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
     assert!(second.outside.port >= 1024 && second.outside.port != 5000);
 }
 
+/// docs/lessons.md 14.
 #[test]
-fn lesson_14_an_established_tcp_flow_lives_two_hours_and_four_minutes() {
+fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.wait(7000);
@@ -181,8 +183,9 @@ fn lesson_14_an_established_tcp_flow_lives_two_hours_and_four_minutes() {
     bench.assert_lives_for(tcp(5000), 7440);
 }
 
+/// docs/lessons.md 14.
 #[test]
-fn lesson_14_udp_and_echo_live_two_minutes() {
+fn udp_and_echo_live_two_minutes() {
     let mut bench = Bench::new(10, 10);
     for protocol in [FlowProtocol::Udp, FlowProtocol::Echo] {
         let key = inside(ANNA, protocol, 5000, "100.96.0.1");
@@ -193,8 +196,9 @@ fn lesson_14_udp_and_echo_live_two_minutes() {
     }
 }
 
+/// docs/lessons.md 14.
 #[test]
-fn lesson_14_what_nobody_answers_lives_a_minute() {
+fn what_nobody_answers_lives_a_minute() {
     let mut bench = Bench::new(10, 10);
     for key in [tcp(5000), udp(5000)] {
         let binding = bench.opened(key, WEB);
@@ -204,8 +208,9 @@ fn lesson_14_what_nobody_answers_lives_a_minute() {
     }
 }
 
+/// docs/lessons.md 14.
 #[test]
-fn lesson_14_a_closed_connection_lives_five_seconds() {
+fn a_closed_connection_lives_five_seconds() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.wait(100);
@@ -218,8 +223,9 @@ fn lesson_14_a_closed_connection_lives_five_seconds() {
     bench.assert_lives_for(tcp(5000), 5);
 }
 
+/// docs/lessons.md 14.
 #[test]
-fn lesson_14_a_reset_ends_a_flow_at_once() {
+fn a_reset_ends_a_flow_at_once() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.inbound(binding, RST);
@@ -242,8 +248,9 @@ fn a_client_that_uses_a_closed_port_again_keeps_its_new_connection() {
     bench.assert_lives_for(tcp(5000), 7440);
 }
 
+/// docs/lessons.md 13.
 #[test]
-fn lesson_13_an_ended_flow_is_remembered_for_ten_minutes() {
+fn an_ended_flow_is_remembered_for_ten_minutes() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.table.expire(binding.flow, bench.now);
@@ -254,8 +261,9 @@ fn lesson_13_an_ended_flow_is_remembered_for_ten_minutes() {
     assert_eq!(bench.table.remembered(), 0);
 }
 
+/// docs/lessons.md 13.
 #[test]
-fn lesson_13_traffic_from_inside_revives_a_flow_on_the_port_it_had() {
+fn traffic_from_inside_revives_a_flow_on_the_port_it_had() {
     let mut bench = Bench::new(10, 10);
     bench.opened(tcp(5000), WEB);
     let key = inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2");
@@ -271,8 +279,9 @@ fn lesson_13_traffic_from_inside_revives_a_flow_on_the_port_it_had() {
     assert!(bench.is_live(&key), "the old flow's id leads nowhere");
 }
 
+/// docs/lessons.md 13.
 #[test]
-fn lesson_13_late_answers_do_not_reach_the_next_flow() {
+fn late_answers_do_not_reach_the_next_flow() {
     let mut bench = Bench::new(10, 10);
     let before = bench.confirmed(tcp(5000), WEB);
     bench.inbound(before, RST);
@@ -281,8 +290,9 @@ fn lesson_13_late_answers_do_not_reach_the_next_flow() {
     assert_eq!(bench.outside(&before.outside), Lookup::Expired);
 }
 
+/// docs/lessons.md 6.
 #[test]
-fn lesson_06_an_unanswered_flow_moves_and_late_answers_are_dropped() {
+fn an_unanswered_flow_moves_and_late_answers_are_dropped() {
     let mut bench = Bench::new(10, 10);
     let before = bench.opened(tcp(5000), WEB);
     let after = bench.rebind(before, WEB_2).expect("free");
@@ -295,8 +305,9 @@ fn lesson_06_an_unanswered_flow_moves_and_late_answers_are_dropped() {
     assert_eq!(bench.table.len(), 1);
 }
 
+/// docs/lessons.md 5.
 #[test]
-fn lesson_05_an_answered_flow_stays_where_it_is() {
+fn an_answered_flow_stays_where_it_is() {
     let mut bench = Bench::new(10, 10);
     let before = bench.confirmed(tcp(5000), WEB);
     let after = bench.rebind(before, WEB_2).expect("no change");
@@ -359,8 +370,9 @@ fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
     assert!((1..=5).all(|port| bench.is_live(&tcp(port))));
 }
 
+/// docs/lessons.md 15.
 #[test]
-fn lesson_15_a_client_may_not_have_more_flows_than_half_the_ports() {
+fn a_client_may_not_have_more_flows_than_half_the_ports() {
     let mut bench = Bench::new(100_000, u32::MAX);
     let proxies = (1..=32_768u32).map(|number| IpAddr::from((0x6460_0000 + number).to_be_bytes()));
     for proxy in proxies {
@@ -391,8 +403,9 @@ fn a_removed_client_leaves_nothing() {
     assert_eq!((bench.table.len(), bench.table.remembered()), (1, 0));
 }
 
+/// docs/lessons.md 17.
 #[test]
-fn lesson_17_all_flows_of_a_client_can_be_ended_and_are_remembered() {
+fn all_flows_of_a_client_can_be_ended_and_are_remembered() {
     let mut bench = Bench::new(10, 10);
     let flows = [1, 2].map(|port| bench.confirmed(tcp(port), WEB));
     bench.table.expire_client(ANNA, bench.now);

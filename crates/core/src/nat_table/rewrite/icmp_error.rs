@@ -3,7 +3,7 @@
 //!
 //! A quoted packet is one that a client sent, as it was after the translation: from the client's
 //! tunnel address and the outside port to the real IP. Only eight bytes of its transport header are
-//! promised (RFC 792), so only those are asked for (lesson 20). Translated are destination
+//! promised (RFC 792), so only those are asked for (docs/lessons.md 20). Translated are destination
 //! unreachable, time exceeded and parameter problem (RFC 5508, section 4), and packet too big.
 //! Redirects and the deprecated source quench (RFC 6633) are refused: they are for hosts next door.
 
@@ -158,7 +158,7 @@ impl IcmpError {
 }
 
 /// What stands for a code that says "prohibited" on the way: clients would take it for the
-/// gateway's own word and ask for access again (lesson 8).
+/// gateway's own word and ask for access again (docs/lessons.md 8).
 fn plain_code(is_v4: bool, kind: u8, code: u8) -> Option<u8> {
     match (is_v4, kind, code) {
         // Network, host and communication prohibited: host unreachable (RFC 1812, section 5.2.7.1).

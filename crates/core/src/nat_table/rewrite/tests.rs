@@ -1,5 +1,5 @@
 //! Every rewritten packet against one that etherparse builds with the new addresses and ports:
-//! equal in every byte, so the corrected checksums are those of a full sum (lesson 30).
+//! equal in every byte, so the corrected checksums are those of a full sum (docs/lessons.md 30).
 
 mod icmp_errors;
 
@@ -92,8 +92,9 @@ fn layout(bytes: &[u8]) -> Layout {
 }
 
 proptest! {
+    /// docs/lessons.md 30.
     #[test]
-    fn lesson_30_what_goes_in_looks_as_if_it_was_sent_so(
+    fn what_goes_in_looks_as_if_it_was_sent_so(
         case in any_case(), payload in vec(any::<u8>(), 0..600),
     ) {
         let mut bytes = case.request_inside(&payload);
@@ -104,8 +105,9 @@ proptest! {
         prop_assert_eq!(bytes, case.request_outside(&payload));
     }
 
+    /// docs/lessons.md 30.
     #[test]
-    fn lesson_30_what_comes_back_looks_as_if_it_was_sent_so(
+    fn what_comes_back_looks_as_if_it_was_sent_so(
         case in any_case(), payload in vec(any::<u8>(), 0..600),
     ) {
         let mut bytes = case.answer(case.outside.real, case.outside.port, &payload);

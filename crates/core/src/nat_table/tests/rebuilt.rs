@@ -55,8 +55,9 @@ fn with_two_addresses() -> (Scene, Vec<RestoredName>) {
     (scene, known)
 }
 
+/// docs/lessons.md 5.
 #[test]
-fn lesson_05_flows_come_back_by_their_next_packet_before_any_dns_answer() {
+fn flows_come_back_by_their_next_packet_before_any_dns_answer() {
     let (mut scene, known) = with_two_addresses();
     let proxies = [proxy_v4(0, 0), proxy_v4(0, 1), proxy_v6(0, 3)];
     let connect = |proxy| {
@@ -88,8 +89,9 @@ fn lesson_05_flows_come_back_by_their_next_packet_before_any_dns_answer() {
     assert_eq!(destination_of(&other), [OTHER_REAL]);
 }
 
+/// docs/lessons.md 33.
 #[test]
-fn lesson_33_the_announcement_renews_what_was_known() {
+fn the_announcement_renews_what_was_known() {
     let (mut scene, known) = with_two_addresses();
     rebuild(&mut scene, known);
     let mut asked = scene.events();
@@ -280,8 +282,9 @@ fn attaching_again_with_the_same_addresses_keeps_names_and_flows() {
     assert_eq!(back, [reply_to(&syn(proxy_v4(0, 0), 5000), SYN_ACK)]);
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_07_a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
+fn a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.assign(1, "b.example", 1);
@@ -326,8 +329,9 @@ fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
     }
 }
 
+/// docs/lessons.md 5.
 #[test]
-fn lesson_05_a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_side() {
+fn a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_side() {
     let (mut scene, _) = with_two_addresses();
     let mut opened = Vec::new();
     for port in [5000, 5001, 5002] {
@@ -431,8 +435,9 @@ fn from_pinned(flags: u8) -> Vec<u8> {
     tcp(OTHER_REAL, &own_v4(1), 80, 6000, flags)
 }
 
+/// docs/lessons.md 17.
 #[test]
-fn lesson_17_a_pin_of_another_name_leads_nowhere() {
+fn a_pin_of_another_name_leads_nowhere() {
     let (mut scene, mut pin) = rebuilt_with_pin("other.example");
     let segment = from_pinned(ACK);
     assert_eq!(scene.receive(&segment), [segment], "as if nobody knew it");

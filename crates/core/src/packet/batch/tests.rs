@@ -154,8 +154,9 @@ fn a_super_packet_with_segments_beyond_the_mtu_is_refused() {
     assert_eq!(parse(whole, segmentation), Err(DropReason::OversizedIp));
 }
 
+/// docs/lessons.md 30.
 #[test]
-fn lesson_30_a_wrong_checksum_stays_wrong() {
+fn a_wrong_checksum_stays_wrong() {
     let mut packets = flow(true, TCP, 5000, 1000);
     packets[2][100] ^= 1;
     let batch = merged(&packets);

@@ -1,4 +1,4 @@
-//! ICMP errors against an independent parser and the rules of the protocol page, section 5.6.
+//! ICMP errors against an independent parser and the rules of docs/protocol.md 5.6.
 
 use super::*;
 use crate::packet::checksum::checksum;
@@ -70,12 +70,13 @@ fn an_ipv4_reply_is_what_a_router_writes() {
     assert_eq!(
         quoted,
         offending[..24 + 8],
-        "lesson 20: header with options, and 8 bytes"
+        "docs/lessons.md 20: header with options, and 8 bytes"
     );
 }
 
+/// docs/lessons.md 20.
 #[test]
-fn lesson_20_an_ipv6_reply_quotes_what_fits_1280_bytes() {
+fn an_ipv6_reply_quotes_what_fits_1280_bytes() {
     let (source, destination) = (
         "fd00:2021:1111::5".parse().unwrap(),
         "2001:db8::9".parse().unwrap(),

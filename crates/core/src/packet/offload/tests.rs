@@ -44,8 +44,9 @@ fn expect_sound(packet: &[u8]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    /// docs/lessons.md 30.
     #[test]
-    fn lesson_30_segments_are_whole_packets_with_the_payload_in_order(
+    fn segments_are_whole_packets_with_the_payload_in_order(
         (source, destination) in any_addresses(),
         shape in any_protocol(),
         bytes in 1usize..60_000,

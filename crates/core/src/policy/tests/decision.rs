@@ -1,4 +1,4 @@
-//! Each rule of the protocol page about packets, sections 5.1 to 5.3.
+//! Each rule of docs/protocol.md about packets, sections 5.1 to 5.3.
 
 use super::*;
 
@@ -36,8 +36,9 @@ fn groups_are_dropped_before_anything_else() {
     );
 }
 
+/// docs/lessons.md 19.
 #[test]
-fn lesson_19_icmp_errors_of_a_client_are_dropped_without_a_reply() {
+fn icmp_errors_of_a_client_are_dropped_without_a_reply() {
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &[]), cidr(2, "2001:db8::/32", &[])]);
     let dropped = Verdict::Drop(DropReason::IcmpErrorFromClient);
     for destination in ["10.20.0.100", "2001:db8::1", GATEWAY, "10.99.0.1"] {
@@ -118,8 +119,9 @@ fn other_clients_are_closed_to_every_kind_of_resource() {
     }
 }
 
+/// docs/lessons.md 19.
 #[test]
-fn lesson_19_filtered_packets_are_answered_with_prohibited() {
+fn filtered_packets_are_answered_with_prohibited() {
     let filters = [Filter::Tcp(80..=80), Filter::Udp(53..=53)];
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &filters)]);
     for (shape, expected) in [
@@ -210,8 +212,9 @@ fn an_internet_resource_opens_the_internet_unfiltered() {
     }
 }
 
+/// docs/lessons.md 35.
 #[test]
-fn lesson_35_private_networks_stay_closed_to_an_internet_resource() {
+fn private_networks_stay_closed_to_an_internet_resource() {
     let scene = Scene::with([internet(1)]);
     for destination in [
         "10.0.0.1",
@@ -279,8 +282,9 @@ fn a_mapped_proxy_ip_is_translated_and_its_answers_pass() {
     }
 }
 
+/// docs/lessons.md 8.
 #[test]
-fn lesson_8_an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
+fn an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
     let unreachable = Verdict::Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable);
     let mut scene = Scene::with([dns(1, "app.example.com", &[Filter::Tcp(443..=443)])]);
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);
@@ -342,8 +346,9 @@ fn resources_share_a_proxy_ip_until_each_is_gone() {
     );
 }
 
+/// docs/lessons.md 16.
 #[test]
-fn lesson_16_proxy_ips_outside_the_ranges_change_nothing() {
+fn proxy_ips_outside_the_ranges_change_nothing() {
     let mut scene = Scene::with([dns(1, "app.example.com", &[])]);
     for bad in [
         "10.20.0.1",
@@ -403,8 +408,9 @@ fn a_name_beyond_the_pattern_gets_no_proxy_ips() {
 
 // ---- 5.3: towards the client ----
 
+/// docs/lessons.md 19.
 #[test]
-fn lesson_19_answers_are_filtered_by_source_port() {
+fn answers_are_filtered_by_source_port() {
     let filters = [Filter::Tcp(80..=80), Filter::Icmp];
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &filters)]);
     for (shape, expected) in [
@@ -420,8 +426,9 @@ fn lesson_19_answers_are_filtered_by_source_port() {
     assert_eq!(scene.receive("10.99.0.1", from_port(80)), RETURN_REFUSED);
 }
 
+/// docs/lessons.md 19.
 #[test]
-fn lesson_19_icmp_errors_from_outside_bypass_filters() {
+fn icmp_errors_from_outside_bypass_filters() {
     let filters = [Filter::Tcp(80..=80)];
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &filters)]);
     for router in ["10.20.0.100", "192.0.2.1", "2001:db8::1"] {

@@ -1,4 +1,4 @@
-//! Grants and their ends: the protocol page, section 5.1.
+//! Grants and their ends: docs/protocol.md 5.1.
 
 use super::*;
 
@@ -141,8 +141,9 @@ fn revoking_takes_effect_at_once_and_is_told_once() {
     assert_eq!(scene.send("10.30.0.1", PING), PASS);
 }
 
+/// docs/lessons.md 18.
 #[test]
-fn lesson_18_filters_change_after_set_up() {
+fn filters_change_after_set_up() {
     let mut scene = Scene::with([
         cidr(1, "10.20.0.0/16", &[Filter::Tcp(80..=80)]),
         dns(2, "app.example.com", &[]),
@@ -174,8 +175,9 @@ fn an_update_to_another_type_or_of_an_unknown_resource_is_ignored() {
     assert_eq!(scene.send("10.20.0.1", to_port(22)), PROHIBITED);
 }
 
+/// docs/lessons.md 23.
 #[test]
-fn lesson_23_reconciling_revokes_what_is_absent_and_takes_over_expiry() {
+fn reconciling_revokes_what_is_absent_and_takes_over_expiry() {
     let mut scene = Scene::with([
         cidr(1, "10.10.0.0/16", &[]),
         cidr(2, "10.20.0.0/16", &[]),

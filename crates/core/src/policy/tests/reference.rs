@@ -1,4 +1,4 @@
-//! A second policy, written from the protocol page with no thought for speed, and the property that
+//! A second policy, written from docs/protocol.md with no thought for speed, and the property that
 //! the first agrees with it.
 
 use super::beginning;

@@ -64,8 +64,9 @@ fn a_client_that_is_too_old_for_its_name_is_reported_once() {
     assert_eq!(events.len(), 5);
 }
 
+/// docs/lessons.md 1.
 #[test]
-fn lesson_01_a_connection_with_a_name_is_answered_without_addresses_and_before_candidates() {
+fn a_connection_with_a_name_is_answered_without_addresses_and_before_candidates() {
     let mut dialogue = Dialogue::joined();
     let payload = request("r", mapped("app.corp.example"));
     dialogue.push("request_connection", payload);

@@ -139,8 +139,9 @@ fn heartbeats_go_out_every_10_s_without_other_traffic() {
     assert_eq!(dialogue.written(), [("heartbeat".into(), 3)]);
 }
 
+/// docs/lessons.md 28.
 #[test]
-fn lesson_28_a_silent_socket_is_left_after_more_than_three_unanswered_heartbeats() {
+fn a_silent_socket_is_left_after_more_than_three_unanswered_heartbeats() {
     let mut dialogue = Dialogue::joined();
     for _ in 0..4 {
         dialogue.wake();

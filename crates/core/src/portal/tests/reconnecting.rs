@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// docs/lessons.md 21.
 #[test]
-fn lesson_21_without_a_network_it_tries_every_second_and_does_not_give_up() {
+fn without_a_network_it_tries_every_second_and_does_not_give_up() {
     let mut dialogue = Dialogue::new();
     for _ in 0..600 {
         dialogue.attempt();
@@ -67,8 +68,9 @@ fn an_attempt_that_takes_15_s_is_given_up() {
     );
 }
 
+/// docs/lessons.md 28.
 #[test]
-fn lesson_28_retry_after_replaces_the_backoff_in_seconds_and_as_a_date() {
+fn retry_after_replaces_the_backoff_in_seconds_and_as_a_date() {
     for (status, header) in [
         (503, "30"),
         (429, "30"),
@@ -169,8 +171,9 @@ fn an_expired_token_is_final_and_another_reason_is_not() {
     assert!(matches!(&events[2], PortalEvent::Fatal { reason } if reason.contains("token")));
 }
 
+/// docs/lessons.md 24.
 #[test]
-fn lesson_24_an_outage_is_fatal_only_after_the_configured_time() {
+fn an_outage_is_fatal_only_after_the_configured_time() {
     let mut dialogue = Dialogue::joined();
     dialogue.pass(secs(5 * 24 * 3_600));
     dialogue.drain();
@@ -194,8 +197,9 @@ fn lesson_24_an_outage_is_fatal_only_after_the_configured_time() {
     assert_eq!(dialogue.protocol.poll_timeout(), None);
 }
 
+/// docs/lessons.md 24.
 #[test]
-fn lesson_24_how_long_an_outage_may_take_can_be_changed_while_it_lasts() {
+fn how_long_an_outage_may_take_can_be_changed_while_it_lasts() {
     let mut dialogue = Dialogue::joined();
     dialogue.protocol.handle_closed("reset", dialogue.now);
     dialogue.drain();

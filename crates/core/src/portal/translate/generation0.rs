@@ -1,9 +1,10 @@
 //! From generation 0's messages to what the gateway calls them.
 //!
 //! The portal passes on what a client says about itself, so that its names and addresses are only
-//! bounded here and checked where they are used (lesson 16). Clients from before 2024-06-24, which
-//! announce a bare name and expect its addresses in the answer, are let in and told none: the
-//! oldest that are served bring addresses of their own for a name. Source: protocol page, section
+//! bounded here and checked where they are used (docs/lessons.md 16). Clients from before
+//! 2024-06-24, which announce a bare name and expect its addresses in the answer, are let in and
+//! told none: the oldest that are served bring addresses of their own for a name. Source:
+//! docs/protocol.md
 //! 11.1.
 
 use super::{TranslateError, ice, key, resource, uuid};

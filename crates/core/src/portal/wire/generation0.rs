@@ -1,7 +1,7 @@
 //! The JSON of generation 0 on the gateway's channel, in both directions.
 //!
 //! Spoken by clients of 2024 and the portals that serve them, beside the messages that all
-//! generations share. Source: protocol page, section 11.1.
+//! generations share. Source: docs/protocol.md 11.1.
 
 use super::{IceCredentials, Resource};
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,6 @@ pub enum GatewayResponse {
 pub struct DomainResponse {
     /// As announced.
     pub domain: String,
-    /// Empty from this gateway: it answers first and resolves later (lesson 1).
+    /// Empty from this gateway: it answers first and resolves later (docs/lessons.md 1).
     pub address: Vec<IpAddr>,
 }

@@ -2,8 +2,8 @@
 //!
 //! A pattern is matched label by label, without case: `?` is one character, `*` any run within a
 //! label, a label `**` any run of labels, none included; a leading `*.` also matches what follows
-//! it. Refuses nothing: a pattern that makes no sense matches no name. Source: protocol page,
-//! section 5.5.
+//! it. Refuses nothing: a pattern that makes no sense matches no name. Source: docs/protocol.md
+//! 5.5.
 
 /// The address of a DNS resource, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]

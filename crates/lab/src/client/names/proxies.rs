@@ -1,7 +1,7 @@
 //! The addresses that stand for names: four of each family, in a row, never given out twice.
 //!
 //! Refuses to run past the ranges that a gateway accepts, and leaves out the addresses on which
-//! clients answer DNS queries. Source: protocol page, section 5.4.
+//! clients answer DNS queries. Source: docs/protocol.md 5.4.
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;

@@ -3,7 +3,7 @@
 //! Addresses of a resource's names are proxy IPs; SRV and TXT are asked for at the resource's site,
 //! through the tunnel; everything else about such a name does not exist; and what belongs to no
 //! resource is none of our business and goes to the configured servers as it came. Refuses zone
-//! transfers, updates and other curiosities. Source: protocol page, sections 5.4 and 5.8.
+//! transfers, updates and other curiosities. Source: docs/protocol.md 5.4 and 5.8.
 
 use super::super::SharedRouter;
 use super::super::names::Answer;
@@ -276,9 +276,9 @@ fn now() -> Instant {
 }
 
 /// Proxy IPs may be cached for so long: every new lookup is to make the gateway look again
-/// (protocol page, section 5.4).
+/// (docs/protocol.md 5.4.
 const TTL_SECS: u32 = 1;
-/// Where gateways answer SRV and TXT questions (protocol page, section 5.8).
+/// Where gateways answer SRV and TXT questions (docs/protocol.md 5.8.
 const GATEWAY_PORT: u16 = 53535;
 /// How long a question waits for the portal.
 const GRANT_TIMEOUT: Duration = Duration::from_secs(4);

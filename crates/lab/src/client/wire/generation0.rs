@@ -1,7 +1,7 @@
 //! The JSON of generation 0 on the client's channel: questions that are answered by replies.
 //!
 //! Shares no type with the gateway or the lab portal, like the rest of this client's JSON. Source:
-//! protocol page, section 11.1.
+//! docs/protocol.md 11.1.
 
 use super::super::names::Domain;
 use super::{GatewayId, IceCredentials, Key, ResourceId};

@@ -146,8 +146,8 @@ impl Checker<'_> {
                 return flaw(&raw.name, format!("this {kind} needs token or token_file"));
             }
         };
-        // Clients remove all white space from the token that they send (protocol page, section
-        // 1.2).
+        // Clients remove all white space from the token that they send (docs/protocol.md
+        // 1.2.
         let token: String = text.split_whitespace().collect();
         if token.is_empty() {
             return flaw(at, "the token is empty");
@@ -203,7 +203,7 @@ impl Devices {
     }
 }
 
-/// Protocol page, section 6: where the portal may place tunnel addresses.
+/// docs/protocol.md 6: where the portal may place tunnel addresses.
 const TUNNEL_V4: NetRange = NetRange("100.64.0.0/11");
 /// As [`TUNNEL_V4`], for IPv6.
 const TUNNEL_V6: NetRange = NetRange("fd00:2021:1111::/107");

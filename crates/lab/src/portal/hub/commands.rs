@@ -485,7 +485,7 @@ impl Hub {
     }
 }
 
-/// From the upper end of the ranges of section 6 of the protocol page, away from what people
+/// From the upper end of the ranges of docs/protocol.md 6, away from what people
 /// choose.
 fn synthetic_addresses(index: usize) -> (Ipv4Addr, Ipv6Addr) {
     let low = u16::try_from(index % 65_000 + 1).unwrap_or(1);

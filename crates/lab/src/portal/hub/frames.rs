@@ -1,6 +1,6 @@
 //! What the portal's messages say: payloads from configuration and state, nothing decided here.
 //!
-//! Key for key as in the recorded session. Source: protocol page, sections 2.1, 2.2 and 2.4.
+//! Key for key as in the recorded session. Source: docs/protocol.md 2.1, 2.2 and 2.4.
 
 use super::upgrade::UserAgent;
 use super::{Generation, Hub, PeerId, Session, Side, value_of};
@@ -18,10 +18,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 
 /// 2038-01-01T00:00:00Z: the date that stands for "never" in this protocol. TURN credentials always
-/// carry it, so that they do not change when a device reconnects (protocol page, section 2.1).
+/// carry it, so that they do not change when a device reconnects (docs/protocol.md 2.1.
 pub(super) const NEVER: u64 = 2_145_916_800;
 
-/// Ingest tokens outlive their grant by 30 days (protocol page, section 2.1).
+/// Ingest tokens outlive their grant by 30 days (docs/protocol.md 2.1.
 const INGEST_GRACE_SECS: u64 = 30 * 24 * 3600;
 
 impl Hub {
@@ -42,7 +42,7 @@ impl Hub {
     }
 
     /// Lists all grants of this gateway that are still valid, also those it has not yet
-    /// acknowledged: a gateway revokes what is not listed (lesson 23).
+    /// acknowledged: a gateway revokes what is not listed (docs/lessons.md 23).
     fn gateway_init(
         &self,
         session: &Session,

@@ -4,7 +4,7 @@
 //! They connect as clients of generation 1 do and are known by the events they use. Their answers
 //! are replies to their own messages, sent once the gateway has answered; a grant without a name
 //! over a connection that there is has no answer at all, and counts as given at once. Source:
-//! protocol page, section 11.1.
+//! docs/protocol.md 11.1.
 
 use super::frames::{self, Applicant};
 use super::grants::{Ask, Grant, GrantKey, Purpose, Request, expiry};

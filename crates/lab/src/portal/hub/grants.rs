@@ -2,7 +2,7 @@
 //!
 //! A request that its gateway leaves unanswered for [`ACK_TIMEOUT`] is refused with `offline`. What
 //! was given is remembered until it expires or the configuration takes it away, across reconnects
-//! of both ends, because every `init` lists it. Source: protocol page, sections 2.2 – 2.5 and 12.1.
+//! of both ends, because every `init` lists it. Source: docs/protocol.md 2.2 – 2.5 and 12.1.
 
 use super::frames::{Applicant, NEVER, Proposal};
 use super::generation0;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-/// How long a gateway may take to acknowledge (protocol page, section 2.2).
+/// How long a gateway may take to acknowledge (docs/protocol.md 2.2.
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who was granted what.

@@ -9,7 +9,7 @@
 //! gateway has acknowledged it (generation 0 leaves one case in which it never does).
 //!
 //! Limits: [`MAX_SESSIONS`] connections, [`MAX_PENDING`] unanswered grants (beyond that:
-//! `offline`), [`MAX_ACK_TIMES`] measurements (the oldest go). Source: protocol page, sections 0,
+//! `offline`), [`MAX_ACK_TIMES`] measurements (the oldest go). Source: docs/protocol.md 0,
 //! 1.4 – 1.6, 2.
 
 mod commands;
@@ -352,7 +352,7 @@ impl Hub {
                 self.handle_generation_0(event, heard)
             }
             // Both names on both generations: they changed with headless 1.5.7, in the middle of
-            // generation 1 (protocol page, section 2.5).
+            // generation 1 (docs/protocol.md 2.5.
             "new_gateway_ice_candidates" | "broadcast_ice_candidates" => {
                 self.forward_to_gateways(heard, "ice_candidates")
             }

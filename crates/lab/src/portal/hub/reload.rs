@@ -1,7 +1,7 @@
 //! A changed configuration: what each connected device must be told, and nothing else.
 //!
 //! Access that is gone is taken from the gateways first, then the clients learn of it. Source:
-//! protocol page, sections 2.2 (what a portal sends on which change) and 2.4.
+//! docs/protocol.md 2.2 (what a portal sends on which change) and 2.4.
 
 use super::frames::{client_resource, gateway_resource, interface};
 use super::grants::{GrantKey, expiry};

@@ -1,6 +1,6 @@
 //! The HTTP upgrade: which channel, which device, or why not.
 //!
-//! Source: protocol page, sections 1.1, 1.2 and 1.7.
+//! Source: docs/protocol.md 1.1, 1.2 and 1.7.
 
 use super::{Generation, Hub, MAX_SESSIONS, Side};
 use crate::portal::config::Device;
@@ -118,8 +118,8 @@ impl UserAgent {
         Some(format!("{major}.{minor}.{patch}"))
     }
 
-    /// Whether it is a client from before `gateway_groups` became `sites` (protocol page, section
-    /// 2.4).
+    /// Whether it is a client from before `gateway_groups` became `sites` (docs/protocol.md
+    /// 2.4.
     #[must_use]
     pub fn speaks_of_groups(&self) -> bool {
         let Some(version) = self.version else {

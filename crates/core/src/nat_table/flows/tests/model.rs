@@ -323,8 +323,9 @@ impl Model {
 }
 
 proptest! {
+    /// docs/lessons.md 13.
     #[test]
-    fn lessons_13_to_15_any_history_gives_what_the_reference_gives(
+    fn to_15_any_history_gives_what_the_reference_gives(
         steps in vec(any_step(), 0..120),
         flows in 0u32..9,
         flows_per_client in 0u32..5,

@@ -85,7 +85,7 @@ fn any_head(case: &Case, which: u8, mtu: u16) -> Head {
     }
 }
 
-/// What the gateway alone may say becomes "host unreachable" (lesson 8).
+/// What the gateway alone may say becomes "host unreachable" (docs/lessons.md 8).
 fn without_prohibited(case: &Case, head: Head) -> Head {
     match (case.client.is_ipv4(), head) {
         (true, (3, 9 | 10 | 13, rest)) => (3, 1, rest),
@@ -94,8 +94,9 @@ fn without_prohibited(case: &Case, head: Head) -> Head {
     }
 }
 
+/// docs/lessons.md 8.
 #[test]
-fn lesson_08_a_far_firewall_does_not_speak_with_the_gateways_voice() {
+fn a_far_firewall_does_not_speak_with_the_gateways_voice() {
     let case = case(FlowProtocol::Tcp);
     let sent = case.request_outside(b"");
     let translated = translate(&case, reported(&case, (3, 13, [0; 4]), &sent));
@@ -103,8 +104,9 @@ fn lesson_08_a_far_firewall_does_not_speak_with_the_gateways_voice() {
 }
 
 proptest! {
+    /// docs/lessons.md 20.
     #[test]
-    fn lesson_20_an_error_that_quotes_any_length_is_as_if_the_proxy_ip_had_sent_it(
+    fn an_error_that_quotes_any_length_is_as_if_the_proxy_ip_had_sent_it(
         case in any_case(),
         payload in vec(any::<u8>(), 0..1400),
         quoted in any::<prop::sample::Index>(),
@@ -124,8 +126,9 @@ proptest! {
         prop_assert_eq!(translated, error(in_the_name, 20, head, &seen[..quoted.min(room)]));
     }
 
+    /// docs/lessons.md 20.
     #[test]
-    fn lesson_20_an_error_is_never_longer_than_allowed_and_its_checksums_are_right(
+    fn an_error_is_never_longer_than_allowed_and_its_checksums_are_right(
         case in any_case(), payload in vec(any::<u8>(), 1300..3000),
     ) {
         let head = any_head(&case, 1, 0);
@@ -239,8 +242,9 @@ fn tells_a_bad_address_from_a_closed_port() {
     assert_eq!(kinds(v6, 2, 0..=0), [Other]);
 }
 
+/// docs/lessons.md 20.
 #[test]
-fn lesson_20_less_than_eight_bytes_of_the_transport_header_are_too_little() {
+fn less_than_eight_bytes_of_the_transport_header_are_too_little() {
     for case in [case(FlowProtocol::Tcp), case_v6(FlowProtocol::Echo)] {
         let sent = case.request_outside(b"payload");
         let (offset, _) = quotation_bounds(&case);

@@ -1,4 +1,4 @@
-//! The examples of the protocol page, section 11.1, and what is wrong with others.
+//! The examples of docs/protocol.md 11.1, and what is wrong with others.
 
 use super::*;
 use crate::grant::{Filter, ResourceKind};

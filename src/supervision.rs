@@ -5,7 +5,7 @@
 //! fields are dropped on the way. One of them is a [`DeathNotice`], which tells the supervisor. An
 //! actor that is stuck instead is ended from outside by its [`AbortHandle`], which drops it whole.
 
-use crate::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber};
+use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId};
 use actix::dev::channel;
 use actix::prelude::*;
 use futures_util::future::{AbortHandle, Abortable};
@@ -27,10 +27,10 @@ pub struct Ping;
 /// themselves, takes faults.
 macro_rules! supervised {
     ($actor:ident, $kind:literal) => {
-        impl actix::Handler<$crate::lifeline::Ping> for $actor {
+        impl actix::Handler<$crate::supervision::Ping> for $actor {
             type Result = ();
 
-            fn handle(&mut self, _: $crate::lifeline::Ping, _: &mut actix::Context<Self>) {}
+            fn handle(&mut self, _: $crate::supervision::Ping, _: &mut actix::Context<Self>) {}
         }
 
         $crate::faults::injectable!($actor, $kind);
@@ -40,14 +40,14 @@ pub(crate) use supervised;
 
 /// Which life a thread is busy with just now; 0 when with none.
 #[derive(Clone, Debug, Default)]
-pub struct BusyMark(Arc<AtomicU64>);
+pub struct RunningInstance(Arc<AtomicU64>);
 
-impl BusyMark {
+impl RunningInstance {
     /// The life whose code runs at this moment, or ran for ever.
     #[must_use]
-    pub fn life(&self) -> Option<LifeNumber> {
-        let life = self.0.load(Ordering::Relaxed);
-        (life != 0).then_some(LifeNumber(life))
+    pub fn instance(&self) -> Option<InstanceId> {
+        let instance = self.0.load(Ordering::Relaxed);
+        (instance != 0).then_some(InstanceId(instance))
     }
 }
 
@@ -57,7 +57,7 @@ impl BusyMark {
 /// An actor that cannot be built has died: the [`DeathNotice`] that `build` holds says so.
 pub fn launch<A>(
     arbiter: &ArbiterHandle,
-    (mark, life): (&BusyMark, LifeNumber),
+    (mark, instance): (&RunningInstance, InstanceId),
     mailbox: usize,
     build: impl FnOnce(&mut Context<A>) -> io::Result<A> + Send + 'static,
 ) -> (Addr<A>, AbortHandle)
@@ -70,14 +70,14 @@ where
     // A thread that is gone drops the closure, and with it the death notice.
     arbiter.spawn_fn(move || {
         let mut context = Context::with_receiver(receiver);
-        let built = at_work((&mark, life), || build(&mut context));
+        let built = at_work((&mark, instance), || build(&mut context));
         match built {
             Ok(actor) => {
                 let whole = Abortable::new(context.into_future(actor), registration);
                 actix_rt::spawn(AtWork {
                     future: Box::pin(whole),
                     mark,
-                    life,
+                    instance,
                 });
             }
             Err(error) => tracing::error!(%error, "an actor cannot be started"),
@@ -90,25 +90,25 @@ where
 /// while the actor unwinds.
 pub struct DeathNotice {
     child: Child,
-    life: LifeNumber,
+    instance: InstanceId,
     supervisor: Recipient<ChildDied>,
 }
 
 impl DeathNotice {
     /// To be held in a field of the actor.
     #[must_use]
-    pub fn new(child: Child, life: LifeNumber, supervisor: Recipient<ChildDied>) -> Self {
+    pub fn new(child: Child, instance: InstanceId, supervisor: Recipient<ChildDied>) -> Self {
         Self {
             child,
-            life,
+            instance,
             supervisor,
         }
     }
 
     /// Which life this is.
     #[must_use]
-    pub fn life(&self) -> LifeNumber {
-        self.life
+    pub fn instance(&self) -> InstanceId {
+        self.instance
     }
 }
 
@@ -124,21 +124,21 @@ impl Drop for DeathNotice {
         };
         self.supervisor.do_send(ChildDied {
             child: self.child,
-            life: self.life,
+            instance: self.instance,
             cause,
         });
     }
 }
 
 /// Held by the actor that nobody supervises: should it panic, the process ends.
-pub struct LastLine {
+pub struct ExitGuard {
     /// With this code.
     pub exit_code: i32,
     /// Set then, if the next process finds what it needs.
     pub handed_over: Option<Arc<AtomicBool>>,
 }
 
-impl Drop for LastLine {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let report = LAST_PANIC.take().unwrap_or_default();
@@ -193,8 +193,8 @@ impl PanicReport {
 /// An actor's future; during its polls the actor is at work on this thread.
 struct AtWork<F> {
     future: Pin<Box<F>>,
-    mark: BusyMark,
-    life: LifeNumber,
+    mark: RunningInstance,
+    instance: InstanceId,
 }
 
 thread_local! {
@@ -202,15 +202,15 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
 }
 
-fn at_work<T>((mark, life): (&BusyMark, LifeNumber), work: impl FnOnce() -> T) -> T {
-    struct Reset<'a>(bool, &'a BusyMark, u64);
+fn at_work<T>((mark, instance): (&RunningInstance, InstanceId), work: impl FnOnce() -> T) -> T {
+    struct Reset<'a>(bool, &'a RunningInstance, u64);
     impl Drop for Reset<'_> {
         fn drop(&mut self) {
             AT_WORK.set(self.0);
             self.1.0.store(self.2, Ordering::Relaxed);
         }
     }
-    let before = mark.0.swap(life.0, Ordering::Relaxed);
+    let before = mark.0.swap(instance.0, Ordering::Relaxed);
     let _reset = Reset(AT_WORK.replace(true), mark, before);
     work()
 }
@@ -220,7 +220,9 @@ impl<F: Future> Future for AtWork<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        at_work((&this.mark, this.life), || this.future.as_mut().poll(cx))
+        at_work((&this.mark, this.instance), || {
+            this.future.as_mut().poll(cx)
+        })
     }
 }
 

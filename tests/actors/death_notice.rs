@@ -4,9 +4,9 @@ use crate::in_virtual_time;
 use crate::probe::{Break, Inbox, Probe};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern::lifeline::{BusyMark, DeathNotice, Ping, launch, report_panics};
-use postern::messages::supervisor::{Child, ChildDied, DeathCause, LifeNumber};
+use postern::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId};
 use postern::shell::tell_addr;
+use postern::supervision::{DeathNotice, Ping, RunningInstance, launch, report_panics};
 use std::io;
 
 #[test]
@@ -48,10 +48,10 @@ fn an_actor_that_cannot_be_built_has_died() {
     report_panics();
     in_virtual_time(async {
         let mut scene = Scene::new();
-        let mark = BusyMark::default();
+        let mark = RunningInstance::default();
         let death = scene.notice(1);
         let (probe, _) =
-            launch::<Probe>(&Arbiter::current(), (&mark, LifeNumber(1)), 1, move |_| {
+            launch::<Probe>(&Arbiter::current(), (&mark, InstanceId(1)), 1, move |_| {
                 drop(death);
                 Err(io::Error::other("no such device"))
             });
@@ -59,7 +59,7 @@ fn an_actor_that_cannot_be_built_has_died() {
         probe.send(Ping).await.expect_err("nobody is there");
 
         let death = scene.notice(2);
-        launch::<Probe>(&Arbiter::current(), (&mark, LifeNumber(1)), 1, move |_| {
+        launch::<Probe>(&Arbiter::current(), (&mark, InstanceId(1)), 1, move |_| {
             let _death = death;
             panic!("no such device");
         });
@@ -76,9 +76,9 @@ fn an_actor_that_is_started_on_a_thread_that_has_ended_has_died() {
         let handle = thread.handle();
         thread.stop();
         thread.join().expect("it ends");
-        let mark = BusyMark::default();
+        let mark = RunningInstance::default();
         let death = scene.notice(1);
-        launch::<Probe>(&handle, (&mark, LifeNumber(1)), 1, move |_| {
+        launch::<Probe>(&handle, (&mark, InstanceId(1)), 1, move |_| {
             let _death = death;
             Err(io::Error::other("nobody calls this"))
         });
@@ -90,15 +90,15 @@ fn an_actor_that_is_started_on_a_thread_that_has_ended_has_died() {
 fn a_mark_names_the_life_whose_code_runs_and_nobody_in_between() {
     in_virtual_time(async {
         let mut scene = Scene::new();
-        let mark = BusyMark::default();
+        let mark = RunningInstance::default();
         let (death, seen) = (scene.notice(7), mark.clone());
-        launch::<Probe>(&Arbiter::current(), (&mark, LifeNumber(7)), 1, move |_| {
-            assert_eq!(seen.life(), Some(LifeNumber(7)));
+        launch::<Probe>(&Arbiter::current(), (&mark, InstanceId(7)), 1, move |_| {
+            assert_eq!(seen.instance(), Some(InstanceId(7)));
             drop(death);
             Err(io::Error::other("seen"))
         });
         assert_eq!(scene.death(7).await, DeathCause::Stopped);
-        assert_eq!(mark.life(), None);
+        assert_eq!(mark.instance(), None);
     });
 }
 
@@ -128,27 +128,30 @@ impl Scene {
         Self { probe, supervisor }
     }
 
-    fn notice(&self, life: u64) -> DeathNotice {
+    fn notice(&self, instance: u64) -> DeathNotice {
         DeathNotice::new(
             Child::Tun(0),
-            LifeNumber(life),
+            InstanceId(instance),
             self.probe.clone().recipient(),
         )
     }
 
-    fn launch(&self, life: u64) -> (Addr<Probe>, AbortHandle) {
+    fn launch(&self, instance: u64) -> (Addr<Probe>, AbortHandle) {
         let (tray, _) = Inbox::new();
-        Probe::launch(&tray, &tray, self.notice(life))
+        Probe::launch(&tray, &tray, self.notice(instance))
     }
 
-    async fn death(&mut self, life: u64) -> DeathCause {
+    async fn death(&mut self, instance: u64) -> DeathCause {
         let death: ChildDied = self.supervisor.next().await;
-        assert_eq!((death.child, death.life), (Child::Tun(0), LifeNumber(life)));
+        assert_eq!(
+            (death.child, death.instance),
+            (Child::Tun(0), InstanceId(instance))
+        );
         death.cause
     }
 
-    async fn panic(&mut self, life: u64) -> (String, String) {
-        match self.death(life).await {
+    async fn panic(&mut self, instance: u64) -> (String, String) {
+        match self.death(instance).await {
             DeathCause::Panicked(report) => (report.message, report.location),
             DeathCause::Stopped => panic!("it panicked"),
         }

@@ -5,7 +5,7 @@ use crate::actors::connection::ConnectionActor;
 use crate::actors::udp::UdpActor;
 use crate::messages::connection::CloseConnection;
 use crate::messages::portal::LeavePortal;
-use crate::messages::supervisor::{Farewell, Shutdown};
+use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::messages::udp::FlushDatagrams;
 use actix::prelude::*;
 use futures_util::future::join_all;
@@ -19,11 +19,8 @@ impl Handler<Shutdown> for SupervisorActor {
         if std::mem::replace(&mut self.stopping, true) {
             return;
         }
-        let Shutdown {
-            exit_code,
-            farewell,
-        } = shutdown;
-        let is_handed_over = farewell == Farewell::HandOver && self.hand_over(exit_code);
+        let Shutdown { exit_code, mode } = shutdown;
+        let is_handed_over = mode == ShutdownMode::HandOver && self.hand_over(exit_code);
         self.spec.service_manager.note_stopping();
         let clients = self.clients.len();
         tracing::info!(clients, exit_code, is_handed_over, "stopping");
@@ -40,7 +37,7 @@ impl Handler<Shutdown> for SupervisorActor {
         let udps = shards.filter_map(|shard| shard.udp.as_ref());
         let flushes: Vec<_> = udps.map(|udp| udp.flush.clone()).collect();
         let leave = self.tree.portal.as_ref().map(|portal| portal.leave.clone());
-        let farewell = async move {
+        let mode = async move {
             // Whoever does not answer in time is not waited for: the process must end within 2 s.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbyes).await;
             let flushed = join_all(flushes.iter().map(|flush| flush.send(FlushDatagrams)));
@@ -49,7 +46,7 @@ impl Handler<Shutdown> for SupervisorActor {
                 let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave.send(LeavePortal)).await;
             }
         };
-        ctx.spawn(farewell.into_actor(self).map(move |(), actor, _| {
+        ctx.spawn(mode.into_actor(self).map(move |(), actor, _| {
             if is_handed_over {
                 actor.save_at_the_end();
             }

@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 
 /// Where packets go. While nobody is there, because the actor died and is being rebuilt, a few are
 /// kept for its successor.
-pub struct Outlet<M: Payload> {
+pub struct Link<M: Payload> {
     receiver: Receiver,
     to: Option<Recipient<M>>,
     kept: VecDeque<M>,
 }
 
-impl<M: Payload> Outlet<M> {
+impl<M: Payload> Link<M> {
     /// A door to a receiver that is yet to come.
     #[must_use]
     pub fn nowhere(receiver: Receiver) -> Self {

@@ -5,18 +5,18 @@ use crate::probe::{Break, Inbox, Probe, Tray};
 use actix::prelude::*;
 use futures_util::future::{AbortHandle, Abortable};
 use postern::actors::connection::{ConnectionActor, ConnectionSpec};
-use postern::actors::nat_table::NatHeritage;
-use postern::actors::portal::PortalOutlets;
+use postern::actors::nat_table::NatSnapshot;
+use postern::actors::portal::PortalOutputs;
 use postern::actors::supervisor::links::{
     DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks,
 };
-use postern::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
-use postern::actors::tun::TunOutlets;
-use postern::lifeline::{BusyMark, DeathNotice, launch};
+use postern::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
+use postern::actors::tun::TunOutputs;
 use postern::messages::operator::OperatorLinks;
-use postern::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
+use postern::messages::supervisor::{Child, InstanceId, NatTableChanged, ResolverStateChanged};
 use postern::reload::LiveSettings;
 use postern::shell::tell_addr;
+use postern::supervision::{DeathNotice, RunningInstance, launch};
 use postern_core::ids::ClientId;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +36,9 @@ pub(crate) const SHARED: [Child; 6] = [
     Child::Portal,
 ];
 
-/// What the test sees and steers of the [`Nursery`] that it gave away.
+/// What the test sees and steers of the [`Spawner`] that it gave away.
 #[derive(Clone)]
-pub(crate) struct NurseryDesk(Rc<RefCell<Desk>>);
+pub(crate) struct SpawnerDesk(Rc<RefCell<Desk>>);
 
 struct Desk {
     trays: Trays,
@@ -47,11 +47,11 @@ struct Desk {
     replaced: Vec<Place>,
     probes: BTreeMap<Child, (Addr<Probe>, AbortHandle)>,
     connections: BTreeMap<ClientId, (Addr<ConnectionActor>, AbortHandle)>,
-    lives: BTreeMap<ClientId, LifeNumber>,
+    lives: BTreeMap<ClientId, InstanceId>,
     /// Where their connections live.
     places: BTreeMap<ClientId, Place>,
     /// What each NatTableActor was given.
-    heritages: Vec<NatHeritage>,
+    snapshots: Vec<NatSnapshot>,
     /// Who comes to life dead.
     stillborn: BTreeSet<Child>,
     /// Clients whose connections are never polled.
@@ -61,9 +61,9 @@ struct Desk {
     /// Whether ending a child has no effect, as on a thread that is stuck.
     is_thread_stuck: bool,
     /// Whose code the threads run, as they say.
-    busy: Option<LifeNumber>,
-    portal: Option<PortalOutlets>,
-    tun: Option<TunOutlets>,
+    busy: Option<InstanceId>,
+    portal: Option<PortalOutputs>,
+    tun: Option<TunOutputs>,
     resolver: Option<Recipient<ResolverStateChanged>>,
     operator: Option<OperatorLinks>,
     /// What it was told last to make actors with.
@@ -89,7 +89,7 @@ struct ShardTrays {
     introduced: Tray,
 }
 
-impl NurseryDesk {
+impl SpawnerDesk {
     pub(crate) fn new(trays: Trays) -> Self {
         Self(Rc::new(RefCell::new(Desk {
             trays,
@@ -99,7 +99,7 @@ impl NurseryDesk {
             connections: BTreeMap::new(),
             lives: BTreeMap::new(),
             places: BTreeMap::new(),
-            heritages: Vec::new(),
+            snapshots: Vec::new(),
             stillborn: BTreeSet::new(),
             stuck: BTreeSet::new(),
             former: Vec::new(),
@@ -114,7 +114,7 @@ impl NurseryDesk {
     }
 
     /// For the supervisor.
-    pub(crate) fn nursery(&self) -> Box<dyn Nursery> {
+    pub(crate) fn spawner(&self) -> Box<dyn Spawner> {
         Box::new(FakeNursery(self.clone()))
     }
 
@@ -129,21 +129,21 @@ impl NurseryDesk {
     }
 
     /// What the last NatTableActor was given.
-    pub(crate) fn heritage(&self) -> NatHeritage {
+    pub(crate) fn snapshot(&self) -> NatSnapshot {
         self.0
             .borrow_mut()
-            .heritages
+            .snapshots
             .pop()
             .expect("one was started")
     }
 
     /// Where the last PortalActor's messages would go.
-    pub(crate) fn portal(&self) -> PortalOutlets {
+    pub(crate) fn portal(&self) -> PortalOutputs {
         self.0.borrow().portal.clone().expect("one was started")
     }
 
     /// Where the last TunActor's news would go.
-    pub(crate) fn tun(&self) -> TunOutlets {
+    pub(crate) fn tun(&self) -> TunOutputs {
         self.0.borrow().tun.clone().expect("one was started")
     }
 
@@ -162,7 +162,7 @@ impl NurseryDesk {
         self.0.borrow().settings.clone()
     }
 
-    /// The probe in its present life.
+    /// The probe in its present instance.
     pub(crate) fn probe(&self, child: Child) -> Addr<Probe> {
         self.0.borrow().probes[&child].0.clone()
     }
@@ -173,11 +173,11 @@ impl NurseryDesk {
     }
 
     /// Which life a connection is in.
-    pub(crate) fn life(&self, client: ClientId) -> LifeNumber {
+    pub(crate) fn instance(&self, client: ClientId) -> InstanceId {
         self.0.borrow().lives[&client]
     }
 
-    /// The connection in its present life.
+    /// The connection in its present instance.
     pub(crate) fn connection(&self, client: ClientId) -> Addr<ConnectionActor> {
         self.0.borrow().connections[&client].0.clone()
     }
@@ -205,8 +205,8 @@ impl NurseryDesk {
     }
 
     /// The threads run this life's code, for ever.
-    pub(crate) fn set_busy_with(&self, life: LifeNumber) {
-        self.0.borrow_mut().busy = Some(life);
+    pub(crate) fn set_busy_with(&self, instance: InstanceId) {
+        self.0.borrow_mut().busy = Some(instance);
     }
 
     /// Whoever is started from now on lives on when it is ended, until a thread is replaced.
@@ -223,7 +223,7 @@ fn set<T: Ord>(all: &mut BTreeSet<T>, one: T, is_in: bool) {
     }
 }
 
-struct FakeNursery(NurseryDesk);
+struct FakeNursery(SpawnerDesk);
 
 impl FakeNursery {
     fn launch(
@@ -231,7 +231,7 @@ impl FakeNursery {
         death: DeathNotice,
         child: Child,
         tray: impl Fn(&Trays) -> &Tray,
-    ) -> (Addr<Probe>, Leash) {
+    ) -> (Addr<Probe>, ActorHandle) {
         let shard = child.shard().unwrap_or(0);
         let mut desk = self.0.0.borrow_mut();
         desk.started.push(child);
@@ -250,62 +250,62 @@ impl FakeNursery {
             true => AbortHandle::new_pair().0,
             false => abort,
         };
-        let leash = Leash::of(&addr, abort);
-        (addr, leash)
+        let handle = ActorHandle::of(&addr, abort);
+        (addr, handle)
     }
 }
 
-impl Nursery for FakeNursery {
-    fn tun(&self, shard: u8, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
+impl Spawner for FakeNursery {
+    fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks> {
         let child = Child::Tun(shard);
-        let (addr, leash) = self.launch(death, child, |trays| &trays.of(shard).tun);
-        self.0.0.borrow_mut().tun = Some(outlets);
+        let (addr, handle) = self.launch(death, child, |trays| &trays.of(shard).tun);
+        self.0.0.borrow_mut().tun = Some(outputs);
         let links = TunLinks::to(&addr);
-        Started { links, leash }
+        Started { links, handle }
     }
 
     fn nat_table(
         &self,
         shard: u8,
         death: DeathNotice,
-        heritage: NatHeritage,
-        _: Recipient<NatNews>,
+        snapshot: NatSnapshot,
+        _: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks> {
         let child = Child::NatTable(shard);
-        let (addr, leash) = self.launch(death, child, |trays| &trays.of(shard).nat_table);
-        self.0.0.borrow_mut().heritages.push(heritage);
+        let (addr, handle) = self.launch(death, child, |trays| &trays.of(shard).nat_table);
+        self.0.0.borrow_mut().snapshots.push(snapshot);
         let mut links = NatTableLinks::to(&addr);
-        links.inlets.release = self.0.0.borrow().trays.released.probe().recipient();
-        Started { links, leash }
+        links.inputs.release = self.0.0.borrow().trays.released.probe().recipient();
+        Started { links, handle }
     }
 
     fn udp(&self, shard: u8, death: DeathNotice) -> Started<UdpLinks> {
         let child = Child::Udp(shard);
-        let (addr, leash) = self.launch(death, child, |trays| &trays.of(shard).udp);
+        let (addr, handle) = self.launch(death, child, |trays| &trays.of(shard).udp);
         let links = UdpLinks::to(&addr);
-        Started { links, leash }
+        Started { links, handle }
     }
 
     fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks> {
-        let (addr, leash) = self.launch(death, Child::Dns, |trays| &trays.dns);
+        let (addr, handle) = self.launch(death, Child::Dns, |trays| &trays.dns);
         self.0.0.borrow_mut().resolver = Some(state);
         let links = DnsLinks::to(&addr);
-        Started { links, leash }
+        Started { links, handle }
     }
 
-    fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks> {
-        let (addr, leash) = self.launch(death, Child::Portal, |trays| &trays.portal);
+    fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks> {
+        let (addr, handle) = self.launch(death, Child::Portal, |trays| &trays.portal);
         let mut desk = self.0.0.borrow_mut();
-        desk.portal = Some(outlets);
+        desk.portal = Some(outputs);
         let mut links = PortalLinks::to(&addr);
         links.request_relays = desk.trays.asked.probe().recipient();
-        Started { links, leash }
+        Started { links, handle }
     }
 
-    fn admin(&self, death: DeathNotice, links: OperatorLinks) -> Leash {
-        let (_, leash) = self.launch(death, Child::Admin, |trays| &trays.admin);
+    fn admin(&self, death: DeathNotice, links: OperatorLinks) -> ActorHandle {
+        let (_, handle) = self.launch(death, Child::Admin, |trays| &trays.admin);
         self.0.0.borrow_mut().operator = Some(links);
-        leash
+        handle
     }
 
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
@@ -314,12 +314,12 @@ impl Nursery for FakeNursery {
         let child = Child::Connection(client, spec.config.index);
         desk.started.push(child);
         desk.places.insert(client, Place::of(child));
-        desk.lives.insert(client, spec.death.life());
+        desk.lives.insert(client, spec.death.instance());
         let launched = if desk.stuck.contains(&client) {
             stuck_connection(spec)
         } else {
             let mailbox = ConnectionActor::MAILBOX;
-            let busy = (&BusyMark::default(), spec.death.life());
+            let busy = (&RunningInstance::default(), spec.death.instance());
             launch(&Arbiter::current(), busy, mailbox, |_| {
                 Ok(ConnectionActor::new(spec))
             })
@@ -336,7 +336,7 @@ impl Nursery for FakeNursery {
         self.0.0.borrow_mut().settings = Some(settings.clone());
     }
 
-    fn busy_with(&self, _: Place) -> Option<LifeNumber> {
+    fn busy_with(&self, _: Place) -> Option<InstanceId> {
         self.0.0.borrow().busy
     }
 
@@ -362,11 +362,11 @@ fn stuck_connection(spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle
     let context = Context::<ConnectionActor>::new();
     let address = context.address();
     let (abort, registration) = AbortHandle::new_pair();
-    let life = async move {
+    let instance = async move {
         let _held = (context, spec);
         std::future::pending::<()>().await;
     };
-    actix_rt::spawn(Abortable::new(life, registration));
+    actix_rt::spawn(Abortable::new(instance, registration));
     (address, abort)
 }
 

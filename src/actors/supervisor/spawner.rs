@@ -3,14 +3,14 @@
 
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
-use crate::actors::nat_table::NatHeritage;
-use crate::actors::portal::PortalOutlets;
-use crate::actors::tun::TunOutlets;
+use crate::actors::nat_table::NatSnapshot;
+use crate::actors::portal::PortalOutputs;
+use crate::actors::tun::TunOutputs;
 use crate::faults::Fault;
-use crate::lifeline::{DeathNotice, Ping};
 use crate::messages::operator::OperatorLinks;
-use crate::messages::supervisor::{Child, LifeNumber, NatNews, ResolverStateChanged};
+use crate::messages::supervisor::{Child, InstanceId, NatTableChanged, ResolverStateChanged};
 use crate::reload::LiveSettings;
+use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 
@@ -19,11 +19,11 @@ pub struct Started<L> {
     /// How others reach it.
     pub links: L,
     /// How the supervisor holds it.
-    pub leash: Leash,
+    pub handle: ActorHandle,
 }
 
 /// What the supervisor does to a child, whatever its kind.
-pub struct Leash {
+pub struct ActorHandle {
     /// Whether it still answers.
     pub pings: Recipient<Ping>,
     /// For chaos runs.
@@ -32,7 +32,7 @@ pub struct Leash {
     pub abort: AbortHandle,
 }
 
-impl Leash {
+impl ActorHandle {
     /// Of an actor that was launched.
     #[must_use]
     pub fn of<A>(addr: &Addr<A>, abort: AbortHandle) -> Self
@@ -72,17 +72,17 @@ impl Place {
 }
 
 /// Makes children, as often as it takes. A child that cannot be made has died: its notice says so.
-pub trait Nursery {
+pub trait Spawner {
     /// On the queue of a shard, which all its lives share.
-    fn tun(&self, shard: u8, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks>;
+    fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks>;
 
     /// With what its predecessor left behind.
     fn nat_table(
         &self,
         shard: u8,
         death: DeathNotice,
-        heritage: NatHeritage,
-        news: Recipient<NatNews>,
+        snapshot: NatSnapshot,
+        news: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks>;
 
     /// On the sockets of a shard, which all its lives share.
@@ -92,10 +92,10 @@ pub trait Nursery {
     fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks>;
 
     /// Which joins at once.
-    fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks>;
+    fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks>;
 
     /// On the listeners that all its lives share.
-    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> Leash;
+    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> ActorHandle;
 
     /// On the thread of the shard that its index names.
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
@@ -104,7 +104,7 @@ pub trait Nursery {
     fn take_over(&mut self, settings: &LiveSettings);
 
     /// Whose code a thread runs at this moment, or for ever.
-    fn busy_with(&self, place: Place) -> Option<LifeNumber>;
+    fn busy_with(&self, place: Place) -> Option<InstanceId>;
 
     /// Gives up a thread that is stuck; who is made from now on lives on another. Those who lived
     /// on it die when it comes round to them, if ever.

@@ -3,12 +3,12 @@
 use super::SupervisorActor;
 use super::tree::Condition;
 use crate::admin::reports::{HealthReport, HealthStatus};
-use crate::lifeline::Ping;
 use crate::messages::operator::HealthCheck;
 use crate::messages::supervisor::{
     Child, InterfaceConfigured, PortalStateChanged, ResolverStateChanged,
 };
 use crate::shell;
+use crate::supervision::Ping;
 use actix::prelude::*;
 use futures_util::future::join_all;
 use postern_core::UnixTime;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// See the module's documentation.
-pub(super) struct Vitals {
+pub(super) struct HealthState {
     pub(super) started_at: UnixTime,
     pub(super) portal: PortalState,
     pub(super) portal_since: UnixTime,
@@ -25,7 +25,7 @@ pub(super) struct Vitals {
     resolver: ResolverState,
 }
 
-impl Vitals {
+impl HealthState {
     /// A process that takes clients over goes on with what the portal said to the former one.
     pub(super) fn new(takes_over: bool) -> Self {
         let now = shell::unix_now();
@@ -58,7 +58,7 @@ impl Handler<PortalStateChanged> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, PortalStateChanged(state): PortalStateChanged, _: &mut Context<Self>) {
-        self.vitals.set_portal(state);
+        self.health_state.set_portal(state);
     }
 }
 
@@ -66,7 +66,7 @@ impl Handler<InterfaceConfigured> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, _: InterfaceConfigured, _: &mut Context<Self>) {
-        self.vitals.is_interface_up = true;
+        self.health_state.is_interface_up = true;
     }
 }
 
@@ -74,7 +74,7 @@ impl Handler<ResolverStateChanged> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, ResolverStateChanged(state): ResolverStateChanged, _: &mut Context<Self>) {
-        self.vitals.resolver = state;
+        self.health_state.resolver = state;
     }
 }
 
@@ -91,7 +91,7 @@ impl SupervisorActor {
     pub(super) fn examine(&self) -> ResponseActFuture<Self, HealthReport> {
         let all = self.tree.living.iter().map(|(child, living)| {
             let is_up = living.condition == Condition::Up;
-            let pings = living.leash.pings.clone();
+            let pings = living.handle.pings.clone();
             let kind = Child::KINDS[child.kind()];
             async move {
                 let answered =
@@ -111,9 +111,9 @@ impl SupervisorActor {
     fn health(&self, silent: Vec<&'static str>) -> HealthReport {
         let facts = HealthFacts {
             silent,
-            portal: self.vitals.portal.clone(),
-            is_interface_up: self.vitals.is_interface_up,
-            resolver: self.vitals.resolver,
+            portal: self.health_state.portal.clone(),
+            is_interface_up: self.health_state.is_interface_up,
+            resolver: self.health_state.resolver,
             clients: self.clients.len(),
             is_draining: self.drain.is_some(),
             is_stopping: self.stopping,

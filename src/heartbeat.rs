@@ -22,7 +22,7 @@ pub(crate) fn watch(alive: Arc<AtomicBool>) -> io::Result<()> {
         tracing::error!("the supervisor's thread is stuck, the process ends");
         std::process::exit(EXIT_STUCK);
     };
-    let name = "watchman".to_owned();
+    let name = "heartbeat".to_owned();
     std::thread::Builder::new().name(name).spawn(watch)?;
     Ok(())
 }

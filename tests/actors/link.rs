@@ -3,9 +3,9 @@
 use crate::in_virtual_time;
 use crate::probe::{Inbox, Probe, only};
 use actix::prelude::*;
+use postern::link::Link;
 use postern::messages::packets::InboundPackets;
 use postern::metrics::{Metrics, Receiver};
-use postern::outlet::Outlet;
 use postern_core::DropReason;
 use postern_core::packet::PacketBatch;
 
@@ -16,26 +16,26 @@ fn what_comes_while_nobody_is_there_is_for_the_successor_in_order() {
     in_virtual_time(async {
         let metrics = Metrics::default();
         let shard = metrics.shard(0);
-        let mut outlet = Outlet::nowhere(Receiver::Tun);
+        let mut link = Link::nowhere(Receiver::Tun);
         for number in 0..KEPT + 6 {
-            outlet.offer(packets(number), &shard);
+            link.offer(packets(number), &shard);
         }
         // Two packets in each batch.
         assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 12)]);
 
         let (successor, mut inbox) = successor(KEPT.into());
-        outlet.lead_to(successor.clone().recipient(), &shard);
+        link.lead_to(successor.clone().recipient(), &shard);
         assert_eq!(numbers(&mut inbox).await, (0..KEPT).collect::<Vec<_>>());
-        outlet.offer(packets(200), &shard);
+        link.offer(packets(200), &shard);
         assert_eq!(numbers(&mut inbox).await, [200]);
 
         // It dies in its turn.
         tell_to_stop(successor).await;
-        outlet.offer(packets(201), &shard);
-        outlet.offer(packets(202), &shard);
+        link.offer(packets(201), &shard);
+        link.offer(packets(202), &shard);
         let (successor, mut inbox) = self::successor(KEPT.into());
-        outlet.lead_to(successor.recipient(), &shard);
-        outlet.offer(packets(203), &shard);
+        link.lead_to(successor.recipient(), &shard);
+        link.offer(packets(203), &shard);
         assert_eq!(numbers(&mut inbox).await, [201, 202, 203]);
         assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 12)]);
     });
@@ -47,9 +47,9 @@ fn what_does_not_fit_into_a_mailbox_is_counted_and_not_kept() {
         let metrics = Metrics::default();
         let shard = metrics.shard(0);
         let (successor, mut inbox) = successor(4);
-        let mut outlet = Outlet::new(Receiver::Tun, successor.recipient());
+        let mut link = Link::new(Receiver::Tun, successor.recipient());
         for number in 0..KEPT {
-            outlet.offer(packets(number), &shard);
+            link.offer(packets(number), &shard);
         }
         let delivered = numbers(&mut inbox).await;
         let lost = u64::from(KEPT) - delivered.len() as u64;

@@ -11,22 +11,22 @@
 use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
-use crate::actors::nat_table::{NatHeritage, NatTableActor, NatTableSpec};
-use crate::actors::portal::{PortalActor, PortalOutlets, PortalSpec};
+use crate::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
+use crate::actors::portal::{PortalActor, PortalOutputs, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
-use crate::actors::supervisor::nursery::{Leash, Nursery, Place, Started};
-use crate::actors::tun::{TunActor, TunOutlets, TunSpec};
+use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
+use crate::actors::tun::{TunActor, TunOutputs, TunSpec};
 use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
 use crate::admin::{AdminListeners, Desk};
 use crate::config::{DnsConfig, InterfaceName};
-use crate::lifeline::{BusyMark, DeathNotice, launch};
 use crate::messages::operator::OperatorLinks;
-use crate::messages::supervisor::{LifeNumber, NatNews, ResolverStateChanged};
+use crate::messages::supervisor::{InstanceId, NatTableChanged, ResolverStateChanged};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
 use crate::reload::LiveSettings;
 use crate::shell;
 use crate::sockets::{SocketGroup, UdpPorts};
+use crate::supervision::{DeathNotice, RunningInstance, launch};
 use crate::system::interface::Interface;
 use crate::tunnel::TunQueue;
 use actix::prelude::*;
@@ -41,7 +41,7 @@ use std::sync::Arc;
 use tun_rs::SyncDevice;
 
 /// Everything that actors are built from.
-pub struct NurserySpec {
+pub struct SpawnerSpec {
     /// Ours.
     pub keys: GatewayKeys,
     /// Bound, for as many shards as there are queues.
@@ -89,7 +89,7 @@ struct Shard {
 /// An event loop, and whom it is busy with.
 struct Thread {
     arbiter: Arbiter,
-    mark: BusyMark,
+    mark: RunningInstance,
 }
 
 impl Thread {
@@ -104,13 +104,13 @@ impl Thread {
         arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
         Self {
             arbiter,
-            mark: BusyMark::default(),
+            mark: RunningInstance::default(),
         }
     }
 
     fn launch<A>(
         &self,
-        life: LifeNumber,
+        instance: InstanceId,
         mailbox: usize,
         build: impl FnOnce() -> io::Result<A> + Send + 'static,
     ) -> (Addr<A>, AbortHandle)
@@ -118,7 +118,7 @@ impl Thread {
         A: Actor<Context = Context<A>>,
     {
         let handle = self.arbiter.handle();
-        launch(&handle, (&self.mark, life), mailbox, |_| build())
+        launch(&handle, (&self.mark, instance), mailbox, |_| build())
     }
 }
 
@@ -152,7 +152,7 @@ struct Shared {
 impl Threads {
     /// Starts the threads; they wait for actors.
     #[must_use]
-    pub fn new(spec: NurserySpec) -> Self {
+    pub fn new(spec: SpawnerSpec) -> Self {
         let shards = (0..).zip(spec.queues).map(|(number, queue)| Shard {
             thread: Thread::new(Place::Shard(number), &spec.metrics),
             queue: Arc::new(queue),
@@ -199,22 +199,22 @@ impl Threads {
     }
 }
 
-impl Nursery for Threads {
-    fn tun(&self, shard: u8, death: DeathNotice, outlets: TunOutlets) -> Started<TunLinks> {
+impl Spawner for Threads {
+    fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks> {
         let Shard { thread, queue } = self.shard(shard);
         let (spec, queue) = (Arc::clone(&self.spec), Arc::clone(queue));
-        let (addr, abort) = thread.launch(death.life(), TunActor::MAILBOX, move || {
+        let (addr, abort) = thread.launch(death.instance(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
                 queue: TunQueue::new(queue)?,
                 interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
-                outlets,
+                outputs,
                 metrics: spec.metrics.shard(shard.into()),
                 death,
             }))
         });
         Started {
             links: TunLinks::to(&addr),
-            leash: Leash::of(&addr, abort),
+            handle: ActorHandle::of(&addr, abort),
         }
     }
 
@@ -222,17 +222,17 @@ impl Nursery for Threads {
         &self,
         shard: u8,
         death: DeathNotice,
-        heritage: NatHeritage,
-        news: Recipient<NatNews>,
+        snapshot: NatSnapshot,
+        news: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks> {
         let config = self.nat_table_config();
         let metrics = self.spec.metrics.shard(shard.into());
         let thread = &self.shard(shard).thread;
-        let (addr, abort) = thread.launch(death.life(), NatTableActor::MAILBOX, move || {
+        let (addr, abort) = thread.launch(death.instance(), NatTableActor::MAILBOX, move || {
             Ok(NatTableActor::new(NatTableSpec {
                 config,
                 seed: shell::random_bytes()?,
-                heritage,
+                snapshot,
                 news,
                 metrics,
                 death,
@@ -240,7 +240,7 @@ impl Nursery for Threads {
         });
         Started {
             links: NatTableLinks::to(&addr),
-            leash: Leash::of(&addr, abort),
+            handle: ActorHandle::of(&addr, abort),
         }
     }
 
@@ -248,7 +248,7 @@ impl Nursery for Threads {
         let spec = Arc::clone(&self.spec);
         let sockets = self.sockets.member(shard);
         let thread = &self.shard(shard).thread;
-        let (addr, abort) = thread.launch(death.life(), UdpActor::MAILBOX, move || {
+        let (addr, abort) = thread.launch(death.instance(), UdpActor::MAILBOX, move || {
             let sockets = sockets?;
             let gatherer = GathererConfig {
                 port: sockets.port(),
@@ -275,7 +275,7 @@ impl Nursery for Threads {
         });
         Started {
             links: UdpLinks::to(&addr),
-            leash: Leash::of(&addr, abort),
+            handle: ActorHandle::of(&addr, abort),
         }
     }
 
@@ -283,7 +283,7 @@ impl Nursery for Threads {
         let spec = Arc::clone(&self.spec);
         let (addr, abort) = self
             .control
-            .launch(death.life(), DnsActor::MAILBOX, move || {
+            .launch(death.instance(), DnsActor::MAILBOX, move || {
                 let trust = spec.dns_trust.clone();
                 Ok(DnsActor::new(DnsSpec::new(
                     &spec.dns,
@@ -294,35 +294,35 @@ impl Nursery for Threads {
             });
         Started {
             links: DnsLinks::to(&addr),
-            leash: Leash::of(&addr, abort),
+            handle: ActorHandle::of(&addr, abort),
         }
     }
 
-    fn portal(&self, death: DeathNotice, outlets: PortalOutlets) -> Started<PortalLinks> {
+    fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks> {
         let spec = Arc::clone(&self.spec);
-        let (addr, abort) = self
-            .control
-            .launch(death.life(), PortalActor::MAILBOX, move || {
-                Ok(PortalActor::new(PortalSpec {
-                    config: spec.portal.clone(),
-                    seed: shell::random_bytes()?,
-                    outlets,
-                    metrics: Arc::clone(&spec.metrics),
-                    death,
-                }))
-            });
+        let (addr, abort) =
+            self.control
+                .launch(death.instance(), PortalActor::MAILBOX, move || {
+                    Ok(PortalActor::new(PortalSpec {
+                        config: spec.portal.clone(),
+                        seed: shell::random_bytes()?,
+                        outputs,
+                        metrics: Arc::clone(&spec.metrics),
+                        death,
+                    }))
+                });
         Started {
             links: PortalLinks::to(&addr),
-            leash: Leash::of(&addr, abort),
+            handle: ActorHandle::of(&addr, abort),
         }
     }
 
-    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> Leash {
+    fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> ActorHandle {
         let listeners = self.listeners.try_clone();
         let metrics = Arc::clone(&self.spec.metrics);
         let (addr, abort) = self
             .admin
-            .launch(death.life(), AdminActor::MAILBOX, move || {
+            .launch(death.instance(), AdminActor::MAILBOX, move || {
                 Ok(AdminActor::new(AdminSpec {
                     listeners: listeners?,
                     desk: Desk {
@@ -332,14 +332,14 @@ impl Nursery for Threads {
                     death,
                 }))
             });
-        Leash::of(&addr, abort)
+        ActorHandle::of(&addr, abort)
     }
 
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle) {
-        let life = spec.death.life();
+        let instance = spec.death.instance();
         let mailbox = ConnectionActor::MAILBOX;
         let thread = &self.shard(spec.config.index.shard()).thread;
-        thread.launch(life, mailbox, || Ok(ConnectionActor::new(spec)))
+        thread.launch(instance, mailbox, || Ok(ConnectionActor::new(spec)))
     }
 
     fn take_over(&mut self, settings: &LiveSettings) {
@@ -353,8 +353,8 @@ impl Nursery for Threads {
         spec.portal.max_outage = settings.max_outage;
     }
 
-    fn busy_with(&self, place: Place) -> Option<LifeNumber> {
-        self.thread(place).mark.life()
+    fn busy_with(&self, place: Place) -> Option<InstanceId> {
+        self.thread(place).mark.instance()
     }
 
     fn replace_thread(&mut self, place: Place) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Saves the ledger, together with what does not change.
-pub struct Keeper {
+pub struct StateSaver {
     file: StateFile,
     gateway_key: Zeroizing<[u8; 32]>,
     ice_secret: Zeroizing<[u8; 32]>,
@@ -23,8 +23,8 @@ pub struct Keeper {
     pace: Duration,
 }
 
-/// What a [`Keeper`] saves besides the ledger.
-pub struct KeeperSpec {
+/// What a [`StateSaver`] saves besides the ledger.
+pub struct StateSaverSpec {
     /// Ours alone.
     pub file: StateFile,
     /// The gateway's private key.
@@ -37,10 +37,10 @@ pub struct KeeperSpec {
     pub taken_over_at: Option<UnixTime>,
 }
 
-impl Keeper {
+impl StateSaver {
     /// Nothing is saved yet.
     #[must_use]
-    pub fn new(spec: KeeperSpec) -> Self {
+    pub fn new(spec: StateSaverSpec) -> Self {
         Self {
             file: spec.file,
             gateway_key: spec.gateway_key,
@@ -92,15 +92,15 @@ impl SupervisorActor {
     /// Saves the ledger soon, if it has changed; called after everything that may change it.
     pub(super) fn save_soon(&mut self, ctx: &mut Context<Self>) {
         self.note_ended();
-        let Some(keeper) = &self.spec.keeper else {
+        let Some(state_saver) = &self.spec.state_saver else {
             return;
         };
-        let is_saved = keeper.saved == Some(self.spec.ledger.revision());
+        let is_saved = state_saver.saved == Some(self.spec.ledger.revision());
         if self.is_saving || is_saved || self.stopping {
             return;
         }
         self.is_saving = true;
-        ctx.run_later(keeper.pace, |actor, _| {
+        ctx.run_later(state_saver.pace, |actor, _| {
             actor.is_saving = false;
             actor.save();
         });
@@ -108,10 +108,10 @@ impl SupervisorActor {
 
     /// Saves even without a change, so that the file does not become stale.
     pub(super) fn save(&mut self) {
-        if let Some(keeper) = self.spec.keeper.as_mut().filter(|_| !self.stopping) {
+        if let Some(state_saver) = self.spec.state_saver.as_mut().filter(|_| !self.stopping) {
             self.spec.ledger.prune_expired(shell::unix_now());
             // A failure has been logged, and the next change tries again.
-            let result = keeper.save(&self.spec.ledger);
+            let result = state_saver.save(&self.spec.ledger);
             self.spec.metrics.count_save(result.is_ok());
         }
         self.note_ended();
@@ -119,41 +119,41 @@ impl SupervisorActor {
 
     /// Whether the next process will find everything.
     pub(super) fn save_for_successor(&mut self, exit_code: i32) -> bool {
-        let Some(keeper) = &mut self.spec.keeper else {
+        let Some(state_saver) = &mut self.spec.state_saver else {
             return false;
         };
-        if exit_code == EXIT_BUDGET_SPENT && keeper.is_suspicious(shell::unix_now()) {
+        if exit_code == EXIT_BUDGET_SPENT && state_saver.is_suspicious(shell::unix_now()) {
             tracing::warn!("died soon after taking over: the next process starts without clients");
             return false;
         }
         if exit_code == 0 {
-            keeper.file.note_attempts(0);
+            state_saver.file.note_attempts(0);
         }
-        let is_saved = keeper.save(&self.spec.ledger).is_ok();
+        let is_saved = state_saver.save(&self.spec.ledger).is_ok();
         self.spec.metrics.count_save(is_saved);
         is_saved
     }
 
     /// The last word, when nobody can change the ledger any more.
     pub(super) fn save_at_the_end(&mut self) {
-        if let Some(keeper) = &mut self.spec.keeper {
+        if let Some(state_saver) = &mut self.spec.state_saver {
             // What was saved when the end began is good enough.
-            let result = keeper.save(&self.spec.ledger);
+            let result = state_saver.save(&self.spec.ledger);
             self.spec.metrics.count_save(result.is_ok());
         }
     }
 
     /// This process has lived long enough: what it took over is no poison.
     pub(super) fn trust_state(&mut self) {
-        if let Some(keeper) = &self.spec.keeper {
-            keeper.file.note_attempts(0);
+        if let Some(state_saver) = &self.spec.state_saver {
+            state_saver.file.note_attempts(0);
         }
     }
 
     /// The clients are told goodbye: there is nothing to take over.
     pub(super) fn forget_state(&mut self) {
-        if let Some(keeper) = &mut self.spec.keeper
-            && let Err(error) = keeper.file.remove()
+        if let Some(state_saver) = &mut self.spec.state_saver
+            && let Err(error) = state_saver.file.remove()
         {
             tracing::warn!(%error, "the state file stays");
         }
