@@ -107,8 +107,9 @@ fn a_lookup_under_way_is_not_broken() {
     assert_eq!(report.severity, Severity::Limited);
 }
 
+/// docs/lessons.md 7.
 #[test]
-fn lesson_7_addresses_that_outlive_their_dns_server_are_used_with_a_note() {
+fn addresses_that_outlive_their_dns_server_are_used_with_a_note() {
     let family = FamilyFacts {
         failure: Some((NameFailure::Timeout, seconds(20))),
         replies: replied(1),

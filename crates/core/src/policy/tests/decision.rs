@@ -282,8 +282,9 @@ fn a_mapped_proxy_ip_is_translated_and_its_answers_pass() {
     }
 }
 
+/// docs/lessons.md 8.
 #[test]
-fn lesson_8_an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
+fn an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
     let unreachable = Verdict::Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable);
     let mut scene = Scene::with([dns(1, "app.example.com", &[Filter::Tcp(443..=443)])]);
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);

@@ -119,8 +119,9 @@ fn a_clients_own_policy_wins_over_the_one_for_everybody() {
     assert!(!visible.contains(&&"everything".to_owned()));
 }
 
+/// docs/lessons.md 34.
 #[test]
-fn an_unknown_key_is_refused_at_its_place_lesson_34() {
+fn an_unknown_key_is_refused_at_its_place() {
     let message = error(&with("site = \"lab\"\nipv4", "sight = \"lab\"\nipv4"));
     assert!(
         message.starts_with("13:1: unknown field `sight`"),

@@ -426,8 +426,9 @@ fn a_gateway_that_lost_its_socket_may_acknowledge_on_the_next() {
     );
 }
 
+/// docs/lessons.md 23.
 #[test]
-fn init_lists_the_live_grants_of_this_gateway_also_of_absent_clients_lesson_23() {
+fn init_lists_the_live_grants_of_this_gateway_also_of_absent_clients() {
     let mut lab = Lab::new();
     let (gateway, alice) = (lab.gateway(), lab.alice());
     lab.grant(alice, gateway, "web");
