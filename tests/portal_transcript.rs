@@ -13,7 +13,7 @@ use postern_core::portal::{
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-const RECORDING: &str = include_str!("data/cidr-and-dns-session.jsonl");
+const RECORDING: &str = include_str!("data/recorded-session.jsonl");
 
 /// Base64 `1xTNNNGfWu4AzRjrokdms80NjSxLL5wkAC/x7EhgC1k=`.
 const RECORDED_KEY: [u8; 32] = [
@@ -100,6 +100,9 @@ fn connections() -> Vec<Connection> {
     let mut connections: Vec<Connection> = Vec::new();
     for line in RECORDING.lines() {
         let entry: Value = serde_json::from_str(line).expect("a recorded line");
+        if entry["peer"] != "gateway" {
+            continue;
+        }
         let direction = entry["dir"].as_str().unwrap().to_owned();
         if direction == "http-upgrade" {
             connections.push(Connection {
