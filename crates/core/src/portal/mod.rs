@@ -1,11 +1,9 @@
 //! The portal protocol: connect, join, heartbeat, reconnect, and the translation of messages.
 //!
-//! A state machine without sockets. It says what to connect to and what to write; it is told what
-//! was connected, read and lost. It refuses to end anything by itself but for the three reasons
-//! that no retry can mend: a 401, a refused join, an expired token. Whatever else the portal does,
-//! the data plane goes on and the portal is tried again (docs/lessons.md 24). Source:
-//! docs/protocol.md
-//! 1 and 2.
+//! A state machine without sockets. It requests connections and writes, and receives the events of
+//! the socket. It stops for only three reasons, which no retry can remedy: a 401, a refused join,
+//! an expired token. After any other failure the data plane continues and the portal is tried again
+//! (docs/lessons.md 24). Source: docs/protocol.md 1 and docs/protocol.md 2.
 //!
 //! ```text
 //!            handle_timeout                handle_connected          join reply
@@ -14,9 +12,9 @@
 //!    └── backoff, Retry-After ───┴──── error, close, silence, late answer ─────────┘
 //! ```
 //!
-//! Deviations from the reference gateway: one that has never joined does not give up after 15 s,
-//! since booting without a network is normal (docs/lessons.md 21); the generation is found out by
-//! asking (404).
+//! Deviations from the reference gateway: one that has never joined does not stop after 15 s, since
+//! booting without a network is normal (docs/lessons.md 21); the generation is determined by trying
+//! (404).
 
 mod config;
 mod connect;
@@ -44,7 +42,7 @@ use crate::backoff::Backoff;
 use crate::ids::{ClientId, UnixTime};
 use connect::UpgradeVerdict;
 use noise::NoiseFilter;
-use outbox::{Acknowledgement, Full, Outbox, Outgoing};
+use outbox::{Acknowledgement, LimitReached, Outbox, Outgoing};
 use session::{Reply, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -66,38 +64,38 @@ pub struct PortalProtocol {
 
 #[derive(Debug)]
 enum Phase {
-    /// No socket until then.
+    /// No socket before this time.
     Waiting { until: Instant },
-    /// The shell is opening one; this is how long it may take.
+    /// The shell is opening a socket; this is the time limit.
     Connecting { deadline: Instant },
-    /// There is one.
+    /// The socket is open, joined or not.
     Online(Session),
-    /// Refused, or told to leave.
+    /// Refused, or stopped by the owner.
     Stopped,
 }
 
-/// The time without the portal.
+/// The present period without the portal.
 #[derive(Debug)]
 struct Outage {
-    /// When it began; of no meaning while joined.
+    /// Its start; without meaning while joined.
     since: Instant,
     ever_joined: bool,
-    /// Whether the owner was told that we joined, and not yet that we left.
+    /// Whether `Joined` was emitted without a later `Left`.
     announced: bool,
     reasons: BTreeSet<String>,
 }
 
-/// Whether the portal itself answered before things went wrong.
+/// Whether the portal itself answered before the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    /// Nobody did: no network, no name, no port, no answer.
+    /// No answer: no network, no name, no port, or a timeout.
     Unreachable,
-    /// It did, and perhaps said how long to wait.
+    /// It answered, possibly with the delay before the next attempt.
     Answered(Option<Duration>),
 }
 
 impl PortalProtocol {
-    /// A protocol that wants to connect at once: call `handle_timeout`.
+    /// A protocol that connects immediately: call `handle_timeout`.
     #[must_use]
     pub fn new(config: PortalConfig, seed: [u8; 32], now: Instant) -> Self {
         Self {
@@ -118,7 +116,7 @@ impl PortalProtocol {
         }
     }
 
-    /// The websocket is open; `generation` as in the request.
+    /// The websocket is open; `generation` is that of the request.
     pub fn handle_connected(&mut self, generation: Generation, now: Instant) {
         self.advance(now);
         if !matches!(self.phase, Phase::Connecting { .. }) {
@@ -131,7 +129,8 @@ impl PortalProtocol {
         self.phase = Phase::Online(Session::new(join, self.now));
     }
 
-    /// The portal answered the upgrade with something else. `unix_now` is for a `Retry-After` date.
+    /// The portal answered the upgrade with an HTTP response. `unix_now` is for a `Retry-After`
+    /// date.
     pub fn handle_upgrade_failed(
         &mut self,
         failure: &UpgradeFailure,
@@ -160,7 +159,7 @@ impl PortalProtocol {
         }
     }
 
-    /// A text frame arrived.
+    /// A text frame was received.
     pub fn handle_text(&mut self, text: &str, now: Instant) {
         self.advance(now);
         if !matches!(self.phase, Phase::Online(_)) {
@@ -172,7 +171,7 @@ impl PortalProtocol {
         }
     }
 
-    /// A binary frame arrived.
+    /// A binary frame was received.
     pub fn handle_binary(&mut self, now: Instant) {
         self.advance(now);
         if matches!(self.phase, Phase::Online(_)) {
@@ -180,15 +179,15 @@ impl PortalProtocol {
         }
     }
 
-    /// The websocket is gone: a close frame, an error, the end of the stream.
+    /// The websocket was closed: a close frame, an error, the end of the stream.
     pub fn handle_closed(&mut self, reason: &str, now: Instant) {
         self.advance(now);
         if matches!(self.phase, Phase::Online(_)) {
-            self.lose(reason.to_owned());
+            self.connection_lost(reason.to_owned());
         }
     }
 
-    /// Time passed.
+    /// Performs the actions that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
         match &mut self.phase {
@@ -201,13 +200,13 @@ impl PortalProtocol {
             Phase::Online(session) if session.join_deadline().is_some_and(|at| at <= self.now) => {
                 self.disconnect("the portal did not answer the join within 5 s");
             }
-            Phase::Online(session) if session.next_heartbeat() <= self.now => self.beat(),
+            Phase::Online(session) if session.next_heartbeat() <= self.now => self.send_heartbeat(),
             Phase::Waiting { .. }
             | Phase::Connecting { .. }
             | Phase::Online(_)
             | Phase::Stopped => {}
         }
-        self.give_up_in_time();
+        self.check_outage();
     }
 
     /// When to call `handle_timeout` next.
@@ -222,7 +221,7 @@ impl PortalProtocol {
             },
             Phase::Stopped => return None,
         };
-        Some(self.give_up_at().map_or(own, |at| at.min(own)))
+        Some(self.outage_deadline().map_or(own, |at| at.min(own)))
     }
 
     /// The next text frame to write.
@@ -230,14 +229,13 @@ impl PortalProtocol {
         self.outbox.poll_frame()
     }
 
-    /// The next thing the owner must do or know.
+    /// The next event for the owner.
     pub fn poll_event(&mut self) -> Option<PortalEvent> {
         self.events.pop_front()
     }
 
-    /// Acknowledges a grant. Dropped when the portal does not wait for it: the ref came over a
-    /// socket that is gone, or is acknowledged already.
-    /// Returns whether it was kept.
+    /// Acknowledges a grant. Returns false and drops it if the portal does not await it: the
+    /// reference belongs to an earlier socket, or was already acknowledged.
     pub fn accept(&mut self, reply_ref: &str) -> bool {
         let Some(acknowledgement) = self.outbox.take_expected(reply_ref) else {
             return false;
@@ -245,39 +243,39 @@ impl PortalProtocol {
         self.send(Outgoing::Acknowledge(reply_ref.to_owned(), acknowledgement))
     }
 
-    /// Tells a client of new local candidates: at once, or after the next join.
+    /// Signals new local candidates to a client: immediately, or after the next join.
     pub fn add_candidates(&mut self, client: ClientId, candidates: Vec<String>) {
         if self.is_joined() {
             self.outbox.broadcast(client, candidates);
-        } else if let Err(Full) = self.outbox.hold_added(client, candidates) {
+        } else if let Err(LimitReached) = self.outbox.hold_added(client, candidates) {
             self.report(NoiseKind::TooManyHeld, "", String::new());
         }
     }
 
-    /// Tells a client to forget local candidates: at once, or after the next join.
+    /// Signals that local candidates became invalid: immediately, or after the next join.
     pub fn remove_candidates(&mut self, client: ClientId, candidates: Vec<String>) {
         if self.is_joined() {
             self.outbox.invalidate(client, candidates);
-        } else if let Err(Full) = self.outbox.hold_removed(client, candidates) {
+        } else if let Err(LimitReached) = self.outbox.hold_removed(client, candidates) {
             self.report(NoiseKind::TooManyHeld, "", String::new());
         }
     }
 
-    /// Tells the portal that no relay answers; it sends those it has.
+    /// Reports that no relay answers; the portal then sends its present relays.
     pub fn report_no_relays(&mut self) {
         if matches!(self.phase, Phase::Online(_)) {
             self.send(Outgoing::NoRelays);
         }
     }
 
-    /// Leaves the portal for good.
+    /// Leaves the portal permanently.
     pub fn leave(&mut self, now: Instant) {
         self.advance(now);
-        self.hang_up("told to leave");
+        self.close("told to leave");
         self.phase = Phase::Stopped;
     }
 
-    /// Whether the portal has let us in.
+    /// Whether the portal has accepted the join.
     #[must_use]
     pub fn is_joined(&self) -> bool {
         matches!(&self.phase, Phase::Online(session) if session.join_deadline().is_none())
@@ -288,7 +286,7 @@ impl PortalProtocol {
     }
 }
 
-/// What arrives over the socket.
+/// Handling of received messages.
 impl PortalProtocol {
     fn handle_frame(&mut self, frame: wire::Frame) {
         match frame.event.as_str() {
@@ -345,8 +343,8 @@ impl PortalProtocol {
         }
     }
 
-    /// Only an expired token is final; for other reasons the portal closes the socket if it means
-    /// it.
+    /// Only an expired token is final; for other reasons the portal closes the socket itself if it
+    /// has to.
     fn handle_disconnect(&mut self, payload: wire::Payload) {
         match wire::read_payload::<wire::Reason>(payload) {
             Ok(disconnect) if disconnect.reason == "token_expired" => self.stop(
@@ -379,14 +377,14 @@ impl PortalProtocol {
         self.outbox.flush();
     }
 
-    /// The portal has forgotten that we joined. Asking again on the same socket is enough, but not
-    /// for ever: a portal that forgets at once is left alone for a while.
+    /// The portal has lost the join. Joining again on the same socket suffices, but not repeatedly:
+    /// if the portal loses the join again at once, the socket is closed and the backoff applies.
     fn rejoin(&mut self) {
         let Phase::Online(session) = &mut self.phase else {
             return;
         };
         if session.join_deadline().is_some() {
-            return; // An older message's answer; the join is on its way.
+            return; // The reply to an older message; the join is on its way.
         }
         if !session.may_rejoin(self.now) {
             return self.disconnect("the portal keeps forgetting that we joined");
@@ -398,7 +396,7 @@ impl PortalProtocol {
         self.report(NoiseKind::ErrorReply, "unmatched topic", detail);
     }
 
-    fn beat(&mut self) {
+    fn send_heartbeat(&mut self) {
         let Phase::Online(session) = &mut self.phase else {
             return;
         };
@@ -411,7 +409,7 @@ impl PortalProtocol {
     }
 }
 
-/// Coming and going.
+/// Connection management.
 impl PortalProtocol {
     fn connect(&mut self) {
         let request = connect::request(&self.config, self.generation);
@@ -421,7 +419,7 @@ impl PortalProtocol {
         };
     }
 
-    /// In auto mode a missing second endpoint leads to the first at once: it is one attempt.
+    /// In auto mode a missing v2 endpoint leads to v1 immediately, as part of the same attempt.
     fn try_older_generation(&mut self, reason: String) {
         let auto = self.config.generation == GenerationChoice::Auto;
         if auto && self.generation == Generation::V2 {
@@ -432,7 +430,7 @@ impl PortalProtocol {
         }
     }
 
-    /// Ends an attempt and plans the next one, which begins with the preferred generation again.
+    /// Ends an attempt and schedules the next one, which starts with the preferred generation.
     fn retry(&mut self, reason: String, failure: Failure) {
         self.generation = self.config.generation.first();
         self.outbox.reset(self.generation);
@@ -449,34 +447,34 @@ impl PortalProtocol {
             reason,
             after,
         });
-        self.give_up_in_time();
+        self.check_outage();
     }
 
-    /// The reference gateway tries every second until it first joins, and gives up after 15 s. We
-    /// do not give up, but a portal that answers and refuses is then asked less and less often.
+    /// The reference gateway tries every second until it first joins, and stops after 15 s. This
+    /// gateway does not stop, but asks a portal that answers and refuses less and less often.
     fn delay(&mut self, failure: Failure) -> Duration {
-        let told = match failure {
+        let requested = match failure {
             Failure::Unreachable => None,
-            Failure::Answered(told) => told,
+            Failure::Answered(requested) => requested,
         };
-        let new_here = self.now.saturating_duration_since(self.outage.since) < FIRST_JOIN_PATIENCE;
-        let eager = !self.outage.ever_joined && (new_here || failure == Failure::Unreachable);
-        match told {
+        let is_recent = self.now.saturating_duration_since(self.outage.since) < FIRST_JOIN_PERIOD;
+        let eager = !self.outage.ever_joined && (is_recent || failure == Failure::Unreachable);
+        match requested {
             None if eager => FIRST_JOIN_INTERVAL,
-            told => self.backoff.next_delay_unless(told),
+            requested => self.backoff.next_delay_unless(requested),
         }
     }
 
-    /// The socket is gone by itself.
-    fn lose(&mut self, reason: String) {
+    /// The socket was closed by the remote side or the network.
+    fn connection_lost(&mut self, reason: String) {
         self.announce_left(&reason);
         self.retry(reason, Failure::Answered(None));
     }
 
-    /// The socket is there, and useless.
+    /// The socket is open, but unusable.
     fn disconnect(&mut self, reason: &str) {
         self.events.push_back(PortalEvent::Disconnect);
-        self.lose(reason.to_owned());
+        self.connection_lost(reason.to_owned());
     }
 
     fn announce_left(&mut self, reason: &str) {
@@ -487,8 +485,8 @@ impl PortalProtocol {
         }
     }
 
-    /// Closes whatever is open.
-    fn hang_up(&mut self, reason: &str) {
+    /// Closes an open or opening socket.
+    fn close(&mut self, reason: &str) {
         self.announce_left(reason);
         if matches!(self.phase, Phase::Online(_) | Phase::Connecting { .. }) {
             self.events.push_back(PortalEvent::Disconnect);
@@ -496,26 +494,26 @@ impl PortalProtocol {
         self.outbox.reset(self.generation);
     }
 
-    /// Nothing more will be tried.
+    /// Stops permanently, with a reason.
     fn stop(&mut self, reason: String) {
-        self.hang_up(&reason);
+        self.close(&reason);
         self.phase = Phase::Stopped;
         self.events.push_back(PortalEvent::Fatal { reason });
     }
 
-    /// Goes on without the portal for this long from now on, counted from when it was lost.
+    /// Sets how long an outage may last, counted from the loss of the portal.
     pub fn tolerate_outage(&mut self, max_outage: Duration, now: Instant) {
         self.config.max_outage = max_outage;
         self.handle_timeout(now);
     }
 
-    fn give_up_at(&self) -> Option<Instant> {
+    fn outage_deadline(&self) -> Option<Instant> {
         self.outage.since.checked_add(self.config.max_outage)
     }
 
-    fn give_up_in_time(&mut self) {
-        let tired = self.give_up_at().is_some_and(|at| at <= self.now);
-        if tired && !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
+    fn check_outage(&mut self) {
+        let is_expired = self.outage_deadline().is_some_and(|at| at <= self.now);
+        if is_expired && !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
             self.stop(format!(
                 "the portal has been away for {} s, which is portal.max_outage; look at portal.url \
                  and the network, then start again",
@@ -524,11 +522,12 @@ impl PortalProtocol {
         }
     }
 
-    /// Writes a message, or keeps it until the join is answered. Returns whether there was room.
+    /// Writes a message, or queues it until the join is answered. Returns false if the queue is
+    /// full.
     fn send(&mut self, message: Outgoing) -> bool {
         if self.is_joined() {
             self.outbox.write(&message);
-        } else if let Err(Full) = self.outbox.queue(message) {
+        } else if let Err(LimitReached) = self.outbox.queue(message) {
             self.report(NoiseKind::QueueFull, "", String::new());
             return false;
         }
@@ -541,10 +540,10 @@ impl PortalProtocol {
     }
 }
 
-/// What the portal waits for after this event, and under which ref.
+/// The acknowledgement that the portal awaits after this event, with its reference.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "all other events are news, and news that will be added are not acknowledged either"
+    reason = "other events are not acknowledged, and added ones will not be"
 )]
 fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
     match event {
@@ -559,10 +558,10 @@ fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
     }
 }
 
-/// Whether a client announced a name without addresses under which it will speak to it.
+/// Whether a client announced a name without proxy IPs.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "no other events announce names, nor will those that are added"
+    reason = "no other events announce names, and added ones will not"
 )]
 fn announces_bare_name(event: &PortalEvent) -> bool {
     let announced = match event {
@@ -573,7 +572,7 @@ fn announces_bare_name(event: &PortalEvent) -> bool {
     announced.is_some_and(|name| name.proxy_ips.is_empty())
 }
 
-/// The words for a join that was answered with an error.
+/// The error text for a join that was answered with an error.
 fn refused_join(reason: &str) -> String {
     let shown: String = reason
         .chars()
@@ -588,19 +587,19 @@ fn refused_join(reason: &str) -> String {
     format!("the portal refused the join ({shown}); {remedy}")
 }
 
-/// TCP, TLS and upgrade together (docs/protocol.md 1.6.
+/// For TCP, TLS and upgrade together (docs/protocol.md 1.6).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between attempts before the first join (docs/protocol.md 1.7.
+/// Delay between attempts before the first join (docs/protocol.md 1.7).
 const FIRST_JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// For how long a portal that answers is asked every second (docs/protocol.md 1.7.
-const FIRST_JOIN_PATIENCE: Duration = Duration::from_secs(15);
+/// Period in which a portal that answers is tried every second (docs/protocol.md 1.7).
+const FIRST_JOIN_PERIOD: Duration = Duration::from_secs(15);
 
-/// Reasons of one outage that are told as news; more than there are kinds of failure.
+/// Distinct reasons reported per outage; more than there are kinds of failure.
 const MAX_REASONS: usize = 16;
 
-/// For tests of this module and below.
+/// A configuration for tests of this module and its children.
 #[cfg(test)]
 fn test_config() -> PortalConfig {
     PortalConfig {

@@ -1,47 +1,45 @@
-//! What the portal said that we could not use: reported once for each kind, never answered by
-//! leaving.
+//! Reports of unusable messages from the portal, once for each kind; they never end the connection.
 //!
-//! The memory of what was reported is bounded; when it is full, nothing new is reported.
+//! The memory of reports is bounded; when it is full, nothing new is reported.
 
 use std::collections::BTreeSet;
 
-/// A kind of deviation.
+/// A kind of protocol deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoiseKind {
     /// A text frame that is not a message.
     UnreadableFrame,
     /// A binary frame; ignored.
     BinaryFrame,
-    /// An event that we do not know; ignored.
+    /// An unknown event; ignored.
     UnknownEvent,
-    /// An event whose payload we cannot use; ignored.
+    /// An event with an unusable payload; ignored.
     WrongPayload,
-    /// An event that was used but for some of the lines of its lists.
+    /// An event that was used except for some of its list entries.
     PartlyUnreadable,
-    /// The portal could not process something that we sent.
+    /// The portal could not process a message of the gateway.
     ErrorReply,
-    /// Told to disconnect for a reason that we do not know; ignored, the portal closes if it means
-    /// it.
+    /// A `disconnect` with an unknown reason; ignored, because the portal closes the socket itself
+    /// if it has to.
     UnknownDisconnect,
-    /// `phx_error`: something broke inside the portal.
+    /// `phx_error`: an internal error of the portal.
     PortalError,
-    /// More messages waited for the answer to a join than there is room for; the newest was
-    /// dropped.
+    /// More messages waited for the reply to a join than the limit permits; the newest was dropped.
     QueueFull,
-    /// More candidates came up during an outage than there is room for; the newest was dropped.
+    /// More candidates arose during an outage than the limit permits; the newest was dropped.
     TooManyHeld,
-    /// A client speaks a form that is answered and then leads nowhere.
+    /// A client uses an old form that is answered but leads to no working access.
     TooOldClient,
 }
 
-/// One report. Says what, never quotes payloads: they carry keys.
+/// One report. Never quotes payloads: they contain keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Noise {
-    /// Which kind.
+    /// The kind of deviation.
     pub kind: NoiseKind,
-    /// The event or reason it is about, printable and at most 64 characters; may be empty.
+    /// The event or reason concerned, printable and at most 64 characters; may be empty.
     pub about: String,
-    /// What is wrong, in words; may be empty.
+    /// Further details in words; may be empty.
     pub detail: String,
 }
 
@@ -71,7 +69,7 @@ impl NoiseFilter {
     }
 }
 
-/// Reports in the life of a process; far more than there are known events.
+/// Reports per process; far more than there are known events.
 const MAX_REPORTS: usize = 64;
 
 #[cfg(test)]
@@ -89,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded_and_what_is_reported_is_printable() {
+    fn reports_are_bounded_and_printable() {
         let mut filter = NoiseFilter::default();
         let long = "\n\u{1b}".repeat(500);
         let noise = filter
