@@ -149,6 +149,14 @@ pub struct AnnouncedName {
     pub proxy_ips: Vec<IpAddr>,
 }
 
+impl AnnouncedName {
+    /// Whether a client can have sent this: a name that fits the DNS (with its final dot), and at
+    /// most four addresses of each family.
+    pub(crate) fn is_within_limits(domain: &str, proxy_ips: &[IpAddr]) -> bool {
+        domain.len() <= 255 && proxy_ips.len() <= 8
+    }
+}
+
 /// A further grant to a client; another message sets up its transport (generation 0,
 /// `allow_access`).
 #[derive(Clone, Debug, PartialEq, Eq)]

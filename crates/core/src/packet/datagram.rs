@@ -78,11 +78,7 @@ impl DatagramBatch {
 
     /// Leaves the choice of the source address to the kernel.
     pub fn unpin_source(&mut self) {
-        let any: IpAddr = match self.path.remote {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        self.path.local.set_ip(any);
+        self.path.local.set_ip(unspecified_for(self.path.remote));
     }
 
     /// The datagrams, oldest first.
@@ -118,6 +114,14 @@ impl DatagramBatch {
     #[must_use]
     pub fn segment_bytes(&self) -> usize {
         self.segment_bytes
+    }
+}
+
+/// The unspecified address of the family of `remote`.
+pub(crate) fn unspecified_for(remote: SocketAddr) -> IpAddr {
+    match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

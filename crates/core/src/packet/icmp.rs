@@ -5,7 +5,8 @@
 //! (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)): it drops such packets silently.
 
 use super::checksum::{checksum, transport_checksum};
-use super::{IpPacket, TUNNEL_MTU_BYTES, Transport, ip};
+use super::ip::{self, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES};
+use super::{IpPacket, TUNNEL_MTU_BYTES, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The two errors that the gateway sends.
@@ -167,8 +168,6 @@ const ICMPV6_UNREACHABLE: u8 = 1;
 /// The bytes beyond the IP header that RFC 792 guarantees in a quotation (docs/lessons.md 20).
 const IPV4_QUOTED_TRANSPORT_BYTES: usize = 8;
 const ICMP_HEADER_BYTES: usize = 8;
-const IPV4_HEADER_BYTES: usize = 20;
-const IPV6_HEADER_BYTES: usize = 40;
 
 #[cfg(test)]
 mod tests;

@@ -378,9 +378,9 @@ fn parse_icmp(segment: &[u8], types: &IcmpTypes) -> Result<Transport, DropReason
 }
 
 /// Bytes of an IPv4 header without options.
-const IPV4_HEADER_BYTES: usize = 20;
+pub(crate) const IPV4_HEADER_BYTES: usize = 20;
 /// Bytes of an IPv6 header without extension headers.
-const IPV6_HEADER_BYTES: usize = 40;
+pub(crate) const IPV6_HEADER_BYTES: usize = 40;
 /// "More fragments" and the fragment offset (RFC 791, 3.1).
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
 /// More extension headers than a legitimate packet carries; RFC 8200, 4.1 lists seven.

@@ -5,10 +5,9 @@
 //! meaning (RFC 6864, 4.1). A packet with a wrong checksum is never merged, because segmentation
 //! computes a new checksum: it stays wrong, and its receiver detects that.
 
-use super::ip::{PROTOCOL_TCP, PROTOCOL_UDP};
+use super::ip::{IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP};
 use super::offload::{
-    self, IPV6_HEADER_BYTES, MAX_HEADER_BYTES, Segmentation, TCP_ACK, TCP_FLAGS, TCP_PSH,
-    TCP_SEQUENCE, u16_at, u32_at,
+    self, MAX_HEADER_BYTES, Segmentation, TCP_ACK, TCP_FLAGS, TCP_PSH, TCP_SEQUENCE, u16_at, u32_at,
 };
 
 /// The state of the last packet of a batch, into which the next may be merged.

@@ -10,7 +10,9 @@
 //! here or by the kernel. Its IP header, checksum included, is valid.
 
 use super::checksum::{self, PartialSum};
-use super::ip::{PROTOCOL_TCP, PROTOCOL_UDP, skip_extension_headers};
+use super::ip::{
+    IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, skip_extension_headers,
+};
 
 /// How to cut a super-packet: into segments with a header of `header_bytes` (IP and transport) and
 /// `payload_bytes` of payload each, less in the last.
@@ -359,8 +361,6 @@ const GSO_ECN: u8 = 0x80;
 
 /// IPv4 and TCP with all options each, or IPv6 and TCP with some.
 pub(super) const MAX_HEADER_BYTES: usize = 120;
-const IPV4_HEADER_BYTES: usize = 20;
-pub(super) const IPV6_HEADER_BYTES: usize = 40;
 const IPV4_CHECKSUM: usize = 10;
 const UDP_HEADER_BYTES: usize = 8;
 const UDP_CHECKSUM: usize = 6;

@@ -5,7 +5,9 @@
 //! that they are not forwarded as traffic.
 
 use crate::DropReason;
+use crate::grant::AnnouncedName;
 use crate::ids::ResourceId;
+use crate::packet::ip::IPV6_HEADER_BYTES;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -31,14 +33,6 @@ pub struct AssignedIps {
     pub domain: String,
     /// 4 or 8 proxy IPs, of both families.
     pub proxy_ips: Vec<IpAddr>,
-}
-
-impl AssignedIps {
-    /// Whether the name fits the DNS and there are at most four addresses per family; no client
-    /// sends more.
-    fn is_within_limits(&self) -> bool {
-        self.domain.len() <= MAX_DOMAIN_BYTES && self.proxy_ips.len() <= MAX_PROXY_IPS
-    }
 }
 
 /// Body of message type 1: the gateway's answer to [`AssignedIps`].
@@ -102,7 +96,11 @@ impl ControlPacket {
         match payload[0] {
             ASSIGNED_IPS => serde_json::from_slice(body)
                 .ok()
-                .filter(AssignedIps::is_within_limits)
+                .filter(
+                    |AssignedIps {
+                         domain, proxy_ips, ..
+                     }| { AnnouncedName::is_within_limits(domain, proxy_ips) },
+                )
                 .map(Self::AssignedIps),
             DOMAIN_STATUS => serde_json::from_slice(body).ok().map(Self::DomainStatus),
             GOODBYE => Some(Self::Goodbye),
@@ -143,13 +141,9 @@ fn packet_of(event: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-const IPV6_HEADER_BYTES: usize = 40;
 const EVENT_HEADER_BYTES: usize = 8;
 /// Reserved by IANA, so no real packet carries it.
 const NEXT_HEADER: u8 = 0xFF;
-/// The longest name of the DNS (RFC 1035, 2.3.4).
-const MAX_DOMAIN_BYTES: usize = 255;
-const MAX_PROXY_IPS: usize = 8;
 const ASSIGNED_IPS: u8 = 0;
 const DOMAIN_STATUS: u8 = 1;
 const GOODBYE: u8 = 2;

@@ -400,6 +400,11 @@ mod tests {
         Demux::new(config, beginning())
     }
 
+    fn two_indices() -> [PeerIndex; 2] {
+        let mut pool = PeerIndexPool::new([0; 32]);
+        [(); 2].map(|()| pool.allocate(0).expect("room"))
+    }
+
     fn data_for(index: PeerIndex, session: u8, bytes: usize) -> Vec<u8> {
         let mut datagram = vec![0; bytes];
         datagram[0] = 4;
@@ -452,11 +457,7 @@ mod tests {
 
     #[test]
     fn two_clients_behind_one_address_are_distinguished() {
-        let mut pool = PeerIndexPool::new([0; 32]);
-        let (a, b) = (
-            pool.allocate(0).expect("room"),
-            pool.allocate(0).expect("room"),
-        );
+        let [a, b] = two_indices();
         let mut demux = demux(100);
         demux.attach(a, PublicKey([1; 32]), "aaaa");
         demux.attach(b, PublicKey([2; 32]), "bbbb");
@@ -581,11 +582,7 @@ mod tests {
 
     #[test]
     fn a_client_that_claims_anothers_public_key_does_not_divert_its_handshakes() {
-        let mut pool = PeerIndexPool::new([0; 32]);
-        let (victim, thief) = (
-            pool.allocate(0).expect("room"),
-            pool.allocate(0).expect("room"),
-        );
+        let [victim, thief] = two_indices();
         let mut client = TestClient::new();
         let mut demux = demux(100);
         demux.attach(victim, client.public_key(), "abcd:efgh");
@@ -599,11 +596,7 @@ mod tests {
 
     #[test]
     fn equal_gateway_fragments_of_two_peers_are_distinguished_by_the_clients_fragment() {
-        let mut pool = PeerIndexPool::new([0; 32]);
-        let (a, b) = (
-            pool.allocate(0).expect("room"),
-            pool.allocate(0).expect("room"),
-        );
+        let [a, b] = two_indices();
         let mut demux = demux(100);
         demux.attach(a, PublicKey([1; 32]), "6m26:eokn");
         demux.attach(b, PublicKey([2; 32]), "6m26:abcd");

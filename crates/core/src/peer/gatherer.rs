@@ -5,12 +5,13 @@
 //! within a bound, and keeps the NAT bindings open. A server that never answers costs only those
 //! requests: host addresses are published immediately.
 
+use crate::packet::datagram::unspecified_for;
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::demux::STUN_HEADER_BYTES;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Addresses that may be signalled as candidates.
@@ -188,12 +189,8 @@ fn random_id(rng: &mut ChaCha12Rng) -> [u8; 12] {
 fn binding_request(server: SocketAddr, transaction: [u8; 12]) -> DatagramBatch {
     let mut datagram = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
     datagram.extend(transaction);
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     let path = Path {
-        local: SocketAddr::new(any, 0),
+        local: SocketAddr::new(unspecified_for(server), 0),
         remote: server,
     };
     DatagramBatch::of(path, datagram)

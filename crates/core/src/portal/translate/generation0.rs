@@ -72,17 +72,11 @@ fn announced(domain: Option<generation0::Domain>) -> Result<Option<AnnouncedName
             proxy_ips,
         },
     };
-    if name.domain.len() > MAX_DOMAIN_BYTES || name.proxy_ips.len() > MAX_PROXY_IPS {
+    if !AnnouncedName::is_within_limits(&name.domain, &name.proxy_ips) {
         return Err("the announced name or its list of addresses is too long".into());
     }
     Ok(Some(name))
 }
-
-/// A DNS name with its final dot; the same limit as inside the tunnel.
-const MAX_DOMAIN_BYTES: usize = 255;
-
-/// Four of each family; the same limit as inside the tunnel.
-const MAX_PROXY_IPS: usize = 8;
 
 #[cfg(test)]
 mod tests;
