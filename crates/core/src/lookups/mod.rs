@@ -82,7 +82,7 @@ pub struct Question<A> {
     /// Whether the cache must be bypassed.
     pub refresh: bool,
     /// Returned with each answer; `None` only warms the cache. Equal values are one requester.
-    pub asker: Option<A>,
+    pub requester: Option<A>,
 }
 
 /// Addresses as received from a server.
@@ -112,8 +112,8 @@ pub enum LookupsEvent<A> {
     },
     /// Deliver an answer to its requester.
     Answer {
-        /// The value of [`Question::asker`].
-        asker: A,
+        /// The value of [`Question::requester`].
+        requester: A,
         /// The answer for one family.
         answer: NameAnswer,
     },
@@ -297,15 +297,15 @@ impl<A: PartialEq> Lookups<A> {
             // A refresh gets no second answer: it must not take this one for outdated.
             let from_cache = !question.refresh;
             self.counts.cached += 1;
-            self.answer(question.asker.clone(), &key, &outcome, from_cache);
-        } else if question.asker.is_none() && !self.can_start(&key, question.client) {
+            self.answer(question.requester.clone(), &key, &outcome, from_cache);
+        } else if question.requester.is_none() && !self.can_start(&key, question.client) {
             // It would have to wait, and has no requester.
         } else if self.clients.admit(question.client) {
-            self.wait(question.client, question.asker.clone(), key, now);
+            self.wait(question.client, question.requester.clone(), key, now);
         } else {
             let quota = Err(NameFailure::Quota);
             self.counts.refused += 1;
-            self.answer(question.asker.clone(), &key, &quota, false);
+            self.answer(question.requester.clone(), &key, &quota, false);
         }
     }
 
@@ -317,7 +317,7 @@ impl<A: PartialEq> Lookups<A> {
 
     /// Adds a requester to a question. If the question is not in flight, it also enters the
     /// requesting client's queue, so that it starts as soon as any of its clients has a turn.
-    fn wait(&mut self, client: ClientId, asker: Option<A>, key: Key, now: Instant) {
+    fn wait(&mut self, client: ClientId, requester: Option<A>, key: Key, now: Instant) {
         if !self.pending.contains_key(&key) {
             let number = self.number();
             let deadline = now + self.config.deadline;
@@ -335,7 +335,7 @@ impl<A: PartialEq> Lookups<A> {
         let pending = self.pending.get_mut(&key).expect("inserted if missing");
         let is_first =
             pending.waits.is_some() && pending.requesters.iter().all(|(other, _)| *other != client);
-        pending.requesters.push((client, asker));
+        pending.requesters.push((client, requester));
         if is_first {
             self.clients.enqueue(client, key);
         }
@@ -410,20 +410,20 @@ impl<A: PartialEq> Lookups<A> {
 
     /// Answers each requester once, even if it asks for a thousand clients.
     fn answer_each(&mut self, requesters: Requesters<A>, key: &Key, outcome: &Outcome) {
-        let mut told = Vec::new();
-        for (client, asker) in requesters {
+        let mut answered = Vec::new();
+        for (client, requester) in requesters {
             self.clients.answered(client);
-            if !told.contains(&asker) {
-                told.push(asker);
+            if !answered.contains(&requester) {
+                answered.push(requester);
             }
         }
-        for asker in told {
-            self.answer(asker, key, outcome, false);
+        for requester in answered {
+            self.answer(requester, key, outcome, false);
         }
     }
 
-    fn answer(&mut self, asker: Option<A>, key: &Key, outcome: &Outcome, from_cache: bool) {
-        let Some(asker) = asker else { return };
+    fn answer(&mut self, requester: Option<A>, key: &Key, outcome: &Outcome, from_cache: bool) {
+        let Some(requester) = requester else { return };
         let (name, family) = key;
         let answer = NameAnswer {
             name: name.clone(),
@@ -432,7 +432,7 @@ impl<A: PartialEq> Lookups<A> {
             from_cache,
         };
         self.events
-            .push_back(LookupsEvent::Answer { asker, answer });
+            .push_back(LookupsEvent::Answer { requester, answer });
     }
 
     fn usable(&self, found: FoundAddresses, family: AddressFamily) -> Outcome {

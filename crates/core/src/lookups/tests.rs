@@ -26,12 +26,12 @@ impl Scene {
         }
     }
 
-    fn ask(&mut self, text: &str, client_number: u8, asker: u32) {
-        self.question(text, client_number, asker, false);
+    fn ask(&mut self, text: &str, client_number: u8, requester: u32) {
+        self.question(text, client_number, requester, false);
     }
 
-    fn refresh(&mut self, text: &str, client_number: u8, asker: u32) {
-        self.question(text, client_number, asker, true);
+    fn refresh(&mut self, text: &str, client_number: u8, requester: u32) {
+        self.question(text, client_number, requester, true);
     }
 
     /// Warms the cache for client 1.
@@ -40,18 +40,18 @@ impl Scene {
             name: name(text),
             client: client(1),
             refresh: false,
-            asker: None,
+            requester: None,
         };
         self.lookups.handle_question(question, self.now);
         self.drain();
     }
 
-    fn question(&mut self, text: &str, client_number: u8, asker: u32, refresh: bool) {
+    fn question(&mut self, text: &str, client_number: u8, requester: u32, refresh: bool) {
         let question = Question {
             name: name(text),
             client: client(client_number),
             refresh,
-            asker: Some(asker),
+            requester: Some(requester),
         };
         self.lookups.handle_question(question, self.now);
         self.drain();
@@ -85,7 +85,9 @@ impl Scene {
                     name,
                     family,
                 } => self.started.push((lookup, name, family)),
-                LookupsEvent::Answer { asker, answer } => self.answers.push((asker, answer)),
+                LookupsEvent::Answer { requester, answer } => {
+                    self.answers.push((requester, answer))
+                }
             }
         }
     }
@@ -93,7 +95,8 @@ impl Scene {
     /// The answers since the last call, without the names.
     fn take_answers(&mut self) -> Vec<(u32, AddressFamily, Outcome)> {
         let answers = std::mem::take(&mut self.answers);
-        let parts = |(asker, answer): (u32, NameAnswer)| (asker, answer.family, answer.outcome);
+        let parts =
+            |(requester, answer): (u32, NameAnswer)| (requester, answer.family, answer.outcome);
         answers.into_iter().map(parts).collect()
     }
 
@@ -155,7 +158,7 @@ fn later_requesters_and_refreshes_join_a_question_in_flight() {
     let requesters: Vec<u32> = scene
         .take_answers()
         .iter()
-        .map(|(asker, ..)| *asker)
+        .map(|(requester, ..)| *requester)
         .collect();
     assert_eq!(requesters, [1, 2, 3, 1, 2, 3]);
 }
@@ -169,8 +172,8 @@ fn changed_limits_apply_immediately() {
         ..LookupsConfig::default()
     };
     let mut scene = Scene::new(limit(1, 8, 10 * SECOND));
-    for (asker, name) in [(1, "a.example"), (2, "b.example"), (3, "c.example")] {
-        scene.ask(name, 1, asker);
+    for (requester, name) in [(1, "a.example"), (2, "b.example"), (3, "c.example")] {
+        scene.ask(name, 1, requester);
     }
     let one = scene.started.len();
     scene
@@ -293,7 +296,7 @@ fn an_answer_tells_whether_it_is_cached_except_to_a_refresh() {
     let answered: Vec<(u32, AddressFamily, bool)> = scene
         .answers
         .iter()
-        .map(|(asker, answer)| (*asker, answer.family, answer.from_cache))
+        .map(|(requester, answer)| (*requester, answer.family, answer.from_cache))
         .collect();
     assert_eq!(
         answered[..4],
@@ -318,7 +321,7 @@ fn a_requester_for_hundreds_of_clients_is_answered_once() {
     let requesters: Vec<u32> = scene
         .take_answers()
         .iter()
-        .map(|(asker, ..)| *asker)
+        .map(|(requester, ..)| *requester)
         .collect();
     assert_eq!(requesters, [1, 2, 1, 2]);
     assert_eq!(scene.lookups.clients.len(), 0);
@@ -481,10 +484,10 @@ fn late_answers_of_old_servers_are_neither_cached_nor_joined() {
     scene.lookups.forget_answers();
     scene.ask("app.example", 3, 3);
     assert_eq!(scene.started.len(), 6);
-    for (ip, asker) in [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)] {
+    for (ip, requester) in [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)] {
         scene.result_of_both(ip, Err(NameFailure::NoData), 60 * SECOND);
         let answered = scene.take_answers();
-        assert_eq!(answered[0], (asker, V4, ok(ip, 60 * SECOND)));
+        assert_eq!(answered[0], (requester, V4, ok(ip, 60 * SECOND)));
         assert_eq!(answered.len(), 2);
     }
     scene.ask("app.example", 4, 4);
@@ -603,9 +606,9 @@ impl Model {
             prop_assert!(!twice, "{key:?} twice at once");
             self.in_flight.insert(lookup, (key, deadline));
         }
-        for (asker, answer) in std::mem::take(&mut self.scene.answers) {
-            let was_due = self.due.remove(&(asker, answer.family));
-            prop_assert!(was_due, "{asker} is answered twice: {answer:?}");
+        for (requester, answer) in std::mem::take(&mut self.scene.answers) {
+            let was_due = self.due.remove(&(requester, answer.family));
+            prop_assert!(was_due, "{requester} is answered twice: {answer:?}");
         }
         prop_assert!(self.in_flight.len() <= 2 * self.config.concurrent);
         let mut charged: BTreeMap<ClientId, usize> = BTreeMap::new();

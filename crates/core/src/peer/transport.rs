@@ -195,8 +195,8 @@ impl Peer {
         let ice = &mut self.ice;
         let unparsable = candidates
             .iter()
-            .filter(|line| !ice.add_remote_candidate(line));
-        let unparsable = unparsable.count();
+            .filter(|line| !ice.add_remote_candidate(line))
+            .count();
         self.note_traffic(now);
         self.drive_ice(now);
         unparsable
@@ -207,8 +207,8 @@ impl Peer {
         let ice = &mut self.ice;
         let unparsable = candidates
             .iter()
-            .filter(|line| !ice.remove_remote_candidate(line));
-        let unparsable = unparsable.count();
+            .filter(|line| !ice.remove_remote_candidate(line))
+            .count();
         self.drive_ice(now);
         unparsable
     }
@@ -426,7 +426,7 @@ impl Peer {
     }
 
     /// How many held packets were dropped since the last call.
-    pub fn take_waited_in_vain(&mut self) -> usize {
+    pub fn take_held_dropped(&mut self) -> usize {
         std::mem::take(&mut self.held_dropped)
     }
 

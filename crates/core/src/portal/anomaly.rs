@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// A kind of protocol deviation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NoiseKind {
+pub enum AnomalyKind {
     /// A text frame that is not a message.
     UnreadableFrame,
     /// A binary frame; ignored.
@@ -34,9 +34,9 @@ pub enum NoiseKind {
 
 /// One report. Never quotes payloads: they contain keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noise {
+pub struct Anomaly {
     /// The kind of deviation.
-    pub kind: NoiseKind,
+    pub kind: AnomalyKind,
     /// The event or reason concerned, printable and at most 64 characters; may be empty.
     pub about: String,
     /// Further details in words; may be empty.
@@ -45,13 +45,18 @@ pub struct Noise {
 
 /// Lets each pair of kind and subject pass once.
 #[derive(Debug, Default)]
-pub(super) struct NoiseFilter {
-    reported: BTreeSet<(NoiseKind, String)>,
+pub(super) struct AnomalyFilter {
+    reported: BTreeSet<(AnomalyKind, String)>,
 }
 
-impl NoiseFilter {
+impl AnomalyFilter {
     /// The report to make, or `None` when it was made before or the memory is full.
-    pub(super) fn report(&mut self, kind: NoiseKind, about: &str, detail: String) -> Option<Noise> {
+    pub(super) fn report(
+        &mut self,
+        kind: AnomalyKind,
+        about: &str,
+        detail: String,
+    ) -> Option<Anomaly> {
         let about: String = about
             .chars()
             .take(64)
@@ -61,7 +66,7 @@ impl NoiseFilter {
         if self.reported.len() >= MAX_REPORTS || !self.reported.insert((kind, about.clone())) {
             return None;
         }
-        Some(Noise {
+        Some(Anomaly {
             kind,
             about,
             detail,
@@ -78,26 +83,26 @@ mod tests {
 
     #[test]
     fn each_kind_and_subject_is_reported_once() {
-        let mut filter = NoiseFilter::default();
+        let mut filter = AnomalyFilter::default();
         let mut report = |kind, about| filter.report(kind, about, String::new()).is_some();
-        assert!(report(NoiseKind::UnknownEvent, "a"));
-        assert!(!report(NoiseKind::UnknownEvent, "a"));
-        assert!(report(NoiseKind::UnknownEvent, "b"));
-        assert!(report(NoiseKind::WrongPayload, "a"));
+        assert!(report(AnomalyKind::UnknownEvent, "a"));
+        assert!(!report(AnomalyKind::UnknownEvent, "a"));
+        assert!(report(AnomalyKind::UnknownEvent, "b"));
+        assert!(report(AnomalyKind::WrongPayload, "a"));
     }
 
     #[test]
     fn reports_are_bounded_and_printable() {
-        let mut filter = NoiseFilter::default();
+        let mut filter = AnomalyFilter::default();
         let long = "\n\u{1b}".repeat(500);
-        let noise = filter
-            .report(NoiseKind::UnknownEvent, &long, String::new())
+        let anomaly = filter
+            .report(AnomalyKind::UnknownEvent, &long, String::new())
             .unwrap();
-        assert!(noise.about.len() <= 64 && noise.about.chars().all(|c| c.is_ascii_graphic()));
+        assert!(anomaly.about.len() <= 64 && anomaly.about.chars().all(|c| c.is_ascii_graphic()));
         let reported = (0..1_000)
             .filter(|n| {
                 filter
-                    .report(NoiseKind::UnknownEvent, &n.to_string(), String::new())
+                    .report(AnomalyKind::UnknownEvent, &n.to_string(), String::new())
                     .is_some()
             })
             .count();

@@ -1,8 +1,8 @@
 //! Events that the portal protocol emits for its owner.
 
+use super::anomaly::Anomaly;
 use super::config::Generation;
 use super::connect::ConnectRequest;
-use super::noise::Noise;
 use crate::grant::{
     AccessRequest, AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource,
 };
@@ -34,7 +34,7 @@ pub enum PortalEvent {
         /// Delay before the next attempt.
         after: Duration,
         /// Whether this reason is new in this outage.
-        news: bool,
+        is_new: bool,
     },
     /// The protocol has stopped; no further attempt follows.
     Fatal {
@@ -81,5 +81,5 @@ pub enum PortalEvent {
     /// The expiry of a grant changed.
     ExpirySet(AuthorizationEntry),
     /// The portal sent something unusable, to be logged.
-    Noise(Noise),
+    Anomaly(Anomaly),
 }

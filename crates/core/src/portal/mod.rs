@@ -16,11 +16,11 @@
 //! booting without a network is normal (docs/lessons.md 21); the generation is determined by trying
 //! (404).
 
+mod anomaly;
 mod config;
 mod connect;
 mod credentials;
 mod event;
-mod noise;
 mod outbox;
 mod retry_after;
 mod session;
@@ -30,18 +30,18 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use anomaly::{Anomaly, AnomalyKind};
 pub use config::{
     Generation, GenerationChoice, PortalConfig, PortalConfigError, PortalLimits, PortalUrl, Token,
 };
 pub use connect::{COMPATIBLE_VERSION, ConnectRequest, Headers, UpgradeFailure};
 pub use credentials::IceSecret;
 pub use event::PortalEvent;
-pub use noise::{Noise, NoiseKind};
 
 use crate::backoff::Backoff;
 use crate::ids::{ClientId, UnixTime};
+use anomaly::AnomalyFilter;
 use connect::UpgradeVerdict;
-use noise::NoiseFilter;
 use outbox::{Acknowledgement, LimitReached, Outbox, Outgoing};
 use session::{Reply, Session};
 use std::collections::{BTreeSet, VecDeque};
@@ -58,7 +58,7 @@ pub struct PortalProtocol {
     backoff: Backoff,
     outage: Outage,
     outbox: Outbox,
-    noise: NoiseFilter,
+    anomalies: AnomalyFilter,
     events: VecDeque<PortalEvent>,
 }
 
@@ -110,7 +110,7 @@ impl PortalProtocol {
                 reasons: BTreeSet::new(),
             },
             outbox: Outbox::new(config.limits),
-            noise: NoiseFilter::default(),
+            anomalies: AnomalyFilter::default(),
             events: VecDeque::new(),
             config,
         }
@@ -167,7 +167,7 @@ impl PortalProtocol {
         }
         match wire::Frame::read(text) {
             Ok(frame) => self.handle_frame(frame),
-            Err(what) => self.report(NoiseKind::UnreadableFrame, "", what),
+            Err(what) => self.report(AnomalyKind::UnreadableFrame, "", what),
         }
     }
 
@@ -175,7 +175,7 @@ impl PortalProtocol {
     pub fn handle_binary(&mut self, now: Instant) {
         self.advance(now);
         if matches!(self.phase, Phase::Online(_)) {
-            self.report(NoiseKind::BinaryFrame, "", String::new());
+            self.report(AnomalyKind::BinaryFrame, "", String::new());
         }
     }
 
@@ -248,7 +248,7 @@ impl PortalProtocol {
         if self.is_joined() {
             self.outbox.broadcast(client, candidates);
         } else if let Err(LimitReached) = self.outbox.hold_added(client, candidates) {
-            self.report(NoiseKind::TooManyHeld, "", String::new());
+            self.report(AnomalyKind::TooManyHeld, "", String::new());
         }
     }
 
@@ -257,7 +257,7 @@ impl PortalProtocol {
         if self.is_joined() {
             self.outbox.invalidate(client, candidates);
         } else if let Err(LimitReached) = self.outbox.hold_removed(client, candidates) {
-            self.report(NoiseKind::TooManyHeld, "", String::new());
+            self.report(AnomalyKind::TooManyHeld, "", String::new());
         }
     }
 
@@ -292,15 +292,15 @@ impl PortalProtocol {
         match frame.event.as_str() {
             "phx_reply" => self.handle_reply(frame),
             "phx_close" => self.disconnect("the portal closed the channel"),
-            "phx_error" => self.report(NoiseKind::PortalError, &frame.topic, String::new()),
+            "phx_error" => self.report(AnomalyKind::PortalError, &frame.topic, String::new()),
             "disconnect" => self.handle_disconnect(frame.payload),
             event => match translate::push(event, frame.payload, &self.config.ice_secret) {
                 Ok(translated) => self.handle_push(event, translated),
                 Err(TranslateError::UnknownEvent) => {
-                    self.report(NoiseKind::UnknownEvent, event, String::new());
+                    self.report(AnomalyKind::UnknownEvent, event, String::new());
                 }
                 Err(TranslateError::WrongPayload(what)) => {
-                    self.report(NoiseKind::WrongPayload, event, what);
+                    self.report(AnomalyKind::WrongPayload, event, what);
                 }
             },
         }
@@ -309,7 +309,7 @@ impl PortalProtocol {
     fn handle_push(&mut self, event: &str, translated: translate::Translated) {
         if translated.skipped > 0 {
             let detail = format!("{} lines left out", translated.skipped);
-            self.report(NoiseKind::PartlyUnreadable, event, detail);
+            self.report(AnomalyKind::PartlyUnreadable, event, detail);
         }
         if let Some((reply_ref, acknowledgement)) = acknowledgement_of(&translated.event) {
             self.outbox
@@ -318,7 +318,7 @@ impl PortalProtocol {
         if announces_bare_name(&translated.event) {
             let detail = "a client from before 2024-06-24 wants the addresses of a name; it is let \
                           in and cannot reach the name, update it";
-            self.report(NoiseKind::TooOldClient, event, detail.to_owned());
+            self.report(AnomalyKind::TooOldClient, event, detail.to_owned());
         }
         self.events.push_back(translated.event);
     }
@@ -327,7 +327,7 @@ impl PortalProtocol {
         let error = match wire::read_reply(frame.payload) {
             Ok(Ok(())) => None,
             Ok(Err(reason)) => Some(reason),
-            Err(what) => return self.report(NoiseKind::WrongPayload, "phx_reply", what),
+            Err(what) => return self.report(AnomalyKind::WrongPayload, "phx_reply", what),
         };
         let Phase::Online(session) = &mut self.phase else {
             return;
@@ -338,7 +338,7 @@ impl PortalProtocol {
             (Reply::Heartbeat, _) | (Reply::Message, None) => {}
             (Reply::Message, Some(reason)) if reason == "unmatched topic" => self.rejoin(),
             (Reply::Message, Some(reason)) => {
-                self.report(NoiseKind::ErrorReply, &reason, String::new());
+                self.report(AnomalyKind::ErrorReply, &reason, String::new());
             }
         }
     }
@@ -354,12 +354,12 @@ impl PortalProtocol {
             ),
             Ok(disconnect) => {
                 self.report(
-                    NoiseKind::UnknownDisconnect,
+                    AnomalyKind::UnknownDisconnect,
                     &disconnect.reason,
                     String::new(),
                 );
             }
-            Err(what) => self.report(NoiseKind::WrongPayload, "disconnect", what),
+            Err(what) => self.report(AnomalyKind::WrongPayload, "disconnect", what),
         }
     }
 
@@ -393,7 +393,7 @@ impl PortalProtocol {
         session.rejoin(join, self.now);
         self.outage.since = self.now;
         let detail = "joining again".to_owned();
-        self.report(NoiseKind::ErrorReply, "unmatched topic", detail);
+        self.report(AnomalyKind::ErrorReply, "unmatched topic", detail);
     }
 
     fn send_heartbeat(&mut self) {
@@ -443,7 +443,7 @@ impl PortalProtocol {
             self.outage.reasons.insert(reason.clone());
         }
         self.events.push_back(PortalEvent::Retrying {
-            news: self.outage.reasons.len() > known,
+            is_new: self.outage.reasons.len() > known,
             reason,
             after,
         });
@@ -528,15 +528,15 @@ impl PortalProtocol {
         if self.is_joined() {
             self.outbox.write(&message);
         } else if let Err(LimitReached) = self.outbox.queue(message) {
-            self.report(NoiseKind::QueueFull, "", String::new());
+            self.report(AnomalyKind::QueueFull, "", String::new());
             return false;
         }
         true
     }
 
-    fn report(&mut self, kind: NoiseKind, about: &str, detail: String) {
-        let noise = self.noise.report(kind, about, detail);
-        self.events.extend(noise.map(PortalEvent::Noise));
+    fn report(&mut self, kind: AnomalyKind, about: &str, detail: String) {
+        let anomaly = self.anomalies.report(kind, about, detail);
+        self.events.extend(anomaly.map(PortalEvent::Anomaly));
     }
 }
 

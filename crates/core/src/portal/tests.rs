@@ -176,6 +176,6 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn is_noise(event: &PortalEvent, kind: NoiseKind) -> bool {
-    matches!(event, PortalEvent::Noise(noise) if noise.kind == kind)
+fn is_anomaly(event: &PortalEvent, kind: AnomalyKind) -> bool {
+    matches!(event, PortalEvent::Anomaly(anomaly) if anomaly.kind == kind)
 }

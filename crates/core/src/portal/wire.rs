@@ -350,7 +350,7 @@ pub struct Init {
 
 /// The client in a grant. Device facts that the gateway does not use are omitted.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Client {
+pub struct GrantedClient {
     /// UUID of the client, as text.
     pub id: String,
     /// WireGuard public key, base64 of 32 bytes.
@@ -363,9 +363,9 @@ pub struct Client {
     pub ipv6: Ipv6Addr,
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for GrantedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Client");
+        let mut shown = f.debug_struct("GrantedClient");
         shown.field("id", &self.id);
         shown.field("public_key", &self.public_key);
         shown.field("ipv4", &self.ipv4).field("ipv6", &self.ipv6);
@@ -380,7 +380,7 @@ pub struct CreateAuthorization {
     #[serde(rename = "ref")]
     pub reference: String,
     /// The client that receives the grant.
-    pub client: Client,
+    pub client: GrantedClient,
     /// The granted resource.
     pub resource: Resource,
     /// The client's ICE credentials.
@@ -499,7 +499,7 @@ mod tests {
                           "password": "secret", "expires_at": 1});
         let printed = [
             format!("{:?}", read_payload::<IceCredentials>(ice)),
-            format!("{:?}", read_payload::<Client>(client.clone())),
+            format!("{:?}", read_payload::<GrantedClient>(client.clone())),
             format!("{:?}", read_payload::<Relay>(turn)),
             format!("{:?}", read_payload::<generation0::RequestingPeer>(client)),
         ];

@@ -17,7 +17,7 @@ pub struct WatchPace {
     /// Time from one ping to the next.
     pub interval: Duration,
     /// Maximum time from a ping to its answer.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// Actions for the owner of a [`Watchdog`].
@@ -155,7 +155,7 @@ impl<C: Ord + Copy> Watchdog<C> {
     }
 
     fn step(&mut self, child: C, mut watched: Watched, now: Instant) {
-        let half = watched.pace.patience / 2;
+        let half = watched.pace.timeout / 2;
         let pending = match watched.pending {
             None => {
                 self.events.push_back(WatchdogEvent::Ping(child));
@@ -175,7 +175,7 @@ impl<C: Ord + Copy> Watchdog<C> {
             },
         };
         let wait = match pending.is_checked {
-            true => watched.pace.patience,
+            true => watched.pace.timeout,
             false => half,
         };
         watched.pending = Some(pending);
@@ -226,7 +226,7 @@ impl PendingPing {
 impl WatchPace {
     /// How late a step may be. Less than half the timeout, so that no call makes both checks.
     fn tolerance(&self) -> Duration {
-        self.patience / 4
+        self.timeout / 4
     }
 }
 

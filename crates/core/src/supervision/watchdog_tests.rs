@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const PACE: WatchPace = WatchPace {
     interval: Duration::from_secs(1),
-    patience: Duration::from_secs(2),
+    timeout: Duration::from_secs(2),
 };
 
 fn ms(millis: u64) -> Duration {
@@ -185,7 +185,7 @@ fn a_timeout_of_zero_causes_no_endless_loop() {
     let (start, mut watchdog) = (beginning(), Watchdog::new());
     let pace = WatchPace {
         interval: Duration::ZERO,
-        patience: Duration::ZERO,
+        timeout: Duration::ZERO,
     };
     watchdog.watch(1, pace, start);
     let asked = (start, WatchdogEvent::Ping(1));
@@ -266,7 +266,7 @@ impl Simulation {
                 WatchdogEvent::Hung(child) => {
                     prop_assert!(!child.is_multiple_of(2), "child {} answers", child);
                     let asked = self.asked.remove(&child).expect("it was asked");
-                    prop_assert!(self.now - asked >= PACE.patience);
+                    prop_assert!(self.now - asked >= PACE.timeout);
                     self.hung.push(child);
                     self.watchdog.watch(child, PACE, self.now);
                 }
@@ -309,7 +309,7 @@ proptest! {
         }
         // Undisturbed, it finds a stuck child within an interval and its timeout.
         simulation.watchdog.watch(9, PACE, simulation.now);
-        simulation.advance(simulation.now + PACE.interval + PACE.patience + ms(1))?;
+        simulation.advance(simulation.now + PACE.interval + PACE.timeout + ms(1))?;
         prop_assert!(simulation.hung.contains(&9));
     }
 }

@@ -59,7 +59,7 @@ fn a_client_that_is_too_old_for_its_name_is_reported_once() {
         );
     }
     let events = dialogue.events();
-    let is_report = |event: &&PortalEvent| is_noise(event, NoiseKind::TooOldClient);
+    let is_report = |event: &&PortalEvent| is_anomaly(event, AnomalyKind::TooOldClient);
     assert_eq!(events.iter().filter(is_report).count(), 1);
     assert_eq!(events.len(), 5);
 }
@@ -133,7 +133,7 @@ fn a_further_name_is_answered_and_an_access_without_a_name_is_not() {
         dialogue.events()[..],
         [
             PortalEvent::AccessRequested(_),
-            PortalEvent::Noise(_),
+            PortalEvent::Anomaly(_),
             PortalEvent::AccessRequested(_),
             PortalEvent::AccessRequested(_)
         ]
@@ -190,7 +190,7 @@ fn a_malformed_request_is_reported_and_never_answered() {
     assert!(
         events
             .iter()
-            .all(|event| is_noise(event, NoiseKind::WrongPayload))
+            .all(|event| is_anomaly(event, AnomalyKind::WrongPayload))
     );
     assert!(!dialogue.protocol.accept("r"));
     assert_eq!(dialogue.written(), []);

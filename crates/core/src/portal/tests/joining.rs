@@ -109,7 +109,7 @@ fn an_unmatched_topic_leads_to_a_rejoin_on_the_same_socket() {
     assert!(
         events
             .iter()
-            .all(|event| is_noise(event, NoiseKind::ErrorReply)),
+            .all(|event| is_anomaly(event, AnomalyKind::ErrorReply)),
         "{events:?}"
     );
 }

@@ -135,7 +135,7 @@ fn unusable_messages_are_reported_once_per_kind_and_the_connection_is_kept() {
     assert!(
         events
             .iter()
-            .all(|event| matches!(event, PortalEvent::Noise(_)))
+            .all(|event| matches!(event, PortalEvent::Anomaly(_)))
     );
     assert!(dialogue.protocol.is_joined());
     dialogue.grant("still works");

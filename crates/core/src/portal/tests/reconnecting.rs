@@ -216,21 +216,21 @@ fn the_limit_of_an_outage_can_be_changed_while_it_lasts() {
 #[test]
 fn a_reason_is_new_once_per_outage() {
     let mut dialogue = Dialogue::new();
-    let news = |dialogue: &mut Dialogue, reason: &str| {
+    let is_new = |dialogue: &mut Dialogue, reason: &str| {
         dialogue.attempt();
         dialogue.protocol.handle_connect_error(reason, dialogue.now);
         let events = dialogue.events();
         events
             .iter()
-            .any(|event| matches!(event, PortalEvent::Retrying { news: true, .. }))
+            .any(|event| matches!(event, PortalEvent::Retrying { is_new: true, .. }))
     };
-    assert!(news(&mut dialogue, "refused"));
-    assert!(!news(&mut dialogue, "refused"));
-    assert!(news(&mut dialogue, "no route"));
+    assert!(is_new(&mut dialogue, "refused"));
+    assert!(!is_new(&mut dialogue, "refused"));
+    assert!(is_new(&mut dialogue, "no route"));
     dialogue.connect();
     dialogue.reply_ok(0);
     dialogue.protocol.handle_closed("reset", dialogue.now);
-    assert!(news(&mut dialogue, "refused"));
+    assert!(is_new(&mut dialogue, "refused"));
 }
 
 #[test]
