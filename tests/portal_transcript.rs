@@ -62,8 +62,8 @@ fn everything_the_portal_said_is_understood() {
     for connection in &connections() {
         replay.run(connection);
     }
-    let is_noise = |event: &&PortalEvent| matches!(event, PortalEvent::Noise(_));
-    assert_eq!(replay.events.iter().find(is_noise), None);
+    let is_anomaly = |event: &&PortalEvent| matches!(event, PortalEvent::Anomaly(_));
+    assert_eq!(replay.events.iter().find(is_anomaly), None);
     let count = |wanted: fn(&PortalEvent) -> bool| {
         replay.events.iter().filter(|event| wanted(event)).count()
     };

@@ -536,7 +536,7 @@ impl Connection {
         let Some((_, peer)) = &mut self.transport else {
             return;
         };
-        let in_vain = peer.take_waited_in_vain();
+        let in_vain = peer.take_held_dropped();
         self.drops.count_many(DropReason::NotConnected, in_vain);
         while let Some(event) = peer.poll_event() {
             self.events.push_back(match event {

@@ -397,7 +397,7 @@ fn a_client_that_never_nominates_again_is_kept_for_ever_while_it_is_heard() {
     pair.agent = TestAgent::new("198.51.100.5:4000");
     pair.agent
         .add_remote_candidate("candidate:1 1 udp 2130706431 192.0.2.10 52625 typ host ufrag 6m26");
-    pair.agent.be_deaf_to_answers();
+    pair.agent.ignore_responses();
     for _ in 0..3 * 3600 {
         for check in pair.agent.progress(pair.now) {
             pair.connection.handle_datagrams(&check, pair.now);

@@ -235,7 +235,7 @@ impl Proposal<'_> {
         let token = self.ingest_token("responder", account, seed, now);
         let message = wire::CreateAuthorization {
             reference: self.reference.to_owned(),
-            client: wire::Client {
+            client: wire::GrantedClient {
                 id: self.applicant.id.to_string(),
                 public_key: self.applicant.public_key.clone(),
                 preshared_key: self.preshared_key(seed),
