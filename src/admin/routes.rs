@@ -12,7 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use postern_core::diagnosis::NotATarget;
+use postern_core::target::NotATarget;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,7 +8,7 @@
 use divan::{AllocProfiler, Bencher, black_box};
 use postern_core::DropReason;
 use postern_core::nat_table::flows::{
-    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Target, TcpFlags,
+    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Target,
 };
 use postern_core::nat_table::rewrite::{self, Layout};
 use postern_core::nat_table::{ClientSlot, MappingId};

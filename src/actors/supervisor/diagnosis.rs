@@ -9,12 +9,13 @@ use actix::prelude::*;
 use futures_util::future::join;
 use postern_core::connection::ConnectionFacts;
 use postern_core::diagnosis::{
-    ClientFacts, Facts, GatewayFacts, Identified, Report, Subject, Target, Told, diagnose, identify,
+    ClientFacts, Facts, GatewayFacts, Identified, Report, Subject, Told, diagnose, identify,
 };
 use postern_core::grant::TunnelAddresses;
 use postern_core::health::PortalState;
 use postern_core::ids::ClientId;
 use postern_core::nat_table::NatFacts;
+use postern_core::target::Target;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;

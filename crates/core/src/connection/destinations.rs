@@ -8,11 +8,11 @@
 //! and counted; only the first of such a run finds its place in the table, by one multiplication.
 //! Nothing is searched, moved or allocated but the table itself, once.
 
-use crate::diagnosis::{Refused, Replies, RepliesSeen, source_port};
 use crate::nat_table::ClientSlot;
 use crate::nat_table::rewrite::IcmpError;
 use crate::packet::{IpPacket, Transport};
 use crate::policy::ranges;
+use crate::replies::{Refused, Replies, RepliesSeen, source_port};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -58,7 +58,7 @@ impl Destinations {
         let Ok(Some(error)) = IcmpError::parse(ClientSlot(0), packet) else {
             return;
         };
-        let refused = Refused::by_icmp(error.kind());
+        let refused = Refused::from(error.kind());
         self.place(error.about().real).note_refusal(refused, now);
     }
 

@@ -1,9 +1,10 @@
 //! What a connection answers to people who ask why something does not work.
 
 use super::Connection;
-use crate::diagnosis::{RepliesSeen, Target};
 use crate::peer::PeerFacts;
 use crate::policy::Explanation;
+use crate::replies::RepliesSeen;
+use crate::target::Target;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 

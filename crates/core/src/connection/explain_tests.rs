@@ -2,10 +2,11 @@
 
 use super::tests::{CLIENT, Pair, WEB, resource};
 use super::*;
-use crate::diagnosis::{Asked, Correspondence, Refusal, Target};
 use crate::packet::samples::{Shape, packet};
 use crate::peer::testing::ipv4_packet;
 use crate::policy::Access;
+use crate::replies::{Correspondence, Refusal};
+use crate::target::{Asked, Target};
 use std::time::Duration;
 
 const RST_ACK: u8 = 0x14;

@@ -1,11 +1,12 @@
 //! What is known, as it was told by those who know it.
 
-use super::{Ended, Target};
+use super::Ended;
 use crate::connection::ConnectionFacts;
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, UnixTime};
 use crate::ledger::Grant;
 use crate::nat_table::NatFacts;
+use crate::target::Target;
 use std::time::Duration;
 
 /// Everything that [`diagnose`](super::diagnose) judges by.

@@ -9,10 +9,7 @@ mod causes;
 mod facts;
 mod journal;
 mod judge;
-mod refusal;
-mod replies;
 mod report;
-mod target;
 #[cfg(test)]
 mod tests;
 mod who;
@@ -24,10 +21,6 @@ pub use causes::{
 pub use facts::{ClientFacts, Facts, GatewayFacts, Subject, Told};
 pub use journal::{Ended, Journal};
 pub use judge::diagnose;
-pub(crate) use refusal::source_port;
-pub use refusal::{Refusal, Refused};
-pub use replies::{Correspondence, Replies, RepliesSeen};
 pub use report::{Report, Step, StepName, StepState};
-pub use target::{Asked, NotATarget, Place, Target};
 pub use who::{Identified, identify};
 pub use words::Seconds;

@@ -1,9 +1,9 @@
 //! What is known of a name, for people who ask why something does not work.
 
 use super::Domains;
-use crate::diagnosis::{Refused, RepliesSeen};
+use super::{ClientSlot, MappingId};
 use crate::names::{AddressFamily, DomainName, NameFailure};
-use crate::nat_table::slot::{ClientSlot, MappingId};
+use crate::replies::{Refused, RepliesSeen};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 

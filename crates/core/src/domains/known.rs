@@ -1,8 +1,8 @@
 //! The addresses that the owner knows of: what it was told, and what it told after a rebuild.
 
+use super::{ClientSlot, MappingId};
 use super::{Domains, DomainsEvent, MAX_ADDRESSES};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -43,6 +43,7 @@ mod health;
 mod held;
 mod known;
 mod mapping;
+mod slot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ mod waits;
 pub use explain::{AddressFacts, FamilyFacts, MappingFacts};
 pub use health::{HealCounts, HealSignal};
 pub use known::RestoredName;
+pub use slot::{ClientSlot, MappingId};
 pub use vocabulary::{
     Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
@@ -59,7 +61,6 @@ pub use vocabulary::{
 use crate::DropReason;
 use crate::ids::ResourceId;
 use crate::names::AddressFamily;
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use crate::packet::DropCounts;
 use crate::policy::ranges::is_proxy;
 use known::KnownNames;

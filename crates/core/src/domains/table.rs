@@ -1,8 +1,8 @@
 //! Where the mappings are kept, and the ways to find them: by id, proxy IP, name and client.
 
 use super::mapping::Mapping;
+use super::{ClientSlot, MappingId};
 use crate::names::DomainName;
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use ahash::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -1,9 +1,9 @@
 //! What [`Domains`](super::Domains) is told and what it answers.
 
+use super::{ClientSlot, MappingId};
 use super::{MAX_PROXY_IPS, MAX_RESOURCES};
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName};
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -48,7 +48,7 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
     }
     sort(&mut name.announced.proxy_ips);
     let told = name.announced.proxy_ips.clone();
-    let is_it = |held: &RecordedName| held.resource == name.resource && is_same_name(held, &name);
+    let is_it = |held: &RecordedName| held.resource == name.resource && held.is_same_name(&name);
     let place = record.names.iter().position(is_it);
     if let Some(at) = place {
         keep_other_family(&mut name, &record.names[at].announced.proxy_ips);
@@ -59,7 +59,7 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
     }
     forget_former_owners(record, &name);
     record.names.retain_mut(|held| {
-        let is_other = held.resource != name.resource && is_same_name(held, &name);
+        let is_other = held.resource != name.resource && held.is_same_name(&name);
         !is_other || yields(held, &told)
     });
     if place.is_none() {
@@ -114,10 +114,10 @@ fn forget_former_owners(record: &mut ClientRecord, new: &RecordedName) {
     let owners = record
         .names
         .iter()
-        .filter(|held| !is_same_name(held, new) && held.announced.proxy_ips.iter().any(is_taken));
+        .filter(|held| !held.is_same_name(new) && held.announced.proxy_ips.iter().any(is_taken));
     let owners: Vec<_> = owners.cloned().collect();
     if !owners.is_empty() {
-        let is_owner = |held: &RecordedName| owners.iter().any(|owner| is_same_name(owner, held));
+        let is_owner = |held: &RecordedName| owners.iter().any(|owner| owner.is_same_name(held));
         record.names.retain(|held| !is_owner(held));
     }
 }
@@ -148,20 +148,6 @@ fn yields(held: &mut RecordedName, told: &[IpAddr]) -> bool {
         }
     }
     !held.announced.proxy_ips.is_empty()
-}
-
-/// As [`DomainName`] compares, without building one.
-fn is_same_name(one: &RecordedName, other: &RecordedName) -> bool {
-    bare(&one.announced.domain).eq_ignore_ascii_case(bare(&other.announced.domain))
-}
-
-/// Whether it is the record of this name.
-pub(super) fn is_called(record: &RecordedName, name: &DomainName) -> bool {
-    bare(&record.announced.domain).eq_ignore_ascii_case(name.as_str())
-}
-
-fn bare(domain: &str) -> &str {
-    domain.strip_suffix('.').unwrap_or(domain)
 }
 
 /// Of each family: as many as one message may announce, and with both no more than the mappings

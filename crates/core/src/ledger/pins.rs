@@ -2,7 +2,6 @@
 //! its client may no longer reach, or reaches under other proxy IPs, it must not come back to.
 
 use super::Ledger;
-use super::names::is_called;
 use super::record::{ClientRecord, FlowKey, RecordedName};
 use crate::ids::ClientId;
 use crate::nat_table::flows::PinnedFlow;
@@ -34,7 +33,7 @@ impl Ledger {
 /// Whether the proxy IP of the flow belongs to the name of the flow.
 fn is_named(record: &ClientRecord, flow: &PinnedFlow) -> bool {
     let is_of_flow = |name: &RecordedName| {
-        name.announced.proxy_ips.contains(&flow.proxy) && is_called(name, &flow.name)
+        name.announced.proxy_ips.contains(&flow.proxy) && name.is_for(&flow.name)
     };
     record.names.iter().any(is_of_flow)
 }
@@ -53,7 +52,7 @@ pub(super) fn forget_unnamed(record: &mut ClientRecord) -> bool {
     let before = record.pins.len();
     record.pins.retain(|_, flow| {
         let owner = owners.get(&flow.proxy);
-        owner.is_some_and(|name| is_called(name, &flow.name))
+        owner.is_some_and(|name| name.is_for(&flow.name))
     });
     before != record.pins.len()
 }

@@ -101,6 +101,23 @@ pub struct RecordedName {
     pub in_tunnel: bool,
 }
 
+impl RecordedName {
+    /// Whether both records are about one name. Compares as [`DomainName`] does, without an
+    /// allocation.
+    pub(super) fn is_same_name(&self, other: &Self) -> bool {
+        self.bare_domain().eq_ignore_ascii_case(other.bare_domain())
+    }
+
+    pub(super) fn is_for(&self, name: &DomainName) -> bool {
+        self.bare_domain().eq_ignore_ascii_case(name.as_str())
+    }
+
+    fn bare_domain(&self) -> &str {
+        let domain = self.announced.domain.as_str();
+        domain.strip_suffix('.').unwrap_or(domain)
+    }
+}
+
 /// The addresses that a name had when it was last looked up with success, for one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownName {

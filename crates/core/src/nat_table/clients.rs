@@ -1,7 +1,7 @@
 //! The clients of a shard, by id, by tunnel address and by slot; and the addresses of those who
 //! live on other shards.
 
-use super::slot::ClientSlot;
+use super::ClientSlot;
 use super::sorting::Home;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;

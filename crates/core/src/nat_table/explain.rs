@@ -3,10 +3,11 @@
 use super::NatTable;
 use super::flows::Binding;
 use crate::DropReason;
-use crate::diagnosis::{Place, Refused, Target};
 use crate::domains::MappingFacts;
 use crate::ids::ClientId;
 use crate::packet::IpPacket;
+use crate::replies::Refused;
+use crate::target::{Place, Target};
 use std::time::{Duration, Instant};
 
 /// What the NAT knows of a client and a target.

@@ -25,11 +25,11 @@ mod ports;
 mod store;
 mod wheel;
 
-pub use binding::{Binding, FlowId, FlowLimits, Lookup, PinnedFlow, Target, TcpFlags};
+pub use binding::{Binding, FlowId, FlowLimits, Lookup, PinnedFlow, Target};
 pub use key::{FlowProtocol, Inside, Outside};
 
 use super::ClientSlot;
-use crate::packet::DropReason;
+use crate::packet::{DropReason, TcpFlags};
 use key::KeyHasher;
 use list::{CLOCK, List, OWNER};
 use ports::{Occupant, Ports};

@@ -13,29 +13,26 @@ pub mod flows;
 mod pins;
 mod recovery;
 pub mod rewrite;
-pub mod slot;
 mod sorting;
 
 pub use explain::NatFacts;
-pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
-use crate::diagnosis::Refused;
 use crate::domains::{
     Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
 };
-pub use crate::domains::{HealCounts, RestoredName};
+pub use crate::domains::{ClientSlot, HealCounts, MappingId, RestoredName};
 use crate::grant::{AnnouncedName, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
 use crate::packet::icmp::{self, IcmpReply};
-use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, Transport, ip};
+use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, TcpFlags, Transport, ip};
 use crate::peer::DomainStatus;
 use crate::policy::ranges;
+use crate::replies::Refused;
 use clients::Clients;
 use flows::{
     Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Outside, PinnedFlow, Target,
-    TcpFlags,
 };
 use pins::Pins;
 use rand_chacha::ChaCha8Rng;
@@ -572,7 +569,7 @@ impl NatTable {
         let Some(flow) = self.find_outside(&outside, now)? else {
             return Ok(bytes.len());
         };
-        let refused = Refused::by_icmp(error.kind());
+        let refused = Refused::from(error.kind());
         (self.domains).note_refusal(flow.mapping, outside.real, refused, now);
         match error.kind() {
             IcmpErrorKind::AddressUnreachable => {

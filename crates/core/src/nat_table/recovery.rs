@@ -21,10 +21,10 @@
 //! All this is for the clients of the former table, soon after its end: most of what could be asked
 //! about has spoken by then.
 
-use super::flows::{FlowProtocol, Inside, Outside, TcpFlags};
+use super::flows::{FlowProtocol, Inside, Outside};
 use super::rewrite::{self, Layout};
 use super::{ClientSlot, NatTable};
-use crate::packet::{IpPacket, PacketBatch, PacketMut, Transport};
+use crate::packet::{IpPacket, PacketBatch, PacketMut, TcpFlags, Transport};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -5,8 +5,8 @@
 //! handed over goes to a client or nowhere, so that two tables which disagree about a client for a
 //! moment do not play ball.
 
+use super::ClientSlot;
 use super::NatTable;
-use super::slot::ClientSlot;
 use crate::DropReason;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;

@@ -5,10 +5,10 @@
 
 use super::filter::{Flow, permits};
 use super::{Policy, pattern, ranges};
-use crate::diagnosis::{Asked, Place};
 use crate::grant::{Filter, Resource, ResourceKind};
 use crate::ids::ResourceId;
 use crate::names::DomainName;
+use crate::target::{Asked, Place};
 use std::net::IpAddr;
 
 /// What the policy says about one service of one place.

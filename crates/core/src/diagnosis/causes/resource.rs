@@ -1,7 +1,8 @@
 //! What can be the matter with a resource: or that nothing is.
 
 use super::{Severity, asked_again, count};
-use crate::diagnosis::{Refusal, Seconds};
+use crate::diagnosis::Seconds;
+use crate::replies::Refusal;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 

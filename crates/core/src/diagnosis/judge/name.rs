@@ -2,10 +2,11 @@
 
 use super::{Case, Outcome, SHOWN};
 use crate::diagnosis::words::title;
-use crate::diagnosis::{ClientCause, NameCause, Place, Seconds, Told, Unable};
+use crate::diagnosis::{ClientCause, NameCause, Seconds, Told, Unable};
 use crate::domains::{FamilyFacts, MappingFacts};
 use crate::names::{DomainName, NameFailure};
 use crate::policy::{Access, Explanation};
+use crate::target::Place;
 use std::net::IpAddr;
 
 impl Case<'_> {

@@ -3,8 +3,9 @@
 use super::name::{list, used};
 use super::{Case, Outcome};
 use crate::DropReason;
-use crate::diagnosis::{Correspondence, RepliesSeen, ResourceCause, Seconds};
+use crate::diagnosis::{ResourceCause, Seconds};
 use crate::domains::FamilyFacts;
+use crate::replies::{Correspondence, RepliesSeen};
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -2,12 +2,13 @@
 
 use super::{Case, Outcome, SHOWN};
 use crate::diagnosis::words::{date, permitted, title};
-use crate::diagnosis::{Asked, Permits, Place, RightsCause, Seconds};
+use crate::diagnosis::{Permits, RightsCause, Seconds};
 use crate::grant::{Resource, ResourceKind};
 use crate::ids::UnixTime;
 use crate::ledger::GrantEnd;
 use crate::names::DomainName;
 use crate::policy::{Access, Explanation, Judgement, pattern, permits_asked, ranges};
+use crate::target::{Asked, Place};
 
 impl Case<'_> {
     /// What the policy says.

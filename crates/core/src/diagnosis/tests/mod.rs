@@ -18,6 +18,8 @@ use crate::nat_table::NatFacts;
 use crate::packet::Path;
 use crate::peer::PeerFacts;
 use crate::policy::{Policy, PolicyConfig};
+use crate::replies::{Refusal, Refused, RepliesSeen};
+use crate::target::Target;
 use crate::testing::beginning;
 use std::net::IpAddr;
 use std::time::Duration;

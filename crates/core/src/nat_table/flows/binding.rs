@@ -5,7 +5,6 @@ use crate::names::DomainName;
 use crate::nat_table::MappingId;
 #[cfg(doc)]
 use crate::packet::DropReason;
-use crate::packet::{IpPacket, ip};
 use std::net::IpAddr;
 
 /// How large a table may grow.
@@ -93,33 +92,3 @@ pub enum Lookup {
     /// Nothing that is, or is remembered.
     Unknown,
 }
-
-/// The TCP flags that end or begin a flow; none for other protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpFlags {
-    /// It opens a connection.
-    pub syn: bool,
-    /// The sender has no more to send.
-    pub fin: bool,
-    /// The connection is no more.
-    pub rst: bool,
-}
-
-impl TcpFlags {
-    /// Those of a packet.
-    #[must_use]
-    pub fn of(packet: &IpPacket<'_>) -> Self {
-        let is_tcp = packet.protocol() == ip::PROTOCOL_TCP;
-        match packet.segment().get(TCP_FLAGS_OFFSET) {
-            Some(flags) if is_tcp => Self {
-                syn: flags & 0x02 != 0,
-                fin: flags & 0x01 != 0,
-                rst: flags & 0x04 != 0,
-            },
-            Some(_) | None => Self::default(),
-        }
-    }
-}
-
-/// The flags of a TCP header (RFC 9293, section 3.1).
-pub(super) const TCP_FLAGS_OFFSET: usize = 13;

@@ -2,7 +2,6 @@
 
 mod model;
 
-use super::binding::TCP_FLAGS_OFFSET;
 use super::*;
 use crate::nat_table::MappingId;
 use crate::packet::IpPacket;
@@ -445,20 +444,6 @@ fn a_hundred_thousand_flows_fit_32_mib() {
     assert_eq!(bench.table.len(), 100_000);
     let bytes = bench.table.heap_bytes();
     assert!(bytes < 32 << 20, "{bytes} bytes");
-}
-
-#[test]
-fn flags_are_read_from_tcp_only() {
-    let shape = Shape::Tcp { from: 1, to: 2 };
-    let mut bytes = packet_between("10.0.0.1", "10.0.0.2", shape);
-    let flags = |bytes: &[u8]| TcpFlags::of(&IpPacket::parse(bytes).expect("valid"));
-    for (bits, expected) in [(0x02, SYN), (0x11, FIN), (0x14, RST), (0x18, PLAIN)] {
-        bytes[20 + TCP_FLAGS_OFFSET] = bits;
-        assert_eq!(flags(&bytes), expected);
-    }
-    let mut bytes = packet_between("10.0.0.1", "10.0.0.2", Shape::Udp { from: 1, to: 2 });
-    bytes[20 + TCP_FLAGS_OFFSET] = 0xff;
-    assert_eq!(flags(&bytes), PLAIN);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::nat_table::ClientSlot;
 use crate::nat_table::flows::{FlowProtocol, Inside, Outside};
 use crate::packet::checksum::{checksum, transport_checksum};
 use crate::packet::{DropReason, IpPacket, Transport, icmp, ip};
+use crate::replies::{Refusal, Refused};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An ICMP error that reached us from a resource or on the way there, about a packet that a client
@@ -38,6 +39,17 @@ pub enum IcmpErrorKind {
     PortUnreachable,
     /// Neither: too big, too far, forbidden on the way.
     Other,
+}
+
+impl From<IcmpErrorKind> for Refused {
+    fn from(kind: IcmpErrorKind) -> Self {
+        let how = match kind {
+            IcmpErrorKind::AddressUnreachable => Refusal::AddressUnreachable,
+            IcmpErrorKind::PortUnreachable => Refusal::PortUnreachable,
+            IcmpErrorKind::Other => Refusal::Other,
+        };
+        Self { how, port: None }
+    }
 }
 
 impl IcmpError {

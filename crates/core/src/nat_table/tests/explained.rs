@@ -1,8 +1,9 @@
 //! What the NAT answers to people who ask: what a name came to, step by step.
 
 use super::*;
-use crate::diagnosis::{Asked, Correspondence, Refusal, Target};
 use crate::domains::FamilyFacts;
+use crate::replies::{Correspondence, Refusal};
+use crate::target::{Asked, Target};
 
 const NAME: &str = "app.example";
 

@@ -1,8 +1,8 @@
 //! What is explained is what packets get.
 
 use super::*;
-use crate::diagnosis::{Asked, Place};
 use crate::policy::Access;
+use crate::target::{Asked, Place};
 
 fn explained(scene: &Scene, place: &str, asked: Asked) -> Access {
     let place = match place.parse::<IpAddr>() {

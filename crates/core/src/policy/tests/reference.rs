@@ -2,13 +2,13 @@
 //! the first agrees with it.
 
 use super::beginning;
-use crate::diagnosis::{Asked, Place};
 use crate::grant::{Filter, Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
 use crate::packet::icmp::IcmpReply;
 use crate::packet::samples::{Shape, any_shape, packet};
 use crate::packet::{DropReason, IpPacket};
 use crate::policy::{Access, Policy, PolicyConfig, Verdict};
+use crate::target::{Asked, Place};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;

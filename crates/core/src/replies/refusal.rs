@@ -1,7 +1,6 @@
 //! How somebody says no: read from packets that come back.
 
-use crate::nat_table::flows::TcpFlags;
-use crate::nat_table::rewrite::IcmpErrorKind;
+use crate::packet::tcp::is_handshake_reset;
 use crate::packet::{IpPacket, Transport};
 use serde::{Deserialize, Serialize};
 
@@ -29,28 +28,14 @@ pub enum Refusal {
 }
 
 impl Refused {
-    /// Whether a packet is the refusal of a handshake: a reset that answers a SYN has the sequence
-    /// number zero (RFC 9293, section 3.10.7.1). Others end a connection that there was.
+    /// The refusal in a packet that resets a TCP handshake.
     #[inline]
     #[must_use]
     pub fn by_reset(packet: &IpPacket<'_>) -> Option<Self> {
-        let is_reset = TcpFlags::of(packet).rst;
-        let sequence = packet.segment().get(TCP_SEQUENCE).filter(|_| is_reset)?;
-        (sequence == [0; 4]).then(|| Self {
+        is_handshake_reset(packet).then(|| Self {
             how: Refusal::Reset,
             port: source_port(packet),
         })
-    }
-
-    /// What an ICMP error says about the address that was tried.
-    #[must_use]
-    pub fn by_icmp(kind: IcmpErrorKind) -> Self {
-        let how = match kind {
-            IcmpErrorKind::AddressUnreachable => Refusal::AddressUnreachable,
-            IcmpErrorKind::PortUnreachable => Refusal::PortUnreachable,
-            IcmpErrorKind::Other => Refusal::Other,
-        };
-        Self { how, port: None }
     }
 }
 
@@ -66,6 +51,3 @@ pub(crate) fn source_port(packet: &IpPacket<'_>) -> Option<u16> {
         | Transport::Other(_) => None,
     }
 }
-
-/// The sequence number in a TCP header (RFC 9293, section 3.1).
-const TCP_SEQUENCE: std::ops::Range<usize> = 4..8;

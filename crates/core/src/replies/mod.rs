@@ -1,7 +1,12 @@
 //! What went out to an address and what came back, in so few words that it may be noted for each
 //! packet.
 
-use super::{Asked, Refusal, Refused};
+mod refusal;
+
+pub(crate) use refusal::source_port;
+pub use refusal::{Refusal, Refused};
+
+use crate::target::Asked;
 use std::time::{Duration, Instant};
 
 /// The correspondence with an address, or with the addresses of a name in one family.
