@@ -199,12 +199,6 @@ impl Domains {
         self.table.by_proxy(client, proxy_ip)
     }
 
-    /// Whether the mapping is still there.
-    #[must_use]
-    pub fn is_current(&self, id: MappingId) -> bool {
-        self.table.get(id).is_some()
-    }
-
     /// Rises whenever flows of the family that nothing came back of should ask for their route
     /// again: addresses or proxy IPs changed, or it is time to try the next address.
     #[must_use]

@@ -47,15 +47,27 @@ impl Ledger {
 
     /// The portal takes a resource away. Its names go with it, and the client with its last one.
     pub fn revoke(&mut self, client: ClientId, resource: ResourceId) {
-        self.remove_grant(client, resource, GrantEnd::Revoked, |_| true);
-    }
-
-    /// A client's connection says that the time of a resource is over. A grant that the portal has
-    /// extended meanwhile stays.
-    pub fn release_resource(&mut self, client: ClientId, resource: ResourceId, unix_now: UnixTime) {
-        self.remove_grant(client, resource, GrantEnd::Expired, |grant| {
-            grant.is_over(unix_now)
+        let Entry::Occupied(mut entry) = self.clients.entry(client) else {
+            return;
+        };
+        if !entry.get().grants.contains_key(&resource) {
+            return;
+        }
+        let record = Arc::make_mut(entry.get_mut());
+        let tunnel = record.tunnel;
+        let ended = record.grants.remove(&resource).map(|grant| EndedGrant {
+            client,
+            tunnel,
+            grant,
+            end: GrantEnd::Revoked,
         });
+        note_ended(&mut self.ended, ended);
+        record.names.retain(|name| name.resource != resource);
+        pins::forget_unnamed(record);
+        if record.grants.is_empty() {
+            entry.remove();
+        }
+        self.note(true);
     }
 
     /// Moves the expiry of a held grant.
@@ -108,36 +120,6 @@ impl Ledger {
             changed = true;
         }
         self.note(changed);
-    }
-
-    fn remove_grant(
-        &mut self,
-        client: ClientId,
-        resource: ResourceId,
-        end: GrantEnd,
-        is_over: impl Fn(&Grant) -> bool,
-    ) {
-        let Entry::Occupied(mut entry) = self.clients.entry(client) else {
-            return;
-        };
-        if !entry.get().grants.get(&resource).is_some_and(is_over) {
-            return;
-        }
-        let record = Arc::make_mut(entry.get_mut());
-        let tunnel = record.tunnel;
-        let ended = record.grants.remove(&resource).map(|grant| EndedGrant {
-            client,
-            tunnel,
-            grant,
-            end,
-        });
-        note_ended(&mut self.ended, ended);
-        record.names.retain(|name| name.resource != resource);
-        pins::forget_unnamed(record);
-        if record.grants.is_empty() {
-            entry.remove();
-        }
-        self.note(true);
     }
 
     /// As [`Ledger::change`]; a client that is unknown comes into being, if there is room and

@@ -130,7 +130,7 @@ mod tests {
     /// docs/lessons.md 17.
     #[test]
     fn no_pin_outlives_its_name_or_comes_before_it() {
-        let ends: [fn(&mut Ledger); 7] = [
+        let ends: [fn(&mut Ledger); 6] = [
             |ledger| ledger.revoke(client(1), resource_id(0)),
             |ledger| ledger.record_name(client(1), named("b.lab.example", 1)),
             |ledger| ledger.record_name(client(1), named(NAME, 2)),
@@ -142,10 +142,6 @@ mod tests {
                 };
                 let gateway = step(0).authorization().client.tunnel;
                 ledger.reconcile(gateway, &[entry]);
-            },
-            |ledger| {
-                ledger.set_expiry(over());
-                ledger.release_resource(client(1), resource_id(0), UnixTime(1));
             },
             |ledger| {
                 ledger.set_expiry(over());

@@ -65,7 +65,7 @@ impl Step {
                 }
             }
             15 => ledger.forget_transport(client),
-            16 => ledger.release_resource(client, resource_id(self.resource), self.time()),
+            16 => ledger.prune_expired(self.time()),
             17 => match self.detail {
                 0..200 => ledger.prune_expired(self.time()),
                 200.. => ledger.remove_client(client),

@@ -162,10 +162,10 @@ fn an_expiry_that_was_extended_meanwhile_is_no_end() {
         expires_at: Some(UnixTime(at)),
     };
     ledger.set_expiry(entry(200));
-    ledger.release_resource(client(0), resource_id(0), UnixTime(100));
+    ledger.prune_expired(UnixTime(100));
     assert!(record(&ledger).grants.contains_key(&resource_id(0)));
     ledger.set_expiry(entry(100));
-    ledger.release_resource(client(0), resource_id(0), UnixTime(100));
+    ledger.prune_expired(UnixTime(100));
     assert!(!record(&ledger).grants.contains_key(&resource_id(0)));
 }
 

@@ -287,14 +287,6 @@ impl FlowTable {
         }
     }
 
-    /// Ends all flows of a client before their time; they are remembered.
-    pub fn expire_client(&mut self, client: ClientSlot, now: Instant) {
-        self.handle_timeout(now);
-        while let Some(at) = self.first_live(client) {
-            self.end(at);
-        }
-    }
-
     /// Forgets a flow as if it had never been.
     pub fn remove(&mut self, flow: FlowId) {
         if let Some(at) = self.live(flow) {

@@ -48,15 +48,15 @@ impl Policy {
         let is_proxy = ranges::is_proxy(destination);
         let is_mapped = is_proxy && self.proxies.contains(destination);
         match self.classify(destination, Flow::towards(packet.transport())) {
-            Class::Permitted(_) if is_proxy && !is_mapped => UNMAPPED,
-            Class::Permitted(_) => Verdict::Forward {
+            Class::Permitted if is_proxy && !is_mapped => UNMAPPED,
+            Class::Permitted => Verdict::Forward {
                 translate: is_proxy,
             },
             // A proxy IP of a name that is not set up (yet): "prohibited" would make the client
             // ask again for what it has (docs/lessons.md 8). Without any DNS resource it should
             // ask.
             Class::Uncovered if is_proxy && self.derived.holds_dns => UNMAPPED,
-            Class::Uncovered | Class::Filtered(_) => {
+            Class::Uncovered | Class::Filtered => {
                 Verdict::Reject(DropReason::NotAuthorized, IcmpReply::Prohibited)
             }
             Class::NotInternet => {
@@ -83,48 +83,33 @@ impl Policy {
             return Verdict::Forward { translate: false };
         }
         match self.classify(source, Flow::back(packet.transport())) {
-            Class::Permitted(_) => Verdict::Forward { translate: false },
-            Class::Filtered(_) | Class::Uncovered | Class::NotInternet => {
+            Class::Permitted => Verdict::Forward { translate: false },
+            Class::Filtered | Class::Uncovered | Class::NotInternet => {
                 Verdict::Drop(DropReason::ReturnNotAuthorized)
             }
         }
     }
 
-    /// The resource that decides about an inbound packet to its destination, for logs and counters;
-    /// `None` if there is none, also where no resource is asked.
-    #[must_use]
-    pub fn deciding_resource(&self, packet: &IpPacket<'_>) -> Option<ResourceId> {
-        match self.classify(packet.destination(), Flow::towards(packet.transport())) {
-            Class::Permitted(resource) | Class::Filtered(resource) => Some(resource),
-            Class::Uncovered | Class::NotInternet => None,
-        }
-    }
-
-    /// Section 5.2, step 7.
+    /// docs/protocol.md 5.2, step 7.
     fn classify(&self, ip: IpAddr, flow: Flow) -> Class {
-        if let Some(internet) = self.derived.internet
-            && !ranges::is_proxy(ip)
-        {
+        if self.derived.internet.is_some() && !ranges::is_proxy(ip) {
             // No other resource is asked then, not even one that covers a private network.
             return match ranges::is_internet(ip) {
-                true => Class::Permitted(internet),
+                true => Class::Permitted,
                 false => Class::NotInternet,
             };
         }
-        // Section 5.1: first whoever permits it, then the longest prefix, then the greater id.
-        self.candidates(ip)
-            .filter_map(|(prefix_bits, id)| {
-                let filters = &self.grants.get(&id)?.resource.filters;
-                Some((permits(filters, flow), prefix_bits, id))
-            })
-            .max()
-            .map_or(Class::Uncovered, |(permitted, _, id)| {
-                if permitted {
-                    Class::Permitted(id)
-                } else {
-                    Class::Filtered(id)
-                }
-            })
+        // A resource that permits the packet goes before all that do not (docs/protocol.md 5.1).
+        // Which of them decides makes no difference to the packet; `explain` says which.
+        let filters = self
+            .candidates(ip)
+            .filter_map(|(_, id)| self.grants.get(&id));
+        let permitted = filters.map(|grant| permits(&grant.resource.filters, flow));
+        match permitted.max() {
+            Some(true) => Class::Permitted,
+            Some(false) => Class::Filtered,
+            None => Class::Uncovered,
+        }
     }
 
     /// All resources whose network contains `ip`, with the prefix length of that network.
@@ -146,10 +131,9 @@ impl Policy {
 /// What the resources say about an address and a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// This one permits it.
-    Permitted(ResourceId),
-    /// This one decides, and its filters forbid it.
-    Filtered(ResourceId),
+    Permitted,
+    /// There are some, and the filters of all of them forbid it.
+    Filtered,
     /// None is about this address.
     Uncovered,
     /// An Internet resource is held, and this address is not the Internet.

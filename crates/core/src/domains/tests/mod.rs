@@ -20,6 +20,11 @@ const V6: AddressFamily = AddressFamily::V6;
 const TTL: Duration = Duration::from_secs(60);
 const CLIENT: ClientSlot = ClientSlot(1);
 
+/// Whether the mapping is still there.
+fn is_current(domains: &Domains, id: MappingId) -> bool {
+    domains.epoch(id, V4).is_some()
+}
+
 /// Names under a clock that the test moves.
 struct World {
     domains: Domains,

@@ -382,7 +382,7 @@ impl Model {
         assert!(self.mappings.len() <= CONFIG.mappings);
         assert!(self.domains.held_bytes() <= CONFIG.held_bytes_in_all);
         for ((client, _), it) in &self.mappings {
-            assert!(self.domains.is_current(it.id), "it was lost: {it:?}");
+            assert!(is_current(&self.domains, it.id), "it was lost: {it:?}");
             for ip in it.proxy_ips.iter().flatten() {
                 assert_eq!(self.domains.find(ClientSlot(*client), *ip), Some(it.id));
             }

@@ -1,6 +1,8 @@
 //! Each rule of docs/protocol.md about packets, sections 5.1 to 5.3.
 
 use super::*;
+use crate::policy::Access;
+use crate::target::{Asked, Place};
 
 // ---- 5.2: from the tunnel ----
 
@@ -160,9 +162,16 @@ fn filters_of_overlapping_resources_unite() {
 }
 
 fn decider(scene: &Scene, destination: &str, port: u16) -> Option<ResourceId> {
-    let bytes = packet_between(CLIENT, destination, to_port(port));
-    let packet = IpPacket::parse(&bytes).expect("valid");
-    scene.policy.deciding_resource(&packet)
+    let place = Place::Ip(destination.parse().expect("an address"));
+    let explanation = scene.policy.explain(&place, Asked::Tcp(port));
+    match &explanation.access[..] {
+        [(_, Access::Covered(resources))] => resources.first().map(|it| it.resource.id),
+        [(_, access)] => {
+            assert_eq!(*access, Access::Uncovered);
+            None
+        }
+        _ => panic!("one service was asked about: {explanation:?}"),
+    }
 }
 
 #[test]

@@ -15,7 +15,6 @@ enum Step {
     Outbound(usize, TcpFlags),
     Expire(usize),
     Remove(usize),
-    ExpireClient(ClientSlot),
     RemoveClient(ClientSlot),
     Wait(u64),
 }
@@ -34,7 +33,6 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), flags()).prop_map(|(nth, flags)| Step::Outbound(nth, flags)),
         1 => any::<usize>().prop_map(Step::Expire),
         1 => any::<usize>().prop_map(Step::Remove),
-        1 => client().prop_map(Step::ExpireClient),
         1 => client().prop_map(Step::RemoveClient),
         6 => millis.prop_map(Step::Wait),
     ]
@@ -260,20 +258,13 @@ impl Model {
                 self.end(at);
             }
             Step::Remove(_) => bench.table.remove(self.flows.remove(at).binding.flow),
-            Step::Open(..) | Step::ExpireClient(_) | Step::RemoveClient(_) | Step::Wait(_) => {}
+            Step::Open(..) | Step::RemoveClient(_) | Step::Wait(_) => {}
         }
     }
 
     fn step(&mut self, bench: &mut Bench, step: &Step) {
         match step {
             Step::Open(inside, real) => self.open(bench, *inside, *real),
-            Step::ExpireClient(client) => {
-                bench.table.expire_client(*client, bench.now);
-                let is_theirs = |flow: &Flow| flow.binding.inside.client == *client;
-                while let Some(at) = self.flows.iter().position(is_theirs) {
-                    self.end(at);
-                }
-            }
             Step::RemoveClient(client) => {
                 bench.table.remove_client(*client);
                 self.flows.retain(|it| it.binding.inside.client != *client);
