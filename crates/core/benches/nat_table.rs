@@ -8,11 +8,11 @@
 use divan::{AllocProfiler, Bencher, black_box};
 use postern_core::DropReason;
 use postern_core::nat_table::flows::{
-    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Target,
+    Binding, FlowLimits, FlowProtocol, FlowTable, FlowTarget, Inside, Lookup,
 };
 use postern_core::nat_table::rewrite::{self, Layout};
 use postern_core::nat_table::{ClientSlot, MappingId};
-use postern_core::packet::IpPacket;
+use postern_core::packet::{IpPacket, TcpFlags};
 use std::time::{Duration, Instant};
 
 #[global_allocator]
@@ -183,8 +183,8 @@ fn key(number: u32) -> Inside {
     }
 }
 
-fn target() -> Target {
-    Target {
+fn target() -> FlowTarget {
+    FlowTarget {
         real: [10, 20, 0, 100].into(),
         mapping: MappingId {
             index: 0,

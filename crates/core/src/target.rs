@@ -9,25 +9,25 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Where.
-    pub place: Place,
+    pub host: Host,
     /// Which service there.
-    pub asked: Asked,
+    pub service: Service,
 }
 
 impl Target {
     /// The address, if it is one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        match self.place {
-            Place::Ip(ip) => Some(ip),
-            Place::Name(_) => None,
+        match self.host {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
         }
     }
 }
 
 /// A name or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Host {
     /// By name, as through a DNS resource.
     Name(DomainName),
     /// By address.
@@ -36,7 +36,7 @@ pub enum Place {
 
 /// A service, as filters look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Service {
     /// Whatever may be reached there.
     Any,
     /// This port, by TCP or by UDP.
@@ -49,10 +49,10 @@ pub enum Asked {
     Icmp,
 }
 
-impl Asked {
+impl Service {
     /// What is judged one by one: a filter may permit one of them and forbid another.
     #[must_use]
-    pub fn one_by_one(self) -> Vec<Self> {
+    pub fn by_protocol(self) -> Vec<Self> {
         match self {
             Self::Port(port) => vec![Self::Tcp(port), Self::Udp(port)],
             Self::Any | Self::Tcp(_) | Self::Udp(_) | Self::Icmp => vec![self],
@@ -66,16 +66,16 @@ impl Asked {
     "{text:?} is no target: give a name or an address, and if need be a port, as in \
      app.example.com, 10.20.0.7:443, 10.20.0.7:udp/53, 10.20.0.7:icmp or [2001:db8::7]:443"
 )]
-pub struct NotATarget {
+pub struct TargetParseError {
     /// As given.
     pub text: String,
 }
 
 impl FromStr for Target {
-    type Err = NotATarget;
+    type Err = TargetParseError;
 
-    fn from_str(text: &str) -> Result<Self, NotATarget> {
-        parse(text.trim()).ok_or_else(|| NotATarget { text: text.into() })
+    fn from_str(text: &str) -> Result<Self, TargetParseError> {
+        parse(text.trim()).ok_or_else(|| TargetParseError { text: text.into() })
     }
 }
 
@@ -83,60 +83,60 @@ fn parse(text: &str) -> Option<Target> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (ip, rest) = bracketed.split_once(']')?;
         let ip: Ipv6Addr = ip.parse().ok()?;
-        let asked = match rest {
-            "" => Asked::Any,
+        let service = match rest {
+            "" => Service::Any,
             _ => rest.strip_prefix(':')?.parse().ok()?,
         };
-        let place = Place::Ip(ip.into());
-        return Some(Target { place, asked });
+        let host = Host::Ip(ip.into());
+        return Some(Target { host, service });
     }
     if let Ok(ip) = text.parse() {
-        let (place, asked) = (Place::Ip(ip), Asked::Any);
-        return Some(Target { place, asked });
+        let (host, service) = (Host::Ip(ip), Service::Any);
+        return Some(Target { host, service });
     }
-    let (place, asked) = match text.split_once(':') {
-        Some((place, service)) => (place, service.parse().ok()?),
-        None => (text, Asked::Any),
+    let (host, service) = match text.split_once(':') {
+        Some((host, service)) => (host, service.parse().ok()?),
+        None => (text, Service::Any),
     };
-    let place = place.parse().ok()?;
-    Some(Target { place, asked })
+    let host = host.parse().ok()?;
+    Some(Target { host, service })
 }
 
-impl FromStr for Place {
-    type Err = NotATarget;
+impl FromStr for Host {
+    type Err = TargetParseError;
 
-    fn from_str(text: &str) -> Result<Self, NotATarget> {
-        let not_a_target = || NotATarget { text: text.into() };
+    fn from_str(text: &str) -> Result<Self, TargetParseError> {
+        let parse_error = || TargetParseError { text: text.into() };
         if let Ok(ip) = text.parse() {
             return Ok(Self::Ip(ip));
         }
         // No top-level domain is a number: this is an address with a mistake in it.
         let last = text.trim_end_matches('.').rsplit('.').next();
         if last.is_none_or(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
-            return Err(not_a_target());
+            return Err(parse_error());
         }
-        text.parse().map(Self::Name).map_err(|_| not_a_target())
+        text.parse().map(Self::Name).map_err(|_| parse_error())
     }
 }
 
-impl FromStr for Asked {
-    type Err = NotATarget;
+impl FromStr for Service {
+    type Err = TargetParseError;
 
     /// `80`, `tcp/80` or `80/tcp`, `udp/53`, `icmp`.
-    fn from_str(text: &str) -> Result<Self, NotATarget> {
-        let not_a_target = || NotATarget { text: text.into() };
+    fn from_str(text: &str) -> Result<Self, TargetParseError> {
+        let parse_error = || TargetParseError { text: text.into() };
         let lower = text.to_ascii_lowercase();
         if lower == "icmp" || lower == "ping" {
             return Ok(Self::Icmp);
         }
-        let number = |text: &str| text.parse::<u16>().map_err(|_| not_a_target());
+        let number = |text: &str| text.parse::<u16>().map_err(|_| parse_error());
         let Some((one, other)) = lower.split_once('/') else {
             return number(&lower).map(Self::Port);
         };
         match (one, other) {
             ("tcp", port) | (port, "tcp") => number(port).map(Self::Tcp),
             ("udp", port) | (port, "udp") => number(port).map(Self::Udp),
-            _ => Err(not_a_target()),
+            _ => Err(parse_error()),
         }
     }
 }
@@ -144,21 +144,21 @@ impl FromStr for Asked {
 impl fmt::Display for Target {
     /// As it can be asked for again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = match self.asked {
-            Asked::Any => return self.place.fmt(f),
-            Asked::Port(port) => format!("{port}"),
-            Asked::Tcp(port) => format!("tcp/{port}"),
-            Asked::Udp(port) => format!("udp/{port}"),
-            Asked::Icmp => "icmp".into(),
+        let service = match self.service {
+            Service::Any => return self.host.fmt(f),
+            Service::Port(port) => format!("{port}"),
+            Service::Tcp(port) => format!("tcp/{port}"),
+            Service::Udp(port) => format!("udp/{port}"),
+            Service::Icmp => "icmp".into(),
         };
-        match &self.place {
-            Place::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{service}"),
-            Place::Ip(IpAddr::V4(_)) | Place::Name(_) => write!(f, "{}:{service}", self.place),
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{service}"),
+            Host::Ip(IpAddr::V4(_)) | Host::Name(_) => write!(f, "{}:{service}", self.host),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => name.fmt(f),
@@ -167,7 +167,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for Service {
     /// For people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,23 +191,23 @@ mod tests {
     #[test]
     fn every_way_to_write_a_target_is_understood_and_written_back() {
         for (text, asked, written) in [
-            ("App.Example.com.", Asked::Any, "app.example.com"),
+            ("App.Example.com.", Service::Any, "app.example.com"),
             (
                 "app.example.com:443",
-                Asked::Port(443),
+                Service::Port(443),
                 "app.example.com:443",
             ),
-            ("10.20.0.7", Asked::Any, "10.20.0.7"),
-            ("10.20.0.7:tcp/80", Asked::Tcp(80), "10.20.0.7:tcp/80"),
-            ("10.20.0.7:80/TCP", Asked::Tcp(80), "10.20.0.7:tcp/80"),
-            ("10.20.0.7:udp/53", Asked::Udp(53), "10.20.0.7:udp/53"),
-            ("10.20.0.7:ping", Asked::Icmp, "10.20.0.7:icmp"),
-            ("2001:db8::7", Asked::Any, "2001:db8::7"),
-            ("[2001:db8::7]", Asked::Any, "2001:db8::7"),
-            ("[2001:db8::7]:443", Asked::Port(443), "[2001:db8::7]:443"),
+            ("10.20.0.7", Service::Any, "10.20.0.7"),
+            ("10.20.0.7:tcp/80", Service::Tcp(80), "10.20.0.7:tcp/80"),
+            ("10.20.0.7:80/TCP", Service::Tcp(80), "10.20.0.7:tcp/80"),
+            ("10.20.0.7:udp/53", Service::Udp(53), "10.20.0.7:udp/53"),
+            ("10.20.0.7:ping", Service::Icmp, "10.20.0.7:icmp"),
+            ("2001:db8::7", Service::Any, "2001:db8::7"),
+            ("[2001:db8::7]", Service::Any, "2001:db8::7"),
+            ("[2001:db8::7]:443", Service::Port(443), "[2001:db8::7]:443"),
         ] {
             let target = target(text);
-            assert_eq!(target.asked, asked, "{text}");
+            assert_eq!(target.service, asked, "{text}");
             assert_eq!(target.to_string(), written);
             assert_eq!(written.parse(), Ok(target));
         }
@@ -234,8 +234,8 @@ mod tests {
 
     #[test]
     fn a_port_is_judged_for_tcp_and_udp() {
-        let both = target("10.20.0.7:53").asked.one_by_one();
-        assert_eq!(both, [Asked::Tcp(53), Asked::Udp(53)]);
-        assert_eq!(target("10.20.0.7").asked.one_by_one(), [Asked::Any]);
+        let both = target("10.20.0.7:53").service.by_protocol();
+        assert_eq!(both, [Service::Tcp(53), Service::Udp(53)]);
+        assert_eq!(target("10.20.0.7").service.by_protocol(), [Service::Any]);
     }
 }

@@ -13,13 +13,13 @@ use std::net::IpAddr;
 /// The names of one client.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedNames {
-    by_name: BTreeMap<(DomainName, ResourceId), Kept>,
+    by_name: BTreeMap<(DomainName, ResourceId), Entry>,
     /// How many may be kept before those that are not in force are looked for.
     unpruned: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     announced: AnnouncedName,
     in_tunnel: bool,
 }
@@ -43,7 +43,7 @@ impl AnnouncedNames {
         let of_other_family = former.into_iter().flat_map(|kept| kept.announced.proxy_ips);
         let of_other_family = of_other_family.filter(|ip| !is_named(ip));
         let proxy_ips = announced.proxy_ips.iter().copied().chain(of_other_family);
-        let kept = Kept {
+        let kept = Entry {
             announced: AnnouncedName {
                 domain: announced.domain.clone(),
                 proxy_ips: proxy_ips.collect(),

@@ -3,7 +3,7 @@
 use super::Connection;
 use crate::peer::PeerFacts;
 use crate::policy::Explanation;
-use crate::replies::RepliesSeen;
+use crate::replies::ReplyFacts;
 use crate::target::Target;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub struct ConnectionFacts {
     pub policy: Explanation,
     /// What went to the target's address and came back, where that is not translated; `None` if
     /// nothing is remembered.
-    pub replies: Option<RepliesSeen>,
+    pub replies: Option<ReplyFacts>,
 }
 
 /// How a client is reached.
@@ -44,7 +44,7 @@ impl Connection {
                 Some((_, peer)) => TransportFacts::Peer(peer.explain(now)),
                 None => TransportFacts::None { lost },
             },
-            policy: self.policy.explain(&target.place, target.asked),
+            policy: self.policy.explain(&target.host, target.service),
             replies: target.ip().and_then(replies),
         }
     }

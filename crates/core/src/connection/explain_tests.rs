@@ -5,8 +5,8 @@ use super::*;
 use crate::packet::samples::{Shape, packet};
 use crate::peer::testing::ipv4_packet;
 use crate::policy::Access;
-use crate::replies::{Correspondence, Refusal};
-use crate::target::{Asked, Target};
+use crate::replies::{RefusalKind, ReplyStatus};
+use crate::target::{Service, Target};
 use std::time::Duration;
 
 const RST_ACK: u8 = 0x14;
@@ -33,9 +33,9 @@ impl Pair {
         self.connection.explain(&web(), self.now)
     }
 
-    fn correspondence(&self) -> Correspondence {
+    fn status(&self) -> ReplyStatus {
         let replies = self.explain().replies.expect("it is remembered");
-        replies.correspondence(Asked::Tcp(80))
+        replies.status(Service::Tcp(80))
     }
 
     fn wait(&mut self, millis: u64) {
@@ -100,7 +100,7 @@ fn packets_and_replies_of_a_network_are_remembered_by_address() {
     pair.receive(&from_web(ACK, 7));
     pair.wait(2000);
     let ago = Duration::from_secs(2);
-    assert_eq!(pair.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(pair.status(), ReplyStatus::Answered { ago });
     let other = "10.20.0.101".parse().expect("a target");
     assert_eq!(pair.connection.explain(&other, pair.now).replies, None);
 }
@@ -111,16 +111,16 @@ fn a_reset_that_answers_a_syn_refuses_and_another_one_only_ends() {
     pair.grant(resource(1, vec![]));
     pair.establish();
     pair.receive(&from_web(RST_ACK, 0));
-    let refused = Correspondence::Refused {
+    let refused = ReplyStatus::Refused {
         ago: Duration::ZERO,
-        how: Refusal::Reset,
+        how: RefusalKind::Reset,
     };
-    assert_eq!(pair.correspondence(), refused);
+    assert_eq!(pair.status(), refused);
 
     pair.wait(1000);
     pair.receive(&from_web(RST_ACK, 7));
     let ago = Duration::ZERO;
-    assert_eq!(pair.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(pair.status(), ReplyStatus::Answered { ago });
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn what_the_client_sends_is_counted_until_a_reply_comes() {
         pair.send_packet(&packet);
         pair.wait(3000);
     }
-    let unanswered = Correspondence::Unanswered {
+    let unanswered = ReplyStatus::Unanswered {
         since: Duration::from_secs(9),
         packets: 3,
         replied: None,
     };
-    assert_eq!(pair.correspondence(), unanswered);
+    assert_eq!(pair.status(), unanswered);
 }
 
 #[test]
@@ -149,11 +149,11 @@ fn a_question_changes_nothing_and_sees_what_the_policy_does() {
     let facts = pair.explain();
     assert!(before > 0);
     assert_eq!(pair.events().len(), 0);
-    let [(Asked::Tcp(80), tcp), (Asked::Udp(80), udp)] = &facts.policy.access[..] else {
+    let [(Service::Tcp(80), tcp), (Service::Udp(80), udp)] = &facts.policy.access[..] else {
         panic!("{facts:?}");
     };
     assert!(tcp.is_permitted() && udp.is_permitted());
     let strange = "192.0.2.1".parse().expect("a target");
     let facts = pair.connection.explain(&strange, pair.now);
-    assert_eq!(facts.policy.access, [(Asked::Any, Access::Uncovered)]);
+    assert_eq!(facts.policy.access, [(Service::Any, Access::Uncovered)]);
 }

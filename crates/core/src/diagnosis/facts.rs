@@ -1,6 +1,6 @@
 //! What is known, as it was told by those who know it.
 
-use super::Ended;
+use super::JournalEntry;
 use crate::connection::ConnectionFacts;
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, UnixTime};
@@ -28,14 +28,14 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
     /// Nobody is called like that.
-    Nobody {
+    Unknown {
         /// Who is called almost like that.
         nearest: Option<ClientId>,
         /// How many clients the gateway serves.
         served: usize,
     },
     /// Several are.
-    Several(Vec<ClientId>),
+    Ambiguous(Vec<ClientId>),
     /// This one.
     Client(Box<ClientFacts>),
 }
@@ -50,34 +50,34 @@ pub struct ClientFacts {
     /// For how long it is not served, because its connection died too often.
     pub cut_off_for: Option<Duration>,
     /// What its connection says.
-    pub connection: Told<ConnectionFacts>,
+    pub connection: Response<ConnectionFacts>,
     /// What the NAT says.
-    pub nat: Told<NatFacts>,
+    pub nat: Response<NatFacts>,
     /// What the ledger grants it.
     pub grants: Vec<Grant>,
     /// What it was granted before, the latest first.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<JournalEntry>,
 }
 
 /// What became of a question to an actor.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told<T> {
+pub enum Response<T> {
     /// It answered.
     Answer(T),
     /// It did not answer in time.
-    Silence,
+    Timeout,
     /// It died, or hangs and is being ended, and has no successor yet.
-    Rebuilding,
+    Restarting,
     /// There is none.
     Absent,
 }
 
-impl<T> Told<T> {
+impl<T> Response<T> {
     /// The answer, if there is one.
     pub fn answer(&self) -> Option<&T> {
         match self {
             Self::Answer(answer) => Some(answer),
-            Self::Silence | Self::Rebuilding | Self::Absent => None,
+            Self::Timeout | Self::Restarting | Self::Absent => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 /// An authorization that a client had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct JournalEntry {
     /// Whose.
     pub client: ClientId,
     /// Where the client was.
@@ -20,10 +20,10 @@ pub struct Ended {
     pub end: GrantEnd,
 }
 
-/// The last [`Ended`], oldest first. When full, the oldest gives way.
+/// The last [`JournalEntry`], oldest first. When full, the oldest gives way.
 #[derive(Debug, Default)]
 pub struct Journal {
-    entries: VecDeque<Ended>,
+    entries: VecDeque<JournalEntry>,
 }
 
 impl Journal {
@@ -44,7 +44,7 @@ impl Journal {
         if self.entries.len() >= Self::ENTRIES {
             self.entries.pop_front();
         }
-        self.entries.push_back(Ended {
+        self.entries.push_back(JournalEntry {
             client,
             tunnel,
             grant,
@@ -54,7 +54,7 @@ impl Journal {
     }
 
     /// All, the latest first.
-    pub fn latest(&self) -> impl Iterator<Item = &Ended> {
+    pub fn latest(&self) -> impl Iterator<Item = &JournalEntry> {
         self.entries.iter().rev()
     }
 }

@@ -7,20 +7,20 @@
 
 mod causes;
 mod facts;
+mod identify;
 mod journal;
-mod judge;
 mod report;
+mod steps;
 #[cfg(test)]
 mod tests;
-mod who;
 mod words;
 
 pub use causes::{
-    Cause, ClientCause, NameCause, Permits, ResourceCause, RightsCause, Severity, Unable,
+    Cause, ClientCause, DnsFailure, NameCause, Permits, ResourceCause, RightsCause, Severity,
 };
-pub use facts::{ClientFacts, Facts, GatewayFacts, Subject, Told};
-pub use journal::{Ended, Journal};
-pub use judge::diagnose;
+pub use facts::{ClientFacts, Facts, GatewayFacts, Response, Subject};
+pub use identify::{ClientMatch, identify};
+pub use journal::{Journal, JournalEntry};
 pub use report::{Report, Step, StepName, StepState};
-pub use who::{Identified, identify};
+pub use steps::diagnose;
 pub use words::Seconds;

@@ -3,7 +3,7 @@
 use super::Domains;
 use super::{ClientSlot, MappingId};
 use crate::names::{AddressFamily, DomainName, NameFailure};
-use crate::replies::{Refused, RepliesSeen};
+use crate::replies::{Refusal, ReplyFacts};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ pub struct FamilyFacts {
     /// When the DNS is asked again at the earliest, if somebody uses the name.
     pub next_try: Option<Duration>,
     /// What went out and came back.
-    pub replies: RepliesSeen,
+    pub replies: ReplyFacts,
     /// Who answered last.
     pub heard_from: Option<IpAddr>,
 }
@@ -72,7 +72,7 @@ impl Domains {
 
     /// Somebody refused a packet to `real`, for people who ask; what follows from it for the name
     /// is told by the other calls.
-    pub fn note_refusal(&mut self, id: MappingId, real: IpAddr, refused: Refused, now: Instant) {
+    pub fn note_refusal(&mut self, id: MappingId, real: IpAddr, refused: Refusal, now: Instant) {
         let now = self.clock(now);
         if let Some(mapping) = self.table.get_mut(id) {
             let family = mapping.family(AddressFamily::of(real));

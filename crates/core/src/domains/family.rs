@@ -7,7 +7,7 @@ use super::health::{HealCounts, HealSignal as Signal, Health};
 use super::waits::{SETTLED, TRANSIENT, Wait};
 use super::{Route, Sent};
 use crate::names::{NameFailure, ResolvedAddresses};
-use crate::replies::{Refused, Replies};
+use crate::replies::{Refusal, ReplyTracker};
 use rand_chacha::ChaCha8Rng;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ pub(super) const IN_USE: Duration = Duration::from_secs(10);
 
 /// What an answer has to do with what this mapping asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum LookupSource {
     /// Nothing: another client wanted to know.
-    NotByUs,
+    Unrequested,
     /// It may come from the cache.
     Cached,
     /// It was asked for past the cache.
@@ -49,7 +49,7 @@ pub(super) struct Family {
     /// Since when lookups fail, or find nothing.
     failing_since: Option<Instant>,
     last_inbound: Option<Instant>,
-    replies: Replies,
+    replies: ReplyTracker,
     /// Who answered last.
     heard_from: Option<IpAddr>,
     /// Packets that went to any address, since anything came back from any.
@@ -134,7 +134,7 @@ impl Family {
             self.calm();
         }
         if is_newly_confirmed {
-            self.replies.forgive(None);
+            self.replies.clear_refusal(None);
             self.waits.settled.reset();
             self.addresses.note_confirmed(real);
             let is_proved = match self.signal {
@@ -145,7 +145,7 @@ impl Family {
                 self.calm();
             }
         }
-        let is_healed = match self.health.trouble() {
+        let is_healed = match self.health.incident() {
             Some(Signal::Silence) => self.signal.is_none() && !self.addresses.is_any_silent(),
             Some(Signal::Handshake | Signal::Unreachable | Signal::Unmapped) => {
                 is_newly_confirmed && !self.addresses.is_any_silent()
@@ -221,14 +221,15 @@ impl Family {
     pub(super) fn resolved(
         &mut self,
         resolved: &ResolvedAddresses,
-        asked: Asked,
+        asked: LookupSource,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
         (self.failure, self.failing_since) = (None, None);
         self.waits.transient.reset();
         self.waits.background.reset();
         let signal = self.signal;
-        let has_waited = asked == Asked::Refreshed && signal.is_some_and(is_about_an_address);
+        let has_waited =
+            asked == LookupSource::Refreshed && signal.is_some_and(is_about_an_address);
         if self.addresses.resolve(resolved, now) {
             self.unanswered.reset();
             self.waits = Waits::default();
@@ -252,26 +253,26 @@ impl Family {
     pub(super) fn denied(
         &mut self,
         failure: NameFailure,
-        asked: Asked,
+        asked: LookupSource,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
         self.note_failure(failure, now);
         self.waits.transient.reset();
-        let is_refreshed = asked == Asked::Refreshed;
+        let is_refreshed = asked == LookupSource::Refreshed;
         if is_refreshed && self.signal.is_some_and(is_about_an_address) {
             self.addresses.clear();
             self.calm();
         }
         if !self.addresses.is_empty() {
             self.addresses.deny(now);
-            if asked != Asked::NotByUs {
+            if asked != LookupSource::Unrequested {
                 self.waits.background.extend(SETTLED, now, rng);
             }
             return;
         }
         // Repeated announcements ask too; they do not make the wait of the packets grow.
         let is_repeated = self.signal.is_some() || !self.waits.settled.has_begun();
-        if asked != Asked::NotByUs && is_repeated && self.waits.settled.is_over(now) {
+        if asked != LookupSource::Unrequested && is_repeated && self.waits.settled.is_over(now) {
             self.waits.settled.extend(SETTLED, now, rng);
         }
     }
@@ -280,10 +281,10 @@ impl Family {
     pub(super) fn failed(
         &mut self,
         failure: NameFailure,
-        asked: Asked,
+        asked: LookupSource,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
-        if asked == Asked::NotByUs {
+        if asked == LookupSource::Unrequested {
             return;
         }
         self.note_failure(failure, now);
@@ -294,7 +295,7 @@ impl Family {
             self.waits.background.extend(SETTLED, now, rng);
         }
         let is_silent = matches!(signal, Some(Signal::Silence | Signal::Handshake));
-        if is_silent && asked == Asked::Refreshed && self.is_tried {
+        if is_silent && asked == LookupSource::Refreshed && self.is_tried {
             self.move_on(now);
         }
     }
@@ -307,7 +308,7 @@ impl Family {
     }
 
     /// Somebody refused a packet.
-    pub(super) fn note_refusal(&mut self, refused: Refused, now: Instant) {
+    pub(super) fn note_refusal(&mut self, refused: Refusal, now: Instant) {
         self.replies.note_refusal(refused, now);
     }
 
@@ -320,7 +321,7 @@ impl Family {
             resolved: self.addresses.resolved_at().map(ago),
             failure: self.failure.zip(self.failing_since.map(ago)),
             next_try: next_try.map(|at| at.saturating_duration_since(now)),
-            replies: self.replies.seen(now),
+            replies: self.replies.facts(now),
             heard_from: self.heard_from,
         }
     }
@@ -347,7 +348,7 @@ impl Family {
 
     /// There is an address, whoever found it: that is all that some troubles wait for.
     pub(super) fn note_known(&mut self, counts: &mut HealCounts, now: Instant) {
-        if self.health.trouble() == Some(Signal::Unmapped) && !self.addresses.is_empty() {
+        if self.health.incident() == Some(Signal::Unmapped) && !self.addresses.is_empty() {
             self.health.note_healed(counts, now);
         }
     }

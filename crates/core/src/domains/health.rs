@@ -1,7 +1,7 @@
 //! What went wrong with names and how long it lasted, for whoever watches the gateway. Decides
 //! nothing.
 //!
-//! A *trouble* of a family begins with the first signal, whatever signals follow. It ends when
+//! A *incident* of a family begins with the first signal, whatever signals follow. It ends when
 //! traffic works again: one that began without an address when an address is known, one that began
 //! with silence when a packet comes back, every one when a flow is confirmed and no address owes
 //! an answer. One that was given up, because for a minute nobody tried, counts nowhere: packets of
@@ -54,12 +54,12 @@ pub struct HealCounts {
     pub healed: Vec<(HealSignal, Duration)>,
 }
 
-/// The trouble of a family, if it has one.
+/// The incident of a family, if it has one.
 #[derive(Debug, Default)]
-pub(super) struct Health(Option<Trouble>);
+pub(super) struct Health(Option<Incident>);
 
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
+struct Incident {
     began_with: HealSignal,
     since: Instant,
     /// When somebody last tried.
@@ -67,9 +67,9 @@ struct Trouble {
 }
 
 impl Health {
-    /// What the trouble began with.
-    pub(super) fn trouble(&self) -> Option<HealSignal> {
-        self.0.map(|trouble| trouble.began_with)
+    /// What the incident began with.
+    pub(super) fn incident(&self) -> Option<HealSignal> {
+        self.0.map(|incident| incident.began_with)
     }
 
     /// A signal was raised.
@@ -80,8 +80,8 @@ impl Health {
         now: Instant,
     ) {
         counts.raised[signal as usize] += 1;
-        self.forget_if_given_up(now);
-        self.0.get_or_insert(Trouble {
+        self.expire_if_untried(now);
+        self.0.get_or_insert(Incident {
             began_with: signal,
             since: now,
             tried_at: now,
@@ -90,18 +90,18 @@ impl Health {
 
     /// A packet for the name comes: of a flow that was answered, or not.
     pub(super) fn note_inbound(&mut self, is_confirmed: bool, now: Instant) {
-        self.forget_if_given_up(now);
-        if let Some(trouble) = &mut self.0
-            && (!is_confirmed || trouble.began_with == HealSignal::Silence)
+        self.expire_if_untried(now);
+        if let Some(incident) = &mut self.0
+            && (!is_confirmed || incident.began_with == HealSignal::Silence)
         {
-            trouble.tried_at = now;
+            incident.tried_at = now;
         }
     }
 
     /// Traffic works.
     pub(super) fn note_healed(&mut self, counts: &mut HealCounts, now: Instant) {
-        self.forget_if_given_up(now);
-        if let Some(Trouble {
+        self.expire_if_untried(now);
+        if let Some(Incident {
             began_with, since, ..
         }) = self.0.take()
         {
@@ -109,9 +109,9 @@ impl Health {
         }
     }
 
-    fn forget_if_given_up(&mut self, now: Instant) {
-        let is_given_up = |trouble: Trouble| now - trouble.tried_at > COUNTED_FOR;
-        if self.0.is_some_and(is_given_up) {
+    fn expire_if_untried(&mut self, now: Instant) {
+        let is_expired = |incident: Incident| now - incident.tried_at > COUNTED_FOR;
+        if self.0.is_some_and(is_expired) {
             self.0 = None;
         }
     }

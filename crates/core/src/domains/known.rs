@@ -22,31 +22,31 @@ pub struct RestoredName {
 
 /// By name and family.
 #[derive(Debug, Default)]
-pub(super) struct KnownNames {
+pub(super) struct AddressRecords {
     /// Those of names that are mapped, as told to the owner last.
-    told: BTreeMap<(DomainName, AddressFamily), Told>,
+    told: BTreeMap<(DomainName, AddressFamily), ReportedAddresses>,
     /// Kept for mappings to come. At most [`DomainsConfig::mappings`](super::DomainsConfig) of
     /// them; further ones are looked up like any other name.
-    restored: BTreeMap<(DomainName, AddressFamily), Restored>,
+    restored: BTreeMap<(DomainName, AddressFamily), RestoredAddresses>,
     /// Nobody comes back for them later.
     restored_until: Option<Instant>,
 }
 
 /// What the owner knows.
 #[derive(Debug)]
-struct Told {
+struct ReportedAddresses {
     ips: Vec<IpAddr>,
     at: Instant,
 }
 
 /// Addresses that were good once.
 #[derive(Clone, Debug)]
-pub(super) struct Restored {
+pub(super) struct RestoredAddresses {
     pub(super) ips: Vec<IpAddr>,
     pub(super) resolved_at: Instant,
 }
 
-impl KnownNames {
+impl AddressRecords {
     /// Nobody has the name any more.
     pub(super) fn forget(&mut self, name: &DomainName) {
         for family in AddressFamily::ALL {
@@ -112,14 +112,17 @@ impl Domains {
         &self,
         name: RestoredName,
         now: Instant,
-    ) -> Option<((DomainName, AddressFamily), Restored)> {
+    ) -> Option<((DomainName, AddressFamily), RestoredAddresses)> {
         let mut seen = BTreeSet::new();
         let is_new = |ip: &IpAddr| AddressFamily::of(*ip) == name.family && seen.insert(*ip);
         let ips = name.ips.into_iter().filter(is_new).take(MAX_ADDRESSES);
         let ips: Vec<_> = ips.collect();
         let is_good = !ips.is_empty() && name.age < self.shared.config.last_known_good;
         let resolved_at = now.checked_sub(name.age).filter(|_| is_good)?;
-        Some(((name.name, name.family), Restored { ips, resolved_at }))
+        Some((
+            (name.name, name.family),
+            RestoredAddresses { ips, resolved_at },
+        ))
     }
 
     /// A mapping without addresses takes over what is kept for its name.
@@ -137,7 +140,7 @@ impl Domains {
             if age >= self.shared.config.last_known_good {
                 self.known.restored.remove(&key);
             } else if mapping.restore(family, restored, &mut self.shared, now) {
-                let told = Told {
+                let told = ReportedAddresses {
                     ips: restored.ips.clone(),
                     at: restored.resolved_at,
                 };
@@ -217,7 +220,7 @@ impl Domains {
         if is_known {
             return;
         }
-        let told = Told {
+        let told = ReportedAddresses {
             ips: order.clone(),
             at: self.now,
         };

@@ -1,11 +1,11 @@
 //! One name of one client: its proxy IPs, its addresses, and the lookup that is under way.
 
 use super::explain::MappingFacts;
-use super::family::{Asked, Family};
+use super::family::{Family, LookupSource};
 use super::held::HeldPackets;
-use super::known::Restored;
+use super::known::RestoredAddresses;
 use super::{ClientSlot, MappingId};
-use super::{DomainsEvent, Fate, HeldPacket, Route, Shared};
+use super::{DomainsEvent, HeldOutcome, HeldPacket, MappingContext, Route};
 use crate::DropReason;
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure};
@@ -126,23 +126,23 @@ impl Mapping {
     pub(super) fn restore(
         &mut self,
         family: AddressFamily,
-        restored: &Restored,
-        shared: &mut Shared,
+        restored: &RestoredAddresses,
+        shared: &mut MappingContext,
         now: Instant,
     ) -> bool {
         let state = &mut self.families[family as usize];
         if !state.addresses.is_empty() || state.is_denied() {
             return false;
         }
-        let Restored { ips, resolved_at } = restored;
+        let RestoredAddresses { ips, resolved_at } = restored;
         state.addresses.restore(ips, *resolved_at, now);
         state.note_known(&mut shared.heals, now);
-        self.let_go(family, shared);
+        self.release_held(family, shared);
         true
     }
 
     /// The lookup under way, if any, is lost: asks anew.
-    pub(super) fn ask_again(&mut self, shared: &mut Shared, now: Instant) {
+    pub(super) fn ask_again(&mut self, shared: &mut MappingContext, now: Instant) {
         if let Some(lookup) = &mut self.lookup {
             lookup.since = now;
             shared.events.push_back(DomainsEvent::Resolve {
@@ -165,7 +165,7 @@ impl Mapping {
     }
 
     /// The client announced the name: ask through the cache, unless that was just done.
-    pub(super) fn note_announced(&mut self, shared: &mut Shared, now: Instant) {
+    pub(super) fn note_announced(&mut self, shared: &mut MappingContext, now: Instant) {
         self.used_at = now;
         let is_due = |at: Instant| now - at >= ANNOUNCED_PAUSE;
         if self.lookup.is_none() && self.announced_at.is_none_or(is_due) {
@@ -175,7 +175,12 @@ impl Mapping {
     }
 
     /// Where a packet for `proxy_ip` goes.
-    pub(super) fn route(&mut self, proxy_ip: IpAddr, shared: &mut Shared, now: Instant) -> Route {
+    pub(super) fn route(
+        &mut self,
+        proxy_ip: IpAddr,
+        shared: &mut MappingContext,
+        now: Instant,
+    ) -> Route {
         self.used_at = now;
         let family = AddressFamily::of(proxy_ip);
         let Ok(place) = self.proxy_ips[family as usize].binary_search(&proxy_ip) else {
@@ -195,7 +200,7 @@ impl Mapping {
     pub(super) fn hold(
         &mut self,
         packet: &[u8],
-        shared: &mut Shared,
+        shared: &mut MappingContext,
         now: Instant,
     ) -> Result<(), DropReason> {
         let config = &shared.config;
@@ -214,7 +219,7 @@ impl Mapping {
         self.held.push(packet, family, now + config.hold_for);
         shared.note_held(self.client, packet.len());
         // An answer may have come between the decision to hold and this call.
-        self.let_go(family, shared);
+        self.release_held(family, shared);
         Ok(())
     }
 
@@ -222,7 +227,7 @@ impl Mapping {
     pub(super) fn note_new_flow(
         &mut self,
         family: AddressFamily,
-        shared: &mut Shared,
+        shared: &mut MappingContext,
         now: Instant,
     ) {
         if self.lookup.is_none() && self.family(family).wants_renewal(now) {
@@ -231,7 +236,12 @@ impl Mapping {
     }
 
     /// What became of a lookup, whoever asked.
-    pub(super) fn handle_answer(&mut self, answer: &NameAnswer, shared: &mut Shared, now: Instant) {
+    pub(super) fn handle_answer(
+        &mut self,
+        answer: &NameAnswer,
+        shared: &mut MappingContext,
+        now: Instant,
+    ) {
         let family = answer.family;
         let asked = self.take_awaited(family, answer.from_cache);
         let state = &mut self.families[family as usize];
@@ -243,11 +253,11 @@ impl Mapping {
             Err(failure) => state.failed(*failure, asked, at),
         }
         state.note_known(&mut shared.heals, now);
-        self.let_go(family, shared);
+        self.release_held(family, shared);
         self.settle(shared, now);
     }
 
-    pub(super) fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, shared: &mut MappingContext, now: Instant) {
         // Taken once: the next lookup may begin while the families of this one are given up.
         let is_lost = |it: &&Lookup| now - it.since >= LOOKUP_LOST;
         let lost = self.lookup.as_ref().filter(is_lost).map(|it| it.awaited);
@@ -263,7 +273,7 @@ impl Mapping {
             }
         }
         while let Some(bytes) = self.held.take_overdue(now) {
-            shared.let_go((self.client, self.id), bytes, Fate::Unreachable);
+            shared.release_held((self.client, self.id), bytes, HeldOutcome::Unreachable);
         }
         self.settle(shared, now);
     }
@@ -278,7 +288,7 @@ impl Mapping {
     }
 
     /// Does what became due: asks the DNS, tells the client.
-    pub(super) fn settle(&mut self, shared: &mut Shared, now: Instant) {
+    pub(super) fn settle(&mut self, shared: &mut MappingContext, now: Instant) {
         self.tell(shared);
         if self.lookup.is_some() {
             return;
@@ -294,7 +304,7 @@ impl Mapping {
         (self.held.packets(), self.held.bytes())
     }
 
-    fn look_up(&mut self, is_refresh: bool, shared: &mut Shared, now: Instant) {
+    fn look_up(&mut self, is_refresh: bool, shared: &mut MappingContext, now: Instant) {
         self.lookup = Some(Lookup {
             since: now,
             is_refresh,
@@ -309,19 +319,19 @@ impl Mapping {
 
     /// Ticks an answer off; the lookup is over with the second. What another client was told from
     /// the cache is no answer to a refresh, or old news would count as news that nothing changed.
-    fn take_awaited(&mut self, family: AddressFamily, from_cache: bool) -> Asked {
+    fn take_awaited(&mut self, family: AddressFamily, from_cache: bool) -> LookupSource {
         let Some(lookup) = &mut self.lookup else {
-            return Asked::NotByUs;
+            return LookupSource::Unrequested;
         };
         if from_cache && lookup.is_refresh {
-            return Asked::NotByUs;
+            return LookupSource::Unrequested;
         }
         if !std::mem::take(&mut lookup.awaited[family as usize]) {
-            return Asked::NotByUs;
+            return LookupSource::Unrequested;
         }
         let asked = match lookup.is_refresh {
-            true => Asked::Refreshed,
-            false => Asked::Cached,
+            true => LookupSource::Refreshed,
+            false => LookupSource::Cached,
         };
         if lookup.awaited == [false; 2] {
             self.lookup = None;
@@ -330,20 +340,20 @@ impl Mapping {
     }
 
     /// Lets held packets go whose fate is known.
-    fn let_go(&mut self, family: AddressFamily, shared: &mut Shared) {
+    fn release_held(&mut self, family: AddressFamily, shared: &mut MappingContext) {
         let state = &self.families[family as usize];
-        let fate = match (state.addresses.is_empty(), state.is_denied()) {
-            (false, _) => Fate::Released,
-            (true, true) => Fate::Unreachable,
+        let outcome = match (state.addresses.is_empty(), state.is_denied()) {
+            (false, _) => HeldOutcome::Released,
+            (true, true) => HeldOutcome::Unreachable,
             (true, false) => return,
         };
         for bytes in self.held.take(family) {
-            shared.let_go((self.client, self.id), bytes, fate);
+            shared.release_held((self.client, self.id), bytes, outcome);
         }
     }
 
     /// Tells each resource that was told otherwise whether the name is good.
-    fn tell(&mut self, shared: &mut Shared) {
+    fn tell(&mut self, shared: &mut MappingContext) {
         let Some(is_active) = self.verdict() else {
             return;
         };
@@ -379,14 +389,19 @@ impl Mapping {
     }
 }
 
-impl Shared {
-    fn let_go(&mut self, (client, mapping): (ClientSlot, MappingId), bytes: Vec<u8>, fate: Fate) {
+impl MappingContext {
+    fn release_held(
+        &mut self,
+        (client, mapping): (ClientSlot, MappingId),
+        bytes: Vec<u8>,
+        outcome: HeldOutcome,
+    ) {
         self.note_unheld(client, (1, bytes.len()));
         self.released.push_back(HeldPacket {
             client,
             mapping,
             bytes,
-            fate,
+            outcome,
         });
     }
 

@@ -55,7 +55,7 @@ pub use health::{HealCounts, HealSignal};
 pub use known::RestoredName;
 pub use slot::{ClientSlot, MappingId};
 pub use vocabulary::{
-    Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
+    Announcement, AssignError, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
 };
 
 use crate::DropReason;
@@ -63,7 +63,7 @@ use crate::ids::ResourceId;
 use crate::names::AddressFamily;
 use crate::packet::DropCounts;
 use crate::policy::ranges::is_proxy;
-use known::KnownNames;
+use known::AddressRecords;
 use mapping::{Announced, Mapping};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -76,15 +76,15 @@ use table::Table;
 #[derive(Debug)]
 pub struct Domains {
     table: Table,
-    known: KnownNames,
+    known: AddressRecords,
     timers: BTreeSet<(Instant, MappingId)>,
-    shared: Shared,
+    shared: MappingContext,
     now: Instant,
 }
 
 /// What the mappings have in common.
 #[derive(Debug)]
-struct Shared {
+struct MappingContext {
     config: DomainsConfig,
     rng: ChaCha8Rng,
     events: VecDeque<DomainsEvent>,
@@ -104,9 +104,9 @@ impl Domains {
         let hash_key = std::array::from_fn(|_| rng.next_u64());
         Self {
             table: Table::new(hash_key),
-            known: KnownNames::default(),
+            known: AddressRecords::default(),
             timers: BTreeSet::new(),
-            shared: Shared {
+            shared: MappingContext {
                 config,
                 rng,
                 events: VecDeque::new(),

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// All mappings of a shard.
 #[derive(Debug)]
 pub(super) struct Table {
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     /// Looked up in for each packet, never walked.
     by_proxy: HashMap<(ClientSlot, IpAddr), MappingId, RandomState>,
@@ -19,7 +19,7 @@ pub(super) struct Table {
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Slot {
     generation: u32,
     mapping: Option<Box<Mapping>>,
 }
@@ -28,7 +28,7 @@ impl Table {
     /// Keyed, so that nobody can choose proxy IPs that collide, and a seed replays a run.
     pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
         Self {
-            places: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
             by_proxy: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             by_name: BTreeMap::new(),
@@ -37,15 +37,15 @@ impl Table {
     }
 
     pub(super) fn get(&self, id: MappingId) -> Option<&Mapping> {
-        let place = self.places.get(id.index as usize)?;
-        let mapping = place.mapping.as_deref();
-        mapping.filter(|_| place.generation == id.generation)
+        let slot = self.slots.get(id.index as usize)?;
+        let mapping = slot.mapping.as_deref();
+        mapping.filter(|_| slot.generation == id.generation)
     }
 
     pub(super) fn get_mut(&mut self, id: MappingId) -> Option<&mut Mapping> {
-        let place = self.places.get_mut(id.index as usize)?;
-        let mapping = place.mapping.as_deref_mut();
-        mapping.filter(|_| place.generation == id.generation)
+        let slot = self.slots.get_mut(id.index as usize)?;
+        let mapping = slot.mapping.as_deref_mut();
+        mapping.filter(|_| slot.generation == id.generation)
     }
 
     pub(super) fn by_proxy(&self, client: ClientSlot, proxy_ip: IpAddr) -> Option<MappingId> {
@@ -58,8 +58,8 @@ impl Table {
 
     /// A mapping drawn by a random number, if that hits one.
     pub(super) fn draw(&self, random: u32) -> Option<&Mapping> {
-        let place = random.checked_rem(u32::try_from(self.places.len()).ok()?)?;
-        self.places.get(place as usize)?.mapping.as_deref()
+        let slot = random.checked_rem(u32::try_from(self.slots.len()).ok()?)?;
+        self.slots.get(slot as usize)?.mapping.as_deref()
     }
 
     /// Those of all clients with that name.
@@ -99,17 +99,17 @@ impl Table {
     /// Adds a mapping whose name its client has none for, and which has no proxy IPs yet.
     pub(super) fn insert(&mut self, mut mapping: Mapping) -> MappingId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            u32::try_from(self.places.len() - 1).expect("the limits are far below 2^32")
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("the limits are far below 2^32")
         });
-        let place = &mut self.places[index as usize];
-        let generation = place.generation;
+        let slot = &mut self.slots[index as usize];
+        let generation = slot.generation;
         let id = MappingId { index, generation };
         let name = (mapping.name.clone(), mapping.client);
         self.by_client.entry(mapping.client).or_default().insert(id);
         self.by_name.insert(name, id);
         mapping.id = id;
-        place.mapping = Some(Box::new(mapping));
+        slot.mapping = Some(Box::new(mapping));
         id
     }
 
@@ -130,9 +130,9 @@ impl Table {
     /// Takes a mapping out; its id is never current again.
     pub(super) fn remove(&mut self, id: MappingId) -> Option<Mapping> {
         self.get(id)?;
-        let place = &mut self.places[id.index as usize];
-        let mapping = *place.mapping.take()?;
-        place.generation = place.generation.wrapping_add(1);
+        let slot = &mut self.slots[id.index as usize];
+        let mapping = *slot.mapping.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
         for ips in &mapping.proxy_ips {
             self.forget_proxies(mapping.client, ips);

@@ -115,7 +115,7 @@ pub enum Sent {
 
 /// What becomes of a held packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum HeldOutcome {
     /// Route it once more.
     Released,
     /// Answer it with ICMP unreachable.
@@ -132,7 +132,7 @@ pub struct HeldPacket {
     /// As given to [`Domains::hold`](super::Domains::hold).
     pub bytes: Vec<u8>,
     /// What becomes of it.
-    pub fate: Fate,
+    pub outcome: HeldOutcome,
 }
 
 /// What the owner of [`Domains`](super::Domains) must do.

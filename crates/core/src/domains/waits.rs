@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// How a wait grows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+pub(super) struct Growth {
     /// The first wait, before jitter.
     pub(super) first: Duration,
     /// No wait is longer, jitter apart.
@@ -16,13 +16,13 @@ pub(super) struct Scale {
 /// After a lookup that nobody could answer: 0.25, 0.5, 1, 1, … s.
 ///
 /// The cap is 1 s so that a name heals within 1.5 s of the revival of its DNS server.
-pub(super) const TRANSIENT: Scale = Scale {
+pub(super) const TRANSIENT: Growth = Growth {
     first: Duration::from_millis(250),
     cap: Duration::from_secs(1),
 };
 
 /// After a lookup that was answered but did not help: 5, 10, … 300 s (docs/lessons.md 2).
-pub(super) const SETTLED: Scale = Scale {
+pub(super) const SETTLED: Growth = Growth {
     first: Duration::from_secs(5),
     cap: Duration::from_secs(300),
 };
@@ -40,10 +40,10 @@ pub(super) struct Wait {
 
 impl Wait {
     /// Waits from `now` on, twice as long as the last time.
-    pub(super) fn extend(&mut self, scale: Scale, now: Instant, rng: &mut ChaCha8Rng) {
-        let doubled = scale.first.saturating_mul(1 << self.steps.min(16));
+    pub(super) fn extend(&mut self, growth: Growth, now: Instant, rng: &mut ChaCha8Rng) {
+        let doubled = growth.first.saturating_mul(1 << self.steps.min(16));
         let share = 1.0 - JITTER + 2.0 * JITTER * unit(rng);
-        self.until = Some(now + doubled.min(scale.cap).mul_f64(share));
+        self.until = Some(now + doubled.min(growth.cap).mul_f64(share));
         self.steps = self.steps.saturating_add(1);
     }
 
@@ -78,11 +78,11 @@ mod tests {
     use crate::testing::beginning;
     use rand_chacha::rand_core::SeedableRng;
 
-    fn waits(scale: Scale, count: usize) -> Vec<f64> {
+    fn waits(growth: Growth, count: usize) -> Vec<f64> {
         let (now, mut rng) = (beginning(), ChaCha8Rng::from_seed([3; 32]));
         let mut wait = Wait::default();
         let mut next = || {
-            wait.extend(scale, now, &mut rng);
+            wait.extend(growth, now, &mut rng);
             (wait.until().expect("it was extended") - now).as_secs_f64()
         };
         (0..count).map(|_| next()).collect()

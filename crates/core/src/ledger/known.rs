@@ -1,6 +1,6 @@
 //! What names resolved to, so that mappings come back at once with the addresses that they had.
 
-use super::record::KnownName;
+use super::record::ResolvedName;
 use crate::ids::UnixTime;
 use crate::names::{AddressFamily, DomainName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ type Key = (DomainName, AddressFamily);
 
 /// At most so many names, by family.
 #[derive(Clone, Debug)]
-pub(super) struct KnownNames {
+pub(super) struct ResolvedNames {
     limit: usize,
     by_name: BTreeMap<Key, Entry>,
     /// The same, the one that was looked up longest ago first.
@@ -18,12 +18,12 @@ pub(super) struct KnownNames {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    known: KnownName,
+    known: ResolvedName,
     /// Its age at the last change that counted, so that many small steps make a large one.
     counted: UnixTime,
 }
 
-impl KnownNames {
+impl ResolvedNames {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -32,13 +32,13 @@ impl KnownNames {
         }
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &KnownName> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &ResolvedName> {
         self.by_name.values().map(|entry| &entry.known)
     }
 
     /// Whether another address is known than before, or the same ones are confirmed so much later
     /// that it is worth saving.
-    pub(super) fn record(&mut self, mut known: KnownName) -> bool {
+    pub(super) fn record(&mut self, mut known: ResolvedName) -> bool {
         known
             .ips
             .retain(|ip| AddressFamily::of(*ip) == known.family);

@@ -2,7 +2,7 @@
 //!
 //! Plain records, written before the actor that they concern is told. Whatever dies is built anew
 //! from them: a ConnectionActor from its client's [`ClientRecord`], the NAT's mappings from the
-//! names in it and from the [`KnownName`]s, a whole process from the saved ledger ([`image`]).
+//! names in it and from the [`ResolvedName`]s, a whole process from the saved ledger ([`image`]).
 //!
 //! The ledger follows the same rules as the actors' cores, so that what is rebuilt from it is what
 //! died: a grant of another kind is refused, a name takes its proxy IPs from other names, whatever
@@ -23,11 +23,11 @@ mod tests;
 mod transport;
 
 pub use image::{ImageError, SavedState};
-pub use record::{ClientRecord, EndedGrant, FlowKey, Grant, GrantEnd, KnownName, RecordedName};
+pub use record::{ClientRecord, EndedGrant, FlowKey, Grant, GrantEnd, RecordedName, ResolvedName};
 
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, ResourceId, UnixTime};
-use known::KnownNames;
+use known::ResolvedNames;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub struct Ledger {
     limits: LedgerLimits,
     gateway: Option<TunnelAddresses>,
     clients: BTreeMap<ClientId, Arc<ClientRecord>>,
-    known: KnownNames,
+    known: ResolvedNames,
     revision: u64,
     /// Told to nobody yet. At most [`ENDED`]; the oldest gives way.
     ended: VecDeque<EndedGrant>,
@@ -81,7 +81,7 @@ impl Ledger {
             limits,
             gateway: None,
             clients: BTreeMap::new(),
-            known: KnownNames::new(limits.known_names),
+            known: ResolvedNames::new(limits.known_names),
             revision: 0,
             ended: VecDeque::new(),
         }
@@ -148,13 +148,13 @@ impl Ledger {
     /// A name's addresses as the DNS told them last. Replaces the former; an empty list removes
     /// them. The same addresses again are no change until 5 minutes have passed, though the name
     /// counts as looked up now.
-    pub fn record_known(&mut self, known: KnownName) {
+    pub fn record_known(&mut self, known: ResolvedName) {
         let changed = self.known.record(known);
         self.note(changed);
     }
 
     /// What names resolved to, in the order of the names.
-    pub fn known_names(&self) -> impl ExactSizeIterator<Item = &KnownName> {
+    pub fn known_names(&self) -> impl ExactSizeIterator<Item = &ResolvedName> {
         self.known.iter()
     }
 

@@ -120,7 +120,7 @@ impl RecordedName {
 
 /// The addresses that a name had when it was last looked up with success, for one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownName {
+pub struct ResolvedName {
     /// As it is looked up.
     pub name: DomainName,
     /// Of these addresses.

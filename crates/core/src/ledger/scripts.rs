@@ -6,7 +6,7 @@ use crate::grant::{
     IceCredentials, PresharedKey, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use crate::ids::{ClientId, PublicKey, ResourceId, UnixTime};
-use crate::ledger::KnownName;
+use crate::ledger::ResolvedName;
 use crate::names::AddressFamily;
 use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
@@ -187,11 +187,11 @@ impl Step {
         UnixTime(1_700_000_000 + u64::from(self.detail % 32))
     }
 
-    fn known(self) -> KnownName {
+    fn known(self) -> ResolvedName {
         let family = AddressFamily::ALL[usize::from(self.detail % 2)];
         let is_of_family = |ip: &IpAddr| AddressFamily::of(*ip) == family;
         let ips = announced(self.detail).proxy_ips;
-        KnownName {
+        ResolvedName {
             name: NAMES[usize::from(self.client % 3)].parse().expect("a name"),
             family,
             ips: ips.into_iter().filter(is_of_family).collect(),

@@ -214,7 +214,7 @@ fn the_name_that_was_looked_up_longest_ago_gives_way() {
         known_names: 2,
         ..LedgerLimits::default()
     });
-    let known = |name: &str, at| KnownName {
+    let known = |name: &str, at| ResolvedName {
         name: name.parse().expect("a name"),
         family: crate::names::AddressFamily::V4,
         ips: vec![IpAddr::from([10, 0, 0, 1])],

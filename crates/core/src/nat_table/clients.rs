@@ -2,7 +2,7 @@
 //! live on other shards.
 
 use super::ClientSlot;
-use super::sorting::Home;
+use super::sorting::Location;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
 use std::collections::{BTreeMap, HashMap};
@@ -10,21 +10,21 @@ use std::net::IpAddr;
 
 /// Who is attached. Slots are dense and used again.
 #[derive(Default)]
-pub(super) struct Clients {
+pub(super) struct ClientTable {
     by_id: BTreeMap<ClientId, ClientSlot>,
-    by_address: HashMap<IpAddr, Home>,
+    by_address: HashMap<IpAddr, Location>,
     /// Clients of other shards.
-    elsewhere: BTreeMap<ClientId, TunnelAddresses>,
-    slots: Vec<Option<Client>>,
+    remote: BTreeMap<ClientId, TunnelAddresses>,
+    slots: Vec<Option<AttachedClient>>,
     free: Vec<ClientSlot>,
 }
 
-struct Client {
+struct AttachedClient {
     id: ClientId,
     tunnel: TunnelAddresses,
 }
 
-impl Clients {
+impl ClientTable {
     /// From now on these addresses are the client's; an address that another client had is taken
     /// over. Returns the slot that must be emptied first, when the client comes with other
     /// addresses than before.
@@ -38,9 +38,9 @@ impl Clients {
         }
         let slot = self.slot(id).unwrap_or_else(|| self.allocate());
         self.by_id.insert(id, slot);
-        self.slots[slot.0 as usize] = Some(Client { id, tunnel });
+        self.slots[slot.0 as usize] = Some(AttachedClient { id, tunnel });
         for address in addresses(tunnel) {
-            self.by_address.insert(address, Home::Here(slot));
+            self.by_address.insert(address, Location::Local(slot));
         }
         former
     }
@@ -49,7 +49,7 @@ impl Clients {
     pub(super) fn detach(&mut self, id: ClientId) -> Option<ClientSlot> {
         let slot = self.by_id.remove(&id)?;
         let client = self.slots[slot.0 as usize].take()?;
-        self.vacate(client.tunnel, |home| home == Home::Here(slot));
+        self.vacate(client.tunnel, |location| location == Location::Local(slot));
         self.free.push(slot);
         Some(slot)
     }
@@ -59,24 +59,24 @@ impl Clients {
     pub(super) fn route(&mut self, id: ClientId, tunnel: TunnelAddresses, shard: u8) {
         self.unroute(id);
         for address in addresses(tunnel) {
-            self.by_address.insert(address, Home::Elsewhere(shard, id));
+            self.by_address.insert(address, Location::Remote(shard, id));
         }
-        self.elsewhere.insert(id, tunnel);
+        self.remote.insert(id, tunnel);
     }
 
     /// Forgets a client of another shard, and its addresses where they are still its own.
     pub(super) fn unroute(&mut self, id: ClientId) {
-        if let Some(tunnel) = self.elsewhere.remove(&id) {
+        if let Some(tunnel) = self.remote.remove(&id) {
             self.vacate(
                 tunnel,
-                |home| matches!(home, Home::Elsewhere(_, owner) if owner == id),
+                |location| matches!(location, Location::Remote(_, owner) if owner == id),
             );
         }
     }
 
-    fn vacate(&mut self, tunnel: TunnelAddresses, is_meant: impl Fn(Home) -> bool) {
+    fn vacate(&mut self, tunnel: TunnelAddresses, is_meant: impl Fn(Location) -> bool) {
         for address in addresses(tunnel) {
-            if self.home(address).is_some_and(&is_meant) {
+            if self.location(address).is_some_and(&is_meant) {
                 self.by_address.remove(&address);
             }
         }
@@ -88,14 +88,14 @@ impl Clients {
 
     /// The client of this shard with this address.
     pub(super) fn at(&self, address: IpAddr) -> Option<ClientSlot> {
-        match self.home(address)? {
-            Home::Here(slot) => Some(slot),
-            Home::Elsewhere(..) => None,
+        match self.location(address)? {
+            Location::Local(slot) => Some(slot),
+            Location::Remote(..) => None,
         }
     }
 
     /// To whom an address belongs, on whichever shard.
-    pub(super) fn home(&self, address: IpAddr) -> Option<Home> {
+    pub(super) fn location(&self, address: IpAddr) -> Option<Location> {
         self.by_address.get(&address).copied()
     }
 

@@ -6,8 +6,8 @@ use crate::DropReason;
 use crate::domains::MappingFacts;
 use crate::ids::ClientId;
 use crate::packet::IpPacket;
-use crate::replies::Refused;
-use crate::target::{Place, Target};
+use crate::replies::Refusal;
+use crate::target::{Host, Target};
 use std::time::{Duration, Instant};
 
 /// What the NAT knows of a client and a target.
@@ -32,9 +32,9 @@ impl NatTable {
         let Some(slot) = self.clients.slot(client) else {
             return NatFacts::default();
         };
-        let mapping = match &target.place {
-            Place::Name(name) => self.domains.find_name(slot, name),
-            Place::Ip(ip) => self.domains.find(slot, *ip),
+        let mapping = match &target.host {
+            Host::Name(name) => self.domains.find_name(slot, name),
+            Host::Ip(ip) => self.domains.find(slot, *ip),
         };
         let refused = self.refused_flows.get(&slot);
         NatFacts {
@@ -49,7 +49,7 @@ impl NatTable {
     /// A reset came back: whether it refused a handshake.
     pub(super) fn note_reset(&mut self, flow: &Binding, bytes: &[u8], now: Instant) {
         let refused = IpPacket::parse(bytes).ok();
-        let refused = refused.and_then(|packet| Refused::by_reset(&packet));
+        let refused = refused.and_then(|packet| Refusal::by_reset(&packet));
         if let Some(refused) = refused {
             let real = flow.outside.real;
             self.domains.note_refusal(flow.mapping, real, refused, now);

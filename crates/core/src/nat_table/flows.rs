@@ -25,14 +25,14 @@ mod ports;
 mod store;
 mod wheel;
 
-pub use binding::{Binding, FlowId, FlowLimits, Lookup, PinnedFlow, Target};
+pub use binding::{Binding, FlowId, FlowLimits, FlowTarget, Lookup, PinnedFlow};
 pub use key::{FlowProtocol, Inside, Outside};
 
 use super::ClientSlot;
 use crate::packet::{DropReason, TcpFlags};
 use key::KeyHasher;
 use list::{CLOCK, List, OWNER};
-use ports::{Occupant, Ports};
+use ports::{Ports, TupleState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use store::{Node, State, Store};
@@ -48,7 +48,7 @@ pub struct FlowTable {
     store: Store,
     wheel: Wheel,
     /// Indexed by slot.
-    clients: Vec<Client>,
+    clients: Vec<ClientFlows>,
     /// What is remembered of ended flows, oldest first.
     remembered: List<CLOCK>,
     live: usize,
@@ -56,7 +56,7 @@ pub struct FlowTable {
 }
 
 /// The flows of one client.
-struct Client {
+struct ClientFlows {
     /// The one silent longest first.
     unconfirmed: List<OWNER>,
     confirmed: List<OWNER>,
@@ -64,7 +64,7 @@ struct Client {
     live: u32,
 }
 
-impl Client {
+impl ClientFlows {
     const NONE: Self = Self {
         unconfirmed: List::EMPTY,
         confirmed: List::EMPTY,
@@ -137,7 +137,7 @@ impl FlowTable {
     pub fn open(
         &mut self,
         inside: Inside,
-        target: Target,
+        target: FlowTarget,
         now: Instant,
     ) -> Result<Binding, DropReason> {
         self.open_or_find(inside, target, None, now)
@@ -151,7 +151,7 @@ impl FlowTable {
     pub fn open_at(
         &mut self,
         inside: Inside,
-        target: Target,
+        target: FlowTarget,
         port: u16,
         now: Instant,
     ) -> Result<Binding, DropReason> {
@@ -161,7 +161,7 @@ impl FlowTable {
     fn open_or_find(
         &mut self,
         inside: Inside,
-        target: Target,
+        target: FlowTarget,
         port: Option<u16>,
         now: Instant,
     ) -> Result<Binding, DropReason> {
@@ -224,7 +224,7 @@ impl FlowTable {
 
     /// The client opens a connection where it had one: the flow keeps its binding, but has to be
     /// confirmed anew. `None` if it ended.
-    pub fn begin_anew(&mut self, flow: FlowId, now: Instant) -> Option<Binding> {
+    pub fn reopen(&mut self, flow: FlowId, now: Instant) -> Option<Binding> {
         self.handle_timeout(now);
         let at = self.live(flow)?;
         let node = &mut self.store[at];
@@ -300,7 +300,7 @@ impl FlowTable {
         while let Some(at) = self.first_live(client) {
             self.end(at);
         }
-        let first = |clients: &[Client]| clients.get(client.0 as usize)?.remembered.front();
+        let first = |clients: &[ClientFlows]| clients.get(client.0 as usize)?.remembered.front();
         while let Some(at) = first(&self.clients) {
             self.forget(at);
         }
@@ -384,7 +384,7 @@ impl FlowTable {
     pub fn heap_bytes(&self) -> usize {
         self.store.heap_bytes()
             + self.wheel.heap_bytes()
-            + self.clients.capacity() * size_of::<Client>()
+            + self.clients.capacity() * size_of::<ClientFlows>()
     }
 
     #[inline]
@@ -428,7 +428,7 @@ impl FlowTable {
 
     /// Makes others give way, so that one more flow of `client` exceeds no limit.
     fn make_room(&mut self, client: ClientSlot) {
-        let silent_longest = |clients: &[Client]| {
+        let silent_longest = |clients: &[ClientFlows]| {
             let client = clients.get(client.0 as usize)?;
             client.unconfirmed.front()
         };
@@ -462,12 +462,12 @@ impl FlowTable {
             real,
         };
         let store = &self.store;
-        let occupant = |port| match store.find_outside(&outside(port)).map(|at| &store[at]) {
-            None => Occupant::Nobody,
-            Some(node) if node.state == State::Remembered => Occupant::Remembered(node.inside()),
-            Some(_) => Occupant::Live,
+        let state_of = |port| match store.find_outside(&outside(port)).map(|at| &store[at]) {
+            None => TupleState::Free,
+            Some(node) if node.state == State::Remembered => TupleState::Remembered(node.inside()),
+            Some(_) => TupleState::Live,
         };
-        let port = self.ports.choose(inside, former, occupant);
+        let port = self.ports.choose(inside, former, state_of);
         let outside = outside(port.ok_or(DropReason::PortsExhausted)?);
         if let Some(at) = self.store.find_outside(&outside) {
             self.forget(at);
@@ -578,10 +578,10 @@ impl FlowTable {
     }
 }
 
-fn client_of(clients: &mut Vec<Client>, slot: ClientSlot) -> &mut Client {
+fn client_of(clients: &mut Vec<ClientFlows>, slot: ClientSlot) -> &mut ClientFlows {
     let at = slot.0 as usize;
     if at >= clients.len() {
-        clients.resize_with(at + 1, || Client::NONE);
+        clients.resize_with(at + 1, || ClientFlows::NONE);
     }
     &mut clients[at]
 }

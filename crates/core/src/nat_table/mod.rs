@@ -19,7 +19,7 @@ pub use explain::NatFacts;
 
 use crate::DropReason;
 use crate::domains::{
-    Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
+    Announcement, Domains, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
 };
 pub use crate::domains::{ClientSlot, HealCounts, MappingId, RestoredName};
 use crate::grant::{AnnouncedName, TunnelAddresses};
@@ -29,10 +29,10 @@ use crate::packet::icmp::{self, IcmpReply};
 use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, TcpFlags, Transport, ip};
 use crate::peer::DomainStatus;
 use crate::policy::ranges;
-use crate::replies::Refused;
-use clients::Clients;
+use crate::replies::Refusal;
+use clients::ClientTable;
 use flows::{
-    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Outside, PinnedFlow, Target,
+    Binding, FlowLimits, FlowProtocol, FlowTable, FlowTarget, Inside, Lookup, Outside, PinnedFlow,
 };
 use pins::Pins;
 use rand_chacha::ChaCha8Rng;
@@ -160,7 +160,7 @@ pub struct NatUsage {
 
 /// See the module's documentation.
 pub struct NatTable {
-    clients: Clients,
+    clients: ClientTable,
     domains: Domains,
     flows: FlowTable,
     recovery: Recovery,
@@ -176,7 +176,7 @@ pub struct NatTable {
 }
 
 /// Where a packet towards a proxy IP goes.
-enum Bound {
+enum InboundRoute {
     /// There, from the port that stands for the client's.
     To(Outside),
     /// Its mapping keeps it until the name is resolved.
@@ -196,7 +196,7 @@ impl NatTable {
             seed
         };
         Self {
-            clients: Clients::default(),
+            clients: ClientTable::default(),
             domains: Domains::new(config.domains, seed_of_each(), now),
             flows: FlowTable::new(config.flows, seed_of_each(), now),
             recovery: Recovery::default(),
@@ -406,12 +406,12 @@ impl NatTable {
         let parsed = packet.parse()?;
         let layout = Layout::of(&parsed).ok_or(DropReason::Untranslatable)?;
         match self.bind(&parsed, now)? {
-            Bound::To(outside) => {
+            InboundRoute::To(outside) => {
                 rewrite::inbound(packet.bytes, layout, &outside)?;
                 return Ok(true);
             }
-            Bound::Hold(mapping) => packet.cut(|segment| self.hold(mapping, segment, now)),
-            Bound::Unreachable => self.refuse(packet),
+            InboundRoute::Hold(mapping) => packet.cut(|segment| self.hold(mapping, segment, now)),
+            InboundRoute::Unreachable => self.refuse(packet),
         }
         Ok(false)
     }
@@ -424,11 +424,11 @@ impl NatTable {
     }
 
     /// Finds or makes the flow of a packet.
-    fn bind(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<Bound, DropReason> {
+    fn bind(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<InboundRoute, DropReason> {
         let client = self.clients.at(packet.source());
         let inside = Inside::of(client.ok_or(DropReason::UnknownClient)?, packet)?;
         let Some(mapping) = self.domains.find(inside.client, inside.proxy) else {
-            return Ok(Bound::Unreachable);
+            return Ok(InboundRoute::Unreachable);
         };
         let flags = TcpFlags::of(packet);
         let known = self.flow_of(&inside, (mapping, flags), now);
@@ -444,14 +444,14 @@ impl NatTable {
                 Route::Hold => Ok(flow),
                 Route::Unreachable => {
                     self.flows.expire(flow.flow, now);
-                    return Ok(Bound::Unreachable);
+                    return Ok(InboundRoute::Unreachable);
                 }
             },
             None if let Some(pinned) = self.open_pinned(&inside, flags.syn, now) => pinned,
             None => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
-                Route::Hold => return Ok(Bound::Hold(mapping)),
-                Route::Unreachable => return Ok(Bound::Unreachable),
+                Route::Hold => return Ok(InboundRoute::Hold(mapping)),
+                Route::Unreachable => return Ok(InboundRoute::Unreachable),
             },
         }?;
         let sent = match (bound.confirmed, flags.syn) {
@@ -462,7 +462,7 @@ impl NatTable {
         self.flows.note_inbound(bound.flow, flags, now);
         self.domains
             .note_inbound(mapping, bound.outside.real, sent, now);
-        Ok(Bound::To(bound.outside))
+        Ok(InboundRoute::To(bound.outside))
     }
 
     /// The flow that a packet belongs to. One that was made for another name is over: the proxy IP
@@ -480,7 +480,7 @@ impl NatTable {
             return None;
         }
         if flow.confirmed && flags.syn {
-            return self.flows.begin_anew(flow.flow, now);
+            return self.flows.reopen(flow.flow, now);
         }
         Some(flow)
     }
@@ -499,7 +499,7 @@ impl NatTable {
         now: Instant,
     ) -> Result<Binding, DropReason> {
         self.domains.note_new_flow(mapping, real, now);
-        let target = Target {
+        let target = FlowTarget {
             real,
             mapping,
             epoch,
@@ -569,7 +569,7 @@ impl NatTable {
         let Some(flow) = self.find_outside(&outside, now)? else {
             return Ok(bytes.len());
         };
-        let refused = Refused::from(error.kind());
+        let refused = Refusal::from(error.kind());
         (self.domains).note_refusal(flow.mapping, outside.real, refused, now);
         match error.kind() {
             IcmpErrorKind::AddressUnreachable => {
@@ -608,13 +608,13 @@ impl NatTable {
     fn after_domains(&mut self, now: Instant) {
         let mut batch = PacketBatch::default();
         while let Some(mut held) = self.domains.poll_released() {
-            match held.fate {
+            match held.outcome {
                 _ if !self.is_still_meant(&held) => self.drops.count(DropReason::Unmapped),
-                Fate::Released if self.translate_held(&mut held.bytes, now) => {
+                HeldOutcome::Released if self.translate_held(&mut held.bytes, now) => {
                     batch.push(&held.bytes);
                 }
-                Fate::Released => {}
-                Fate::Unreachable => self.refuse(&mut single(&mut held.bytes)),
+                HeldOutcome::Released => {}
+                HeldOutcome::Unreachable => self.refuse(&mut single(&mut held.bytes)),
             }
             if batch.len() >= PacketBatch::MAX_PACKETS {
                 self.inbound.push_back(std::mem::take(&mut batch));

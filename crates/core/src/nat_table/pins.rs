@@ -7,7 +7,7 @@
 //!
 //! Nothing here is on the path of a packet, except once for the first that comes back in a flow.
 
-use super::flows::{Binding, FlowProtocol, Inside, Outside, PinnedFlow, Target};
+use super::flows::{Binding, FlowProtocol, FlowTarget, Inside, Outside, PinnedFlow};
 use super::{ClientSlot, NatTable, NatTableEvent};
 use crate::DropReason;
 use crate::domains::Domains;
@@ -128,7 +128,7 @@ impl NatTable {
         }
         let outside = pin.outside;
         let family = AddressFamily::of(outside.real);
-        let target = Target {
+        let target = FlowTarget {
             real: outside.real,
             mapping,
             epoch: self.domains.epoch(mapping, family)?,

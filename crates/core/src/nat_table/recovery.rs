@@ -35,24 +35,24 @@ pub(super) struct Recovery {
     until: Option<Instant>,
     /// Until when clients count as those of the former table.
     admits_until: Option<Instant>,
-    clients: BTreeMap<ClientSlot, Searched>,
+    clients: BTreeMap<ClientSlot, ClientSearch>,
 }
 
 /// What was tried for one client. Bounded in every way: a stranger may send what he likes from an
 /// address that a name leads to.
 #[derive(Debug, Default)]
-struct Searched {
+struct ClientSearch {
     /// By outside port and real IP. At most [`MAX_GUESSES`]; beyond that, downloads wait for a
     /// place.
-    guesses: BTreeMap<(u16, IpAddr), Guess>,
+    guesses: BTreeMap<(u16, IpAddr), Attempts>,
     /// Real IPs that no name of the client leads to, and until when that is believed: most segments
     /// without a flow are of networks, and must not cost a walk over the names each.
-    strangers: BTreeMap<IpAddr, Instant>,
+    unmapped: BTreeMap<IpAddr, Instant>,
     budget: Budget,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Guess {
+struct Attempts {
     count: u32,
     last: Instant,
 }
@@ -106,10 +106,10 @@ impl Recovery {
 
     /// Whether a reset from this port of a client may be its answer to a wrong guess.
     pub(super) fn is_guessed(&self, client: ClientSlot, port: u16, now: Instant) -> bool {
-        let Some(searched) = self.clients.get(&client) else {
+        let Some(search) = self.clients.get(&client) else {
             return false;
         };
-        let of_port = searched.guesses.range((port, FIRST_IP)..);
+        let of_port = search.guesses.range((port, FIRST_IP)..);
         let mut of_port = of_port.take_while(|((at, _), _)| *at == port);
         of_port.any(|(_, guess)| guess.is_fresh(now))
     }
@@ -120,25 +120,25 @@ impl Recovery {
     }
 }
 
-impl Guess {
+impl Attempts {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) < ANSWERED_WITHIN
     }
 }
 
-impl Searched {
-    fn is_stranger(&self, real: IpAddr, now: Instant) -> bool {
-        let until = self.strangers.get(&real);
+impl ClientSearch {
+    fn is_unmapped(&self, real: IpAddr, now: Instant) -> bool {
+        let until = self.unmapped.get(&real);
         until.is_some_and(|until| *until > now)
     }
 
     /// No name leads there, so there was nothing to guess.
-    fn note_stranger(&mut self, outside: &Outside, now: Instant) {
+    fn note_unmapped(&mut self, outside: &Outside, now: Instant) {
         self.guesses.remove(&(outside.port, outside.real));
-        if self.strangers.len() >= MAX_STRANGERS {
-            self.strangers.clear();
+        if self.unmapped.len() >= MAX_UNMAPPED {
+            self.unmapped.clear();
         }
-        self.strangers.insert(outside.real, now + STRANGE_FOR);
+        self.unmapped.insert(outside.real, now + UNMAPPED_FOR);
     }
 
     /// Whether a segment to this tuple may be shown around.
@@ -159,7 +159,7 @@ impl Searched {
         }
         let has_room = self.guesses.len() < MAX_GUESSES;
         if has_room {
-            let first = Guess {
+            let first = Attempts {
                 count: 1,
                 last: now,
             };
@@ -191,18 +191,17 @@ impl NatTable {
             return;
         }
         self.recovery.handle_timeout(now);
-        let Some(searched) = self.recovery.clients.get_mut(&client) else {
+        let Some(search) = self.recovery.clients.get_mut(&client) else {
             return;
         };
-        let is_worth_it = !searched.is_stranger(real, now)
-            && searched.take(outside, now)
-            && searched.budget.spend(now);
+        let is_worth_it =
+            !search.is_unmapped(real, now) && search.take(outside, now) && search.budget.spend(now);
         let Some(id) = self.clients.id(client).filter(|_| is_worth_it) else {
             return;
         };
         let proxy_ips = self.domains.proxy_ips_to(client, real, MAX_CANDIDATES);
         if proxy_ips.is_empty() {
-            return searched.note_stranger(outside, now);
+            return search.note_unmapped(outside, now);
         }
         let mut segment = packet.bytes.to_vec();
         let segmentation = packet.segmentation;
@@ -220,7 +219,7 @@ impl NatTable {
                 proxy,
             };
             let has_another = self.flows.find_inside(&inside, now).is_some();
-            if has_another || !searched.budget.spend(now) {
+            if has_another || !search.budget.spend(now) {
                 continue;
             }
             let mut copy = segment.clone();
@@ -243,11 +242,11 @@ impl NatTable {
             return false;
         };
         let client = self.clients.at(packet.source());
-        let searched = client.and_then(|client| self.recovery.clients.get(&client));
-        let Some(searched) = searched.filter(|_| TcpFlags::of(&packet).rst) else {
+        let search = client.and_then(|client| self.recovery.clients.get(&client));
+        let Some(search) = search.filter(|_| TcpFlags::of(&packet).rst) else {
             return false;
         };
-        let guess = searched.guesses.get(&(source_port, packet.destination()));
+        let guess = search.guesses.get(&(source_port, packet.destination()));
         guess.is_some_and(|guess| guess.is_fresh(now))
     }
 }
@@ -262,9 +261,9 @@ const MAX_GUESSES: usize = 64;
 /// By client and second.
 const MAX_WORK: usize = 256;
 /// By client: the servers of some web pages.
-const MAX_STRANGERS: usize = 256;
+const MAX_UNMAPPED: usize = 256;
 /// Long enough to be cheap, short enough for a name that is announced a moment later.
-const STRANGE_FOR: Duration = Duration::from_millis(250);
+const UNMAPPED_FOR: Duration = Duration::from_millis(250);
 /// Shorter than a resource waits before it sends again (RFC 6298, section 2.4, in practice 200 ms).
 const GUESS_PAUSE: Duration = Duration::from_millis(50);
 /// A resource that doubles its wait has tried for half a minute by then.

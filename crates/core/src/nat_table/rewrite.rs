@@ -48,7 +48,7 @@ impl Layout {
 /// The packet is unchanged: [`DropReason::Untranslatable`] if it is not of the family of `to`,
 /// [`DropReason::MalformedTransport`] if it is not the one that `layout` was made of.
 pub fn inbound(packet: &mut [u8], layout: Layout, to: &Outside) -> Result<(), DropReason> {
-    replace(packet, layout, End::Destination, (to.real, to.port))
+    replace(packet, layout, Endpoint::Destination, (to.real, to.port))
 }
 
 /// Turns a packet from a real IP into one from the proxy IP, to the client's port.
@@ -57,12 +57,12 @@ pub fn inbound(packet: &mut [u8], layout: Layout, to: &Outside) -> Result<(), Dr
 ///
 /// As [`inbound`].
 pub fn outbound(packet: &mut [u8], layout: Layout, to: &Inside) -> Result<(), DropReason> {
-    replace(packet, layout, End::Source, (to.proxy, to.port))
+    replace(packet, layout, Endpoint::Source, (to.proxy, to.port))
 }
 
-/// Whose address is replaced. The port is that of the other end, the client.
+/// Whose address is replaced. The port is that of the other endpoint, the client.
 #[derive(Clone, Copy)]
-enum End {
+enum Endpoint {
     Source,
     Destination,
 }
@@ -72,7 +72,7 @@ enum End {
 fn replace(
     packet: &mut [u8],
     layout: Layout,
-    end: End,
+    endpoint: Endpoint,
     (address, port): (IpAddr, u16),
 ) -> Result<(), DropReason> {
     if layout.is_v4 != address.is_ipv4() {
@@ -81,14 +81,14 @@ fn replace(
     let (header, segment) = packet
         .split_at_mut_checked(layout.transport_offset)
         .ok_or(DropReason::MalformedTransport)?;
-    let port_offset = match (layout.protocol, end) {
+    let port_offset = match (layout.protocol, endpoint) {
         (FlowProtocol::Echo, _) => 4,
-        (_, End::Destination) => 0,
-        (_, End::Source) => 2,
+        (_, Endpoint::Destination) => 0,
+        (_, Endpoint::Source) => 2,
     };
     let port_field = field(segment, port_offset).ok_or(DropReason::MalformedTransport)?;
     let old_port = u16::from_be_bytes(*port_field);
-    let old = replace_address(header, end, address).ok_or(DropReason::MalformedTransport)?;
+    let old = replace_address(header, endpoint, address).ok_or(DropReason::MalformedTransport)?;
     *field(segment, port_offset).ok_or(DropReason::MalformedTransport)? = port.to_be_bytes();
 
     let of_address = ChecksumUpdate::default().replace_addr(old, address);
@@ -110,10 +110,10 @@ fn replace(
 }
 
 /// Writes an address into an IP header and returns the one that was there.
-fn replace_address(header: &mut [u8], end: End, address: IpAddr) -> Option<IpAddr> {
-    let (v4, v6) = match end {
-        End::Source => (12, 8),
-        End::Destination => (16, 24),
+fn replace_address(header: &mut [u8], endpoint: Endpoint, address: IpAddr) -> Option<IpAddr> {
+    let (v4, v6) = match endpoint {
+        Endpoint::Source => (12, 8),
+        Endpoint::Destination => (16, 24),
     };
     match address {
         IpAddr::V4(address) => {

@@ -16,11 +16,11 @@ use std::time::Instant;
 
 /// To whom an address in the tunnel belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Home {
+pub(super) enum Location {
     /// To a client of this shard.
-    Here(ClientSlot),
+    Local(ClientSlot),
     /// To a client of this other shard.
-    Elsewhere(u8, ClientId),
+    Remote(u8, ClientId),
 }
 
 /// Where packets go.
@@ -30,11 +30,11 @@ enum Destination {
     Shard(u8),
 }
 
-impl From<Home> for Destination {
-    fn from(home: Home) -> Self {
-        match home {
-            Home::Here(slot) => Self::Client(slot),
-            Home::Elsewhere(shard, _) => Self::Shard(shard),
+impl From<Location> for Destination {
+    fn from(location: Location) -> Self {
+        match location {
+            Location::Local(slot) => Self::Client(slot),
+            Location::Remote(shard, _) => Self::Shard(shard),
         }
     }
 }
@@ -130,7 +130,7 @@ impl NatTable {
     }
 
     fn destination(&self, address: IpAddr) -> Option<Destination> {
-        self.clients.home(address).map(Destination::from)
+        self.clients.location(address).map(Destination::from)
     }
 }
 
@@ -266,11 +266,11 @@ mod tests {
         ) {
             let mut shards: Vec<Scene> = (0..4).map(|_| Scene::new(&[])).collect();
             for (shard, scene) in (0..).zip(&mut shards) {
-                for (number, home) in (0..).zip(&homes) {
+                for (number, location) in (0..).zip(&homes) {
                     let (id, tunnel) = client(number);
-                    match *home == shard {
+                    match *location == shard {
                         true => scene.nat.attach(id, tunnel),
-                        false => scene.nat.route(id, tunnel, *home),
+                        false => scene.nat.route(id, tunnel, *location),
                     }
                 }
             }
@@ -292,9 +292,9 @@ mod tests {
                     owner.nat.handle_strays(stray, owner.now);
                 }
             }
-            for (number, home) in (0..).zip(&homes) {
+            for (number, location) in (0..).zip(&homes) {
                 let of_client = &mut expected[usize::from(number)];
-                let scene = &mut shards[usize::from(*home)];
+                let scene = &mut shards[usize::from(*location)];
                 let mut arrived = Vec::new();
                 let mut others = Vec::new();
                 while let Some((id, packets)) = scene.nat.poll_outbound() {

@@ -8,7 +8,7 @@ use super::{Policy, pattern, ranges};
 use crate::grant::{Filter, Resource, ResourceKind};
 use crate::ids::ResourceId;
 use crate::names::DomainName;
-use crate::target::{Asked, Place};
+use crate::target::{Host, Service};
 use std::net::IpAddr;
 
 /// What the policy says about one service of one place.
@@ -31,12 +31,12 @@ pub enum Access {
     /// No resource is about it.
     Uncovered,
     /// These resources are about it. The first one decides, by whether it permits it.
-    Covered(Vec<Judgement>),
+    Covered(Vec<ResourceDecision>),
 }
 
 /// What a resource says about one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct ResourceDecision {
     /// Which.
     pub resource: Resource,
     /// Whether its filters permit it.
@@ -47,7 +47,7 @@ pub struct Judgement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Each service on its own.
-    pub access: Vec<(Asked, Access)>,
+    pub access: Vec<(Service, Access)>,
     /// The name: as asked for, or the one that the address stands for.
     pub name: Option<DomainName>,
     /// The proxy IPs under which the client speaks to that name.
@@ -62,7 +62,7 @@ impl Access {
     pub fn is_permitted(&self) -> bool {
         match self {
             Self::Gateway => true,
-            Self::Covered(judgements) => judgements.first().is_some_and(|it| it.is_permitted),
+            Self::Covered(decisions) => decisions.first().is_some_and(|it| it.is_permitted),
             Self::Group
             | Self::TunnelRange
             | Self::NotInternet { .. }
@@ -77,24 +77,26 @@ impl Policy {
     ///
     /// A name that the client has not announced is judged by the resources that cover it.
     #[must_use]
-    pub fn explain(&self, place: &Place, asked: Asked) -> Explanation {
-        let name = match place {
-            Place::Name(name) => Some(name),
-            Place::Ip(ip) => self.proxies.name_of(*ip),
+    pub fn explain(&self, host: &Host, service: Service) -> Explanation {
+        let name = match host {
+            Host::Name(name) => Some(name),
+            Host::Ip(ip) => self.proxies.name_of(*ip),
         };
         let proxy_ips = name.map_or(Vec::new(), |name| self.proxies.of_name(name));
-        let ip = match place {
-            Place::Ip(ip) => Some(*ip),
-            Place::Name(_) => proxy_ips.first().copied(),
+        let ip = match host {
+            Host::Ip(ip) => Some(*ip),
+            Host::Name(_) => proxy_ips.first().copied(),
         };
-        let access = |asked| match (ip, name) {
-            (Some(ip), _) => self.explain_ip(ip, asked),
-            (None, Some(name)) => self.explain_name(name, asked),
+        let access = |service| match (ip, name) {
+            (Some(ip), _) => self.explain_ip(ip, service),
+            (None, Some(name)) => self.explain_name(name, service),
             (None, None) => Access::Uncovered,
         };
-        let one_by_one = asked.one_by_one().into_iter();
+        let by_protocol = service.by_protocol().into_iter();
         Explanation {
-            access: one_by_one.map(|asked| (asked, access(asked))).collect(),
+            access: by_protocol
+                .map(|service| (service, access(service)))
+                .collect(),
             name: name.cloned(),
             proxy_ips: proxy_ips.clone(),
             names: self.proxies.names(),
@@ -102,7 +104,7 @@ impl Policy {
     }
 
     /// The steps of [`Policy::inbound`].
-    pub(super) fn explain_ip(&self, ip: IpAddr, asked: Asked) -> Access {
+    pub(super) fn explain_ip(&self, ip: IpAddr, service: Service) -> Access {
         if ranges::is_group(ip) {
             return Access::Group;
         }
@@ -118,14 +120,14 @@ impl Policy {
             let resource = internet.resource.clone();
             return match ranges::is_internet(ip) {
                 // Its filters are not asked.
-                true => Access::Covered(vec![Judgement {
+                true => Access::Covered(vec![ResourceDecision {
                     resource,
                     is_permitted: true,
                 }]),
                 false => Access::NotInternet { internet: resource },
             };
         }
-        let access = self.judge(self.candidates(ip), asked);
+        let access = self.judge(self.candidates(ip), service);
         let is_nameless = is_proxy && !self.proxies.contains(ip);
         let is_hoped_for = access == Access::Uncovered && self.derived.holds_dns;
         match is_nameless && (access.is_permitted() || is_hoped_for) {
@@ -134,47 +136,53 @@ impl Policy {
         }
     }
 
-    fn explain_name(&self, name: &DomainName, asked: Asked) -> Access {
+    fn explain_name(&self, name: &DomainName, service: Service) -> Access {
         let covering = self.grants.values().map(|grant| &grant.resource);
         let covering = covering.filter(|resource| match &resource.kind {
             ResourceKind::Dns(pattern) => pattern::covers(pattern, name),
             ResourceKind::Cidr(_) | ResourceKind::Internet => false,
         });
-        self.judge(covering.map(|resource| (0, resource.id)), asked)
+        self.judge(covering.map(|resource| (0, resource.id)), service)
     }
 
     /// In the order of section 5.1: whoever permits it, then the longest prefix, then the greater
     /// id.
-    fn judge(&self, candidates: impl Iterator<Item = (u8, ResourceId)>, asked: Asked) -> Access {
+    fn judge(
+        &self,
+        candidates: impl Iterator<Item = (u8, ResourceId)>,
+        service: Service,
+    ) -> Access {
         let judged = candidates.filter_map(|(prefix_bits, id)| {
             let resource = &self.grants.get(&id)?.resource;
-            Some((permits_asked(&resource.filters, asked), prefix_bits, id))
+            Some((permits_service(&resource.filters, service), prefix_bits, id))
         });
         let mut judged: Vec<_> = judged.collect();
         judged.sort_unstable_by(|one, other| other.cmp(one));
-        let judgements = judged.into_iter().filter_map(|(is_permitted, _, id)| {
+        let decisions = judged.into_iter().filter_map(|(is_permitted, _, id)| {
             let resource = self.grants.get(&id)?.resource.clone();
-            Some(Judgement {
+            Some(ResourceDecision {
                 resource,
                 is_permitted,
             })
         });
-        let judgements: Vec<_> = judgements.collect();
-        match judgements.is_empty() {
+        let decisions: Vec<_> = decisions.collect();
+        match decisions.is_empty() {
             true => Access::Uncovered,
-            false => Access::Covered(judgements),
+            false => Access::Covered(decisions),
         }
     }
 }
 
 /// Whether filters let any packet of a service through.
-pub(crate) fn permits_asked(filters: &[Filter], asked: Asked) -> bool {
-    match asked {
+pub(crate) fn permits_service(filters: &[Filter], service: Service) -> bool {
+    match service {
         // Every filter lets something through, and none at all everything.
-        Asked::Any => true,
-        Asked::Port(port) => permits(filters, Flow::Tcp(port)) || permits(filters, Flow::Udp(port)),
-        Asked::Tcp(port) => permits(filters, Flow::Tcp(port)),
-        Asked::Udp(port) => permits(filters, Flow::Udp(port)),
-        Asked::Icmp => permits(filters, Flow::Icmp),
+        Service::Any => true,
+        Service::Port(port) => {
+            permits(filters, Flow::Tcp(port)) || permits(filters, Flow::Udp(port))
+        }
+        Service::Tcp(port) => permits(filters, Flow::Tcp(port)),
+        Service::Udp(port) => permits(filters, Flow::Udp(port)),
+        Service::Icmp => permits(filters, Flow::Icmp),
     }
 }

@@ -15,8 +15,8 @@ pub mod ranges;
 mod routes;
 
 pub use decision::Verdict;
-pub(crate) use explain::permits_asked;
-pub use explain::{Access, Explanation, Judgement};
+pub(crate) use explain::permits_service;
+pub use explain::{Access, Explanation, ResourceDecision};
 
 use crate::grant::{Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
@@ -109,7 +109,7 @@ pub const MAX_PROXY_IPS: usize = 16_384;
 #[derive(Debug)]
 pub struct Policy {
     config: PolicyConfig,
-    grants: BTreeMap<ResourceId, Grant>,
+    grants: BTreeMap<ResourceId, HeldGrant>,
     proxies: Proxies,
     /// Never more than [`PolicyConfig::max_resources`] at its highest; the oldest gives way.
     events: VecDeque<PolicyEvent>,
@@ -120,7 +120,7 @@ pub struct Policy {
 }
 
 #[derive(Debug)]
-struct Grant {
+struct HeldGrant {
     resource: Resource,
     /// `None` never expires.
     expires_at: Option<Instant>,
@@ -192,7 +192,7 @@ impl Policy {
             }
             None if held >= limit => return Err(PolicyError::TooManyResources { limit }),
             None => {
-                let grant = Grant {
+                let grant = HeldGrant {
                     resource,
                     expires_at,
                 };
@@ -358,7 +358,7 @@ impl Policy {
 
     fn remove_where(
         &mut self,
-        is_over: impl Fn(ResourceId, &Grant) -> bool,
+        is_over: impl Fn(ResourceId, &HeldGrant) -> bool,
         event: impl Fn(ResourceId) -> PolicyEvent,
     ) {
         let mut gone = Vec::new();

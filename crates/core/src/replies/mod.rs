@@ -4,24 +4,24 @@
 mod refusal;
 
 pub(crate) use refusal::source_port;
-pub use refusal::{Refusal, Refused};
+pub use refusal::{Refusal, RefusalKind};
 
-use crate::target::Asked;
+use crate::target::Service;
 use std::time::{Duration, Instant};
 
 /// The correspondence with an address, or with the addresses of a name in one family.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Replies {
+pub struct ReplyTracker {
     /// When the last packet came back.
     replied_at: Option<Instant>,
     /// Since when nothing came back: the first and the last packet that went out, and how many.
     waiting: Option<(Instant, Instant, u32)>,
-    refused: Option<(Instant, Refused)>,
+    refused: Option<(Instant, Refusal)>,
 }
 
-/// [`Replies`] as they are at some time.
+/// [`ReplyTracker`] as they are at some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RepliesSeen {
+pub struct ReplyFacts {
     /// How long ago a packet came back.
     pub replied: Option<Duration>,
     /// How long ago the first of the packets went out that nothing came back for.
@@ -31,10 +31,10 @@ pub struct RepliesSeen {
     /// Between the first and the last of them.
     pub span: Duration,
     /// How long ago somebody refused, and how.
-    pub refused: Option<(Duration, Refused)>,
+    pub refused: Option<(Duration, Refusal)>,
 }
 
-impl Replies {
+impl ReplyTracker {
     /// A packet went out.
     #[inline]
     pub fn note_sent(&mut self, now: Instant) {
@@ -50,7 +50,7 @@ impl Replies {
     }
 
     /// Somebody refused: an answer, but not the one that was hoped for.
-    pub fn note_refusal(&mut self, refused: Refused, now: Instant) {
+    pub fn note_refusal(&mut self, refused: Refusal, now: Instant) {
         self.refused = Some((now, refused));
         self.waiting = None;
     }
@@ -63,7 +63,7 @@ impl Replies {
     }
 
     /// This port answers, whatever it did before; without a port, all do.
-    pub fn forgive(&mut self, port: Option<u16>) {
+    pub fn clear_refusal(&mut self, port: Option<u16>) {
         let is_other =
             |refused: Option<u16>| port.is_some() && refused.is_some_and(|it| Some(it) != port);
         self.refused = self.refused.filter(|(_, refused)| is_other(refused.port));
@@ -71,10 +71,10 @@ impl Replies {
 
     /// As of now.
     #[must_use]
-    pub fn seen(&self, now: Instant) -> RepliesSeen {
+    pub fn facts(&self, now: Instant) -> ReplyFacts {
         let ago = |at: Instant| now.saturating_duration_since(at);
         let (first, last, count) = self.waiting.unwrap_or((now, now, 0));
-        RepliesSeen {
+        ReplyFacts {
             replied: self.replied_at.map(ago),
             waiting: self.waiting.map(|(first, ..)| ago(first)),
             unanswered: count,
@@ -86,9 +86,9 @@ impl Replies {
 
 /// What the correspondence comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Correspondence {
+pub enum ReplyStatus {
     /// Nothing went out.
-    Nothing,
+    NothingSent,
     /// Somebody answered.
     Answered {
         /// How long ago.
@@ -99,7 +99,7 @@ pub enum Correspondence {
         /// How long ago.
         ago: Duration,
         /// In which way.
-        how: Refusal,
+        how: RefusalKind,
     },
     /// It is too early to tell.
     Awaited {
@@ -119,19 +119,19 @@ pub enum Correspondence {
     },
 }
 
-impl RepliesSeen {
+impl ReplyFacts {
     /// Nobody answers if three packets over 5 s were not answered, or two over 0.9 s that began
     /// something new: the signals by which names are looked up again. What follows the last answer
     /// of a connection, such as its last acknowledgement, is not waited for. A refusal counts until
     /// somebody answers, or until the port that was asked about does.
     #[must_use]
-    pub fn correspondence(&self, asked: Asked) -> Correspondence {
+    pub fn status(&self, service: Service) -> ReplyStatus {
         let is_silent = self.unanswered >= PACKETS && self.span >= PACKET_SPAN;
         let is_silent_to_new = self.unanswered >= SYNS && self.span >= SYN_SPAN;
         if let Some(since) = self.waiting
-            && (is_silent || is_silent_to_new && self.is_begun_anew(since))
+            && (is_silent || is_silent_to_new && self.began_after_idle(since))
         {
-            return Correspondence::Unanswered {
+            return ReplyStatus::Unanswered {
                 since,
                 packets: self.unanswered,
                 replied: self.replied,
@@ -139,30 +139,30 @@ impl RepliesSeen {
         }
         let refused = self.refused.filter(|(ago, refused)| {
             let is_last = self.replied.is_none_or(|replied| *ago <= replied);
-            match (refused.port, asked) {
-                (Some(port), Asked::Port(asked) | Asked::Tcp(asked)) => port == asked,
-                (Some(_), Asked::Udp(_) | Asked::Icmp) => false,
+            match (refused.port, service) {
+                (Some(port), Service::Port(service) | Service::Tcp(service)) => port == service,
+                (Some(_), Service::Udp(_) | Service::Icmp) => false,
                 (Some(_) | None, _) => is_last,
             }
         });
         match (refused, self.replied, self.waiting) {
-            (Some((ago, refused)), ..) => Correspondence::Refused {
+            (Some((ago, refused)), ..) => ReplyStatus::Refused {
                 ago,
                 how: refused.how,
             },
-            (None, Some(ago), _) => Correspondence::Answered { ago },
-            (None, None, Some(since)) => Correspondence::Awaited {
+            (None, Some(ago), _) => ReplyStatus::Answered { ago },
+            (None, None, Some(since)) => ReplyStatus::Awaited {
                 since,
                 packets: self.unanswered,
             },
-            (None, None, None) => Correspondence::Nothing,
+            (None, None, None) => ReplyStatus::NothingSent,
         }
     }
 }
 
-impl RepliesSeen {
+impl ReplyFacts {
     /// Whether the packets that are not answered began some time after the last answer.
-    fn is_begun_anew(&self, since: Duration) -> bool {
+    fn began_after_idle(&self, since: Duration) -> bool {
         self.replied
             .is_none_or(|replied| replied >= since + PACKET_SPAN)
     }
@@ -179,86 +179,110 @@ mod tests {
     use super::*;
     use crate::testing::beginning;
 
-    const RESET_OF_81: Refused = Refused {
-        how: Refusal::Reset,
+    const RESET_OF_81: Refusal = Refusal {
+        how: RefusalKind::Reset,
         port: Some(81),
     };
 
     /// What a correspondence comes to, after so many milliseconds.
-    fn comes_to(replies: &Replies, start: Instant, millis: u64, asked: Asked) -> Correspondence {
+    fn status_after(
+        replies: &ReplyTracker,
+        start: Instant,
+        millis: u64,
+        service: Service,
+    ) -> ReplyStatus {
         let now = start + Duration::from_millis(millis);
-        replies.seen(now).correspondence(asked)
+        replies.facts(now).status(service)
     }
 
     #[test]
     fn two_packets_a_second_apart_that_nobody_ever_answered_are_silence() {
-        let (mut replies, start) = (Replies::default(), beginning());
-        let nothing = comes_to(&replies, start, 0, Asked::Any);
-        assert_eq!(nothing, Correspondence::Nothing);
+        let (mut replies, start) = (ReplyTracker::default(), beginning());
+        let nothing = status_after(&replies, start, 0, Service::Any);
+        assert_eq!(nothing, ReplyStatus::NothingSent);
         replies.note_sent(start);
-        let awaited = Correspondence::Awaited {
+        let awaited = ReplyStatus::Awaited {
             since: Duration::from_millis(500),
             packets: 1,
         };
-        assert_eq!(comes_to(&replies, start, 500, Asked::Any), awaited);
+        assert_eq!(status_after(&replies, start, 500, Service::Any), awaited);
         replies.note_sent(start + Duration::from_secs(1));
-        let unanswered = Correspondence::Unanswered {
+        let unanswered = ReplyStatus::Unanswered {
             since: Duration::from_secs(2),
             packets: 2,
             replied: None,
         };
-        assert_eq!(comes_to(&replies, start, 2000, Asked::Any), unanswered);
+        assert_eq!(
+            status_after(&replies, start, 2000, Service::Any),
+            unanswered
+        );
     }
 
     #[test]
     fn the_last_acknowledgement_of_a_connection_is_not_waited_for() {
-        let (mut replies, start) = (Replies::default(), beginning());
+        let (mut replies, start) = (ReplyTracker::default(), beginning());
         replies.note_sent(start);
         replies.note_reply(start);
         replies.note_sent(start);
         let ago = Duration::from_secs(3600);
-        let answered = Correspondence::Answered { ago };
-        assert_eq!(comes_to(&replies, start, 3_600_000, Asked::Any), answered);
+        let answered = ReplyStatus::Answered { ago };
+        assert_eq!(
+            status_after(&replies, start, 3_600_000, Service::Any),
+            answered
+        );
     }
 
     #[test]
     fn a_host_that_answered_long_ago_is_as_silent_as_one_that_never_did() {
-        let (mut replies, start) = (Replies::default(), beginning());
+        let (mut replies, start) = (ReplyTracker::default(), beginning());
         replies.note_reply(start);
         for seconds in [60, 61] {
             replies.note_sent(start + Duration::from_secs(seconds));
         }
-        let unanswered = Correspondence::Unanswered {
+        let unanswered = ReplyStatus::Unanswered {
             since: Duration::from_secs(2),
             packets: 2,
             replied: Some(Duration::from_secs(62)),
         };
-        assert_eq!(comes_to(&replies, start, 62_000, Asked::Any), unanswered);
+        assert_eq!(
+            status_after(&replies, start, 62_000, Service::Any),
+            unanswered
+        );
     }
 
     #[test]
     fn a_refusal_counts_until_somebody_answers_and_for_its_port_until_that_does() {
-        let (mut replies, start) = (Replies::default(), beginning());
+        let (mut replies, start) = (ReplyTracker::default(), beginning());
         replies.note_sent(start);
         replies.note_refusal(RESET_OF_81, start);
-        let refused = Correspondence::Refused {
+        let refused = ReplyStatus::Refused {
             ago: Duration::from_secs(3),
-            how: Refusal::Reset,
+            how: RefusalKind::Reset,
         };
-        for asked in [Asked::Any, Asked::Port(81), Asked::Tcp(81)] {
-            assert_eq!(comes_to(&replies, start, 3000, asked), refused, "{asked:?}");
+        for service in [Service::Any, Service::Port(81), Service::Tcp(81)] {
+            assert_eq!(
+                status_after(&replies, start, 3000, service),
+                refused,
+                "{service:?}"
+            );
         }
-        let nothing = comes_to(&replies, start, 3000, Asked::Tcp(80));
-        assert_eq!(nothing, Correspondence::Nothing);
+        let nothing = status_after(&replies, start, 3000, Service::Tcp(80));
+        assert_eq!(nothing, ReplyStatus::NothingSent);
 
-        replies.forgive(Some(80));
+        replies.clear_refusal(Some(80));
         replies.note_reply(start + Duration::from_secs(2));
-        let answered = Correspondence::Answered {
+        let answered = ReplyStatus::Answered {
             ago: Duration::from_secs(1),
         };
-        assert_eq!(comes_to(&replies, start, 3000, Asked::Any), answered);
-        assert_eq!(comes_to(&replies, start, 3000, Asked::Port(81)), refused);
-        replies.forgive(Some(81));
-        assert_eq!(comes_to(&replies, start, 3000, Asked::Port(81)), answered);
+        assert_eq!(status_after(&replies, start, 3000, Service::Any), answered);
+        assert_eq!(
+            status_after(&replies, start, 3000, Service::Port(81)),
+            refused
+        );
+        replies.clear_refusal(Some(81));
+        assert_eq!(
+            status_after(&replies, start, 3000, Service::Port(81)),
+            answered
+        );
     }
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// A refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct Refusal {
     /// In which way.
-    pub how: Refusal,
+    pub how: RefusalKind,
     /// The port that was tried, where the refusal says so.
     pub port: Option<u16>,
 }
@@ -16,7 +16,7 @@ pub struct Refused {
 /// How somebody refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refusal {
+pub enum RefusalKind {
     /// A TCP reset as the answer to a SYN: nobody listens.
     Reset,
     /// ICMP: nobody listens.
@@ -27,13 +27,13 @@ pub enum Refusal {
     Other,
 }
 
-impl Refused {
+impl Refusal {
     /// The refusal in a packet that resets a TCP handshake.
     #[inline]
     #[must_use]
     pub fn by_reset(packet: &IpPacket<'_>) -> Option<Self> {
         is_handshake_reset(packet).then(|| Self {
-            how: Refusal::Reset,
+            how: RefusalKind::Reset,
             port: source_port(packet),
         })
     }

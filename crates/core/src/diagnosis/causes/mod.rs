@@ -9,7 +9,7 @@ mod resource;
 mod rights;
 
 pub use client::ClientCause;
-pub use name::{NameCause, Unable};
+pub use name::{DnsFailure, NameCause};
 pub use resource::ResourceCause;
 pub use rights::{Permits, RightsCause};
 

@@ -57,7 +57,7 @@ pub enum NameCause {
         /// About which name.
         name: String,
         /// In which way.
-        how: Unable,
+        how: DnsFailure,
         /// For how long.
         since: Seconds,
         /// When it is asked again.
@@ -70,7 +70,7 @@ pub enum NameCause {
 /// Why the DNS cannot say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unable {
+pub enum DnsFailure {
     /// It fails or refuses.
     Fails,
     /// It does not answer in time.
@@ -81,7 +81,7 @@ pub enum Unable {
     WasNotAsked,
 }
 
-impl Unable {
+impl DnsFailure {
     /// `None` for what the DNS said for sure.
     #[must_use]
     pub fn of(failure: NameFailure) -> Option<Self> {
@@ -95,7 +95,7 @@ impl Unable {
     }
 
     /// As in: the gateway's DNS server …
-    pub(in crate::diagnosis) fn in_words(self) -> &'static str {
+    pub(in crate::diagnosis) fn phrase(self) -> &'static str {
         match self {
             Self::Fails => "refuses to say, or fails",
             Self::IsSilent => "does not answer",
@@ -143,7 +143,7 @@ impl NameCause {
                 held,
                 ..
             } => {
-                let (how, held) = (how.in_words(), waiting(*held));
+                let (how, held) = (how.phrase(), waiting(*held));
                 format!(
                     "No address of {name} is known: for {since} the gateway's DNS server \
                      {how}{held}."
@@ -189,7 +189,7 @@ impl NameCause {
                 asked_again(*next_try)
             ),
             Self::DnsNotAnswering {
-                how: Unable::WasNotAsked,
+                how: DnsFailure::WasNotAsked,
                 ..
             } => "Wait a moment; if it stays like this, something at the client asks for names \
                  without end."

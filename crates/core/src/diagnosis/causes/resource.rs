@@ -2,7 +2,7 @@
 
 use super::{Severity, asked_again, count};
 use crate::diagnosis::Seconds;
-use crate::replies::Refusal;
+use crate::replies::RefusalKind;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -49,7 +49,7 @@ pub enum ResourceCause {
         /// Who.
         by: String,
         /// In which way.
-        how: Refusal,
+        how: RefusalKind,
         /// How long ago.
         ago: Seconds,
     },
@@ -108,14 +108,14 @@ impl ResourceCause {
                 format!("Nobody answers: {packets} went to {by} in the last {since}{before}.")
             }
             Self::Refused { by, how, ago } => match how {
-                Refusal::Reset => format!("{by} refused the connection {ago} ago (TCP reset)."),
-                Refusal::PortUnreachable => {
+                RefusalKind::Reset => format!("{by} refused the connection {ago} ago (TCP reset)."),
+                RefusalKind::PortUnreachable => {
                     format!("{by} said {ago} ago that nobody listens there (ICMP).")
                 }
-                Refusal::AddressUnreachable => {
+                RefusalKind::AddressUnreachable => {
                     format!("The network said {ago} ago that {by} cannot be reached (ICMP).")
                 }
-                Refusal::Other => {
+                RefusalKind::Other => {
                     format!("The network refused a packet to {by} {ago} ago (ICMP).")
                 }
             },
@@ -150,13 +150,15 @@ impl ResourceCause {
                 )
             }
             Self::Refused { how, .. } => match how {
-                Refusal::Reset | Refusal::PortUnreachable => {
+                RefusalKind::Reset | RefusalKind::PortUnreachable => {
                     "Start the service there, or ask for the port that it listens on.".into()
                 }
-                Refusal::AddressUnreachable => {
+                RefusalKind::AddressUnreachable => {
                     "See that the host is up, and that the gateway has a route to it.".into()
                 }
-                Refusal::Other => "Look for a firewall between the gateway and the host.".into(),
+                RefusalKind::Other => {
+                    "Look for a firewall between the gateway and the host.".into()
+                }
             },
             Self::FlowTableFull { flows, limit } if *flows >= *limit as usize => {
                 "Raise limits.flows_per_client, or see what at the client opens so many \

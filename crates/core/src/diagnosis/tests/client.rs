@@ -7,7 +7,7 @@ use super::*;
 fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "nobody".into();
-    facts.client = Subject::Nobody {
+    facts.client = Subject::Unknown {
         nearest: None,
         served: 1,
     };
@@ -17,7 +17,7 @@ fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
     assert_eq!(marks(&report), "✗");
 
     let nearest = Some(ClientId(Uuid::from_u128(7)));
-    facts.client = Subject::Nobody { nearest, served: 2 };
+    facts.client = Subject::Unknown { nearest, served: 2 };
     let remedy = "Did you mean 00000000-0000-0000-0000-000000000007?";
     assert_eq!(diagnose(&facts).remedy.as_deref(), Some(remedy));
 }
@@ -27,7 +27,7 @@ fn the_beginning_of_several_ids_names_some_of_them() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "0".into();
     let ids = (1..=9).map(|number| ClientId(Uuid::from_u128(number)));
-    facts.client = Subject::Several(ids.collect());
+    facts.client = Subject::Ambiguous(ids.collect());
     let report = diagnose(&facts);
     assert!(
         report
@@ -41,7 +41,7 @@ fn the_beginning_of_several_ids_names_some_of_them() {
 fn a_client_that_was_cut_off_is_served_again_by_itself() {
     let scene = Scene::new("10.20.0.7").with(|scene| {
         scene.client.cut_off_for = Some(seconds(25));
-        scene.client.connection = Told::Absent;
+        scene.client.connection = Response::Absent;
     });
     let report = scene.report();
     let verdict = "The client is cut off for 25 s more: its connection died too often.";
@@ -53,7 +53,7 @@ fn a_client_that_was_cut_off_is_served_again_by_itself() {
 fn a_client_that_has_left_is_said_to_have_held_what_it_held_last() {
     let scene = Scene::new("192.0.2.7").ended(wiki(), 90, GrantEnd::ClientGone);
     let report = scene
-        .with(|scene| scene.client.connection = Told::Absent)
+        .with(|scene| scene.client.connection = Response::Absent)
         .report();
     let verdict = "The client is not connected here any more: it was last served 1 min 30 s ago, \
                    and held \"Wiki\" (10.20.0.0/16).";
@@ -66,11 +66,11 @@ fn a_connection_that_died_is_told_apart_from_one_that_is_silent() {
         let scene = Scene::new("10.20.0.7").grant(wiki());
         scene.with(|scene| scene.client.connection = told).report()
     };
-    let rebuilding = told(Told::Rebuilding);
+    let rebuilding = told(Response::Restarting);
     assert!(rebuilding.verdict.contains("being built anew"));
     // It waits for its turn after a restart of the process.
-    assert_eq!(told(Told::Absent).verdict, rebuilding.verdict);
-    let silent = told(Told::Silence);
+    assert_eq!(told(Response::Absent).verdict, rebuilding.verdict);
+    let silent = told(Response::Timeout);
     let verdict = "A part of the gateway, the client's connection, did not answer in time.";
     assert_says(&silent, verdict, "ask again");
     assert_eq!(marks(&silent), "✓✗------");

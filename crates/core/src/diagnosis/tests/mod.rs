@@ -18,7 +18,7 @@ use crate::nat_table::NatFacts;
 use crate::packet::Path;
 use crate::peer::PeerFacts;
 use crate::policy::{Policy, PolicyConfig};
-use crate::replies::{Refusal, Refused, RepliesSeen};
+use crate::replies::{Refusal, RefusalKind, ReplyFacts};
 use crate::target::Target;
 use crate::testing::beginning;
 use std::net::IpAddr;
@@ -101,10 +101,10 @@ fn resolved(address: &str) -> FamilyFacts {
     }
 }
 
-fn replied(seconds_ago: u64) -> RepliesSeen {
-    RepliesSeen {
+fn replied(seconds_ago: u64) -> ReplyFacts {
+    ReplyFacts {
         replied: Some(seconds(seconds_ago)),
-        ..RepliesSeen::default()
+        ..ReplyFacts::default()
     }
 }
 
@@ -127,14 +127,14 @@ impl Scene {
         });
         let connection = ConnectionFacts {
             transport: TransportFacts::Peer(peer()),
-            policy: policy.explain(&target.place, target.asked),
+            policy: policy.explain(&target.host, target.service),
             replies: None,
         };
         Self {
             facts: Facts {
                 asked: id.to_string(),
                 target,
-                client: Subject::Several(Vec::new()),
+                client: Subject::Ambiguous(Vec::new()),
                 gateway: GatewayFacts::default(),
                 unix_now: NOW,
             },
@@ -142,8 +142,8 @@ impl Scene {
                 id,
                 tunnel: Some(tunnel),
                 cut_off_for: None,
-                connection: Told::Answer(connection),
-                nat: Told::Answer(NatFacts {
+                connection: Response::Answer(connection),
+                nat: Response::Answer(NatFacts {
                     is_attached: true,
                     mapping: None,
                     names: (0, 2048),
@@ -173,7 +173,7 @@ impl Scene {
     }
 
     fn ended(mut self, resource: Resource, seconds_ago: u64, end: GrantEnd) -> Self {
-        self.client.ended.push(Ended {
+        self.client.ended.push(JournalEntry {
             client: self.client.id,
             tunnel: self.client.tunnel.expect("a client has addresses"),
             grant: Grant {
@@ -203,15 +203,19 @@ impl Scene {
 
     fn connection(&mut self) -> &mut ConnectionFacts {
         match &mut self.client.connection {
-            Told::Answer(connection) => connection,
-            told @ (Told::Silence | Told::Rebuilding | Told::Absent) => panic!("{told:?}"),
+            Response::Answer(connection) => connection,
+            told @ (Response::Timeout | Response::Restarting | Response::Absent) => {
+                panic!("{told:?}")
+            }
         }
     }
 
     fn nat(&mut self) -> &mut NatFacts {
         match &mut self.client.nat {
-            Told::Answer(nat) => nat,
-            told @ (Told::Silence | Told::Rebuilding | Told::Absent) => panic!("{told:?}"),
+            Response::Answer(nat) => nat,
+            told @ (Response::Timeout | Response::Restarting | Response::Absent) => {
+                panic!("{told:?}")
+            }
         }
     }
 
@@ -230,14 +234,14 @@ impl Scene {
         self.transport(TransportFacts::Peer(peer))
     }
 
-    fn replies(self, seen: RepliesSeen) -> Self {
+    fn replies(self, seen: ReplyFacts) -> Self {
         self.with(|scene| scene.connection().replies = Some(seen))
     }
 
     fn report(mut self) -> Report {
         let target = self.facts.target.clone();
-        let explanation = self.policy.explain(&target.place, target.asked);
-        if let Told::Answer(connection) = &mut self.client.connection {
+        let explanation = self.policy.explain(&target.host, target.service);
+        if let Response::Answer(connection) = &mut self.client.connection {
             connection.policy = explanation;
         }
         self.facts.client = Subject::Client(Box::new(self.client));

@@ -53,7 +53,7 @@ fn an_announced_name_that_the_nat_does_not_keep_says_whether_it_is_full() {
 fn a_nat_that_does_not_answer_is_a_fact_of_the_verdict() {
     let scene = app().announce("app.example", resolved("192.0.2.7"));
     let report = scene
-        .with(|scene| scene.client.nat = Told::Silence)
+        .with(|scene| scene.client.nat = Response::Timeout)
         .report();
     let verdict = "A part of the gateway, the address translation, did not answer in time.";
     assert_says(&report, verdict, "ask again");

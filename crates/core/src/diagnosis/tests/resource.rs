@@ -3,12 +3,12 @@
 use super::*;
 use crate::DropReason;
 
-fn silence(packets: u32) -> RepliesSeen {
-    RepliesSeen {
+fn silence(packets: u32) -> ReplyFacts {
+    ReplyFacts {
         waiting: Some(seconds(30)),
         unanswered: packets,
         span: seconds(20),
-        ..RepliesSeen::default()
+        ..ReplyFacts::default()
     }
 }
 
@@ -56,10 +56,10 @@ fn silence_says_how_much_was_sent_and_when_the_last_reply_came() {
 
 #[test]
 fn one_packet_without_a_reply_is_too_early_to_tell() {
-    let awaited = RepliesSeen {
+    let awaited = ReplyFacts {
         waiting: Some(seconds(1)),
         unanswered: 1,
-        ..RepliesSeen::default()
+        ..ReplyFacts::default()
     };
     let report = Scene::new("10.20.0.7")
         .grant(wiki())
@@ -74,26 +74,26 @@ fn one_packet_without_a_reply_is_too_early_to_tell() {
 fn each_refusal_is_told_by_what_it_means() {
     for (how, verdict) in [
         (
-            Refusal::Reset,
+            RefusalKind::Reset,
             "10.20.0.7 refused the connection 2 s ago (TCP reset).",
         ),
         (
-            Refusal::PortUnreachable,
+            RefusalKind::PortUnreachable,
             "10.20.0.7 said 2 s ago that nobody listens there (ICMP).",
         ),
         (
-            Refusal::AddressUnreachable,
+            RefusalKind::AddressUnreachable,
             "The network said 2 s ago that 10.20.0.7 cannot be reached (ICMP).",
         ),
         (
-            Refusal::Other,
+            RefusalKind::Other,
             "The network refused a packet to 10.20.0.7 2 s ago (ICMP).",
         ),
     ] {
-        let refused = Refused { how, port: None };
-        let seen = RepliesSeen {
+        let refused = Refusal { how, port: None };
+        let seen = ReplyFacts {
             refused: Some((seconds(2), refused)),
-            ..RepliesSeen::default()
+            ..ReplyFacts::default()
         };
         let report = Scene::new("10.20.0.7").grant(wiki()).replies(seen).report();
         assert_eq!(report.verdict, verdict);

@@ -67,7 +67,7 @@ fn a_revoked_authorization_is_told_though_its_client_is_gone() {
     for end in [GrantEnd::Revoked, GrantEnd::Unlisted] {
         let scene = Scene::new("10.20.0.7").ended(wiki(), 4, end);
         let report = scene
-            .with(|scene| scene.client.connection = Told::Absent)
+            .with(|scene| scene.client.connection = Response::Absent)
             .report();
         let verdict = "The authorization for \"Wiki\" (10.20.0.0/16) was revoked 4 s ago, \
                        at 2026-09-21 14:13:16 UTC.";

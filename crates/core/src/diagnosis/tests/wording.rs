@@ -130,7 +130,7 @@ fn of_names() -> Vec<NameCause> {
         },
         NameCause::DnsNotAnswering {
             name: called(),
-            how: Unable::IsSilent,
+            how: DnsFailure::IsSilent,
             since: SINCE,
             next_try: NEXT_TRY,
             held: 1,
@@ -159,7 +159,7 @@ fn of_resources() -> Vec<ResourceCause> {
         },
         ResourceCause::Refused {
             by: place(),
-            how: Refusal::Reset,
+            how: RefusalKind::Reset,
             ago: AGO,
         },
         ResourceCause::FlowTableFull { flows: 1, limit: 1 },

@@ -22,10 +22,10 @@ fn held_packets_go_in_order_when_an_address_of_their_family_comes() {
         assert_eq!(hold(&mut world, id, &packet(6, number, 40)), Ok(()));
     }
     world.answer(V4, Ok(vec![v4(1)]));
-    let expected = [0, 1, 2].map(|number| (packet(4, number, 20), Fate::Released));
+    let expected = [0, 1, 2].map(|number| (packet(4, number, 20), HeldOutcome::Released));
     assert_eq!(world.released(), expected);
     world.answer(V6, Err(NameFailure::NoData));
-    let expected = [0, 1, 2].map(|number| (packet(6, number, 40), Fate::Unreachable));
+    let expected = [0, 1, 2].map(|number| (packet(6, number, 40), HeldOutcome::Unreachable));
     assert_eq!(world.released(), expected);
     assert_eq!(world.domains.held_bytes(), 0);
 }
@@ -40,9 +40,15 @@ fn held_packets_are_given_up_after_two_seconds_each() {
     world.pass_ms(1499);
     assert_eq!(world.released(), []);
     world.pass_ms(1);
-    assert_eq!(world.released(), [(packet(4, 1, 20), Fate::Unreachable)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 1, 20), HeldOutcome::Unreachable)]
+    );
     world.pass_ms(500);
-    assert_eq!(world.released(), [(packet(4, 2, 20), Fate::Unreachable)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 2, 20), HeldOutcome::Unreachable)]
+    );
 }
 
 #[test]
@@ -61,7 +67,10 @@ fn a_transient_failure_keeps_them_waiting() {
         "asked again without another packet"
     );
     world.resolve(&[v4(1)]);
-    assert_eq!(world.released(), [(packet(4, 1, 20), Fate::Released)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 1, 20), HeldOutcome::Released)]
+    );
 }
 
 #[test]
@@ -106,7 +115,10 @@ fn so_many_bytes_are_held_in_all() {
 fn what_has_an_address_by_now_or_no_mapping_is_not_held() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     assert_eq!(hold(&mut world, id, &packet(4, 1, 20)), Ok(()));
-    assert_eq!(world.released(), [(packet(4, 1, 20), Fate::Released)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 1, 20), HeldOutcome::Released)]
+    );
     assert_eq!(hold(&mut world, id, &[]), Err(DropReason::MalformedIp));
     world.release(1);
     assert_eq!(

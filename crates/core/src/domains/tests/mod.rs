@@ -210,9 +210,9 @@ impl World {
         self.domains.epoch(id, V4).expect("it is current")
     }
 
-    fn released(&mut self) -> Vec<(Vec<u8>, Fate)> {
+    fn released(&mut self) -> Vec<(Vec<u8>, HeldOutcome)> {
         let released = std::iter::from_fn(|| self.domains.poll_released());
-        released.map(|held| (held.bytes, held.fate)).collect()
+        released.map(|held| (held.bytes, held.outcome)).collect()
     }
 }
 

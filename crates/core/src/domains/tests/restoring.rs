@@ -130,7 +130,7 @@ fn packets_that_waited_for_the_name_go_on_when_it_is_restored_late() {
     world
         .domains
         .restore_names(vec![restored(&[v4(1)], HOUR)], world.now);
-    assert_eq!(world.released(), [(vec![0x45; 40], Fate::Released)]);
+    assert_eq!(world.released(), [(vec![0x45; 40], HeldOutcome::Released)]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! postcard writes fields in their order and without names: any change here is another version.
 
-use super::super::record::{ClientRecord, FlowKey, Grant, KnownName, RecordedName};
+use super::super::record::{ClientRecord, FlowKey, Grant, RecordedName, ResolvedName};
 use super::{ImageError, Ledger, LedgerLimits, SavedState};
 use crate::grant::{
     AnnouncedName, Filter, IceCredentials, PresharedKey, Resource, ResourceKind, TransportKeys,
@@ -264,7 +264,7 @@ fn name_to_wire(name: &RecordedName) -> WireName<'_> {
     }
 }
 
-fn known_to_wire(known: &KnownName) -> WireKnown<'_> {
+fn known_to_wire(known: &ResolvedName) -> WireKnown<'_> {
     WireKnown {
         name: known.name.as_str(),
         is_v6: known.family == AddressFamily::V6,
@@ -401,9 +401,9 @@ impl WireName<'_> {
 }
 
 impl WireKnown<'_> {
-    fn into_known(self) -> Result<KnownName, ImageError> {
+    fn into_known(self) -> Result<ResolvedName, ImageError> {
         let name = self.name.parse::<DomainName>();
-        Ok(KnownName {
+        Ok(ResolvedName {
             name: name.map_err(|_| ImageError::Damaged)?,
             family: match self.is_v6 {
                 true => AddressFamily::V6,

@@ -55,7 +55,7 @@ pub struct Binding {
 
 /// Where a new flow is to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct FlowTarget {
     /// Of the family of the proxy IP.
     pub real: IpAddr,
     /// Kept for the caller.

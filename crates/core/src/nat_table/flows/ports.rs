@@ -9,9 +9,9 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::iter;
 
 /// Who has an outside tuple.
-pub(super) enum Occupant {
+pub(super) enum TupleState {
     /// Nobody.
-    Nobody,
+    Free,
     /// What is left of a flow with this inside key.
     Remembered(Inside),
     /// A flow.
@@ -43,7 +43,7 @@ impl Ports {
         &mut self,
         inside: &Inside,
         former: Option<u16>,
-        occupant: impl Fn(u16) -> Occupant,
+        state_of: impl Fn(u16) -> TupleState,
     ) -> Option<u16> {
         let protocol = inside.protocol;
         let random = iter::repeat_with(|| self.any_port(protocol)).take(RANDOM_TRIES);
@@ -56,11 +56,11 @@ impl Ports {
             if port == 0 && protocol != FlowProtocol::Echo {
                 continue;
             }
-            match occupant(port) {
-                Occupant::Nobody => return Some(port),
-                Occupant::Remembered(other) if other == *inside => return Some(port),
-                Occupant::Remembered(_) => second_best = second_best.or(Some(port)),
-                Occupant::Live => {}
+            match state_of(port) {
+                TupleState::Free => return Some(port),
+                TupleState::Remembered(other) if other == *inside => return Some(port),
+                TupleState::Remembered(_) => second_best = second_best.or(Some(port)),
+                TupleState::Live => {}
             }
         }
         second_best
@@ -119,7 +119,7 @@ mod tests {
         let tries = std::cell::Cell::new(0);
         let all_taken = |_| {
             tries.set(tries.get() + 1);
-            Occupant::Live
+            TupleState::Live
         };
         let mut ports = Ports::new([0; 32]);
         let inside = inside(FlowProtocol::Tcp, 65535);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn its_own_port_comes_first_even_a_system_port_but_never_zero() {
         let mut ports = Ports::new([0; 32]);
-        let free = |_| Occupant::Nobody;
+        let free = |_| TupleState::Free;
         let mut choose = |protocol, port| ports.choose(&inside(protocol, port), None, free);
         assert_eq!(choose(FlowProtocol::Udp, 123), Some(123));
         assert_eq!(choose(FlowProtocol::Echo, 0), Some(0));
@@ -146,15 +146,15 @@ mod tests {
         );
         let left = |by: Inside| {
             move |port| match port {
-                5000 => Occupant::Remembered(by),
-                _ => Occupant::Nobody,
+                5000 => TupleState::Remembered(by),
+                _ => TupleState::Free,
             }
         };
         assert_eq!(ports.choose(&mine, None, left(mine)), Some(5000));
         assert_ne!(ports.choose(&mine, None, left(other)), Some(5000));
         let crowded = |port| match port {
-            5000 => Occupant::Remembered(other),
-            _ => Occupant::Live,
+            5000 => TupleState::Remembered(other),
+            _ => TupleState::Live,
         };
         assert_eq!(ports.choose(&mine, None, crowded), Some(5000));
     }

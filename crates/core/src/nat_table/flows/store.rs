@@ -3,7 +3,7 @@
 //! Keys live in the slab only; the indices hold 32-bit places, which is what keeps 100,000 flows
 //! small.
 
-use super::Target;
+use super::FlowTarget;
 use super::key::{FlowProtocol, Inside, KeyHasher, Outside};
 use super::list::{Chain, List, OWNER};
 use crate::nat_table::{ClientSlot, MappingId};
@@ -37,7 +37,7 @@ const _: () = assert!(size_of::<Node>() == 64, "a flow fits one cache line");
 
 impl Node {
     /// A new flow; the keys are of one client and protocol.
-    pub(super) fn new(inside: Inside, outside: Outside, target: &Target, tick: u32) -> Self {
+    pub(super) fn new(inside: Inside, outside: Outside, target: &FlowTarget, tick: u32) -> Self {
         Self {
             client: inside.client,
             protocol: inside.protocol,

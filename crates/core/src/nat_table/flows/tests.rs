@@ -88,8 +88,8 @@ impl Bench {
     }
 }
 
-fn target(real: &str) -> Target {
-    Target {
+fn target(real: &str) -> FlowTarget {
+    FlowTarget {
         real: real.parse().expect("an address"),
         mapping: MappingId {
             index: 3,

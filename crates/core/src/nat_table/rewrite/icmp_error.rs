@@ -7,12 +7,12 @@
 //! unreachable, time exceeded and parameter problem (RFC 5508, section 4), and packet too big.
 //! Redirects and the deprecated source quench (RFC 6633) are refused: they are for hosts next door.
 
-use super::{End, Layout, replace};
+use super::{Endpoint, Layout, replace};
 use crate::nat_table::ClientSlot;
 use crate::nat_table::flows::{FlowProtocol, Inside, Outside};
 use crate::packet::checksum::{checksum, transport_checksum};
 use crate::packet::{DropReason, IpPacket, Transport, icmp, ip};
-use crate::replies::{Refusal, Refused};
+use crate::replies::{Refusal, RefusalKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An ICMP error that reached us from a resource or on the way there, about a packet that a client
@@ -41,12 +41,12 @@ pub enum IcmpErrorKind {
     Other,
 }
 
-impl From<IcmpErrorKind> for Refused {
+impl From<IcmpErrorKind> for Refusal {
     fn from(kind: IcmpErrorKind) -> Self {
         let how = match kind {
-            IcmpErrorKind::AddressUnreachable => Refusal::AddressUnreachable,
-            IcmpErrorKind::PortUnreachable => Refusal::PortUnreachable,
-            IcmpErrorKind::Other => Refusal::Other,
+            IcmpErrorKind::AddressUnreachable => RefusalKind::AddressUnreachable,
+            IcmpErrorKind::PortUnreachable => RefusalKind::PortUnreachable,
+            IcmpErrorKind::Other => RefusalKind::Other,
         };
         Self { how, port: None }
     }
@@ -140,7 +140,7 @@ impl IcmpError {
             .ok_or(DropReason::MalformedTransport)?;
         let (header, quotation) = message.split_at_mut(MESSAGE_BYTES);
         let to = (inside.proxy, inside.port);
-        replace(quotation, self.quoted, End::Destination, to)?;
+        replace(quotation, self.quoted, Endpoint::Destination, to)?;
         header[CHECKSUM].fill(0);
         if let Some(code) = plain_code(inside.proxy.is_ipv4(), header[0], header[1]) {
             header[1] = code;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domains::FamilyFacts;
-use crate::replies::{Correspondence, Refusal};
-use crate::target::{Asked, Target};
+use crate::replies::{RefusalKind, ReplyStatus};
+use crate::target::{Service, Target};
 
 const NAME: &str = "app.example";
 
@@ -19,8 +19,8 @@ impl Scene {
         v4
     }
 
-    fn correspondence(&self) -> Correspondence {
-        self.v4().replies.correspondence(Asked::Tcp(80))
+    fn status(&self) -> ReplyStatus {
+        self.v4().replies.status(Service::Tcp(80))
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -91,12 +91,12 @@ fn a_lookup_under_way_and_its_failures_say_since_when_and_what_waits() {
 #[test]
 fn replies_are_remembered_with_who_answered() {
     let mut scene = Scene::resolved();
-    assert_eq!(scene.correspondence(), Correspondence::Nothing);
+    assert_eq!(scene.status(), ReplyStatus::NothingSent);
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&sent[0], SYN_ACK));
     scene.wait(4);
     let ago = Duration::from_secs(4);
-    assert_eq!(scene.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(scene.status(), ReplyStatus::Answered { ago });
     assert_eq!(
         scene.v4().heard_from.map(|ip| ip.to_string()).as_deref(),
         Some(REAL)
@@ -111,8 +111,8 @@ fn silence_is_remembered_though_the_table_moves_on_to_other_addresses() {
         scene.send(&syn(proxy_v4(0, 0), 5000));
         scene.wait(2);
     }
-    let silent = scene.correspondence();
-    let Correspondence::Unanswered {
+    let silent = scene.status();
+    let ReplyStatus::Unanswered {
         since,
         packets,
         replied,
@@ -129,16 +129,16 @@ fn a_reset_that_answers_a_syn_is_a_refusal_until_the_next_flow_is_answered() {
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&refusing(reply_to(&sent[0], RST | ACK)));
     scene.wait(2);
-    let refused = Correspondence::Refused {
+    let refused = ReplyStatus::Refused {
         ago: Duration::from_secs(2),
-        how: Refusal::Reset,
+        how: RefusalKind::Reset,
     };
-    assert_eq!(scene.correspondence(), refused);
+    assert_eq!(scene.status(), refused);
 
     let sent = scene.send(&syn(proxy_v4(0, 0), 5001));
     scene.receive(&reply_to(&sent[0], SYN_ACK));
     let ago = Duration::ZERO;
-    assert_eq!(scene.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(scene.status(), ReplyStatus::Answered { ago });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::policy::Access;
-use crate::target::{Asked, Place};
+use crate::target::{Host, Service};
 
 // ---- 5.2: from the tunnel ----
 
@@ -162,8 +162,8 @@ fn filters_of_overlapping_resources_unite() {
 }
 
 fn decider(scene: &Scene, destination: &str, port: u16) -> Option<ResourceId> {
-    let place = Place::Ip(destination.parse().expect("an address"));
-    let explanation = scene.policy.explain(&place, Asked::Tcp(port));
+    let place = Host::Ip(destination.parse().expect("an address"));
+    let explanation = scene.policy.explain(&place, Service::Tcp(port));
     match &explanation.access[..] {
         [(_, Access::Covered(resources))] => resources.first().map(|it| it.resource.id),
         [(_, access)] => {

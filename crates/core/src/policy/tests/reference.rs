@@ -8,7 +8,7 @@ use crate::packet::icmp::IcmpReply;
 use crate::packet::samples::{Shape, any_shape, packet};
 use crate::packet::{DropReason, IpPacket};
 use crate::policy::{Access, Policy, PolicyConfig, Verdict};
-use crate::target::{Asked, Place};
+use crate::target::{Host, Service};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -440,7 +440,7 @@ proptest! {
             let Some(asked) = asked(shape) else {
                 continue;
             };
-            let explanation = policy.explain(&Place::Ip(destination), asked);
+            let explanation = policy.explain(&Host::Ip(destination), asked);
             let found = match &explanation.access[..] {
                 [(_, Access::Covered(all))] => all.first().map(|it| (it.is_permitted, it.resource.id)),
                 [(_, Access::Uncovered)] => None,
@@ -465,7 +465,7 @@ proptest! {
             };
             let bytes = packet(source, destination, shape, b"payload");
             let verdict = policy.inbound(&IpPacket::parse(&bytes).expect("valid"));
-            let explanation = policy.explain(&Place::Ip(destination), asked);
+            let explanation = policy.explain(&Host::Ip(destination), asked);
             let [(_, access)] = &explanation.access[..] else {
                 panic!("one was asked about: {explanation:?}");
             };
@@ -474,11 +474,11 @@ proptest! {
     }
 }
 
-fn asked(shape: Shape) -> Option<Asked> {
+fn asked(shape: Shape) -> Option<Service> {
     match shape {
-        Shape::Tcp { to, .. } => Some(Asked::Tcp(to)),
-        Shape::Udp { to, .. } => Some(Asked::Udp(to)),
-        Shape::EchoRequest(_) | Shape::EchoReply(_) | Shape::IcmpOther => Some(Asked::Icmp),
+        Shape::Tcp { to, .. } => Some(Service::Tcp(to)),
+        Shape::Udp { to, .. } => Some(Service::Udp(to)),
+        Shape::EchoRequest(_) | Shape::EchoReply(_) | Shape::IcmpOther => Some(Service::Icmp),
         Shape::IcmpError | Shape::Other(_) => None,
     }
 }

@@ -32,47 +32,47 @@ impl From<ClientCause> for Outcome {
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Report {
     match &facts.client {
-        Subject::Nobody { nearest, served } => {
+        Subject::Unknown { nearest, served } => {
             let cause = ClientCause::NoSuchClient {
                 asked: facts.asked.clone(),
                 nearest: nearest.map(|id| id.to_string()),
                 served: *served,
             };
-            stranger(facts, cause.into())
+            unknown_client(facts, cause.into())
         }
-        Subject::Several(ids) => {
+        Subject::Ambiguous(ids) => {
             let some = ids.iter().take(SHOWN).map(ToString::to_string);
             let cause = ClientCause::AmbiguousClient {
                 asked: facts.asked.clone(),
                 matches: some.collect(),
                 all: ids.len(),
             };
-            stranger(facts, cause.into())
+            unknown_client(facts, cause.into())
         }
-        Subject::Client(client) => judge(facts, client),
+        Subject::Client(client) => examine(facts, client),
     }
 }
 
-fn stranger(facts: &Facts, cause: Cause) -> Report {
+fn unknown_client(facts: &Facts, cause: Cause) -> Report {
     let client = facts.asked.clone();
-    let mut walk = Walk::default();
-    walk.take(StepName::Client, Outcome::Failed(cause));
-    walk.report(client, facts)
+    let mut log = StepLog::default();
+    log.take(StepName::Client, Outcome::Failed(cause));
+    log.report(client, facts)
 }
 
-fn judge(facts: &Facts, client: &ClientFacts) -> Report {
-    let mut walk = Walk::default();
+fn examine(facts: &Facts, client: &ClientFacts) -> Report {
+    let mut log = StepLog::default();
     let case = Case { facts, client };
-    walk.take(StepName::Client, case.client());
-    walk.take(StepName::Session, case.session());
-    walk.take(StepName::Authorization, case.authorization());
-    walk.take(StepName::Filter, case.filter());
-    walk.take(StepName::Name, case.name());
-    walk.take(StepName::Addresses, case.addresses());
-    walk.take(StepName::Flow, case.flow());
-    walk.take(StepName::Reply, case.reply());
-    walk.notes = case.notes();
-    walk.report(client.id.to_string(), facts)
+    log.take(StepName::Client, case.client());
+    log.take(StepName::Session, case.session());
+    log.take(StepName::Authorization, case.authorization());
+    log.take(StepName::Filter, case.filter());
+    log.take(StepName::Name, case.name());
+    log.take(StepName::Addresses, case.addresses());
+    log.take(StepName::Flow, case.flow());
+    log.take(StepName::Reply, case.reply());
+    log.notes = case.notes();
+    log.report(client.id.to_string(), facts)
 }
 
 /// One client and one target; its steps are in the files beside.
@@ -83,7 +83,7 @@ struct Case<'a> {
 
 /// The steps so far.
 #[derive(Default)]
-struct Walk {
+struct StepLog {
     steps: Vec<Step>,
     /// The first that was not right.
     cause: Option<Cause>,
@@ -92,7 +92,7 @@ struct Walk {
     notes: Vec<String>,
 }
 
-impl Walk {
+impl StepLog {
     fn take(&mut self, name: StepName, outcome: Outcome) {
         let (state, text) = match outcome {
             Outcome::Passed(text) => (StepState::Passed, text),
@@ -134,7 +134,7 @@ impl Walk {
             (Some(cause), Some(success)) if cause.severity() == Severity::Limited => success,
             (Some(cause), _) | (None, Some(cause)) => cause,
             (None, None) => ResourceCause::NothingSent {
-                place: facts.target.place.to_string(),
+                place: facts.target.host.to_string(),
             }
             .into(),
         };

@@ -3,7 +3,7 @@
 use super::{Case, Outcome};
 use crate::connection::TransportFacts;
 use crate::diagnosis::words::title;
-use crate::diagnosis::{ClientCause, Seconds, Told};
+use crate::diagnosis::{ClientCause, Response, Seconds};
 use crate::peer::PeerFacts;
 use std::time::Duration;
 
@@ -25,20 +25,20 @@ impl Case<'_> {
             return Outcome::Unknown;
         }
         match &self.client.connection {
-            Told::Answer(facts) => match &facts.transport {
+            Response::Answer(facts) => match &facts.transport {
                 TransportFacts::None { lost } => {
                     let lost = lost.map(Seconds::from);
                     ClientCause::NoTransport { lost }.into()
                 }
                 TransportFacts::Peer(peer) => of_peer(peer),
             },
-            Told::Silence => {
+            Response::Timeout => {
                 let part = "client's connection".into();
                 ClientCause::PartSilent { part }.into()
             }
-            Told::Rebuilding => ClientCause::Rebuilding.into(),
-            Told::Absent if !self.client.grants.is_empty() => ClientCause::Rebuilding.into(),
-            Told::Absent => self.gone(),
+            Response::Restarting => ClientCause::Rebuilding.into(),
+            Response::Absent if !self.client.grants.is_empty() => ClientCause::Rebuilding.into(),
+            Response::Absent => self.gone(),
         }
     }
 

@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 /// Who is meant by a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identified {
+pub enum ClientMatch {
     /// This client.
     One(ClientId),
     /// Several clients' ids begin like that.
     Several(Vec<ClientId>),
     /// Nobody.
-    Nobody {
+    None {
         /// Whose id is written almost like that.
         nearest: Option<ClientId>,
     },
@@ -22,14 +22,14 @@ pub enum Identified {
 
 /// Finds the client that `text` means among all that are known.
 #[must_use]
-pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> Identified {
+pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> ClientMatch {
     let text = text.trim().to_ascii_lowercase();
     if let Ok(ip) = text.parse::<IpAddr>() {
         let mut all = known.iter();
         let at_ip = all.find(|(_, tunnel)| tunnel.contains(ip));
         return match at_ip {
-            Some((id, _)) => Identified::One(*id),
-            None => Identified::Nobody { nearest: None },
+            Some((id, _)) => ClientMatch::One(*id),
+            None => ClientMatch::None { nearest: None },
         };
     }
     let asked = bare(&text);
@@ -37,11 +37,11 @@ pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> Iden
     let begins = |id: &&ClientId| is_hex && !asked.is_empty() && hex(id).starts_with(&asked);
     let matches: Vec<_> = known.keys().filter(begins).copied().collect();
     match matches[..] {
-        [one] => Identified::One(one),
-        [] => Identified::Nobody {
+        [one] => ClientMatch::One(one),
+        [] => ClientMatch::None {
             nearest: nearest(&asked, known.keys().copied()),
         },
-        [..] => Identified::Several(matches),
+        [..] => ClientMatch::Several(matches),
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         ClientId(Uuid::from_u128(number))
     }
 
-    fn who(text: &str) -> Identified {
+    fn who(text: &str) -> ClientMatch {
         let all = [(ADA, 1), (BEN, 2), (BEA, 3)];
         let known = all.map(|(number, last)| {
             let tunnel = TunnelAddresses {
@@ -107,20 +107,20 @@ mod tests {
             "100.64.0.1",
             "fd00:2021:1111::1",
         ] {
-            assert_eq!(who(text), Identified::One(id(ADA)), "{text}");
+            assert_eq!(who(text), ClientMatch::One(id(ADA)), "{text}");
         }
     }
 
     #[test]
     fn a_beginning_that_several_have_names_them() {
-        assert_eq!(who("be"), Identified::Several(vec![id(BEN), id(BEA)]));
+        assert_eq!(who("be"), ClientMatch::Several(vec![id(BEN), id(BEA)]));
     }
 
     #[test]
     fn a_slip_of_the_pen_is_led_to_the_nearest_id_and_nothing_else_is() {
         let nearest = |text| match who(text) {
-            Identified::Nobody { nearest } => nearest,
-            found @ (Identified::One(_) | Identified::Several(_)) => {
+            ClientMatch::None { nearest } => nearest,
+            found @ (ClientMatch::One(_) | ClientMatch::Several(_)) => {
                 panic!("{text} is {found:?}")
             }
         };

@@ -7,8 +7,8 @@ use crate::grant::{Resource, ResourceKind};
 use crate::ids::UnixTime;
 use crate::ledger::GrantEnd;
 use crate::names::DomainName;
-use crate::policy::{Access, Explanation, Judgement, pattern, permits_asked, ranges};
-use crate::target::{Asked, Place};
+use crate::policy::{Access, Explanation, ResourceDecision, pattern, permits_service, ranges};
+use crate::target::{Host, Service};
 
 impl Case<'_> {
     /// What the policy says.
@@ -18,14 +18,14 @@ impl Case<'_> {
     }
 
     /// The best that is said about any of the services that were asked about.
-    fn best(&self) -> Option<&(Asked, Access)> {
+    fn best(&self) -> Option<&(Service, Access)> {
         let all = &self.policy()?.access;
         let permitted = all.iter().find(|(_, access)| access.is_permitted());
         permitted.or_else(|| all.first())
     }
 
     pub(super) fn authorization(&self) -> Outcome {
-        let place = self.facts.target.place.to_string();
+        let place = self.facts.target.host.to_string();
         let Some((_, access)) = self.best() else {
             return match self.ended() {
                 Some(cause) => Outcome::Failed(cause.into()),
@@ -36,9 +36,9 @@ impl Case<'_> {
             Access::Gateway => {
                 return Outcome::Passed("not needed for the gateway's own address".into());
             }
-            Access::Covered(judgements) => {
+            Access::Covered(decisions) => {
                 let lost = self.ended().filter(|_| !access.is_permitted());
-                return match (lost, judgements.first()) {
+                return match (lost, decisions.first()) {
                     (Some(cause), _) => Outcome::Failed(cause.into()),
                     (None, Some(deciding)) => Outcome::Passed(self.until(&deciding.resource)),
                     (None, None) => Outcome::Unknown,
@@ -46,7 +46,7 @@ impl Case<'_> {
             }
             Access::Uncovered => self.ended().unwrap_or_else(|| RightsCause::NotAuthorized {
                 place,
-                is_name: matches!(self.facts.target.place, Place::Name(_)),
+                is_name: matches!(self.facts.target.host, Host::Name(_)),
                 holds: self.holds(),
             }),
             Access::NotInternet { internet } => RightsCause::NotInternet {
@@ -66,18 +66,18 @@ impl Case<'_> {
         };
         match access {
             Access::Gateway => Outcome::Passed("permits everything".into()),
-            Access::Covered(judgements) if access.is_permitted() => {
-                let permits = judgements.first().map(permits);
+            Access::Covered(decisions) if access.is_permitted() => {
+                let permits = decisions.first().map(permits);
                 let permits = permits.map_or_else(String::new, |it| it.permits);
                 Outcome::Passed(format!("permits {permits}"))
             }
             // The right to that service went with an authorization.
             Access::Covered(_) if self.ended().is_some() => Outcome::Unknown,
-            Access::Covered(judgements) => {
+            Access::Covered(decisions) => {
                 let cause = RightsCause::Filtered {
-                    asked: self.facts.target.asked.to_string(),
-                    place: self.facts.target.place.to_string(),
-                    resources: judgements.iter().take(SHOWN).map(permits).collect(),
+                    asked: self.facts.target.service.to_string(),
+                    place: self.facts.target.host.to_string(),
+                    resources: decisions.iter().take(SHOWN).map(permits).collect(),
                 };
                 Outcome::Failed(cause.into())
             }
@@ -102,7 +102,7 @@ impl Case<'_> {
             .access
             .iter()
             .filter(|(_, it)| any && !it.is_permitted());
-        let note = |(asked, _): &(Asked, Access)| format!("The filter does not permit {asked}.");
+        let note = |(asked, _): &(Service, Access)| format!("The filter does not permit {asked}.");
         forbidden.map(note).collect()
     }
 
@@ -135,15 +135,15 @@ impl Case<'_> {
     fn would_permit(&self, resource: &Resource) -> bool {
         let target = &self.facts.target;
         let known = self.policy().and_then(|policy| policy.name.as_ref());
-        let covers = match &target.place {
-            Place::Name(name) => covers_name(resource, name),
-            Place::Ip(ip) => match &resource.kind {
+        let covers = match &target.host {
+            Host::Name(name) => covers_name(resource, name),
+            Host::Ip(ip) => match &resource.kind {
                 ResourceKind::Cidr(network) => network.contains(ip),
                 ResourceKind::Dns(_) => known.is_some_and(|name| covers_name(resource, name)),
                 ResourceKind::Internet => ranges::is_internet(*ip),
             },
         };
-        covers && permits_asked(&resource.filters, target.asked)
+        covers && permits_service(&resource.filters, target.service)
     }
 
     /// What the client holds instead, as far as it is worth telling.
@@ -189,8 +189,8 @@ fn covers_name(resource: &Resource, name: &DomainName) -> bool {
     }
 }
 
-fn permits(judgement: &Judgement) -> Permits {
-    let resource = &judgement.resource;
+fn permits(decision: &ResourceDecision) -> Permits {
+    let resource = &decision.resource;
     Permits {
         resource: title(resource),
         permits: permitted(&resource.filters),
