@@ -1,21 +1,21 @@
-//! What is asked about: a name or an address, and which service of it.
+//! A target of a question: a host (name or address) and a service on it.
 
 use crate::names::DomainName;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// What a client wants to reach.
+/// What a client wants to reach, as in `10.20.0.7:tcp/80`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where.
+    /// The name or address that the client connects to.
     pub host: Host,
-    /// Which service there.
+    /// The protocol and port that the client uses there.
     pub service: Service,
 }
 
 impl Target {
-    /// The address, if it is one.
+    /// The address; `None` if the host is a name.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match self.host {
@@ -25,32 +25,32 @@ impl Target {
     }
 }
 
-/// A name or an address.
+/// A host, written as a name or as an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// By name, as through a DNS resource.
+    /// A DNS name, as through a DNS resource.
     Name(DomainName),
-    /// By address.
+    /// An IPv4 or IPv6 address.
     Ip(IpAddr),
 }
 
-/// A service, as filters look at it.
+/// A service, in the terms of resource filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Whatever may be reached there.
+    /// Any service of the host.
     Any,
     /// This port, by TCP or by UDP.
     Port(u16),
-    /// TCP to this port.
+    /// This destination port of TCP.
     Tcp(u16),
-    /// UDP to this port.
+    /// This destination port of UDP.
     Udp(u16),
-    /// A ping.
+    /// ICMP, such as an echo request.
     Icmp,
 }
 
 impl Service {
-    /// What is judged one by one: a filter may permit one of them and forbid another.
+    /// The services that filters decide on separately: a filter may permit TCP and forbid UDP.
     #[must_use]
     pub fn by_protocol(self) -> Vec<Self> {
         match self {
@@ -60,14 +60,14 @@ impl Service {
     }
 }
 
-/// The text is no target.
+/// The text is not a valid target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no target: give a name or an address, and if need be a port, as in \
      app.example.com, 10.20.0.7:443, 10.20.0.7:udp/53, 10.20.0.7:icmp or [2001:db8::7]:443"
 )]
 pub struct TargetParseError {
-    /// As given.
+    /// The text as it was given.
     pub text: String,
 }
 
@@ -110,7 +110,7 @@ impl FromStr for Host {
         if let Ok(ip) = text.parse() {
             return Ok(Self::Ip(ip));
         }
-        // No top-level domain is a number: this is an address with a mistake in it.
+        // No top-level domain is numeric: this is an address with a typing error.
         let last = text.trim_end_matches('.').rsplit('.').next();
         if last.is_none_or(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
             return Err(parse_error());
@@ -142,7 +142,7 @@ impl FromStr for Service {
 }
 
 impl fmt::Display for Target {
-    /// As it can be asked for again.
+    /// Writes the form that [`Target::from_str`] parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = match self.service {
             Service::Any => return self.host.fmt(f),
@@ -168,7 +168,7 @@ impl fmt::Display for Host {
 }
 
 impl fmt::Display for Service {
-    /// For people.
+    /// Writes the form that verdicts show.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("anything"),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_target_is_understood_and_written_back() {
+    fn parses_every_form_of_a_target_and_writes_it_back() {
         for (text, asked, written) in [
             ("App.Example.com.", Service::Any, "app.example.com"),
             (
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused_with_examples() {
+    fn rejects_an_invalid_target_and_shows_examples() {
         for text in [
             "",
             "https://app.example.com/",
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_judged_for_tcp_and_udp() {
+    fn splits_a_port_into_tcp_and_udp() {
         let both = target("10.20.0.7:53").service.by_protocol();
         assert_eq!(both, [Service::Tcp(53), Service::Udp(53)]);
         assert_eq!(target("10.20.0.7").service.by_protocol(), [Service::Any]);

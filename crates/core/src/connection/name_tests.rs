@@ -73,7 +73,7 @@ fn status(active: bool) -> DomainStatus {
     }
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
 fn a_grant_of_a_name_is_acknowledged_before_the_name_is_even_asked_for() {
     let mut pair = Pair::new();
@@ -118,7 +118,7 @@ fn announced_proxy_ips_go_on_to_the_mappings_and_packets_to_them_to_the_nat() {
     assert_eq!(pair.inbound().len(), 1);
 }
 
-/// docs/lessons.md 16.
+/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
 #[test]
 fn what_the_client_is_not_entitled_to_is_inactive_at_once_and_changes_nothing() {
     let outside = vec![[10, 20, 0, 1].into()];
@@ -193,7 +193,7 @@ fn access(announced: Option<AnnouncedName>) -> AccessRequest {
     }
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
 fn access_may_come_before_the_transport() {
     let mut pair = Pair::new();

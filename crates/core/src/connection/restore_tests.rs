@@ -188,7 +188,7 @@ fn grants_beyond_a_limit_that_was_lowered_meanwhile_are_kept() {
     assert!(pair.events().iter().any(refused));
 }
 
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: A restart is announced and remembered.
 #[test]
 fn ice_starts_again_with_the_same_credentials() {
     let mut pair = restored();
@@ -296,7 +296,7 @@ fn a_client_that_begins_the_handshake_itself_is_served() {
     pair.assert_flows();
 }
 
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: A restart is announced and remembered.
 #[test]
 fn a_client_that_roamed_meanwhile_is_called_where_its_ice_agent_is_heard() {
     let mut pair = restored();
@@ -668,7 +668,7 @@ fn an_expiry_that_is_still_to_come_is_kept() {
     assert_eq!(pair.events()[0], ConnectionEvent::Expired(id(1)));
 }
 
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: A restart is announced and remembered.
 #[test]
 fn a_goodbye_after_a_restore_closes_either_way() {
     let mut pair = restored();

@@ -215,7 +215,7 @@ fn the_acknowledgement_comes_before_any_candidate() {
     assert!(matches!(events[2], ConnectionEvent::CandidatesGathered(_)));
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
 fn is_acknowledged_without_any_address_or_relay() {
     let mut pair = Pair::new();
@@ -248,7 +248,7 @@ fn a_packet_travels_to_the_resource_and_its_answer_back() {
     assert_eq!(pair.connection.take_drops().total(), 0);
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn a_filtered_packet_is_answered_with_prohibited() {
     let mut pair = Pair::new();
@@ -325,7 +325,7 @@ fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
     assert!(pair.inbound().is_empty());
 }
 
-/// docs/lessons.md 23.
+/// docs/lessons.md 23: Authorizations are reconciled on every `init`.
 #[test]
 fn a_client_absent_from_the_list_loses_everything() {
     let mut pair = Pair::new();

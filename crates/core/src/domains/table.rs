@@ -1,4 +1,4 @@
-//! Where the mappings are kept, and the ways to find them: by id, proxy IP, name and client.
+//! The storage of mappings, indexed by id, proxy IP, name and client.
 
 use super::mapping::Mapping;
 use super::{ClientSlot, MappingId};
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Looked up in for each packet, never walked.
+    /// Read for each packet, never iterated.
     by_proxy: HashMap<(ClientSlot, IpAddr), MappingId, RandomState>,
     by_name: BTreeMap<(DomainName, ClientSlot), MappingId>,
     by_client: BTreeMap<ClientSlot, BTreeSet<MappingId>>,
@@ -25,7 +25,7 @@ struct Slot {
 }
 
 impl Table {
-    /// Keyed, so that nobody can choose proxy IPs that collide, and a seed replays a run.
+    /// Keyed, so that a client cannot choose proxy IPs that collide, and a seed replays a run.
     pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
         Self {
             slots: Vec::new(),
@@ -56,13 +56,13 @@ impl Table {
         self.by_name.get(&(name.clone(), client)).copied()
     }
 
-    /// A mapping drawn by a random number, if that hits one.
+    /// The mapping at a random index, if there is one.
     pub(super) fn draw(&self, random: u32) -> Option<&Mapping> {
         let slot = random.checked_rem(u32::try_from(self.slots.len()).ok()?)?;
         self.slots.get(slot as usize)?.mapping.as_deref()
     }
 
-    /// Those of all clients with that name.
+    /// The mappings of all clients with that name.
     pub(super) fn all_by_name(&self, name: &DomainName) -> Vec<MappingId> {
         let first = (name.clone(), ClientSlot(0));
         let last = (name.clone(), ClientSlot(u32::MAX));
@@ -79,7 +79,7 @@ impl Table {
         self.by_name.range(first..=last).next().is_some()
     }
 
-    /// All, in the order of their names.
+    /// All ids, in the order of their names.
     pub(super) fn ids(&self) -> Vec<MappingId> {
         self.by_name.values().copied().collect()
     }
@@ -96,7 +96,7 @@ impl Table {
         self.by_name.len()
     }
 
-    /// Adds a mapping whose name its client has none for, and which has no proxy IPs yet.
+    /// Adds a mapping for a name that its client does not have yet, without proxy IPs.
     pub(super) fn insert(&mut self, mut mapping: Mapping) -> MappingId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -113,21 +113,21 @@ impl Table {
         id
     }
 
-    /// From now on the mapping is found by these proxy IPs, in addition.
+    /// Indexes the mapping by further proxy IPs.
     pub(super) fn index_proxies(&mut self, id: MappingId, client: ClientSlot, ips: &[IpAddr]) {
         for ip in ips {
             self.by_proxy.insert((client, *ip), id);
         }
     }
 
-    /// From now on the mapping is found by these proxy IPs no more.
+    /// Removes proxy IPs from the index.
     pub(super) fn forget_proxies(&mut self, client: ClientSlot, ips: &[IpAddr]) {
         for ip in ips {
             self.by_proxy.remove(&(client, *ip));
         }
     }
 
-    /// Takes a mapping out; its id is never current again.
+    /// Removes a mapping; its id is never current again.
     pub(super) fn remove(&mut self, id: MappingId) -> Option<Mapping> {
         self.get(id)?;
         let slot = &mut self.slots[id.index as usize];

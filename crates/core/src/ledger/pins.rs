@@ -108,7 +108,7 @@ mod tests {
         record.pins.values().cloned().collect()
     }
 
-    /// docs/lessons.md 5.
+    /// docs/lessons.md 5: A refresh does not cut live flows.
     #[test]
     fn a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
         let mut ledger = ledger();
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(pins(&ledger), [pin(2, 2)]);
     }
 
-    /// docs/lessons.md 17.
+    /// docs/lessons.md 17: A reused proxy IP resets its mapping.
     #[test]
     fn no_pin_outlives_its_name_or_comes_before_it() {
         let ends: [fn(&mut Ledger); 6] = [

@@ -169,7 +169,7 @@ fn an_expiry_that_was_extended_meanwhile_is_no_end() {
     assert!(!record(&ledger).grants.contains_key(&resource_id(0)));
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
 fn a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
     let mut ledger = granted();

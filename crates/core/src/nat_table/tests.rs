@@ -254,7 +254,7 @@ fn there_and_back_over_both_families() {
     }
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
 fn packets_before_the_answer_are_held_and_then_go_on_in_order() {
     let mut scene = Scene::new(&[1]);
@@ -270,7 +270,7 @@ fn packets_before_the_answer_are_held_and_then_go_on_in_order() {
     assert_eq!([port(&sent[0]), port(&sent[1])], [5000, 5001]);
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
 fn what_waits_too_long_is_unreachable_not_prohibited() {
     let mut scene = Scene::new(&[1]);
@@ -284,7 +284,7 @@ fn what_waits_too_long_is_unreachable_not_prohibited() {
     assert_eq!(scene.drops(DropReason::Unmapped), 1);
 }
 
-/// docs/lessons.md 9.
+/// docs/lessons.md 9: Every proxy IP is mapped, each family for itself.
 #[test]
 fn a_family_without_an_address_is_refused_at_once() {
     let mut scene = Scene::new(&[1]);
@@ -324,7 +324,7 @@ fn three_names_on_one_address_keep_one_source_port_apart() {
     }
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
 fn a_refresh_moves_new_and_unanswered_flows_and_never_a_live_one() {
     let mut scene = Scene::resolved();
@@ -434,7 +434,7 @@ fn packets_beyond_what_may_be_held_are_answered() {
     assert!(is_unreachable(&scene.delivered()[0]));
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
 fn an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_passes() {
     let mut scene = Scene::resolved();
@@ -448,7 +448,7 @@ fn an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_passes() {
     assert_eq!(scene.receive(&cidr), [cidr]);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
 fn a_reset_ends_the_flow_after_it_was_delivered() {
     let mut scene = Scene::resolved();
@@ -458,7 +458,7 @@ fn a_reset_ends_the_flow_after_it_was_delivered() {
     assert_eq!(scene.receive(&reset).len(), 0);
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
 fn a_proxy_ip_for_another_name_takes_nothing_over() {
     let mut scene = Scene::resolved();
@@ -495,7 +495,7 @@ fn unreachable_about(offending: &[u8], code: u8) -> Vec<u8> {
     bytes
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn an_unreachable_address_moves_on_at_once_and_the_client_hears_of_it() {
     let mut scene = Scene::new(&[1]);
@@ -527,7 +527,7 @@ fn a_refused_port_moves_nothing() {
     assert_eq!(destination_of(&again), [REAL]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
 fn definite_failures_are_told_and_so_is_their_end() {
     let mut scene = Scene::new(&[1]);
@@ -545,7 +545,7 @@ fn definite_failures_are_told_and_so_is_their_end() {
     assert_eq!(scene.statuses(), [true]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
 fn a_failed_refresh_leaves_the_address_in_use() {
     let mut scene = Scene::resolved();
@@ -591,7 +591,7 @@ fn clients_do_not_share_names_and_lose_them_when_they_go() {
     assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5000)).len(), 0);
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
 fn a_name_goes_with_its_last_resource() {
     let mut scene = Scene::resolved();

@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(proxies.owners(v6), [id(1)], "of the other family");
     }
 
-    /// docs/lessons.md 17.
+    /// docs/lessons.md 17: A reused proxy IP resets its mapping.
     #[test]
     fn a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
         let mut proxies = Proxies::default();

@@ -122,7 +122,7 @@ mod tests {
         all(&outside, is_proxy, false);
     }
 
-    /// docs/lessons.md 35.
+    /// docs/lessons.md 35: Several egress addresses, closed private networks, many clients.
     #[test]
     fn private_and_reserved_addresses_are_not_the_internet() {
         let closed = [

@@ -1,4 +1,4 @@
-//! What went out to an address and what came back, in so few words that it may be noted for each
+//! Packets to an address and replies from it, in a record small enough to be updated for each
 //! packet.
 
 mod refusal;
@@ -9,67 +9,67 @@ pub use refusal::{Refusal, RefusalKind};
 use crate::target::Service;
 use std::time::{Duration, Instant};
 
-/// The correspondence with an address, or with the addresses of a name in one family.
+/// Packets and replies of one address, or of the addresses of a name in one family.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplyTracker {
     /// When the last packet came back.
     replied_at: Option<Instant>,
-    /// Since when nothing came back: the first and the last packet that went out, and how many.
+    /// Packets without a reply since: time of the first, time of the last, count.
     waiting: Option<(Instant, Instant, u32)>,
     refused: Option<(Instant, Refusal)>,
 }
 
-/// [`ReplyTracker`] as they are at some time.
+/// A snapshot of a [`ReplyTracker`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplyFacts {
-    /// How long ago a packet came back.
+    /// Time since the last packet came back.
     pub replied: Option<Duration>,
-    /// How long ago the first of the packets went out that nothing came back for.
+    /// Time since the first unanswered packet.
     pub waiting: Option<Duration>,
-    /// How many of these there are.
+    /// Number of unanswered packets.
     pub unanswered: u32,
-    /// Between the first and the last of them.
+    /// Time between the first and the last unanswered packet.
     pub span: Duration,
-    /// How long ago somebody refused, and how.
+    /// The last refusal, and the time since.
     pub refused: Option<(Duration, Refusal)>,
 }
 
 impl ReplyTracker {
-    /// A packet went out.
+    /// Records a packet towards the address.
     #[inline]
     pub fn note_sent(&mut self, now: Instant) {
         let (first, _, count) = self.waiting.unwrap_or((now, now, 0));
         self.waiting = Some((first, now, count.saturating_add(1)));
     }
 
-    /// A packet came back.
+    /// Records a packet from the address.
     #[inline]
     pub fn note_reply(&mut self, now: Instant) {
         self.replied_at = Some(now);
         self.waiting = None;
     }
 
-    /// Somebody refused: an answer, but not the one that was hoped for.
+    /// Records a refusal, which also counts as an answer.
     pub fn note_refusal(&mut self, refused: Refusal, now: Instant) {
         self.refused = Some((now, refused));
         self.waiting = None;
     }
 
-    /// Whether somebody refused and was not forgiven.
+    /// Whether a refusal is recorded that [`Self::clear_refusal`] has not cleared.
     #[inline]
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 
-    /// This port answers, whatever it did before; without a port, all do.
+    /// Clears the refusal of a port that answers now, or any refusal if `port` is `None`.
     pub fn clear_refusal(&mut self, port: Option<u16>) {
         let is_other =
             |refused: Option<u16>| port.is_some() && refused.is_some_and(|it| Some(it) != port);
         self.refused = self.refused.filter(|(_, refused)| is_other(refused.port));
     }
 
-    /// As of now.
+    /// A snapshot of the record at `now`.
     #[must_use]
     pub fn facts(&self, now: Instant) -> ReplyFacts {
         let ago = |at: Instant| now.saturating_duration_since(at);
@@ -84,46 +84,46 @@ impl ReplyTracker {
     }
 }
 
-/// What the correspondence comes to.
+/// The conclusion drawn from [`ReplyFacts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyStatus {
-    /// Nothing went out.
+    /// No packet was sent to the address.
     NothingSent,
-    /// Somebody answered.
+    /// The address answered.
     Answered {
-        /// How long ago.
+        /// Time since the last answer.
         ago: Duration,
     },
-    /// Somebody refused, and nobody answered after that.
+    /// The address refused, and has not answered since.
     Refused {
-        /// How long ago.
+        /// Time since the refusal.
         ago: Duration,
-        /// In which way.
+        /// The kind of the refusal.
         how: RefusalKind,
     },
-    /// It is too early to tell.
+    /// Too few packets to decide.
     Awaited {
-        /// Since when.
+        /// Time since the first unanswered packet.
         since: Duration,
-        /// How many packets went out.
+        /// Number of unanswered packets.
         packets: u32,
     },
-    /// Nobody answers.
+    /// The address does not answer.
     Unanswered {
-        /// Since when.
+        /// Time since the first unanswered packet.
         since: Duration,
-        /// How many packets went out.
+        /// Number of unanswered packets.
         packets: u32,
-        /// How long ago somebody answered before that.
+        /// Time since the last answer before them.
         replied: Option<Duration>,
     },
 }
 
 impl ReplyFacts {
-    /// Nobody answers if three packets over 5 s were not answered, or two over 0.9 s that began
-    /// something new: the signals by which names are looked up again. What follows the last answer
-    /// of a connection, such as its last acknowledgement, is not waited for. A refusal counts until
-    /// somebody answers, or until the port that was asked about does.
+    /// An address does not answer if three packets over 5 s were not answered, or two over 0.9 s
+    /// after an idle time: the same signals make a name be looked up again. The last packet of a
+    /// connection, such as its last acknowledgement, expects no answer. A refusal counts until the
+    /// address answers, or, if `service` names a port, until that port answers.
     #[must_use]
     pub fn status(&self, service: Service) -> ReplyStatus {
         let is_silent = self.unanswered >= PACKETS && self.span >= PACKET_SPAN;
@@ -161,14 +161,14 @@ impl ReplyFacts {
 }
 
 impl ReplyFacts {
-    /// Whether the packets that are not answered began some time after the last answer.
+    /// Whether the unanswered packets began some time after the last answer.
     fn began_after_idle(&self, since: Duration) -> bool {
         self.replied
             .is_none_or(|replied| replied >= since + PACKET_SPAN)
     }
 }
 
-/// As in the rules by which names heal.
+/// The thresholds by which names heal.
 const SYNS: u32 = 2;
 const SYN_SPAN: Duration = Duration::from_millis(900);
 const PACKETS: u32 = 3;
@@ -184,7 +184,7 @@ mod tests {
         port: Some(81),
     };
 
-    /// What a correspondence comes to, after so many milliseconds.
+    /// The status `millis` after `start`.
     fn status_after(
         replies: &ReplyTracker,
         start: Instant,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn two_packets_a_second_apart_that_nobody_ever_answered_are_silence() {
+    fn two_unanswered_packets_a_second_apart_are_silence() {
         let (mut replies, start) = (ReplyTracker::default(), beginning());
         let nothing = status_after(&replies, start, 0, Service::Any);
         assert_eq!(nothing, ReplyStatus::NothingSent);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_acknowledgement_of_a_connection_is_not_waited_for() {
+    fn the_last_acknowledgement_of_a_connection_expects_no_answer() {
         let (mut replies, start) = (ReplyTracker::default(), beginning());
         replies.note_sent(start);
         replies.note_reply(start);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_answered_long_ago_is_as_silent_as_one_that_never_did() {
+    fn a_host_that_answered_long_ago_counts_as_silent() {
         let (mut replies, start) = (ReplyTracker::default(), beginning());
         replies.note_reply(start);
         for seconds in [60, 61] {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_until_somebody_answers_and_for_its_port_until_that_does() {
+    fn a_refusal_counts_until_the_host_or_its_port_answers() {
         let (mut replies, start) = (ReplyTracker::default(), beginning());
         replies.note_sent(start);
         replies.note_refusal(RESET_OF_81, start);

@@ -1,29 +1,29 @@
-//! How somebody says no: read from packets that come back.
+//! Refusals of a host, read from the packets that come back.
 
 use crate::packet::tcp::is_handshake_reset;
 use crate::packet::{IpPacket, Transport};
 use serde::{Deserialize, Serialize};
 
-/// A refusal.
+/// A refusal of one connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// In which way.
+    /// How the host or a router refused.
     pub how: RefusalKind,
-    /// The port that was tried, where the refusal says so.
+    /// The refused port, where the packet names it.
     pub port: Option<u16>,
 }
 
-/// How somebody refused.
+/// How a host or a router refuses a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalKind {
-    /// A TCP reset as the answer to a SYN: nobody listens.
+    /// A TCP reset in answer to a SYN: the port is closed.
     Reset,
-    /// ICMP: nobody listens.
+    /// ICMP port unreachable: the port is closed.
     PortUnreachable,
-    /// ICMP: nobody can be reached there.
+    /// ICMP: the host cannot be reached.
     AddressUnreachable,
-    /// ICMP: something else, such as a firewall on the way.
+    /// ICMP: another reason, such as a firewall on the path.
     Other,
 }
 
@@ -39,7 +39,7 @@ impl Refusal {
     }
 }
 
-/// The port that a packet comes from.
+/// The source port; `None` for protocols without ports.
 pub(crate) fn source_port(packet: &IpPacket<'_>) -> Option<u16> {
     match packet.transport() {
         Transport::Tcp { source_port, .. } | Transport::Udp { source_port, .. } => {

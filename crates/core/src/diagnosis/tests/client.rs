@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// docs/lessons.md 32.
+/// docs/lessons.md 32: The gateway says why something does not work.
 #[test]
 fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
     let mut facts = Scene::new("10.20.0.7").facts;

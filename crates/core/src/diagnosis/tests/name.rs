@@ -107,7 +107,7 @@ fn a_lookup_under_way_is_not_broken() {
     assert_eq!(report.severity, Severity::Limited);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
 fn addresses_that_outlive_their_dns_server_are_used_with_a_note() {
     let family = FamilyFacts {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// docs/lessons.md 32.
+/// docs/lessons.md 32: The gateway says why something does not work.
 #[test]
 fn what_nothing_authorizes_is_told_with_what_the_client_holds() {
     let report = Scene::new("192.0.2.7:443").grant(wiki()).report();
@@ -133,7 +133,7 @@ fn an_authorization_says_until_when() {
     assert_eq!(step(&scene.report(), StepName::Authorization), until);
 }
 
-/// docs/lessons.md 35.
+/// docs/lessons.md 35: Several egress addresses, closed private networks, many clients.
 #[test]
 fn private_addresses_stay_closed_beside_the_internet() {
     let internet = resource(9, "", ResourceKind::Internet, &[]);

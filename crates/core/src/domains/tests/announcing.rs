@@ -1,10 +1,10 @@
-//! Announcements of proxy IPs: what they change, what they may not, what the client is told.
+//! Announcements of proxy IPs: their effects, their checks, the status that the client gets.
 
 use super::*;
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
-fn an_announcement_is_answered_at_once_and_looked_up_after() {
+fn answers_an_announcement_before_the_lookup() {
     let mut world = World::new();
     world.announce("App.Lab.Example", 0);
     assert_eq!(world.told(), [(1, "App.Lab.Example".to_owned(), true)]);
@@ -12,7 +12,7 @@ fn an_announcement_is_answered_at_once_and_looked_up_after() {
 }
 
 #[test]
-fn announcements_outside_the_tunnel_are_not_answered_inside() {
+fn does_not_answer_announcements_from_outside_the_tunnel() {
     let mut world = World::new();
     let announcement = Announcement {
         client: CLIENT,
@@ -29,7 +29,7 @@ fn announcements_outside_the_tunnel_are_not_answered_inside() {
 }
 
 #[test]
-fn repeating_an_announcement_asks_through_the_cache_once_a_second() {
+fn a_repeated_announcement_causes_one_cached_lookup_a_second() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     world.announce(NAME, 0);
@@ -45,7 +45,7 @@ fn repeating_an_announcement_asks_through_the_cache_once_a_second() {
     assert_eq!(world.domains.mappings(), 1);
 }
 
-/// docs/lessons.md 16.
+/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
 #[test]
 fn proxy_ips_outside_the_ranges_change_nothing() {
     let mut world = World::new();
@@ -65,9 +65,9 @@ fn proxy_ips_outside_the_ranges_change_nothing() {
     assert_eq!(world.told().len(), 1);
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
+fn a_proxy_ip_for_another_name_removes_the_former_name() {
     let (mut world, old) = World::resolved(&[v4(1)]);
     let new = world
         .announce_as(1, "other.lab.example", &[proxy_v4(0, 3)])
@@ -80,9 +80,9 @@ fn a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
     assert_eq!(world.route(new, proxy_v4(0, 3)), Route::Hold);
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn what_was_held_for_the_old_name_is_dropped_and_counted() {
+fn packets_held_for_the_former_name_are_dropped_and_counted() {
     let mut world = World::new();
     let old = world.announce(NAME, 0);
     assert_eq!(world.domains.hold(old, &ipv4_packet(1), world.now), Ok(()));
@@ -115,9 +115,9 @@ fn the_same_proxy_ips_of_another_client_are_another_name() {
     assert!(!is_current(&world.domains, id) && is_current(&world.domains, other));
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
-fn a_name_stays_while_one_of_its_resources_does() {
+fn a_name_stays_until_its_last_resource_is_released() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     assert_eq!(world.announce_as(2, "APP.lab.example", &proxies(0)), Ok(id));
     world.release(1);
@@ -131,7 +131,7 @@ fn a_name_stays_while_one_of_its_resources_does() {
 }
 
 #[test]
-fn a_new_set_takes_the_place_of_the_old_and_families_keep_theirs() {
+fn a_new_set_replaces_the_old_one_of_its_family_only() {
     let (mut world, id) = World::resolved(&[v4(1), v6(1)]);
     let epoch = world.epoch(id);
     let set = [proxy_v4(9, 1), proxy_v4(9, 0)];
@@ -177,9 +177,9 @@ fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
     assert_eq!(world.told(), []);
 }
 
-/// docs/lessons.md 12.
+/// docs/lessons.md 12: A resource can be limited to one IP family.
 #[test]
-fn a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
+fn the_status_depends_on_the_families_with_proxy_ips_only() {
     let mut world = World::new();
     world.announce_as(1, NAME, &[proxy_v4(0, 0)]).expect("room");
     world.told();
@@ -188,7 +188,7 @@ fn a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
 }
 
 #[test]
-fn announcing_a_denied_name_again_is_answered_by_what_is_known() {
+fn a_repeated_announcement_of_a_denied_name_gets_the_known_status() {
     let mut world = World::new();
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
@@ -208,7 +208,7 @@ fn announcing_a_denied_name_again_is_answered_by_what_is_known() {
 }
 
 #[test]
-fn a_client_has_so_many_names_and_those_that_rested_for_long_give_way() {
+fn a_client_at_its_limit_evicts_its_longest_unused_name() {
     let mut world = World::with(DomainsConfig {
         mappings_per_client: 2,
         ..DomainsConfig::default()
@@ -230,7 +230,7 @@ fn a_client_has_so_many_names_and_those_that_rested_for_long_give_way() {
 }
 
 #[test]
-fn with_all_names_in_use_one_that_rested_for_long_gives_way_whoever_has_it() {
+fn a_full_table_evicts_an_unused_name_of_any_client() {
     let mut world = World::with(DomainsConfig {
         mappings: 2,
         ..DomainsConfig::default()

@@ -1,5 +1,4 @@
-//! Twenty-four hours with names that cannot be healed: how often the DNS is asked (docs/lessons.md
-//! 2).
+//! Twenty-four hours with names that cannot heal: the number of lookups (docs/lessons.md 2).
 
 use super::family::IN_USE;
 use super::waits::{JITTER, SETTLED, TRANSIENT};
@@ -7,27 +6,27 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The hour in which no packets come begins after this.
+/// When the hour without packets begins.
 const REST_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
 const PACKET_EVERY: Duration = Duration::from_secs(1);
 
 /// What is wrong with the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    /// The resource never answers; the DNS says the same each time.
+    /// The resource never answers; the DNS answer does not change.
     OneWay,
-    /// Each packet is answered by ICMP unreachable; the DNS says the same each time.
+    /// Each packet is answered by ICMP unreachable; the DNS answer does not change.
     Unroutable,
     /// The name has no address.
     NoData,
-    /// There is no such name.
+    /// The name does not exist.
     NoSuchName,
     /// The DNS server is dead: a lookup fails after five seconds.
     DeadDns,
 }
 
 impl Failure {
-    /// How long a lookup takes, and what comes of it.
+    /// How long a lookup takes, and its result.
     fn answer(self) -> (Duration, Result<Vec<IpAddr>, NameFailure>) {
         let quick = Duration::from_millis(20);
         match self {
@@ -38,9 +37,8 @@ impl Failure {
         }
     }
 
-    /// The fewest and the most lookups that the waits allow in `time` of packets: what the jitter
-    /// makes shortest and longest, each lookup with its answer and the time until the next sign of
-    /// failure.
+    /// The minimum and maximum number of lookups during `time` of packets: the limits of the
+    /// jitter, plus the time of each lookup and the time until the next signal.
     fn bounds(self, time: Duration) -> (usize, usize) {
         let (scale, slowest_sign) = match self {
             // Three packets over five seconds, and the packets are a second apart.
@@ -58,7 +56,7 @@ impl Failure {
             }
             lookups
         };
-        // One more for the announcement, one more for the first sign of failure.
+        // One more for the announcement, one more for the first signal.
         (
             count(1.0 + JITTER, slowest_sign) - 1,
             count(1.0 - JITTER, Duration::ZERO) + 2,
@@ -66,7 +64,7 @@ impl Failure {
     }
 }
 
-/// Plays the day; returns when the lookups were made, from its beginning.
+/// Runs the day; returns the times of the lookups since its beginning.
 fn play(failure: Failure) -> Vec<Duration> {
     let mut world = World::new();
     let (begin, proxy_ip) = (world.now, proxy_v4(0, 0));
@@ -132,7 +130,7 @@ fn packet(world: &mut World, failure: Failure, id: MappingId, proxy_ip: IpAddr) 
     }
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[expect(clippy::print_stdout, reason = "the counts are worth reading")]
 fn a_day_of(failure: Failure) {
     let lookups = play(failure);
@@ -152,31 +150,31 @@ fn a_day_of(failure: Failure) {
     );
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_a_one_way_stream() {
     a_day_of(Failure::OneWay);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_an_unroutable_address() {
     a_day_of(Failure::Unroutable);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_an_empty_answer() {
     a_day_of(Failure::NoData);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
-fn a_day_of_a_name_that_is_not() {
+fn a_day_of_a_name_that_does_not_exist() {
     a_day_of(Failure::NoSuchName);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_a_dead_dns_server() {
     a_day_of(Failure::DeadDns);

@@ -13,7 +13,7 @@ fn hold(world: &mut World, id: MappingId, packet: &[u8]) -> Result<(), DropReaso
 }
 
 #[test]
-fn held_packets_go_in_order_when_an_address_of_their_family_comes() {
+fn releases_held_packets_in_order_when_their_family_resolves() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     for number in 0..3 {
@@ -31,7 +31,7 @@ fn held_packets_go_in_order_when_an_address_of_their_family_comes() {
 }
 
 #[test]
-fn held_packets_are_given_up_after_two_seconds_each() {
+fn refuses_each_held_packet_after_two_seconds() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(hold(&mut world, id, &packet(4, 1, 20)), Ok(()));
@@ -52,7 +52,7 @@ fn held_packets_are_given_up_after_two_seconds_each() {
 }
 
 #[test]
-fn a_transient_failure_keeps_them_waiting() {
+fn a_transient_failure_keeps_packets_held() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -74,7 +74,7 @@ fn a_transient_failure_keeps_them_waiting() {
 }
 
 #[test]
-fn so_many_packets_and_bytes_are_held_for_a_name() {
+fn limits_packets_and_bytes_of_a_name() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     for number in 0..32 {
@@ -91,7 +91,7 @@ fn so_many_packets_and_bytes_are_held_for_a_name() {
 }
 
 #[test]
-fn so_many_bytes_are_held_in_all() {
+fn limits_the_total_of_held_bytes() {
     let mut world = World::with(DomainsConfig {
         held_bytes_in_all: 100,
         ..DomainsConfig::default()
@@ -112,7 +112,7 @@ fn so_many_bytes_are_held_in_all() {
 }
 
 #[test]
-fn what_has_an_address_by_now_or_no_mapping_is_not_held() {
+fn does_not_hold_packets_with_an_address_or_without_a_mapping() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     assert_eq!(hold(&mut world, id, &packet(4, 1, 20)), Ok(()));
     assert_eq!(
@@ -128,7 +128,7 @@ fn what_has_an_address_by_now_or_no_mapping_is_not_held() {
 }
 
 #[test]
-fn one_client_cannot_take_the_room_of_the_others() {
+fn a_client_cannot_take_the_room_of_the_others() {
     let mut world = World::with(DomainsConfig {
         held_bytes_of_client: 100,
         ..DomainsConfig::default()

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order, some things stay true.
+//! Properties that hold after any sequence of events.
 
 use super::family::IN_USE;
 use super::mapping::LOOKUP_LOST;
@@ -18,8 +18,8 @@ const CONFIG: DomainsConfig = DomainsConfig {
     last_known_good: Duration::from_secs(60),
 };
 
-/// Something that happens. Numbers choose one of a few clients, names, resources, sets of proxy
-/// IPs and addresses.
+/// An event. Its numbers select from a few clients, names, resources, sets of proxy IPs and
+/// addresses.
 #[derive(Clone, Debug)]
 enum Step {
     Assign {
@@ -118,7 +118,7 @@ fn name_of(number: u8) -> DomainName {
     name(&format!("name{number}.lab.example"))
 }
 
-/// The `number`th address of a name; names share none.
+/// Address `number` of a name; names share no address.
 fn address(name: u8, family: AddressFamily, number: u8) -> IpAddr {
     match family {
         V4 => [10, 20, name, number].into(),
@@ -126,22 +126,22 @@ fn address(name: u8, family: AddressFamily, number: u8) -> IpAddr {
     }
 }
 
-/// A mapping as it must be.
+/// The expected state of a mapping.
 #[derive(Debug)]
 struct Expected {
     id: MappingId,
     resources: BTreeSet<u128>,
     proxy_ips: [BTreeSet<IpAddr>; 2],
-    /// What the DNS last named, since the mapping exists.
+    /// What the DNS last named since the mapping exists.
     named: [Vec<IpAddr>; 2],
-    /// The lookup under way.
+    /// The lookup in progress.
     asked: Option<(Instant, [bool; 2])>,
-    /// When it was last announced, and when a packet last went out.
+    /// When it was last announced, and when a packet was last sent.
     announced_at: Instant,
     last_packet: Option<Instant>,
 }
 
-/// The mappings as they must be, beside the ones that are.
+/// The expected mappings beside the table under test.
 struct Model {
     domains: Domains,
     now: Instant,
@@ -404,7 +404,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_rules_hold(steps in proptest::collection::vec(step(), 1..120)) {
+    fn the_rules_hold_after_any_sequence_of_events(steps in proptest::collection::vec(step(), 1..120)) {
         let mut model = Model::new();
         for step in steps {
             model.step(step);

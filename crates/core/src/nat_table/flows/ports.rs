@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::nat_table::ClientSlot;
 
-    /// docs/lessons.md 15.
+    /// docs/lessons.md 15: Port search works at the edges and when the table is full.
     #[test]
     fn random_ports_reach_both_edges_and_no_further() {
         assert_eq!(scale(0, FIRST_FREE_PORT), 1024);
@@ -113,7 +113,7 @@ mod tests {
         }
     }
 
-    /// docs/lessons.md 15.
+    /// docs/lessons.md 15: Port search works at the edges and when the table is full.
     #[test]
     fn gives_up_after_a_bounded_number_of_tries() {
         let tries = std::cell::Cell::new(0);

@@ -151,7 +151,7 @@ fn clients_and_protocols_do_not_meet() {
     assert_eq!((bench.table.len_of(ANNA), bench.table.len_of(BERT)), (3, 1));
 }
 
-/// docs/lessons.md 10.
+/// docs/lessons.md 10: No translation between IP families.
 #[test]
 fn families_are_not_mixed() {
     let mut bench = Bench::new(10, 10);
@@ -170,7 +170,7 @@ fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
     assert!(second.outside.port >= 1024 && second.outside.port != 5000);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
 fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
     let mut bench = Bench::new(10, 10);
@@ -182,7 +182,7 @@ fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
     bench.assert_lives_for(tcp(5000), 7440);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
 fn udp_and_echo_live_two_minutes() {
     let mut bench = Bench::new(10, 10);
@@ -195,7 +195,7 @@ fn udp_and_echo_live_two_minutes() {
     }
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
 fn what_nobody_answers_lives_a_minute() {
     let mut bench = Bench::new(10, 10);
@@ -207,7 +207,7 @@ fn what_nobody_answers_lives_a_minute() {
     }
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
 fn a_closed_connection_lives_five_seconds() {
     let mut bench = Bench::new(10, 10);
@@ -222,7 +222,7 @@ fn a_closed_connection_lives_five_seconds() {
     bench.assert_lives_for(tcp(5000), 5);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
 fn a_reset_ends_a_flow_at_once() {
     let mut bench = Bench::new(10, 10);
@@ -247,7 +247,7 @@ fn a_client_that_uses_a_closed_port_again_keeps_its_new_connection() {
     bench.assert_lives_for(tcp(5000), 7440);
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
 fn an_ended_flow_is_remembered_for_ten_minutes() {
     let mut bench = Bench::new(10, 10);
@@ -260,7 +260,7 @@ fn an_ended_flow_is_remembered_for_ten_minutes() {
     assert_eq!(bench.table.remembered(), 0);
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
 fn traffic_from_inside_revives_a_flow_on_the_port_it_had() {
     let mut bench = Bench::new(10, 10);
@@ -278,7 +278,7 @@ fn traffic_from_inside_revives_a_flow_on_the_port_it_had() {
     assert!(bench.is_live(&key), "the old flow's id leads nowhere");
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
 fn late_answers_do_not_reach_the_next_flow() {
     let mut bench = Bench::new(10, 10);
@@ -289,7 +289,7 @@ fn late_answers_do_not_reach_the_next_flow() {
     assert_eq!(bench.outside(&before.outside), Lookup::Expired);
 }
 
-/// docs/lessons.md 6.
+/// docs/lessons.md 6: An unanswered SYN is not pinned to a dead address.
 #[test]
 fn an_unanswered_flow_moves_and_late_answers_are_dropped() {
     let mut bench = Bench::new(10, 10);
@@ -304,7 +304,7 @@ fn an_unanswered_flow_moves_and_late_answers_are_dropped() {
     assert_eq!(bench.table.len(), 1);
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
 fn an_answered_flow_stays_where_it_is() {
     let mut bench = Bench::new(10, 10);
@@ -369,7 +369,7 @@ fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
     assert!((1..=5).all(|port| bench.is_live(&tcp(port))));
 }
 
-/// docs/lessons.md 15.
+/// docs/lessons.md 15: Port search works at the edges and when the table is full.
 #[test]
 fn a_client_may_not_have_more_flows_than_half_the_ports() {
     let mut bench = Bench::new(100_000, u32::MAX);
@@ -402,7 +402,7 @@ fn a_removed_client_leaves_nothing() {
     assert_eq!((bench.table.len(), bench.table.remembered()), (1, 0));
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
 fn remembers_flows_that_end_before_their_time() {
     let mut bench = Bench::new(10, 10);

@@ -92,7 +92,7 @@ fn layout(bytes: &[u8]) -> Layout {
 }
 
 proptest! {
-    /// docs/lessons.md 30.
+    /// docs/lessons.md 30: Incremental checksums are tested against full ones.
     #[test]
     fn what_goes_in_looks_as_if_it_was_sent_so(
         case in any_case(), payload in vec(any::<u8>(), 0..600),
@@ -105,7 +105,7 @@ proptest! {
         prop_assert_eq!(bytes, case.request_outside(&payload));
     }
 
-    /// docs/lessons.md 30.
+    /// docs/lessons.md 30: Incremental checksums are tested against full ones.
     #[test]
     fn what_comes_back_looks_as_if_it_was_sent_so(
         case in any_case(), payload in vec(any::<u8>(), 0..600),

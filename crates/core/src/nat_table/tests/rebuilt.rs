@@ -55,7 +55,7 @@ fn with_two_addresses() -> (Scene, Vec<RestoredName>) {
     (scene, known)
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
 fn flows_come_back_by_their_next_packet_before_any_dns_answer() {
     let (mut scene, known) = with_two_addresses();
@@ -89,7 +89,7 @@ fn flows_come_back_by_their_next_packet_before_any_dns_answer() {
     assert_eq!(destination_of(&other), [OTHER_REAL]);
 }
 
-/// docs/lessons.md 33.
+/// docs/lessons.md 33: Names are resolved again and pruned.
 #[test]
 fn the_announcement_renews_what_was_known() {
     let (mut scene, known) = with_two_addresses();
@@ -282,7 +282,7 @@ fn attaching_again_with_the_same_addresses_keeps_names_and_flows() {
     assert_eq!(back, [reply_to(&syn(proxy_v4(0, 0), 5000), SYN_ACK)]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
 fn a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
     let mut scene = Scene::new(&[1]);
@@ -329,7 +329,7 @@ fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
     }
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
 fn a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_side() {
     let (mut scene, _) = with_two_addresses();
@@ -435,7 +435,7 @@ fn from_pinned(flags: u8) -> Vec<u8> {
     tcp(OTHER_REAL, &own_v4(1), 80, 6000, flags)
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
 fn a_pin_of_another_name_leads_nowhere() {
     let (mut scene, mut pin) = rebuilt_with_pin("other.example");

@@ -38,7 +38,7 @@ fn groups_are_dropped_before_anything_else() {
     );
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn icmp_errors_of_a_client_are_dropped_without_a_reply() {
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &[]), cidr(2, "2001:db8::/32", &[])]);
@@ -121,7 +121,7 @@ fn other_clients_are_closed_to_every_kind_of_resource() {
     }
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn filtered_packets_are_answered_with_prohibited() {
     let filters = [Filter::Tcp(80..=80), Filter::Udp(53..=53)];
@@ -221,7 +221,7 @@ fn an_internet_resource_opens_the_internet_unfiltered() {
     }
 }
 
-/// docs/lessons.md 35.
+/// docs/lessons.md 35: Several egress addresses, closed private networks, many clients.
 #[test]
 fn private_networks_stay_closed_to_an_internet_resource() {
     let scene = Scene::with([internet(1)]);
@@ -291,7 +291,7 @@ fn a_mapped_proxy_ip_is_translated_and_its_answers_pass() {
     }
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
 fn an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
     let unreachable = Verdict::Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable);
@@ -355,7 +355,7 @@ fn resources_share_a_proxy_ip_until_each_is_gone() {
     );
 }
 
-/// docs/lessons.md 16.
+/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
 #[test]
 fn proxy_ips_outside_the_ranges_change_nothing() {
     let mut scene = Scene::with([dns(1, "app.example.com", &[])]);
@@ -417,7 +417,7 @@ fn a_name_beyond_the_pattern_gets_no_proxy_ips() {
 
 // ---- 5.3: towards the client ----
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn answers_are_filtered_by_source_port() {
     let filters = [Filter::Tcp(80..=80), Filter::Icmp];
@@ -435,7 +435,7 @@ fn answers_are_filtered_by_source_port() {
     assert_eq!(scene.receive("10.99.0.1", from_port(80)), RETURN_REFUSED);
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn icmp_errors_from_outside_bypass_filters() {
     let filters = [Filter::Tcp(80..=80)];

@@ -141,7 +141,7 @@ fn revoking_takes_effect_at_once_and_is_told_once() {
     assert_eq!(scene.send("10.30.0.1", PING), PASS);
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
 fn filters_change_after_set_up() {
     let mut scene = Scene::with([
@@ -175,7 +175,7 @@ fn an_update_to_another_type_or_of_an_unknown_resource_is_ignored() {
     assert_eq!(scene.send("10.20.0.1", to_port(22)), PROHIBITED);
 }
 
-/// docs/lessons.md 23.
+/// docs/lessons.md 23: Authorizations are reconciled on every `init`.
 #[test]
 fn reconciling_revokes_what_is_absent_and_takes_over_expiry() {
     let mut scene = Scene::with([

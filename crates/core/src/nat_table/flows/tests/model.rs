@@ -314,7 +314,7 @@ impl Model {
 }
 
 proptest! {
-    /// docs/lessons.md 13.
+    /// docs/lessons.md 13: Packets of an expired flow are dropped.
     #[test]
     fn to_15_any_history_gives_what_the_reference_gives(
         steps in vec(any_step(), 0..120),

@@ -94,7 +94,7 @@ fn without_prohibited(case: &Case, head: Head) -> Head {
     }
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
 fn a_far_firewall_does_not_speak_with_the_gateways_voice() {
     let case = case(FlowProtocol::Tcp);
@@ -104,7 +104,7 @@ fn a_far_firewall_does_not_speak_with_the_gateways_voice() {
 }
 
 proptest! {
-    /// docs/lessons.md 20.
+    /// docs/lessons.md 20: An ICMP error may carry only 8 bytes of layer 4.
     #[test]
     fn an_error_that_quotes_any_length_is_as_if_the_proxy_ip_had_sent_it(
         case in any_case(),
@@ -126,7 +126,7 @@ proptest! {
         prop_assert_eq!(translated, error(in_the_name, 20, head, &seen[..quoted.min(room)]));
     }
 
-    /// docs/lessons.md 20.
+    /// docs/lessons.md 20: An ICMP error may carry only 8 bytes of layer 4.
     #[test]
     fn an_error_is_never_longer_than_allowed_and_its_checksums_are_right(
         case in any_case(), payload in vec(any::<u8>(), 1300..3000),
@@ -242,7 +242,7 @@ fn tells_a_bad_address_from_a_closed_port() {
     assert_eq!(kinds(v6, 2, 0..=0), [Other]);
 }
 
-/// docs/lessons.md 20.
+/// docs/lessons.md 20: An ICMP error may carry only 8 bytes of layer 4.
 #[test]
 fn less_than_eight_bytes_of_the_transport_header_are_too_little() {
     for case in [case(FlowProtocol::Tcp), case_v6(FlowProtocol::Echo)] {
