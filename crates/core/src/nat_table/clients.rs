@@ -1,5 +1,5 @@
-//! The clients of a shard, by id, by tunnel address and by slot; and the addresses of those who
-//! live on other shards.
+//! The clients of a shard, by id, tunnel address and slot; and the addresses of the clients of
+//! other shards.
 
 use super::ClientSlot;
 use super::sorting::Location;
@@ -8,12 +8,12 @@ use crate::ids::ClientId;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-/// Who is attached. Slots are dense and used again.
+/// The attached clients. Slots are dense and reused.
 #[derive(Default)]
 pub(super) struct ClientTable {
     by_id: BTreeMap<ClientId, ClientSlot>,
     by_address: HashMap<IpAddr, Location>,
-    /// Clients of other shards.
+    /// The clients of other shards.
     remote: BTreeMap<ClientId, TunnelAddresses>,
     slots: Vec<Option<AttachedClient>>,
     free: Vec<ClientSlot>,
@@ -25,9 +25,8 @@ struct AttachedClient {
 }
 
 impl ClientTable {
-    /// From now on these addresses are the client's; an address that another client had is taken
-    /// over. Returns the slot that must be emptied first, when the client comes with other
-    /// addresses than before.
+    /// Assigns the addresses to the client; an address of another client is taken over. Returns the
+    /// slot to clear first if the client comes with other addresses than before.
     pub(super) fn attach(&mut self, id: ClientId, tunnel: TunnelAddresses) -> Option<ClientSlot> {
         self.unroute(id);
         let former = self
@@ -45,7 +44,7 @@ impl ClientTable {
         former
     }
 
-    /// Forgets the client, and its addresses where they are still its own. Returns its slot.
+    /// Removes the client, and its addresses where they are still its own. Returns its slot.
     pub(super) fn detach(&mut self, id: ClientId) -> Option<ClientSlot> {
         let slot = self.by_id.remove(&id)?;
         let client = self.slots[slot.0 as usize].take()?;
@@ -54,8 +53,7 @@ impl ClientTable {
         Some(slot)
     }
 
-    /// From now on these addresses are those of a client of `shard`; an address that another client
-    /// had is taken over.
+    /// Assigns the addresses to a client of `shard`; an address of another client is taken over.
     pub(super) fn route(&mut self, id: ClientId, tunnel: TunnelAddresses, shard: u8) {
         self.unroute(id);
         for address in addresses(tunnel) {
@@ -64,7 +62,7 @@ impl ClientTable {
         self.remote.insert(id, tunnel);
     }
 
-    /// Forgets a client of another shard, and its addresses where they are still its own.
+    /// Removes a client of another shard, and its addresses where they are still its own.
     pub(super) fn unroute(&mut self, id: ClientId) {
         if let Some(tunnel) = self.remote.remove(&id) {
             self.vacate(
@@ -94,7 +92,7 @@ impl ClientTable {
         }
     }
 
-    /// To whom an address belongs, on whichever shard.
+    /// The owner of an address, on any shard.
     pub(super) fn location(&self, address: IpAddr) -> Option<Location> {
         self.by_address.get(&address).copied()
     }

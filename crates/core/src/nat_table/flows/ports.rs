@@ -1,24 +1,22 @@
-//! Which outside port a flow gets.
+//! The choice of a flow's outside port.
 //!
-//! A bounded number of tries and no scan: what a try costs does not depend on how many ports are
-//! taken (docs/lessons.md 15).
+//! A bounded number of tries and no scan: the cost does not depend on how many ports are taken
+//! (docs/lessons.md 15).
 
 use super::key::{FlowProtocol, Inside};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::iter;
 
-/// Who has an outside tuple.
+/// The state of an outside tuple.
 pub(super) enum TupleState {
-    /// Nobody.
     Free,
-    /// What is left of a flow with this inside key.
+    /// Remembered of an ended flow with this inside key.
     Remembered(Inside),
-    /// A flow.
     Live,
 }
 
-/// Proposes ports in an order that nobody can foresee.
+/// Proposes ports in an unpredictable order.
 pub(super) struct Ports {
     random: ChaCha8Rng,
 }
@@ -34,11 +32,10 @@ impl Ports {
         self.random.next_u64()
     }
 
-    /// A port for `inside`: `former` if it has one to come back to, else its own, else any free
-    /// one.
+    /// A port for `inside`: `former` if given, else its own, else any free one.
     ///
-    /// What is remembered of another flow is in the way, so that late answers to that one do not
-    /// reach this one; but it gives way when the first [`FRESH_TRIES`] met no free port.
+    /// A remembered tuple of another flow is avoided, so that late answers to that flow do not
+    /// reach this one; but it is used if the first [`FRESH_TRIES`] found no free port.
     pub(super) fn choose(
         &mut self,
         inside: &Inside,
@@ -75,19 +72,19 @@ impl Ports {
     }
 }
 
-/// Spreads 32 random bits evenly over `first..=65535`.
+/// Scales 32 random bits evenly to `first..=65535`.
 fn scale(random: u32, first: u16) -> u16 {
     let ports = u64::from(u16::MAX - first) + 1;
     let offset = u16::try_from((u64::from(random) * ports) >> 32).unwrap_or(0);
     first.saturating_add(offset)
 }
 
-/// Half of all ports are free at worst, see `FlowLimits::FLOWS_PER_CLIENT_MAX`, so all of these
-/// miss once in four billion times.
+/// At least half of the ports are free, see `FlowLimits::FLOWS_PER_CLIENT_MAX`, so all tries fail
+/// once in four billion times.
 const RANDOM_TRIES: usize = 32;
-/// How hard to look for a port that nobody used lately.
+/// Number of tries for a port without a remembered flow.
 const FRESH_TRIES: usize = 8;
-/// Below are the system ports (RFC 6335, section 6), which services may treat differently.
+/// Below are the system ports (RFC 6335, 6), which services may treat differently.
 const FIRST_FREE_PORT: u16 = 1024;
 
 #[cfg(test)]
@@ -97,7 +94,7 @@ mod tests {
 
     /// docs/lessons.md 15: Port search works at the edges and when the table is full.
     #[test]
-    fn random_ports_reach_both_edges_and_no_further() {
+    fn random_ports_stay_within_both_edges() {
         assert_eq!(scale(0, FIRST_FREE_PORT), 1024);
         assert_eq!(scale(u32::MAX, FIRST_FREE_PORT), 65535);
         assert_eq!(scale(0, 0), 0);
@@ -128,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_port_comes_first_even_a_system_port_but_never_zero() {
+    fn prefers_the_clients_port_even_a_system_port_but_never_zero() {
         let mut ports = Ports::new([0; 32]);
         let free = |_| TupleState::Free;
         let mut choose = |protocol, port| ports.choose(&inside(protocol, port), None, free);
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_flow_left_is_taken_only_when_nothing_is_free() {
+    fn takes_a_remembered_tuple_only_if_none_is_free() {
         let mut ports = Ports::new([0; 32]);
         let (mine, other) = (
             inside(FlowProtocol::Tcp, 5000),

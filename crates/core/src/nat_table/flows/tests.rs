@@ -1,4 +1,4 @@
-//! What the flow table promises, rule by rule; `model` checks them all at once.
+//! The rules of the flow table, one by one; `model` checks them together.
 
 mod model;
 
@@ -20,7 +20,7 @@ const RST: TcpFlags = TcpFlags { rst: true, ..PLAIN };
 const ANNA: ClientSlot = ClientSlot(0);
 const BERT: ClientSlot = ClientSlot(7);
 
-/// A table with a hand on its clock.
+/// A table with a manual clock.
 struct Bench {
     table: FlowTable,
     now: Instant,
@@ -76,7 +76,7 @@ impl Bench {
         self.table.find_outside(outside, self.now)
     }
 
-    /// Not before `seconds` of silence, and at most one later.
+    /// The flow lasts `seconds` of silence, and at most one more.
     fn assert_lives_for(&mut self, inside: Inside, seconds: u64) {
         let outside = self.table.find_inside(&inside, self.now);
         let outside = outside.expect("a live flow").outside;
@@ -120,7 +120,7 @@ const WEB: &str = "10.20.0.100";
 const WEB_2: &str = "10.20.0.101";
 
 #[test]
-fn a_flow_is_found_from_both_sides_with_what_it_was_opened_with() {
+fn finds_a_flow_from_both_sides() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.opened(tcp(5000), WEB);
     assert_eq!(binding.outside.port, 5000);
@@ -136,7 +136,7 @@ fn a_flow_is_found_from_both_sides_with_what_it_was_opened_with() {
 }
 
 #[test]
-fn clients_and_protocols_do_not_meet() {
+fn separates_clients_and_protocols() {
     let mut bench = Bench::new(10, 10);
     let mine = bench.opened(tcp(5000), WEB);
     let proxy = "100.96.0.1";
@@ -153,7 +153,7 @@ fn clients_and_protocols_do_not_meet() {
 
 /// docs/lessons.md 10: No translation between IP families.
 #[test]
-fn families_are_not_mixed() {
+fn refuses_to_mix_families() {
     let mut bench = Bench::new(10, 10);
     let refused = Err(DropReason::Untranslatable);
     assert_eq!(bench.open(tcp(5000), "fd00::1"), refused);
@@ -162,7 +162,7 @@ fn families_are_not_mixed() {
 }
 
 #[test]
-fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
+fn two_proxy_ips_of_one_real_ip_get_different_ports() {
     let mut bench = Bench::new(10, 10);
     let first = bench.opened(tcp(5000), WEB);
     let second = bench.opened(inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2"), WEB);
@@ -172,7 +172,7 @@ fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
 
 /// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
+fn an_established_tcp_flow_lasts_two_hours_and_four_minutes() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.wait(7000);
@@ -184,7 +184,7 @@ fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
 
 /// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn udp_and_echo_live_two_minutes() {
+fn udp_and_echo_last_two_minutes() {
     let mut bench = Bench::new(10, 10);
     for protocol in [FlowProtocol::Udp, FlowProtocol::Echo] {
         let key = inside(ANNA, protocol, 5000, "100.96.0.1");
@@ -197,7 +197,7 @@ fn udp_and_echo_live_two_minutes() {
 
 /// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn what_nobody_answers_lives_a_minute() {
+fn an_unanswered_flow_lasts_a_minute() {
     let mut bench = Bench::new(10, 10);
     for key in [tcp(5000), udp(5000)] {
         let binding = bench.opened(key, WEB);
@@ -209,7 +209,7 @@ fn what_nobody_answers_lives_a_minute() {
 
 /// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn a_closed_connection_lives_five_seconds() {
+fn a_closed_connection_lasts_five_seconds() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.wait(100);
@@ -224,7 +224,7 @@ fn a_closed_connection_lives_five_seconds() {
 
 /// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn a_reset_ends_a_flow_at_once() {
+fn a_reset_ends_a_flow_immediately() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.inbound(binding, RST);
@@ -262,7 +262,7 @@ fn an_ended_flow_is_remembered_for_ten_minutes() {
 
 /// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
-fn traffic_from_inside_revives_a_flow_on_the_port_it_had() {
+fn traffic_from_inside_reopens_a_flow_on_its_former_port() {
     let mut bench = Bench::new(10, 10);
     bench.opened(tcp(5000), WEB);
     let key = inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2");
@@ -316,7 +316,7 @@ fn an_answered_flow_stays_where_it_is() {
 }
 
 #[test]
-fn a_full_table_forgets_first_then_evicts_the_clients_own_then_refuses() {
+fn a_full_table_evicts_remembered_flows_then_the_clients_own_then_refuses() {
     let mut bench = Bench::new(3, 10);
     let bert = inside(BERT, FlowProtocol::Tcp, 1, "100.96.0.1");
     bench.opened(bert, WEB);
@@ -336,7 +336,7 @@ fn a_full_table_forgets_first_then_evicts_the_clients_own_then_refuses() {
 }
 
 #[test]
-fn a_client_at_its_limit_loses_its_flow_that_was_silent_longest() {
+fn a_client_at_its_limit_loses_its_longest_silent_flow() {
     let mut bench = Bench::new(10, 2);
     let first = bench.opened(tcp(1), WEB);
     let second = bench.opened(tcp(2), WEB);
@@ -351,7 +351,7 @@ fn a_client_at_its_limit_loses_its_flow_that_was_silent_longest() {
 }
 
 #[test]
-fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
+fn lower_limits_end_no_flow_and_higher_ones_apply_immediately() {
     let mut bench = Bench::new(10, 10);
     for port in 1..=4 {
         bench.confirmed(tcp(port), WEB);
@@ -371,7 +371,7 @@ fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
 
 /// docs/lessons.md 15: Port search works at the edges and when the table is full.
 #[test]
-fn a_client_may_not_have_more_flows_than_half_the_ports() {
+fn limits_a_client_to_half_of_the_ports() {
     let mut bench = Bench::new(100_000, u32::MAX);
     let proxies = (1..=32_768u32).map(|number| IpAddr::from((0x6460_0000 + number).to_be_bytes()));
     for proxy in proxies {
@@ -415,7 +415,7 @@ fn remembers_flows_that_end_before_their_time() {
 }
 
 #[test]
-fn an_empty_table_asks_for_no_wake_up_and_a_full_one_for_whole_seconds() {
+fn an_empty_table_needs_no_timer_and_others_tick_in_whole_seconds() {
     let mut bench = Bench::new(10, 10);
     let start = bench.now;
     assert_eq!(bench.table.poll_timeout(), None);
@@ -447,7 +447,7 @@ fn a_hundred_thousand_flows_fit_32_mib() {
 }
 
 #[test]
-fn only_what_a_client_asks_is_a_flow() {
+fn only_a_client_opens_a_flow() {
     let parse = |shape| packet_between("10.0.0.1", "10.0.0.2", shape);
     let keys = |shape| {
         let bytes = parse(shape);

@@ -1,7 +1,6 @@
-//! The flow table against a reference that scans: any sequence of calls, the same answers.
+//! The flow table against a reference that scans: the same answers after any sequence of calls.
 //!
-//! The reference does not foresee which random port is drawn; it checks that the one it is told
-//! was allowed.
+//! The reference does not predict random ports; it checks that the chosen one was allowed.
 
 use super::*;
 use proptest::collection::vec;
@@ -51,12 +50,12 @@ fn any_inside(client: impl Strategy<Value = ClientSlot>) -> impl Strategy<Value 
     })
 }
 
-/// A live flow.
+/// A live flow of the reference.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     binding: Binding,
     last_packet: u64,
-    /// Orders the unconfirmed ones by when they were last heard.
+    /// Orders the unconfirmed flows by their last packet.
     heard: usize,
     fins: [bool; 2],
 }
@@ -73,7 +72,7 @@ impl Flow {
     }
 }
 
-/// What is left of an ended one.
+/// A remembered flow of the reference.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     inside: Inside,
@@ -134,7 +133,7 @@ impl Model {
         self.left.retain(|left| left.since + 600 > now);
     }
 
-    /// The table forgot one of those remembered longest; several may have ended at once.
+    /// The table removed one of the longest remembered flows; several may have ended together.
     fn forget_oldest(&mut self, bench: &mut Bench) {
         let since = self.left.iter().map(|left| left.since).min();
         let is_gone = |left: &Left| {
@@ -316,7 +315,7 @@ impl Model {
 proptest! {
     /// docs/lessons.md 13: Packets of an expired flow are dropped.
     #[test]
-    fn to_15_any_history_gives_what_the_reference_gives(
+    fn any_sequence_of_calls_matches_the_reference(
         steps in vec(any_step(), 0..120),
         flows in 0u32..9,
         flows_per_client in 0u32..5,
