@@ -1,12 +1,12 @@
-//! When packets last went to an address and came back, for addresses that are not translated: those
-//! of names are watched by the mappings.
+//! Times of the last packets to and from each untranslated address; those of names are tracked by
+//! the mappings.
 //!
-//! It never says that a packet came which did not. It remembers the latest addresses only: one that
-//! shares its place with a later one is forgotten.
+//! It reports no packet that did not come. It records recent addresses only: an address in the same
+//! slot replaces the earlier one.
 //!
-//! Cost: packets of a batch that are between the same two addresses as the one before are compared
-//! and counted; only the first of such a run finds its place in the table, by one multiplication.
-//! Nothing is searched, moved or allocated but the table itself, once.
+//! Cost: packets of a batch between the same two addresses as the previous one are compared and
+//! counted; only the first of such a run computes its slot, by one multiplication. Nothing is
+//! searched, moved or allocated except the table itself, once.
 
 use crate::nat_table::ClientSlot;
 use crate::nat_table::rewrite::IcmpError;
@@ -16,17 +16,17 @@ use crate::replies::{Refusal, ReplyFacts, ReplyTracker, source_port};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// The addresses that a client corresponds with.
+/// The addresses that a client exchanges packets with.
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
     /// Empty until the first packet, then [`SLOTS`] of them.
     slots: Vec<Option<(IpAddr, ReplyTracker)>>,
-    /// Where the last packet was noted.
+    /// The slot of the last packet.
     last: usize,
 }
 
 impl Destinations {
-    /// A packet goes to `to`.
+    /// Records a packet to `to`.
     #[inline]
     pub(super) fn note_sent(&mut self, to: IpAddr, now: Instant) {
         if !ranges::is_proxy(to) {
@@ -34,7 +34,7 @@ impl Destinations {
         }
     }
 
-    /// A packet comes back.
+    /// Records a packet from a resource.
     #[inline]
     pub(super) fn note_back(&mut self, packet: &IpPacket<'_>, now: Instant) {
         if ranges::is_proxy(packet.source()) {
@@ -53,7 +53,7 @@ impl Destinations {
         replies.note_reply(now);
     }
 
-    /// Errors are few, and may come from any router on the way.
+    /// Errors are rare, and may come from any router on the path.
     fn note_error(&mut self, packet: &IpPacket<'_>, now: Instant) {
         let Ok(Some(error)) = IcmpError::parse(ClientSlot(0), packet) else {
             return;
@@ -62,7 +62,7 @@ impl Destinations {
         self.place(error.about().real).note_refusal(refused, now);
     }
 
-    /// What is known of an address; `None` if nothing is remembered.
+    /// The record of an address; `None` if there is none.
     pub(super) fn seen(&self, ip: IpAddr, now: Instant) -> Option<ReplyFacts> {
         let (known, replies) = self.slots.get(index(ip))?.as_ref()?;
         (*known == ip).then(|| replies.facts(now))
@@ -88,7 +88,7 @@ impl Destinations {
     }
 }
 
-/// Neighbours get different slots. A client can make its own addresses collide, to nobody's harm.
+/// Neighbours get different slots. A client can only make its own addresses collide.
 fn index(ip: IpAddr) -> usize {
     let bits = match ip {
         IpAddr::V4(ip) => u64::from(ip.to_bits()),
@@ -101,5 +101,5 @@ fn index(ip: IpAddr) -> usize {
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
-/// Some 13 KiB for a client that uses any.
+/// About 13 KiB for a client that uses any.
 const SLOTS: usize = 128;

@@ -1,4 +1,4 @@
-//! What a connection answers to people who ask.
+//! Tests of the facts of a connection.
 
 use super::tests::{CLIENT, Pair, WEB, resource};
 use super::*;
@@ -49,7 +49,7 @@ impl Pair {
 }
 
 #[test]
-fn a_client_is_followed_from_its_grant_to_its_session() {
+fn explains_a_client_from_its_grant_to_its_session() {
     let mut pair = Pair::new();
     let transport = |pair: &Pair| pair.explain().transport;
     assert_eq!(transport(&pair), TransportFacts::None { lost: None });
@@ -80,7 +80,7 @@ fn a_client_is_followed_from_its_grant_to_its_session() {
 }
 
 #[test]
-fn a_transport_that_failed_is_remembered_as_lost() {
+fn explains_a_failed_transport_as_lost() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.wait(11_000);
@@ -91,7 +91,7 @@ fn a_transport_that_failed_is_remembered_as_lost() {
 }
 
 #[test]
-fn packets_and_replies_of_a_network_are_remembered_by_address() {
+fn records_packets_and_replies_of_a_network_by_address() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -106,7 +106,7 @@ fn packets_and_replies_of_a_network_are_remembered_by_address() {
 }
 
 #[test]
-fn a_reset_that_answers_a_syn_refuses_and_another_one_only_ends() {
+fn a_reset_of_a_handshake_is_a_refusal_and_others_are_not() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -124,7 +124,7 @@ fn a_reset_that_answers_a_syn_refuses_and_another_one_only_ends() {
 }
 
 #[test]
-fn what_the_client_sends_is_counted_until_a_reply_comes() {
+fn counts_packets_until_a_reply() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -142,7 +142,7 @@ fn what_the_client_sends_is_counted_until_a_reply_comes() {
 }
 
 #[test]
-fn a_question_changes_nothing_and_sees_what_the_policy_does() {
+fn explaining_changes_nothing_and_agrees_with_the_policy() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let before = pair.events().len();

@@ -1,26 +1,26 @@
-//! Which client is meant: by its id, the beginning of it, or its tunnel address. The portal tells
-//! gateways no names of clients.
+//! Finds a client by its id, a prefix of it, or its tunnel address. The portal sends gateways no
+//! names of clients.
 
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Who is meant by a text.
+/// The clients that match a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMatch {
-    /// This client.
+    /// Exactly one client matches.
     One(ClientId),
-    /// Several clients' ids begin like that.
+    /// The ids of several clients begin with the text.
     Several(Vec<ClientId>),
-    /// Nobody.
+    /// No client matches the text.
     None {
-        /// Whose id is written almost like that.
+        /// The client with the most similar id.
         nearest: Option<ClientId>,
     },
 }
 
-/// Finds the client that `text` means among all that are known.
+/// Finds the client that `text` means among all known ones.
 #[must_use]
 pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> ClientMatch {
     let text = text.trim().to_ascii_lowercase();
@@ -53,11 +53,11 @@ fn bare(text: &str) -> String {
     text.chars().filter(|character| *character != '-').collect()
 }
 
-/// The id with the most characters in common, if these are most of what was given.
+/// The id with the most characters in common, if these are most of the given ones.
 fn nearest(asked: &str, known: impl Iterator<Item = ClientId>) -> Option<ClientId> {
     let in_common = |id: &ClientId| {
         let hex = hex(id);
-        // A character too few or too many shifts the rest: what is right counts from both ends.
+        // A missing or an extra character shifts the rest: matches count from both ends.
         let from_start = asked.bytes().zip(hex.bytes());
         let from_end = asked.bytes().rev().zip(hex.bytes().rev());
         let start = from_start.take_while(|(one, other)| one == other).count();
@@ -69,7 +69,7 @@ fn nearest(asked: &str, known: impl Iterator<Item = ClientId>) -> Option<ClientI
     is_near.then_some(best)
 }
 
-/// With less than this, everything resembles everything.
+/// Shorter texts resemble too many ids.
 const NEAR: usize = 4;
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_found_by_its_id_its_beginning_and_its_tunnel_addresses() {
+    fn finds_a_client_by_id_prefix_and_tunnel_addresses() {
         for text in [
             "ada00000-0000-4000-8000-000000000001",
             "ADA00000000040008000000000000001",
@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_that_several_have_names_them() {
+    fn an_ambiguous_prefix_names_all_matches() {
         assert_eq!(who("be"), ClientMatch::Several(vec![id(BEN), id(BEA)]));
     }
 
     #[test]
-    fn a_slip_of_the_pen_is_led_to_the_nearest_id_and_nothing_else_is() {
+    fn suggests_the_nearest_id_for_a_typing_error_only() {
         let nearest = |text| match who(text) {
             ClientMatch::None { nearest } => nearest,
             found @ (ClientMatch::One(_) | ClientMatch::Several(_)) => {

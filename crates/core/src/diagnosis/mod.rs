@@ -1,9 +1,9 @@
-//! Why something works or does not: from what the parts of the gateway know, to one verdict with
-//! its reason and its remedy.
+//! Why a connection to a target works or does not: from facts to one verdict with its reason and
+//! its remedy.
 //!
-//! [`Facts`] in, [`Report`] out, by [`diagnose`]. The facts are the answers of those who know: the
-//! ledger and the [`Journal`], a client's connection, the NAT. Whoever does not answer is a fact
-//! too. It refuses to try anything out: a diagnosis sends no packet and asks no DNS server.
+//! [`Facts`] in, [`Report`] out, by [`diagnose`]. The facts come from the ledger and the
+//! [`Journal`], the client's connection and the NAT. A missing response is a fact too. It performs
+//! no test: a diagnosis sends no packet and no DNS query.
 
 mod causes;
 mod facts;

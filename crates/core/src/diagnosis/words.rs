@@ -1,4 +1,4 @@
-//! How spans, dates and filters are said to people.
+//! The text forms of durations, dates, resources and filters.
 
 use crate::grant::{Filter, Resource, ResourceKind};
 use crate::ids::UnixTime;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// A span in whole seconds.
+/// A duration in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seconds(pub u64);
@@ -18,7 +18,7 @@ impl From<Duration> for Seconds {
 }
 
 impl fmt::Display for Seconds {
-    /// The two largest units.
+    /// Writes the two largest units.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(s) = *self;
         match s {
@@ -52,7 +52,7 @@ pub(super) fn date(at: UnixTime) -> String {
 /// The last date that RFC 3339 can write.
 const END_OF_YEAR_9999: u64 = 253_402_300_799;
 
-/// A resource by its name and what it covers: `"Wiki" (10.20.0.0/16)`.
+/// A resource with its name and address: `"Wiki" (10.20.0.0/16)`.
 pub(super) fn title(resource: &Resource) -> String {
     let covers = match &resource.kind {
         ResourceKind::Cidr(network) => network.to_string(),
@@ -65,7 +65,7 @@ pub(super) fn title(resource: &Resource) -> String {
     }
 }
 
-/// What filters permit: `tcp 80, tcp 8000-8999, icmp`.
+/// The permitted services: `tcp 80, tcp 8000-8999, icmp`.
 pub(super) fn permitted(filters: &[Filter]) -> String {
     if filters.is_empty() {
         return "everything".into();
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_said_in_their_two_largest_units() {
+    fn writes_durations_in_their_two_largest_units() {
         for (seconds, said) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_follow_the_calendar() {
+    fn writes_dates_of_the_calendar() {
         for (seconds, said) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_827_696, "2000-02-29 12:34:56 UTC"),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_said_as_people_write_them() {
+    fn writes_filters_as_people_do() {
         let filters = [
             Filter::Tcp(80..=80),
             Filter::Tcp(8000..=8999),

@@ -1,4 +1,4 @@
-//! What names resolved to, so that mappings come back at once with the addresses that they had.
+//! Resolved addresses of names, so that restored mappings have their former addresses immediately.
 
 use super::record::ResolvedName;
 use crate::ids::UnixTime;
@@ -7,19 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Key = (DomainName, AddressFamily);
 
-/// At most so many names, by family.
+/// A limited number of names, by family.
 #[derive(Clone, Debug)]
 pub(super) struct ResolvedNames {
     limit: usize,
     by_name: BTreeMap<Key, Entry>,
-    /// The same, the one that was looked up longest ago first.
+    /// The same entries, the longest ago resolved first.
     by_age: BTreeSet<(UnixTime, Key)>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
     known: ResolvedName,
-    /// Its age at the last change that counted, so that many small steps make a large one.
+    /// The time of the last change that counted, so that many small steps add up.
     counted: UnixTime,
 }
 
@@ -36,8 +36,7 @@ impl ResolvedNames {
         self.by_name.values().map(|entry| &entry.known)
     }
 
-    /// Whether another address is known than before, or the same ones are confirmed so much later
-    /// that it is worth saving.
+    /// Whether the addresses changed, or were confirmed so much later that saving is worthwhile.
     pub(super) fn record(&mut self, mut known: ResolvedName) -> bool {
         known
             .ips
@@ -82,5 +81,5 @@ impl ResolvedNames {
 
 /// In seconds.
 const SAME_AGE: u64 = 300;
-/// More than a name has proxy IPs of one family, so that each of them leads where it did.
+/// More than a name's proxy IPs of one family, so that each of them keeps its address.
 const MAX_ADDRESSES: usize = 64;

@@ -1,5 +1,6 @@
-//! Flows to names that a rebuilt NAT could not make anew by its rule. None outlives its name: what
-//! its client may no longer reach, or reaches under other proxy IPs, it must not come back to.
+//! Flows to names that a restored NAT could not recreate by its rule. They are removed with their
+//! name: the client must not return to one that it may not reach any more, or reaches under other
+//! proxy IPs.
 
 use super::Ledger;
 use super::record::{ClientRecord, FlowKey, RecordedName};
@@ -8,8 +9,8 @@ use crate::nat_table::flows::PinnedFlow;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Ledger {
-    /// A flow deviates from the rule. Takes the place of one with the same key. Ignored unless its
-    /// proxy IP belongs to its name by what is recorded.
+    /// Records a deviating flow, in place of one with the same key. Ignored unless its proxy IP
+    /// belongs to its name according to the records.
     pub fn record_pin(&mut self, client: ClientId, flow: PinnedFlow) {
         let limit = self.limits.pins_per_client;
         let key = (flow.protocol, flow.port, flow.proxy);
@@ -24,13 +25,13 @@ impl Ledger {
         });
     }
 
-    /// It has ended, or follows the rule again.
+    /// Removes a flow that has ended or follows the rule again.
     pub fn forget_pin(&mut self, client: ClientId, key: FlowKey) {
         self.change(client, |record| record.pins.remove(&key).is_some());
     }
 }
 
-/// Whether the proxy IP of the flow belongs to the name of the flow.
+/// Whether the proxy IP of the flow belongs to its name.
 fn is_named(record: &ClientRecord, flow: &PinnedFlow) -> bool {
     let is_of_flow = |name: &RecordedName| {
         name.announced.proxy_ips.contains(&flow.proxy) && name.is_for(&flow.name)
@@ -38,7 +39,7 @@ fn is_named(record: &ClientRecord, flow: &PinnedFlow) -> bool {
     record.names.iter().any(is_of_flow)
 }
 
-/// Names went or were renumbered: the flows to them go, too. Returns whether there were any.
+/// Removes the flows of removed or renumbered names. Returns whether there were any.
 pub(super) fn forget_unnamed(record: &mut ClientRecord) -> bool {
     if record.pins.is_empty() {
         return false;
@@ -110,7 +111,7 @@ mod tests {
 
     /// docs/lessons.md 5: A refresh does not cut live flows.
     #[test]
-    fn a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
+    fn a_pin_lasts_until_it_is_removed_and_there_is_a_limit() {
         let mut ledger = ledger();
         ledger.record_pin(client(2), pin(1, 1));
         assert!(ledger.client(client(2)).is_none(), "nobody is made up");
@@ -129,7 +130,7 @@ mod tests {
 
     /// docs/lessons.md 17: A reused proxy IP resets its mapping.
     #[test]
-    fn no_pin_outlives_its_name_or_comes_before_it() {
+    fn removes_pins_with_their_name_and_ignores_late_ones() {
         let ends: [fn(&mut Ledger); 6] = [
             |ledger| ledger.revoke(client(1), resource_id(0)),
             |ledger| ledger.record_name(client(1), named("b.lab.example", 1)),
@@ -148,7 +149,7 @@ mod tests {
                 ledger.prune_expired(UnixTime(1));
             },
             |ledger| {
-                // Two names more than there is room for.
+                // Two names more than the limit.
                 ledger.record_name(client(1), named("b.lab.example", 2));
                 ledger.record_name(client(1), named("c.d.lab.example", 3));
             },

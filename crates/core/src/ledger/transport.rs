@@ -1,4 +1,4 @@
-//! How a client is reached: keys, candidates, path.
+//! The transport of a client: keys, candidates, path.
 
 use super::Ledger;
 use super::record::ClientRecord;
@@ -7,8 +7,8 @@ use crate::ids::ClientId;
 use crate::packet::Path;
 
 impl Ledger {
-    /// Candidates of the client. Without a transport they belong to nothing and are ignored, as are
-    /// lines of more than 512 bytes.
+    /// Adds candidates of the client. Ignores them without a transport, and lines of more than 512
+    /// bytes.
     pub fn add_candidates(&mut self, client: ClientId, candidates: &[String]) {
         let limit = self.limits.candidates_per_client;
         let is_fit = |line: &&String| line.len() <= MAX_CANDIDATE_BYTES;
@@ -19,7 +19,7 @@ impl Ledger {
         });
     }
 
-    /// Candidates that the client withdrew.
+    /// Removes candidates that the client withdrew.
     pub fn remove_candidates(&mut self, client: ClientId, candidates: &[String]) {
         self.change(client, |record| {
             let before = record.remote_candidates.len();
@@ -29,7 +29,7 @@ impl Ledger {
         });
     }
 
-    /// Where the client's datagrams go now.
+    /// Records the path of the client's datagrams.
     pub fn record_path(&mut self, client: ClientId, path: Path) {
         self.change(client, |record| {
             let is_new = record.transport.is_some() && record.path != Some(path);
@@ -40,7 +40,7 @@ impl Ledger {
         });
     }
 
-    /// The client cannot be reached any more; what it may reach stays.
+    /// Removes the transport; the grants stay.
     pub fn forget_transport(&mut self, client: ClientId) {
         self.change(client, |record| {
             let had = record.transport.take().is_some();
@@ -51,7 +51,7 @@ impl Ledger {
 }
 
 impl ClientRecord {
-    /// Whether these are other keys than before.
+    /// Sets the keys; returns whether they differ from the former ones.
     pub(super) fn attach(&mut self, keys: TransportKeys) -> bool {
         if self.transport.as_ref() == Some(&keys) {
             return false;
@@ -61,7 +61,8 @@ impl ClientRecord {
         true
     }
 
-    /// Whether any was new. At most `limit` of them; those that are not told again give way first.
+    /// Returns whether any was new. Keeps at most `limit`; evicts candidates that are not in `told`
+    /// first.
     fn add_candidates(&mut self, told: &[&String], limit: usize) -> bool {
         let held = &mut self.remote_candidates;
         let mut is_changed = false;

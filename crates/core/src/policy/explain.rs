@@ -1,7 +1,7 @@
-//! What the policy would say, and why: for people who ask, never for packets.
+//! The decision of the policy and its reasons, for a diagnosis and not for packets.
 //!
-//! Agrees with [`Policy::inbound`] about every packet that comes from the client's own address and
-//! is no ICMP error; a property test holds both together.
+//! Agrees with [`Policy::inbound`] about every packet from the client's own address that is no ICMP
+//! error; a property test checks this.
 
 use super::filter::{Flow, permits};
 use super::{Policy, pattern, ranges};
@@ -11,7 +11,7 @@ use crate::names::DomainName;
 use crate::target::{Host, Service};
 use std::net::IpAddr;
 
-/// What the policy says about one service of one place.
+/// The decision about one service of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The gateway's own address: open to every client.
@@ -20,44 +20,44 @@ pub enum Access {
     Group,
     /// The address of a client or a gateway: closed to every client.
     TunnelRange,
-    /// The client holds an Internet resource, which leads to no private address and lets no other
-    /// resource do so.
+    /// The client holds an Internet resource, which opens no private address and overrides all
+    /// other resources.
     NotInternet {
-        /// The Internet resource.
+        /// The Internet resource of the client.
         internet: Resource,
     },
-    /// A proxy IP that stands for no name of the client.
+    /// A proxy IP without a name of the client.
     NoName,
-    /// No resource is about it.
+    /// No resource covers the host.
     Uncovered,
-    /// These resources are about it. The first one decides, by whether it permits it.
+    /// These resources cover the host. The first one decides.
     Covered(Vec<ResourceDecision>),
 }
 
-/// What a resource says about one service.
+/// The decision of a resource about one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceDecision {
-    /// Which.
+    /// The resource that covers the host.
     pub resource: Resource,
-    /// Whether its filters permit it.
+    /// Whether its filters permit the service.
     pub is_permitted: bool,
 }
 
-/// Everything that the policy says about a target.
+/// The decision about a target, with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Each service on its own.
+    /// The decision for each protocol.
     pub access: Vec<(Service, Access)>,
-    /// The name: as asked for, or the one that the address stands for.
+    /// The name: as given, or that of the proxy IP.
     pub name: Option<DomainName>,
-    /// The proxy IPs under which the client speaks to that name.
+    /// The client's proxy IPs for that name.
     pub proxy_ips: Vec<IpAddr>,
-    /// How many names the client has announced.
+    /// Number of names that the client has announced.
     pub names: usize,
 }
 
 impl Access {
-    /// Whether packets pass.
+    /// Whether packets pass the policy.
     #[must_use]
     pub fn is_permitted(&self) -> bool {
         match self {
@@ -73,9 +73,9 @@ impl Access {
 }
 
 impl Policy {
-    /// What becomes of packets to this place, and by which resources.
+    /// The decision about packets to a host, and the resources that decide.
     ///
-    /// A name that the client has not announced is judged by the resources that cover it.
+    /// A name that the client has not announced is decided by the resources that cover it.
     #[must_use]
     pub fn explain(&self, host: &Host, service: Service) -> Explanation {
         let name = match host {
@@ -119,7 +119,7 @@ impl Policy {
         if let Some(internet) = internet.and_then(|id| self.grants.get(&id)) {
             let resource = internet.resource.clone();
             return match ranges::is_internet(ip) {
-                // Its filters are not asked.
+                // Its filters do not apply.
                 true => Access::Covered(vec![ResourceDecision {
                     resource,
                     is_permitted: true,
@@ -145,8 +145,8 @@ impl Policy {
         self.judge(covering.map(|resource| (0, resource.id)), service)
     }
 
-    /// In the order of section 5.1: whoever permits it, then the longest prefix, then the greater
-    /// id.
+    /// In the order of docs/protocol.md 5.1: resources that permit it, then the longest prefix,
+    /// then the greater id.
     fn judge(
         &self,
         candidates: impl Iterator<Item = (u8, ResourceId)>,
@@ -173,10 +173,10 @@ impl Policy {
     }
 }
 
-/// Whether filters let any packet of a service through.
+/// Whether filters permit any packet of a service.
 pub(crate) fn permits_service(filters: &[Filter], service: Service) -> bool {
     match service {
-        // Every filter lets something through, and none at all everything.
+        // Every filter permits some packets, and no filter at all permits everything.
         Service::Any => true,
         Service::Port(port) => {
             permits(filters, Flow::Tcp(port)) || permits(filters, Flow::Udp(port))

@@ -1,4 +1,4 @@
-//! What can be the matter with a resource: or that nothing is.
+//! Causes that concern a resource, and success.
 
 use super::{Severity, asked_again, count};
 use crate::diagnosis::Seconds;
@@ -6,63 +6,63 @@ use crate::replies::RefusalKind;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// Packets are let through, or would be.
+/// Packets pass the gateway, or would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ResourceCause {
-    /// Somebody answers.
+    /// The target answers.
     Works {
-        /// How long ago the last reply came.
+        /// Time since the last reply.
         ago: Seconds,
-        /// From where, if the client uses a name.
+        /// The address that answered, if the client uses a name.
         by: Option<IpAddr>,
     },
     /// The client has sent nothing to the target.
     NothingSent {
-        /// The name or address.
+        /// The name or address of the target.
         place: String,
     },
-    /// It is too early to tell.
+    /// Too few packets to decide.
     Awaited {
-        /// Who should answer.
+        /// The addresses that should answer.
         by: String,
-        /// How many packets went out.
+        /// Number of unanswered packets.
         packets: u32,
-        /// Since when.
+        /// Time since the first of them.
         since: Seconds,
     },
-    /// Nobody answers.
+    /// The target does not answer.
     Unanswered {
-        /// Who should.
+        /// The addresses that should answer.
         by: String,
-        /// How many packets went out.
+        /// Number of unanswered packets.
         packets: u32,
-        /// Since when.
+        /// Time since the first of them.
         since: Seconds,
-        /// How long ago somebody answered before that.
+        /// Time since the last answer before them.
         replied: Option<Seconds>,
-        /// When the DNS is asked for better addresses; `None` where it is not asked at all.
+        /// Time until the next lookup for better addresses; `None` without a lookup.
         next_try: Option<Seconds>,
     },
-    /// Somebody refuses.
+    /// The target refuses.
     Refused {
-        /// Who.
+        /// The addresses that refuse.
         by: String,
-        /// In which way.
+        /// The kind of the refusal.
         how: RefusalKind,
-        /// How long ago.
+        /// Time since the refusal.
         ago: Seconds,
     },
-    /// The client has all the flows it may have, or the table is full.
+    /// The client is at its limit of flows, or the table is full.
     FlowTableFull {
-        /// How many it has.
+        /// Number of flows of the client.
         flows: usize,
-        /// How many it may have.
+        /// Limit of the client's flows.
         limit: u32,
     },
     /// No port was free for another flow.
     PortsExhausted {
-        /// How long ago.
+        /// Time since it was refused.
         ago: Seconds,
     },
 }

@@ -1,4 +1,4 @@
-//! The client and the way to it.
+//! The steps about the client and its transport.
 
 use super::{Case, Outcome};
 use crate::connection::TransportFacts;
@@ -42,8 +42,8 @@ impl Case<'_> {
         }
     }
 
-    /// A client that holds nothing any more has no connection: if it could reach the target
-    /// before, the end of that is the reason.
+    /// A client without grants has no connection: if it could reach the target before, the end of
+    /// that grant is the reason.
     fn gone(&self) -> Outcome {
         if self.ended().is_some() {
             return Outcome::NotNeeded("closed: the client holds nothing here any more".into());

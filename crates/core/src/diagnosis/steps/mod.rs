@@ -1,5 +1,5 @@
-//! From the facts to the verdict: each step is judged on its own, and the first that is not right
-//! is the reason. Those behind it are shown as far as they are known.
+//! From the facts to the verdict: each step is checked on its own, and the first that fails is the
+//! reason. Later steps are shown as far as they are known.
 
 mod client;
 mod name;
@@ -9,16 +9,16 @@ mod rights;
 use super::report::{Report, Step, StepName, StepState};
 use super::{Cause, ClientCause, ClientFacts, Facts, ResourceCause, Seconds, Severity, Subject};
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 enum Outcome {
-    /// It is right, in a few words.
+    /// Passed, with a few words.
     Passed(String),
-    /// It is not, or not seen to be.
+    /// Failed, or not confirmed.
     Failed(Cause),
-    /// Nothing depends on it here, in a few words.
+    /// Not applicable here, with the reason.
     NotNeeded(String),
-    /// Nobody could look.
+    /// Could not be checked.
     Unknown,
 }
 
@@ -28,7 +28,7 @@ impl From<ClientCause> for Outcome {
     }
 }
 
-/// The verdict.
+/// Derives the verdict from the facts.
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Report {
     match &facts.client {
@@ -75,7 +75,7 @@ fn examine(facts: &Facts, client: &ClientFacts) -> Report {
     log.report(client.id.to_string(), facts)
 }
 
-/// One client and one target; its steps are in the files beside.
+/// One client and one target; its steps are in the submodules.
 struct Case<'a> {
     facts: &'a Facts,
     client: &'a ClientFacts,
@@ -85,9 +85,9 @@ struct Case<'a> {
 #[derive(Default)]
 struct StepLog {
     steps: Vec<Step>,
-    /// The first that was not right.
+    /// The first that did not pass.
     cause: Option<Cause>,
-    /// The last word of the last step.
+    /// The success of the last step.
     success: Option<Cause>,
     notes: Vec<String>,
 }
@@ -110,7 +110,7 @@ impl StepLog {
                 self.success = Some(cause);
                 (StepState::Passed, text)
             }
-            // The reason why this step is not right either lies further ahead.
+            // The reason for this step is an earlier step.
             Severity::Limited | Severity::Broken if self.is_broken() => (StepState::Open, text),
             Severity::Limited => {
                 self.cause.get_or_insert(cause);
@@ -129,7 +129,7 @@ impl StepLog {
     }
 
     fn report(self, client: String, facts: &Facts) -> Report {
-        // A reply counts more than what only looks doubtful.
+        // A reply counts more than a doubtful step.
         let cause = match (self.cause, self.success) {
             (Some(cause), Some(success)) if cause.severity() == Severity::Limited => success,
             (Some(cause), _) | (None, Some(cause)) => cause,
@@ -171,5 +171,5 @@ impl Case<'_> {
     }
 }
 
-/// Of long lists.
+/// Maximum length of lists in texts.
 const SHOWN: usize = 5;

@@ -1,4 +1,4 @@
-//! The name and its addresses.
+//! The steps about the name and its addresses.
 
 use super::{Case, Outcome, SHOWN};
 use crate::diagnosis::words::title;
@@ -10,13 +10,13 @@ use crate::target::Host;
 use std::net::IpAddr;
 
 impl Case<'_> {
-    /// The name that the client uses, with what the policy says.
+    /// The name that the client uses, with the policy's decision.
     fn named(&self) -> Option<(&DomainName, &Explanation)> {
         let policy = self.policy()?;
         Some((policy.name.as_ref()?, policy))
     }
 
-    /// Whether the client speaks to the target by a name.
+    /// Whether the client reaches the target by a name.
     pub(super) fn is_named(&self) -> bool {
         self.named().is_some() || matches!(self.facts.target.host, Host::Name(_))
     }
@@ -131,7 +131,7 @@ pub(super) fn used(mapping: &MappingFacts) -> impl Iterator<Item = (&'static str
         .map(|(family, _)| family)
 }
 
-/// Why a name has no address. What may pass comes before what is certain.
+/// Why a name has no address. Transient reasons come before definite ones.
 fn unresolved(mapping: &MappingFacts) -> NameCause {
     let name = mapping.name.to_string();
     let held = mapping.held_packets;
@@ -190,7 +190,7 @@ fn covering(policy: &Explanation) -> Option<String> {
         })
 }
 
-/// Some of them.
+/// The first few addresses.
 pub(super) fn list(ips: &[IpAddr]) -> String {
     let some = ips.iter().take(SHOWN).map(ToString::to_string);
     let some = some.collect::<Vec<_>>().join(", ");

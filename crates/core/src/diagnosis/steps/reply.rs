@@ -1,4 +1,4 @@
-//! Flows and replies.
+//! The steps about flows and replies.
 
 use super::name::{list, used};
 use super::{Case, Outcome};
@@ -9,10 +9,10 @@ use crate::replies::{ReplyFacts, ReplyStatus};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What is known of the status, in one family or about one address.
+/// The replies of one family, or of one address.
 struct ReplyEvidence {
     seen: ReplyFacts,
-    /// Whose answers these are.
+    /// The addresses that replied.
     by: String,
     heard_from: Option<IpAddr>,
     next_try: Option<Seconds>,
@@ -125,7 +125,7 @@ fn of_family(family: &FamilyFacts) -> ReplyEvidence {
     }
 }
 
-/// What is best known decides: a reply in one family, else trouble in the one that is used.
+/// The best known status decides: a reply in one family, else a problem in the family in use.
 fn rank(status: &ReplyStatus) -> u8 {
     match status {
         ReplyStatus::Answered { .. } => 0,
@@ -136,5 +136,5 @@ fn rank(status: &ReplyStatus) -> u8 {
     }
 }
 
-/// A flow that could not be made longer ago is another story.
+/// An older refusal of a flow does not explain the current state.
 const RECENT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What the client may reach, and what it might reach before.
+//! The steps about authorizations, current and former.
 
 use super::{Case, Outcome, SHOWN};
 use crate::diagnosis::words::{date, permitted, title};
@@ -11,13 +11,13 @@ use crate::policy::{Access, Explanation, ResourceDecision, pattern, permits_serv
 use crate::target::{Host, Service};
 
 impl Case<'_> {
-    /// What the policy says.
+    /// The policy's decision.
     pub(super) fn policy(&self) -> Option<&Explanation> {
         let connection = self.client.connection.answer();
         connection.map(|connection| &connection.policy)
     }
 
-    /// The best that is said about any of the services that were asked about.
+    /// The best decision about any of the services.
     fn best(&self) -> Option<&(Service, Access)> {
         let all = &self.policy()?.access;
         let permitted = all.iter().find(|(_, access)| access.is_permitted());
@@ -71,7 +71,7 @@ impl Case<'_> {
                 let permits = permits.map_or_else(String::new, |it| it.permits);
                 Outcome::Passed(format!("permits {permits}"))
             }
-            // The right to that service went with an authorization.
+            // The right to that service ended with an authorization.
             Access::Covered(_) if self.ended().is_some() => Outcome::Unknown,
             Access::Covered(decisions) => {
                 let cause = RightsCause::Filtered {
@@ -89,7 +89,7 @@ impl Case<'_> {
         }
     }
 
-    /// Where one protocol is permitted and the other is not.
+    /// Notes for a service that only one protocol may use.
     pub(super) fn filter_notes(&self) -> Vec<String> {
         let Some(policy) = self.policy() else {
             return Vec::new();
@@ -106,7 +106,7 @@ impl Case<'_> {
         forbidden.map(note).collect()
     }
 
-    /// The authorization that would have let the client reach the target, and that ended.
+    /// The authorization that would have permitted the target, and that ended.
     pub(super) fn ended(&self) -> Option<RightsCause> {
         let now = self.facts.unix_now;
         let held = self.client.grants.iter();
@@ -118,7 +118,7 @@ impl Case<'_> {
             let expired = match ended.end {
                 GrantEnd::Expired => true,
                 GrantEnd::Revoked | GrantEnd::Unlisted => false,
-                // It may come back with all that it had.
+                // It may come back with all its grants.
                 GrantEnd::ClientGone => return None,
             };
             Some((&ended.grant.resource, ended.at, expired))
@@ -146,7 +146,7 @@ impl Case<'_> {
         covers && permits_service(&resource.filters, target.service)
     }
 
-    /// What the client holds instead, as far as it is worth telling.
+    /// The other resources of the client, as far as useful.
     fn holds(&self) -> Vec<String> {
         let now = self.facts.unix_now;
         let held = self
@@ -163,7 +163,7 @@ impl Case<'_> {
         titles
     }
 
-    /// A resource, and until when it is granted.
+    /// A resource, and the expiry of its grant.
     fn until(&self, resource: &Resource) -> String {
         let grant = self
             .client

@@ -1,10 +1,10 @@
-//! The client and the way to it.
+//! The steps about the client and its transport.
 
 use super::*;
 
 /// docs/lessons.md 32: The gateway says why something does not work.
 #[test]
-fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
+fn distinguishes_an_unknown_client_from_a_misspelled_one() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "nobody".into();
     facts.client = Subject::Unknown {
@@ -23,7 +23,7 @@ fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
 }
 
 #[test]
-fn the_beginning_of_several_ids_names_some_of_them() {
+fn an_ambiguous_prefix_names_some_ids() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "0".into();
     let ids = (1..=9).map(|number| ClientId(Uuid::from_u128(number)));
@@ -38,7 +38,7 @@ fn the_beginning_of_several_ids_names_some_of_them() {
 }
 
 #[test]
-fn a_client_that_was_cut_off_is_served_again_by_itself() {
+fn explains_that_a_cut_off_client_is_served_again() {
     let scene = Scene::new("10.20.0.7").with(|scene| {
         scene.client.cut_off_for = Some(seconds(25));
         scene.client.connection = Response::Absent;
@@ -50,7 +50,7 @@ fn a_client_that_was_cut_off_is_served_again_by_itself() {
 }
 
 #[test]
-fn a_client_that_has_left_is_said_to_have_held_what_it_held_last() {
+fn names_the_last_grant_of_a_client_that_left() {
     let scene = Scene::new("192.0.2.7").ended(wiki(), 90, GrantEnd::ClientGone);
     let report = scene
         .with(|scene| scene.client.connection = Response::Absent)
@@ -61,14 +61,14 @@ fn a_client_that_has_left_is_said_to_have_held_what_it_held_last() {
 }
 
 #[test]
-fn a_connection_that_died_is_told_apart_from_one_that_is_silent() {
+fn distinguishes_a_crashed_connection_from_a_silent_one() {
     let told = |told| {
         let scene = Scene::new("10.20.0.7").grant(wiki());
         scene.with(|scene| scene.client.connection = told).report()
     };
     let rebuilding = told(Response::Restarting);
     assert!(rebuilding.verdict.contains("being built anew"));
-    // It waits for its turn after a restart of the process.
+    // It is not yet restored after a restart of the process.
     assert_eq!(told(Response::Absent).verdict, rebuilding.verdict);
     let silent = told(Response::Timeout);
     let verdict = "A part of the gateway, the client's connection, did not answer in time.";
@@ -77,14 +77,14 @@ fn a_connection_that_died_is_told_apart_from_one_that_is_silent() {
 }
 
 #[test]
-fn a_lost_transport_is_told_apart_from_one_that_never_was() {
+fn distinguishes_a_lost_transport_from_a_missing_one() {
     let transport = |lost| {
         let scene = Scene::new("10.20.0.7").grant(wiki());
         scene.transport(TransportFacts::None { lost }).report()
     };
     let lost = transport(Some(seconds(40)));
     assert_says(&lost, "The way to the client was lost 40 s ago.", "online");
-    // What lies behind it is right all the same.
+    // The later steps pass all the same.
     assert_eq!(marks(&lost), "✓✗✓✓---?");
     let never = transport(None);
     let verdict = "The client may be served, but has not begun to connect.";
@@ -92,7 +92,7 @@ fn a_lost_transport_is_told_apart_from_one_that_never_was() {
 }
 
 #[test]
-fn no_path_is_the_firewalls_fault_if_addresses_are_known_and_else_the_portals() {
+fn without_a_path_blames_the_firewall_or_the_portal() {
     let unconnected = |has_candidates| {
         let scene = Scene::new("10.20.0.7").grant(wiki()).peer(|peer| {
             peer.has_candidates = has_candidates;
@@ -115,7 +115,7 @@ fn no_path_is_the_firewalls_fault_if_addresses_are_known_and_else_the_portals() 
 }
 
 #[test]
-fn a_path_without_handshake_names_the_client_s_address() {
+fn a_path_without_handshake_names_the_client_address() {
     let scene = Scene::new("10.20.0.7").grant(wiki()).peer(|peer| {
         (peer.session, peer.heard) = (None, None);
         peer.age = seconds(12);
@@ -126,7 +126,7 @@ fn a_path_without_handshake_names_the_client_s_address() {
 }
 
 #[test]
-fn a_client_that_fell_silent_is_broken_once_its_session_has_run_out() {
+fn a_silent_client_is_broken_once_its_session_has_expired() {
     let silent = |session| {
         let scene = Scene::new("10.20.0.7").grant(wiki()).peer(|peer| {
             (peer.session, peer.heard) = (session, Some(seconds(90)));
@@ -141,7 +141,7 @@ fn a_client_that_fell_silent_is_broken_once_its_session_has_run_out() {
 }
 
 #[test]
-fn a_session_says_since_when_it_is_up_and_where_the_client_is() {
+fn a_session_shows_its_age_and_the_client_address() {
     let report = Scene::new("10.20.0.7").grant(wiki()).report();
     let session = "up for 3 min, heard 2 s ago, by 203.0.113.9:4000";
     assert_eq!(step(&report, StepName::Session), session);
@@ -150,7 +150,7 @@ fn a_session_says_since_when_it_is_up_and_where_the_client_is() {
 }
 
 #[test]
-fn draining_and_an_absent_portal_are_notes_and_no_causes() {
+fn draining_and_an_absent_portal_are_only_notes() {
     let scene = Scene::new("10.20.0.7").grant(wiki()).replies(replied(3));
     let report = scene
         .with(|scene| {

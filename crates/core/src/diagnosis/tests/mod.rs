@@ -1,4 +1,4 @@
-//! Every cause, from the facts that lead to it to the words that are said.
+//! Every cause, from the facts to the wording.
 
 mod client;
 mod journal;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 const NOW: UnixTime = UnixTime(1_790_000_000);
 const PROXY: &str = "100.96.0.1";
 
-/// A client that is well, its policy, and what is asked about.
+/// A working client, its policy, and a question.
 struct Scene {
     facts: Facts,
     client: ClientFacts,
@@ -186,7 +186,7 @@ impl Scene {
         self
     }
 
-    /// The client announces the name, and the NAT has this to say of its IPv4 addresses.
+    /// The client announces the name; the NAT has these facts about its IPv4 addresses.
     fn announce(mut self, called: &str, v4: FamilyFacts) -> Self {
         let id = ResourceId(Uuid::from_u128(1));
         let assigned = self.policy.assign_proxies(id, &name(called), &[ip(PROXY)]);

@@ -1,5 +1,5 @@
-//! What is written, field by field. Borrows from the ledger and from the bytes, so that no copy of
-//! a secret is left behind.
+//! The layout of the saved state, field by field. Borrows from the ledger and from the bytes, so
+//! that no copy of a secret remains.
 //!
 //! postcard writes fields in their order and without names: any change here is another version.
 
@@ -116,7 +116,7 @@ struct WireKnown<'a> {
     resolved_at: UnixTime,
 }
 
-/// With what a link-local address needs.
+/// Includes the scope of a link-local address.
 #[derive(Serialize, Deserialize)]
 struct WireSocket {
     ip: IpAddr,

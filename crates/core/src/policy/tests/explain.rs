@@ -1,4 +1,4 @@
-//! What is explained is what packets get.
+//! Explanations agree with the decisions about packets.
 
 use super::*;
 use crate::policy::Access;
@@ -23,7 +23,7 @@ fn deciding(access: &Access) -> Vec<(ResourceId, bool)> {
 }
 
 #[test]
-fn whoever_permits_it_comes_first_and_those_who_do_not_are_named() {
+fn lists_permitting_resources_first_and_refusing_ones_after() {
     let scene = Scene::with([
         cidr(1, "10.20.0.0/16", &[Filter::Tcp(22..=22)]),
         cidr(2, "10.20.0.7/32", &[Filter::Tcp(80..=80)]),
@@ -36,7 +36,7 @@ fn whoever_permits_it_comes_first_and_those_who_do_not_are_named() {
 }
 
 #[test]
-fn a_name_is_judged_by_what_covers_it_and_once_announced_by_what_it_was_announced_for() {
+fn decides_a_name_by_patterns_until_it_is_announced() {
     let mut scene = Scene::with([
         dns(1, "*.example.com", &[Filter::Tcp(80..=80)]),
         dns(2, "app.example.com", &[]),
@@ -54,7 +54,7 @@ fn a_name_is_judged_by_what_covers_it_and_once_announced_by_what_it_was_announce
 }
 
 #[test]
-fn a_proxy_ip_is_explained_with_its_name_and_one_of_no_name_as_such() {
+fn explains_a_proxy_ip_with_and_without_a_name() {
     let mut scene = Scene::with([dns(1, "*.example.com", &[])]);
     scene.assign(1, &[PROXY]).expect("covered");
     let proxy = Host::Ip(PROXY.parse().expect("an address"));
@@ -70,7 +70,7 @@ fn a_proxy_ip_is_explained_with_its_name_and_one_of_no_name_as_such() {
 }
 
 #[test]
-fn special_addresses_are_explained_as_what_they_are() {
+fn explains_special_addresses() {
     let scene = Scene::with([internet(1)]);
     for (ip, access) in [
         (GATEWAY, Access::Gateway),
