@@ -34,7 +34,7 @@ pub(crate) const TCP_PAYLOAD: usize = 1240;
 pub(crate) enum Load {
     /// Full segments of one TCP flow, to an address.
     TcpByAddress,
-    /// The same, to a name.
+    /// Full segments of one TCP flow, to a name.
     TcpByName,
     /// Datagrams of 64 bytes of one UDP flow, to a name.
     SmallUdpByName,

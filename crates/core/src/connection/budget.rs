@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A token bucket.
+/// A token bucket for announcements.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncementBudget {
     spent: u32,

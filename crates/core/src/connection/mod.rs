@@ -41,7 +41,7 @@ use std::time::Instant;
 /// The keys, addresses and limits of a [`Connection`].
 #[derive(Clone)]
 pub struct ConnectionConfig {
-    /// The gateway's keys.
+    /// The gateway's WireGuard keys.
     pub keys: GatewayKeys,
     /// Unique while the connection exists.
     pub index: PeerIndex,
@@ -306,8 +306,8 @@ impl Connection {
         self.policy.limit_resources(max_resources);
     }
 
-    /// Revokes everything that is absent from the portal's list for this client (docs/lessons.md
-    /// 23).
+    /// Revokes everything that is absent from the portal's list for this client
+    /// (docs/lessons.md 23).
     pub fn handle_reconciliation(
         &mut self,
         gateway: TunnelAddresses,

@@ -281,7 +281,7 @@ fn simultaneous_handshakes_of_both_sides_end_in_a_session() {
     pair.assert_flows();
     assert!(
         pair.pass(Duration::from_secs(20)).is_empty(),
-        "nobody calls"
+        "no initiation"
     );
 }
 
@@ -300,7 +300,7 @@ fn serves_a_client_that_starts_the_handshake() {
 #[test]
 fn handshakes_with_a_roamed_client_where_ice_hears_it() {
     let mut pair = restored();
-    assert_eq!(pair.sent().len(), 1, "to where nobody is");
+    assert_eq!(pair.sent().len(), 1, "to the former path");
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
     pair.pass(Duration::from_millis(100));
@@ -649,7 +649,7 @@ fn releases_only_expired_resources() {
     assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
     assert!(
         pair.pass(Duration::from_secs(10)).is_empty(),
-        "nobody calls"
+        "no initiation"
     );
 }
 
@@ -741,7 +741,7 @@ fn reports_the_path_in_use_only_on_change() {
     pair.grant(resource(1, vec![]));
     pair.establish();
     let nominated = pair.path();
-    let told = |pair: &mut Pair| {
+    let reported = |pair: &mut Pair| {
         let events = pair.events().into_iter();
         let mut paths = Vec::new();
         for event in events {
@@ -751,7 +751,7 @@ fn reports_the_path_in_use_only_on_change() {
         }
         paths
     };
-    assert_eq!(told(&mut pair), [nominated]);
+    assert_eq!(reported(&mut pair), [nominated]);
     pair.assert_flows();
     let elsewhere = Path {
         remote: addr("203.0.113.50:50000"),
@@ -760,16 +760,16 @@ fn reports_the_path_in_use_only_on_change() {
     let datagram = pair.wireguard.seal(&udp_to_web());
     pair.connection
         .handle_datagrams(&DatagramBatch::of(elsewhere, datagram), pair.now);
-    assert_eq!(told(&mut pair), []);
+    assert_eq!(reported(&mut pair), []);
     pair.now += Duration::from_secs(6);
     let packet = PacketBatch::of(&answer(b"answer"));
     pair.connection.handle_packets(packet, pair.now);
-    assert_eq!(told(&mut pair), [elsewhere]);
+    assert_eq!(reported(&mut pair), [elsewhere]);
     pair.send_packet(&udp_to_web());
     pair.pass(Duration::from_millis(999));
-    assert_eq!(told(&mut pair), [], "not yet");
+    assert_eq!(reported(&mut pair), [], "not yet");
     pair.pass(Duration::from_millis(1));
-    assert_eq!(told(&mut pair), [nominated]);
+    assert_eq!(reported(&mut pair), [nominated]);
 }
 
 #[test]
@@ -783,17 +783,17 @@ fn reports_a_flapping_path_once_a_second() {
         ..pair.path()
     };
     let ends = [end(1), end(2)];
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for round in 0..100 {
         let datagram = pair.wireguard.seal(&udp_to_web());
         let batch = DatagramBatch::of(ends[round % 2], datagram);
         pair.connection.handle_datagrams(&batch, pair.now);
         pair.pass(Duration::from_millis(30));
         let events = pair.events().into_iter();
-        told.extend(events.filter(|event| matches!(event, ConnectionEvent::PathInUse(_))));
+        reported.extend(events.filter(|event| matches!(event, ConnectionEvent::PathInUse(_))));
     }
-    assert_eq!(told.len(), 4, "after 0, 1, 2 and 3 s: {told:?}");
+    assert_eq!(reported.len(), 4, "after 0, 1, 2 and 3 s: {reported:?}");
     pair.pass(Duration::from_secs(1));
-    told.extend(pair.events());
-    assert_eq!(told.last(), Some(&ConnectionEvent::PathInUse(ends[1])));
+    reported.extend(pair.events());
+    assert_eq!(reported.last(), Some(&ConnectionEvent::PathInUse(ends[1])));
 }

@@ -22,7 +22,7 @@ pub struct ConnectionStats {
 /// Packets of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficStats {
-    /// Number of packets.
+    /// Number of packets, super-packets cut.
     pub packets: u64,
     /// Total bytes of the IP packets.
     pub bytes: u64,

@@ -484,8 +484,8 @@ fn reports_handshakes_session_and_path() {
     let kind = pair.connection.path_kind();
     assert_eq!(kind, Some(PathKind::PeerReflexive));
 
-    let stranger = TestClient::with_private([8; 32]).initiation();
-    assert!(pair.exchange(stranger).is_empty());
+    let third_party = TestClient::with_private([8; 32]).initiation();
+    assert!(pair.exchange(third_party).is_empty());
     let counts = HandshakeCounts {
         rejected: 1,
         ..HandshakeCounts::default()

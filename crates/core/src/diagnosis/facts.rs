@@ -62,7 +62,7 @@ pub struct ClientFacts {
 /// The response of an actor to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response<T> {
-    /// The actor answered.
+    /// The answer that the actor gave.
     Answer(T),
     /// The actor did not answer in time.
     Timeout,

@@ -39,7 +39,7 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepName {
-    /// The client is known.
+    /// The client is known to the gateway.
     Client,
     /// The client has a session.
     Session,
@@ -53,7 +53,7 @@ pub enum StepName {
     Addresses,
     /// There is room for a flow.
     Flow,
-    /// The target answers.
+    /// The target answers packets of the client.
     Reply,
 }
 
@@ -61,7 +61,7 @@ pub enum StepName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// The condition holds.
+    /// The condition is known to hold.
     Passed,
     /// The condition is not confirmed.
     Open,

@@ -42,7 +42,7 @@ pub struct FamilyFacts {
 /// The state of a real address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressFacts {
-    /// The real address.
+    /// The real address that this is about.
     pub ip: IpAddr,
     /// How long other addresses are still preferred.
     pub shunned_for: Option<Duration>,

@@ -132,7 +132,7 @@ impl Family {
         self.heard_from = Some(real);
         self.waits.silence.reset();
         if self.signal == Some(Signal::Silence) {
-            self.calm();
+            self.clear_signal();
         }
         if is_newly_confirmed {
             self.replies.clear_refusal(None);
@@ -143,7 +143,7 @@ impl Family {
                 Some(Signal::Silence | Signal::Unmapped) | None => false,
             };
             if is_proved {
-                self.calm();
+                self.clear_signal();
             }
         }
         let is_healed = match self.health.incident() {
@@ -169,7 +169,7 @@ impl Family {
             Some(Signal::Unreachable | Signal::Unmapped) | None => false,
         };
         if is_answered {
-            self.calm();
+            self.clear_signal();
         }
     }
 
@@ -189,7 +189,7 @@ impl Family {
         let signal = self.signal?;
         let is_in_use = self.last_inbound.is_some_and(|at| now - at <= IN_USE);
         if !is_in_use {
-            self.calm();
+            self.clear_signal();
             return None;
         }
         let is_unasked = signal == Signal::Unmapped && self.failure.is_none();
@@ -233,12 +233,12 @@ impl Family {
         if self.addresses.resolve(resolved, now) {
             self.unanswered.reset();
             self.waits = Waits::default();
-            self.calm();
+            self.clear_signal();
         } else if has_waited {
             if signal != Some(Signal::Unreachable) {
                 self.move_on(now);
             }
-            self.calm();
+            self.clear_signal();
         }
         if has_waited {
             // Also after new addresses, starting again from the first wait: otherwise a name with
@@ -261,7 +261,7 @@ impl Family {
         let is_refreshed = asked == LookupSource::Refreshed;
         if is_refreshed && self.signal.is_some_and(is_about_an_address) {
             self.addresses.clear();
-            self.calm();
+            self.clear_signal();
         }
         if !self.addresses.is_empty() {
             self.addresses.deny(now);
@@ -352,7 +352,7 @@ impl Family {
         }
     }
 
-    fn calm(&mut self) {
+    fn clear_signal(&mut self) {
         self.signal = None;
         self.waits.transient.reset();
     }

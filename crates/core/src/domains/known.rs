@@ -25,7 +25,7 @@ pub struct RestoredName {
 #[derive(Debug, Default)]
 pub(super) struct AddressRecords {
     /// Of mapped names, as last reported to the owner.
-    told: BTreeMap<(DomainName, AddressFamily), ReportedAddresses>,
+    reported: BTreeMap<(DomainName, AddressFamily), ReportedAddresses>,
     /// For mappings that are yet to be announced. At most
     /// [`DomainsConfig::mappings`](super::DomainsConfig); further names are looked up as usual.
     restored: BTreeMap<(DomainName, AddressFamily), RestoredAddresses>,
@@ -51,7 +51,7 @@ impl AddressRecords {
     /// The last mapping of the name is gone.
     pub(super) fn forget(&mut self, name: &DomainName) {
         for family in AddressFamily::ALL {
-            self.told.remove(&(name.clone(), family));
+            self.reported.remove(&(name.clone(), family));
         }
     }
 
@@ -141,11 +141,11 @@ impl Domains {
             if age >= self.shared.config.last_known_good {
                 self.known.restored.remove(&key);
             } else if mapping.restore(family, restored, &mut self.shared, now) {
-                let told = ReportedAddresses {
+                let reported = ReportedAddresses {
                     ips: restored.ips.clone(),
                     at: restored.resolved_at,
                 };
-                self.known.told.insert(key, told);
+                self.known.reported.insert(key, reported);
             }
         }
     }
@@ -169,24 +169,24 @@ impl Domains {
             self.arm(id);
         }
         let key = (&answer.name, answer.family);
-        self.tell_addresses(key, moved);
+        self.report_addresses(key, moved);
         if answer.outcome.is_ok() && !answer.from_cache {
-            self.tell_age(key, now);
+            self.report_age(key, now);
         }
     }
 
     /// Reports that the DNS still names the addresses, if the last report is old.
-    fn tell_age(&mut self, (name, family): (&DomainName, AddressFamily), now: Instant) {
-        let Some(told) = self.known.told.get_mut(&(name.clone(), family)) else {
+    fn report_age(&mut self, (name, family): (&DomainName, AddressFamily), now: Instant) {
+        let Some(reported) = self.known.reported.get_mut(&(name.clone(), family)) else {
             return;
         };
-        let is_old = now.saturating_duration_since(told.at) >= TOLD_AGAIN_AFTER;
-        if is_old && !told.ips.is_empty() {
-            told.at = now;
+        let is_old = now.saturating_duration_since(reported.at) >= REPORT_AGAIN_AFTER;
+        if is_old && !reported.ips.is_empty() {
+            reported.at = now;
             self.shared.events.push_back(DomainsEvent::NameKnown {
                 name: name.clone(),
                 family,
-                ips: told.ips.clone(),
+                ips: reported.ips.clone(),
                 is_news: false,
             });
         }
@@ -195,7 +195,7 @@ impl Domains {
     /// Reports the addresses of a name to the owner if they differ from its record: another set, or
     /// another order if the mapping `moved` went to its next address. There is one order for each
     /// name, though clients may be at different addresses: that of the mapping that moved last.
-    pub(super) fn tell_addresses(
+    pub(super) fn report_addresses(
         &mut self,
         (name, family): (&DomainName, AddressFamily),
         moved: Option<MappingId>,
@@ -213,19 +213,23 @@ impl Domains {
         };
         let order = of_moved.or_else(of_anybody).unwrap_or_default();
         let key = (name.clone(), family);
-        let told = self.known.told.get(&key).map_or(&[][..], |told| &told.ips);
+        let reported = self
+            .known
+            .reported
+            .get(&key)
+            .map_or(&[][..], |reported| &reported.ips);
         let is_known = match has_moved {
-            true => *told == order,
-            false => is_same_set(told, &order),
+            true => *reported == order,
+            false => is_same_set(reported, &order),
         };
         if is_known {
             return;
         }
-        let told = ReportedAddresses {
+        let reported = ReportedAddresses {
             ips: order.clone(),
             at: self.now,
         };
-        self.known.told.insert(key, told);
+        self.known.reported.insert(key, reported);
         self.shared.events.push_back(DomainsEvent::NameKnown {
             name: name.clone(),
             family,
@@ -234,8 +238,8 @@ impl Domains {
         });
     }
 
-    /// Calls [`Self::tell_addresses`] if an epoch of the mapping changed.
-    pub(super) fn tell_if_moved(&mut self, id: MappingId, epochs: [u32; 2]) {
+    /// Calls [`Self::report_addresses`] if an epoch of the mapping changed.
+    pub(super) fn report_if_moved(&mut self, id: MappingId, epochs: [u32; 2]) {
         let Some(mapping) = self.table.get(id) else {
             return;
         };
@@ -246,7 +250,7 @@ impl Domains {
         }
         let name = mapping.name.clone();
         for family in moved {
-            self.tell_addresses((&name, family), Some(id));
+            self.report_addresses((&name, family), Some(id));
         }
     }
 
@@ -261,12 +265,16 @@ impl Domains {
 
     /// The address of a proxy IP according to the last report to the owner.
     #[must_use]
-    pub fn told_real(&self, id: MappingId, proxy_ip: IpAddr) -> Option<IpAddr> {
+    pub fn reported_real(&self, id: MappingId, proxy_ip: IpAddr) -> Option<IpAddr> {
         let mapping = self.table.get(id)?;
         let family = AddressFamily::of(proxy_ip);
         let proxy_ips = &mapping.proxy_ips[family as usize];
         let place = proxy_ips.binary_search(&proxy_ip).ok()?;
-        let order = &self.known.told.get(&(mapping.name.clone(), family))?.ips;
+        let order = &self
+            .known
+            .reported
+            .get(&(mapping.name.clone(), family))?
+            .ips;
         order.get(place.checked_rem(order.len())?).copied()
     }
 
@@ -290,7 +298,7 @@ impl Domains {
         let now = self.clock(now);
         for id in self.table.ids() {
             if let Some(mapping) = self.table.get_mut(id) {
-                mapping.ask_again(&mut self.shared, now);
+                mapping.repeat_lookup(&mut self.shared, now);
             }
         }
     }
@@ -303,7 +311,7 @@ fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
 
 /// Rarely enough to cost nothing, often enough for
 /// [`DomainsConfig::last_known_good`](super::DomainsConfig).
-const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(600);
+const REPORT_AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Clients announce the names they use when they attach; names announced later are better looked
 /// up.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(300);

@@ -47,7 +47,7 @@ pub(super) struct Announced {
     /// The announced spelling, to be echoed.
     pub(super) domain: String,
     /// The last status sent to the client inside the tunnel.
-    pub(super) told_active: Option<bool>,
+    pub(super) reported_active: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Mapping {
     }
 
     /// Repeats the lookup in progress, which is lost.
-    pub(super) fn ask_again(&mut self, shared: &mut MappingContext, now: Instant) {
+    pub(super) fn repeat_lookup(&mut self, shared: &mut MappingContext, now: Instant) {
         if let Some(lookup) = &mut self.lookup {
             lookup.since = now;
             shared.events.push_back(DomainsEvent::Resolve {
@@ -289,7 +289,7 @@ impl Mapping {
 
     /// Performs what is due: a lookup, a status to the client.
     pub(super) fn settle(&mut self, shared: &mut MappingContext, now: Instant) {
-        self.tell(shared);
+        self.report_status(shared);
         if self.lookup.is_some() {
             return;
         }
@@ -354,17 +354,17 @@ impl Mapping {
     }
 
     /// Reports the status of the name for each resource with another last status.
-    fn tell(&mut self, shared: &mut MappingContext) {
+    fn report_status(&mut self, shared: &mut MappingContext) {
         let Some(is_active) = self.verdict() else {
             return;
         };
         for (resource, announced) in &mut self.resources {
             let Announced {
                 domain,
-                told_active,
+                reported_active,
             } = announced;
-            if *told_active == Some(!is_active) {
-                *told_active = Some(is_active);
+            if *reported_active == Some(!is_active) {
+                *reported_active = Some(is_active);
                 shared.events.push_back(DomainsEvent::Status {
                     client: self.client,
                     resource: *resource,

@@ -218,7 +218,7 @@ impl Domains {
         match route {
             Route::To { .. } => {}
             Route::Hold | Route::Unreachable => {
-                self.tell_if_moved(id, epochs);
+                self.report_if_moved(id, epochs);
                 self.arm(id);
             }
         }
@@ -265,7 +265,7 @@ impl Domains {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         } else if mapping.epochs() != epochs {
-            self.tell_if_moved(id, epochs);
+            self.report_if_moved(id, epochs);
         }
     }
 
@@ -300,7 +300,7 @@ impl Domains {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         }
-        self.tell_if_moved(id, epochs);
+        self.report_if_moved(id, epochs);
     }
 
     /// Another ICMP error about a flow to `real`: an answer, but no proof of health.
@@ -325,7 +325,7 @@ impl Domains {
                 mapping.armed = None;
                 let epochs = mapping.epochs();
                 mapping.handle_timeout(&mut self.shared, now);
-                self.tell_if_moved(id, epochs);
+                self.report_if_moved(id, epochs);
             }
             self.arm(id);
         }
@@ -473,11 +473,11 @@ impl Domains {
         };
         let known = mapping.resources.entry(resource).or_insert(Announced {
             domain: String::new(),
-            told_active: None,
+            reported_active: None,
         });
         known.domain = domain.to_owned();
         if in_tunnel {
-            known.told_active = Some(true);
+            known.reported_active = Some(true);
             self.shared.events.push_back(DomainsEvent::Status {
                 client,
                 resource,

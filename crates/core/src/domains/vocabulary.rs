@@ -143,7 +143,7 @@ pub enum DomainsEvent {
     Resolve {
         /// The client whose quota applies.
         client: ClientSlot,
-        /// The name to look up.
+        /// The name to look up, in both families.
         name: DomainName,
         /// Whether to bypass the cache.
         refresh: bool,

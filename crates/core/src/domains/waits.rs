@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::RngCore;
 use std::time::{Duration, Instant};
 
-/// How a wait grows.
+/// The parameters of a growing wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Growth {
     /// The first wait, before jitter.

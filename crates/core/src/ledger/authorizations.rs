@@ -110,13 +110,13 @@ impl Ledger {
         self.remove_grants(GrantEnd::Unlisted, is_unlisted);
         let mut changed = false;
         for (client, record) in &mut self.clients {
-            let told = |id: &ResourceId| granted.get(&(*client, *id)).copied();
-            let is_moved = |(id, grant): (_, &Grant)| told(id) != Some(grant.expires_at);
+            let listed = |id: &ResourceId| granted.get(&(*client, *id)).copied();
+            let is_moved = |(id, grant): (_, &Grant)| listed(id) != Some(grant.expires_at);
             if !record.grants.iter().any(is_moved) {
                 continue;
             }
             for (id, grant) in &mut Arc::make_mut(record).grants {
-                grant.expires_at = told(id).unwrap_or(grant.expires_at);
+                grant.expires_at = listed(id).unwrap_or(grant.expires_at);
             }
             changed = true;
         }
@@ -157,11 +157,11 @@ fn admit(
     match record.grants.get_mut(&resource.id) {
         Some(grant) if !is_same_kind(&grant.resource.kind, &resource.kind) => Some(false),
         Some(grant) => {
-            let told = Grant {
+            let update = Grant {
                 resource: resource.clone(),
                 expires_at,
             };
-            Some(replace(grant, told))
+            Some(replace(grant, update))
         }
         None if held >= limit => None,
         None => {
@@ -175,9 +175,9 @@ fn admit(
     }
 }
 
-fn is_outdated(held: &Resource, told: &Resource) -> bool {
-    let is_same_kind = std::mem::discriminant(&held.kind) == std::mem::discriminant(&told.kind);
-    is_same_kind && (held.filters != told.filters || held.name != told.name)
+fn is_outdated(held: &Resource, update: &Resource) -> bool {
+    let is_same_kind = std::mem::discriminant(&held.kind) == std::mem::discriminant(&update.kind);
+    is_same_kind && (held.filters != update.filters || held.name != update.name)
 }
 
 /// Stores `new`; returns whether it differs from the former value.

@@ -79,7 +79,7 @@ impl ResolvedNames {
     }
 }
 
-/// In seconds.
+/// Seconds within which a confirmation is not saved.
 const SAME_AGE: u64 = 300;
 /// More than a name's proxy IPs of one family, so that each of them keeps its address.
 const MAX_ADDRESSES: usize = 64;

@@ -45,7 +45,7 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
         return false;
     }
     sort(&mut name.announced.proxy_ips);
-    let told = name.announced.proxy_ips.clone();
+    let announced = name.announced.proxy_ips.clone();
     let is_it = |held: &RecordedName| held.resource == name.resource && held.is_same_name(&name);
     let place = record.names.iter().position(is_it);
     if let Some(at) = place {
@@ -58,7 +58,7 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
     forget_former_owners(record, &name);
     record.names.retain_mut(|held| {
         let is_other = held.resource != name.resource && held.is_same_name(&name);
-        !is_other || yields(held, &told)
+        !is_other || keep_matching_families(held, &announced)
     });
     if place.is_none() {
         if record.names.len() >= limit {
@@ -97,8 +97,12 @@ fn sort(ips: &mut [IpAddr]) {
 
 /// Adds the former addresses of a family that `name` does not contain.
 fn keep_other_family(name: &mut RecordedName, former: &[IpAddr]) {
-    let told = name.announced.proxy_ips.clone();
-    let is_untouched = |ip: &&IpAddr| told.iter().all(|other| other.is_ipv4() != ip.is_ipv4());
+    let announced = name.announced.proxy_ips.clone();
+    let is_untouched = |ip: &&IpAddr| {
+        announced
+            .iter()
+            .all(|other| other.is_ipv4() != ip.is_ipv4())
+    };
     let kept = former.iter().filter(is_untouched);
     let ips = &mut name.announced.proxy_ips;
     ips.extend(kept);
@@ -107,8 +111,8 @@ fn keep_other_family(name: &mut RecordedName, former: &[IpAddr]) {
 
 /// Removes other names with one of the proxy IPs, through any resource.
 fn forget_former_owners(record: &mut ClientRecord, new: &RecordedName) {
-    let told = &new.announced.proxy_ips;
-    let is_taken = |ip: &IpAddr| told.contains(ip);
+    let announced = &new.announced.proxy_ips;
+    let is_taken = |ip: &IpAddr| announced.contains(ip);
     let owners = record
         .names
         .iter()
@@ -120,13 +124,13 @@ fn forget_former_owners(record: &mut ClientRecord, new: &RecordedName) {
     }
 }
 
-/// For each family in `told`, another record of the same name either takes over the same addresses
+/// For each family in `announced`, another record of the same name either takes over the same addresses
 /// or loses its own; returns whether it has any left. If sets overlap in part (no client does that:
 /// a name has one set), the policy keeps the common part for both resources; here it is removed, or
 /// the records could not be replayed in any order.
-fn yields(held: &mut RecordedName, told: &[IpAddr]) -> bool {
+fn keep_matching_families(held: &mut RecordedName, announced: &[IpAddr]) -> bool {
     for is_v6 in [false, true] {
-        let new: Vec<_> = told
+        let new: Vec<_> = announced
             .iter()
             .filter(|ip| ip.is_ipv6() == is_v6)
             .copied()

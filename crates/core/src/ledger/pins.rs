@@ -114,7 +114,7 @@ mod tests {
     fn a_pin_lasts_until_it_is_removed_and_there_is_a_limit() {
         let mut ledger = ledger();
         ledger.record_pin(client(2), pin(1, 1));
-        assert!(ledger.client(client(2)).is_none(), "nobody is made up");
+        assert!(ledger.client(client(2)).is_none(), "no client is created");
         ledger.record_pin(client(1), pin(1, 1));
         ledger.record_pin(client(1), pin(1, 2));
         ledger.record_pin(client(1), pin(2, 2));

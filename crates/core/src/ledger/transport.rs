@@ -12,10 +12,10 @@ impl Ledger {
     pub fn add_candidates(&mut self, client: ClientId, candidates: &[String]) {
         let limit = self.limits.candidates_per_client;
         let is_fit = |line: &&String| line.len() <= MAX_CANDIDATE_BYTES;
-        let told: Vec<_> = candidates.iter().filter(is_fit).collect();
-        let told = &told[told.len().saturating_sub(limit)..];
+        let added: Vec<_> = candidates.iter().filter(is_fit).collect();
+        let added = &added[added.len().saturating_sub(limit)..];
         self.change(client, |record| {
-            record.transport.is_some() && record.add_candidates(told, limit)
+            record.transport.is_some() && record.add_candidates(added, limit)
         });
     }
 
@@ -44,7 +44,7 @@ impl Ledger {
     pub fn forget_transport(&mut self, client: ClientId) {
         self.change(client, |record| {
             let had = record.transport.take().is_some();
-            record.forget_way();
+            record.forget_path();
             had
         });
     }
@@ -57,21 +57,21 @@ impl ClientRecord {
             return false;
         }
         self.transport = Some(keys);
-        self.forget_way();
+        self.forget_path();
         true
     }
 
-    /// Returns whether any was new. Keeps at most `limit`; evicts candidates that are not in `told`
+    /// Returns whether any was new. Keeps at most `limit`; evicts candidates that are not in `added`
     /// first.
-    fn add_candidates(&mut self, told: &[&String], limit: usize) -> bool {
+    fn add_candidates(&mut self, added: &[&String], limit: usize) -> bool {
         let held = &mut self.remote_candidates;
         let mut is_changed = false;
-        for candidate in told {
+        for candidate in added {
             if held.contains(candidate) {
                 continue;
             }
             if held.len() >= limit
-                && let Some(oldest) = held.iter().position(|line| !told.contains(&line))
+                && let Some(oldest) = held.iter().position(|line| !added.contains(&line))
             {
                 held.remove(oldest);
             }
@@ -81,7 +81,7 @@ impl ClientRecord {
         is_changed
     }
 
-    fn forget_way(&mut self) {
+    fn forget_path(&mut self) {
         self.remote_candidates.clear();
         self.path = None;
     }

@@ -46,7 +46,7 @@ pub struct FlowTable {
     next_tick: Instant,
     store: Store,
     wheel: Wheel,
-    /// Indexed by slot.
+    /// Indexed by [`ClientSlot`].
     clients: Vec<ClientFlows>,
     /// Remembered flows, oldest first.
     remembered: List<CLOCK>,

@@ -4,8 +4,8 @@
 //! Composes the mappings ([`Domains`]: the real addresses of a name, and their healing) with the
 //! flows ([`flows`]: clients, addresses and ports) and the bytes ([`rewrite`]). Addresses that are
 //! no proxy IPs pass unchanged: they belong to CIDR and Internet resources. It does not decide
-//! about access: the policy does, before it inbound and after it outbound. Source: docs/protocol.md
-//! 5.2 to 5.4.
+//! about access: the policy does, before it inbound and after it outbound. Source:
+//! docs/protocol.md 5.2 to 5.4.
 
 mod clients;
 mod explain;
@@ -46,9 +46,9 @@ use std::time::Instant;
 /// The limits of a [`NatTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatTableConfig {
-    /// The limits of names.
+    /// The limits of names and held packets.
     pub domains: DomainsConfig,
-    /// The limits of flows.
+    /// The limits of flows, remembered ones included.
     pub flows: FlowLimits,
 }
 
@@ -102,7 +102,7 @@ pub enum NatTableEvent {
     Resolve {
         /// The client whose quota applies.
         client: ClientId,
-        /// The name to look up.
+        /// The name to look up, in both families.
         name: DomainName,
         /// Whether to bypass the cache.
         refresh: bool,
@@ -122,7 +122,7 @@ pub enum NatTableEvent {
     FlowPinned {
         /// The client of the flow.
         client: ClientId,
-        /// The flow to record.
+        /// The flow to record, with its key.
         flow: PinnedFlow,
     },
     /// Remove the record of a flow: it ended some time ago, or follows the rule again.
@@ -538,7 +538,7 @@ impl NatTable {
         let known = self.find_outside(&outside, now)?;
         let known = known.or_else(|| self.open_pinned_outside(&outside, flags.syn, now));
         let Some(flow) = known else {
-            self.show_around(&outside, (packet, layout, flags), now);
+            self.copy_to_candidates(&outside, (packet, layout, flags), now);
             return unchanged;
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);
@@ -609,7 +609,7 @@ impl NatTable {
         let mut batch = PacketBatch::default();
         while let Some(mut held) = self.domains.poll_released() {
             match held.outcome {
-                _ if !self.is_still_meant(&held) => self.drops.count(DropReason::Unmapped),
+                _ if !self.is_still_valid(&held) => self.drops.count(DropReason::Unmapped),
                 HeldOutcome::Released if self.translate_held(&mut held.bytes, now) => {
                     batch.push(&held.bytes);
                 }
@@ -639,7 +639,7 @@ impl NatTable {
 
     /// Whether the proxy IP of a held packet still belongs to the name that it was admitted for,
     /// and its source address to the same client.
-    fn is_still_meant(&self, held: &HeldPacket) -> bool {
+    fn is_still_valid(&self, held: &HeldPacket) -> bool {
         let Ok(packet) = IpPacket::parse(&held.bytes) else {
             return false;
         };
@@ -688,8 +688,8 @@ impl NatTable {
         self.answer_unreachable(packet.first());
     }
 
-    /// Unreachable, never prohibited: the client would request access that it has (docs/lessons.md
-    /// 8).
+    /// Unreachable, never prohibited: the client would request access that it has
+    /// (docs/lessons.md 8).
     fn answer_unreachable(&mut self, bytes: &[u8]) {
         let Ok(packet) = IpPacket::parse(bytes) else {
             return;

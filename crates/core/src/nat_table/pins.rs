@@ -17,11 +17,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
-/// The deviating flows.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     /// The owner's record, at most [`MAX_PINS`]; further flows are not reported.
-    told: BTreeMap<Inside, Pin>,
+    reported: BTreeMap<Inside, Pin>,
     /// Pins of each client, at most [`MAX_PINS_OF_CLIENT`].
     counts: BTreeMap<ClientSlot, usize>,
     /// Pins without a packet since the table was built.
@@ -39,16 +38,16 @@ impl Pins {
 
     /// The slot is reused. The owner removes the pins with the client.
     pub(super) fn forget(&mut self, client: ClientSlot) {
-        self.told.retain(|inside, _| inside.client != client);
+        self.reported.retain(|inside, _| inside.client != client);
         self.counts.remove(&client);
         self.restored.retain(|inside, _| inside.client != client);
         (self.restored_outside).retain(|outside, _| outside.client != client);
     }
 
     /// Returns whether there was room, or a pin with the same key to replace.
-    fn note_told(&mut self, inside: Inside, pin: Pin) -> bool {
-        let is_full = self.told.len() >= MAX_PINS;
-        if let Entry::Occupied(mut place) = self.told.entry(inside) {
+    fn note_reported(&mut self, inside: Inside, pin: Pin) -> bool {
+        let is_full = self.reported.len() >= MAX_PINS;
+        if let Entry::Occupied(mut place) = self.reported.entry(inside) {
             place.insert(pin);
             return true;
         }
@@ -56,18 +55,18 @@ impl Pins {
         let has_room = !is_full && *count < MAX_PINS_OF_CLIENT;
         if has_room {
             *count += 1;
-            self.told.insert(inside, pin);
+            self.reported.insert(inside, pin);
         }
         has_room
     }
 
     /// Returns whether it was in the owner's record.
-    fn note_untold(&mut self, inside: &Inside) -> bool {
-        let was_told = self.told.remove(inside).is_some();
-        if was_told && let Some(count) = self.counts.get_mut(&inside.client) {
+    fn forget_reported(&mut self, inside: &Inside) -> bool {
+        let was_reported = self.reported.remove(inside).is_some();
+        if was_reported && let Some(count) = self.counts.get_mut(&inside.client) {
             *count -= 1;
         }
-        was_told
+        was_reported
     }
 
     /// A restored pin is used or void.
@@ -98,7 +97,7 @@ impl NatTable {
             let is_one_family = pin.proxy.is_ipv4() == pin.real.is_ipv4();
             let name = pin.name;
             let pin = Pin { outside, name };
-            if is_one_family && self.pins.note_told(inside, pin.clone()) {
+            if is_one_family && self.pins.note_reported(inside, pin.clone()) {
                 self.pins.settle(&inside);
                 self.pins.restored.insert(inside, pin);
                 self.pins.restored_outside.insert(outside, inside);
@@ -167,8 +166,8 @@ impl NatTable {
             return;
         }
         if !is_deviating(&self.domains, flow) {
-            if self.pins.note_untold(&inside) {
-                self.tell_pin(&inside, None);
+            if self.pins.forget_reported(&inside) {
+                self.report_pin(&inside, None);
             }
             return;
         }
@@ -176,10 +175,10 @@ impl NatTable {
             return;
         };
         let pin = Pin { outside, name };
-        let is_known = self.pins.told.get(&inside) == Some(&pin);
-        if !is_known && self.pins.note_told(inside, pin.clone()) {
+        let is_known = self.pins.reported.get(&inside) == Some(&pin);
+        if !is_known && self.pins.note_reported(inside, pin.clone()) {
             self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
-            self.tell_pin(&inside, Some(pin));
+            self.report_pin(&inside, Some(pin));
         }
     }
 
@@ -211,7 +210,7 @@ impl NatTable {
             self.pins.restored_outside.clear();
         }
         let mut ended = Vec::new();
-        for (inside, pin) in &self.pins.told {
+        for (inside, pin) in &self.pins.reported {
             let live = self.flows.find_inside(inside, now);
             let is_live = live.is_some_and(|flow| flow.outside == pin.outside);
             if !is_live && !self.pins.restored.contains_key(inside) {
@@ -219,15 +218,15 @@ impl NatTable {
             }
         }
         for inside in ended {
-            self.pins.note_untold(&inside);
-            self.tell_pin(&inside, None);
+            self.pins.forget_reported(&inside);
+            self.report_pin(&inside, None);
         }
-        if !self.pins.told.is_empty() {
+        if !self.pins.reported.is_empty() {
             self.pins.sweep_at = Some(now + SWEEP_EVERY);
         }
     }
 
-    fn tell_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
+    fn report_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
         let Some(client) = self.clients.id(inside.client) else {
             return;
         };
@@ -261,7 +260,7 @@ impl NatTable {
 
 /// Whether the rule would create another flow.
 fn is_deviating(domains: &Domains, flow: &Binding) -> bool {
-    let by_rule = domains.told_real(flow.mapping, flow.inside.proxy);
+    let by_rule = domains.reported_real(flow.mapping, flow.inside.proxy);
     flow.outside.port != flow.inside.port || by_rule != Some(flow.outside.real)
 }
 

@@ -86,7 +86,7 @@ impl Recovery {
         }
     }
 
-    /// The slot is reused.
+    /// Forgets a client, as its slot is reused.
     pub(super) fn forget(&mut self, client: ClientSlot) {
         self.clients.remove(&client);
     }
@@ -177,7 +177,7 @@ impl NatTable {
     /// Copies a segment from a resource without a flow to the client, once from each proxy IP that
     /// may be meant, if it can be from before this table. The segment itself is forwarded
     /// unchanged, as it may be untranslated: the policy decides.
-    pub(super) fn show_around(
+    pub(super) fn copy_to_candidates(
         &mut self,
         outside: &Outside,
         (packet, layout, flags): (&PacketMut<'_>, Layout, TcpFlags),

@@ -279,8 +279,11 @@ fn answers_unreachable_not_prohibited_after_the_hold_time() {
     scene.pass(Duration::from_millis(1999));
     assert_eq!(scene.delivered().len(), 0);
     scene.pass(Duration::from_millis(2));
-    let told = scene.delivered();
-    assert!(told.len() == 1 && is_unreachable(&told[0]), "{told:?}");
+    let answers = scene.delivered();
+    assert!(
+        answers.len() == 1 && is_unreachable(&answers[0]),
+        "{answers:?}"
+    );
     assert_eq!(scene.drops(DropReason::Unmapped), 1);
 }
 
@@ -291,10 +294,10 @@ fn a_family_without_an_address_is_refused_immediately() {
     scene.assign(1, "app.example", 0);
     scene.send(&syn(proxy_v6(0, 0), 5000));
     scene.answer("app.example", AddressFamily::V6, Err(NameFailure::NoData));
-    let told = scene.delivered();
+    let answers = scene.delivered();
     assert!(
-        told.len() == 1 && is_unreachable(&told[0]),
-        "the held one: {told:?}"
+        answers.len() == 1 && is_unreachable(&answers[0]),
+        "the held one: {answers:?}"
     );
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
     scene.send(&syn(proxy_v6(0, 0), 5001));
@@ -504,11 +507,11 @@ fn an_unreachable_address_is_replaced_immediately_and_the_error_forwarded() {
     scene.events();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     assert_eq!(destination_of(&sent), [REAL]);
-    let told = scene.receive(&unreachable_about(&sent[0], 1));
-    let outer = IpPacket::parse(&told[0]).expect("valid");
+    let answers = scene.receive(&unreachable_about(&sent[0], 1));
+    let outer = IpPacket::parse(&answers[0]).expect("valid");
     assert_eq!(outer.source(), proxy_v4(0, 0));
     assert_eq!(
-        told[0][28 + 16..28 + 20],
+        answers[0][28 + 16..28 + 20],
         [100, 96, 0, 1],
         "the embedded destination"
     );
@@ -537,7 +540,7 @@ fn reports_definite_failures_and_tsuccessor_end() {
     assert_eq!(
         scene.statuses(),
         [] as [bool; 0],
-        "nobody has said that there is no such name"
+        "no definite answer of the DNS"
     );
     scene.answer_both("app.example", NameFailure::NoSuchName);
     assert_eq!(scene.statuses(), [false]);
@@ -582,7 +585,7 @@ fn clients_have_separate_names_and_lose_them_when_detached() {
     let proxy = proxy_v4(0, 0).to_string();
     let of_two = tcp(&own_v4(2), &proxy, 5000, 80, SYN);
     assert_eq!(scene.send(&of_two).len(), 0);
-    assert_eq!(scene.delivered().len(), 1, "told that there is no way");
+    assert_eq!(scene.delivered().len(), 1, "answered as unreachable");
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.nat.detach(client(1).0);
     assert_eq!(scene.receive(&reply_to(&sent[0], SYN_ACK)).len(), 0);

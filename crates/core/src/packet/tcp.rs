@@ -15,7 +15,7 @@ pub struct TcpFlags {
 }
 
 impl TcpFlags {
-    /// Those of a packet.
+    /// The flags of a packet; none if it is no TCP.
     #[must_use]
     pub fn of(packet: &IpPacket<'_>) -> Self {
         let is_tcp = packet.protocol() == PROTOCOL_TCP;

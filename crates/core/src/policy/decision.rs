@@ -12,7 +12,7 @@ use std::net::IpAddr;
 /// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Forward the packet.
+    /// Forward the packet to its destination.
     Forward {
         /// Whether its destination is a proxy IP, to be translated by the NAT first. Always false
         /// outbound, where the NAT comes before the policy.
@@ -100,8 +100,9 @@ impl Policy {
                 false => Class::NotInternet,
             };
         }
-        // A resource that permits the packet takes precedence over all others (docs/protocol.md
-        // 5.1). The verdict does not depend on which one decides; `explain` reports it.
+        // A resource that permits the packet takes precedence over all others
+        // (docs/protocol.md 5.1). The verdict does not depend on which one decides; `explain`
+        // reports it.
         let filters = self
             .candidates(ip)
             .filter_map(|(_, id)| self.grants.get(&id));

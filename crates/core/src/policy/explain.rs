@@ -127,7 +127,7 @@ impl Policy {
                 false => Access::NotInternet { internet: resource },
             };
         }
-        let access = self.judge(self.candidates(ip), service);
+        let access = self.decide(self.candidates(ip), service);
         let is_nameless = is_proxy && !self.proxies.contains(ip);
         let is_hoped_for = access == Access::Uncovered && self.derived.holds_dns;
         match is_nameless && (access.is_permitted() || is_hoped_for) {
@@ -142,23 +142,23 @@ impl Policy {
             ResourceKind::Dns(pattern) => pattern::covers(pattern, name),
             ResourceKind::Cidr(_) | ResourceKind::Internet => false,
         });
-        self.judge(covering.map(|resource| (0, resource.id)), service)
+        self.decide(covering.map(|resource| (0, resource.id)), service)
     }
 
     /// In the order of docs/protocol.md 5.1: resources that permit it, then the longest prefix,
     /// then the greater id.
-    fn judge(
+    fn decide(
         &self,
         candidates: impl Iterator<Item = (u8, ResourceId)>,
         service: Service,
     ) -> Access {
-        let judged = candidates.filter_map(|(prefix_bits, id)| {
+        let decided = candidates.filter_map(|(prefix_bits, id)| {
             let resource = &self.grants.get(&id)?.resource;
             Some((permits_service(&resource.filters, service), prefix_bits, id))
         });
-        let mut judged: Vec<_> = judged.collect();
-        judged.sort_unstable_by(|one, other| other.cmp(one));
-        let decisions = judged.into_iter().filter_map(|(is_permitted, _, id)| {
+        let mut decided: Vec<_> = decided.collect();
+        decided.sort_unstable_by(|one, other| other.cmp(one));
+        let decisions = decided.into_iter().filter_map(|(is_permitted, _, id)| {
             let resource = self.grants.get(&id)?.resource.clone();
             Some(ResourceDecision {
                 resource,

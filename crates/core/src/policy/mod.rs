@@ -220,8 +220,8 @@ impl Policy {
         let Some(grant) = self.grants.get_mut(&resource.id) else {
             return false;
         };
-        let (held, told) = (&grant.resource.kind, &resource.kind);
-        if std::mem::discriminant(held) != std::mem::discriminant(told) {
+        let (held, update) = (&grant.resource.kind, &resource.kind);
+        if std::mem::discriminant(held) != std::mem::discriminant(update) {
             tracing::warn!(resource = %resource.id, "update of a resource to another type ignored");
             return false;
         }
@@ -416,10 +416,12 @@ impl Policy {
 }
 
 /// Whether two grants are of the same kind: networks are compared without their host bits.
-pub(crate) fn is_same_kind(held: &ResourceKind, told: &ResourceKind) -> bool {
-    match (held, told) {
-        (ResourceKind::Cidr(held), ResourceKind::Cidr(told)) => held.trunc() == told.trunc(),
-        (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => held == told,
+pub(crate) fn is_same_kind(held: &ResourceKind, update: &ResourceKind) -> bool {
+    match (held, update) {
+        (ResourceKind::Cidr(held), ResourceKind::Cidr(update)) => held.trunc() == update.trunc(),
+        (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => {
+            held == update
+        }
     }
 }
 

@@ -28,7 +28,6 @@ pub fn exact_name(pattern: &str) -> Option<DomainName> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
-    /// This character.
     Literal(u8),
     /// One character of a label.
     One,

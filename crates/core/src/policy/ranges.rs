@@ -1,5 +1,5 @@
-//! The special address ranges (docs/protocol.md 5.2 step 7, docs/protocol.md 5.4, docs/protocol.md
-//! 6).
+//! The special address ranges (docs/protocol.md 5.2 step 7, docs/protocol.md 5.4,
+//! docs/protocol.md 6).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -33,8 +33,8 @@ pub fn is_group(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether an Internet resource opens `ip`. Private networks stay closed to it (docs/lessons.md
-/// 35).
+/// Whether an Internet resource opens `ip`. Private networks stay closed to it
+/// (docs/lessons.md 35).
 ///
 /// In addition to the list of docs/protocol.md 5.2 step 7, these are closed: 0.0.0.0/8 and ::/96,
 /// which are unassigned, fec0::/10, which was private once, and the addresses in 64:ff9b::/96

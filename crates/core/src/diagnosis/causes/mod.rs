@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The target works.
+    /// The target answers the client.
     Works,
     /// No problem is known, but it is not confirmed to work.
     Limited,
@@ -111,7 +111,7 @@ fn count(number: usize, noun: &str) -> String {
 }
 
 /// The sentence about the next lookup.
-fn asked_again(next_try: Option<Seconds>) -> String {
+fn next_lookup(next_try: Option<Seconds>) -> String {
     match next_try {
         Some(Seconds(0)) => "The DNS is asked again within a second".into(),
         Some(next_try) => format!("The DNS is asked again in {next_try}"),

@@ -1,6 +1,6 @@
 //! Causes that concern a name.
 
-use super::{Severity, asked_again, count};
+use super::{Severity, count, next_lookup};
 use crate::diagnosis::Seconds;
 use crate::names::NameFailure;
 use serde::{Deserialize, Serialize};
@@ -180,13 +180,13 @@ impl NameCause {
             Self::NoSuchName { name, next_try, .. } => format!(
                 "See with the DNS server that the gateway uses (dns.servers) whether {name} \
                  should exist, also for that server's view of the zone. {}.",
-                asked_again(*next_try)
+                next_lookup(*next_try)
             ),
             Self::NoAddress {
                 families, next_try, ..
             } => format!(
                 "Add an {families} record, or have the client use the other family. {}.",
-                asked_again(*next_try)
+                next_lookup(*next_try)
             ),
             Self::DnsNotAnswering {
                 how: DnsFailure::WasNotAsked,
@@ -197,7 +197,7 @@ impl NameCause {
             Self::DnsNotAnswering { next_try, .. } => format!(
                 "See that the DNS server that the gateway uses (dns.servers) runs and can be \
                  reached from the gateway. {}.",
-                asked_again(*next_try)
+                next_lookup(*next_try)
             ),
         }
     }

@@ -1,6 +1,6 @@
 //! Causes that concern a resource, and success.
 
-use super::{Severity, asked_again, count};
+use super::{Severity, count, next_lookup};
 use crate::diagnosis::Seconds;
 use crate::replies::RefusalKind;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ResourceCause {
-    /// The target answers.
+    /// The target answers the client.
     Works {
         /// Time since the last reply.
         ago: Seconds,
@@ -44,7 +44,7 @@ pub enum ResourceCause {
         /// Time until the next lookup for better addresses; `None` without a lookup.
         next_try: Option<Seconds>,
     },
-    /// The target refuses.
+    /// The target refuses the client's packets.
     Refused {
         /// The addresses that refuse.
         by: String,
@@ -140,7 +140,7 @@ impl ResourceCause {
             Self::Awaited { .. } => "Ask again in a few seconds.".into(),
             Self::Unanswered { next_try, .. } => {
                 let elsewhere = match next_try {
-                    Some(_) => format!(" {} for another address.", asked_again(*next_try)),
+                    Some(_) => format!(" {} for another address.", next_lookup(*next_try)),
                     None => String::new(),
                 };
                 format!(

@@ -56,21 +56,21 @@ pub fn diagnose(facts: &Facts) -> Report {
 fn unknown_client(facts: &Facts, cause: Cause) -> Report {
     let client = facts.asked.clone();
     let mut log = StepLog::default();
-    log.take(StepName::Client, Outcome::Failed(cause));
+    log.add(StepName::Client, Outcome::Failed(cause));
     log.report(client, facts)
 }
 
 fn examine(facts: &Facts, client: &ClientFacts) -> Report {
     let mut log = StepLog::default();
     let case = Case { facts, client };
-    log.take(StepName::Client, case.client());
-    log.take(StepName::Session, case.session());
-    log.take(StepName::Authorization, case.authorization());
-    log.take(StepName::Filter, case.filter());
-    log.take(StepName::Name, case.name());
-    log.take(StepName::Addresses, case.addresses());
-    log.take(StepName::Flow, case.flow());
-    log.take(StepName::Reply, case.reply());
+    log.add(StepName::Client, case.client());
+    log.add(StepName::Session, case.session());
+    log.add(StepName::Authorization, case.authorization());
+    log.add(StepName::Filter, case.filter());
+    log.add(StepName::Name, case.name());
+    log.add(StepName::Addresses, case.addresses());
+    log.add(StepName::Flow, case.flow());
+    log.add(StepName::Reply, case.reply());
     log.notes = case.notes();
     log.report(client.id.to_string(), facts)
 }
@@ -81,7 +81,7 @@ struct Case<'a> {
     client: &'a ClientFacts,
 }
 
-/// The steps so far.
+/// The steps that have been checked.
 #[derive(Default)]
 struct StepLog {
     steps: Vec<Step>,
@@ -93,7 +93,7 @@ struct StepLog {
 }
 
 impl StepLog {
-    fn take(&mut self, name: StepName, outcome: Outcome) {
+    fn add(&mut self, name: StepName, outcome: Outcome) {
         let (state, text) = match outcome {
             Outcome::Passed(text) => (StepState::Passed, text),
             Outcome::NotNeeded(text) => (StepState::NotNeeded, text),

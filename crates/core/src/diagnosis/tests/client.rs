@@ -62,15 +62,17 @@ fn names_the_last_grant_of_a_client_that_left() {
 
 #[test]
 fn distinguishes_a_crashed_connection_from_a_silent_one() {
-    let told = |told| {
+    let report_with = |response| {
         let scene = Scene::new("10.20.0.7").grant(wiki());
-        scene.with(|scene| scene.client.connection = told).report()
+        scene
+            .with(|scene| scene.client.connection = response)
+            .report()
     };
-    let rebuilding = told(Response::Restarting);
+    let rebuilding = report_with(Response::Restarting);
     assert!(rebuilding.verdict.contains("being built anew"));
     // It is not yet restored after a restart of the process.
-    assert_eq!(told(Response::Absent).verdict, rebuilding.verdict);
-    let silent = told(Response::Timeout);
+    assert_eq!(report_with(Response::Absent).verdict, rebuilding.verdict);
+    let silent = report_with(Response::Timeout);
     let verdict = "A part of the gateway, the client's connection, did not answer in time.";
     assert_says(&silent, verdict, "ask again");
     assert_eq!(marks(&silent), "✓✗------");

@@ -204,8 +204,8 @@ impl Scene {
     fn connection(&mut self) -> &mut ConnectionFacts {
         match &mut self.client.connection {
             Response::Answer(connection) => connection,
-            told @ (Response::Timeout | Response::Restarting | Response::Absent) => {
-                panic!("{told:?}")
+            missing @ (Response::Timeout | Response::Restarting | Response::Absent) => {
+                panic!("{missing:?}")
             }
         }
     }
@@ -213,8 +213,8 @@ impl Scene {
     fn nat(&mut self) -> &mut NatFacts {
         match &mut self.client.nat {
             Response::Answer(nat) => nat,
-            told @ (Response::Timeout | Response::Restarting | Response::Absent) => {
-                panic!("{told:?}")
+            missing @ (Response::Timeout | Response::Restarting | Response::Absent) => {
+                panic!("{missing:?}")
             }
         }
     }

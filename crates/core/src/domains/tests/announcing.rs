@@ -7,7 +7,7 @@ use super::*;
 fn answers_an_announcement_before_the_lookup() {
     let mut world = World::new();
     world.announce("App.Lab.Example", 0);
-    assert_eq!(world.told(), [(1, "App.Lab.Example".to_owned(), true)]);
+    assert_eq!(world.statuses(), [(1, "App.Lab.Example".to_owned(), true)]);
     assert_eq!(world.lookups(), [false]);
 }
 
@@ -25,7 +25,7 @@ fn does_not_answer_announcements_from_outside_the_tunnel() {
     world.domains.assign(announcement, world.now).expect("room");
     world.fail(NameFailure::NoSuchName);
     world.resolve(&[v4(1)]);
-    assert_eq!(world.told(), []);
+    assert_eq!(world.statuses(), []);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_repeated_announcement_causes_one_cached_lookup_a_second() {
     world.pass_ms(1);
     assert_eq!(world.announce(NAME, 0), id);
     assert_eq!(world.lookups(), [false]);
-    assert_eq!(world.told().len(), 4);
+    assert_eq!(world.statuses().len(), 4);
     assert_eq!(world.domains.mappings(), 1);
 }
 
@@ -62,7 +62,7 @@ fn proxy_ips_outside_the_ranges_change_nothing() {
     }
     assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), Some(id));
     assert_eq!(world.domains.mappings(), 1);
-    assert_eq!(world.told().len(), 1);
+    assert_eq!(world.statuses().len(), 1);
 }
 
 /// docs/lessons.md 17: A reused proxy IP resets its mapping.
@@ -150,31 +150,31 @@ fn a_name_that_is_denied_in_both_families_is_inactive_until_it_heals() {
     world
         .announce_as(2, "APP.lab.example", &proxies(0))
         .expect("room");
-    world.told();
+    world.statuses();
     world.answer(V4, Err(NameFailure::NoData));
-    assert_eq!(world.told(), []);
+    assert_eq!(world.statuses(), []);
     world.answer(V6, Err(NameFailure::NoSuchName));
     let names = [(1, NAME.to_owned()), (2, "APP.lab.example".to_owned())];
-    let told = |active| names.clone().map(|(id, domain)| (id, domain, active));
-    assert_eq!(world.told(), told(false));
+    let statuses = |active| names.clone().map(|(id, domain)| (id, domain, active));
+    assert_eq!(world.statuses(), statuses(false));
     world.fail(NameFailure::NoSuchName);
-    assert_eq!(world.told(), [], "told once");
+    assert_eq!(world.statuses(), [], "statuses once");
     world.answer(V6, Ok(vec![v6(1)]));
-    assert_eq!(world.told(), told(true));
+    assert_eq!(world.statuses(), statuses(true));
 }
 
 #[test]
 fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
     let mut world = World::new();
     world.announce(NAME, 0);
-    world.told();
+    world.statuses();
     world.resolve(&[v6(1)]);
     world.pass_ms(2000);
     world.announce(NAME, 0);
-    world.told();
+    world.statuses();
     world.answer(V4, Err(NameFailure::NoData));
     world.answer(V6, Err(NameFailure::ServerFailure));
-    assert_eq!(world.told(), []);
+    assert_eq!(world.statuses(), []);
 }
 
 /// docs/lessons.md 12: A resource can be limited to one IP family.
@@ -182,9 +182,9 @@ fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
 fn the_status_depends_on_the_families_with_proxy_ips_only() {
     let mut world = World::new();
     world.announce_as(1, NAME, &[proxy_v4(0, 0)]).expect("room");
-    world.told();
+    world.statuses();
     world.resolve(&[v6(1)]);
-    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+    assert_eq!(world.statuses(), [(1, NAME.to_owned(), false)]);
 }
 
 #[test]
@@ -192,19 +192,19 @@ fn a_repeated_announcement_of_a_denied_name_gets_the_known_status() {
     let mut world = World::new();
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
-    world.told();
+    world.statuses();
     world.announce(NAME, 0);
-    let told: Vec<_> = world
-        .told()
+    let statuses: Vec<_> = world
+        .statuses()
         .into_iter()
         .map(|(_, _, active)| active)
         .collect();
-    assert_eq!(told, [true, false], "within a second: nobody is asked");
+    assert_eq!(statuses, [true, false], "within a second: no lookup");
     world.pass_ms(1000);
     world.announce(NAME, 0);
-    assert_eq!(world.told().len(), 1, "asked: there is hope");
+    assert_eq!(world.statuses().len(), 1, "asked: there is hope");
     world.fail(NameFailure::NoSuchName);
-    assert_eq!(world.told().len(), 1);
+    assert_eq!(world.statuses().len(), 1);
 }
 
 #[test]

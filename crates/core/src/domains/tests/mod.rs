@@ -30,7 +30,7 @@ struct World {
     domains: Domains,
     now: Instant,
     lookups: Vec<bool>,
-    told: Vec<(u128, String, bool)>,
+    statuses: Vec<(u128, String, bool)>,
     known: Vec<Vec<IpAddr>>,
 }
 
@@ -45,7 +45,7 @@ impl World {
             domains: Domains::new(config, [7; 32], now),
             now,
             lookups: Vec::new(),
-            told: Vec::new(),
+            statuses: Vec::new(),
             known: Vec::new(),
         }
     }
@@ -56,7 +56,7 @@ impl World {
         let id = world.announce(NAME, 0);
         world.resolve(ips);
         world.lookups();
-        world.told();
+        world.statuses();
         (world, id)
     }
 
@@ -158,7 +158,7 @@ impl World {
                     domain,
                     active,
                     ..
-                } => self.told.push((resource.0.as_u128(), domain, active)),
+                } => self.statuses.push((resource.0.as_u128(), domain, active)),
             }
         }
     }
@@ -170,9 +170,9 @@ impl World {
     }
 
     /// The statuses since the last call: resource, domain, active.
-    fn told(&mut self) -> Vec<(u128, String, bool)> {
+    fn statuses(&mut self) -> Vec<(u128, String, bool)> {
         self.drain();
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.statuses)
     }
 
     /// The address reports since the last call, in order.

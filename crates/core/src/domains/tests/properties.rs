@@ -147,7 +147,7 @@ struct Model {
     now: Instant,
     mappings: BTreeMap<(u32, u8), Expected>,
     held: usize,
-    let_go: usize,
+    released: usize,
 }
 
 impl Model {
@@ -158,7 +158,7 @@ impl Model {
             now,
             mappings: BTreeMap::new(),
             held: 0,
-            let_go: 0,
+            released: 0,
         }
     }
 
@@ -370,11 +370,11 @@ impl Model {
             let is_recent = |at: Option<Instant>| at.is_some_and(|at| self.now - at <= IN_USE);
             assert!(
                 is_recent(it.last_packet) || it.announced_at == self.now,
-                "nobody uses it"
+                "the name is unused"
             );
         }
-        self.let_go += std::iter::from_fn(|| self.domains.poll_released()).count();
-        self.let_go += self.domains.take_drops().total() as usize;
+        self.released += std::iter::from_fn(|| self.domains.poll_released()).count();
+        self.released += self.domains.take_drops().total() as usize;
     }
 
     fn check(&self) {
@@ -410,7 +410,7 @@ proptest! {
             model.step(step);
         }
         model.step(Step::Pass { ms: 30_000 });
-        prop_assert_eq!(model.held, model.let_go, "each held packet has one fate");
+        prop_assert_eq!(model.held, model.released, "each held packet has one fate");
         prop_assert_eq!(model.domains.held_bytes(), 0);
     }
 

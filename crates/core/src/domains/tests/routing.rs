@@ -74,13 +74,13 @@ fn a_denial_keeps_addresses_in_use_for_an_hour() {
     world.pass_ms(2000);
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
-    world.told();
+    world.statuses();
     world.pass(DENIED_FOR / 2);
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
     assert_eq!(
-        world.told().len(),
+        world.statuses().len(),
         1,
         "active, in answer to the announcement"
     );
@@ -89,7 +89,7 @@ fn a_denial_keeps_addresses_in_use_for_an_hour() {
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
     assert_eq!(world.lookups(), [true], "asked once more");
     world.fail(NameFailure::NoSuchName);
-    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+    assert_eq!(world.statuses(), [(1, NAME.to_owned(), false)]);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn silence_and_a_denial_together_remove_addresses() {
     assert_eq!(world.lookups(), [true]);
     world.fail(NameFailure::NoSuchName);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
-    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+    assert_eq!(world.statuses(), [(1, NAME.to_owned(), false)]);
 }
 
 /// docs/lessons.md 33: Names are resolved again and pruned.

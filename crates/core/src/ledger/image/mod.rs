@@ -124,12 +124,12 @@ fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
     if found != VERSION {
         return Err(ImageError::UnknownVersion { found });
     }
-    let (told, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
-    if *told != fingerprint(key) {
+    let (claimed, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
+    if *claimed != fingerprint(key) {
         return Err(ImageError::Foreign);
     }
     let (length, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
-    let (sealed, told) = image
+    let (sealed, claimed) = image
         .split_last_chunk::<MAC_BYTES>()
         .ok_or(ImageError::TooShort)?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -138,7 +138,7 @@ fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
         Some(found) if found > length => return Err(ImageError::Damaged),
         Some(_) | None => return Err(ImageError::TooShort),
     }
-    let right = mac(key, sealed).verify(told.into());
+    let right = mac(key, sealed).verify(claimed.into());
     right.map_err(|_| ImageError::Damaged)?;
     Ok(&rest[..length])
 }

@@ -17,7 +17,6 @@ struct Case {
     client: IpAddr,
     inside: Inside,
     outside: Outside,
-    /// The resource's port.
     service: u16,
 }
 

@@ -157,7 +157,7 @@ fn copies_segments_rarely_and_only_after_a_rebuild() {
         scene.pass(Duration::from_millis(200));
         shown += scene.receive(&segment).len() - 1;
     }
-    assert_eq!(shown, 2 * 9, "nobody answers");
+    assert_eq!(shown, 2 * 9, "no answer");
     // Segments of no name, or with a flow, are not copied.
     let foreign = tcp("10.99.0.1", &own_v4(1), 80, 6001, ACK);
     let handshake = tcp(REAL, &own_v4(1), 80, 6002, SYN_ACK);
@@ -226,7 +226,7 @@ fn a_flood_of_segments_without_a_flow_is_bounded() {
     scene.pass(Duration::from_secs(2));
     assert_eq!(flood(&mut scene, 20_000), 0, "the places are taken");
     scene.pass(Duration::from_secs(1));
-    assert_eq!(flood(&mut scene, 30_000), 64 * 2, "nobody answered");
+    assert_eq!(flood(&mut scene, 30_000), 64 * 2, "no answer");
     // More names with the same address than the limits: 64 copies of a segment, 256 a second.
     share_address(&mut scene, 1..17);
     scene.pass(Duration::from_secs(3));
@@ -382,7 +382,7 @@ fn a_flow_whose_port_was_taken_is_pinned_until_it_ends() {
     scene.receive(&reply_to(&sent[0], ACK));
     scene.pass(Duration::from_secs(120));
     note_pins(&mut scene, &mut pins);
-    assert_eq!(pins.len(), 1, "told once, and alive");
+    assert_eq!(pins.len(), 1, "reported once, and live");
     scene.receive(&reply_to(&sent[0], RST));
     scene.pass(Duration::from_secs(31));
     note_pins(&mut scene, &mut pins);
@@ -440,14 +440,14 @@ fn from_pinned(flags: u8) -> Vec<u8> {
 fn a_pin_of_another_name_is_void() {
     let (mut scene, mut pin) = rebuilt_with_pin("other.example");
     let segment = from_pinned(ACK);
-    assert_eq!(scene.receive(&segment), [segment], "as if nobody knew it");
+    assert_eq!(scene.receive(&segment), [segment], "as if untranslated");
     let sent = scene.send(&data(proxy_v4(0, 0), 5000));
     assert_eq!(destination_of(&sent), [REAL], "where the other name leads");
     assert_eq!(sent[0][20..22], 5000_u16.to_be_bytes());
     let mut pins = vec![pin.clone()];
     scene.pass(Duration::from_secs(31));
     note_pins(&mut scene, &mut pins);
-    assert_eq!(pins, [], "and the owner is told");
+    assert_eq!(pins, [], "and reported to the owner");
 
     // The same flow, pinned for the other name, is reported as such.
     scene.receive(&reply_to(&sent[0], ACK));

@@ -352,7 +352,7 @@ fn resources_share_a_proxy_ip_until_each_is_removed() {
     assert_eq!(
         scene.send(PROXY, to_port(443)),
         PROHIBITED,
-        "not assigned anew"
+        "not assigned again"
     );
 }
 

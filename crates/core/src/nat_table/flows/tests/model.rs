@@ -153,7 +153,7 @@ impl Model {
             left || self.flows.iter().any(|it| it.binding.outside == tuple)
         };
         let usable = |port| (port != 0 || inside.protocol == FlowProtocol::Echo) && !taken(port);
-        assert!(usable(outside.port), "{outside:?} is nobody else's");
+        assert!(usable(outside.port), "{outside:?} is not in use");
         let mut preferred = former.into_iter().chain([inside.port]);
         match preferred.find(|port| usable(*port)) {
             Some(port) => assert_eq!(outside.port, port),
