@@ -3,6 +3,7 @@
 use super::explain::AddressFacts;
 use super::{MAX_ADDRESSES, Sent};
 use crate::names::ResolvedAddresses;
+use crate::replies::{PACKET_SPAN, PACKETS, SYN_SPAN, SYNS};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -16,14 +17,6 @@ pub(super) const SHUN_FOR: Duration = Duration::from_secs(30);
 /// address may belong to another host, which must not get the client's packets.
 pub(super) const DENIED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// Handshake signal: number of SYNs …
-pub(super) const SYNS: u32 = 2;
-/// … and their minimum span. The first retransmission comes after 1 s (RFC 6298, 2.1).
-pub(super) const SYN_SPAN: Duration = Duration::from_millis(900);
-/// One-way signal: number of packets …
-pub(super) const PACKETS: u32 = 3;
-/// … and their minimum span.
-pub(super) const PACKET_SPAN: Duration = Duration::from_secs(5);
 /// A gap after which the count of unanswered packets starts again, because the client has given up
 /// the earlier attempts: the lifetime of a flow without an answer.
 pub(super) const COUNTED_FOR: Duration = Duration::from_secs(60);

@@ -1,13 +1,13 @@
 //! One family of a mapping: its addresses, the signals that they do not work, and when the DNS may
 //! be asked.
 
-use super::addresses::{Addresses, PACKET_SPAN, PACKETS, Unanswered};
+use super::addresses::{Addresses, Unanswered};
 use super::explain::FamilyFacts;
 use super::health::{HealCounts, HealSignal as Signal, Health};
 use super::waits::{SETTLED, TRANSIENT, Wait};
 use super::{Route, Sent};
 use crate::names::{NameFailure, ResolvedAddresses};
-use crate::replies::{Refusal, ReplyTracker};
+use crate::replies::{PACKET_SPAN, PACKETS, Refusal, ReplyTracker};
 use rand_chacha::ChaCha8Rng;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

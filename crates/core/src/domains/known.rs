@@ -25,24 +25,24 @@ pub struct RestoredName {
 #[derive(Debug, Default)]
 pub(super) struct AddressRecords {
     /// Of mapped names, as last reported to the owner.
-    reported: BTreeMap<(DomainName, AddressFamily), ReportedAddresses>,
+    reported: BTreeMap<(DomainName, AddressFamily), Reported>,
     /// For mappings that are yet to be announced. At most
     /// [`DomainsConfig::mappings`](super::DomainsConfig); further names are looked up as usual.
-    restored: BTreeMap<(DomainName, AddressFamily), RestoredAddresses>,
+    restored: BTreeMap<(DomainName, AddressFamily), Restored>,
     /// When unclaimed restored addresses are dropped.
     restored_until: Option<Instant>,
 }
 
 /// The owner's record of a name.
 #[derive(Debug)]
-struct ReportedAddresses {
+struct Reported {
     ips: Vec<IpAddr>,
     at: Instant,
 }
 
 /// Addresses that were valid at `resolved_at`.
 #[derive(Clone, Debug)]
-pub(super) struct RestoredAddresses {
+pub(super) struct Restored {
     pub(super) ips: Vec<IpAddr>,
     pub(super) resolved_at: Instant,
 }
@@ -113,17 +113,14 @@ impl Domains {
         &self,
         name: RestoredName,
         now: Instant,
-    ) -> Option<((DomainName, AddressFamily), RestoredAddresses)> {
+    ) -> Option<((DomainName, AddressFamily), Restored)> {
         let mut seen = BTreeSet::new();
         let is_new = |ip: &IpAddr| AddressFamily::of(*ip) == name.family && seen.insert(*ip);
         let ips = name.ips.into_iter().filter(is_new).take(MAX_ADDRESSES);
         let ips: Vec<_> = ips.collect();
         let is_good = !ips.is_empty() && name.age < self.shared.config.last_known_good;
         let resolved_at = now.checked_sub(name.age).filter(|_| is_good)?;
-        Some((
-            (name.name, name.family),
-            RestoredAddresses { ips, resolved_at },
-        ))
+        Some(((name.name, name.family), Restored { ips, resolved_at }))
     }
 
     /// Gives a mapping without addresses those restored for its name.
@@ -141,7 +138,7 @@ impl Domains {
             if age >= self.shared.config.last_known_good {
                 self.known.restored.remove(&key);
             } else if mapping.restore(family, restored, &mut self.shared, now) {
-                let reported = ReportedAddresses {
+                let reported = Reported {
                     ips: restored.ips.clone(),
                     at: restored.resolved_at,
                 };
@@ -225,7 +222,7 @@ impl Domains {
         if is_known {
             return;
         }
-        let reported = ReportedAddresses {
+        let reported = Reported {
             ips: order.clone(),
             at: self.now,
         };

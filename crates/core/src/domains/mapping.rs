@@ -3,9 +3,9 @@
 use super::explain::MappingFacts;
 use super::family::{Family, LookupSource};
 use super::held::HeldPackets;
-use super::known::RestoredAddresses;
+use super::known::Restored;
 use super::{ClientSlot, MappingId};
-use super::{DomainsEvent, HeldOutcome, HeldPacket, MappingContext, Route};
+use super::{Context, DomainsEvent, HeldOutcome, HeldPacket, Route};
 use crate::DropReason;
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure};
@@ -125,15 +125,15 @@ impl Mapping {
     pub(super) fn restore(
         &mut self,
         family: AddressFamily,
-        restored: &RestoredAddresses,
-        shared: &mut MappingContext,
+        restored: &Restored,
+        shared: &mut Context,
         now: Instant,
     ) -> bool {
         let state = &mut self.families[family as usize];
         if !state.addresses.is_empty() || state.is_denied() {
             return false;
         }
-        let RestoredAddresses { ips, resolved_at } = restored;
+        let Restored { ips, resolved_at } = restored;
         state.addresses.restore(ips, *resolved_at, now);
         state.note_known(&mut shared.heals, now);
         self.release_held(family, shared);
@@ -141,7 +141,7 @@ impl Mapping {
     }
 
     /// Repeats the lookup in progress, which is lost.
-    pub(super) fn repeat_lookup(&mut self, shared: &mut MappingContext, now: Instant) {
+    pub(super) fn repeat_lookup(&mut self, shared: &mut Context, now: Instant) {
         if let Some(lookup) = &mut self.lookup {
             lookup.since = now;
             shared.events.push_back(DomainsEvent::Resolve {
@@ -164,7 +164,7 @@ impl Mapping {
     }
 
     /// Starts a lookup through the cache for an announcement, unless there was one just before.
-    pub(super) fn note_announced(&mut self, shared: &mut MappingContext, now: Instant) {
+    pub(super) fn note_announced(&mut self, shared: &mut Context, now: Instant) {
         self.used_at = now;
         let is_due = |at: Instant| now - at >= ANNOUNCED_PAUSE;
         if self.lookup.is_none() && self.announced_at.is_none_or(is_due) {
@@ -174,12 +174,7 @@ impl Mapping {
     }
 
     /// Where a packet for `proxy_ip` goes.
-    pub(super) fn route(
-        &mut self,
-        proxy_ip: IpAddr,
-        shared: &mut MappingContext,
-        now: Instant,
-    ) -> Route {
+    pub(super) fn route(&mut self, proxy_ip: IpAddr, shared: &mut Context, now: Instant) -> Route {
         self.used_at = now;
         let family = AddressFamily::of(proxy_ip);
         let Ok(place) = self.proxy_ips[family as usize].binary_search(&proxy_ip) else {
@@ -199,7 +194,7 @@ impl Mapping {
     pub(super) fn hold(
         &mut self,
         packet: &[u8],
-        shared: &mut MappingContext,
+        shared: &mut Context,
         now: Instant,
     ) -> Result<(), DropReason> {
         let config = &shared.config;
@@ -226,7 +221,7 @@ impl Mapping {
     pub(super) fn note_new_flow(
         &mut self,
         family: AddressFamily,
-        shared: &mut MappingContext,
+        shared: &mut Context,
         now: Instant,
     ) {
         if self.lookup.is_none() && self.family(family).wants_renewal(now) {
@@ -238,7 +233,7 @@ impl Mapping {
     pub(super) fn handle_answer(
         &mut self,
         answer: &NameAnswer,
-        shared: &mut MappingContext,
+        shared: &mut Context,
         now: Instant,
     ) {
         let family = answer.family;
@@ -256,7 +251,7 @@ impl Mapping {
         self.settle(shared, now);
     }
 
-    pub(super) fn handle_timeout(&mut self, shared: &mut MappingContext, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, shared: &mut Context, now: Instant) {
         // Removed before it is failed: the next lookup may start while the families of this one
         // fail.
         let is_lost = |it: &&Lookup| now - it.since >= LOOKUP_LOST;
@@ -288,7 +283,7 @@ impl Mapping {
     }
 
     /// Performs what is due: a lookup, a status to the client.
-    pub(super) fn settle(&mut self, shared: &mut MappingContext, now: Instant) {
+    pub(super) fn settle(&mut self, shared: &mut Context, now: Instant) {
         self.report_status(shared);
         if self.lookup.is_some() {
             return;
@@ -304,7 +299,7 @@ impl Mapping {
         (self.held.packets(), self.held.bytes())
     }
 
-    fn look_up(&mut self, is_refresh: bool, shared: &mut MappingContext, now: Instant) {
+    fn look_up(&mut self, is_refresh: bool, shared: &mut Context, now: Instant) {
         self.lookup = Some(Lookup {
             since: now,
             is_refresh,
@@ -341,7 +336,7 @@ impl Mapping {
     }
 
     /// Releases or refuses held packets once their outcome is known.
-    fn release_held(&mut self, family: AddressFamily, shared: &mut MappingContext) {
+    fn release_held(&mut self, family: AddressFamily, shared: &mut Context) {
         let state = &self.families[family as usize];
         let outcome = match (state.addresses.is_empty(), state.is_denied()) {
             (false, _) => HeldOutcome::Released,
@@ -354,7 +349,7 @@ impl Mapping {
     }
 
     /// Reports the status of the name for each resource with another last status.
-    fn report_status(&mut self, shared: &mut MappingContext) {
+    fn report_status(&mut self, shared: &mut Context) {
         let Some(is_active) = self.verdict() else {
             return;
         };
@@ -390,7 +385,7 @@ impl Mapping {
     }
 }
 
-impl MappingContext {
+impl Context {
     fn release_held(
         &mut self,
         (client, mapping): (ClientSlot, MappingId),

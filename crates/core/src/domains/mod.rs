@@ -76,13 +76,13 @@ pub struct Domains {
     table: Table,
     known: AddressRecords,
     timers: BTreeSet<(Instant, MappingId)>,
-    shared: MappingContext,
+    shared: Context,
     now: Instant,
 }
 
 /// State shared by all mappings.
 #[derive(Debug)]
-struct MappingContext {
+struct Context {
     config: DomainsConfig,
     rng: ChaCha8Rng,
     events: VecDeque<DomainsEvent>,
@@ -104,7 +104,7 @@ impl Domains {
             table: Table::new(hash_key),
             known: AddressRecords::default(),
             timers: BTreeSet::new(),
-            shared: MappingContext {
+            shared: Context {
                 config,
                 rng,
                 events: VecDeque::new(),

@@ -47,26 +47,22 @@ mod tests {
     use super::super::samples::{Shape, packet_between};
     use super::*;
 
-    const PLAIN: TcpFlags = TcpFlags {
-        syn: false,
-        fin: false,
-        rst: false,
-    };
-    const SYN: TcpFlags = TcpFlags { syn: true, ..PLAIN };
-    const FIN: TcpFlags = TcpFlags { fin: true, ..PLAIN };
-    const RST: TcpFlags = TcpFlags { rst: true, ..PLAIN };
-
     #[test]
-    fn flags_are_read_from_tcp_only() {
+    fn reads_flags_of_tcp_only() {
         let shape = Shape::Tcp { from: 1, to: 2 };
         let mut bytes = packet_between("10.0.0.1", "10.0.0.2", shape);
         let flags = |bytes: &[u8]| TcpFlags::of(&IpPacket::parse(bytes).expect("valid"));
-        for (bits, expected) in [(0x02, SYN), (0x11, FIN), (0x14, RST), (0x18, PLAIN)] {
+        for (bits, syn, fin, rst) in [
+            (0x02, true, false, false),
+            (0x11, false, true, false),
+            (0x14, false, false, true),
+            (0x18, false, false, false),
+        ] {
             bytes[20 + FLAGS_OFFSET] = bits;
-            assert_eq!(flags(&bytes), expected);
+            assert_eq!(flags(&bytes), TcpFlags { syn, fin, rst });
         }
         let mut bytes = packet_between("10.0.0.1", "10.0.0.2", Shape::Udp { from: 1, to: 2 });
         bytes[20 + FLAGS_OFFSET] = 0xff;
-        assert_eq!(flags(&bytes), PLAIN);
+        assert_eq!(flags(&bytes), TcpFlags::default());
     }
 }

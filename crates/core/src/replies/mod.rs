@@ -168,11 +168,14 @@ impl ReplyFacts {
     }
 }
 
-/// The thresholds by which names heal.
-const SYNS: u32 = 2;
-const SYN_SPAN: Duration = Duration::from_millis(900);
-const PACKETS: u32 = 3;
-const PACKET_SPAN: Duration = Duration::from_secs(5);
+/// Unanswered handshakes are silence: number of SYNs …
+pub(crate) const SYNS: u32 = 2;
+/// … and their minimum span. The first retransmission comes after 1 s (RFC 6298, 2.1).
+pub(crate) const SYN_SPAN: Duration = Duration::from_millis(900);
+/// Unanswered packets are silence: number of packets …
+pub(crate) const PACKETS: u32 = 3;
+/// … and their minimum span.
+pub(crate) const PACKET_SPAN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -185,7 +188,7 @@ mod tests {
     };
 
     /// The status `millis` after `start`.
-    fn status_after(
+    fn status(
         replies: &ReplyTracker,
         start: Instant,
         millis: u64,
@@ -198,24 +201,21 @@ mod tests {
     #[test]
     fn two_unanswered_packets_a_second_apart_are_silence() {
         let (mut replies, start) = (ReplyTracker::default(), beginning());
-        let nothing = status_after(&replies, start, 0, Service::Any);
+        let nothing = status(&replies, start, 0, Service::Any);
         assert_eq!(nothing, ReplyStatus::NothingSent);
         replies.note_sent(start);
         let awaited = ReplyStatus::Awaited {
             since: Duration::from_millis(500),
             packets: 1,
         };
-        assert_eq!(status_after(&replies, start, 500, Service::Any), awaited);
+        assert_eq!(status(&replies, start, 500, Service::Any), awaited);
         replies.note_sent(start + Duration::from_secs(1));
         let unanswered = ReplyStatus::Unanswered {
             since: Duration::from_secs(2),
             packets: 2,
             replied: None,
         };
-        assert_eq!(
-            status_after(&replies, start, 2000, Service::Any),
-            unanswered
-        );
+        assert_eq!(status(&replies, start, 2000, Service::Any), unanswered);
     }
 
     #[test]
@@ -226,10 +226,7 @@ mod tests {
         replies.note_sent(start);
         let ago = Duration::from_secs(3600);
         let answered = ReplyStatus::Answered { ago };
-        assert_eq!(
-            status_after(&replies, start, 3_600_000, Service::Any),
-            answered
-        );
+        assert_eq!(status(&replies, start, 3_600_000, Service::Any), answered);
     }
 
     #[test]
@@ -244,10 +241,7 @@ mod tests {
             packets: 2,
             replied: Some(Duration::from_secs(62)),
         };
-        assert_eq!(
-            status_after(&replies, start, 62_000, Service::Any),
-            unanswered
-        );
+        assert_eq!(status(&replies, start, 62_000, Service::Any), unanswered);
     }
 
     #[test]
@@ -261,12 +255,12 @@ mod tests {
         };
         for service in [Service::Any, Service::Port(81), Service::Tcp(81)] {
             assert_eq!(
-                status_after(&replies, start, 3000, service),
+                status(&replies, start, 3000, service),
                 refused,
                 "{service:?}"
             );
         }
-        let nothing = status_after(&replies, start, 3000, Service::Tcp(80));
+        let nothing = status(&replies, start, 3000, Service::Tcp(80));
         assert_eq!(nothing, ReplyStatus::NothingSent);
 
         replies.clear_refusal(Some(80));
@@ -274,15 +268,9 @@ mod tests {
         let answered = ReplyStatus::Answered {
             ago: Duration::from_secs(1),
         };
-        assert_eq!(status_after(&replies, start, 3000, Service::Any), answered);
-        assert_eq!(
-            status_after(&replies, start, 3000, Service::Port(81)),
-            refused
-        );
+        assert_eq!(status(&replies, start, 3000, Service::Any), answered);
+        assert_eq!(status(&replies, start, 3000, Service::Port(81)), refused);
         replies.clear_refusal(Some(81));
-        assert_eq!(
-            status_after(&replies, start, 3000, Service::Port(81)),
-            answered
-        );
+        assert_eq!(status(&replies, start, 3000, Service::Port(81)), answered);
     }
 }
