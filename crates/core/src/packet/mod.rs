@@ -18,6 +18,7 @@ mod merge;
 pub mod offload;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod tcp;
 
 pub use batch::{PacketBatch, PacketMut};
 pub use buffer::Buffer;
@@ -25,6 +26,7 @@ pub use datagram::{DatagramBatch, Ecn, Path};
 pub use drop_reason::{DropCounts, DropReason};
 pub use ip::{IpPacket, Transport};
 pub use offload::Segmentation;
+pub use tcp::TcpFlags;
 
 /// The MTU of the tunnel, in bytes of inner IP packet (docs/protocol.md 5.7).
 pub const TUNNEL_MTU_BYTES: usize = 1280;

@@ -1,17 +1,18 @@
-//! Flows and replies.
+//! The steps about flows and replies.
 
 use super::name::{list, used};
 use super::{Case, Outcome};
 use crate::DropReason;
-use crate::diagnosis::{Correspondence, RepliesSeen, ResourceCause, Seconds};
+use crate::diagnosis::{ResourceCause, Seconds};
 use crate::domains::FamilyFacts;
+use crate::replies::{ReplyFacts, ReplyStatus};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What is known of the correspondence, in one family or about one address.
-struct Letters {
-    seen: RepliesSeen,
-    /// Whose answers these are.
+/// The replies of one family, or of one address.
+struct ReplyEvidence {
+    seen: ReplyFacts,
+    /// The addresses that replied.
     by: String,
     heard_from: Option<IpAddr>,
     next_try: Option<Seconds>,
@@ -48,58 +49,58 @@ impl Case<'_> {
     }
 
     pub(super) fn reply(&self) -> Outcome {
-        let letters = self.letters();
-        if letters.is_empty() {
+        let evidence = self.evidence();
+        if evidence.is_empty() {
             return match self.client.connection.answer() {
                 Some(_) if !self.is_named() => Outcome::Failed(self.nothing_sent().into()),
                 Some(_) | None => Outcome::Unknown,
             };
         }
-        let asked = self.facts.target.asked;
-        let all = letters.iter().map(|it| (it.seen.correspondence(asked), it));
-        let best = all.min_by_key(|(correspondence, _)| rank(correspondence));
-        let cause = best.map(|(correspondence, it)| self.cause(correspondence, it));
+        let asked = self.facts.target.service;
+        let all = evidence.iter().map(|it| (it.seen.status(asked), it));
+        let best = all.min_by_key(|(status, _)| rank(status));
+        let cause = best.map(|(status, it)| self.cause(status, it));
         cause.map_or(Outcome::Unknown, |cause| Outcome::Failed(cause.into()))
     }
 
-    fn letters(&self) -> Vec<Letters> {
+    fn evidence(&self) -> Vec<ReplyEvidence> {
         if let Some(mapping) = self.mapping() {
             let known = used(mapping).filter(|(_, family)| !family.addresses.is_empty());
             return known.map(|(_, family)| of_family(family)).collect();
         }
         let connection = self.client.connection.answer();
         let seen = connection.and_then(|connection| connection.replies);
-        let letters = seen.filter(|_| !self.is_named()).map(|seen| Letters {
+        let evidence = seen.filter(|_| !self.is_named()).map(|seen| ReplyEvidence {
             seen,
-            by: self.facts.target.place.to_string(),
+            by: self.facts.target.host.to_string(),
             heard_from: None,
             next_try: None,
         });
-        letters.into_iter().collect()
+        evidence.into_iter().collect()
     }
 
     fn nothing_sent(&self) -> ResourceCause {
-        let place = self.facts.target.place.to_string();
+        let place = self.facts.target.host.to_string();
         ResourceCause::NothingSent { place }
     }
 
-    fn cause(&self, correspondence: Correspondence, letters: &Letters) -> ResourceCause {
-        let by = letters.by.clone();
-        match correspondence {
-            Correspondence::Nothing => self.nothing_sent(),
-            Correspondence::Answered { ago } => ResourceCause::Works {
+    fn cause(&self, status: ReplyStatus, evidence: &ReplyEvidence) -> ResourceCause {
+        let by = evidence.by.clone();
+        match status {
+            ReplyStatus::NothingSent => self.nothing_sent(),
+            ReplyStatus::Answered { ago } => ResourceCause::Works {
                 ago: ago.into(),
-                by: letters.heard_from,
+                by: evidence.heard_from,
             },
-            Correspondence::Refused { ago, how } => {
+            ReplyStatus::Refused { ago, how } => {
                 let ago = ago.into();
                 ResourceCause::Refused { by, how, ago }
             }
-            Correspondence::Awaited { since, packets } => {
+            ReplyStatus::Awaited { since, packets } => {
                 let since = since.into();
                 ResourceCause::Awaited { by, packets, since }
             }
-            Correspondence::Unanswered {
+            ReplyStatus::Unanswered {
                 since,
                 packets,
                 replied,
@@ -108,15 +109,15 @@ impl Case<'_> {
                 packets,
                 since: since.into(),
                 replied: replied.map(Seconds::from),
-                next_try: letters.next_try,
+                next_try: evidence.next_try,
             },
         }
     }
 }
 
-fn of_family(family: &FamilyFacts) -> Letters {
+fn of_family(family: &FamilyFacts) -> ReplyEvidence {
     let ips: Vec<_> = family.addresses.iter().map(|it| it.ip).collect();
-    Letters {
+    ReplyEvidence {
         seen: family.replies,
         by: list(&ips),
         heard_from: family.heard_from,
@@ -124,16 +125,16 @@ fn of_family(family: &FamilyFacts) -> Letters {
     }
 }
 
-/// What is best known decides: a reply in one family, else trouble in the one that is used.
-fn rank(correspondence: &Correspondence) -> u8 {
-    match correspondence {
-        Correspondence::Answered { .. } => 0,
-        Correspondence::Refused { .. } => 1,
-        Correspondence::Unanswered { .. } => 2,
-        Correspondence::Awaited { .. } => 3,
-        Correspondence::Nothing => 4,
+/// The best known status decides: a reply in one family, else a problem in the family in use.
+fn rank(status: &ReplyStatus) -> u8 {
+    match status {
+        ReplyStatus::Answered { .. } => 0,
+        ReplyStatus::Refused { .. } => 1,
+        ReplyStatus::Unanswered { .. } => 2,
+        ReplyStatus::Awaited { .. } => 3,
+        ReplyStatus::NothingSent => 4,
     }
 }
 
-/// A flow that could not be made longer ago is another story.
+/// An older refusal of a flow does not explain the current state.
 const RECENT: Duration = Duration::from_secs(60);

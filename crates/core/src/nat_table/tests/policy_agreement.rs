@@ -1,5 +1,5 @@
-//! The policy before the NAT and the NAT agree, whatever is announced: a packet that was judged by
-//! one name is never translated by another.
+//! The policy and the NAT agree after any announcements: a packet that was admitted for one name is
+//! never translated for another.
 
 use super::{Scene, client, own_v4, proxy_v4};
 use crate::UnixTime;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Through this resource, this name has these proxy IPs.
+    /// This resource announces this name with these proxy IPs.
     Announce(u128, usize, Vec<u8>),
     Answer(usize),
     Packet(u8),
@@ -75,7 +75,7 @@ impl Pair {
         granted.expect("room");
     }
 
-    /// As a connection does it: first the policy, then what it accepted is told to the NAT.
+    /// As a connection does it: the policy first, then the accepted name to the NAT.
     fn announce(&mut self, number: u128, name: usize, proxies: &[u8]) {
         let resource = ResourceId(Uuid::from_u128(number));
         let name: DomainName = NAMES[name].parse().expect("a name");
@@ -107,7 +107,7 @@ impl Pair {
         self.grant(number);
     }
 
-    /// Sends a packet that says by which name it was judged.
+    /// Sends a packet that carries the name it was admitted for.
     fn send(&mut self, number: u8) {
         let to = proxy(number);
         let judged_by = self.policy.proxied_name(to).map(ToString::to_string);
@@ -140,7 +140,7 @@ const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
 
 proptest! {
     #[test]
-    fn what_was_judged_by_one_name_is_not_translated_by_another(
+    fn never_translates_a_packet_for_another_name_than_admitted(
         steps in proptest::collection::vec(any_step(), 1..60),
     ) {
         let mut pair = Pair::new();

@@ -1,5 +1,5 @@
-//! From the facts to the verdict: each step is judged on its own, and the first that is not right
-//! is the reason. Those behind it are shown as far as they are known.
+//! From the facts to the verdict: each step is checked on its own, and the first that fails is the
+//! reason. Later steps are shown as far as they are known.
 
 mod client;
 mod name;
@@ -9,16 +9,16 @@ mod rights;
 use super::report::{Report, Step, StepName, StepState};
 use super::{Cause, ClientCause, ClientFacts, Facts, ResourceCause, Seconds, Severity, Subject};
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 enum Outcome {
-    /// It is right, in a few words.
+    /// Passed, with a few words.
     Passed(String),
-    /// It is not, or not seen to be.
+    /// Failed, or not confirmed.
     Failed(Cause),
-    /// Nothing depends on it here, in a few words.
+    /// Not applicable here, with the reason.
     NotNeeded(String),
-    /// Nobody could look.
+    /// Could not be checked.
     Unknown,
 }
 
@@ -28,72 +28,72 @@ impl From<ClientCause> for Outcome {
     }
 }
 
-/// The verdict.
+/// Derives the verdict from the facts.
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Report {
     match &facts.client {
-        Subject::Nobody { nearest, served } => {
+        Subject::Unknown { nearest, served } => {
             let cause = ClientCause::NoSuchClient {
                 asked: facts.asked.clone(),
                 nearest: nearest.map(|id| id.to_string()),
                 served: *served,
             };
-            stranger(facts, cause.into())
+            unknown_client(facts, cause.into())
         }
-        Subject::Several(ids) => {
+        Subject::Ambiguous(ids) => {
             let some = ids.iter().take(SHOWN).map(ToString::to_string);
             let cause = ClientCause::AmbiguousClient {
                 asked: facts.asked.clone(),
                 matches: some.collect(),
                 all: ids.len(),
             };
-            stranger(facts, cause.into())
+            unknown_client(facts, cause.into())
         }
-        Subject::Client(client) => judge(facts, client),
+        Subject::Client(client) => examine(facts, client),
     }
 }
 
-fn stranger(facts: &Facts, cause: Cause) -> Report {
+fn unknown_client(facts: &Facts, cause: Cause) -> Report {
     let client = facts.asked.clone();
-    let mut walk = Walk::default();
-    walk.take(StepName::Client, Outcome::Failed(cause));
-    walk.report(client, facts)
+    let mut log = StepLog::default();
+    log.add(StepName::Client, Outcome::Failed(cause));
+    log.report(client, facts)
 }
 
-fn judge(facts: &Facts, client: &ClientFacts) -> Report {
-    let mut walk = Walk::default();
+fn examine(facts: &Facts, client: &ClientFacts) -> Report {
+    let mut log = StepLog::default();
     let case = Case { facts, client };
-    walk.take(StepName::Client, case.client());
-    walk.take(StepName::Session, case.session());
-    walk.take(StepName::Authorization, case.authorization());
-    walk.take(StepName::Filter, case.filter());
-    walk.take(StepName::Name, case.name());
-    walk.take(StepName::Addresses, case.addresses());
-    walk.take(StepName::Flow, case.flow());
-    walk.take(StepName::Reply, case.reply());
-    walk.notes = case.notes();
-    walk.report(client.id.to_string(), facts)
+    log.add(StepName::Client, case.client());
+    log.add(StepName::Session, case.session());
+    log.add(StepName::Authorization, case.authorization());
+    log.add(StepName::Filter, case.filter());
+    log.add(StepName::Name, case.name());
+    log.add(StepName::Addresses, case.addresses());
+    log.add(StepName::Flow, case.flow());
+    log.add(StepName::Reply, case.reply());
+    log.notes = case.notes();
+    log.report(client.id.to_string(), facts)
 }
 
-/// One client and one target; its steps are in the files beside.
+/// One client and one target; its steps are in the submodules.
 struct Case<'a> {
     facts: &'a Facts,
     client: &'a ClientFacts,
 }
 
-/// The steps so far.
+/// The steps that have been checked.
 #[derive(Default)]
-struct Walk {
+struct StepLog {
     steps: Vec<Step>,
-    /// The first that was not right.
+    /// The first that did not pass.
     cause: Option<Cause>,
-    /// The last word of the last step.
+    /// The success of the last step.
     success: Option<Cause>,
     notes: Vec<String>,
 }
 
-impl Walk {
-    fn take(&mut self, name: StepName, outcome: Outcome) {
+impl StepLog {
+    fn add(&mut self, name: StepName, outcome: Outcome) {
         let (state, text) = match outcome {
             Outcome::Passed(text) => (StepState::Passed, text),
             Outcome::NotNeeded(text) => (StepState::NotNeeded, text),
@@ -110,7 +110,7 @@ impl Walk {
                 self.success = Some(cause);
                 (StepState::Passed, text)
             }
-            // The reason why this step is not right either lies further ahead.
+            // The reason for this step is an earlier step.
             Severity::Limited | Severity::Broken if self.is_broken() => (StepState::Open, text),
             Severity::Limited => {
                 self.cause.get_or_insert(cause);
@@ -129,12 +129,12 @@ impl Walk {
     }
 
     fn report(self, client: String, facts: &Facts) -> Report {
-        // A reply counts more than what only looks doubtful.
+        // A reply counts more than a doubtful step.
         let cause = match (self.cause, self.success) {
             (Some(cause), Some(success)) if cause.severity() == Severity::Limited => success,
             (Some(cause), _) | (None, Some(cause)) => cause,
             (None, None) => ResourceCause::NothingSent {
-                place: facts.target.place.to_string(),
+                place: facts.target.host.to_string(),
             }
             .into(),
         };
@@ -171,5 +171,5 @@ impl Case<'_> {
     }
 }
 
-/// Of long lists.
+/// Maximum length of lists in texts.
 const SHOWN: usize = 5;

@@ -1,8 +1,9 @@
-//! What the NAT answers to people who ask: what a name came to, step by step.
+//! The facts of the NAT for a diagnosis, step by step.
 
 use super::*;
-use crate::diagnosis::{Asked, Correspondence, Refusal, Target};
 use crate::domains::FamilyFacts;
+use crate::replies::{RefusalKind, ReplyStatus};
+use crate::target::{Service, Target};
 
 const NAME: &str = "app.example";
 
@@ -18,8 +19,8 @@ impl Scene {
         v4
     }
 
-    fn correspondence(&self) -> Correspondence {
-        self.v4().replies.correspondence(Asked::Tcp(80))
+    fn status(&self) -> ReplyStatus {
+        self.v4().replies.status(Service::Tcp(80))
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -27,14 +28,14 @@ impl Scene {
     }
 }
 
-/// With the sequence number zero, as of a host that answers a SYN.
+/// With the sequence number zero, as from a host that answers a SYN.
 fn refusing(mut reset: Vec<u8>) -> Vec<u8> {
     reset[20 + 4..20 + 8].fill(0);
     reset
 }
 
 #[test]
-fn a_client_that_was_never_attached_and_a_name_that_was_never_announced() {
+fn explains_an_unknown_client_and_an_unknown_name() {
     let scene = Scene::new(&[2]);
     assert_eq!(scene.explain(NAME), NatFacts::default());
     let attached = Scene::new(&[1]).explain(NAME);
@@ -43,7 +44,7 @@ fn a_client_that_was_never_attached_and_a_name_that_was_never_announced() {
 }
 
 #[test]
-fn a_name_is_found_by_itself_and_by_its_proxy_ips() {
+fn finds_a_name_by_itself_and_by_its_proxy_ips() {
     let scene = Scene::resolved();
     let by_name = scene.explain(NAME);
     let proxy = proxy_v4(0, 1).to_string();
@@ -60,7 +61,7 @@ fn a_name_is_found_by_itself_and_by_its_proxy_ips() {
 }
 
 #[test]
-fn a_lookup_under_way_and_its_failures_say_since_when_and_what_waits() {
+fn explains_a_lookup_its_failures_and_held_packets() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, NAME, 0);
     scene.send(&syn(proxy_v4(0, 0), 5000));
@@ -76,7 +77,7 @@ fn a_lookup_under_way_and_its_failures_say_since_when_and_what_waits() {
         failing.failure,
         Some((NameFailure::Timeout, Duration::from_secs(3)))
     );
-    // Another transient failure goes on with the same time, a definite one begins anew.
+    // Another transient failure continues the same time, a definite one starts again.
     scene.answer(NAME, AddressFamily::V4, Err(NameFailure::NoSuchName));
     let denied = Some((NameFailure::NoSuchName, Duration::ZERO));
     assert_eq!(scene.v4().failure, denied);
@@ -88,14 +89,14 @@ fn a_lookup_under_way_and_its_failures_say_since_when_and_what_waits() {
 }
 
 #[test]
-fn replies_are_remembered_with_who_answered() {
+fn records_replies_with_their_address() {
     let mut scene = Scene::resolved();
-    assert_eq!(scene.correspondence(), Correspondence::Nothing);
+    assert_eq!(scene.status(), ReplyStatus::NothingSent);
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&sent[0], SYN_ACK));
     scene.wait(4);
     let ago = Duration::from_secs(4);
-    assert_eq!(scene.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(scene.status(), ReplyStatus::Answered { ago });
     assert_eq!(
         scene.v4().heard_from.map(|ip| ip.to_string()).as_deref(),
         Some(REAL)
@@ -104,14 +105,14 @@ fn replies_are_remembered_with_who_answered() {
 }
 
 #[test]
-fn silence_is_remembered_though_the_table_moves_on_to_other_addresses() {
+fn records_silence_across_moves_to_other_addresses() {
     let mut scene = Scene::resolved();
     for _ in 0..4 {
         scene.send(&syn(proxy_v4(0, 0), 5000));
         scene.wait(2);
     }
-    let silent = scene.correspondence();
-    let Correspondence::Unanswered {
+    let silent = scene.status();
+    let ReplyStatus::Unanswered {
         since,
         packets,
         replied,
@@ -123,25 +124,25 @@ fn silence_is_remembered_though_the_table_moves_on_to_other_addresses() {
 }
 
 #[test]
-fn a_reset_that_answers_a_syn_is_a_refusal_until_the_next_flow_is_answered() {
+fn a_reset_of_a_handshake_is_a_refusal_until_the_next_answer() {
     let mut scene = Scene::resolved();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&refusing(reply_to(&sent[0], RST | ACK)));
     scene.wait(2);
-    let refused = Correspondence::Refused {
+    let refused = ReplyStatus::Refused {
         ago: Duration::from_secs(2),
-        how: Refusal::Reset,
+        how: RefusalKind::Reset,
     };
-    assert_eq!(scene.correspondence(), refused);
+    assert_eq!(scene.status(), refused);
 
     let sent = scene.send(&syn(proxy_v4(0, 0), 5001));
     scene.receive(&reply_to(&sent[0], SYN_ACK));
     let ago = Duration::ZERO;
-    assert_eq!(scene.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(scene.status(), ReplyStatus::Answered { ago });
 }
 
 #[test]
-fn a_client_that_has_all_the_flows_it_may_have_is_told_so() {
+fn explains_a_client_at_its_flow_limit() {
     let mut scene = Scene::new(&[1]);
     let mut config = NatTableConfig::default();
     config.flows.flows_per_client = 1;

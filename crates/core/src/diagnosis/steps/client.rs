@@ -1,9 +1,9 @@
-//! The client and the way to it.
+//! The steps about the client and its transport.
 
 use super::{Case, Outcome};
 use crate::connection::TransportFacts;
 use crate::diagnosis::words::title;
-use crate::diagnosis::{ClientCause, Seconds, Told};
+use crate::diagnosis::{ClientCause, Response, Seconds};
 use crate::peer::PeerFacts;
 use std::time::Duration;
 
@@ -25,25 +25,25 @@ impl Case<'_> {
             return Outcome::Unknown;
         }
         match &self.client.connection {
-            Told::Answer(facts) => match &facts.transport {
+            Response::Answer(facts) => match &facts.transport {
                 TransportFacts::None { lost } => {
                     let lost = lost.map(Seconds::from);
                     ClientCause::NoTransport { lost }.into()
                 }
                 TransportFacts::Peer(peer) => of_peer(peer),
             },
-            Told::Silence => {
+            Response::Timeout => {
                 let part = "client's connection".into();
                 ClientCause::PartSilent { part }.into()
             }
-            Told::Rebuilding => ClientCause::Rebuilding.into(),
-            Told::Absent if !self.client.grants.is_empty() => ClientCause::Rebuilding.into(),
-            Told::Absent => self.gone(),
+            Response::Restarting => ClientCause::Rebuilding.into(),
+            Response::Absent if !self.client.grants.is_empty() => ClientCause::Rebuilding.into(),
+            Response::Absent => self.gone(),
         }
     }
 
-    /// A client that holds nothing any more has no connection: if it could reach the target
-    /// before, the end of that is the reason.
+    /// A client without grants has no connection: if it could reach the target before, the end of
+    /// that grant is the reason.
     fn gone(&self) -> Outcome {
         if self.ended().is_some() {
             return Outcome::NotNeeded("closed: the client holds nothing here any more".into());

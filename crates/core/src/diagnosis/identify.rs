@@ -1,35 +1,35 @@
-//! Which client is meant: by its id, the beginning of it, or its tunnel address. The portal tells
-//! gateways no names of clients.
+//! Finds a client by its id, a prefix of it, or its tunnel address. The portal sends gateways no
+//! names of clients.
 
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Who is meant by a text.
+/// The clients that match a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identified {
-    /// This client.
+pub enum ClientMatch {
+    /// Exactly one client matches.
     One(ClientId),
-    /// Several clients' ids begin like that.
+    /// The ids of several clients begin with the text.
     Several(Vec<ClientId>),
-    /// Nobody.
-    Nobody {
-        /// Whose id is written almost like that.
+    /// No client matches the text.
+    None {
+        /// The client with the most similar id.
         nearest: Option<ClientId>,
     },
 }
 
-/// Finds the client that `text` means among all that are known.
+/// Finds the client that `text` means among all known ones.
 #[must_use]
-pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> Identified {
+pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> ClientMatch {
     let text = text.trim().to_ascii_lowercase();
     if let Ok(ip) = text.parse::<IpAddr>() {
         let mut all = known.iter();
         let at_ip = all.find(|(_, tunnel)| tunnel.contains(ip));
         return match at_ip {
-            Some((id, _)) => Identified::One(*id),
-            None => Identified::Nobody { nearest: None },
+            Some((id, _)) => ClientMatch::One(*id),
+            None => ClientMatch::None { nearest: None },
         };
     }
     let asked = bare(&text);
@@ -37,11 +37,11 @@ pub fn identify(text: &str, known: &BTreeMap<ClientId, TunnelAddresses>) -> Iden
     let begins = |id: &&ClientId| is_hex && !asked.is_empty() && hex(id).starts_with(&asked);
     let matches: Vec<_> = known.keys().filter(begins).copied().collect();
     match matches[..] {
-        [one] => Identified::One(one),
-        [] => Identified::Nobody {
+        [one] => ClientMatch::One(one),
+        [] => ClientMatch::None {
             nearest: nearest(&asked, known.keys().copied()),
         },
-        [..] => Identified::Several(matches),
+        [..] => ClientMatch::Several(matches),
     }
 }
 
@@ -53,11 +53,11 @@ fn bare(text: &str) -> String {
     text.chars().filter(|character| *character != '-').collect()
 }
 
-/// The id with the most characters in common, if these are most of what was given.
+/// The id with the most characters in common, if these are most of the given ones.
 fn nearest(asked: &str, known: impl Iterator<Item = ClientId>) -> Option<ClientId> {
     let in_common = |id: &ClientId| {
         let hex = hex(id);
-        // A character too few or too many shifts the rest: what is right counts from both ends.
+        // A missing or an extra character shifts the rest: matches count from both ends.
         let from_start = asked.bytes().zip(hex.bytes());
         let from_end = asked.bytes().rev().zip(hex.bytes().rev());
         let start = from_start.take_while(|(one, other)| one == other).count();
@@ -69,7 +69,7 @@ fn nearest(asked: &str, known: impl Iterator<Item = ClientId>) -> Option<ClientI
     is_near.then_some(best)
 }
 
-/// With less than this, everything resembles everything.
+/// Shorter texts resemble too many ids.
 const NEAR: usize = 4;
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
         ClientId(Uuid::from_u128(number))
     }
 
-    fn who(text: &str) -> Identified {
+    fn who(text: &str) -> ClientMatch {
         let all = [(ADA, 1), (BEN, 2), (BEA, 3)];
         let known = all.map(|(number, last)| {
             let tunnel = TunnelAddresses {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_found_by_its_id_its_beginning_and_its_tunnel_addresses() {
+    fn finds_a_client_by_id_prefix_and_tunnel_addresses() {
         for text in [
             "ada00000-0000-4000-8000-000000000001",
             "ADA00000000040008000000000000001",
@@ -107,20 +107,20 @@ mod tests {
             "100.64.0.1",
             "fd00:2021:1111::1",
         ] {
-            assert_eq!(who(text), Identified::One(id(ADA)), "{text}");
+            assert_eq!(who(text), ClientMatch::One(id(ADA)), "{text}");
         }
     }
 
     #[test]
-    fn a_beginning_that_several_have_names_them() {
-        assert_eq!(who("be"), Identified::Several(vec![id(BEN), id(BEA)]));
+    fn an_ambiguous_prefix_names_all_matches() {
+        assert_eq!(who("be"), ClientMatch::Several(vec![id(BEN), id(BEA)]));
     }
 
     #[test]
-    fn a_slip_of_the_pen_is_led_to_the_nearest_id_and_nothing_else_is() {
+    fn suggests_the_nearest_id_for_a_typing_error_only() {
         let nearest = |text| match who(text) {
-            Identified::Nobody { nearest } => nearest,
-            found @ (Identified::One(_) | Identified::Several(_)) => {
+            ClientMatch::None { nearest } => nearest,
+            found @ (ClientMatch::One(_) | ClientMatch::Several(_)) => {
                 panic!("{text} is {found:?}")
             }
         };

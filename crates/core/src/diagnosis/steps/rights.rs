@@ -1,30 +1,31 @@
-//! What the client may reach, and what it might reach before.
+//! The steps about authorizations, current and former.
 
 use super::{Case, Outcome, SHOWN};
 use crate::diagnosis::words::{date, permitted, title};
-use crate::diagnosis::{Asked, Permits, Place, RightsCause, Seconds};
+use crate::diagnosis::{Permits, RightsCause, Seconds};
 use crate::grant::{Resource, ResourceKind};
 use crate::ids::UnixTime;
 use crate::ledger::GrantEnd;
 use crate::names::DomainName;
-use crate::policy::{Access, Explanation, Judgement, pattern, permits_asked, ranges};
+use crate::policy::{Access, Explanation, ResourceDecision, pattern, permits_service, ranges};
+use crate::target::{Host, Service};
 
 impl Case<'_> {
-    /// What the policy says.
+    /// The policy's decision.
     pub(super) fn policy(&self) -> Option<&Explanation> {
         let connection = self.client.connection.answer();
         connection.map(|connection| &connection.policy)
     }
 
-    /// The best that is said about any of the services that were asked about.
-    fn best(&self) -> Option<&(Asked, Access)> {
+    /// The best decision about any of the services.
+    fn best(&self) -> Option<&(Service, Access)> {
         let all = &self.policy()?.access;
         let permitted = all.iter().find(|(_, access)| access.is_permitted());
         permitted.or_else(|| all.first())
     }
 
     pub(super) fn authorization(&self) -> Outcome {
-        let place = self.facts.target.place.to_string();
+        let place = self.facts.target.host.to_string();
         let Some((_, access)) = self.best() else {
             return match self.ended() {
                 Some(cause) => Outcome::Failed(cause.into()),
@@ -35,9 +36,9 @@ impl Case<'_> {
             Access::Gateway => {
                 return Outcome::Passed("not needed for the gateway's own address".into());
             }
-            Access::Covered(judgements) => {
+            Access::Covered(decisions) => {
                 let lost = self.ended().filter(|_| !access.is_permitted());
-                return match (lost, judgements.first()) {
+                return match (lost, decisions.first()) {
                     (Some(cause), _) => Outcome::Failed(cause.into()),
                     (None, Some(deciding)) => Outcome::Passed(self.until(&deciding.resource)),
                     (None, None) => Outcome::Unknown,
@@ -45,7 +46,7 @@ impl Case<'_> {
             }
             Access::Uncovered => self.ended().unwrap_or_else(|| RightsCause::NotAuthorized {
                 place,
-                is_name: matches!(self.facts.target.place, Place::Name(_)),
+                is_name: matches!(self.facts.target.host, Host::Name(_)),
                 holds: self.holds(),
             }),
             Access::NotInternet { internet } => RightsCause::NotInternet {
@@ -65,18 +66,18 @@ impl Case<'_> {
         };
         match access {
             Access::Gateway => Outcome::Passed("permits everything".into()),
-            Access::Covered(judgements) if access.is_permitted() => {
-                let permits = judgements.first().map(permits);
+            Access::Covered(decisions) if access.is_permitted() => {
+                let permits = decisions.first().map(permits);
                 let permits = permits.map_or_else(String::new, |it| it.permits);
                 Outcome::Passed(format!("permits {permits}"))
             }
-            // The right to that service went with an authorization.
+            // The right to that service ended with an authorization.
             Access::Covered(_) if self.ended().is_some() => Outcome::Unknown,
-            Access::Covered(judgements) => {
+            Access::Covered(decisions) => {
                 let cause = RightsCause::Filtered {
-                    asked: self.facts.target.asked.to_string(),
-                    place: self.facts.target.place.to_string(),
-                    resources: judgements.iter().take(SHOWN).map(permits).collect(),
+                    asked: self.facts.target.service.to_string(),
+                    place: self.facts.target.host.to_string(),
+                    resources: decisions.iter().take(SHOWN).map(permits).collect(),
                 };
                 Outcome::Failed(cause.into())
             }
@@ -88,7 +89,7 @@ impl Case<'_> {
         }
     }
 
-    /// Where one protocol is permitted and the other is not.
+    /// Notes for a service that only one protocol may use.
     pub(super) fn filter_notes(&self) -> Vec<String> {
         let Some(policy) = self.policy() else {
             return Vec::new();
@@ -101,11 +102,11 @@ impl Case<'_> {
             .access
             .iter()
             .filter(|(_, it)| any && !it.is_permitted());
-        let note = |(asked, _): &(Asked, Access)| format!("The filter does not permit {asked}.");
+        let note = |(asked, _): &(Service, Access)| format!("The filter does not permit {asked}.");
         forbidden.map(note).collect()
     }
 
-    /// The authorization that would have let the client reach the target, and that ended.
+    /// The authorization that would have permitted the target, and that ended.
     pub(super) fn ended(&self) -> Option<RightsCause> {
         let now = self.facts.unix_now;
         let held = self.client.grants.iter();
@@ -117,7 +118,7 @@ impl Case<'_> {
             let expired = match ended.end {
                 GrantEnd::Expired => true,
                 GrantEnd::Revoked | GrantEnd::Unlisted => false,
-                // It may come back with all that it had.
+                // It may come back with all its grants.
                 GrantEnd::ClientGone => return None,
             };
             Some((&ended.grant.resource, ended.at, expired))
@@ -134,18 +135,18 @@ impl Case<'_> {
     fn would_permit(&self, resource: &Resource) -> bool {
         let target = &self.facts.target;
         let known = self.policy().and_then(|policy| policy.name.as_ref());
-        let covers = match &target.place {
-            Place::Name(name) => covers_name(resource, name),
-            Place::Ip(ip) => match &resource.kind {
+        let covers = match &target.host {
+            Host::Name(name) => covers_name(resource, name),
+            Host::Ip(ip) => match &resource.kind {
                 ResourceKind::Cidr(network) => network.contains(ip),
                 ResourceKind::Dns(_) => known.is_some_and(|name| covers_name(resource, name)),
                 ResourceKind::Internet => ranges::is_internet(*ip),
             },
         };
-        covers && permits_asked(&resource.filters, target.asked)
+        covers && permits_service(&resource.filters, target.service)
     }
 
-    /// What the client holds instead, as far as it is worth telling.
+    /// The other resources of the client, as far as useful.
     fn holds(&self) -> Vec<String> {
         let now = self.facts.unix_now;
         let held = self
@@ -162,7 +163,7 @@ impl Case<'_> {
         titles
     }
 
-    /// A resource, and until when it is granted.
+    /// A resource, and the expiry of its grant.
     fn until(&self, resource: &Resource) -> String {
         let grant = self
             .client
@@ -188,8 +189,8 @@ fn covers_name(resource: &Resource, name: &DomainName) -> bool {
     }
 }
 
-fn permits(judgement: &Judgement) -> Permits {
-    let resource = &judgement.resource;
+fn permits(decision: &ResourceDecision) -> Permits {
+    let resource = &decision.resource;
     Permits {
         resource: title(resource),
         permits: permitted(&resource.filters),

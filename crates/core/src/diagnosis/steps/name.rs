@@ -1,23 +1,24 @@
-//! The name and its addresses.
+//! The steps about the name and its addresses.
 
 use super::{Case, Outcome, SHOWN};
 use crate::diagnosis::words::title;
-use crate::diagnosis::{ClientCause, NameCause, Place, Seconds, Told, Unable};
+use crate::diagnosis::{ClientCause, DnsFailure, NameCause, Response, Seconds};
 use crate::domains::{FamilyFacts, MappingFacts};
 use crate::names::{DomainName, NameFailure};
 use crate::policy::{Access, Explanation};
+use crate::target::Host;
 use std::net::IpAddr;
 
 impl Case<'_> {
-    /// The name that the client uses, with what the policy says.
+    /// The name that the client uses, with the policy's decision.
     fn named(&self) -> Option<(&DomainName, &Explanation)> {
         let policy = self.policy()?;
         Some((policy.name.as_ref()?, policy))
     }
 
-    /// Whether the client speaks to the target by a name.
+    /// Whether the client reaches the target by a name.
     pub(super) fn is_named(&self) -> bool {
-        self.named().is_some() || matches!(self.facts.target.place, Place::Name(_))
+        self.named().is_some() || matches!(self.facts.target.host, Host::Name(_))
     }
 
     pub(super) fn mapping(&self) -> Option<&MappingFacts> {
@@ -45,20 +46,20 @@ impl Case<'_> {
             };
         }
         match &self.client.nat {
-            Told::Answer(nat) if nat.mapping.is_none() => {
+            Response::Answer(nat) if nat.mapping.is_none() => {
                 let (kept, limit) = nat.names;
                 let name = name.to_string();
                 Outcome::Failed(NameCause::NameNotKept { name, kept, limit }.into())
             }
-            Told::Answer(_) => {
+            Response::Answer(_) => {
                 let proxy_ips = list(&policy.proxy_ips);
                 Outcome::Passed(format!("{name}, which the client knows as {proxy_ips}"))
             }
-            Told::Silence => {
+            Response::Timeout => {
                 let part = "address translation".into();
                 ClientCause::PartSilent { part }.into()
             }
-            Told::Rebuilding | Told::Absent => {
+            Response::Restarting | Response::Absent => {
                 let part = "address translation, which is being built anew".into();
                 ClientCause::PartSilent { part }.into()
             }
@@ -89,7 +90,7 @@ impl Case<'_> {
 
     pub(super) fn name_notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if let (Place::Ip(ip), Some((name, _))) = (&self.facts.target.place, self.named()) {
+        if let (Host::Ip(ip), Some((name, _))) = (&self.facts.target.host, self.named()) {
             notes.push(format!(
                 "{ip} is one of the addresses by which this client knows {name}."
             ));
@@ -130,14 +131,14 @@ pub(super) fn used(mapping: &MappingFacts) -> impl Iterator<Item = (&'static str
         .map(|(family, _)| family)
 }
 
-/// Why a name has no address. What may pass comes before what is certain.
+/// Why a name has no address. Transient reasons come before definite ones.
 fn unresolved(mapping: &MappingFacts) -> NameCause {
     let name = mapping.name.to_string();
     let held = mapping.held_packets;
     let next_try = used(mapping).filter_map(|(_, it)| it.next_try).min();
     let next_try = next_try.map(Seconds::from);
     let failures = || used(mapping).filter_map(|(_, it)| it.failure);
-    let unable = failures().find_map(|(failure, since)| Some((Unable::of(failure)?, since)));
+    let unable = failures().find_map(|(failure, since)| Some((DnsFailure::of(failure)?, since)));
     if let Some((how, since)) = unable {
         return NameCause::DnsNotAnswering {
             name,
@@ -169,8 +170,8 @@ fn unresolved(mapping: &MappingFacts) -> NameCause {
 }
 
 fn said(failure: NameFailure) -> &'static str {
-    match Unable::of(failure) {
-        Some(how) => how.in_words(),
+    match DnsFailure::of(failure) {
+        Some(how) => how.phrase(),
         None => "has said that there are none",
     }
 }
@@ -179,7 +180,7 @@ fn covering(policy: &Explanation) -> Option<String> {
     let all = policy.access.iter();
     all.filter(|(_, access)| access.is_permitted())
         .find_map(|(_, access)| match access {
-            Access::Covered(judgements) => judgements.first().map(|it| title(&it.resource)),
+            Access::Covered(decisions) => decisions.first().map(|it| title(&it.resource)),
             Access::Gateway
             | Access::Group
             | Access::TunnelRange
@@ -189,7 +190,7 @@ fn covering(policy: &Explanation) -> Option<String> {
         })
 }
 
-/// Some of them.
+/// The first few addresses.
 pub(super) fn list(ips: &[IpAddr]) -> String {
     let some = ips.iter().take(SHOWN).map(ToString::to_string);
     let some = some.collect::<Vec<_>>().join(", ");
