@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod client;
+pub mod clock;
 mod control_socket;
 pub mod demo;
 pub mod dns;
@@ -13,5 +14,6 @@ pub mod init;
 pub mod playground;
 pub mod portal;
 pub mod relay;
+mod secret;
 pub mod udp_load;
 pub mod web;

@@ -8,7 +8,7 @@ use crate::client::wireguard::Identity;
 use crate::floor::checks::IcePair;
 use crate::floor::{Announcement, Peer};
 use crate::portal::client_wire::ClientGrant;
-use crate::portal::hub::Guest;
+use crate::portal::hub::ExternalClient;
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -70,7 +70,7 @@ impl Admitted {
     /// Its address in the tunnel.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
-        Guest::addresses(self.number).0
+        ExternalClient::addresses(self.number).0
     }
 
     /// Has it admitted to a resource. Where that is a name, `proxy_ip` and the three addresses
