@@ -1,17 +1,17 @@
-//! The lab's one door to the clocks: monotonic and wall-clock time, read together.
+//! The lab's only access to the clocks: monotonic and wall-clock time, read together.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment on both clocks.
+/// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// For deadlines and measurements.
+pub struct ClockReading {
+    /// Monotonic, for deadlines and measurements.
     pub instant: Instant,
-    /// Seconds since 1970, for what the wire calls a date.
+    /// UNIX seconds, for dates on the wire.
     pub unix: u64,
 }
 
-impl Moment {
+impl ClockReading {
     /// Reads both clocks. The monotonic one follows tokio's paused time in tests.
     #[must_use]
     pub fn now() -> Self {
@@ -36,7 +36,7 @@ pub fn unix_ms() -> f64 {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the lab's one door to the wall clock"
+    reason = "the lab's only access to the wall clock"
 )]
 fn since_epoch() -> Duration {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
