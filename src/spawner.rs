@@ -1,12 +1,11 @@
-//! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
+//! The gateway's threads, and the sockets and TUN device that all instances of its actors share.
 //!
-//! Two threads besides the supervisor's and those of the shards. A *shard* has everything that the
-//! packets of its clients meet, with sockets and a TUN queue of its own, so that nothing is shared
-//! and nothing is locked. *Control* has the portal and the names, which may take their time.
-//! *Admin* answers the operator, also when another thread is stuck.
+//! A *shard* is a thread with the whole data path of its clients, with sockets and a TUN queue of
+//! its own, so that nothing is shared and nothing is locked. *Control* has the portal and the name
+//! lookups, which may block. *Admin* answers the operator, even if another thread is stuck.
 //!
-//! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
-//! the kernel has queued waits for its successor.
+//! No actor owns sockets or device: each works on a handle, and what the kernel has queued waits
+//! for the actor's successor.
 
 use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
@@ -37,31 +36,26 @@ use std::io;
 use std::sync::Arc;
 use tun_rs::SyncDevice;
 
-/// Everything that actors are built from.
 pub struct SpawnerSpec {
-    /// Ours.
     pub keys: GatewayKeys,
-    /// Bound, for as many shards as there are queues.
+    /// Bound sockets for as many shards as there are queues.
     pub sockets: SocketGroup,
-    /// Of the device, one for each shard.
+    /// One TUN queue for each shard.
     pub queues: Vec<SyncDevice>,
-    /// Where the operator asks.
     pub listeners: AdminListeners,
     /// The settings of all actors.
     pub settings: Arc<LiveSettings>,
-    /// For the portal.
     pub portal: PortalConfig,
-    /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
 
-/// See the module's documentation.
+/// The gateway's threads; see the module's documentation.
 pub struct Threads {
     control: Thread,
     shards: Vec<Shard>,
     admin: Thread,
     listeners: AdminListeners,
-    spec: Arc<Shared>,
+    spec: Arc<ActorSettings>,
     sockets: SocketGroup,
 }
 
@@ -71,7 +65,7 @@ struct Shard {
     queue: Arc<SyncDevice>,
 }
 
-/// An event loop, and whom it is busy with.
+/// An event loop, and the instance that it polls.
 struct Thread {
     arbiter: Arbiter,
     mark: RunningInstance,
@@ -107,7 +101,7 @@ impl Thread {
     }
 }
 
-/// As an operator sees it in `top -H`.
+/// Sets the name that `top -H` shows.
 fn name_thread(place: Place) {
     let name = match place {
         Place::Control => "control".to_owned(),
@@ -115,13 +109,13 @@ fn name_thread(place: Place) {
         Place::Admin => "admin".to_owned(),
     };
     let name = CString::new(name).expect("no NUL in it");
-    // A kernel that does not want to be told shows the name of the program.
+    // If it fails, the kernel shows the name of the program.
     let _ = nix::sys::prctl::set_name(&name);
 }
 
-/// What is the same for all lives until the configuration changes, and read on all threads.
+/// Settings for new instances, shared by all threads. A reload replaces them.
 #[derive(Clone)]
-struct Shared {
+struct ActorSettings {
     keys: GatewayKeys,
     settings: Arc<LiveSettings>,
     portal: PortalConfig,
@@ -129,8 +123,7 @@ struct Shared {
 }
 
 impl Threads {
-    /// Starts the threads; they wait for actors.
-    #[must_use]
+    /// Starts the threads, without actors.
     pub fn new(spec: SpawnerSpec) -> Self {
         let shards = (0..).zip(spec.queues).map(|(number, queue)| Shard {
             thread: Thread::new(Place::Shard(number), &spec.metrics),
@@ -142,7 +135,7 @@ impl Threads {
             admin: Thread::new(Place::Admin, &spec.metrics),
             listeners: spec.listeners,
             sockets: spec.sockets,
-            spec: Arc::new(Shared {
+            spec: Arc::new(ActorSettings {
                 keys: spec.keys,
                 settings: spec.settings,
                 portal: spec.portal,
@@ -152,7 +145,7 @@ impl Threads {
     }
 
     /// # Panics
-    /// When there is no such shard: there is a queue for each.
+    /// If the gateway has no such shard.
     fn shard(&self, number: u8) -> &Shard {
         &self.shards[usize::from(number)]
     }
@@ -181,7 +174,7 @@ impl Spawner for Threads {
             }))
         });
         Started {
-            links: TunLinks::to(&addr),
+            links: TunLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -191,7 +184,7 @@ impl Spawner for Threads {
         shard: u8,
         death: DeathNotice,
         snapshot: NatSnapshot,
-        news: Recipient<NatTableChanged>,
+        changed: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks> {
         let config = nat_table::shard_config(&self.spec.settings);
         let metrics = self.spec.metrics.shard(shard.into());
@@ -201,13 +194,13 @@ impl Spawner for Threads {
                 config,
                 seed: shell::random_bytes()?,
                 snapshot,
-                news,
+                changed,
                 metrics,
                 death,
             }))
         });
         Started {
-            links: NatTableLinks::to(&addr),
+            links: NatTableLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -224,7 +217,7 @@ impl Spawner for Threads {
             Ok(UdpActor::new(spec))
         });
         Started {
-            links: UdpLinks::to(&addr),
+            links: UdpLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -243,7 +236,7 @@ impl Spawner for Threads {
                 )))
             });
         Started {
-            links: DnsLinks::to(&addr),
+            links: DnsLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -265,7 +258,7 @@ impl Spawner for Threads {
                     }))
                 });
         Started {
-            links: PortalLinks::to(&addr),
+            links: PortalLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }

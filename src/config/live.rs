@@ -1,7 +1,7 @@
 //! The configuration while the gateway runs: plain data between the reload and the actors.
 
 use super::keys::GatewayConfig;
-use postern_core::UnixTime;
+use actix::Message;
 use std::sync::Arc;
 
 /// The settings that all actors run with. Shared, never changed: a reload makes others.
@@ -16,28 +16,11 @@ pub struct LiveSettings {
     pub shards: u8,
 }
 
-/// The outcome of one attempt to read the configuration again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadReport {
-    pub at: UnixTime,
-    pub outcome: ReloadOutcome,
-}
-
-/// See [`ReloadReport`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
-    /// Some keys have other values.
-    Applied {
-        /// Keys whose new values are in use.
-        changed: Vec<&'static str>,
-        /// Keys that keep their values until the next start.
-        needs_restart: Vec<&'static str>,
-    },
-    /// No key has another value.
-    Unchanged,
-    /// The configuration is wrong; the one of before stays.
-    Refused {
-        /// Each with its place.
-        problems: Vec<String>,
-    },
+/// Run with other settings from now on. Sent to the supervisor, which passes it to every actor that
+/// has settings; each compares its part.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct UseSettings {
+    pub before: Arc<LiveSettings>,
+    pub after: Arc<LiveSettings>,
 }

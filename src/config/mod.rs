@@ -35,9 +35,7 @@ pub use keys::{
     PortalConfig, StateConfig, TunnelConfig,
 };
 pub use kinds::{Generation, LogFormat};
-pub use live::{LiveSettings, ReloadOutcome, ReloadReport};
+pub use live::{LiveSettings, UseSettings};
 pub use load::{Loaded, load, load_admin, load_state};
-pub use problem::{ConfigError, Place, Problem};
-pub use secret::Secret;
 pub use sources::Sources;
-pub use values::{EgressPattern, InterfaceName, InterfacePattern, LogFilter};
+pub use values::{InterfaceName, InterfacePattern, LogFilter};

@@ -18,14 +18,6 @@ macro_rules! word {
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $Word(String);
 
-        impl $Word {
-            /// The text as written.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
         impl TryFrom<String> for $Word {
             type Error = String;
 
@@ -70,6 +62,18 @@ word! {
     /// Levels and `target=level` directives of `tracing`, separated by commas.
     LogFilter, check_filter,
     "levels (off, error, warn, info, debug, trace) and target=level, separated by commas"
+}
+
+impl InterfaceName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl LogFilter {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl InterfacePattern {

@@ -13,5 +13,7 @@ mod tests;
 mod watch;
 
 pub use check::check;
+#[cfg(test)]
+pub use check::trust;
 pub use reloader::Reloader;
 pub use watch::{ReloadLinks, watch};

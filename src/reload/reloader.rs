@@ -1,8 +1,8 @@
 //! Compares what the configuration says now with the settings of the running gateway.
 
 use super::check::check;
-use crate::config::{self, Changes, Environment, LiveSettings, Loaded, ReloadOutcome, Sources};
-use crate::messages::supervisor::UseSettings;
+use crate::config::{self, Changes, Environment, LiveSettings, Loaded, Sources, UseSettings};
+use crate::messages::reload::ReloadOutcome;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -2,7 +2,8 @@
 
 use super::check::check;
 use super::reloader::{Look, Reloaded, Reloader};
-use crate::config::{self, Environment, ReloadOutcome};
+use crate::config::{self, Environment};
+use crate::messages::reload::ReloadOutcome;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Decides when the configuration is read again, and passes the result on.
 
 use super::reloader::{Look, Reloaded, Reloader};
-use crate::config::{ReloadOutcome, ReloadReport};
+use crate::config::UseSettings;
 use crate::logging;
-use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
+use crate::messages::reload::{ConfigurationReloaded, ReloadBegan, ReloadOutcome, ReloadReport};
 use crate::shell::{tell, unix_now};
 use actix::prelude::*;
 use std::io;

@@ -1,9 +1,9 @@
-//! New settings, for the actors that run and for those that are made later.
+//! New settings, for running actors and for actors that are started later.
 
 use super::SupervisorActor;
-use crate::config::LimitsConfig;
+use crate::config::{LimitsConfig, UseSettings};
 use crate::messages::connection::LimitResources;
-use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
+use crate::messages::reload::{ConfigurationReloaded, ReloadBegan};
 use crate::shell::tell;
 use actix::prelude::*;
 
@@ -18,7 +18,7 @@ impl Handler<ReloadBegan> for SupervisorActor {
 impl Handler<UseSettings> for SupervisorActor {
     type Result = ();
 
-    /// The spawner first: an actor that dies in between is made with what it would have been sent.
+    /// The spawner comes first: an actor that dies in between is built with the new settings.
     fn handle(&mut self, message: UseSettings, _: &mut Context<Self>) {
         self.spec.spawner.take_over(&message.after);
         self.limit_clients(&message.after.config.limits);

@@ -3,6 +3,7 @@
 mod changes;
 
 use super::keys::{self, KEYS};
+use super::problem::{ConfigError, Place};
 use super::schema::{self, Change, Presence};
 use super::*;
 use proptest::prelude::*;
