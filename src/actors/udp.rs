@@ -48,7 +48,7 @@ pub struct UdpSpec {
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
-    /// The portal's relays.
+    /// Relays of the portal, asked as STUN servers.
     relays: Vec<SocketAddr>,
     queue: SendQueue,
     awaits_room: bool,
