@@ -103,7 +103,7 @@ fn list_addresses(config: &GatewayConfig) -> ListAddresses {
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
-    /// The portal's relays.
+    /// Relays of the portal, asked as STUN servers.
     relays: Vec<SocketAddr>,
     queue: SendQueue,
     awaits_room: bool,

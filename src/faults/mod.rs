@@ -39,6 +39,10 @@ use std::fmt;
 
 /// Who is to suffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "fault-injection"),
+    expect(dead_code, reason = "without faults there is no target")
+)]
 pub enum Target {
     /// The SupervisorActor; only by a panic in a handler.
     Supervisor,

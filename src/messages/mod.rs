@@ -5,8 +5,8 @@
 //! Packets travel only in batches. *Inbound* is from the tunnel towards the resource, *outbound*
 //! the reverse.
 
-/// Defines a struct of recipients: the links from one actor to another. Made from an address, all of
-/// them lead to one actor. The last field may be such a struct itself.
+/// Defines a struct of recipients: the links from one actor to another. Made from an address, all
+/// of them lead to one actor. The last field may be such a struct itself.
 macro_rules! recipients {
     ($(#[$attribute:meta])* pub struct $name:ident {
         $($field:ident: $message:ty,)*

@@ -32,7 +32,7 @@ pub enum ReloadOutcome {
     Unchanged,
     /// The configuration is wrong; the previous one stays.
     Refused {
-        /// Each with its place.
+        /// Each with its place in the file or the environment.
         problems: Vec<String>,
     },
 }

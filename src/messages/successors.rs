@@ -47,7 +47,6 @@ pub struct UseFront(pub UdpInputs);
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseSibling {
-    /// The other shard.
     pub shard: u8,
     pub strays: Recipient<StrayPackets>,
 }

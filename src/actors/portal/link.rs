@@ -71,8 +71,8 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// Dials all addresses at the same time; the first to answer wins. docs/lessons.md 28: a dead address family
-/// must not cost a time-out.
+/// Dials all addresses at the same time; the first to answer wins. docs/lessons.md 28: a dead
+/// address family must not cost a time-out.
 async fn race(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let attempts: Vec<_> = addresses
         .map(|address| Box::pin(TcpStream::connect(address)))

@@ -212,8 +212,8 @@ impl SupervisorActor {
         Some(instance.id)
     }
 
-    /// Replaces a stuck thread and restarts every actor on it. The death counts for the actor that is
-    /// stuck, not for the first one that was noticed.
+    /// Replaces a stuck thread and restarts every actor on it. The death counts for the actor that
+    /// is stuck, not for the first one that was noticed.
     fn replace_thread(&mut self, noticed: Child, ctx: &mut Context<Self>) {
         let place = Place::of(noticed);
         let busy = self.spec.spawner.busy_with(place);

@@ -1,7 +1,7 @@
 //! Reports the gateway's health to the service manager that started it.
 
 use super::SupervisorActor;
-use crate::messages::reports::{HealthReport, HealthStatus};
+use crate::messages::reports::HealthReport;
 use actix::prelude::*;
 
 impl SupervisorActor {
@@ -32,11 +32,7 @@ impl SupervisorActor {
 
 /// The status line that the service manager shows: the troubles without their remedies.
 fn status_line(health: &HealthReport, clients: usize) -> String {
-    let status = match health.status {
-        HealthStatus::Ready => "ready",
-        HealthStatus::Degraded => "degraded",
-        HealthStatus::NotReady => "not ready",
-    };
+    let status = health.status.word().replace('_', " ");
     let mut line = format!("{status}, {clients} clients");
     for (index, reason) in health.reasons.iter().enumerate() {
         line += if index == 0 { ": " } else { "; " };

@@ -11,20 +11,16 @@ use std::io;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Writes the state file: the ledger, and what does not change within a process.
+/// Writes the state file.
 pub struct StateSaver {
-    file: StateFile,
-    gateway_key: Zeroizing<[u8; 32]>,
-    ice_secret: Zeroizing<[u8; 32]>,
-    udp_port: u16,
-    taken_over_at: Option<UnixTime>,
+    spec: StateSaverSpec,
     /// The revision of the ledger that was saved last.
     saved: Option<u64>,
     is_failing: bool,
     pace: Duration,
 }
 
-/// The contents of the state file besides the ledger.
+/// The state file, and its contents besides the ledger.
 pub struct StateSaverSpec {
     pub file: StateFile,
     pub gateway_key: Zeroizing<[u8; 32]>,
@@ -39,11 +35,7 @@ pub struct StateSaverSpec {
 impl StateSaver {
     pub fn new(spec: StateSaverSpec) -> Self {
         Self {
-            file: spec.file,
-            gateway_key: spec.gateway_key,
-            ice_secret: spec.ice_secret,
-            udp_port: spec.udp_port,
-            taken_over_at: spec.taken_over_at,
+            spec,
             saved: None,
             is_failing: false,
             pace: SAVE_AFTER,
@@ -52,12 +44,12 @@ impl StateSaver {
 
     fn save(&mut self, ledger: &Ledger) -> io::Result<()> {
         let begun = shell::now();
-        let result = self.file.save(&SavedState {
+        let result = self.spec.file.save(&SavedState {
             saved_at: shell::unix_now(),
-            gateway_key: self.gateway_key.clone(),
-            ice_secret: self.ice_secret.clone(),
-            udp_port: self.udp_port,
-            taken_over_at: self.taken_over_at,
+            gateway_key: self.spec.gateway_key.clone(),
+            ice_secret: self.spec.ice_secret.clone(),
+            udp_port: self.spec.udp_port,
+            taken_over_at: self.spec.taken_over_at,
             ledger: ledger.clone(),
         });
         self.saved = Some(ledger.revision());
@@ -80,7 +72,7 @@ impl StateSaver {
 
     /// Whether this process took over recently, so that the state may be the cause of its deaths.
     fn is_suspicious(&self, now: UnixTime) -> bool {
-        let since = self.taken_over_at.map(|at| now.0.saturating_sub(at.0));
+        let since = self.spec.taken_over_at.map(|at| now.0.saturating_sub(at.0));
         since.is_some_and(|seconds| seconds < SUSPICIOUS.as_secs())
     }
 }
@@ -124,7 +116,7 @@ impl SupervisorActor {
             return false;
         }
         if exit_code == 0 {
-            state_saver.file.note_attempts(0);
+            state_saver.spec.file.note_attempts(0);
         }
         let is_saved = state_saver.save(&self.spec.ledger).is_ok();
         self.spec.metrics.count_save(is_saved);
@@ -143,14 +135,14 @@ impl SupervisorActor {
     /// The process has run long enough: the state that it took over is harmless.
     pub(super) fn trust_state(&mut self) {
         if let Some(state_saver) = &self.spec.state_saver {
-            state_saver.file.note_attempts(0);
+            state_saver.spec.file.note_attempts(0);
         }
     }
 
     /// The clients get a goodbye: nothing remains to be taken over.
     pub(super) fn forget_state(&mut self) {
         if let Some(state_saver) = &mut self.spec.state_saver
-            && let Err(error) = state_saver.file.remove()
+            && let Err(error) = state_saver.spec.file.remove()
         {
             tracing::warn!(%error, "the state file stays");
         }

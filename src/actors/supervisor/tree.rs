@@ -23,7 +23,6 @@ use postern_core::supervision::{RestartPolicy, Restarts, WatchPace};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The shared children.
 pub(super) struct Tree {
     pub(super) shards: Vec<Shard>,
     pub(super) dns: Option<DnsLinks>,

@@ -45,7 +45,6 @@ impl Scene {
         tell(&self.spawner.resolver(), ResolverStateChanged(state));
     }
 
-    /// The whole status.
     async fn becomes_ready(&mut self) {
         self.settle().await;
         self.portal_is(PortalState::Joined);

@@ -39,7 +39,6 @@ impl Scene {
         Self::with(|_| ())
     }
 
-    /// With a changed spec.
     pub(crate) fn with(change: impl FnOnce(&mut SupervisorSpec)) -> Self {
         let (senders, inboxes) = Inboxes::new();
         let spawner = SpawnerHandle::new(senders);

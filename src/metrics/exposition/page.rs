@@ -93,7 +93,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// What does not change while the process actors.
+    /// A constant of the process.
     pub(super) fn info(&mut self, family: Family, label: &str, value: &str) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Info)?;
         family.encode_info(&[(label, value)])

@@ -33,7 +33,6 @@ use uuid::Uuid;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// The page, parsed.
 pub(crate) fn page(metrics: &Arc<Metrics>) -> Page {
     match Page::parse(&metrics.page()) {
         Ok(page) => page,

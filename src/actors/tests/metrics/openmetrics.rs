@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A valid page.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     families: BTreeMap<String, Family>,
