@@ -12,6 +12,7 @@ pub mod link;
 pub mod logging;
 pub mod messages;
 pub mod metrics;
+mod private_files;
 mod readiness;
 pub mod reload;
 pub mod service_manager;
