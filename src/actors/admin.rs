@@ -5,7 +5,7 @@
 //! nothing is lost. On death: rebuilt on the same sockets; a question that was under way is broken
 //! off. A question that panics costs its own task.
 
-use crate::admin::{self, AdminListeners, Desk};
+use crate::admin::{self, AdminListeners, AdminState};
 use crate::faults;
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 pub struct AdminSpec {
     /// Shared by all lives.
     pub listeners: AdminListeners,
-    /// Who knows the answers.
-    pub desk: Desk,
+    /// The sources of all answers.
+    pub state: AdminState,
     /// Held until the end.
     pub death: DeathNotice,
 }
@@ -48,7 +48,7 @@ impl Actor for AdminActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         faults::on_started("admin");
-        match admin::serve(&self.spec.listeners, &self.spec.desk) {
+        match admin::serve(&self.spec.listeners, &self.spec.state) {
             Ok(tasks) => self.tasks = tasks,
             Err(error) => {
                 tracing::error!(%error, "nobody can ask the gateway how it is");

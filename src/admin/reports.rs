@@ -32,7 +32,6 @@ pub enum HealthStatus {
 
 impl HealthStatus {
     /// As in JSON.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Ready => "ready",

@@ -149,5 +149,5 @@ fn a_reload_before_the_start_is_over_does_not_say_that_it_is() {
     assert_eq!(heard.lines(), [""; 0]);
     manager.note_health(true, "ready");
     assert_eq!(heard.lines(), ["READY=1", "STATUS=ready", "WATCHDOG=1"]);
-    assert_eq!(ServiceManager::nobody().interval(), None);
+    assert_eq!(ServiceManager::none().interval(), None);
 }

@@ -18,27 +18,25 @@ impl From<Duration> for Seconds {
 }
 
 impl fmt::Display for Seconds {
-    /// The two largest units.
+    /// The two largest units: `2 min 5 s`; in the alternate form, for tables, `2m 5s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(s) = *self;
-        match s {
-            0..60 => write!(f, "{s} s"),
-            60..3600 => write_pair(f, (s / 60, "min"), (s % 60, "s")),
-            3600..86_400 => write_pair(f, (s / 3600, "h"), (s % 3600 / 60, "min")),
-            86_400.. => write_pair(f, (s / 86_400, "d"), (s % 86_400 / 3600, "h")),
+        let (space, min) = if f.alternate() {
+            ("", "m")
+        } else {
+            (" ", "min")
+        };
+        let (large, unit, small, small_unit) = match s {
+            0..60 => (s, "s", 0, ""),
+            60..3600 => (s / 60, min, s % 60, "s"),
+            3600..86_400 => (s / 3600, "h", s % 3600 / 60, min),
+            86_400.. => (s / 86_400, "d", s % 86_400 / 3600, "h"),
+        };
+        write!(f, "{large}{space}{unit}")?;
+        match small {
+            0 => Ok(()),
+            _ => write!(f, " {small}{space}{small_unit}"),
         }
-    }
-}
-
-fn write_pair(
-    f: &mut fmt::Formatter<'_>,
-    (large, large_unit): (u64, &str),
-    (small, small_unit): (u64, &str),
-) -> fmt::Result {
-    write!(f, "{large} {large_unit}")?;
-    match small {
-        0 => Ok(()),
-        _ => write!(f, " {small} {small_unit}"),
     }
 }
 
