@@ -158,7 +158,7 @@ impl UdpPort {
 /// Determines the offloads of the kernel for this socket.
 fn offloads(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(socket.into())?;
-    // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO read
+    // quinn-udp 0.6 enables receive timestamps. With them, the control messages of a GRO read
     // do not fit its buffer: the kernel cuts off the last one, which holds the ECN mark.
     setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
     Ok(state)

@@ -107,7 +107,6 @@ pub struct PacketStream {
 }
 
 impl PacketStream {
-    /// Reads from `queue`.
     pub fn new(queue: Rc<TunQueue>) -> Self {
         let turns = ReadTurns::new("reading from the tunnel interface", READS_MAX, ERRORS_MAX);
         Self { queue, turns }

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_can_open_the_socket_and_it_goes_with_the_process() {
+    fn only_its_owner_can_open_the_socket_and_it_ends_with_the_process() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = config(directory.path());
         let listeners = AdminListeners::bind(&config).expect("free");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_way_is_left_alone() {
+    fn a_file_at_the_path_of_the_socket_is_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = AdminConfig {
             socket: directory.path().join("precious"),

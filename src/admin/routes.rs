@@ -12,7 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use postern_core::diagnosis::NotATarget;
+use postern_core::target::TargetParseError;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +133,9 @@ async fn why(State(state): State<AdminState>, Query(query): Query<WhyQuery>) -> 
     let client = query.client;
     match query.target.parse() {
         Ok(target) => serve(&state.supervisor.why, Diagnosis { client, target }).await,
-        Err(error) => (StatusCode::BAD_REQUEST, NotATarget::to_string(&error)).into_response(),
+        Err(error) => {
+            (StatusCode::BAD_REQUEST, TargetParseError::to_string(&error)).into_response()
+        }
     }
 }
 
@@ -149,7 +151,6 @@ where
     }
 }
 
-/// No answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the supervisor does not answer")]
 struct NoAnswer;

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_with_the_reason() {
+    fn an_impossible_command_is_refused_with_the_reason() {
         let refused = [
             ("", "0 words; write KIND FAULT [CLIENT|SHARD]"),
             ("tun", "1 words; write KIND FAULT [CLIENT|SHARD]"),

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-/// A way to break.
+/// A way in which an actor fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// Panic in the handler of a message.
@@ -23,9 +23,9 @@ pub enum FaultKind {
     PanicInStarted,
     /// Panic in a spawned future, at its second poll.
     PanicInFuture,
-    /// Panic in a timer.
+    /// Panic in the handler of a timer.
     PanicInTimer,
-    /// Stop, as an actor does by itself.
+    /// Stop without a panic.
     Stop,
     /// Never read the mailbox again; the thread stays free.
     Hang,

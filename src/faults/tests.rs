@@ -95,11 +95,11 @@ fn panic_messages() -> Vec<String> {
 }
 
 /// Injects `fault` into a new victim and waits for its end: whether by a panic, and its words.
-async fn dies_of(fault: FaultKind) -> (bool, Vec<String>) {
+async fn ends_by(fault: FaultKind) -> (bool, Vec<String>) {
     let (victim, ended) = Victim::begin();
-    victim.send(Ping).await.expect("it lives");
+    victim.send(Ping).await.expect("it runs");
     victim.try_send(Fault(fault)).expect("there is room");
-    let panicked = timeout(PATIENCE, ended).await.expect("it dies");
+    let panicked = timeout(PATIENCE, ended).await.expect("it ends");
     (panicked.expect("reported"), panic_messages())
 }
 
@@ -116,7 +116,7 @@ fn panics_happen_in_the_given_place_and_name_it() {
             (FaultKind::PanicInTimer, "timer"),
         ] {
             let words = format!("injected: panic in {place} of victim");
-            assert_eq!(dies_of(fault).await, (true, vec![words]));
+            assert_eq!(ends_by(fault).await, (true, vec![words]));
         }
     });
 }
@@ -126,21 +126,21 @@ fn a_panic_in_started_hits_the_next_instance_and_no_other() {
     record_panics();
     paused(async {
         let words = |place| vec![format!("injected: panic in {place} of victim")];
-        let first = dies_of(FaultKind::PanicInStarted).await;
+        let first = ends_by(FaultKind::PanicInStarted).await;
         assert_eq!(first, (true, words("handler")));
         on_started("bystander");
         let (_second, ended) = Victim::begin();
-        let panicked = timeout(PATIENCE, ended).await.expect("it dies");
+        let panicked = timeout(PATIENCE, ended).await.expect("it ends");
         assert_eq!((panicked, panic_messages()), (Ok(true), words("started")));
         let (third, _ended) = Victim::begin();
-        third.send(Ping).await.expect("it lives");
+        third.send(Ping).await.expect("it runs");
     });
 }
 
 #[test]
 fn stopping_is_no_panic() {
     record_panics();
-    let end = paused(dies_of(FaultKind::Stop));
+    let end = paused(ends_by(FaultKind::Stop));
     assert_eq!(end, (false, Vec::new()));
 }
 
@@ -148,12 +148,12 @@ fn stopping_is_no_panic() {
 fn a_hung_actor_answers_no_more_and_leaves_the_thread_to_others() {
     paused(async {
         let (victim, mut ended) = Victim::begin();
-        victim.send(Fault(FaultKind::Hang)).await.expect("it lives");
+        victim.send(Fault(FaultKind::Hang)).await.expect("it runs");
         let answer = timeout(PATIENCE, victim.send(Ping)).await;
         assert!(answer.is_err(), "{answer:?}");
-        assert!(ended.try_recv().is_err(), "it is not dead either");
+        assert!(ended.try_recv().is_err(), "it has not ended either");
         let (other, _ended) = Victim::begin();
-        other.send(Ping).await.expect("it lives");
+        other.send(Ping).await.expect("it runs");
     });
 }
 
@@ -161,11 +161,11 @@ fn a_hung_actor_answers_no_more_and_leaves_the_thread_to_others() {
 fn a_full_mailbox_stays_full_for_its_time() {
     paused(async {
         let (victim, _ended) = Victim::begin();
-        victim.send(Fault(FaultKind::Fill)).await.expect("it lives");
+        victim.send(Fault(FaultKind::Fill)).await.expect("it runs");
         let begun = crate::shell::now();
         let sent = (0..).take_while(|_| victim.try_send(Ping).is_ok()).count();
         assert!((1..=Victim::MAILBOX + 1).contains(&sent), "{sent}");
-        victim.send(Ping).await.expect("it lives");
+        victim.send(Ping).await.expect("it runs");
         let waited: Duration = crate::shell::now() - begun;
         assert!(waited >= FILLED_FOR, "{waited:?}");
         assert!(waited < 2 * FILLED_FOR, "{waited:?}");
@@ -177,10 +177,7 @@ fn a_blocking_actor_blocks_its_thread() {
     System::new().block_on(async {
         let (victim, _ended) = Victim::begin();
         let begun: Instant = crate::shell::now();
-        victim
-            .send(Fault(FaultKind::Block))
-            .await
-            .expect("it lives");
+        victim.send(Fault(FaultKind::Block)).await.expect("it runs");
         assert!(crate::shell::now() - begun >= BLOCKED_FOR);
     });
 }
@@ -190,9 +187,9 @@ fn faults_of_packets_do_not_affect_an_actor() {
     paused(async {
         let (victim, _ended) = Victim::begin();
         for fault in [FaultKind::PanicOnPackets, FaultKind::AcceptPackets] {
-            victim.send(Fault(fault)).await.expect("it lives");
+            victim.send(Fault(fault)).await.expect("it runs");
         }
-        victim.send(Ping).await.expect("it lives");
+        victim.send(Ping).await.expect("it runs");
     });
 }
 
@@ -256,13 +253,13 @@ impl Socket {
     async fn connect(&self) -> BufReader<UnixStream> {
         tokio::task::yield_now().await;
         let stream = UnixStream::connect(&self.path).await;
-        BufReader::new(stream.expect("somebody listens"))
+        BufReader::new(stream.expect("it listens"))
     }
 }
 
 async fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> String {
     let written = stream.write_all(line.as_bytes()).await;
-    written.expect("somebody reads");
+    written.expect("it reads");
     let mut answer = String::new();
     let read = timeout(PATIENCE, stream.read_line(&mut answer)).await;
     read.expect("an answer comes").expect("readable");
@@ -292,7 +289,7 @@ fn commands_are_answered_line_by_line() {
 }
 
 #[test]
-fn packets_are_broken_without_asking_the_supervisor() {
+fn packet_faults_do_not_go_through_the_supervisor() {
     System::new().block_on(async {
         let socket = Socket::open();
         let client = ClientId(Uuid::from_u128(31));

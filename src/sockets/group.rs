@@ -272,7 +272,7 @@ mod tests {
     }
 
     /// Each datagram waits in the socket of the shard that its index names, all others in the first.
-    fn arrives_where_it_should(ip: IpAddr, group: &SocketGroup, shards: u8) {
+    fn assert_steered(ip: IpAddr, group: &SocketGroup, shards: u8) {
         let mut pool = PeerIndexPool::new([5; 32]);
         let mut sent: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();
         for shard in (0..shards).cycle().take(100) {
@@ -317,9 +317,9 @@ mod tests {
         for shards in [1, 2, 5] {
             let group = SocketGroup::bind_with(0, options(shards, attach_steering)).expect("room");
             assert!(group.steering_refused().is_none());
-            arrives_where_it_should(Ipv4Addr::LOCALHOST.into(), &group, shards);
+            assert_steered(Ipv4Addr::LOCALHOST.into(), &group, shards);
             if group.v6.is_some() {
-                arrives_where_it_should(Ipv6Addr::LOCALHOST.into(), &group, shards);
+                assert_steered(Ipv6Addr::LOCALHOST.into(), &group, shards);
             }
         }
     }
@@ -340,7 +340,7 @@ mod tests {
             let (_, from) = receiver.recv_from(&mut [0; 8]).expect("received");
             assert_eq!(from.port(), group.port());
         }
-        // Whatever hash a datagram has, it is not lost in a socket that nobody reads.
+        // No hash of a datagram leads to a socket that no shard reads.
         let index = PeerIndexPool::new([6; 32]).allocate(1).expect("room");
         for _ in 0..50 {
             let sender = UdpSocket::bind("127.0.0.1:0").expect("room");
@@ -376,6 +376,6 @@ mod tests {
             }
         }
         drop(group);
-        SocketGroup::bind(port, BUFFERS, 2).expect("nobody has it any more");
+        SocketGroup::bind(port, BUFFERS, 2).expect("it is free");
     }
 }

@@ -24,7 +24,7 @@ pub enum StateError {
     #[error("state file {path}: refused, because {why}", path = path.display())]
     Unsafe {
         path: PathBuf,
-        /// Completes "because".
+        /// Completes the sentence after "because".
         why: &'static str,
     },
     /// Another process holds the lock of the file.

@@ -77,6 +77,6 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, StateError> {
     }
 }
 
-/// From linux/magic.h.
+/// The value in linux/magic.h.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const STICKY: u32 = 0o1000;

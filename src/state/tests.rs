@@ -104,7 +104,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn what_was_saved_is_loaded() {
+fn a_saved_state_is_loaded() {
     let fixture = Fixture::new();
     let mut file = fixture.opened();
     assert!(load(&file).expect("no file is no error").is_none());
@@ -118,7 +118,7 @@ fn what_was_saved_is_loaded() {
 }
 
 #[test]
-fn nobody_else_may_read_it() {
+fn no_other_user_may_read_it() {
     let fixture = Fixture::new();
     let path = fixture
         .directory
@@ -209,7 +209,7 @@ fn a_file_of_another_user_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn a_pipe_is_refused() {
     let fixture = Fixture::new();
     nix::unistd::mkfifo(&fixture.path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     assert!(
@@ -224,7 +224,7 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn a_damaged_byte_anywhere_is_noticed() {
+fn any_damaged_byte_is_detected() {
     let fixture = Fixture::saved();
     let file = fixture.opened();
     let whole = fs::read(&fixture.path).expect("a file");
@@ -243,7 +243,7 @@ fn a_damaged_byte_anywhere_is_noticed() {
 }
 
 #[test]
-fn the_state_of_another_gateway_is_told_by_name() {
+fn the_state_of_another_gateway_is_reported() {
     let fixture = Fixture::saved();
     let other = StateFile::open(&fixture.path, key("another token"), NO_PATIENCE);
     let line = complaint(load(&other.expect("a tmpfs")));
@@ -264,7 +264,7 @@ fn a_stale_state_is_ignored() {
 }
 
 #[test]
-fn a_file_beyond_the_bound_is_not_even_read() {
+fn a_file_beyond_the_limit_is_not_read() {
     let fixture = Fixture::saved();
     let sparse = fs::OpenOptions::new().write(true).open(&fixture.path);
     let length = MAX_STATE_BYTES as u64 + 1;
@@ -280,7 +280,7 @@ fn a_file_beyond_the_bound_is_not_even_read() {
 }
 
 #[test]
-fn half_a_save_is_no_obstacle() {
+fn an_incomplete_save_does_not_prevent_the_next_one() {
     let fixture = Fixture::saved();
     let mut file = fixture.opened();
     fs::write(fixture.path.with_extension("state.new"), "half").expect("it is ours");
@@ -290,7 +290,7 @@ fn half_a_save_is_no_obstacle() {
 }
 
 #[test]
-fn what_is_removed_is_gone() {
+fn a_removed_state_does_not_exist() {
     let fixture = Fixture::saved();
     let mut file = fixture.opened();
     file.remove().expect("it is ours");

@@ -123,7 +123,7 @@ fn write(path: &Path, id: &str) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-/// See machine-id(5).
+/// The file of machine-id(5).
 const MACHINE_ID: &str = "/etc/machine-id";
 /// Binds the hash to this program, as machine-id(5) requires. Must never change.
 const APPLICATION: &[u8] = b"postern gateway external id 1:";
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_id_is_kept_for_the_next_start_for_our_eyes_only() {
+    fn a_random_id_is_kept_for_the_next_start_with_mode_0600() {
         let fixture = Fixture::new();
         let first = fixture.id().expect("an id");
         assert_eq!(parse(&first), Some(first.clone()));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_id_decides_where_there_is_one_but_cannot_be_seen() {
+    fn the_machine_id_determines_the_id_but_is_not_visible_in_it() {
         let (one, two) = (Fixture::new(), Fixture::new());
         let machine_id = "0123456789abcdef0123456789abcdef";
         for fixture in [&one, &two] {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unset_machine_id_is_no_machine_id() {
+    fn an_unset_machine_id_is_not_used() {
         let fixture = Fixture::new();
         for text in ["", "uninitialized\n", "0123"] {
             fs::write(fixture.path("machine-id"), text).expect("writable");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_made_is_not_fatal() {
+    fn a_directory_that_cannot_be_created_is_not_fatal() {
         let fixture = Fixture::new();
         fs::write(
             fixture.path("state"),

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_can_reach_is_left_out() {
+    fn addresses_that_no_client_can_reach_are_left_out() {
         let mut down = listed("eth1", "198.51.100.9");
         down.is_up = false;
         let interfaces = [
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_beats_the_exclusion_and_a_pattern_does_not() {
+    fn an_exact_name_overrides_the_exclusion_and_a_pattern_does_not() {
         let interfaces = [
             listed("lo", "127.0.0.1"),
             listed("veth0", "198.51.100.1"),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_own_list_is_understood() {
+    fn the_list_of_the_kernel_is_parsed() {
         in_private_netns(|| {
             ip("link add up0 type veth peer name peer0");
             ip("link set peer0 up");

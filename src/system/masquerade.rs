@@ -150,9 +150,9 @@ fn run_nft(transaction: &str) -> Result<(), MasqueradeError> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn();
-    let mut child = spawned.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => MasqueradeError::NoNft,
-        _ => MasqueradeError::CannotRun(error),
+    let mut child = spawned.map_err(|error| match error.kind() == io::ErrorKind::NotFound {
+        true => MasqueradeError::NoNft,
+        false => MasqueradeError::CannotRun(error),
     })?;
     let mut stdin = child.stdin.take().expect("stdin is piped");
     // A ruleset fits into the pipe. If nft has ended already, its status says why.
@@ -215,7 +215,7 @@ table inet postern_pt0 {
     }
 
     #[test]
-    fn without_masquerading_nothing_is_touched() {
+    fn without_masquerading_the_ruleset_is_unchanged() {
         in_private_netns(|| {
             let mut config = tunnel("pt0");
             config.masquerade = false;

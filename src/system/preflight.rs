@@ -97,29 +97,30 @@ fn judge(config: &GatewayConfig, facts: &Facts) -> Vec<String> {
 }
 
 fn tun_remedy(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::NotFound => {
-            "load the driver with `modprobe tun`; in docker add --device /dev/net/tun; in a bare container \
-             `mkdir -p /dev/net && mknod /dev/net/tun c 10 200`"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "give the gateway's user access to it (mode 0666 is usual); in docker add --device /dev/net/tun"
-        }
-        _ => "load the driver with `modprobe tun`, or use a kernel that has it (CONFIG_TUN)",
+    if kind == io::ErrorKind::NotFound {
+        "load the driver with `modprobe tun`; in docker add --device /dev/net/tun; in a bare container \
+         `mkdir -p /dev/net && mknod /dev/net/tun c 10 200`"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "give the gateway's user access to it (mode 0666 is usual); in docker add --device /dev/net/tun"
+    } else {
+        "load the driver with `modprobe tun`, or use a kernel that has it (CONFIG_TUN)"
     }
 }
 
 fn port_remedy(port: u16, kind: io::ErrorKind) -> String {
-    match kind {
-        io::ErrorKind::AddrInUse => format!(
+    if kind == io::ErrorKind::AddrInUse {
+        return format!(
             "`ss -ulpn 'sport = :{port}'` shows who has it; stop that, or choose another with network.udp_port"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one with network.udp_port"
-                .to_owned()
-        }
-        _ => "choose another with network.udp_port".to_owned(),
+        );
     }
+    let is_privileged = kind == io::ErrorKind::PermissionDenied;
+    match is_privileged {
+        true => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one with network.udp_port"
+        }
+        false => "choose another with network.udp_port",
+    }
+    .to_owned()
 }
 
 /// Binds the port in both families, one after the other, and closes the sockets. A missing family is
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_does_not_ask_for_is_not_missed() {
+    fn a_requirement_that_is_switched_off_is_not_reported() {
         let facts = Facts {
             ipv4_forwarding: Setting::Locked,
             ..healthy()
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_nft_that_follows_from_missing_privileges_is_not_a_problem_of_its_own() {
+    fn a_failure_of_nft_without_privileges_is_not_a_second_problem() {
         let facts = Facts {
             net_admin: NetAdmin::Missing,
             nft: Err(MasqueradeError::Refused(
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_that_is_held_back_has_a_remedy_of_its_own() {
+    fn a_capability_that_is_held_back_has_its_own_remedy() {
         let facts = Facts {
             net_admin: NetAdmin::HeldBack,
             ..healthy()
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_host_is_judged_by_its_facts() {
+    fn a_real_host_is_checked() {
         in_private_netns(|| {
             let config = config(&[]);
             assert_eq!(preflight(&config), Ok(()));
