@@ -265,11 +265,6 @@ impl SendQueue {
     /// Limit of the waiting batches.
     pub const LIMIT: usize = 64;
 
-    /// Whether no batch waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Sends `batch`, or queues it behind others. Returns how many datagrams are lost: the queue is
     /// full, the host lacks the family, or the kernel refuses.
     pub fn send(&mut self, ports: &UdpPorts, batch: DatagramBatch) -> usize {

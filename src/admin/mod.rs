@@ -6,10 +6,9 @@
 
 pub mod client;
 mod listeners;
-pub mod reports;
 mod routes;
 mod server;
 
-pub use listeners::{AdminListeners, ListenError};
+pub use listeners::AdminListeners;
 pub use routes::AdminState;
 pub(crate) use server::serve;

@@ -1,10 +1,10 @@
 //! The requests that each kind of listener serves, and the form of their answers.
 
-use super::reports::{HealthReport, HealthStatus};
 use crate::messages::diagnosis::Diagnosis;
 use crate::messages::operator::{
     CancelDrain, DrainGateway, GatewayStatus, HealthCheck, OperatorLinks,
 };
+use crate::messages::reports::{HealthReport, HealthStatus};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use actix::prelude::*;
 use axum::extract::{Query, State};

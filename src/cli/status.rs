@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, show, words};
 use crate::admin::client::AdminClient;
-use crate::admin::reports::{ClientReport, StatusReport};
+use crate::messages::reports::{ClientReport, StatusReport};
 use clap::Args as ClapArgs;
 use hyper::Method;
 use std::fmt::Write as _;

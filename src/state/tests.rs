@@ -1,6 +1,8 @@
 //! Tests of the state file on a memory file system.
 
-use super::{LockHolder, MAX_STATE_BYTES, StateError, StateFile, identity_key, lock_holder};
+use super::file::MAX_STATE_BYTES;
+use super::lock::LockHolder;
+use super::{StateError, StateFile, identity_key, lock_holder};
 use postern_core::UnixTime;
 use postern_core::grant::{AccessRequest, AnnouncedName};
 use postern_core::grant::{Resource, ResourceKind, TunnelAddresses};

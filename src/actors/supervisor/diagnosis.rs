@@ -1,7 +1,7 @@
-//! Why something works or does not: asks those who know, and has the core judge.
+//! Answers `postern why`: collects the facts from the actors; the core judges them.
 
 use super::SupervisorActor;
-use super::tree::{Condition, FRONT};
+use super::tree::FRONT;
 use crate::messages::diagnosis::{Diagnosis, ExplainAccess, ExplainName};
 use crate::messages::supervisor::Child;
 use crate::shell;
@@ -40,18 +40,19 @@ impl Handler<Diagnosis> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// Takes over from the ledger what has ended, with the time.
+    /// Moves ended clients and grants from the ledger into the journal, with the time.
     pub(super) fn note_ended(&mut self) {
         for ended in self.spec.ledger.take_ended() {
             self.journal.note(ended, shell::unix_now());
         }
     }
 
-    /// Everybody who is served, waits to be, or was lately. Who is served says best where it is.
+    /// All clients that are served, wait to be restored, or were served lately. For an id with
+    /// several addresses the last of these sources in this order counts: journal, ledger, clients.
     fn known_clients(&self) -> BTreeMap<ClientId, TunnelAddresses> {
         let former = self.journal.latest().map(|it| (it.client, it.tunnel));
         let former: Vec<_> = former.collect();
-        // The latest come first there, and last here.
+        // The journal has the latest first; here the latest must come last.
         let former = former.into_iter().rev();
         let recorded = self.spec.ledger.clients().map(|(id, it)| (id, it.tunnel));
         let served = self.clients.ids().filter_map(|id| {
@@ -77,14 +78,13 @@ impl SupervisorActor {
         id: ClientId,
         target: Target,
     ) -> impl Future<Output = Response<ConnectionFacts>> + use<> {
-        let client = self.clients.get(id);
-        let whom = match client.map(|client| (client.condition, &client.connection)) {
+        let connection = match self.clients.get(id) {
             None => Err(Response::Absent),
-            Some((Condition::Up, connection)) => Ok(connection.clone()),
-            Some((Condition::Hung | Condition::Dead, _)) => Err(Response::Restarting),
+            Some(client) if client.instance.is_running() => Ok(client.connection.clone()),
+            Some(_) => Err(Response::Restarting),
         };
         async move {
-            match whom {
+            match connection {
                 Ok(connection) => ask(connection.send(ExplainAccess(target)), |it| it.0).await,
                 Err(told) => told,
             }
@@ -97,14 +97,14 @@ impl SupervisorActor {
         target: Target,
     ) -> impl Future<Output = Response<NatFacts>> + use<> {
         let shard = self.clients.shard_of(client).unwrap_or(FRONT);
-        let living = self.tree.living.get(&Child::NatTable(shard));
-        let condition = living.map(|living| living.condition);
+        let entry = self.tree.children.get(&Child::NatTable(shard));
+        let is_running = entry.is_some_and(|entry| entry.instance.is_running());
         let links = self.tree.shard(shard).nat_table.as_ref();
-        let whom = links.filter(|_| condition == Some(Condition::Up));
-        let whom = whom.map(|links| links.explain.clone());
+        let links = links.filter(|_| is_running);
+        let nat_table = links.map(|links| links.explain.clone());
         async move {
-            match whom {
-                Some(whom) => ask(whom.send(ExplainName { client, target }), |it| it.0).await,
+            match nat_table {
+                Some(it) => ask(it.send(ExplainName { client, target }), |it| it.0).await,
                 None => Response::Restarting,
             }
         }
@@ -149,7 +149,7 @@ impl SupervisorActor {
     }
 }
 
-/// An actor that is gone is about to have a successor.
+/// A closed mailbox means that the actor is being restarted.
 async fn ask<T, U>(
     answer: impl Future<Output = Result<T, MailboxError>>,
     into: impl FnOnce(T) -> U,
@@ -161,5 +161,5 @@ async fn ask<T, U>(
     }
 }
 
-/// An actor that is well answers within milliseconds.
+/// A healthy actor answers within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);

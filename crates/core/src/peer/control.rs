@@ -96,11 +96,9 @@ impl ControlPacket {
         match payload[0] {
             ASSIGNED_IPS => serde_json::from_slice(body)
                 .ok()
-                .filter(
-                    |AssignedIps {
-                         domain, proxy_ips, ..
-                     }| { AnnouncedName::is_within_limits(domain, proxy_ips) },
-                )
+                .filter(|it: &AssignedIps| {
+                    AnnouncedName::is_within_limits(&it.domain, &it.proxy_ips)
+                })
                 .map(Self::AssignedIps),
             DOMAIN_STATUS => serde_json::from_slice(body).ok().map(Self::DomainStatus),
             GOODBYE => Some(Self::Goodbye),

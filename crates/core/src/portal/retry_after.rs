@@ -4,7 +4,7 @@
 //! value. The result lies between [`FLOOR`] and [`CEILING`].
 
 use crate::ids::UnixTime;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The wait that the portal requests; `None` for an unreadable value.
 pub(super) fn parse(value: &str, unix_now: UnixTime) -> Option<Duration> {
@@ -20,8 +20,8 @@ pub(super) fn parse(value: &str, unix_now: UnixTime) -> Option<Duration> {
 /// Seconds since 1970 of an HTTP date in any of the three forms.
 fn http_date(value: &str) -> Option<u64> {
     let date = httpdate::parse_http_date(value).ok()?;
-    let since_1970 = date.duration_since(UNIX_EPOCH).ok()?;
-    Some(since_1970.as_secs())
+    let epoch = httpdate::parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT").ok()?;
+    Some(date.duration_since(epoch).ok()?.as_secs())
 }
 
 /// The shortest wait, also for a portal that requests none: its mistake must not cause a flood.
