@@ -328,10 +328,8 @@ fn start(
 
 /// Reports everything that is missing at once.
 fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
-    preflight::preflight(config).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!(lines.join("\n"))
-    })
+    let checked = preflight::preflight(config);
+    checked.map_err(|problems| anyhow::anyhow!(problems.join("\n")))
 }
 
 fn portal_config(

@@ -16,7 +16,7 @@ use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, Tun
 use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
 use crate::actors::tun::{TunActor, TunOutputs, TunSpec};
 use crate::actors::udp::{UdpActor, UdpSpec};
-use crate::admin::{AdminListeners, Desk};
+use crate::admin::{AdminListeners, AdminState};
 use crate::config::LiveSettings;
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{InstanceId, NatTableChanged, ResolverStateChanged};
@@ -271,7 +271,7 @@ impl Spawner for Threads {
             .launch(death.instance(), AdminActor::MAILBOX, move || {
                 Ok(AdminActor::new(AdminSpec {
                     listeners: listeners?,
-                    desk: Desk {
+                    state: AdminState {
                         supervisor,
                         metrics,
                     },

@@ -48,7 +48,7 @@ const EXCEPTIONS: [Exception; 2] = [
     },
     Exception {
         rule: "honest tests",
-        path: "src/faults/armed.rs",
+        path: "src/faults/enabled.rs",
         reason: "a thread that stands still is a fault to inject; absent from releases",
     },
 ];

@@ -5,7 +5,7 @@
 //! death: rebuilt on the same sockets; requests under way are broken off. A panic in a request ends
 //! only the request's task.
 
-use crate::admin::{self, AdminListeners, Desk};
+use crate::admin::{self, AdminListeners, AdminState};
 use crate::faults;
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 pub struct AdminSpec {
     pub listeners: AdminListeners,
-    pub desk: Desk,
+    pub state: AdminState,
     #[expect(dead_code, reason = "its drop notifies the supervisor")]
     pub death: DeathNotice,
 }
@@ -41,7 +41,7 @@ impl Actor for AdminActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         faults::on_started("admin");
-        match admin::serve(&self.spec.listeners, &self.spec.desk) {
+        match admin::serve(&self.spec.listeners, &self.spec.state) {
             Ok(tasks) => self.tasks = tasks,
             Err(error) => {
                 tracing::error!(%error, "nobody can ask the gateway how it is");

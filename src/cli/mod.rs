@@ -147,7 +147,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn all_commands_can_be_told_apart() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 }

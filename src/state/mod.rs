@@ -1,13 +1,13 @@
-//! The state file: what lets a new process go on where another ended.
+//! The state file: from it, a new process continues where the former one ended.
 //!
-//! Lives on a memory file system only, because it holds the gateway's keys and those of its
-//! clients. Belongs to one process at a time, which holds a lock beside it.
+//! It is on a memory file system only, because it holds the gateway's keys and those of its clients.
+//! One process at a time may use it: the one that holds the lock beside it.
 
 mod error;
 mod file;
 mod identity;
+mod location;
 mod lock;
-mod place;
 #[cfg(test)]
 mod tests;
 

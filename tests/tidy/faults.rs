@@ -193,7 +193,7 @@ fn the_program_holds_no_faults() {
         let program = std::fs::read(env!("CARGO_BIN_EXE_postern")).expect("it was built");
         assert!(!contains(&program, LAST_WORDS), "faults in the program");
     }
-    assert!(read("src/faults/armed.rs").contains(LAST_WORDS));
+    assert!(read("src/faults/enabled.rs").contains(LAST_WORDS));
 }
 
 // ---- Each rule can fail

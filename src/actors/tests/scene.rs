@@ -56,7 +56,7 @@ impl Scene {
             handed_over: Arc::clone(&handed_over),
             alive: Arc::default(),
             udp_port: 52_625,
-            service_manager: ServiceManager::nobody(),
+            service_manager: ServiceManager::none(),
             metrics: Arc::clone(&metrics),
         };
         change(&mut spec);

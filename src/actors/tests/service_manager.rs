@@ -149,5 +149,5 @@ fn a_reload_during_startup_does_not_announce_ready() {
     assert_eq!(recorder.lines(), [""; 0]);
     manager.note_health(true, "ready");
     assert_eq!(recorder.lines(), ["READY=1", "STATUS=ready", "WATCHDOG=1"]);
-    assert_eq!(ServiceManager::nobody().interval(), None);
+    assert_eq!(ServiceManager::none().interval(), None);
 }

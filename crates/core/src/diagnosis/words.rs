@@ -18,27 +18,25 @@ impl From<Duration> for Seconds {
 }
 
 impl fmt::Display for Seconds {
-    /// Writes the two largest units.
+    /// Writes the two largest units: `2 min 5 s`; in the alternate form, for tables, `2m 5s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(s) = *self;
-        match s {
-            0..60 => write!(f, "{s} s"),
-            60..3600 => write_pair(f, (s / 60, "min"), (s % 60, "s")),
-            3600..86_400 => write_pair(f, (s / 3600, "h"), (s % 3600 / 60, "min")),
-            86_400.. => write_pair(f, (s / 86_400, "d"), (s % 86_400 / 3600, "h")),
+        let (space, min) = if f.alternate() {
+            ("", "m")
+        } else {
+            (" ", "min")
+        };
+        let (large, unit, small, small_unit) = match s {
+            0..60 => (s, "s", 0, ""),
+            60..3600 => (s / 60, min, s % 60, "s"),
+            3600..86_400 => (s / 3600, "h", s % 3600 / 60, min),
+            86_400.. => (s / 86_400, "d", s % 86_400 / 3600, "h"),
+        };
+        write!(f, "{large}{space}{unit}")?;
+        match small {
+            0 => Ok(()),
+            _ => write!(f, " {small}{space}{small_unit}"),
         }
-    }
-}
-
-fn write_pair(
-    f: &mut fmt::Formatter<'_>,
-    (large, large_unit): (u64, &str),
-    (small, small_unit): (u64, &str),
-) -> fmt::Result {
-    write!(f, "{large} {large_unit}")?;
-    match small {
-        0 => Ok(()),
-        _ => write!(f, " {small} {small_unit}"),
     }
 }
 
@@ -89,16 +87,17 @@ mod tests {
 
     #[test]
     fn writes_durations_in_their_two_largest_units() {
-        for (seconds, said) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (125, "2 min 5 s"),
-            (3600, "1 h"),
-            (7_260, "2 h 1 min"),
-            (90_000, "1 d 1 h"),
+        for (seconds, said, short) in [
+            (0, "0 s", "0s"),
+            (59, "59 s", "59s"),
+            (60, "1 min", "1m"),
+            (125, "2 min 5 s", "2m 5s"),
+            (3600, "1 h", "1h"),
+            (7_260, "2 h 1 min", "2h 1m"),
+            (90_000, "1 d 1 h", "1d 1h"),
         ] {
             assert_eq!(Seconds(seconds).to_string(), said);
+            assert_eq!(format!("{:#}", Seconds(seconds)), short);
         }
     }
 

@@ -1,37 +1,23 @@
-//! Where the state file may be, and what a file there must look like to be trusted.
+//! Where the state file may be, and which files there are trusted.
 
 use super::StateError;
+use crate::private_files::{create_directory_of, directory_of};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::unistd::geteuid;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
-/// The path of a file that goes with the state file.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
-}
-
-/// Makes sure that the directory of `path` exists, is in memory and is nobody else's.
+/// Makes sure that the directory of `path` exists, is in memory and is writable for this user alone.
 pub(super) fn prepare(path: &Path) -> Result<(), StateError> {
     let directory = directory_of(path);
-    // Looked at before anything is created, so that nothing is left on a disk.
+    // Checked before anything is created, so that nothing is left on a disk.
     let existing = directory.ancestors().find(|directory| directory.exists());
     require_memory(path, existing.unwrap_or(Path::new(".")))?;
-    let mut builder = DirBuilder::new();
-    let created = builder.recursive(true).mode(0o700).create(directory);
-    created.map_err(StateError::io(directory))?;
+    create_directory_of(path).map_err(StateError::io(directory))?;
     require_memory(path, directory)?;
     require_own_directory(directory)
-}
-
-fn directory_of(path: &Path) -> &Path {
-    let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
-    directory.unwrap_or(Path::new("."))
 }
 
 fn require_memory(path: &Path, directory: &Path) -> Result<(), StateError> {
@@ -45,15 +31,10 @@ fn require_memory(path: &Path, directory: &Path) -> Result<(), StateError> {
     }
 }
 
-/// Whoever may replace files in the directory can replace ours.
+/// Refuses a directory in which another user may replace the state file.
 fn require_own_directory(directory: &Path) -> Result<(), StateError> {
     let metadata = directory.metadata().map_err(StateError::io(directory))?;
-    let refuse = |why| {
-        Err(StateError::Unsafe {
-            path: directory.to_owned(),
-            why,
-        })
-    };
+    let refuse = |why| Err(StateError::refused(directory, why));
     if ![0, geteuid().as_raw()].contains(&metadata.uid()) {
         return refuse("the directory belongs to another user");
     }
@@ -63,14 +44,11 @@ fn require_own_directory(directory: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Opens a file that only we may have touched; one that is created is for us alone.
+/// Opens a file that no other user can have written or can read. A new file gets mode 0600.
 pub(super) fn open(options: &OpenOptions, path: &Path) -> Result<File, StateError> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let opened = options.clone().mode(0o600).custom_flags(flags).open(path);
-    let refuse = |why| StateError::Unsafe {
-        path: path.to_owned(),
-        why,
-    };
+    let refuse = |why| StateError::refused(path, why);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(nix::libc::ELOOP) => refuse("it is a symbolic link"),
         Some(_) | None => StateError::io(path)(error),
@@ -90,7 +68,7 @@ pub(super) fn open(options: &OpenOptions, path: &Path) -> Result<File, StateErro
     Ok(file)
 }
 
-/// As [`open`], for reading; `None` if there is no such file.
+/// Opens a file for reading, as [`open`]; `None` if there is no such file.
 pub(super) fn open_existing(path: &Path) -> Result<Option<File>, StateError> {
     match open(OpenOptions::new().read(true), path) {
         Ok(file) => Ok(Some(file)),
@@ -99,6 +77,6 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, StateError> {
     }
 }
 
-/// From linux/magic.h.
+/// The value in linux/magic.h.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const STICKY: u32 = 0o1000;

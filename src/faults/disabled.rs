@@ -1,18 +1,18 @@
-//! What stands in for fault injection in a gateway that was built without it: nothing.
+//! The interface of fault injection in a gateway that is built without it: no function does anything.
 
 use super::InjectFault;
 use actix::{Actor, Context, Recipient};
 use postern_core::ids::ClientId;
 use std::future::{Ready, ready};
 
-/// There is none, so no message that carries one can ever be made.
+/// Has no value, so no message that carries a fault can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {}
 
-/// Without values, there is nothing to tell apart from `None`.
+/// Proves that the type has no value.
 const _: () = assert!(size_of::<Option<FaultKind>>() == 0);
 
-/// Never called: nobody has a fault.
+/// Never called: there is no fault to call it with.
 pub fn inject<A: Actor<Context = Context<A>>>(
     fault: FaultKind,
     _kind: &'static str,
@@ -21,15 +21,12 @@ pub fn inject<A: Actor<Context = Context<A>>>(
     match fault {}
 }
 
-/// Does nothing.
 #[inline]
 pub fn on_started(_kind: &'static str) {}
 
-/// Does nothing.
 #[inline]
 pub fn on_packets(_client: ClientId) {}
 
-/// Does nothing.
 #[inline]
 pub fn listen(_supervisor: Recipient<InjectFault>) -> Ready<()> {
     ready(())

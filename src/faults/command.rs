@@ -1,17 +1,13 @@
-//! The lines of the control socket: `KIND FAULT [CLIENT|SHARD]`.
+//! The commands of the control socket, one a line: `KIND FAULT [CLIENT|SHARD]`.
 //!
-//! KIND is `supervisor`, `portal`, `dns`, `nat_table`, `tun`, `udp` or `connection`; CLIENT is the
-//! client's UUID, or `any`, and belongs to `connection` alone. SHARD is a number, 0 if it is not
-//! said, and belongs to `nat_table`, `tun` and `udp`. Refuses what could not be done.
+//! KIND is `supervisor`, `portal`, `dns`, `nat_table`, `tun`, `udp`, `admin` or `connection`. CLIENT
+//! is the client's UUID, or `any`, for `connection` only. SHARD is a number, by default 0, for
+//! `nat_table`, `tun` and `udp` only. Refuses impossible combinations.
 
 use super::{FaultKind, Target};
 use postern_core::ids::ClientId;
 
-/// Reads one line, with or without its end.
-///
-/// # Errors
-///
-/// What is wrong with it, in words that say what to write instead.
+/// Parses one line, with or without its newline. The error says what to write instead.
 pub(super) fn parse(line: &str) -> Result<(Target, FaultKind), String> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let (kind, fault, which) = match words[..] {
@@ -49,23 +45,24 @@ fn parse_target(kind: &str, which: Option<&str>) -> Result<Target, String> {
     let Some(which) = which else {
         return Ok(*target);
     };
-    match target {
-        Target::NatTable(_) => Ok(Target::NatTable(parse_shard(which)?)),
-        Target::Tun(_) => Ok(Target::Tun(parse_shard(which)?)),
-        Target::Udp(_) => Ok(Target::Udp(parse_shard(which)?)),
+    let shard = || {
+        let number = which.parse();
+        number.map_err(|_| format!("{which:?} is no shard's number"))
+    };
+    Ok(match target {
+        Target::NatTable(_) => Target::NatTable(shard()?),
+        Target::Tun(_) => Target::Tun(shard()?),
+        Target::Udp(_) => Target::Udp(shard()?),
         Target::Supervisor
         | Target::Portal
         | Target::Dns
         | Target::Admin
-        | Target::Connection(_) => Err(format!(
-            "there is one {kind}; only connection takes a client, and nat_table, tun and udp a shard"
-        )),
-    }
-}
-
-fn parse_shard(word: &str) -> Result<u8, String> {
-    let number = word.parse();
-    number.map_err(|_| format!("{word:?} is no shard's number"))
+        | Target::Connection(_) => {
+            return Err(format!(
+                "there is one {kind}; only connection takes a client, and nat_table, tun and udp a shard"
+            ));
+        }
+    })
 }
 
 fn parse_client(word: &str) -> Result<Option<ClientId>, String> {
@@ -78,37 +75,20 @@ fn parse_client(word: &str) -> Result<Option<ClientId>, String> {
 }
 
 fn check(target: Target, fault: FaultKind) -> Result<(), String> {
-    let is_connection = matches!(target, Target::Connection(_));
-    match fault {
-        FaultKind::PanicOnPackets if target == Target::Connection(None) => {
-            Err("panic-packets needs the client's id".to_owned())
-        }
-        FaultKind::PanicOnPackets | FaultKind::Calm if !is_connection => {
-            Err(format!("{target} has no clients; only connection has"))
-        }
-        FaultKind::PanicInHandler | FaultKind::PanicOnPackets | FaultKind::Calm => Ok(()),
-        FaultKind::PanicInStarted
-        | FaultKind::PanicInFuture
-        | FaultKind::PanicInTimer
-        | FaultKind::Stop
-        | FaultKind::Hang
-        | FaultKind::Block
-        | FaultKind::Fill
-            if target == Target::Supervisor =>
-        {
-            Err("supervisor takes panic-handler only".to_owned())
-        }
-        FaultKind::PanicInStarted
-        | FaultKind::PanicInFuture
-        | FaultKind::PanicInTimer
-        | FaultKind::Stop
-        | FaultKind::Hang
-        | FaultKind::Block
-        | FaultKind::Fill => Ok(()),
+    let has_clients = matches!(target, Target::Connection(_));
+    let is_of_packets = matches!(fault, FaultKind::PanicOnPackets | FaultKind::AcceptPackets);
+    if is_of_packets && !has_clients {
+        Err(format!("{target} has no clients; only connection has"))
+    } else if fault == FaultKind::PanicOnPackets && target == Target::Connection(None) {
+        Err("panic-packets needs the client's id".to_owned())
+    } else if target == Target::Supervisor && fault != FaultKind::PanicInHandler {
+        Err("supervisor takes panic-handler only".to_owned())
+    } else {
+        Ok(())
     }
 }
 
-/// Each fault and its word.
+/// Each fault and its name.
 const FAULTS: [(&str, FaultKind); 10] = [
     ("panic-handler", FaultKind::PanicInHandler),
     ("panic-started", FaultKind::PanicInStarted),
@@ -119,10 +99,10 @@ const FAULTS: [(&str, FaultKind); 10] = [
     ("block", FaultKind::Block),
     ("fill", FaultKind::Fill),
     ("panic-packets", FaultKind::PanicOnPackets),
-    ("calm", FaultKind::Calm),
+    ("calm", FaultKind::AcceptPackets),
 ];
 
-/// The kinds of which there is one, or one for each shard.
+/// The kinds of actor of which there is one, or one for each shard.
 const SINGLE: [Target; 7] = [
     Target::Supervisor,
     Target::Portal,
@@ -151,7 +131,7 @@ mod tests {
                 parse(&line),
                 Ok((Target::Connection(Some(client())), fault))
             );
-            if matches!(fault, FaultKind::PanicOnPackets | FaultKind::Calm) {
+            if matches!(fault, FaultKind::PanicOnPackets | FaultKind::AcceptPackets) {
                 continue;
             }
             for target in SINGLE.into_iter().filter(|it| *it != Target::Supervisor) {
@@ -169,12 +149,12 @@ mod tests {
         assert_eq!(parse("  connection\tstop any\r\n"), Ok(any));
         let supervisor = (Target::Supervisor, FaultKind::PanicInHandler);
         assert_eq!(parse("supervisor panic-handler"), Ok(supervisor));
-        let all = (Target::Connection(None), FaultKind::Calm);
+        let all = (Target::Connection(None), FaultKind::AcceptPackets);
         assert_eq!(parse("connection calm any"), Ok(all));
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_with_the_reason() {
+    fn an_impossible_command_is_refused_with_the_reason() {
         let refused = [
             ("", "0 words; write KIND FAULT [CLIENT|SHARD]"),
             ("tun", "1 words; write KIND FAULT [CLIENT|SHARD]"),
