@@ -42,7 +42,7 @@ impl Source for Layer {
     }
 }
 
-/// All sources in one.
+/// All sources in one, and where each value came from.
 pub(super) struct Merged {
     config: Config,
     layers: Vec<Layer>,

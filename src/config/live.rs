@@ -37,7 +37,7 @@ pub enum ReloadOutcome {
     Unchanged,
     /// The configuration is wrong; the one of before stays.
     Refused {
-        /// Each with its place.
+        /// Each in one line, with its place.
         problems: Vec<String>,
     },
 }

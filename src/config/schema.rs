@@ -69,7 +69,7 @@ impl Key {
         format!("{VARIABLE_PREFIX}{name}")
     }
 
-    /// Section and name.
+    /// The two parts of the path: section and name.
     #[must_use]
     pub fn parts(&self) -> (&'static str, &'static str) {
         self.path.split_once('.').expect("every path has a section")

@@ -19,7 +19,6 @@ macro_rules! word {
         pub struct $Word(String);
 
         impl $Word {
-            /// The text as written.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
