@@ -134,7 +134,10 @@ macro_rules! settings {
     ($(
         $(#[$section_doc:meta])*
         $section:ident: $Section:ident {
-            $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:tt, $change:ident { $($facts:tt)* })*
+            $(
+                $(#[doc = $doc:literal])+
+                $name:ident: $type:ty = $default:tt, $change:ident { $($facts:tt)* }
+            )*
         }
     )*) => {
         $(
