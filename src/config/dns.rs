@@ -22,7 +22,7 @@ pub struct DnsServer {
 pub enum DnsTransport {
     /// UDP, and TCP if the answer does not fit.
     Udp,
-    /// TCP from the start.
+    /// TCP, from the first question on.
     Tcp,
     /// DNS over TLS (RFC 7858).
     Tls {

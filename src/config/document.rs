@@ -110,12 +110,10 @@ impl Reader<'_> {
         }
         self.refused.push(key.path);
         for (start, found) in wrong {
-            // A table may be spread over the file; the key stands where it begins.
-            let start = if value.get_ref().is_table() {
-                at
-            } else {
-                start
-            };
+            // A table without braces may be spread over the file; the key stands where it begins.
+            let has_braces = self.text[start..].starts_with('{');
+            let is_spread = value.get_ref().is_table() && !has_braces;
+            let start = if is_spread { at } else { start };
             self.refuse(start, key.wrong_value(&found));
         }
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use url::Url;
 
 settings! {
-    /// The control plane.
+    /// The control plane, and this gateway's identity at it.
     portal: PortalConfig {
         /// Base address of the portal's websocket.
         url: Url = (required), Restart { example: "\"wss://portal.example.com\"", }

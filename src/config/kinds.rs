@@ -295,7 +295,7 @@ impl Scalar for Generation {
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Lines of text, for people.
     Text,
     /// One JSON object a line.
     Json,

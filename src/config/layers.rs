@@ -42,7 +42,7 @@ impl Source for Layer {
     }
 }
 
-/// All sources in one.
+/// All sources in one, and where each value came from.
 pub(super) struct Merged {
     config: Config,
     layers: Vec<Layer>,
@@ -151,9 +151,9 @@ impl Merged {
         Some(Problem::new(place, message))
     }
 
-    /// Every key, its value and where it came from, as `postern check` shows them. It is TOML again:
-    /// one dotted key a line, with the origin as a comment, and whether a change of it takes a
-    /// restart; keys without a value are comments altogether. The secret is hidden.
+    /// Every key, its value and where it came from, as `postern check` shows them. It is TOML
+    /// again: one dotted key a line, with the origin as a comment, and whether a change of it takes
+    /// a restart; keys without a value are comments altogether. The secret is hidden.
     pub(super) fn effective(&self, token_origin: &str) -> String {
         let line = |key: &Key| {
             let (path, value) = (key.path, self.value(key));

@@ -2,7 +2,10 @@
 
 use super::document;
 use super::environment::{self, Environment};
-use super::keys::{AdminConfig, GatewayConfig, LogConfig, StateConfig};
+use super::keys::{
+    AdminConfig, DnsConfig, GatewayConfig, LimitsConfig, LogConfig, NetworkConfig, StateConfig,
+    TunnelConfig,
+};
 use super::layers::Merged;
 use super::problem::{ConfigError, Findings, unreadable};
 use super::sources::{FILE_BYTES_MAX, Sources};
@@ -115,12 +118,22 @@ fn merge(
     Ok((merged, is_toml, findings))
 }
 
-impl Default for LogConfig {
-    fn default() -> Self {
-        let defaults = Merged::new(String::new(), Vec::new());
-        let section = defaults.and_then(|defaults| defaults.section("log"));
-        section.expect("the list of keys has a default for the whole section")
-    }
+macro_rules! defaults {
+    ($($Section:ident: $name:literal),*) => {$(
+        /// As in the list of keys.
+        impl Default for $Section {
+            fn default() -> Self {
+                let defaults = Merged::new(String::new(), Vec::new());
+                let section = defaults.and_then(|defaults| defaults.section($name));
+                section.expect("every key of the section has a default or is optional")
+            }
+        }
+    )*};
+}
+
+defaults! {
+    NetworkConfig: "network", TunnelConfig: "tunnel", DnsConfig: "dns", LimitsConfig: "limits",
+    StateConfig: "state", AdminConfig: "admin", LogConfig: "log"
 }
 
 fn read_file(path: &Path) -> Result<String, ConfigError> {

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Where a problem is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A position in the file; both numbers start at 1, the column counts characters.
@@ -15,7 +14,6 @@ pub enum Place {
         line: usize,
         column: usize,
     },
-    /// The file as a whole.
     Whole(String),
     /// An environment variable.
     Environment(String),

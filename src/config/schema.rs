@@ -73,7 +73,7 @@ impl Key {
         format!("{VARIABLE_PREFIX}{name}")
     }
 
-    /// Section and name.
+    /// The two parts of the path: section and name.
     #[must_use]
     pub fn parts(&self) -> (&'static str, &'static str) {
         self.path.split_once('.').expect("every path has a section")
@@ -138,7 +138,10 @@ macro_rules! settings {
     ($(
         $(#[$section_doc:meta])*
         $section:ident: $Section:ident {
-            $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:tt, $change:ident { $($facts:tt)* })*
+            $(
+                $(#[doc = $doc:literal])+
+                $name:ident: $type:ty = $default:tt, $change:ident { $($facts:tt)* }
+            )*
         }
     )*) => {
         $(

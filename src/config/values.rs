@@ -1,4 +1,4 @@
-//! Checked words of the configuration: interface names, patterns of them, and the filter of the log.
+//! Checked words of the configuration: interface names, patterns of them, the filter of the log.
 //!
 //! Names of interfaces end up in nft rulesets and in paths under `/proc/sys`, so the characters are
 //! limited here, once.

@@ -108,12 +108,9 @@ mod tests {
 
     fn network(interfaces: &[&str], exclude: &[&str]) -> NetworkConfig {
         NetworkConfig {
-            udp_port: 0,
             interfaces: patterns(interfaces),
             exclude_interfaces: patterns(exclude),
-            stun_servers: Vec::new(),
-            receive_buffer_bytes: 0,
-            send_buffer_bytes: 0,
+            ..NetworkConfig::default()
         }
     }
 

@@ -50,10 +50,7 @@ fn run(program: &str, words: &str) -> String {
 /// A configuration with this interface and the defaults otherwise.
 pub(super) fn tunnel(interface: &str) -> TunnelConfig {
     TunnelConfig {
-        shards: None,
         interface: interface.to_owned().try_into().expect("a valid name"),
-        masquerade: true,
-        forwarding: true,
-        egress_interfaces: Vec::new(),
+        ..TunnelConfig::default()
     }
 }

@@ -190,16 +190,7 @@ pub(crate) fn v4(last: u8) -> Ipv4Addr {
 pub(crate) const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 pub(crate) fn config() -> DnsConfig {
-    DnsConfig {
-        servers: Vec::new(),
-        suffixes: Vec::new(),
-        ca_file: None,
-        min_ttl: Duration::from_secs(5),
-        max_ttl: Duration::from_secs(3_600),
-        nat64: false,
-        last_known_good: Duration::from_secs(86_400),
-        lookups_per_client: 16,
-    }
+    DnsConfig::default()
 }
 
 /// The result for one family.

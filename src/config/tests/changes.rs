@@ -1,55 +1,11 @@
 //! What a reload takes over, key by key.
 
 use crate::config::keys::{self, KEYS};
-use crate::config::schema::Change;
-use crate::config::{Changes, Environment, GatewayConfig, load};
+use crate::config::schema::{Change, Key};
+use crate::config::{Changes, ConfigError, Environment, GatewayConfig, load};
 use std::path::Path;
 
-/// For each key a value that is not its default, as the environment has it.
-const OTHER: &[(&str, &str)] = &[
-    ("portal.url", "ws://other.example:1"),
-    ("portal.token_file", "other"),
-    ("portal.token", ".other"),
-    ("portal.id", "other"),
-    ("portal.id_file", "other"),
-    ("portal.name", "other"),
-    ("portal.generation", "v1"),
-    ("portal.max_outage", "1h"),
-    ("network.udp_port", "1"),
-    ("network.interfaces", "eth0"),
-    ("network.exclude_interfaces", ""),
-    ("network.stun_servers", "192.0.2.1:3478"),
-    ("network.receive_buffer_bytes", "65536"),
-    ("network.send_buffer_bytes", "65536"),
-    ("tunnel.interface", "other"),
-    ("tunnel.shards", "2"),
-    ("tunnel.masquerade", "false"),
-    ("tunnel.forwarding", "false"),
-    ("tunnel.egress_interfaces", "eth0"),
-    ("dns.servers", "10.0.0.53"),
-    ("dns.suffixes", "corp.example=10.0.0.53"),
-    ("dns.ca_file", "ca.pem"),
-    ("dns.min_ttl", "6s"),
-    ("dns.max_ttl", "2h"),
-    ("dns.nat64", "true"),
-    ("dns.last_known_good", "1h"),
-    ("dns.lookups_per_client", "17"),
-    ("limits.clients", "1"),
-    ("limits.resources_per_client", "1"),
-    ("limits.handshakes_per_second", "1"),
-    ("limits.flows", "1024"),
-    ("limits.flows_per_client", "16"),
-    ("state.enabled", "false"),
-    ("state.file", "other"),
-    ("state.handover", "true"),
-    ("state.max_age", "1m"),
-    ("admin.socket", "other"),
-    ("admin.listen", ""),
-    ("log.format", "json"),
-    ("log.filter", "debug"),
-];
-
-fn loaded(folder: &Path, other: &[(&str, &str)]) -> GatewayConfig {
+fn load_with(folder: &Path, other: &[(&str, &str)]) -> Result<GatewayConfig, ConfigError> {
     let path = folder.join("gateway.toml");
     std::fs::write(&path, "[portal]\nurl = \"ws://h:1\"\n").expect("written");
     let variable = |(key, value): &(&str, &str)| {
@@ -58,20 +14,33 @@ fn loaded(folder: &Path, other: &[(&str, &str)]) -> GatewayConfig {
     };
     let token = ("POSTERN__PORTAL__TOKEN".to_owned(), ".t".to_owned());
     let variables = std::iter::once(token).chain(other.iter().map(variable));
-    let loaded = load(&path, &Environment::new(variables));
-    loaded.expect("valid").config
+    load(&path, &Environment::new(variables)).map(|loaded| loaded.config)
 }
 
-/// The table says what is taken over, and the code that does it says the same: key by key.
+fn loaded(folder: &Path, other: &[(&str, &str)]) -> GatewayConfig {
+    load_with(folder, other).expect("valid")
+}
+
+/// The configuration with another value of a key: its example, or the first value that it takes.
+fn changed(folder: &Path, key: &Key, running: &GatewayConfig) -> GatewayConfig {
+    let example = key.example().trim_start_matches('[').trim_end_matches(']');
+    let example = example.replace('"', "");
+    let least = key.range.as_ref().map(|range| range.start().to_string());
+    let values = [example, least.unwrap_or_default(), "other".to_owned()].into_iter();
+    let words = ["v1", "json", "true", "false", "7s", ""].map(str::to_owned);
+    let configs = values.chain(words);
+    let configs = configs.flat_map(|value| load_with(folder, &[(key.path, &value)]));
+    let mut others = configs.filter(|config| config != running);
+    others.next().expect("a value that is not the default")
+}
+
+/// The list says what is taken over, and the code that does it says the same: key by key.
 #[test]
 fn every_key_is_taken_over_or_named_as_needing_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let running = loaded(folder.path(), &[]);
-    let others: Vec<&str> = OTHER.iter().map(|(key, _)| *key).collect();
-    let all: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
-    assert_eq!(others, all);
-    for (key, other) in KEYS.iter().zip(OTHER) {
-        let wanted = loaded(folder.path(), &[*other]);
+    for key in KEYS {
+        let wanted = changed(folder.path(), key, &running);
         let changes = running.changes(&wanted);
         let mut config = running.clone();
         config.adopt(&wanted);
