@@ -221,7 +221,7 @@ impl Hub {
         let ticket = Ticket(self.count());
         let mut answer = json!({});
         self.propose(&access, now, |grant| {
-            answer["grant"] = json!(grant);
+            answer["grant"] = grant;
             Purpose::Admission(ticket)
         })?;
         Ok(CommandOutcome {

@@ -63,7 +63,8 @@ impl Hub {
         let strangers = sessions.filter(|(_, session)| is_stranger(session));
         let strangers: Vec<_> = strangers.map(|(peer, _)| *peer).collect();
         for peer in strangers {
-            self.expel(peer, "token_expired");
+            self.push(peer, "disconnect", json!({ "reason": "token_expired" }));
+            self.drop_session(peer, "expelled");
         }
     }
 
@@ -151,7 +152,7 @@ impl Hub {
                     for key in its {
                         let expires_at = self.grants.get(&key).and_then(|it| it.expires_at);
                         let payload = authorization(key, expires_at);
-                        self.push(peer, "access_authorization_expiry_updated", &payload);
+                        self.push(peer, "access_authorization_expiry_updated", payload);
                     }
                 }
             }
@@ -171,7 +172,7 @@ impl Hub {
             let device = self.config.gateways.get(&session.device);
             let site = device.and_then(|it| it.site.as_ref()).map(|it| it.id);
             for (_, resource) in changed.iter().filter(|(it, _)| Some(*it) == site) {
-                self.push(peer, "resource_updated", resource);
+                self.push(peer, "resource_updated", resource.clone());
             }
         }
     }
@@ -185,12 +186,12 @@ impl Hub {
                 .map(|(id, resource)| (id, resource.clone()))
                 .collect();
             for id in before.keys().filter(|id| !after.contains_key(id)) {
-                self.push(peer, "resource_deleted", &id.to_string());
+                self.push(peer, "resource_deleted", json!(id));
             }
             for (id, resource) in &after {
                 if before.get(id).is_none_or(|it| *it != resource) {
                     let payload = client_resource(*id, resource, &session.agent);
-                    self.push(peer, "resource_created_or_updated", &payload);
+                    self.push(peer, "resource_created_or_updated", payload);
                 }
             }
         }
@@ -202,10 +203,10 @@ impl Hub {
         }
         let now: BTreeSet<Uuid> = self.config.relays.iter().map(|it| it.id).collect();
         let gone = old.relays.iter().filter(|it| !now.contains(&it.id));
-        let gone: Vec<_> = gone.map(|it| it.id.to_string()).collect();
+        let gone: Vec<Uuid> = gone.map(|it| it.id).collect();
         for side in [Side::Gateway, Side::Client] {
             for (peer, _) in self.joined_peers(side) {
-                self.push_relays(peer, gone.clone());
+                self.push_relays(peer, &gone);
             }
         }
     }
@@ -220,7 +221,7 @@ impl Hub {
                 continue;
             };
             if of(old).as_ref() != Some(&interface) {
-                self.push(peer, "config_changed", &json!({ "interface": interface }));
+                self.push(peer, "config_changed", json!({ "interface": interface }));
             }
         }
     }
