@@ -290,7 +290,9 @@ impl DnsActor {
                     name,
                     family,
                 } => self.look_up(lookup, name, family, ctx),
-                LookupsEvent::Answer { asker, answer } => tell(&asker, NameAnswered(answer)),
+                LookupsEvent::Answer { requester, answer } => {
+                    tell(&requester, NameAnswered(answer))
+                }
             }
         }
         self.metrics.dns.add(&self.lookups.take_counts());
@@ -374,7 +376,7 @@ impl Handler<ResolveName> for DnsActor {
             name: message.name,
             client: message.client,
             refresh: message.refresh,
-            asker: message.reply_to,
+            requester: message.reply_to,
         };
         self.lookups.handle_question(question, shell::now());
         self.drive(ctx);

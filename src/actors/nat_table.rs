@@ -25,7 +25,7 @@ use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use postern_core::ids::ClientId;
-use postern_core::ledger::KnownName;
+use postern_core::ledger::ResolvedName;
 use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::nat_table::{Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName};
 use postern_core::peer::PeerIndex;
@@ -356,7 +356,7 @@ impl NatTableActor {
                 }
             }
             NatTableEvent::NameKnown { name, family, ips } => {
-                let known = KnownName {
+                let known = ResolvedName {
                     name,
                     family,
                     ips,

@@ -30,7 +30,7 @@ use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
 use postern_core::health::PortalState;
 use postern_core::portal::{
-    ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
+    Anomaly, ConnectRequest, Generation, PortalConfig, PortalEvent, PortalProtocol,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,13 +287,13 @@ impl PortalActor {
             PortalEvent::Retrying {
                 reason,
                 after,
-                news,
+                is_new,
             } => {
                 self.joined = None;
                 self.metrics.portal.count_failure();
-                log_retry(&reason, after, news);
+                log_retry(&reason, after, is_new);
             }
-            PortalEvent::Noise(noise) => log_noise(&noise),
+            PortalEvent::Anomaly(anomaly) => log_anomaly(&anomaly),
             PortalEvent::Fatal { reason } => {
                 self.joined = None;
                 // The supervisor says why, once.
@@ -411,9 +411,9 @@ impl PortalActor {
 }
 
 /// The first time in an outage that something goes wrong is worth a look, a repetition is not.
-fn log_retry(reason: &str, after: Duration, news: bool) {
+fn log_retry(reason: &str, after: Duration, is_new: bool) {
     let after_ms = after.as_millis();
-    if news {
+    if is_new {
         warn!(reason, after_ms, "the portal is away, trying again");
     } else {
         debug!(reason, after_ms, "the portal is away, trying again");
@@ -421,12 +421,12 @@ fn log_retry(reason: &str, after: Duration, news: bool) {
 }
 
 /// The core lets each kind pass once.
-fn log_noise(noise: &Noise) {
-    let Noise {
+fn log_anomaly(anomaly: &Anomaly) {
+    let Anomaly {
         kind,
         about,
         detail,
-    } = noise;
+    } = anomaly;
     warn!(
         ?kind,
         about, detail, "the portal said what we cannot use; told once"

@@ -4,9 +4,10 @@
 
 use actix::{Message, MessageResponse};
 use postern_core::connection::ConnectionFacts;
-use postern_core::diagnosis::{Report, Target};
+use postern_core::diagnosis::Report;
 use postern_core::ids::ClientId;
 use postern_core::nat_table::NatFacts;
+use postern_core::target::Target;
 
 /// To the SupervisorActor: can this client reach this target, and if not, why not?
 #[derive(Debug, Clone, Message)]

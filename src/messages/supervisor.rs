@@ -7,7 +7,7 @@ use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::{PortalState, ResolverState};
 use postern_core::ids::{ClientId, RelayId};
-use postern_core::ledger::{FlowKey, KnownName, RecordedName};
+use postern_core::ledger::{FlowKey, RecordedName, ResolvedName};
 use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
@@ -147,7 +147,7 @@ pub enum ConnectionFact {
 #[rtype(result = "()")]
 pub enum NatTableChanged {
     /// What the addresses of a name are.
-    NameLearned(KnownName),
+    NameLearned(ResolvedName),
     /// A flow that could not be made anew by the rule.
     FlowPinned(ClientId, PinnedFlow),
     /// And no longer.

@@ -17,7 +17,7 @@ use postern::messages::tun::ConfigureInterface;
 use postern::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
 use postern_core::UnixTime;
 use postern_core::grant::ResourceKind;
-use postern_core::ledger::KnownName;
+use postern_core::ledger::ResolvedName;
 use postern_core::names::AddressFamily;
 use postern_core::packet::PacketBatch;
 use postern_core::supervision::RestartPolicy;
@@ -67,7 +67,7 @@ fn a_nat_table_that_dies_knows_names_again_and_connections_attach_and_announce()
         let mut scene = Scene::new();
         let index = scene.connect(open_name(1)).await;
         let ips = vec![[10, 20, 0, 1].into()];
-        scene.tell(NatTableChanged::NameLearned(KnownName {
+        scene.tell(NatTableChanged::NameLearned(ResolvedName {
             name: "app.corp.example".parse().expect("a name"),
             family: AddressFamily::V4,
             ips: ips.clone(),

@@ -542,5 +542,5 @@ const PORTIONS_PER_SECOND: usize = 4;
 /// Connections are many, so each is looked after less often.
 const CONNECTION_PACE: WatchPace = WatchPace {
     interval: Duration::from_secs(4),
-    patience: Duration::from_millis(1500),
+    timeout: Duration::from_millis(1500),
 };

@@ -9,12 +9,13 @@ use actix::prelude::*;
 use futures_util::future::join;
 use postern_core::connection::ConnectionFacts;
 use postern_core::diagnosis::{
-    ClientFacts, Facts, GatewayFacts, Identified, Report, Subject, Target, Told, diagnose, identify,
+    ClientFacts, ClientMatch, Facts, GatewayFacts, Report, Response, Subject, diagnose, identify,
 };
 use postern_core::grant::TunnelAddresses;
 use postern_core::health::PortalState;
 use postern_core::ids::ClientId;
 use postern_core::nat_table::NatFacts;
+use postern_core::target::Target;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -26,9 +27,9 @@ impl Handler<Diagnosis> for SupervisorActor {
     fn handle(&mut self, question: Diagnosis, _: &mut Context<Self>) -> Self::Result {
         self.note_ended();
         let subject = match identify(&question.client, &self.known_clients()) {
-            Identified::One(id) => return self.examine_client(id, question),
-            Identified::Several(ids) => Subject::Several(ids),
-            Identified::Nobody { nearest } => Subject::Nobody {
+            ClientMatch::One(id) => return self.examine_client(id, question),
+            ClientMatch::Several(ids) => Subject::Ambiguous(ids),
+            ClientMatch::None { nearest } => Subject::Unknown {
                 nearest,
                 served: self.clients.len(),
             },
@@ -75,12 +76,12 @@ impl SupervisorActor {
         &self,
         id: ClientId,
         target: Target,
-    ) -> impl Future<Output = Told<ConnectionFacts>> + use<> {
+    ) -> impl Future<Output = Response<ConnectionFacts>> + use<> {
         let client = self.clients.get(id);
         let whom = match client.map(|client| (client.condition, &client.connection)) {
-            None => Err(Told::Absent),
+            None => Err(Response::Absent),
             Some((Condition::Up, connection)) => Ok(connection.clone()),
-            Some((Condition::Hung | Condition::Dead, _)) => Err(Told::Rebuilding),
+            Some((Condition::Hung | Condition::Dead, _)) => Err(Response::Restarting),
         };
         async move {
             match whom {
@@ -94,7 +95,7 @@ impl SupervisorActor {
         &self,
         client: ClientId,
         target: Target,
-    ) -> impl Future<Output = Told<NatFacts>> + use<> {
+    ) -> impl Future<Output = Response<NatFacts>> + use<> {
         let shard = self.clients.shard_of(client).unwrap_or(FRONT);
         let living = self.tree.living.get(&Child::NatTable(shard));
         let condition = living.map(|living| living.condition);
@@ -104,7 +105,7 @@ impl SupervisorActor {
         async move {
             match whom {
                 Some(whom) => ask(whom.send(ExplainName { client, target }), |it| it.0).await,
-                None => Told::Rebuilding,
+                None => Response::Restarting,
             }
         }
     }
@@ -112,8 +113,8 @@ impl SupervisorActor {
     fn client_facts(
         &self,
         id: ClientId,
-        connection: Told<ConnectionFacts>,
-        nat: Told<NatFacts>,
+        connection: Response<ConnectionFacts>,
+        nat: Response<NatFacts>,
     ) -> ClientFacts {
         let record = self.spec.ledger.client(id);
         let ended = self.journal.latest().filter(|it| it.client == id);
@@ -152,11 +153,11 @@ impl SupervisorActor {
 async fn ask<T, U>(
     answer: impl Future<Output = Result<T, MailboxError>>,
     into: impl FnOnce(T) -> U,
-) -> Told<U> {
+) -> Response<U> {
     match timeout(PATIENCE, answer).await {
-        Ok(Ok(answer)) => Told::Answer(into(answer)),
-        Ok(Err(MailboxError::Closed)) => Told::Rebuilding,
-        Ok(Err(MailboxError::Timeout)) | Err(_) => Told::Silence,
+        Ok(Ok(answer)) => Response::Answer(into(answer)),
+        Ok(Err(MailboxError::Closed)) => Response::Restarting,
+        Ok(Err(MailboxError::Timeout)) | Err(_) => Response::Timeout,
     }
 }
 

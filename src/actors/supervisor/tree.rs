@@ -308,5 +308,5 @@ pub(super) const FRONT: u8 = 0;
 /// A shared child that does not answer is replaced within three seconds.
 const SHARED_PACE: WatchPace = WatchPace {
     interval: Duration::from_secs(1),
-    patience: Duration::from_millis(1500),
+    timeout: Duration::from_millis(1500),
 };

@@ -1,4 +1,4 @@
-//! `postern lab-dns`: an authoritative name server that can be made to fail.
+//! `postern-lab dns`: an authoritative name server that can be made to fail.
 //!
 //! It answers over UDP and TCP from a zone file. A control socket changes records and modes, for
 //! everything or for one name, and reports the queries and their times. Refuses names

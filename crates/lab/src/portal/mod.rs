@@ -1,4 +1,4 @@
-//! `postern portal`: a control plane for small set-ups, labs and tests, from one TOML file.
+//! `postern-lab portal`: a control plane for small set-ups, labs and tests, from one TOML file.
 //!
 //! It serves Firezone-compatible gateways and clients of generations 0, 1 and 2 at the same time,
 //! follows changes of its file, and keeps its grants over restarts. Written from docs/protocol.md;

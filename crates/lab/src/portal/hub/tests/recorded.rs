@@ -3,7 +3,10 @@
 
 use super::*;
 
-const RECORDING: &str = include_str!("recorded.jsonl");
+const RECORDING: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/data/recorded-session.jsonl"
+));
 
 /// The identities of the recording, so that derived values agree with the recorded ones.
 const CONFIG: &str = r#"
