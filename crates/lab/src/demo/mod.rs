@@ -11,6 +11,7 @@ mod report;
 mod screen;
 mod timeline;
 
+use crate::clock::unix_ms;
 use crate::playground::icmp::{IcmpTap, Unreachable};
 use crate::playground::lab::{DENIED_PORT, Lab, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::network::{WEB_V4, WEB_V6};
@@ -18,7 +19,6 @@ use crate::playground::programs::Programs;
 use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
-use crate::clock::unix_ms;
 use anyhow::{Result, bail, ensure};
 use report::Counters;
 use screen::Screen;

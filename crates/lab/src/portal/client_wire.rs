@@ -32,7 +32,6 @@ pub(super) struct ResourceRequest {
 pub(super) struct RequestConnection {
     pub(super) gateway_id: String,
     pub(super) resource_id: String,
-    /// Made by the client.
     pub(super) client_preshared_key: String,
     /// Passed to the gateway.
     pub(super) client_payload: ClientPayload,

@@ -1,5 +1,5 @@
-//! Values that the portal computes instead of storing: identifiers, preshared keys, ICE credentials and
-//! the flow log ingest token.
+//! Values that the portal computes instead of storing: identifiers, preshared keys, ICE credentials
+//! and the flow log ingest token.
 //!
 //! Everything here is a pure function of its arguments. Nothing is random and nothing is kept.
 //! Source: docs/protocol.md 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).
@@ -15,8 +15,7 @@ use uuid::Uuid;
 
 /// The identifier of an entry with a name but no id: the same name gives the same id, on every
 /// machine and after every restart.
-#[must_use]
-pub fn uuid_of(kind: &str, name: &str) -> Uuid {
+pub(super) fn uuid_of(kind: &str, name: &str) -> Uuid {
     let digest = Sha256::digest(format!("{kind}:{name}"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -28,25 +27,24 @@ pub fn uuid_of(kind: &str, name: &str) -> Uuid {
 
 /// The two devices of a grant, with the keys they have now: base64, as they were sent.
 #[derive(Clone, Copy, Debug)]
-pub struct DevicePair<'a> {
-    pub client_id: Uuid,
-    pub client_key: &'a str,
-    pub gateway_id: Uuid,
-    pub gateway_key: &'a str,
+pub(super) struct DevicePair<'a> {
+    pub(super) client_id: Uuid,
+    pub(super) client_key: &'a str,
+    pub(super) gateway_id: Uuid,
+    pub(super) gateway_key: &'a str,
 }
 
 /// ICE credentials of both ends. The client controls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairCredentials {
-    pub client: IceCredentials,
-    pub gateway: IceCredentials,
+pub(super) struct PairCredentials {
+    pub(super) client: IceCredentials,
+    pub(super) gateway: IceCredentials,
 }
 
 impl DevicePair<'_> {
     /// Equal for every grant between the same two key pairs, so that a repeated grant keeps the
     /// transport.
-    #[must_use]
-    pub fn ice_credentials(&self) -> PairCredentials {
+    pub(super) fn ice_credentials(&self) -> PairCredentials {
         let text = format!(
             "{}:{}:{}:{}",
             self.client_id, self.client_key, self.gateway_id, self.gateway_key
@@ -65,8 +63,7 @@ impl DevicePair<'_> {
     }
 
     /// Base64 with padding. Changes when either public key changes.
-    #[must_use]
-    pub fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
+    pub(super) fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
         let password = [client_base.as_slice(), gateway_base.as_slice()].concat();
         let salt = format!(
             "WG_PSK|C_ID:{}|G_ID:{}|C_PK:{}|G_PK:{}",
@@ -79,8 +76,7 @@ impl DevicePair<'_> {
 }
 
 /// A compact JWT, signed with HMAC-SHA256 (RFC 7515, 3.1).
-#[must_use]
-pub fn ingest_token(claims: &Value, key: &[u8; 32]) -> String {
+pub(super) fn ingest_token(claims: &Value, key: &[u8; 32]) -> String {
     let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let signature = keyed(key, &signed);

@@ -151,7 +151,7 @@ impl Value for SocketAddr {
     }
 }
 
-/// A name.
+/// A name, which must not be empty.
 impl Value for String {
     fn parse(text: &str) -> Result<Self, String> {
         match text.trim().is_empty() {
@@ -161,14 +161,14 @@ impl Value for String {
     }
 }
 
-/// A tunnel address.
+/// A tunnel address, in its range.
 impl Value for Ipv4Addr {
     fn parse(text: &str) -> Result<Self, String> {
         tunnel_address(text, |address| TUNNEL_V4.contains(address))
     }
 }
 
-/// A tunnel address.
+/// A tunnel address, in its range.
 impl Value for Ipv6Addr {
     fn parse(text: &str) -> Result<Self, String> {
         tunnel_address(text, |address| TUNNEL_V6.contains(address))

@@ -27,12 +27,13 @@ use uuid::Uuid;
 /// How long a gateway may take to acknowledge (docs/protocol.md 2.2).
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The gateway and the time of a grant, in UNIX seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) gateway: Uuid,
-    pub(super) granted_at: u64,
-    pub(super) expires_at: Option<u64>,
+/// The gateway and the time of a grant, in UNIX seconds. Without `expires_at` it never expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    #[serde(rename = "gateway_id")]
+    pub gateway: Uuid,
+    pub granted_at: u64,
+    pub expires_at: Option<u64>,
 }
 
 impl Grant {
@@ -41,14 +42,13 @@ impl Grant {
     }
 }
 
-/// A grant in the state file. Times are UNIX seconds; without `expires_at` it never expires.
+/// A grant in the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGrant {
-    pub client_id: Uuid,
-    pub resource_id: Uuid,
-    pub gateway_id: Uuid,
-    pub granted_at: u64,
-    pub expires_at: Option<u64>,
+    #[serde(flatten)]
+    pub key: GrantKey,
+    #[serde(flatten)]
+    pub grant: Grant,
 }
 
 /// The number of a control command that waits for a gateway.
@@ -116,18 +116,9 @@ impl Hub {
     /// Restores the grants of an earlier process; drops those that the configuration no longer
     /// permits.
     pub fn restore(&mut self, saved: &[SavedGrant], now: ClockReading) {
-        for it in saved {
-            let key = GrantKey {
-                client: it.client_id,
-                resource: it.resource_id,
-            };
-            let grant = Grant {
-                gateway: it.gateway_id,
-                granted_at: it.granted_at,
-                expires_at: it.expires_at,
-            };
-            if grant.is_valid(now) && self.permits(key, grant.gateway) {
-                self.grants.insert(key, grant);
+        for SavedGrant { key, grant } in saved {
+            if grant.is_valid(now) && self.permits(*key, grant.gateway) {
+                self.grants.insert(*key, *grant);
             }
         }
         info!(grants = self.grants.len(), "grants taken over");
@@ -137,11 +128,8 @@ impl Hub {
     #[must_use]
     pub fn saved_grants(&self) -> Vec<SavedGrant> {
         let saved = |(key, grant): (&GrantKey, &Grant)| SavedGrant {
-            client_id: key.client,
-            resource_id: key.resource,
-            gateway_id: grant.gateway,
-            granted_at: grant.granted_at,
-            expires_at: grant.expires_at,
+            key: *key,
+            grant: *grant,
         };
         self.grants.iter().map(saved).collect()
     }

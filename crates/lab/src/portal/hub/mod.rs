@@ -20,16 +20,17 @@ mod reload;
 mod upgrade;
 
 pub use commands::{Command, CommandOutcome, ExternalClient, SetUpMeasurement, SetUpSignalling};
-pub use grants::{SavedGrant, Ticket};
+pub use grants::{Grant, SavedGrant, Ticket};
 pub use upgrade::{Refusal, Upgrade, UserAgent};
 
 use super::client_wire::CandidatesForGateways;
 use super::config::Config;
 use crate::clock::ClockReading;
 use crate::secret::keyed;
-use grants::{Grant, Pending};
+use grants::Pending;
 use postern_core::portal::wire::{BroadcastCandidates, Frame};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -51,9 +52,11 @@ const MAX_ADDRESSEES: usize = 64;
 pub struct PeerId(pub u64);
 
 /// The client and the resource of a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GrantKey {
+    #[serde(rename = "client_id")]
     pub client: Uuid,
+    #[serde(rename = "resource_id")]
     pub resource: Uuid,
 }
 
@@ -96,7 +99,7 @@ impl Generation {
 /// A task for the owner of the sockets.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Write a text frame.
+    /// Write a text frame to the peer.
     Send {
         peer: PeerId,
         text: String,
@@ -136,9 +139,9 @@ pub struct Hub {
     entropy: [u8; 32],
     sessions: BTreeMap<PeerId, Session>,
     grants: BTreeMap<GrantKey, Grant>,
-    /// By reference.
+    /// Unacknowledged requests, by reference.
     pending: BTreeMap<String, Pending>,
-    /// In microseconds.
+    /// Times to acknowledgements, in microseconds.
     ack_times: VecDeque<u64>,
     outbox: VecDeque<Output>,
     /// Gateways that a tester wants refused.
@@ -279,7 +282,7 @@ impl Hub {
                 self.push(peer, "phx_close", json!({}));
                 Ok(None)
             }
-            // The lab never offers ICE-less paths, so it need not remember who could use them.
+            // The lab never offers ICE-less paths, so it ignores which devices support them.
             (_, "set_snownet_capabilities") => Ok(None),
             (_, "no_relays") => {
                 self.push_relays(peer, &[]);

@@ -49,7 +49,7 @@ impl Hub {
         true
     }
 
-    /// Devices that are gone or whose token has changed.
+    /// Expels devices that are gone or have another token.
     fn expel_strangers(&mut self, old: &Config) {
         let is_stranger = |session: &Session| {
             let token = |config: &Config| {
@@ -68,8 +68,8 @@ impl Hub {
         }
     }
 
-    /// Grants, given or asked for, that the configuration does not permit any more, or that were
-    /// for something else of the same name.
+    /// Revokes grants, given or requested, that the configuration no longer permits, or that were
+    /// for another target of the same name.
     fn revoke_forbidden(&mut self, old: &Config) {
         let given = self.grants.iter().map(|(key, grant)| (*key, grant.gateway));
         let forbidden: Vec<_> = given
@@ -99,8 +99,8 @@ impl Hub {
             && self.same_target(old, key.resource)
     }
 
-    /// As [`Self::still_permits`], for requests that may come from clients which exist only for a
-    /// measurement and are in no policy.
+    /// The opposite of [`Self::still_permits`], for requests that may come from synthetic clients,
+    /// which are in no policy.
     fn is_stale_request(&self, old: &Config, key: GrantKey, gateway: Uuid) -> bool {
         let configured = old.clients.contains_key(&key.client);
         let permitted = if configured {
@@ -120,7 +120,8 @@ impl Hub {
         now.is_some() && now == target(old)
     }
 
-    /// Lifetimes that have changed count from when the grant was given. Returns what moved.
+    /// Applies changed lifetimes, which count from the start of the grant. Returns the grants with
+    /// a new expiry, by gateway.
     fn update_expiries(&mut self, old: &Config) -> BTreeSet<(Uuid, GrantKey)> {
         let mut moved = BTreeSet::new();
         for (key, grant) in &mut self.grants {
@@ -138,7 +139,7 @@ impl Hub {
         moved
     }
 
-    /// Generation 2 has no message for it and is sent `init` again, which carries every expiry.
+    /// Generation 2 has no message for an expiry and gets `init` again, which carries all of them.
     fn push_expiries(&mut self, moved: &BTreeSet<(Uuid, GrantKey)>, now: ClockReading) {
         for (peer, session) in self.joined_peers(Side::Gateway) {
             let its = moved
@@ -159,7 +160,8 @@ impl Hub {
         }
     }
 
-    /// Name and filters, to the gateways of its site. Other changes have revoked its grants.
+    /// Pushes a new name and new filters to the gateways of the site. Other changes have revoked
+    /// the grants.
     fn update_gateway_resources(&mut self, old: &Config) {
         let mut changed = Vec::new();
         for (id, resource) in &self.config.resources {
@@ -226,7 +228,7 @@ impl Hub {
         }
     }
 
-    /// Addresses and account come by `init`; so do expiries, unless the gateway is of generation 1.
+    /// Pushes `init` for new addresses and a new account, and all new expiries.
     fn update_gateways(
         &mut self,
         old: &Config,
