@@ -311,7 +311,6 @@ mod tests {
         (stream, server)
     }
 
-    /// The whole response.
     async fn ask(text: &str) -> Vec<u8> {
         let (mut stream, server) = request(text).await;
         let mut answer = Vec::new();

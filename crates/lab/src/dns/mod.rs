@@ -39,7 +39,7 @@ pub struct Args {
     /// The file with the zone, as TOML.
     #[arg(long, value_name = "FILE")]
     pub zone: PathBuf,
-    /// How it behaves at first: healthy, "slow 250ms", silent, servfail or refused.
+    /// First mode: healthy, "slow 250ms", silent, servfail or refused.
     #[arg(long, default_value_t = Mode::Healthy)]
     pub mode: Mode,
     /// Socket for commands, one JSON object a line.

@@ -141,7 +141,6 @@ impl Responder {
         self.counts.report()
     }
 
-    /// Resets all counts.
     pub fn forget(&mut self) {
         self.counts = QueryCounts::default();
     }

@@ -37,13 +37,13 @@ fn query(id: u16, name: &str, kind: RecordType) -> Message {
     message
 }
 
-fn somebody() -> SocketAddr {
+fn a_sender() -> SocketAddr {
     "192.0.2.1:5300".parse().expect("an address")
 }
 
 fn ask(responder: &mut Responder, message: &Message, transport: Transport) -> Reaction {
     let bytes = message.to_vec().expect("bytes");
-    responder.handle(&bytes, somebody(), transport, 1000.0)
+    responder.handle(&bytes, a_sender(), transport, 1000.0)
 }
 
 fn answered(verdict: Reaction) -> Message {
@@ -130,7 +130,7 @@ fn told<'a>(counts: &'a Value, name: &str) -> &'a Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_outstanding_is_counted_once_for_each_asker_and_id() {
+async fn outstanding_queries_are_counted_once_for_each_sender_and_id() {
     let mut responder = responder();
     let slow = Mode::Slow(Duration::from_secs(2));
     responder.set_mode(None, Some(slow)).expect("set");
@@ -186,7 +186,7 @@ proptest! {
     fn any_bytes_are_answered_or_swallowed(
         bytes in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
-        let _any = responder().handle(&bytes, somebody(), Transport::Udp, 0.0);
+        let _any = responder().handle(&bytes, a_sender(), Transport::Udp, 0.0);
     }
 }
 

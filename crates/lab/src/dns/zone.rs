@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_found_whatever_the_case() {
+    fn records_are_found_regardless_of_case() {
         let found = data("APP.lab.example", RecordType::A);
         assert_eq!(found, ["7 10.20.0.100", "7 10.20.0.101"]);
         let found = data("_web._tcp.lab.example", RecordType::SRV);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_kinds_of_nothing_are_kept_apart() {
+    fn missing_data_missing_names_and_foreign_names_differ() {
         assert_eq!(
             find("app.lab.example", RecordType::AAAA),
             ZoneLookup::NoData
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn a_written_zone_is_read_again() {
         let records = NameRecords::addresses("a.lab.example", 3, &["10.0.0.1".parse().unwrap()]);
         let text = Zone::write("lab.example", std::slice::from_ref(&records)).expect("TOML");
         let zone = Zone::parse(&text).expect("a zone");
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_refused() {
+    fn mistakes_in_the_file_are_refused() {
         for (text, word) in [
             ("origin = 7", "origin"),
             ("origin = \"x\"\nhue = 1", "hue"),

@@ -81,7 +81,7 @@ pub struct Device {
     /// For people and for the control socket.
     pub name: String,
     pub token: String,
-    /// `None` for clients.
+    /// A gateway has a site, a client has none.
     pub site: Option<Site>,
     /// Tunnel address inside 100.64.0.0/11.
     pub ipv4: Ipv4Addr,

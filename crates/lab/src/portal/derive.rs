@@ -1,5 +1,5 @@
-//! Values that the portal computes instead of storing: identifiers, preshared keys, ICE credentials and
-//! the flow log ingest token.
+//! Values that the portal computes instead of storing: identifiers, preshared keys, ICE credentials
+//! and the flow log ingest token.
 //!
 //! Everything here is a pure function of its arguments. Nothing is random and nothing is kept.
 //! Source: docs/protocol.md 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).
@@ -9,14 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use data_encoding::BASE32_NOPAD;
 use postern_core::portal::wire::IceCredentials;
-use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// The identifier of an entry with a name but no id: the same name gives the same id, on every
 /// machine and after every restart.
-#[must_use]
-pub fn uuid_of(kind: &str, name: &str) -> Uuid {
+pub(super) fn uuid_of(kind: &str, name: &str) -> Uuid {
     let digest = Sha256::digest(format!("{kind}:{name}"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -28,25 +27,24 @@ pub fn uuid_of(kind: &str, name: &str) -> Uuid {
 
 /// The two devices of a grant, with the keys they have now: base64, as they were sent.
 #[derive(Clone, Copy, Debug)]
-pub struct DevicePair<'a> {
-    pub client_id: Uuid,
-    pub client_key: &'a str,
-    pub gateway_id: Uuid,
-    pub gateway_key: &'a str,
+pub(super) struct DevicePair<'a> {
+    pub(super) client_id: Uuid,
+    pub(super) client_key: &'a str,
+    pub(super) gateway_id: Uuid,
+    pub(super) gateway_key: &'a str,
 }
 
 /// ICE credentials of both ends. The client controls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairCredentials {
-    pub client: IceCredentials,
-    pub gateway: IceCredentials,
+pub(super) struct PairCredentials {
+    pub(super) client: IceCredentials,
+    pub(super) gateway: IceCredentials,
 }
 
 impl DevicePair<'_> {
     /// Equal for every grant between the same two key pairs, so that a repeated grant keeps the
     /// transport.
-    #[must_use]
-    pub fn ice_credentials(&self) -> PairCredentials {
+    pub(super) fn ice_credentials(&self) -> PairCredentials {
         let text = format!(
             "{}:{}:{}:{}",
             self.client_id, self.client_key, self.gateway_id, self.gateway_key
@@ -65,8 +63,7 @@ impl DevicePair<'_> {
     }
 
     /// Base64 with padding. Changes when either public key changes.
-    #[must_use]
-    pub fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
+    pub(super) fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
         let password = [client_base.as_slice(), gateway_base.as_slice()].concat();
         let salt = format!(
             "WG_PSK|C_ID:{}|G_ID:{}|C_PK:{}|G_PK:{}",
@@ -78,39 +75,10 @@ impl DevicePair<'_> {
     }
 }
 
-/// The claims of an ingest token, all those that a data plane insists on. The initiator is the
-/// client, the responder the gateway; `iat` and `exp` are UNIX seconds, the other times RFC 3339.
-#[derive(Clone, Debug, Serialize)]
-pub struct IngestClaims<'a> {
-    pub account_id: Uuid,
-    pub iat: u64,
-    pub exp: u64,
-    /// Always false here: there is no flow log API in the lab.
-    pub uploads_enabled: bool,
-    /// `initiator` in the client's copy, `responder` in the gateway's.
-    pub role: &'a str,
-    pub initiator_device_id: Uuid,
-    pub responder_device_id: Uuid,
-    pub policy_authorization_id: Uuid,
-    pub policy_id: Uuid,
-    pub resource_id: Uuid,
-    pub resource_name: &'a str,
-    /// Absent for the Internet resource.
-    pub resource_address: Option<&'a str>,
-    pub initiator_actor_id: Uuid,
-    pub initiator_actor_name: &'a str,
-    /// Not known in the lab.
-    pub initiator_actor_email: Option<&'a str>,
-    pub authorized_at: String,
-    pub authorization_expires_at: String,
-}
-
 /// A compact JWT, signed with HMAC-SHA256 (RFC 7515, 3.1).
-#[must_use]
-pub fn ingest_token(claims: &IngestClaims<'_>, key: &[u8; 32]) -> String {
+pub(super) fn ingest_token(claims: &Value, key: &[u8; 32]) -> String {
     let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = serde_json::to_vec(claims).expect("plain strings and numbers serialize");
-    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let signature = keyed(key, &signed);
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

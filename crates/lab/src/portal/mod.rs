@@ -11,12 +11,11 @@
 pub mod client_wire;
 pub mod config;
 mod control;
-pub mod derive;
+mod derive;
 pub mod hub;
-pub mod server;
-pub mod state;
+mod server;
+mod state;
 
-pub use crate::clock;
 pub use config::Config;
 pub use hub::Hub;
 
@@ -67,7 +66,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A portal whose sockets are bound.
+/// A portal with bound sockets.
 struct Portal {
     server: Arc<PortalServer>,
     config_file: PathBuf,

@@ -27,7 +27,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tracing::{debug, warn};
 
 /// A connection without input for this time is closed (docs/protocol.md 1.6).
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(37);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(37);
 /// Frames that may wait for one peer.
 const QUEUED_FRAMES: usize = 1024;
 /// For the whole HTTP upgrade.
@@ -40,7 +40,7 @@ const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The hub and the connections of its peers.
-pub struct PortalServer {
+pub(super) struct PortalServer {
     inner: Mutex<Inner>,
     /// Signals that the hub's next deadline may have moved.
     deadline_moved: Notify,
@@ -64,8 +64,7 @@ enum Outgoing {
 
 impl PortalServer {
     /// A server without connections.
-    #[must_use]
-    pub fn new(hub: Hub) -> Arc<Self> {
+    pub(super) fn new(hub: Hub) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 hub,
@@ -79,16 +78,13 @@ impl PortalServer {
     }
 
     /// Calls the hub and executes its outputs.
-    pub fn with_hub<R>(&self, call: impl FnOnce(&mut Hub) -> R) -> R {
+    pub(super) fn with_hub<R>(&self, call: impl FnOnce(&mut Hub) -> R) -> R {
         self.with(|inner| call(&mut inner.hub))
     }
 
     /// As [`Self::with_hub`], for a call that returns a ticket: also returns the receiver of its
     /// result.
-    ///
-    /// # Errors
-    /// Those of `call`.
-    pub fn with_ticket<T, E>(
+    pub(super) fn with_ticket<T, E>(
         &self,
         call: impl FnOnce(&mut Hub) -> Result<T, E>,
         ticket_of: impl FnOnce(&T) -> Option<Ticket>,
@@ -173,7 +169,7 @@ impl Inner {
 }
 
 /// Keeps the hub's deadlines. Never returns.
-pub async fn keep_time(server: Arc<PortalServer>) {
+pub(super) async fn keep_time(server: Arc<PortalServer>) {
     loop {
         let deadline = server.lock().hub.poll_timeout();
         let moved = server.deadline_moved.notified();
@@ -194,7 +190,7 @@ pub async fn keep_time(server: Arc<PortalServer>) {
 ///
 /// # Errors
 /// When the address is taken or belongs to another host.
-pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     /// Connections that the kernel completes before they are accepted.
     const BACKLOG: i32 = 256;
     let socket = socket2::Socket::new(
@@ -214,7 +210,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Accepts connections until the portal stops.
-pub async fn listen(listener: TcpListener, server: Arc<PortalServer>) {
+pub(super) async fn listen(listener: TcpListener, server: Arc<PortalServer>) {
     let mut stopping = server.stopping.subscribe();
     loop {
         let accepted = tokio::select! {

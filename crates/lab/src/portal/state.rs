@@ -11,17 +11,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub(super) struct State {
     /// 64 hexadecimal digits.
-    pub seed: String,
+    pub(super) seed: String,
     /// All grants that were given and not revoked.
-    pub grants: Vec<SavedGrant>,
+    pub(super) grants: Vec<SavedGrant>,
 }
 
 impl State {
     /// The seed as bytes, or `None` when it is not 64 hexadecimal digits.
-    #[must_use]
-    pub fn seed_bytes(&self) -> Option<[u8; 32]> {
+    pub(super) fn seed_bytes(&self) -> Option<[u8; 32]> {
         let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(self.seed.as_bytes());
         bytes.ok()?.try_into().ok()
     }
@@ -32,7 +31,7 @@ impl State {
 /// # Errors
 /// When the file exists but cannot be read or is not a state file. Starting with an empty state
 /// instead would cut off all clients.
-pub fn load(path: &Path) -> anyhow::Result<Option<State>> {
+pub(super) fn load(path: &Path) -> anyhow::Result<Option<State>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -51,7 +50,7 @@ pub fn load(path: &Path) -> anyhow::Result<Option<State>> {
 ///
 /// # Errors
 /// When the file or its directory cannot be written.
-pub fn save(path: &Path, state: &State) -> anyhow::Result<()> {
+pub(super) fn save(path: &Path, state: &State) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(state)?;
     if let Some(directory) = path.parent()
         && !directory.as_os_str().is_empty()
@@ -72,8 +71,7 @@ pub fn save(path: &Path, state: &State) -> anyhow::Result<()> {
 }
 
 /// `path` with `suffix` appended to its file name.
-#[must_use]
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -82,6 +80,7 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::hub::{Grant, GrantKey};
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
 
@@ -91,11 +90,15 @@ mod tests {
         let path = dir.path().join("run").join("portal.state");
         assert_eq!(load(&path).expect("no error"), None);
         let grant = SavedGrant {
-            client_id: Uuid::from_u128(1),
-            resource_id: Uuid::from_u128(2),
-            gateway_id: Uuid::from_u128(3),
-            granted_at: 4,
-            expires_at: None,
+            key: GrantKey {
+                client: Uuid::from_u128(1),
+                resource: Uuid::from_u128(2),
+            },
+            grant: Grant {
+                gateway: Uuid::from_u128(3),
+                granted_at: 4,
+                expires_at: None,
+            },
         };
         let state = State {
             seed: "0a".repeat(32),
@@ -105,6 +108,16 @@ mod tests {
         save(&path, &state).expect("saved again");
         assert_eq!(load(&path).expect("loaded"), Some(state.clone()));
         assert_eq!(state.seed_bytes(), Some([10; 32]));
+        let text = std::fs::read_to_string(&path).expect("there");
+        for key in [
+            "client_id",
+            "resource_id",
+            "gateway_id",
+            "granted_at",
+            "expires_at",
+        ] {
+            assert!(text.contains(&format!("\"{key}\": ")), "{text}");
+        }
         let mode = std::fs::metadata(&path).expect("there").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
     }

@@ -84,7 +84,7 @@ impl Running {
         }
     }
 
-    /// As if killed: nothing is saved or said any more.
+    /// As if killed: saves and sends nothing more.
     async fn kill(self) -> tempfile::TempDir {
         self.task.abort();
         let _ = self.task.await;
@@ -186,7 +186,7 @@ impl Peer {
     }
 }
 
-/// From request to both ends being told.
+/// A grant from the request to the messages to both ends.
 async fn grant(alice: &mut Peer, gateway: &mut Peer) -> (Value, Value) {
     alice.request().await;
     let request = gateway.hear("create_authorization").await;
@@ -269,7 +269,7 @@ async fn a_changed_file_is_followed_and_a_bad_one_is_not() {
     let (mut alice, _) = portal.alice().await;
     grant(&mut alice, &mut gateway).await;
     portal.configure(&CONFIG.replace("site = \"lab\"", "sight = \"lab\""));
-    // The portal looks at the file at least twice in this virtual time.
+    // The portal reads the file at least twice in this virtual time.
     tokio::time::pause();
     let mut ticks = tokio::time::interval(RELOAD_EVERY);
     for _ in 0..4 {
@@ -292,7 +292,7 @@ async fn grants_and_keys_survive_the_death_of_the_portal() {
     let (mut gateway, _) = portal.gateway().await;
     let (mut alice, _) = portal.alice().await;
     let (before, _) = grant(&mut alice, &mut gateway).await;
-    // Answered after the grant was saved: both happen on this thread, in this order.
+    // The answer follows the saving of the grant: both happen on this thread, in this order.
     portal.command(json!({"op": "grants"})).await;
     let directory = portal.kill().await;
 

@@ -109,50 +109,40 @@ impl RelayCore {
                 return None;
             }
         };
-        match self.authenticate(&mut request, from, unix_now) {
-            Ok(key) => {
-                self.counters.refused += 1;
-                ErrorResponse::new(&request, refusal)
-                    .signed_by(key)
-                    .encode()
-            }
-            Err(challenge) => {
+        let key = self.valid_key(&mut request, unix_now);
+        let challenge = match key {
+            Some(_) => self.challenge(&request, from),
+            None => Some(UNAUTHORIZED),
+        };
+        match challenge {
+            Some(error) => {
                 self.counters.challenged += 1;
-                challenge.encode()
+                let nonce = self.nonces.issue(from);
+                error_response(&request, error, Some(nonce), key)
+            }
+            None => {
+                self.counters.refused += 1;
+                error_response(&request, refusal, None, key)
             }
         }
     }
 
-    /// Checks in an order that signs every answer that the requester can verify: Firezone ignores
-    /// even a 401 with a wrong MESSAGE-INTEGRITY (docs/protocol.md 8.0).
-    fn authenticate(
-        &mut self,
-        request: &mut Message,
-        from: SocketAddr,
-        unix_now: u64,
-    ) -> Result<MessageIntegrity, ErrorResponse> {
-        const UNAUTHORIZED: (u16, &str) = (401, "Unauthorized");
-        let challenge = |nonces: &mut Nonces, request: &Message, error| {
-            let nonce = nonces.issue(from);
-            ErrorResponse::new(request, error).with_nonce(nonce)
-        };
-        let Some(key) = self.key_of(request, unix_now) else {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED));
-        };
-        if key.check(request).is_err() {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED));
+    /// The error that asks for a new nonce, or `None` when the signed request has a good one.
+    fn challenge(&mut self, request: &Message, from: SocketAddr) -> Option<ErrorText> {
+        let nonce = text_of(request, ATTR_NONCE);
+        let has_realm = text_of(request, ATTR_REALM).as_deref() == Some(REALM);
+        match nonce.filter(|_| has_realm) {
+            Some(nonce) if self.nonces.spend(from, &nonce) => None,
+            Some(_) => Some((438, "Stale Nonce")),
+            None => Some(UNAUTHORIZED),
         }
-        let Some(nonce) = text_of(request, ATTR_NONCE) else {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED).signed_by(key));
-        };
-        if text_of(request, ATTR_REALM).as_deref() != Some(REALM) {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED).signed_by(key));
-        }
-        if !self.nonces.spend(from, &nonce) {
-            let error = (438, "Stale Nonce");
-            return Err(challenge(&mut self.nonces, request, error).signed_by(key));
-        }
-        Ok(key)
+    }
+
+    /// The key of the request, if it is signed with it. Every answer to such a request is signed
+    /// too: Firezone ignores even a 401 with a wrong MESSAGE-INTEGRITY (docs/protocol.md 8.0).
+    fn valid_key(&self, request: &mut Message, unix_now: u64) -> Option<MessageIntegrity> {
+        let key = self.key_of(request, unix_now)?;
+        key.check(request).is_ok().then_some(key)
     }
 
     /// The long-term key of the request's user, or `None` when the request has no valid user name
@@ -207,50 +197,33 @@ fn binding_success(request: &Message, from: SocketAddr) -> Option<Vec<u8>> {
     build(&setters)
 }
 
-/// An error response under construction.
-struct ErrorResponse {
-    setters: Vec<Box<dyn Setter>>,
+type ErrorText = (u16, &'static str);
+const UNAUTHORIZED: ErrorText = (401, "Unauthorized");
+
+/// MESSAGE-INTEGRITY covers all before it, FINGERPRINT is last (RFC 8489, 14.5, 14.7).
+fn error_response(
+    request: &Message,
+    (code, reason): ErrorText,
+    nonce: Option<String>,
     key: Option<MessageIntegrity>,
-    fingerprint: bool,
-}
-
-impl ErrorResponse {
-    fn new(request: &Message, (code, reason): (u16, &str)) -> Self {
-        let mut setters = header(request, CLASS_ERROR_RESPONSE);
-        setters.push(Box::new(ErrorCodeAttribute {
-            code: ErrorCode(code),
-            reason: reason.as_bytes().to_vec(),
-        }));
-        Self {
-            setters,
-            key: None,
-            fingerprint: request.contains(ATTR_FINGERPRINT),
-        }
-    }
-
-    fn with_nonce(mut self, nonce: String) -> Self {
+) -> Option<Vec<u8>> {
+    let mut setters = header(request, CLASS_ERROR_RESPONSE);
+    setters.push(Box::new(ErrorCodeAttribute {
+        code: ErrorCode(code),
+        reason: reason.as_bytes().to_vec(),
+    }));
+    if let Some(nonce) = nonce {
         let realm = TextAttribute::new(ATTR_REALM, REALM.to_owned());
-        self.setters.push(Box::new(realm));
-        let nonce = TextAttribute::new(ATTR_NONCE, nonce);
-        self.setters.push(Box::new(nonce));
-        self
+        setters.push(Box::new(realm));
+        setters.push(Box::new(TextAttribute::new(ATTR_NONCE, nonce)));
     }
-
-    fn signed_by(mut self, key: MessageIntegrity) -> Self {
-        self.key = Some(key);
-        self
+    if let Some(key) = key {
+        setters.push(Box::new(key));
     }
-
-    /// MESSAGE-INTEGRITY covers all before it, FINGERPRINT is last (RFC 8489, 14.5, 14.7).
-    fn encode(mut self) -> Option<Vec<u8>> {
-        if let Some(key) = self.key {
-            self.setters.push(Box::new(key));
-        }
-        if self.fingerprint {
-            self.setters.push(Box::new(FINGERPRINT));
-        }
-        build(&self.setters)
+    if request.contains(ATTR_FINGERPRINT) {
+        setters.push(Box::new(FINGERPRINT));
     }
+    build(&setters)
 }
 
 fn header(request: &Message, class: MessageClass) -> Vec<Box<dyn Setter>> {

@@ -61,17 +61,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             ended.context("a relay task panicked")?.context("a relay socket failed")?;
         }
     }
-    let RelayCounters {
-        bindings,
-        challenged,
-        refused,
-        malformed,
-        ignored,
-    } = counters(&relay);
-    info!(
-        bindings,
-        challenged, refused, malformed, ignored, "relay stopped"
-    );
+    let counters = lock(&relay).counters();
+    info!(?counters, "relay stopped");
     Ok(())
 }
 
@@ -135,20 +126,13 @@ async fn report(relay: Arc<Mutex<RelayCore>>) -> std::io::Result<()> {
     let mut ticks = tokio::time::interval(REPORT_EVERY);
     loop {
         ticks.tick().await;
-        let current = counters(&relay);
-        let dropped = current.malformed + current.ignored;
-        if dropped > reported.malformed + reported.ignored {
-            let RelayCounters {
-                malformed, ignored, ..
-            } = current;
+        let current = lock(&relay).counters();
+        let (malformed, ignored) = (current.malformed, current.ignored);
+        if malformed + ignored > reported.malformed + reported.ignored {
             info!(malformed, ignored, "datagrams dropped so far");
         }
         reported = current;
     }
-}
-
-fn counters(relay: &Mutex<RelayCore>) -> RelayCounters {
-    lock(relay).counters()
 }
 
 fn lock(relay: &Mutex<RelayCore>) -> std::sync::MutexGuard<'_, RelayCore> {

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::portal::derive::uuid_of;
 use crate::secret;
+use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use postern_core::portal::wire::{Filter, PortRange};
 use serde::de::{Error, Visitor};
@@ -23,8 +24,8 @@ use std::time::Duration;
 use toml::Spanned;
 use uuid::Uuid;
 
-/// A string and its position.
 type Text = Spanned<String>;
+type Name = Spanned<Parsed<String>>;
 type Checked<T> = Result<T, Mistake>;
 
 #[derive(Deserialize)]
@@ -37,7 +38,7 @@ pub(super) struct ConfigFile {
     seed: Option<String>,
     state_file: Option<PathBuf>,
     #[serde(default)]
-    upstream_dns: Vec<Parsed<IpAddr>>,
+    upstream_dns: Vec<IpAddr>,
     search_domain: Option<String>,
     #[serde(default)]
     relays: Vec<Spanned<RelayEntry>>,
@@ -56,7 +57,7 @@ pub(super) struct ConfigFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RelayEntry {
-    id: Option<Parsed<Uuid>>,
+    id: Option<Uuid>,
     addr: Vec<Parsed<SocketAddr>>,
     secret: Option<Text>,
     secret_file: Option<Text>,
@@ -65,16 +66,16 @@ struct RelayEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SiteEntry {
-    name: Spanned<Parsed<String>>,
-    id: Option<Parsed<Uuid>>,
+    name: Name,
+    id: Option<Uuid>,
 }
 
 /// A gateway or a client; only a gateway has a site.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeviceEntry {
-    name: Spanned<Parsed<String>>,
-    id: Option<Parsed<Uuid>>,
+    name: Name,
+    id: Option<Uuid>,
     token: Option<Text>,
     token_file: Option<Text>,
     ipv4: Spanned<Parsed<Ipv4Addr>>,
@@ -85,8 +86,8 @@ struct DeviceEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ResourceEntry {
-    name: Spanned<Parsed<String>>,
-    id: Option<Parsed<Uuid>>,
+    name: Name,
+    id: Option<Uuid>,
     #[serde(rename = "type")]
     kind: Spanned<Kind>,
     address: Option<Text>,
@@ -120,6 +121,7 @@ trait Value: Sized {
 
 /// Deserializes a [`Value`]. A visitor parses it, so that a mistake in an array has the position
 /// of its element.
+#[derive(Clone, Copy)]
 struct Parsed<T>(T);
 
 impl<'de, T: Value> Deserialize<'de> for Parsed<T> {
@@ -149,19 +151,7 @@ impl Value for SocketAddr {
     }
 }
 
-impl Value for IpAddr {
-    fn parse(text: &str) -> Result<Self, String> {
-        parsed(text, "an IP address")
-    }
-}
-
-impl Value for Uuid {
-    fn parse(text: &str) -> Result<Self, String> {
-        parsed(text, "a UUID")
-    }
-}
-
-/// A name.
+/// A name, which must not be empty.
 impl Value for String {
     fn parse(text: &str) -> Result<Self, String> {
         match text.trim().is_empty() {
@@ -171,14 +161,14 @@ impl Value for String {
     }
 }
 
-/// A tunnel address.
+/// A tunnel address, in its range.
 impl Value for Ipv4Addr {
     fn parse(text: &str) -> Result<Self, String> {
         tunnel_address(text, |address| TUNNEL_V4.contains(address))
     }
 }
 
-/// A tunnel address.
+/// A tunnel address, in its range.
 impl Value for Ipv6Addr {
     fn parse(text: &str) -> Result<Self, String> {
         tunnel_address(text, |address| TUNNEL_V6.contains(address))
@@ -252,12 +242,40 @@ impl ConfigFile {
                 message: "listen is missing: give at least one \"ip:port\"".to_owned(),
             });
         }
-        let sites = sites(self.sites)?;
-        let mut devices = Devices::default();
-        let gateways = devices.check("gateway", self.gateways, base, Some(&sites))?;
-        let clients = devices.check("client", self.clients, base, None)?;
-        let resources = resources(self.resources, &sites)?;
-        let policies = policies(&self.policies, &clients, &resources)?;
+        let mut sites = Names::new("site");
+        for SiteEntry { name, id } in self.sites {
+            sites.add(&name, id)?;
+        }
+        let mut taken = BTreeSet::new();
+        let mut gateways = Devices::new("gateway", &mut taken);
+        for entry in self.gateways {
+            let Some(site) = &entry.site else {
+                return mistake(&entry.name, "this gateway needs a site");
+            };
+            let site = sites.site(site)?;
+            gateways.add(entry, Some(site), base)?;
+        }
+        let gateways = gateways.devices;
+        let mut clients = Devices::new("client", &mut taken);
+        for entry in self.clients {
+            if let Some(site) = &entry.site {
+                return mistake(site, "a client has no site");
+            }
+            clients.add(entry, None, base)?;
+        }
+        let mut names = Names::new("resource");
+        let mut resources = BTreeMap::new();
+        for entry in self.resources {
+            let (id, resource) = entry.check(&sites, &mut names)?;
+            resources.insert(id, resource);
+        }
+        let mut policies = BTreeMap::new();
+        for entry in self.policies {
+            let (key, policy) = entry.check(&clients.names, &names)?;
+            if policies.insert(key, policy).is_some() {
+                return mistake(&entry.resource, "there is already a policy for these two");
+            }
+        }
         Ok(Config {
             account: self.account.unwrap_or_else(|| "lab".to_owned()),
             service: ServiceConfig {
@@ -267,12 +285,12 @@ impl ConfigFile {
                 state_file: self.state_file.map(|file| base.join(file)),
             },
             dns: Dns {
-                upstream: values(self.upstream_dns),
+                upstream: self.upstream_dns,
                 search_domain: self.search_domain,
             },
             relays: relays(self.relays, base)?,
             gateways,
-            clients,
+            clients: clients.devices,
             resources,
             policies,
         })
@@ -283,208 +301,198 @@ fn values<T>(parsed: Vec<Parsed<T>>) -> Vec<T> {
     parsed.into_iter().map(|Parsed(value)| value).collect()
 }
 
-fn id_or_derived(id: Option<Parsed<Uuid>>, kind: &str, name: &str) -> Uuid {
-    id.map_or_else(|| uuid_of(kind, name), |Parsed(id)| id)
+/// The names of one kind of entry, with their ids.
+struct Names {
+    kind: &'static str,
+    ids: BTreeMap<String, Uuid>,
 }
 
-fn lookup<T: Clone>(known: &BTreeMap<String, T>, name: &Text, kind: &str) -> Checked<T> {
-    let Some(found) = known.get(name.get_ref()) else {
-        let names: Vec<_> = known.keys().map(String::as_str).collect();
-        let names = match names.is_empty() {
+impl Names {
+    fn new(kind: &'static str) -> Self {
+        let ids = BTreeMap::new();
+        Self { kind, ids }
+    }
+
+    /// Adds a name; its id is the given one or follows from the name.
+    fn add(&mut self, name: &Name, id: Option<Uuid>) -> Checked<(Uuid, String)> {
+        let Self { kind, ids } = self;
+        let Parsed(text) = name.get_ref();
+        let id = id.unwrap_or_else(|| uuid_of(kind, text));
+        if ids.contains_key(text) {
+            return mistake(name, format!("there are two {kind}s with this name"));
+        }
+        if ids.values().any(|other| *other == id) {
+            return mistake(name, format!("another {kind} has the id {id} too"));
+        }
+        ids.insert(text.clone(), id);
+        Ok((id, text.clone()))
+    }
+
+    fn find(&self, name: &Text) -> Checked<Uuid> {
+        if let Some(id) = self.ids.get(name.get_ref()) {
+            return Ok(*id);
+        }
+        let known: Vec<_> = self.ids.keys().map(String::as_str).collect();
+        let known = match known.is_empty() {
             true => "none".to_owned(),
-            false => names.join(", "),
+            false => known.join(", "),
         };
-        let name_text = name.get_ref();
-        return mistake(
+        let (kind, text) = (self.kind, name.get_ref());
+        mistake(
             name,
-            format!("there is no {kind} \"{name_text}\"; known: {names}"),
-        );
-    };
-    Ok(found.clone())
+            format!("there is no {kind} \"{text}\"; known: {known}"),
+        )
+    }
+
+    fn site(&self, name: &Text) -> Checked<Site> {
+        Ok(Site {
+            id: self.find(name)?,
+            name: name.get_ref().clone(),
+        })
+    }
 }
 
-fn sites(entries: Vec<SiteEntry>) -> Checked<BTreeMap<String, Site>> {
-    let mut sites = BTreeMap::new();
-    for SiteEntry { name: at, id } in entries {
-        let name = at.get_ref().0.clone();
-        let site = Site {
-            id: id_or_derived(id, "site", &name),
-            name: name.clone(),
-        };
-        if sites.insert(name, site).is_some() {
-            return mistake(&at, "there are two sites with this name");
+struct Devices<'a> {
+    names: Names,
+    devices: BTreeMap<Uuid, Device>,
+    /// Ids and addresses of gateways and clients together.
+    taken: &'a mut BTreeSet<String>,
+}
+
+impl<'a> Devices<'a> {
+    fn new(kind: &'static str, taken: &'a mut BTreeSet<String>) -> Self {
+        Self {
+            names: Names::new(kind),
+            devices: BTreeMap::new(),
+            taken,
         }
     }
-    Ok(sites)
+
+    fn add(&mut self, entry: DeviceEntry, site: Option<Site>, base: &Path) -> Checked<()> {
+        let (kind, at) = (self.names.kind, &entry.name);
+        let (id, name) = self.names.add(at, entry.id)?;
+        self.take(format!("id {id}"), at)?;
+        let missing = Mistake {
+            span: at.span(),
+            message: format!("this {kind} needs token or token_file"),
+        };
+        let read = |file: &str| {
+            let path = base.join(file);
+            std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))
+        };
+        let token = credential("token", (entry.token, entry.token_file), read, missing)?;
+        // Clients remove all white space from the token that they send (docs/protocol.md 1.2).
+        let token: String = token.split_whitespace().collect();
+        if self.devices.values().any(|device| device.token == token) {
+            return mistake(at, format!("another {kind} has the same token"));
+        }
+        let (Parsed(ipv4), Parsed(ipv6)) = (*entry.ipv4.get_ref(), *entry.ipv6.get_ref());
+        self.take(format!("address {ipv4}"), &entry.ipv4)?;
+        self.take(format!("address {ipv6}"), &entry.ipv6)?;
+        let device = Device {
+            name,
+            token,
+            site,
+            ipv4,
+            ipv6,
+        };
+        self.devices.insert(id, device);
+        Ok(())
+    }
+
+    fn take<T>(&mut self, value: String, at: &Spanned<T>) -> Checked<()> {
+        let message = format!("another device has the {value} too");
+        match self.taken.insert(value) {
+            true => Ok(()),
+            false => mistake(at, message),
+        }
+    }
+}
+
+/// A text, or the content of the file that is given instead.
+fn credential(
+    key: &str,
+    given: (Option<Text>, Option<Text>),
+    read: impl FnOnce(&str) -> anyhow::Result<String>,
+    missing: Mistake,
+) -> Checked<String> {
+    let (text, at) = match given {
+        (Some(text), None) => (text.get_ref().clone(), text),
+        (None, Some(file)) => {
+            let text =
+                read(file.get_ref()).or_else(|error| mistake(&file, format!("{error:#}")))?;
+            (text, file)
+        }
+        (Some(text), Some(_)) => {
+            return mistake(&text, format!("give either {key} or {key}_file, not both"));
+        }
+        (None, None) => return Err(missing),
+    };
+    match text.trim().is_empty() {
+        true => mistake(&at, format!("the {key} is empty")),
+        false => Ok(text),
+    }
 }
 
 fn relays(entries: Vec<Spanned<RelayEntry>>, base: &Path) -> Checked<Vec<Relay>> {
-    let mut relays: Vec<Relay> = Vec::new();
+    let mut names = Names::new("relay");
+    let mut relays = Vec::new();
     for entry in entries {
-        let at = Spanned::new(entry.span(), ());
+        let span = entry.span();
         let entry = entry.into_inner();
-        let secret = relay_secret(&entry, &at, base)?;
         let addresses = values(entry.addr);
         let Some(first) = addresses.first() else {
-            return mistake(&at, "a relay needs at least one address in addr");
+            let message = "a relay needs at least one address in addr".to_owned();
+            return Err(Mistake { span, message });
         };
-        let id = id_or_derived(entry.id, "relay", &first.to_string());
-        if relays.iter().any(|relay| relay.id == id) {
-            return mistake(&at, "this relay is listed twice");
-        }
+        let name = Spanned::new(span.clone(), Parsed(first.to_string()));
+        let (id, _) = names.add(&name, entry.id)?;
+        let missing = Mistake {
+            span,
+            message: "a relay needs secret_file (shared with the relay) or secret".to_owned(),
+        };
+        let read = |file: &str| secret::read_or_create(&base.join(file));
         relays.push(Relay {
             id,
             addresses,
-            secret,
+            secret: credential("secret", (entry.secret, entry.secret_file), read, missing)?,
         });
     }
     Ok(relays)
 }
 
-fn relay_secret(entry: &RelayEntry, at: &Spanned<()>, base: &Path) -> Checked<String> {
-    match (&entry.secret, &entry.secret_file) {
-        (Some(secret), None) if !secret.get_ref().is_empty() => Ok(secret.get_ref().clone()),
-        (Some(secret), None) => mistake(secret, "the secret is empty"),
-        (None, Some(file)) => secret::read_or_create(&base.join(file.get_ref()))
-            .or_else(|error| mistake(file, format!("{error:#}"))),
-        (Some(secret), Some(_)) => mistake(secret, "give either secret or secret_file, not both"),
-        (None, None) => mistake(
-            at,
-            "a relay needs secret_file (shared with the relay) or secret",
-        ),
-    }
-}
-
-/// Values that are unique among gateways and clients together.
-#[derive(Default)]
-struct Devices {
-    ids: BTreeSet<Uuid>,
-    addresses: BTreeSet<IpAddr>,
-}
-
-impl Devices {
-    /// `sites` is `None` for clients, which have none.
-    fn check(
-        &mut self,
-        kind: &str,
-        entries: Vec<DeviceEntry>,
-        base: &Path,
-        sites: Option<&BTreeMap<String, Site>>,
-    ) -> Checked<BTreeMap<Uuid, Device>> {
-        let mut devices: BTreeMap<Uuid, Device> = BTreeMap::new();
-        for entry in entries {
-            let at = &entry.name;
-            let name = at.get_ref().0.clone();
-            if devices.values().any(|device| device.name == name) {
-                return mistake(at, format!("there are two {kind}s named \"{name}\""));
-            }
-            let token = token(kind, &entry, base)?;
-            if devices.values().any(|device| device.token == token) {
-                return mistake(at, format!("another {kind} has the same token"));
-            }
-            let site = match (sites, &entry.site) {
-                (Some(sites), Some(site)) => Some(lookup(sites, site, "site")?),
-                (Some(_), None) => return mistake(at, "this gateway needs a site"),
-                (None, Some(site)) => return mistake(site, "a client has no site"),
-                (None, None) => None,
-            };
-            let (ipv4, ipv6) = (entry.ipv4.get_ref().0, entry.ipv6.get_ref().0);
-            self.reserve(ipv4, &entry.ipv4)?;
-            self.reserve(ipv6, &entry.ipv6)?;
-            let id = id_or_derived(entry.id, kind, &name);
-            if !self.ids.insert(id) {
-                return mistake(at, format!("another device has the id {id} too"));
-            }
-            let device = Device {
-                name,
-                token,
-                site,
-                ipv4,
-                ipv6,
-            };
-            devices.insert(id, device);
-        }
-        Ok(devices)
-    }
-
-    fn reserve<T>(&mut self, ip: impl Into<IpAddr>, at: &Spanned<T>) -> Checked<()> {
-        let ip = ip.into();
-        match self.addresses.insert(ip) {
-            true => Ok(()),
-            false => mistake(at, format!("another device has the address {ip} too")),
-        }
-    }
-}
-
-fn token(kind: &str, entry: &DeviceEntry, base: &Path) -> Checked<String> {
-    let (text, at) = match (&entry.token, &entry.token_file) {
-        (Some(token), None) => (token.get_ref().clone(), token),
-        (None, Some(file)) => {
-            let path = base.join(file.get_ref());
-            let text = std::fs::read_to_string(&path).or_else(|error| {
-                mistake(file, format!("cannot read {}: {error}", path.display()))
-            })?;
-            (text, file)
-        }
-        (Some(token), Some(_)) => {
-            return mistake(token, "give either token or token_file, not both");
-        }
-        (None, None) => {
-            return mistake(
-                &entry.name,
-                format!("this {kind} needs token or token_file"),
-            );
-        }
-    };
-    // Clients remove all white space from the token that they send (docs/protocol.md 1.2).
-    let token: String = text.split_whitespace().collect();
-    match token.is_empty() {
-        true => mistake(at, "the token is empty"),
-        false => Ok(token),
-    }
-}
-
-fn resources(
-    entries: Vec<ResourceEntry>,
-    sites: &BTreeMap<String, Site>,
-) -> Checked<BTreeMap<Uuid, Resource>> {
-    let mut resources: BTreeMap<Uuid, Resource> = BTreeMap::new();
-    for entry in entries {
-        let at = &entry.name;
-        let name = at.get_ref().0.clone();
-        if resources.values().any(|resource| resource.name == name) {
-            return mistake(at, "there are two resources with this name");
-        }
-        let target = target(&entry)?;
-        let id = id_or_derived(entry.id, "resource", &name);
+impl ResourceEntry {
+    fn check(self, sites: &Names, names: &mut Names) -> Checked<(Uuid, Resource)> {
+        let (id, name) = names.add(&self.name, self.id)?;
+        let target = self.target()?;
         let resource = Resource {
             name,
             target,
-            description: entry.address_description,
-            site: lookup(sites, &entry.site, "site")?,
-            filters: entry
+            description: self.address_description,
+            site: sites.site(&self.site)?,
+            filters: self
                 .filters
                 .map_or(Vec::new(), |it| values(it.into_inner())),
         };
-        if resources.insert(id, resource).is_some() {
-            return mistake(at, format!("another resource has the id {id} too"));
-        }
+        Ok((id, resource))
     }
-    Ok(resources)
-}
 
-fn target(entry: &ResourceEntry) -> Checked<Target> {
-    match (*entry.kind.get_ref(), &entry.address) {
-        (Kind::Cidr, Some(address)) => network(address).map(Target::Cidr),
-        (Kind::Dns, Some(address)) => pattern(address).map(Target::Dns),
-        (Kind::Cidr | Kind::Dns, None) => mistake(&entry.kind, "this resource needs an address"),
-        (Kind::Internet, Some(address)) => mistake(address, "the Internet resource has no address"),
-        (Kind::Internet, None) => match &entry.filters {
-            Some(filters) if !filters.get_ref().is_empty() => {
+    fn target(&self) -> Checked<Target> {
+        match (*self.kind.get_ref(), &self.address, &self.filters) {
+            (Kind::Cidr, Some(address), _) => network(address).map(Target::Cidr),
+            (Kind::Dns, Some(address), _) => pattern(address).map(Target::Dns),
+            (Kind::Cidr | Kind::Dns, None, _) => {
+                mistake(&self.kind, "this resource needs an address")
+            }
+            (Kind::Internet, Some(address), _) => {
+                mistake(address, "the Internet resource has no address")
+            }
+            (Kind::Internet, None, Some(filters)) if !filters.get_ref().is_empty() => {
                 mistake(filters, "the Internet resource cannot be filtered")
             }
-            Some(_) | None => Ok(Target::Internet),
-        },
+            (Kind::Internet, None, _) => Ok(Target::Internet),
+        }
     }
 }
 
@@ -493,7 +501,7 @@ fn network(address: &Text) -> Checked<IpNet> {
     if let Ok(host) = text.parse::<IpAddr>() {
         return Ok(host.into());
     }
-    let expected = "a network such as \"10.20.0/24\" or a host address";
+    let expected = "a network such as \"10.20.0.0/24\" or a host address";
     let network: IpNet = parsed(text, expected).or_else(|message| mistake(address, message))?;
     let whole = network.trunc();
     match whole == network {
@@ -517,31 +525,18 @@ fn pattern(address: &Text) -> Checked<String> {
     }
 }
 
-fn policies(
-    entries: &[PolicyEntry],
-    clients: &BTreeMap<Uuid, Device>,
-    resources: &BTreeMap<Uuid, Resource>,
-) -> Checked<BTreeMap<PolicyKey, Policy>> {
-    let clients = clients.iter().map(|(id, it)| (it.name.clone(), *id));
-    let clients: BTreeMap<_, _> = clients.collect();
-    let resources = resources.iter().map(|(id, it)| (it.name.clone(), *id));
-    let resources: BTreeMap<_, _> = resources.collect();
-    let mut policies = BTreeMap::new();
-    for entry in entries {
-        let client = match entry.client.get_ref().as_str() {
+impl PolicyEntry {
+    fn check(&self, clients: &Names, resources: &Names) -> Checked<(PolicyKey, Policy)> {
+        let client = match self.client.get_ref().as_str() {
             "*" => None,
-            _ => Some(lookup(&clients, &entry.client, "client")?),
+            _ => Some(clients.find(&self.client)?),
         };
-        let resource = lookup(&resources, &entry.resource, "resource")?;
-        let names = format!("{}:{}", entry.client.get_ref(), entry.resource.get_ref());
+        let resource = resources.find(&self.resource)?;
+        let names = format!("{}:{}", self.client.get_ref(), self.resource.get_ref());
         let policy = Policy {
             id: uuid_of("policy", &names),
-            expires_in: entry.expires_in.as_ref().map(|Parsed(lifetime)| *lifetime),
+            expires_in: self.expires_in.map(|Parsed(lifetime)| lifetime),
         };
-        let key = PolicyKey { client, resource };
-        if policies.insert(key, policy).is_some() {
-            return mistake(&entry.resource, "there is already a policy for these two");
-        }
+        Ok((PolicyKey { client, resource }, policy))
     }
-    Ok(policies)
 }

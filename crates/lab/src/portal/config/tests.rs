@@ -1,10 +1,10 @@
-//! Good files are read to the letter; bad ones are refused at the right place.
+//! Good files are read exactly; bad ones are refused with the right position.
 
 use super::*;
 use crate::portal::derive::uuid_of;
 use postern_core::portal::wire::PortRange;
 
-/// As the contract of the lab has it; `{}` is where a test adds something.
+/// A file with every kind of entry; tests replace single lines.
 const GOOD: &str = r#"listen = ["203.0.113.1:8081"]
 
 [[relays]]
@@ -75,7 +75,7 @@ fn with(line: &str, replacement: &str) -> String {
 }
 
 #[test]
-fn a_good_file_is_read_to_the_letter() {
+fn a_good_file_is_read_exactly() {
     let config = parse(GOOD).expect("good");
     assert_eq!(config.account, "lab");
     assert!(config.service.takeover);
@@ -103,7 +103,7 @@ fn a_good_file_is_read_to_the_letter() {
 }
 
 #[test]
-fn a_clients_own_policy_wins_over_the_one_for_everybody() {
+fn a_clients_own_policy_wins_over_the_one_for_all() {
     let config = parse(GOOD).expect("good");
     let web = uuid_of("resource", "web");
     let lifetime = |client| {
@@ -119,9 +119,9 @@ fn a_clients_own_policy_wins_over_the_one_for_everybody() {
     assert!(!visible.contains(&&"everything".to_owned()));
 }
 
-/// docs/lessons.md 34.
+/// docs/lessons.md 34: an unknown key is a mistake and not ignored.
 #[test]
-fn an_unknown_key_is_refused_at_its_place() {
+fn an_unknown_key_is_refused_with_its_position() {
     let message = error(&with("site = \"lab\"\nipv4", "sight = \"lab\"\nipv4"));
     assert!(
         message.starts_with("13:1: unknown field `sight`"),
@@ -136,7 +136,7 @@ fn an_unknown_key_is_refused_at_its_place() {
 }
 
 #[test]
-fn a_syntax_error_is_refused_at_its_place() {
+fn a_syntax_error_is_refused_with_its_position() {
     let message = error(&with("token = \"gw-token\"", "token = gw-token"));
     assert!(message.starts_with("12:"), "{message}");
 }

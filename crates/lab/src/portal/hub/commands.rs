@@ -44,7 +44,7 @@ pub enum Command {
     RefuseGateway { gateway: String, refuse: bool },
     /// Lists grants, given and requested.
     Grants,
-    /// Lists connections.
+    /// Lists connected gateways and clients.
     Peers,
     /// Lists how long gateways took to acknowledge, in microseconds.
     AckTimes,
@@ -61,7 +61,7 @@ pub enum Command {
 pub struct ExternalClient {
     /// A name of its own choice; determines its id.
     pub client: String,
-    /// Base64, 32 bytes.
+    /// Base64 of 32 bytes, as on the wire.
     pub public_key: String,
     /// Determines its tunnel addresses, see [`ExternalClient::addresses`].
     pub number: usize,
@@ -221,7 +221,7 @@ impl Hub {
         let ticket = Ticket(self.count());
         let mut answer = json!({});
         self.propose(&access, now, |grant| {
-            answer["grant"] = json!(grant);
+            answer["grant"] = grant;
             Purpose::Admission(ticket)
         })?;
         Ok(CommandOutcome {

@@ -6,22 +6,18 @@
 //! over an existing connection has no answer at all, and counts as given immediately. Source:
 //! docs/protocol.md 11.1.
 
-use super::frames;
+use super::frames::{KEEPALIVE_SECS, gateway_resource, site_key};
 use super::grants::{AccessRequest, GatewayRequest, Grant, Purpose};
-use super::{FrameResult, Hub, ReceivedFrame, value_of};
+use super::{FrameResult, Hub, ReceivedFrame};
 use crate::clock::ClockReading;
-use crate::portal::client_wire::{
-    ConnectionPrepared, RequestConnection, ResourceRequest, ReuseConnection,
-};
-use crate::portal::config::Target;
+use crate::portal::client_wire::{RequestConnection, ResourceRequest, ReuseConnection};
+use crate::portal::config::{Resource, Target};
 use crate::secret::keyed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::BASE32_NOPAD;
-use postern_core::portal::wire::generation0::{
-    AllowAccess, ClientPayload, ConnectionReady, Domain, RequestingClient, RequestingPeer,
-};
-use postern_core::portal::wire::{Frame, IceCredentials, generation0 as wire};
+use postern_core::portal::wire::generation0::{ClientPayload, ConnectionReady, Domain};
+use postern_core::portal::wire::{Frame, IceCredentials};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
@@ -78,14 +74,19 @@ impl Hub {
         let request: ResourceRequest = received.payload()?;
         let access = self.access_request(received, &request)?;
         let gateway = self.sessions.get(&access.gateway).ok_or("offline")?;
+        let mut response = json!({
+            "resource_id": request.resource_id,
+            "gateway_id": gateway.device,
+            "gateway_remote_ip": gateway.remote_ip,
+        });
+        let site = &self.resource_of(&access)?.site;
+        response[site_key(&received.session.agent)] = json!(site.id);
+        Ok(Some(response))
+    }
+
+    fn resource_of(&self, access: &AccessRequest) -> Result<&Resource, &'static str> {
         let resource = self.config.resources.get(&access.key.resource);
-        let site = &resource.ok_or("not_found")?.site;
-        Ok(Some(value_of(&ConnectionPrepared {
-            resource_id: request.resource_id,
-            gateway_id: gateway.device.to_string(),
-            site: frames::site_reference(site, &received.session.agent),
-            gateway_remote_ip: gateway.remote_ip,
-        })))
+        resource.ok_or("not_found")
     }
 
     fn handle_connection_request(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
@@ -108,27 +109,24 @@ impl Hub {
         now: ClockReading,
     ) -> Result<(), &'static str> {
         let reference = self.new_reference()?;
-        let resource = self.config.resources.get(&access.key.resource);
-        let resource = resource.ok_or("not_found")?;
         let requester = &access.requester;
-        let message = wire::RequestConnection {
-            reference: reference.clone(),
-            resource: frames::gateway_resource(access.key.resource, resource),
-            client: RequestingClient {
-                id: requester.id.to_string(),
-                peer: RequestingPeer {
-                    public_key: requester.public_key.clone(),
-                    preshared_key: offer.preshared_key,
-                    ipv4: requester.ipv4,
-                    ipv6: requester.ipv6,
-                    persistent_keepalive: Some(frames::KEEPALIVE_SECS),
+        let payload = json!({
+            "ref": reference,
+            "resource": gateway_resource(access.key.resource, self.resource_of(access)?),
+            "client": {
+                "id": requester.id,
+                "peer": {
+                    "public_key": requester.public_key,
+                    "preshared_key": offer.preshared_key,
+                    "ipv4": requester.ipv4,
+                    "ipv6": requester.ipv6,
+                    "persistent_keepalive": KEEPALIVE_SECS,
                 },
-                payload: offer.payload,
+                "payload": offer.payload,
             },
-            expires_at: access.expires_at,
-        };
-        let mut payload = value_of(&message);
-        payload["actor"] = json!({ "id": requester.actor_id() });
+            "actor": { "id": requester.actor_id() },
+            "expires_at": access.expires_at,
+        });
         let request = GatewayRequest {
             reference,
             event: "request_connection",
@@ -142,21 +140,20 @@ impl Hub {
         let request: ReuseConnection = received.payload()?;
         let access = self.access_through(received, request.resource_id, request.gateway_id)?;
         let reference = self.new_reference()?;
-        let resource = self.config.resources.get(&access.key.resource);
+        let payload = json!({
+            "ref": reference,
+            "client_id": access.requester.id,
+            "resource": gateway_resource(access.key.resource, self.resource_of(&access)?),
+            "expires_at": access.expires_at,
+            "payload": request.payload,
+            "client_ipv4": access.requester.ipv4,
+            "client_ipv6": access.requester.ipv6,
+        });
         let is_answered = request.payload.is_some();
-        let message = AllowAccess {
-            reference: reference.clone(),
-            client_id: access.requester.id.to_string(),
-            resource: frames::gateway_resource(access.key.resource, resource.ok_or("not_found")?),
-            expires_at: access.expires_at,
-            payload: request.payload,
-            client_ipv4: Some(access.requester.ipv4),
-            client_ipv6: Some(access.requester.ipv6),
-        };
         let request = GatewayRequest {
             reference,
             event: "allow_access",
-            payload: value_of(&message),
+            payload,
             in_generation_0: true,
         };
         if is_answered {
@@ -168,7 +165,7 @@ impl Hub {
                 granted_at: received.now.unix,
                 expires_at: access.expires_at,
             };
-            self.push(access.gateway, request.event, &request.payload);
+            self.push(access.gateway, request.event, request.payload);
             self.give(access.key, grant, received.now);
         }
         Ok(None)

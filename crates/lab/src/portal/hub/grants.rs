@@ -5,18 +5,18 @@
 //! across reconnects of both ends, because every `init` lists it. Source: docs/protocol.md 2.2,
 //! 2.3, 2.4, 2.5 and 12.1.
 
-use super::frames::{self, NEVER, Proposal, Requester};
+use super::frames::{KEEPALIVE_SECS, NEVER, Proposal, Requester};
 use super::{
     FrameResult, GrantKey, Hub, MAX_ACK_TIMES, MAX_PENDING, Output, PeerId, ReceivedFrame, Session,
     Side,
 };
 use crate::clock::ClockReading;
-use crate::portal::client_wire::{ClientGrant, ClientRefusal, ResourceRequest};
+use crate::portal::client_wire::ResourceRequest;
 use crate::portal::config::Policy;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_core::portal::wire::generation0::GatewayResponse;
-use postern_core::portal::wire::{AuthorizationCreated, Frame, RejectAccess};
+use postern_core::portal::wire::{AuthorizationCreated, Frame};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -27,12 +27,13 @@ use uuid::Uuid;
 /// How long a gateway may take to acknowledge (docs/protocol.md 2.2).
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The gateway and the time of a grant, in UNIX seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) gateway: Uuid,
-    pub(super) granted_at: u64,
-    pub(super) expires_at: Option<u64>,
+/// The gateway and the time of a grant, in UNIX seconds. Without `expires_at` it never expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    #[serde(rename = "gateway_id")]
+    pub gateway: Uuid,
+    pub granted_at: u64,
+    pub expires_at: Option<u64>,
 }
 
 impl Grant {
@@ -41,14 +42,13 @@ impl Grant {
     }
 }
 
-/// A grant in the state file. Times are UNIX seconds; without `expires_at` it never expires.
+/// A grant in the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGrant {
-    pub client_id: Uuid,
-    pub resource_id: Uuid,
-    pub gateway_id: Uuid,
-    pub granted_at: u64,
-    pub expires_at: Option<u64>,
+    #[serde(flatten)]
+    pub key: GrantKey,
+    #[serde(flatten)]
+    pub grant: Grant,
 }
 
 /// The number of a control command that waits for a gateway.
@@ -89,10 +89,7 @@ pub(super) struct GatewayRequest {
 pub(super) enum Purpose {
     /// Sends the grant to the client, if this very connection of it is still open: another
     /// connection may have another key.
-    Access {
-        peer: PeerId,
-        payload: Box<ClientGrant>,
-    },
+    Access { peer: PeerId, payload: Value },
     /// Replies to the question of a client of generation 0, under the same condition.
     Connection { peer: PeerId, question: Frame },
     /// Settles a control command.
@@ -119,18 +116,9 @@ impl Hub {
     /// Restores the grants of an earlier process; drops those that the configuration no longer
     /// permits.
     pub fn restore(&mut self, saved: &[SavedGrant], now: ClockReading) {
-        for it in saved {
-            let key = GrantKey {
-                client: it.client_id,
-                resource: it.resource_id,
-            };
-            let grant = Grant {
-                gateway: it.gateway_id,
-                granted_at: it.granted_at,
-                expires_at: it.expires_at,
-            };
-            if grant.is_valid(now) && self.permits(key, grant.gateway) {
-                self.grants.insert(key, grant);
+        for SavedGrant { key, grant } in saved {
+            if grant.is_valid(now) && self.permits(*key, grant.gateway) {
+                self.grants.insert(*key, *grant);
             }
         }
         info!(grants = self.grants.len(), "grants taken over");
@@ -140,11 +128,8 @@ impl Hub {
     #[must_use]
     pub fn saved_grants(&self) -> Vec<SavedGrant> {
         let saved = |(key, grant): (&GrantKey, &Grant)| SavedGrant {
-            client_id: key.client,
-            resource_id: key.resource,
-            gateway_id: grant.gateway,
-            granted_at: grant.granted_at,
-            expires_at: grant.expires_at,
+            key: *key,
+            grant: *grant,
         };
         self.grants.iter().map(saved).collect()
     }
@@ -158,15 +143,12 @@ impl Hub {
     pub(super) fn handle_request(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
         let request: ResourceRequest = received.payload()?;
         let peer = received.peer;
-        let purpose = |payload| Purpose::Access {
-            peer,
-            payload: Box::new(payload),
-        };
+        let purpose = |payload| Purpose::Access { peer, payload };
         let sent = self
             .access_request(received, &request)
             .and_then(|access| self.propose(&access, received.now, purpose));
         if let Err(reason) = sent {
-            self.refuse(peer, request.resource_id, reason);
+            self.refuse(peer, &request.resource_id, reason);
         }
         Ok(None)
     }
@@ -240,7 +222,7 @@ impl Hub {
         &mut self,
         access: &AccessRequest,
         now: ClockReading,
-        purpose: impl FnOnce(ClientGrant) -> Purpose,
+        purpose: impl FnOnce(Value) -> Purpose,
     ) -> Result<(), &'static str> {
         let key = access.key;
         let reference = self.new_reference()?;
@@ -307,7 +289,7 @@ impl Hub {
             deadline: now.instant + ACK_TIMEOUT,
         };
         let measured = Some(request.reference.clone());
-        self.push_grant(access.gateway, request.event, &request.payload, measured);
+        self.push_grant(access.gateway, request.event, request.payload, measured);
         self.pending.insert(request.reference, pending);
         Ok(())
     }
@@ -341,24 +323,26 @@ impl Hub {
             self.ack_times.pop_front();
         }
         self.ack_times.push_back(micros);
-        if !matches!(
+        let is_synthetic = matches!(
             pending.purpose,
             Purpose::Measurement(_) | Purpose::Admission(_)
-        ) {
+        );
+        if !is_synthetic {
             self.give(pending.key, pending.grant, now);
         }
         match pending.purpose {
-            Purpose::Access { peer, payload } => self.push_to_client(
-                peer,
-                ("flow_created", "authorization_created"),
-                payload.as_ref(),
-            ),
+            Purpose::Access { peer, payload } => {
+                let events = ("flow_created", "authorization_created");
+                self.push_to_client(peer, events, payload);
+            }
             Purpose::Connection { peer, question } => {
-                if let Some(response) = response {
-                    let reply =
-                        frames::connection_reply(pending.key, pending.gateway_key, response);
-                    self.answer(peer, &question, "ok", reply);
-                }
+                let reply = json!({
+                    "resource_id": pending.key.resource,
+                    "persistent_keepalive": KEEPALIVE_SECS,
+                    "gateway_public_key": pending.gateway_key,
+                    "gateway_payload": response,
+                });
+                self.answer(peer, &question, "ok", reply);
             }
             Purpose::Measurement(ticket) => {
                 self.push_reject(pending.key, pending.grant.gateway);
@@ -388,24 +372,24 @@ impl Hub {
         &mut self,
         peer: PeerId,
         (v1, v2): (&'static str, &'static str),
-        payload: &impl Serialize,
+        payload: Value,
     ) {
         if let Some(session) = self.sessions.get(&peer) {
             self.push(peer, session.generation.pick(v1, v2), payload);
         }
     }
 
-    fn refuse(&mut self, peer: PeerId, resource_id: String, reason: &'static str) {
+    fn refuse(&mut self, peer: PeerId, resource_id: &str, reason: &str) {
         if let Some(session) = self.sessions.get(&peer) {
             info!(client = session.name, reason, "access refused");
         }
-        let payload = ClientRefusal {
-            resource_id,
-            reason,
-            violated_properties: Vec::new(),
-        };
+        let payload = json!({
+            "resource_id": resource_id,
+            "reason": reason,
+            "violated_properties": [],
+        });
         let events = ("flow_creation_failed", "authorization_creation_failed");
-        self.push_to_client(peer, events, &payload);
+        self.push_to_client(peer, events, payload);
     }
 
     /// Replies to an earlier question, if the connection that it came over is still open.
@@ -415,7 +399,7 @@ impl Hub {
         }
     }
 
-    fn abandon_all(&mut self, reason: &'static str, is_over: impl Fn(&Pending) -> bool) {
+    fn abandon_all(&mut self, reason: &str, is_over: impl Fn(&Pending) -> bool) {
         let over: Vec<String> = self
             .pending
             .iter()
@@ -428,13 +412,13 @@ impl Hub {
     }
 
     /// Drops an unanswered request and notifies its originator.
-    pub(super) fn abandon(&mut self, reference: &str, reason: &'static str) {
+    pub(super) fn abandon(&mut self, reference: &str, reason: &str) {
         let Some(pending) = self.pending.remove(reference) else {
             return;
         };
         match pending.purpose {
             Purpose::Access { peer, .. } => {
-                self.refuse(peer, pending.key.resource.to_string(), reason);
+                self.refuse(peer, &pending.key.resource.to_string(), reason);
             }
             Purpose::Connection { peer, question } => {
                 self.answer(peer, &question, "error", json!({ "reason": reason }));
@@ -460,14 +444,10 @@ impl Hub {
     /// `reject_access`, when the gateway is connected. Otherwise its next `init` has the same
     /// effect.
     pub(super) fn push_reject(&mut self, key: GrantKey, gateway: Uuid) {
-        let Some(peer) = self.joined_device(Side::Gateway, gateway) else {
-            return;
-        };
-        let payload = RejectAccess {
-            client_id: key.client.to_string(),
-            resource_id: key.resource.to_string(),
-        };
-        self.push(peer, "reject_access", &payload);
+        if let Some(peer) = self.joined_device(Side::Gateway, gateway) {
+            let payload = json!({ "client_id": key.client, "resource_id": key.resource });
+            self.push(peer, "reject_access", payload);
+        }
     }
 
     /// Revokes a grant and notifies its gateway. Returns whether there was one.

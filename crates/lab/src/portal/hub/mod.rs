@@ -20,19 +20,17 @@ mod reload;
 mod upgrade;
 
 pub use commands::{Command, CommandOutcome, ExternalClient, SetUpMeasurement, SetUpSignalling};
-pub use grants::{SavedGrant, Ticket};
+pub use grants::{Grant, SavedGrant, Ticket};
 pub use upgrade::{Refusal, Upgrade, UserAgent};
 
-use super::client_wire::{CandidatesForGateways, GatewayCandidates};
+use super::client_wire::CandidatesForGateways;
 use super::config::Config;
 use crate::clock::ClockReading;
 use crate::secret::keyed;
-use grants::{Grant, Pending};
-use postern_core::portal::wire::{
-    BroadcastCandidates, ClientCandidates, Frame, Reason, RelaysPresence, Reply,
-};
-use serde::Serialize;
+use grants::Pending;
+use postern_core::portal::wire::{BroadcastCandidates, Frame};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -54,9 +52,11 @@ const MAX_ADDRESSEES: usize = 64;
 pub struct PeerId(pub u64);
 
 /// The client and the resource of a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GrantKey {
+    #[serde(rename = "client_id")]
     pub client: Uuid,
+    #[serde(rename = "resource_id")]
     pub resource: Uuid,
 }
 
@@ -99,7 +99,7 @@ impl Generation {
 /// A task for the owner of the sockets.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Write a text frame.
+    /// Write a text frame to the peer.
     Send {
         peer: PeerId,
         text: String,
@@ -139,9 +139,9 @@ pub struct Hub {
     entropy: [u8; 32],
     sessions: BTreeMap<PeerId, Session>,
     grants: BTreeMap<GrantKey, Grant>,
-    /// By reference.
+    /// Unacknowledged requests, by reference.
     pending: BTreeMap<String, Pending>,
-    /// In microseconds.
+    /// Times to acknowledgements, in microseconds.
     ack_times: VecDeque<u64>,
     outbox: VecDeque<Output>,
     /// Gateways that a tester wants refused.
@@ -279,13 +279,13 @@ impl Hub {
             (_, "phx_leave") => {
                 self.set_joined(peer, false);
                 self.reply(peer, frame, "ok", json!({}));
-                self.push(peer, "phx_close", &json!({}));
+                self.push(peer, "phx_close", json!({}));
                 Ok(None)
             }
-            // The lab never offers ICE-less paths, so it need not remember who could use them.
+            // The lab never offers ICE-less paths, so it ignores which devices support them.
             (_, "set_snownet_capabilities") => Ok(None),
             (_, "no_relays") => {
-                self.push_relays(peer, Vec::new());
+                self.push_relays(peer, &[]);
                 Ok(None)
             }
             (Side::Gateway, event) => self.handle_gateway_event(event, received),
@@ -334,10 +334,8 @@ impl Hub {
 
     fn forward_to_clients(&mut self, received: &ReceivedFrame<'_>, event: &str) -> FrameResult {
         let message: BroadcastCandidates = received.payload()?;
-        let payload = GatewayCandidates {
-            gateway_id: received.session.device.to_string(),
-            candidates: message.candidates,
-        };
+        let gateway = received.session.device;
+        let payload = json!({ "gateway_id": gateway, "candidates": message.candidates });
         self.forward(Side::Client, &message.client_ids, event, &payload);
         Ok(None)
     }
@@ -353,19 +351,17 @@ impl Hub {
                 candidates,
             } => (gateway_ids, candidates),
         };
-        let payload = ClientCandidates {
-            client_id: received.session.device.to_string(),
-            candidates,
-        };
+        let client = received.session.device;
+        let payload = json!({ "client_id": client, "candidates": candidates });
         self.forward(Side::Gateway, &gateway_ids, event, &payload);
         Ok(None)
     }
 
-    fn forward(&mut self, to: Side, ids: &[String], event: &str, payload: &impl Serialize) {
+    fn forward(&mut self, to: Side, ids: &[String], event: &str, payload: &Value) {
         for id in ids.iter().take(MAX_ADDRESSEES) {
             let device = id.parse().ok();
             match device.and_then(|device| self.joined_device(to, device)) {
-                Some(peer) => self.push(peer, event, payload),
+                Some(peer) => self.push(peer, event, payload.clone()),
                 None => debug!(device = id, "candidates for a device that is not connected"),
             }
         }
@@ -397,59 +393,38 @@ impl Hub {
         }
     }
 
-    /// Sends the reason, then closes.
-    fn expel(&mut self, peer: PeerId, reason: &str) {
-        let payload = Reason {
-            reason: reason.to_owned(),
-        };
-        self.push(peer, "disconnect", &payload);
-        self.drop_session(peer, "expelled");
-    }
-
-    fn push_relays(&mut self, peer: PeerId, disconnected_ids: Vec<String>) {
+    fn push_relays(&mut self, peer: PeerId, disconnected_ids: &[Uuid]) {
         let Some(session) = self.sessions.get(&peer) else {
             return;
         };
-        let payload = RelaysPresence {
-            disconnected_ids,
-            connected: frames::relays(&self.config.relays, &session.public_key),
-        };
-        self.push(peer, "relays_presence", &payload);
+        let connected = frames::relays(&self.config.relays, &session.public_key);
+        let payload = json!({ "disconnected_ids": disconnected_ids, "connected": connected });
+        self.push(peer, "relays_presence", payload);
     }
 
     /// Queues a message that is no reply.
-    fn push(&mut self, peer: PeerId, event: &str, payload: &impl Serialize) {
+    fn push(&mut self, peer: PeerId, event: &str, payload: Value) {
         self.push_grant(peer, event, payload, None);
     }
 
-    fn push_grant(
-        &mut self,
-        peer: PeerId,
-        event: &str,
-        payload: &impl Serialize,
-        grant: Option<String>,
-    ) {
+    fn push_grant(&mut self, peer: PeerId, event: &str, payload: Value, grant: Option<String>) {
         let Some(session) = self.sessions.get(&peer) else {
             return;
         };
         let frame = Frame {
             topic: session.side.topic().to_owned(),
             event: event.to_owned(),
-            payload: value_of(payload),
+            payload,
             reference: None,
         };
         self.send(peer, &frame, grant);
     }
 
     fn reply(&mut self, peer: PeerId, to: &Frame, status: &str, response: Value) {
-        let reply = Reply {
-            status: status.to_owned(),
-            response,
-        };
         let frame = Frame {
             topic: to.topic.clone(),
             event: "phx_reply".to_owned(),
-            payload: value_of(&reply),
+            payload: json!({ "status": status, "response": response }),
             reference: to.reference,
         };
         self.send(peer, &frame, None);
@@ -488,10 +463,6 @@ impl ReceivedFrame<'_> {
     fn payload<T: DeserializeOwned>(&self) -> Result<T, &'static str> {
         serde_json::from_value(self.frame.payload.clone()).map_err(|_| "invalid_payload")
     }
-}
-
-fn value_of(payload: &impl Serialize) -> Value {
-    serde_json::to_value(payload).expect("wire types serialize")
 }
 
 #[cfg(test)]

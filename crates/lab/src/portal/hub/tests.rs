@@ -77,7 +77,7 @@ client = "alice"
 resource = "elsewhere"
 "#;
 
-/// A hub, its clock, and what it has said so far.
+/// A hub, and a clock that tests move.
 struct Lab {
     hub: Hub,
     now: ClockReading,
@@ -124,7 +124,7 @@ impl Lab {
         })
     }
 
-    /// Connects and joins; the reply and `init` are taken off.
+    /// Connects and joins; consumes the reply and `init`.
     fn join(&mut self, path: &str, token: &str, public_key: &str) -> PeerId {
         let peer = self.connect(path, token, public_key);
         let topic = if path.starts_with("/gateway") {
@@ -160,7 +160,7 @@ impl Lab {
         self.say(gateway, "gateway", "authorization_created", payload);
     }
 
-    /// A grant from request to both ends being told. What was said is taken off.
+    /// A grant from the request to the messages to both ends, which it consumes.
     fn grant(&mut self, client: PeerId, gateway: PeerId, resource: &str) {
         self.request(client, resource);
         let request = self.only(gateway, "create_authorization");
@@ -172,7 +172,7 @@ impl Lab {
         );
     }
 
-    /// Everything said since the last look.
+    /// All frames since the last call.
     fn said(&mut self) -> Vec<(PeerId, Value)> {
         let mut said = Vec::new();
         while let Some(output) = self.hub.poll_output() {
@@ -196,7 +196,7 @@ impl Lab {
         .collect()
     }
 
-    /// The payload of the one thing that was said since the last look.
+    /// The payload of the only frame since the last call.
     fn only(&mut self, peer: PeerId, event: &str) -> Value {
         let mut said = self.said();
         assert_eq!(said.len(), 1, "{said:?}");
@@ -401,7 +401,7 @@ fn a_gateway_that_does_not_answer_is_offline_after_15_seconds() {
 }
 
 #[test]
-fn a_restarted_gateway_fails_what_its_former_self_was_asked() {
+fn a_restarted_gateway_fails_the_requests_of_its_former_process() {
     let mut lab = Lab::new();
     let (gateway, alice) = (lab.gateway(), lab.alice());
     lab.request(alice, "web");
@@ -433,7 +433,7 @@ fn a_gateway_that_lost_its_socket_may_acknowledge_on_the_next() {
     );
 }
 
-/// docs/lessons.md 23.
+/// docs/lessons.md 23: `init` lists every live grant, or the gateway revokes it.
 #[test]
 fn init_lists_the_live_grants_of_this_gateway_also_of_absent_clients() {
     let mut lab = Lab::new();
@@ -560,7 +560,7 @@ fn grants_survive_a_restart_of_the_portal() {
 }
 
 proptest::proptest! {
-    /// Whatever a joined peer says, the hub neither panics nor lets the others go.
+    /// No frame of a joined peer makes the hub panic or drop the other peers.
     #[test]
     fn arbitrary_frames_never_panic(text in ".{0,200}", event in "[a-z_]{0,40}") {
         let mut lab = Lab::new();

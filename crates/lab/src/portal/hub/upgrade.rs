@@ -16,9 +16,8 @@ use uuid::Uuid;
 /// The relevant parts of a websocket request.
 #[derive(Clone, Copy, Debug)]
 pub struct Upgrade<'a> {
-    /// Without the query.
     pub path: &'a str,
-    /// Without the question mark.
+    /// Without the question mark; empty when missing.
     pub query: &'a str,
     /// The header `X-Authorization`.
     pub authorization: Option<&'a str>,
@@ -30,7 +29,6 @@ pub struct Upgrade<'a> {
 /// The reason why a request is not upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// HTTP status.
     pub status: u16,
     /// The member `code` of the problem document (RFC 9457).
     pub code: &'static str,
@@ -82,7 +80,7 @@ impl UserAgent {
     pub fn parse(text: &str) -> Self {
         let mut tokens = text.split_whitespace().filter_map(|it| it.split_once('/'));
         let os_name = tokens.next().map(|(os, _)| os.to_owned());
-        let known = |(component, _): &(&str, &str)| COMPONENTS.contains(component);
+        let known = |(name, _): &(&str, &str)| COMPONENTS.iter().any(|(known, _)| known == name);
         let (component, version) = tokens.find(known).unwrap_or_default();
         Self {
             text: text.chars().take(256).collect(),
@@ -102,28 +100,22 @@ impl UserAgent {
     /// Whether it is a client from before `gateway_groups` became `sites` (docs/protocol.md 2.4).
     #[must_use]
     pub fn uses_groups(&self) -> bool {
-        let Some(version) = self.version else {
-            return false;
-        };
-        let renamed_in = match self.component.as_str() {
-            "headless-client" => (1, 5, 6),
-            "apple-client" => (1, 5, 11),
-            "android-client" => (1, 5, 8),
-            "gui-client" => (1, 5, 10),
-            "connlib" => return true,
-            _ => return false,
-        };
-        version < renamed_in
+        let component = COMPONENTS.iter().find(|(name, _)| *name == self.component);
+        let renamed_in = component.map(|(_, renamed_in)| *renamed_in);
+        self.version
+            .zip(renamed_in)
+            .is_some_and(|(version, renamed_in)| version < renamed_in)
     }
 }
 
-const COMPONENTS: [&str; 6] = [
-    "gateway",
-    "headless-client",
-    "gui-client",
-    "apple-client",
-    "android-client",
-    "connlib",
+/// The programs that connect, and the version of each that first used `sites`.
+const COMPONENTS: [(&str, Version); 6] = [
+    ("gateway", (0, 0, 0)),
+    ("headless-client", (1, 5, 6)),
+    ("gui-client", (1, 5, 10)),
+    ("apple-client", (1, 5, 11)),
+    ("android-client", (1, 5, 8)),
+    ("connlib", (u32::MAX, 0, 0)),
 ];
 
 fn parse_version(text: &str) -> Option<Version> {

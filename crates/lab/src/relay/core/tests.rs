@@ -1,5 +1,5 @@
-//! The relay's answers, checked with keys derived here from docs/protocol.md rather than by the
-//! relay's own code.
+//! The relay's answers, checked with keys derived here from docs/protocol.md and not by the relay's
+//! own code.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use stun::attributes::{ATTR_ERROR_CODE, ATTR_REQUESTED_TRANSPORT, ATTR_XORMAPPED
 use stun::message::{BINDING_REQUEST, CLASS_INDICATION, Getter, Method};
 
 const SECRET: &str = "stamp-secret-1";
-/// The vector of docs/protocol.md 10 (section 10).
+/// The vector of docs/protocol.md 10.
 const USERNAME: &str = "2145916800:nXAyqBpHWYA/1G2XTllLzU96O4pcBycOWOnhLBT9TPA";
 const PASSWORD: &str = "xY1uFP9jjjAXJTSQh5GXbvAPv6XCpor+AP95KXVcPpw";
 const NOW: u64 = 1_790_000_000;

@@ -190,6 +190,6 @@ fn hostile_frames_can_be_pushed() {
     lab.command(json!({"op": "close", "peer": "gw"}))
         .expect("done");
     assert_eq!(lab.events(), [(gateway, "CLOSE")]);
-    let nobody = lab.command(json!({"op": "init_again", "gateway": "gw"}));
-    assert_eq!(nobody, Err("nobody named \"gw\" is connected".to_owned()));
+    let missing = lab.command(json!({"op": "init_again", "gateway": "gw"}));
+    assert_eq!(missing, Err("nobody named \"gw\" is connected".to_owned()));
 }

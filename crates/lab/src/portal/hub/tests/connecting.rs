@@ -199,3 +199,22 @@ fn init_carries_relays_of_both_families_with_credentials_of_the_vector() {
     assert_eq!(presence["disconnected_ids"], json!([]));
     assert_eq!(presence["connected"], init["payload"]["relays"]);
 }
+
+#[test]
+fn a_resource_carries_exactly_one_of_sites_and_gateway_groups() {
+    let config = parse(CONFIG);
+    let id = uuid_of("resource", "elsewhere");
+    let resource = |agent| {
+        let agent = UserAgent::parse(agent);
+        frames::client_resource(id, &config.resources[&id], &agent)
+    };
+    let sites = json!([{"id": uuid_of("site", "branch"), "name": "branch"}]);
+    assert_eq!(
+        resource("Linux/6.8 headless-client/1.5.12"),
+        json!({"type": "internet", "id": id, "name": "elsewhere", "sites": sites,
+               "can_be_disabled": true})
+    );
+    let old = resource("Linux/6.8 headless-client/1.5.5");
+    assert_eq!(old["gateway_groups"], sites);
+    assert_eq!(old.get("sites"), None);
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A client of 2024 and what it does.
+/// A client of 2024 with its portal and gateway.
 struct Old {
     lab: Lab,
     alice: PeerId,
@@ -148,7 +148,7 @@ fn a_connection_is_given_when_the_gateway_is_ready_and_before_its_candidates() {
 }
 
 #[test]
-fn a_further_name_waits_for_the_gateway_and_a_network_for_nobody() {
+fn a_further_name_waits_for_the_gateway_and_a_network_does_not() {
     let mut old = Old::new();
     old.ask("reuse_connection", reuse("corp", mapped()));
     let asked = old.lab.only(old.gateway, "allow_access");

@@ -1,5 +1,5 @@
-//! The recorded session, replayed: what the real gateway and client said goes in, and what the
-//! recorded portal said must come out, in the same order and with the same values.
+//! The recorded session, replayed: the frames of the real gateway and client go in, and the frames
+//! of the recorded portal must come out, in the same order and with the same values.
 
 use super::*;
 
@@ -54,8 +54,8 @@ resource = "lab-dns"
 expires_in = "24h"
 "#;
 
-/// What cannot agree: random or private to either portal, or made from such; and the system's name,
-/// which the recorded portal did not take from the User-Agent.
+/// Members that cannot agree: random or private to either portal, or derived from such; and the
+/// system's name, which the recorded portal did not take from the User-Agent.
 const VOLATILE: [&str; 6] = [
     "device_os_name",
     "ref",
@@ -74,7 +74,7 @@ struct Replay {
     client: Option<PeerId>,
     /// Recorded reference of a request → ours.
     references: BTreeMap<String, Value>,
-    /// Ours, not yet matched with a recorded one.
+    /// Our frames that are not yet matched with a recorded one.
     said: VecDeque<(PeerId, Value)>,
 }
 
