@@ -32,9 +32,6 @@ pub struct Keys {
 
 impl Keys {
     /// A new pair.
-    ///
-    /// # Errors
-    /// The kernel has no randomness.
     pub fn generate() -> Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness: {error}"))?;
@@ -56,9 +53,6 @@ pub struct Admitted {
 
 impl Admitted {
     /// Nobody yet; `number` tells guests apart.
-    ///
-    /// # Errors
-    /// The kernel has no randomness.
     pub fn new(number: usize) -> Result<Self> {
         Ok(Self {
             number,
@@ -68,16 +62,12 @@ impl Admitted {
     }
 
     /// Its address in the tunnel.
-    #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         Guest::addresses(self.number).0
     }
 
     /// Has it admitted to a resource. Where that is a name, `proxy_ip` and the three addresses
     /// after it stand for the name.
-    ///
-    /// # Errors
-    /// The portal or its gateway refuses.
     pub fn admit(&mut self, lab: &Lab, resource: &str, proxy_ip: Option<Ipv4Addr>) -> Result<()> {
         let client = format!("guest-{}", self.number);
         let (control, public) = (lab.control(), &self.keys.public);
@@ -90,9 +80,6 @@ impl Admitted {
     }
 
     /// What it is to be told.
-    ///
-    /// # Errors
-    /// It was admitted to nothing.
     pub fn peer(&self) -> Result<&Peer> {
         self.peer.as_ref().context("admitted to nothing")
     }
@@ -138,9 +125,6 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     /// Starts a fast client; ready when its session stands and its names were answered.
-    ///
-    /// # Errors
-    /// It cannot be started, or does not become ready.
     pub fn start(self, programs: &Programs, peer: &Peer) -> Result<Process> {
         let name = format!("fast-client-{}", self.role);
         let file = self.playground.directory().join(format!("{name}.json"));
@@ -151,9 +135,6 @@ impl Place<'_> {
     }
 
     /// Starts a program that is told interface, address and routes, and says `ready`.
-    ///
-    /// # Errors
-    /// It cannot be started, or does not become ready.
     pub fn spawn(self, name: &str, mut command: std::process::Command) -> Result<Process> {
         command.args(["--interface", INTERFACE]);
         command.args(["--address", &format!("{}/32", self.address)]);
@@ -166,9 +147,6 @@ impl Place<'_> {
 }
 
 /// Waits until a program has said `ready`.
-///
-/// # Errors
-/// It ends or says nothing, or the wait was called off.
 pub fn wait_ready(playground: &Playground, mut process: Process) -> Result<Process> {
     let what = format!("{} to be ready", process.name());
     playground.interrupt().until_ok(&what, READY_LIMIT, || {

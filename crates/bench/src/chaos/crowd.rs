@@ -6,12 +6,14 @@
 use super::meter::{Meters, Target};
 use super::trace::{At, LOST_AFTER, Trace};
 use anyhow::{Context, Result, bail};
-use postern_lab::playground::injector::{Fault, Injector, Kind};
-use postern_lab::playground::lab::{ECHO_PORT, GATEWAY, Lab, Setup, StateFile, WEB_PORT};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::milestones::{self, Record};
 use postern_lab::playground::network::{WEB_V4, WEB_V6};
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{ECHO_PORT, GATEWAY, Setup, StateFile, WEB_PORT};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Plan, Playground, Role, lookup};
 use postern_lab::portal::clock::unix_ms;
@@ -76,10 +78,6 @@ pub struct Crowd {
 
 impl Crowd {
     /// Builds it; the traffic of all clients flows when it returns.
-    ///
-    /// # Errors
-    /// Something cannot be built or started, or does not become ready; the error holds the ends of
-    /// the logs.
     pub fn gather(spec: &Spec) -> Result<Self> {
         let begun = Instant::now();
         let playground = Playground::planned(Plan {
@@ -117,7 +115,6 @@ impl Crowd {
     }
 
     /// How long it took to come up.
-    #[must_use]
     pub fn set_up(&self) -> SetUp {
         self.set_up
     }
@@ -128,7 +125,6 @@ impl Crowd {
     }
 
     /// The ends of the logs of all programs that are there once.
-    #[must_use]
     pub fn log_tails(&self, lines: usize) -> String {
         self.lab.log_tails(lines)
     }
@@ -165,7 +161,12 @@ impl Crowd {
     }
 
     /// Lets a part of the gateway fail; the moment before the order goes out is the fault's.
-    pub(super) fn inflict(&self, kind: Kind, fault: Fault, client: Option<usize>) -> Result<Mark> {
+    pub(super) fn inflict(
+        &self,
+        kind: ActorKind,
+        fault: ActorFault,
+        client: Option<usize>,
+    ) -> Result<Mark> {
         let injector = Injector::new(self.lab.fault_socket());
         let client = client.map(|client| self.ids[client].as_str());
         let mark = self.mark();
@@ -189,9 +190,6 @@ impl Crowd {
 
     /// Waits until the traffic of these clients flows, steadily and since a fault. Whether it does
     /// is a result.
-    ///
-    /// # Errors
-    /// The gateway ends meanwhile, or the wait was called off.
     pub(super) fn await_flowing(
         &mut self,
         clients: &[usize],
@@ -254,11 +252,13 @@ impl Crowd {
 /// Starts everything in the right order.
 fn raise(lab: &mut Lab, network: Duration, per_second: u32) -> Result<(Meters, SetUp)> {
     let begun = Instant::now();
-    lab.start_web()?;
-    lab.start_names()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Names,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+    ])?;
     let programs = begun.elapsed();
     lab.start_crowd()?;
     let clients = begun.elapsed() - programs;
@@ -295,7 +295,7 @@ fn target(playground: &Playground, role: Role) -> Result<Target> {
         }
     };
     Ok(Target {
-        door: playground.door(role)?,
+        door: playground.handle(role)?,
         echo: (address, ECHO_PORT).into(),
         web: (address, WEB_PORT).into(),
     })

@@ -5,7 +5,7 @@ use super::gateway_log;
 use super::report::{Outcome, Section, Tally};
 use super::schedule::{Pacer, Planned};
 use anyhow::Result;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use postern_lab::playground::wait::Interrupt;
 use std::time::Duration;
 
@@ -15,18 +15,15 @@ const REPLACED_LIMIT: Duration = RECOVERY_LIMIT;
 const BLOCKED_FOR: Duration = Duration::from_secs(30);
 
 /// Hangs every kind of actor, blocks its thread, and fills its mailbox.
-///
-/// # Errors
-/// The gateway ends or refuses a fault, or the run was called off.
 pub(super) fn run(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "hang",
         "Actors that hang, block their thread, or are swamped",
     );
     let mut pacer = Pacer::default();
-    for fault in [Fault::Hang, Fault::Fill, Fault::Block] {
-        for kind in Kind::ALL {
-            let client = (kind == Kind::Connection).then_some(0);
+    for fault in [ActorFault::Hang, ActorFault::Fill, ActorFault::Block] {
+        for kind in ActorKind::ALL {
+            let client = (kind == ActorKind::Connection).then_some(0);
             let planned = Planned {
                 kind,
                 fault,
@@ -53,7 +50,7 @@ fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -
         None => crowd.everybody().collect(),
     };
     let name = format!("{} {fault}", kind.word());
-    if fault != Fault::Fill {
+    if fault != ActorFault::Fill {
         match replaced(crowd, kind, mark)? {
             Some(after) => {
                 let note = format!("{name}: replaced after {:.1} s", after.as_secs_f64());
@@ -67,7 +64,7 @@ fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -
     if !flows {
         section.wrong.push(format!("{name}: traffic does not flow"));
     }
-    if fault == Fault::Block {
+    if fault == ActorFault::Block {
         crowd.wait_until(mark.at + BLOCKED_FOR)?;
     }
     let end = crowd.settle()?;
@@ -79,7 +76,7 @@ fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -
 }
 
 /// Waits until the gateway's log tells that the actor was built anew.
-fn replaced(crowd: &mut Crowd, kind: Kind, mark: Mark) -> Result<Option<Duration>> {
+fn replaced(crowd: &mut Crowd, kind: ActorKind, mark: Mark) -> Result<Option<Duration>> {
     let interrupt: Interrupt = crowd.lab().playground().interrupt().clone();
     let deadline = mark.at + REPLACED_LIMIT;
     loop {

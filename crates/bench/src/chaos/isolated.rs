@@ -5,7 +5,7 @@ use super::report::Section;
 use anyhow::{Context, Result};
 use postern_lab::figures::median;
 use postern_lab::playground::Role;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use postern_lab::playground::iperf::{self, Direction, Load};
 use postern_lab::playground::network::WEB_V4;
 use std::time::Duration;
@@ -22,18 +22,15 @@ const RATIO_MIN: f64 = 0.95;
 const RETURN_LIMIT: Duration = Duration::from_secs(90);
 
 /// Measures `rounds` times, without and with the fault in turn.
-///
-/// # Errors
-/// A load fails, the gateway ends or refuses the fault, or the run was called off.
 pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
     let mut section = Section::new("isolated", "Every packet of one client kills its actor");
     let (mut before, mut during) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
     for _ in 0..rounds {
         before.push(throughput(crowd)?);
-        crowd.inflict(Kind::Connection, Fault::PanicPackets, Some(HIT))?;
+        crowd.inflict(ActorKind::Connection, ActorFault::PanicPackets, Some(HIT))?;
         during.push(throughput(crowd)?);
-        crowd.inflict(Kind::Connection, Fault::Calm, Some(HIT))?;
+        crowd.inflict(ActorKind::Connection, ActorFault::Calm, Some(HIT))?;
         let calmed = crowd.now();
         match crowd.await_flowing(&[HIT], calmed, RETURN_LIMIT)? {
             true => returns.push((crowd.now() - calmed).as_secs_f64()),

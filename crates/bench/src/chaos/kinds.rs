@@ -6,7 +6,7 @@ use super::report::{Aims, Outcome, Section, Tally};
 use super::schedule::{Pacer, Planned, plan};
 use super::trace::At;
 use anyhow::{Result, bail};
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use std::time::Duration;
 
 /// What a death may cost the clients that it hits.
@@ -19,22 +19,19 @@ const AIMS: Aims = Aims {
 const UNRECOVERED_MAX: usize = 3;
 
 /// Kills every kind of actor `rounds` times, going through `faults` again and again.
-///
-/// # Errors
-/// The gateway ends or refuses a fault, or the run was called off.
-pub fn run(crowd: &mut Crowd, rounds: usize, faults: &[Fault]) -> Result<Section> {
+pub fn run(crowd: &mut Crowd, rounds: usize, faults: &[ActorFault]) -> Result<Section> {
     let clients = crowd.everybody().len();
     let title = format!("Every kind of actor, killed {rounds} times under {clients} clients");
     let mut section = Section::new("kinds", title);
     let inflicted = inflict(crowd, &plan(rounds, clients, faults))?;
     let end = crowd.settle()?;
     let log = crowd.gateway_log()?;
-    for kind in Kind::ALL {
+    for kind in ActorKind::ALL {
         let mut tally = Tally::new(kind.word());
         tally.outcomes = outcomes(crowd, &inflicted, end, kind);
         let since = inflicted.first().map_or(0.0, |(_, mark)| mark.unix_ms);
         tally.rebuilt = gateway_log::rebuilt(&log, kind, since);
-        let lossless = matches!(kind, Kind::Portal | Kind::Dns);
+        let lossless = matches!(kind, ActorKind::Portal | ActorKind::Dns);
         section.add(tally, Some(Aims { lossless, ..AIMS }));
         let of_kind = inflicted.iter().filter(|(it, _)| it.kind == kind);
         let expected: usize = of_kind.map(|(it, _)| it.fault.deaths()).sum();
@@ -85,7 +82,12 @@ fn hit(crowd: &Crowd, planned: Planned) -> Vec<usize> {
 }
 
 /// What came of the faults of a kind: each lasts until the next of any kind.
-fn outcomes(crowd: &Crowd, inflicted: &[(Planned, Mark)], end: At, kind: Kind) -> Vec<Outcome> {
+fn outcomes(
+    crowd: &Crowd,
+    inflicted: &[(Planned, Mark)],
+    end: At,
+    kind: ActorKind,
+) -> Vec<Outcome> {
     let ends = inflicted.iter().skip(1).map(|(_, next)| next.at);
     let windows = inflicted.iter().zip(ends.chain([end]));
     let of_kind = windows.filter(|((planned, _), _)| planned.kind == kind);

@@ -5,7 +5,8 @@ use super::gateway_log;
 use super::report::{Aims, Outcome, Section, Tally};
 use anyhow::{Context, Result, bail, ensure};
 use postern_lab::figures::percentile;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use std::time::Duration;
 
 /// What a new process that takes over may cost.
@@ -33,9 +34,6 @@ struct Change {
 }
 
 /// Kills the gateway again and again, and starts a new one at once.
-///
-/// # Errors
-/// A new gateway does not live, or the run was called off.
 pub fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
     let mut section = Section::new("killed", "kill -9, and a new process at once");
     let mut tally = Tally::new("killed");
@@ -47,7 +45,7 @@ pub fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
         changes.push((change, outcome.clone()));
         tally.outcomes.push(outcome);
         check_takeover(crowd, &mut section)?;
-        crowd.lab().gateway_ready()?;
+        crowd.lab().wait_ready(Component::Gateway)?;
     }
     section.notes.push(gap(&changes));
     section.add(tally, Some(AIMS));
@@ -55,9 +53,6 @@ pub fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
 }
 
 /// Lets one kind of actor die until the gateway gives up.
-///
-/// # Errors
-/// Those of [`killed`], and when it does not give up.
 pub fn budget(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "budget",
@@ -74,9 +69,6 @@ pub fn budget(crowd: &mut Crowd) -> Result<Section> {
 }
 
 /// A planned restart without goodbyes.
-///
-/// # Errors
-/// Those of [`killed`], and when the gateway does not end.
 pub fn handover(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new("handover", "A planned restart");
     let ended = crowd.mark();
@@ -124,9 +116,6 @@ impl Flaw {
 }
 
 /// Kills the gateway, spoils its state file, and starts a new one.
-///
-/// # Errors
-/// Those of [`killed`], and when there is no state file to spoil.
 pub fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
     let title = format!("kill -9, and the state file is {flaw:?}");
     let mut section = Section::new(flaw.name(), title.to_lowercase());
@@ -188,9 +177,6 @@ fn spoil(crowd: &mut Crowd, flaw: Flaw) -> Result<()> {
 }
 
 /// Kills the gateway while the portal takes its last connection for living, as it does for 37 s.
-///
-/// # Errors
-/// Those of [`killed`].
 pub fn refused(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "portal-409",
@@ -247,7 +233,7 @@ pub fn refused(crowd: &mut Crowd) -> Result<Section> {
 /// Kills the gateway; returns the moment before.
 fn kill(crowd: &mut Crowd) -> Mark {
     let mark = crowd.mark();
-    crowd.lab().kill_gateway();
+    crowd.lab().kill(Component::Gateway);
     mark
 }
 
@@ -255,7 +241,7 @@ fn kill(crowd: &mut Crowd) -> Mark {
 /// to its place are counted as its own.
 fn start(crowd: &mut Crowd, ended: Mark) -> Result<Change> {
     let started = crowd.mark();
-    crowd.lab().launch_gateway()?;
+    crowd.lab().launch(Component::Gateway)?;
     Ok(Change { ended, started })
 }
 
@@ -309,10 +295,10 @@ fn gap(changes: &[(Change, Outcome)]) -> String {
 fn spend_budget(crowd: &mut Crowd) -> Result<(Mark, Option<i32>)> {
     /// More than any budget.
     const DEATHS_MAX: usize = 10;
-    const KIND: Kind = Kind::NatTable;
+    const KIND: ActorKind = ActorKind::NatTable;
     for death in 1..=DEATHS_MAX {
         let mark = crowd.mark();
-        crowd.inflict(KIND, Fault::PanicHandler, None)?;
+        crowd.inflict(KIND, ActorFault::PanicHandler, None)?;
         let interrupt = crowd.lab().playground().interrupt().clone();
         let code = interrupt.until_ok("a rebuild or the end", END_LIMIT, || {
             if let Some(status) = crowd.lab().gateway()?.ended()? {

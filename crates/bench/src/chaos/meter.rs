@@ -6,7 +6,7 @@
 
 use super::trace::{At, Break, Trace};
 use anyhow::{Result, anyhow, bail, ensure};
-use postern_lab::playground::Door;
+use postern_lab::playground::NamespaceHandle;
 use postern_lab::web;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,7 +30,7 @@ const PACE: Duration = Duration::from_millis(50);
 /// What one client measures.
 pub(super) struct Target {
     /// The client's place.
-    pub(super) door: Door,
+    pub(super) door: NamespaceHandle,
     /// Where datagrams come back from.
     pub(super) echo: SocketAddr,
     /// Where the web server is.
@@ -49,9 +49,6 @@ type SharedTrace = Arc<Mutex<Trace>>;
 
 impl Meters {
     /// Starts them: `per_second` probes for each client.
-    ///
-    /// # Errors
-    /// A place cannot be entered, or the thread cannot be started.
     pub(super) fn start(targets: Vec<Target>, per_second: u32) -> Result<Self> {
         let epoch = Instant::now();
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -26,7 +26,7 @@ pub use report::{Aims, Outcome, Section, Tally};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use lives::Flaw;
-use postern_lab::playground::injector::Fault;
+use postern_lab::playground::injector::ActorFault;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use postern_lab::portal::clock::unix_ms;
@@ -99,10 +99,6 @@ pub enum Scenario {
 }
 
 /// Runs it.
-///
-/// # Errors
-/// Not root, a tool is missing, a scenario failed (its logs are shown before), something did not
-/// recover, or it was interrupted.
 pub async fn run(args: Args) -> Result<()> {
     run_interruptibly(move |interrupt| wreak(interrupt, &args)).await
 }
@@ -155,9 +151,6 @@ fn wreak(interrupt: &Interrupt, args: &Args) -> Result<()> {
 }
 
 /// One scenario with a crowd of its own.
-///
-/// # Errors
-/// The crowd does not come up, or what the scenario says.
 fn one(spec: &Spec, scenario: Scenario, effort: Effort) -> Result<Section> {
     let mut crowd = Crowd::gather(spec)?;
     let SetUp {
@@ -178,14 +171,11 @@ fn one(spec: &Spec, scenario: Scenario, effort: Effort) -> Result<Section> {
 }
 
 /// A scenario, with a crowd that is there.
-///
-/// # Errors
-/// What the scenario says.
 fn perform(crowd: &mut Crowd, scenario: Scenario, effort: Effort) -> Result<Section> {
     let (rounds, repeat) = (effort.rounds as usize, effort.repeat as usize);
     match scenario {
         Scenario::Idle => idle(crowd),
-        Scenario::Kinds => kinds::run(crowd, rounds, &Fault::PANICS),
+        Scenario::Kinds => kinds::run(crowd, rounds, &ActorFault::PANICS),
         Scenario::Hang => hang::run(crowd),
         Scenario::Isolated => isolated::run(crowd, repeat),
         Scenario::Killed => lives::killed(crowd, repeat),

@@ -73,7 +73,6 @@ pub struct Aims {
 
 impl Tally {
     /// An empty one.
-    #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -90,14 +89,12 @@ impl Tally {
     }
 
     /// How many hit clients did not recover.
-    #[must_use]
     pub fn unrecovered(&self) -> usize {
         let each = self.outcomes.iter().flat_map(|it| &it.recoveries);
         each.filter(|recovery| recovery.is_none()).count()
     }
 
     /// Median and longest time until traffic flowed again; zero when nobody was hit.
-    #[must_use]
     pub fn median_and_max(&self) -> (Duration, Duration) {
         let recoveries = self.recoveries();
         (percentile(&recoveries, 50), percentile(&recoveries, 100))
@@ -108,19 +105,16 @@ impl Tally {
     }
 
     /// Probes lost by all but the hit clients.
-    #[must_use]
     pub fn lost_by_others(&self) -> usize {
         self.sum(|it| it.lost_by_others)
     }
 
     /// Probes lost by the hit clients.
-    #[must_use]
     pub fn lost_by_hit(&self) -> usize {
         self.sum(|it| it.lost_by_hit)
     }
 
     /// Transfers that broke.
-    #[must_use]
     pub fn broken(&self) -> usize {
         self.sum(|it| it.broken.len())
     }
@@ -171,7 +165,6 @@ impl Tally {
     }
 
     /// Which aims it missed, in words.
-    #[must_use]
     pub fn misses(&self, aims: Aims) -> Vec<String> {
         let (median, max) = self.median_and_max();
         let mut misses = Vec::new();
@@ -224,7 +217,6 @@ pub struct Section {
 
 impl Section {
     /// An empty one.
-    #[must_use]
     pub fn new(name: &'static str, title: impl Into<String>) -> Self {
         Self {
             name,
@@ -251,13 +243,11 @@ impl Section {
     }
 
     /// How many clients did not recover from something.
-    #[must_use]
     pub fn unrecovered(&self) -> usize {
         self.tallies.iter().map(Tally::unrecovered).sum()
     }
 
     /// For people.
-    #[must_use]
     pub fn text(&self) -> String {
         const HEADER: [&str; 9] = [
             "ms",
@@ -300,7 +290,6 @@ impl Section {
     }
 
     /// For machines.
-    #[must_use]
     pub fn json(&self) -> Value {
         let rows: Vec<Value> = self.tallies.iter().map(Tally::json).collect();
         json!({

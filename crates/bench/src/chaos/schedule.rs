@@ -5,7 +5,7 @@
 //! inflicted.
 
 use super::trace::At;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,19 +21,19 @@ const DEATHS_OF_A_CLIENT: usize = 2;
 /// A fault to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Planned {
-    pub(super) kind: Kind,
-    pub(super) fault: Fault,
+    pub(super) kind: ActorKind,
+    pub(super) fault: ActorFault,
     /// Whose connection; `None` for all other kinds.
     pub(super) client: Option<usize>,
 }
 
 /// `rounds` faults of every kind, the kinds taking turns and each kind going through `faults` again
 /// and again, beginning with different ones. Connections: of one client after the other.
-pub(super) fn plan(rounds: usize, clients: usize, faults: &[Fault]) -> Vec<Planned> {
+pub(super) fn plan(rounds: usize, clients: usize, faults: &[ActorFault]) -> Vec<Planned> {
     let mut plan = Vec::new();
     for round in 0..rounds {
-        for (turn, kind) in Kind::ALL.into_iter().enumerate() {
-            let client = (kind == Kind::Connection).then(|| round % clients.max(1));
+        for (turn, kind) in ActorKind::ALL.into_iter().enumerate() {
+            let client = (kind == ActorKind::Connection).then(|| round % clients.max(1));
             plan.push(Planned {
                 kind,
                 fault: faults[(round + turn) % faults.len()],
@@ -45,7 +45,7 @@ pub(super) fn plan(rounds: usize, clients: usize, faults: &[Fault]) -> Vec<Plann
 }
 
 /// Whose budget a fault is booked on.
-type Victim = (Kind, Option<usize>);
+type Victim = (ActorKind, Option<usize>);
 
 /// Keeps every victim within its budget.
 #[derive(Debug, Default)]
@@ -59,8 +59,12 @@ impl Pacer {
     pub(super) fn earliest(&self, planned: Planned) -> At {
         let spaced = self.last.map_or(At::ZERO, |last| last + SPACING);
         let most = match planned.kind {
-            Kind::Connection => DEATHS_OF_A_CLIENT,
-            Kind::Portal | Kind::Dns | Kind::NatTable | Kind::Tun | Kind::Udp => DEATHS_OF_A_KIND,
+            ActorKind::Connection => DEATHS_OF_A_CLIENT,
+            ActorKind::Portal
+            | ActorKind::Dns
+            | ActorKind::NatTable
+            | ActorKind::Tun
+            | ActorKind::Udp => DEATHS_OF_A_KIND,
         };
         let victim = (planned.kind, planned.client);
         let deaths = self.deaths.get(&victim).map(Vec::as_slice);
@@ -90,10 +94,10 @@ mod tests {
 
     #[test]
     fn every_kind_fails_equally_often_in_every_way() {
-        let plan = plan(20, 20, &Fault::PANICS);
+        let plan = plan(20, 20, &ActorFault::PANICS);
         assert_eq!(plan.len(), 120);
-        for kind in Kind::ALL {
-            for fault in Fault::PANICS {
+        for kind in ActorKind::ALL {
+            for fault in ActorFault::PANICS {
                 let same = |it: &&Planned| it.kind == kind && it.fault == fault;
                 assert_eq!(plan.iter().filter(same).count(), 5, "{kind:?} {fault}");
             }
@@ -107,7 +111,7 @@ mod tests {
     fn a_full_run_takes_no_longer_than_its_spacing() {
         let mut pacer = Pacer::default();
         let mut now = At::ZERO;
-        for planned in plan(20, 20, &Fault::PANICS) {
+        for planned in plan(20, 20, &ActorFault::PANICS) {
             now = pacer.earliest(planned).max(now);
             pacer.inflicted(planned, now);
         }
@@ -138,7 +142,7 @@ mod tests {
             let mut pacer = Pacer::default();
             let mut now = At::ZERO;
             let mut inflicted = Vec::new();
-            for (planned, delay) in plan(rounds, clients, &Fault::PANICS).into_iter().zip(delays) {
+            for (planned, delay) in plan(rounds, clients, &ActorFault::PANICS).into_iter().zip(delays) {
                 now = pacer.earliest(planned).max(now);
                 pacer.inflicted(planned, now);
                 inflicted.push((planned, now));

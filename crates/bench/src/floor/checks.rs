@@ -43,7 +43,6 @@ pub struct Checks {
 
 impl Checks {
     /// `tie_breaker` decides nothing here, and should be random.
-    #[must_use]
     pub fn new(pair: IcePair, tie_breaker: u64) -> Self {
         Self {
             pair,

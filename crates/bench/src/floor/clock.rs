@@ -13,7 +13,6 @@ pub struct Moment {
 
 impl Moment {
     /// Now.
-    #[must_use]
     pub fn now() -> Self {
         Self {
             instant: tokio::time::Instant::now().into_std(),

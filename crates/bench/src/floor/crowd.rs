@@ -105,9 +105,6 @@ enum Reached {
 }
 
 /// Connects all and stays until it is killed.
-///
-/// # Errors
-/// The kernel gives too few descriptors, or standard output is gone.
 pub async fn run(args: Args) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = hard.max(args.clients as u64 * 2 + 100);

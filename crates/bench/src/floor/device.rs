@@ -36,9 +36,6 @@ pub struct TunDevice {
 
 impl TunDevice {
     /// Creates the interface, up, with its addresses and routes.
-    ///
-    /// # Errors
-    /// Not root, the name is taken, the kernel has no offloads, or `ip` refuses.
     pub fn create(interface: &Interface) -> Result<Self> {
         let name = &interface.interface;
         let device = DeviceBuilder::new()
@@ -56,9 +53,6 @@ impl TunDevice {
     }
 
     /// Reads one packet with its header of the queue; `None` when there is none.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.device.recv(buffer) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -69,9 +63,6 @@ impl TunDevice {
 
     /// Writes one packet in pieces, the header of the queue first. What the kernel has no room for
     /// or does not like is dropped: that is what IP does.
-    ///
-    /// # Errors
-    /// The interface is gone.
     pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         match nix::sys::uio::writev(&self.device, pieces) {
             Ok(_) | Err(Errno::EAGAIN | Errno::EINVAL | Errno::ENOBUFS | Errno::EIO) => Ok(()),

@@ -77,7 +77,6 @@ pub struct Link {
 
 impl Link {
     /// A link that begins at `now`.
-    #[must_use]
     pub fn new(config: LinkConfig, now: Moment) -> Self {
         let tie_breaker = u64::from(config.number);
         let checks = config.ice.clone().map(|it| Checks::new(it, tie_breaker));
@@ -100,19 +99,16 @@ impl Link {
     }
 
     /// Whether packets can be sent.
-    #[must_use]
     pub fn is_up(&self) -> bool {
         self.sealer.is_some()
     }
 
     /// Whether all names were answered too.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.is_up() && self.announcements_left == 0
     }
 
     /// What opens data messages.
-    #[must_use]
     pub fn openers(&self) -> &[Opener] {
         &self.openers
     }
@@ -177,7 +173,6 @@ impl Link {
     }
 
     /// When to call [`Self::handle_timeout`] next.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let all = [self.next_check, self.next_handshake, self.next_keepalive];
         all.into_iter().flatten().min()

@@ -57,9 +57,6 @@ pub struct FloorArgs {
 }
 
 /// Forwards until it is killed.
-///
-/// # Errors
-/// The interface or the socket cannot be made, or is gone.
 pub fn run_floor(args: &FloorArgs) -> Result<()> {
     let device = TunDevice::create(&args.interface)?;
     let mut socket = GsoSocket::bind(args.listen)?;
@@ -123,9 +120,6 @@ pub struct Announcement {
 
 impl Peer {
     /// As a link needs it.
-    ///
-    /// # Errors
-    /// A key is none.
     pub fn config(&self, pace: Pace, number: u32) -> Result<LinkConfig> {
         let announcement = |it: &Announcement| {
             let domain = Domain {
@@ -152,9 +146,6 @@ impl Peer {
 
 /// Connects and forwards until it is killed. Says `ready` on standard output when the session
 /// stands and all names were answered.
-///
-/// # Errors
-/// The file cannot be read, or the interface or the socket cannot be made, or is gone.
 pub fn run_fast_client(args: &FastClientArgs) -> Result<()> {
     let text = std::fs::read_to_string(&args.peer)
         .with_context(|| format!("cannot read {}", args.peer.display()))?;

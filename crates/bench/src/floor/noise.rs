@@ -48,9 +48,6 @@ impl Handshake {
     /// Begins a session that we call `index`; returns the initiation too. `unix` is the time since
     /// 1970 and must grow from one initiation to the next, or the other end takes them for
     /// repetitions. `cookie` is what it asked for last, if it did.
-    ///
-    /// # Errors
-    /// The kernel has no randomness, or a key is none.
     pub fn begin(
         identity: &Identity,
         index: u32,
@@ -94,7 +91,6 @@ impl Handshake {
     }
 
     /// Reads the cookie out of a cookie reply to this initiation; `None` when it is none.
-    #[must_use]
     pub fn cookie(&self, peer: &Key, message: &[u8]) -> Option<[u8; 16]> {
         if message.len() != COOKIE_BYTES
             || message[0] != COOKIE

@@ -100,9 +100,6 @@ impl<F: FnOnce()> End for Client<F> {
 }
 
 /// Forwards for ever.
-///
-/// # Errors
-/// The interface or the socket is gone.
 pub(super) fn forward(
     device: &TunDevice,
     socket: &mut GsoSocket,

@@ -33,7 +33,6 @@ pub struct Opener {
 
 impl Sealer {
     /// For the end that calls this session `receiver`.
-    #[must_use]
     pub fn new(key: &Key, receiver: u32) -> Self {
         Self {
             key: aead(key),
@@ -66,7 +65,6 @@ impl Sealer {
 
 impl Opener {
     /// For messages to the session that we call `receiver`.
-    #[must_use]
     pub fn new(key: &Key, receiver: u32) -> Self {
         Self {
             key: aead(key),
@@ -75,7 +73,6 @@ impl Opener {
     }
 
     /// Whether a datagram is a data message for this session.
-    #[must_use]
     pub fn is_meant(&self, datagram: &[u8]) -> bool {
         datagram.len() >= OVERHEAD_BYTES && datagram[0] == DATA && datagram[4..8] == self.receiver
     }

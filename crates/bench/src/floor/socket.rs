@@ -37,9 +37,6 @@ pub struct Received {
 
 impl GsoSocket {
     /// Binds `address`.
-    ///
-    /// # Errors
-    /// The address is taken, or the kernel has no UDP_GRO.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
@@ -54,18 +51,12 @@ impl GsoSocket {
     }
 
     /// Where it is bound.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Sends `bytes`, cut into datagrams of `datagram_bytes`, at most [`BATCH_DATAGRAMS`] and
     /// [`BATCH_BYTES`].
-    ///
-    /// # Errors
-    /// What the kernel says; [`io::ErrorKind::WouldBlock`] when the send buffer stays full.
     pub fn send(&self, to: SocketAddr, bytes: &[u8], datagram_bytes: usize) -> io::Result<()> {
         let to = SockaddrStorage::from(to);
         let slices = [IoSlice::new(bytes)];
@@ -93,9 +84,6 @@ impl GsoSocket {
     }
 
     /// Receives what the kernel has gathered of one sender; `None` when there is nothing.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         receive_group(&self.socket, buffer, &mut self.control)
     }
@@ -103,9 +91,6 @@ impl GsoSocket {
 
 /// Receives what the kernel has gathered of one sender, where UDP_GRO is switched on; `None` when
 /// there is nothing. `control` is room for what the kernel says about it ([`control_room`]).
-///
-/// # Errors
-/// What the kernel says.
 pub fn receive_group(
     socket: &UdpSocket,
     buffer: &mut [u8],
@@ -136,7 +121,6 @@ pub fn receive_group(
 }
 
 /// For [`receive_group`].
-#[must_use]
 pub fn control_room() -> Vec<u8> {
     cmsg_space!(i32)
 }
@@ -148,7 +132,6 @@ impl AsFd for GsoSocket {
 }
 
 /// As the standard library has it; `None` for families that are not IP.
-#[must_use]
 pub fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in();
     let v4 = v4.map(|it| SocketAddr::V4(SocketAddrV4::new(it.ip(), it.port())));

@@ -13,9 +13,6 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A playground whose client reaches the resource by plain forwarding, masqueraded by the router.
-///
-/// # Errors
-/// The playground cannot be built, or the kernel refuses a route.
 pub(super) fn forwarding(interrupt: &Interrupt) -> Result<Playground> {
     let playground = Playground::with_interrupt(interrupt.clone())?;
     playground.enter(Role::Gateway, || {

@@ -7,10 +7,12 @@ use super::usage::Usage;
 use super::{FILTERS, concluded, debug_build, machine, print};
 use crate::floor::crowd::{Gathered, Times};
 use anyhow::{Result, bail};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::GATEWAY_V4;
 use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::time::Duration;
@@ -63,8 +65,7 @@ fn with_gateway(interrupt: &Interrupt, measure: impl FnOnce(&mut Lab) -> Result<
         ..Setup::default()
     };
     let mut lab = Lab::new(playground, &programs, setup)?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[Component::Portal, Component::Gateway])?;
     let measured = measure(&mut lab);
     concluded(&lab, measured)
 }

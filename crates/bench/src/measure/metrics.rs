@@ -9,10 +9,12 @@ use super::usage::Usage;
 use super::{FILTERS, concluded, debug_build, machine, print, report, time_to_first_byte};
 use anyhow::{Context, Result, ensure};
 use postern_lab::figures::{median, table};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::iperf::{self, Load};
-use postern_lab::playground::lab::{Lab, Setup};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::Setup;
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::io::{Read, Write};
@@ -84,11 +86,13 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
-    lab.start_client()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+        Component::Client,
+    ])?;
     time_to_first_byte(lab)?;
     let mut loads = Load::ALL.map(|load| (load, Vec::new()));
     let mut readings = Vec::new();
@@ -141,7 +145,7 @@ fn run(lab: &mut Lab, (load, seconds): (Load, u32)) -> Result<Run> {
 
 /// The same, while somebody reads.
 fn run_read(lab: &mut Lab, load: (Load, u32), readings: &mut Vec<Reading>) -> Result<Run> {
-    let door = lab.playground().door(Role::Gateway)?;
+    let door = lab.playground().handle(Role::Gateway)?;
     std::thread::scope(|scope| {
         let (stop, stopped) = channel();
         let reader = scope.spawn(move || door.enter(move || read_until(&stopped)));

@@ -18,8 +18,9 @@ mod usage;
 
 use anyhow::{Result, bail, ensure};
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::{Lab, WEB_PORT};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
+use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic;
 use postern_lab::playground::wait::{Interrupted, run_interruptibly};
 use std::io::Write;
@@ -54,9 +55,6 @@ pub enum Part {
 }
 
 /// Runs the benchmark.
-///
-/// # Errors
-/// Not root, a tool is missing, a load failed (the logs are shown before), or it was interrupted.
 pub async fn run(args: Args) -> Result<()> {
     run_interruptibly(move |interrupt| match args.part {
         None => field::bench(interrupt, &args.field),

@@ -7,12 +7,14 @@
 use super::{FETCH_LIMIT, concluded, debug_build, machine, print, report};
 use anyhow::{Context, Result, ensure};
 use postern_lab::dns::mode::Mode;
+use postern_lab::playground::component::Component;
 use postern_lab::playground::download::Download;
-use postern_lab::playground::faults::{Fault, heal, inflict};
-use postern_lab::playground::lab::{Lab, Setup, WEB_PORT};
+use postern_lab::playground::faults::{HostFault, heal, inflict};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{WEB_V4, WEBS_V4, WEBS_V6};
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::{APP, TTL, WILD};
+use postern_lab::playground::setup::{Setup, WEB_PORT};
 use postern_lab::playground::traffic::{self, Families, Fetched, connect_until};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role, lookup};
@@ -65,17 +67,19 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_names()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Names,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+    ])?;
     show(
         "The portal's request to the gateway's answer",
         &set_ups(lab, args.set_ups)?,
     )?;
     lab.names().set_mode(Mode::Healthy)?;
-    lab.start_client()?;
+    lab.start(Component::Client)?;
     show("Connecting to the first byte", &first_bytes(lab)?)?;
     revivals(lab, args)?;
     outage(lab, args.outage)?;
@@ -119,8 +123,8 @@ fn first_bytes(lab: &mut Lab) -> Result<Times> {
             (&by_address, &mut fresh_address),
             (&by_name, &mut fresh_name),
         ] {
-            lab.kill_client();
-            lab.start_client()?;
+            lab.kill(Component::Client);
+            lab.start(Component::Client)?;
             times.push(first_byte(lab, url)?);
         }
     }
@@ -243,9 +247,9 @@ fn moves(lab: &Lab, rounds: u32) -> Result<Times> {
     let (mut silent, mut unreachable) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let name = format!("silent-{round}.wild.lab.example");
-        silent.push(a_move(lab, &name, Fault::SilentToNew)?);
+        silent.push(a_move(lab, &name, HostFault::SilentToNew)?);
         let name = format!("gone-{round}.wild.lab.example");
-        unreachable.push(a_move(lab, &name, Fault::Unreachable)?);
+        unreachable.push(a_move(lab, &name, HostFault::Unreachable)?);
     }
     Ok(vec![
         ("old address silent, a download on it goes on", silent),
@@ -257,7 +261,7 @@ fn moves(lab: &Lab, rounds: u32) -> Result<Times> {
 const DOWNLOAD_BYTES: u64 = 2_000_000;
 const DOWNLOAD_SECONDS: u64 = 12;
 
-fn a_move(lab: &Lab, name: &str, fault: Fault) -> Result<Duration> {
+fn a_move(lab: &Lab, name: &str, fault: HostFault) -> Result<Duration> {
     let playground = lab.playground();
     let (old, new) = (
         [WEBS_V4[1].into(), WEBS_V6[1].into()],
@@ -277,7 +281,7 @@ fn a_move(lab: &Lab, name: &str, fault: Fault) -> Result<Duration> {
     inflict(playground, old[0], fault)?;
     let to = (proxy, WEB_PORT).into();
     let connected = connect_until(playground, Role::Client, to, TRY_EVERY, HEALING_LIMIT);
-    if fault == Fault::SilentToNew {
+    if fault == HostFault::SilentToNew {
         let whole = download.wait_whole(playground, DOWNLOAD_BYTES, limit);
         whole.context("the download on the old address")?;
     }

@@ -10,10 +10,12 @@ use super::report::{self, Run};
 use super::usage::Usage;
 use super::{FILTERS, ceiling, concluded, debug_build, machine, print, time_to_first_byte};
 use anyhow::{Context, Result};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::iperf::{self, Load};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::time::Duration;
@@ -66,11 +68,13 @@ fn preface(args: Args) -> String {
 
 /// The throughput first, while the gateway has but one client; then the set-ups.
 fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
-    lab.start_client()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+        Component::Client,
+    ])?;
     // Sets the tunnel up, which is not to be a part of the first load.
     time_to_first_byte(lab)?;
     let loads = {
@@ -108,7 +112,7 @@ fn throughput(lab: &mut Lab, kernel: &Playground, args: Args) -> Result<Vec<(Loa
 }
 
 fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Result<Run> {
-    let (gateway, client) = (lab.gateway()?.pid(), lab.client()?.pid());
+    let (gateway, client) = (lab.gateway()?.pid(), lab.process(Component::Client)?.pid());
     let before = (Usage::of(gateway)?, Usage::of(client)?);
     let begun = Instant::now();
     let tunnel = iperf::run(lab.playground(), Role::Client, WEB_V4.into(), load, seconds);
@@ -131,8 +135,8 @@ fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Resu
 fn fresh_clients(lab: &mut Lab) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for _ in 0..FRESH_CLIENTS {
-        lab.kill_client();
-        lab.start_client()?;
+        lab.kill(Component::Client);
+        lab.start(Component::Client)?;
         times.push(time_to_first_byte(lab)?);
     }
     Ok(times)

@@ -11,11 +11,13 @@ use super::{FILTERS, debug_build, machine, print, soak};
 use crate::fast_client::{Admitted, Place};
 use anyhow::{Context, Result, anyhow, ensure};
 use postern_lab::figures::{median, table};
-use postern_lab::playground::iperf::{self, Load, Way};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::iperf::{self, Endpoints, Load};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{RESOURCE_NET_V4, WEBS_V4};
 use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Plan, Playground, Role};
 use std::process::Command;
@@ -106,8 +108,7 @@ impl Gateway {
             ..Setup::default()
         };
         let mut lab = Lab::new(Playground::planned(plan)?, programs, setup)?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
+        lab.start_all(&[Component::Portal, Component::Gateway])?;
         let (mut clients, mut servers) = (Vec::new(), Vec::new());
         for (number, (role, server)) in CLIENTS.into_iter().zip(WEBS_V4).enumerate() {
             let mut guest = Admitted::new(number)?;
@@ -158,12 +159,12 @@ impl Gateway {
     /// What both clients move together, in Gbit/s.
     fn tcp(&self, load: Load, seconds: u32) -> Result<f64> {
         let rates = self.each(|role, server| {
-            let way = Way {
+            let way = Endpoints {
                 from: role,
                 to: server,
                 server,
             };
-            let moved = iperf::run_on(self.lab.playground(), way, load, seconds)?;
+            let moved = iperf::run_between(self.lab.playground(), way, load, seconds)?;
             Ok(moved.bits_per_second / 1e9)
         })?;
         Ok(rates.iter().sum())

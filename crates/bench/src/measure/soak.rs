@@ -6,10 +6,12 @@ use super::usage::Usage;
 use super::{FILTERS, concluded, debug_build, machine, print};
 use crate::fast_client::{Admitted, Place};
 use anyhow::{Result, anyhow};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::iperf::{self, Direction, Load, Transfer};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{RESOURCE_NET_V4, WEBS_V4};
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::traffic;
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
@@ -45,8 +47,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[Component::Portal, Component::Gateway])?;
     let mut guest = Admitted::new(1)?;
     guest.admit(lab, RESOURCE_V4, None)?;
     let gateway = lab.gateway()?.pid();

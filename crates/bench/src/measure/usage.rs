@@ -43,9 +43,6 @@ impl Cpu {
 
 impl Usage {
     /// Reads it.
-    ///
-    /// # Errors
-    /// There is no such process, or what the kernel tells cannot be understood.
     pub(super) fn of(pid: u32) -> Result<Self> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");

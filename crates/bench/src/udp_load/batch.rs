@@ -25,9 +25,6 @@ const AHEAD: Duration = Duration::from_micros(200);
 /// Sends a load, no faster than planned, to where the socket is connected if it is not said.
 /// Returns how many were sent. What the socket has no room for is waited for: what is lost is lost
 /// on the way.
-///
-/// # Errors
-/// What the kernel says.
 pub(super) fn send(
     socket: &UdpSocket,
     to: Option<SockaddrStorage>,
@@ -151,9 +148,6 @@ impl Receiver {
     }
 
     /// Waits for datagrams, at most for `limit`, and hands all that are there to `take`.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,

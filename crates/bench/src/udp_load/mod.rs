@@ -61,9 +61,6 @@ pub struct Outcome {
 }
 
 /// Serves until it is killed, or puts on one load.
-///
-/// # Errors
-/// The address cannot be used, or the other end does not answer.
 pub fn run(args: &Args) -> Result<()> {
     if let Some(address) = args.serve {
         return serve(&bind(address)?);

@@ -4,7 +4,7 @@
 
 use crate::programs;
 use postern_bench::chaos::{Crowd, Section, Spec, Tally, kinds, lives};
-use postern_lab::playground::injector::Fault;
+use postern_lab::playground::injector::ActorFault;
 use postern_lab::playground::wait::Interrupt;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn expect_lossless(section: &Section, kinds: &[&str]) {
     assert_eq!(lost, vec![0; kinds.len()], "{}", section.text());
 }
 
-fn every_kind_dies_by(faults: &[Fault]) {
+fn every_kind_dies_by(faults: &[ActorFault]) {
     let mut watched = Watched::gather();
     let section = kinds::run(&mut watched.0, faults.len(), faults);
     let section = section.unwrap_or_else(|error| panic!("{error:#}"));
@@ -72,12 +72,12 @@ fn every_kind_dies_by(faults: &[Fault]) {
 
 #[test]
 fn every_kind_of_actor_dies_in_a_handler_and_at_its_start_and_nobody_notices() {
-    every_kind_dies_by(&[Fault::PanicHandler, Fault::PanicStarted]);
+    every_kind_dies_by(&[ActorFault::PanicHandler, ActorFault::PanicStarted]);
 }
 
 #[test]
 fn every_kind_of_actor_dies_in_a_future_and_by_a_timer_and_nobody_notices() {
-    every_kind_dies_by(&[Fault::PanicFuture, Fault::PanicTimer]);
+    every_kind_dies_by(&[ActorFault::PanicFuture, ActorFault::PanicTimer]);
 }
 
 /// docs/lessons.md 25: a new process takes over from one that was killed, and from one that made

@@ -4,9 +4,11 @@
 use crate::programs;
 use crate::trial::{LIMIT, Trial};
 use postern_bench::fast_client::{Admitted, Place, wait_ready};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup, WEB_PORT};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{GATEWAY_V4, WEB_V4};
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup, WEB_PORT};
 use postern_lab::playground::traffic::{fetch, url};
 use postern_lab::playground::{Playground, Role};
 use std::net::{IpAddr, Ipv4Addr};
@@ -56,10 +58,12 @@ fn a_fast_client_reaches_a_resource_by_address_and_by_name() {
     };
     let lab = Playground::new().and_then(|it| Lab::new(it, &programs(), setup));
     let trial = Trial::up(lab.and_then(|mut lab| {
-        lab.start_web()?;
-        lab.start_names()?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
+        lab.start_all(&[
+            Component::Web,
+            Component::Names,
+            Component::Portal,
+            Component::Gateway,
+        ])?;
         Ok(lab)
     }));
     let mut guest = Admitted::new(1).expect("keys");

@@ -2,9 +2,12 @@
 
 use crate::{LIMIT, Trial, WEB, programs};
 use postern_lab::dns::mode::Mode;
-use postern_lab::playground::injector::{Fault, Injector, Kind};
-use postern_lab::playground::lab::{Lab, Setup, count};
-use postern_lab::playground::traffic::Drip;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
+use postern_lab::playground::lab::Lab;
+use postern_lab::playground::milestones::count;
+use postern_lab::playground::setup::Setup;
 use postern_lab::playground::{Playground, Role};
 use serde_json::Value;
 use std::process::Output;
@@ -102,19 +105,21 @@ fn health_tells_the_truth_in_every_state() {
     };
     let lab = Playground::new().and_then(|playground| Lab::new(playground, &programs(), setup));
     let mut trial = Trial::up(lab);
-    trial.start_web().expect("web");
-    trial.start_names().expect("names");
-    trial.start_relay().expect("relay");
-    trial.launch_gateway().expect("starts without its portal");
+    trial.start(Component::Web).expect("web");
+    trial.start(Component::Names).expect("names");
+    trial.start(Component::Relay).expect("relay");
+    trial
+        .launch(Component::Gateway)
+        .expect("starts without its portal");
     trial.expect("before it has joined", &seen(200, 503, "not_ready"));
     let (code, said) = trial.health();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("portal has not been joined"), "{said}");
 
-    trial.start_portal().expect("portal");
+    trial.start(Component::Portal).expect("portal");
     trial.expect("joined", &seen(200, 200, "ready"));
     assert_eq!(trial.health(), (Some(0), "ready\n".to_owned()));
-    trial.start_client().expect("client");
+    trial.start(Component::Client).expect("client");
     trial.expect_page(WEB[0]);
 
     trial.names().set_mode(Mode::Silent).expect("set");
@@ -124,17 +129,17 @@ fn health_tells_the_truth_in_every_state() {
 
     let injector = Injector::new(trial.fault_socket());
     injector
-        .inflict(Kind::Dns, Fault::Hang, None)
+        .inflict(ActorKind::Dns, ActorFault::Hang, None)
         .expect("it hangs");
     trial.expect_dead("dns");
     trial.expect("after it was replaced", &seen(200, 200, "ready"));
 
-    trial.kill_portal();
+    trial.kill(Component::Portal);
     trial.expect("without its portal", &seen(200, 200, "degraded"));
     let (code, said) = trial.health();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.starts_with("degraded: the portal is away"), "{said}");
-    trial.start_portal().expect("portal");
+    trial.start(Component::Portal).expect("portal");
     trial.expect("with it again", &seen(200, 200, "ready"));
 
     let output = trial.operate(&["drain", "--grace", "1h", "--no-wait"]);
@@ -189,7 +194,7 @@ fn over_tcp_nobody_drains_it() {
 #[test]
 fn a_gateway_that_drains_keeps_what_is_under_way() {
     let mut trial = Trial::start();
-    let drip = Drip::start(trial.playground(), WEB[0], 120).expect("curl starts");
+    let drip = LineDownload::start(trial.playground(), WEB[0], 120).expect("curl starts");
     drip.wait_more(trial.playground(), 10, LIMIT)
         .expect("it flows");
     let goodbyes = count(&trial.client_milestones(), "goodbye");

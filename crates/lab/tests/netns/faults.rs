@@ -1,7 +1,8 @@
 //! A portal that sends nonsense.
 
 use crate::{Trial, WEB};
-use postern_lab::playground::lab::{GATEWAY, count};
+use postern_lab::playground::milestones::count;
+use postern_lab::playground::setup::GATEWAY;
 
 const NONSENSE: [&str; 10] = [
     "",

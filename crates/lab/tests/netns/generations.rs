@@ -1,7 +1,7 @@
 //! Old and new clients with old and new gateways, and a portal that knows no relay.
 
 use crate::{Trial, WEB};
-use postern_lab::playground::lab::{Generation, RESOURCE_V4, Setup};
+use postern_lab::playground::setup::{Generation, RESOURCE_V4, Setup};
 
 fn serves(gateway: Generation, client: Generation) {
     let trial = Trial::with(Setup {

@@ -5,10 +5,11 @@ use crate::{LIMIT, Trial, WEB};
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
 use postern_lab::playground::download::Download;
-use postern_lab::playground::faults::{Fault, inflict};
-use postern_lab::playground::lab::{WEB_PORT, count};
+use postern_lab::playground::faults::{HostFault, inflict};
+use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{WEBS_V4, WEBS_V6};
 use postern_lab::playground::scene::{APP, LATE, TTL};
+use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic::{Connected, Families, connect_until};
 use postern_lab::portal::clock::unix_ms;
 use std::net::IpAddr;
@@ -128,7 +129,7 @@ fn a_name_moves_and_its_live_flows_stay() {
     let names = trial.names();
     names.set_addresses(APP, TTL, &ELSEWHERE).expect("set");
     for address in WEB {
-        inflict(trial.playground(), address, Fault::SilentToNew).expect("inflicted");
+        inflict(trial.playground(), address, HostFault::SilentToNew).expect("inflicted");
     }
     let connected = connect(&trial, proxy);
     assert!(connected.after < MOVES_WITHIN + SLACK, "{connected:?}");
@@ -152,7 +153,7 @@ fn an_unanswered_connection_moves_to_the_new_address() {
         expect_page_of(&trial, APP, families);
         let names = trial.names();
         names.set_addresses(APP, TTL, &ELSEWHERE).expect("set");
-        inflict(trial.playground(), WEB[place], Fault::Silent).expect("inflicted");
+        inflict(trial.playground(), WEB[place], HostFault::Silent).expect("inflicted");
         let fetched = fetch_name(&trial, APP, families);
         assert!(fetched.is_page(), "{fetched:?}");
         let waited = fetched.first_byte.saturating_sub(fetched.first_packet);
@@ -167,7 +168,7 @@ fn an_address_that_is_said_to_be_unreachable_is_left_at_once() {
     expect_page_of(&trial, APP, Families::V4);
     let names = trial.names();
     names.set_addresses(APP, TTL, &ELSEWHERE).expect("set");
-    inflict(trial.playground(), WEB[0], Fault::Unreachable).expect("inflicted");
+    inflict(trial.playground(), WEB[0], HostFault::Unreachable).expect("inflicted");
     let proxy = proxies_of(&trial, APP, true)[0];
     let connected = connect(&trial, proxy);
     assert!(

@@ -1,16 +1,18 @@
 //! What survives the end, or the repetition, of something else.
 
 use crate::{LIMIT, Trial, WEB};
-use postern_lab::playground::lab::{CLIENT, GATEWAY, RESOURCE_V4, count};
-use postern_lab::playground::traffic::Drip;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::milestones::count;
+use postern_lab::playground::setup::{CLIENT, GATEWAY, RESOURCE_V4};
 use std::time::Duration;
 
 /// Lines of a trickling download: one second of it.
 const ONE_SECOND: u64 = 50;
 
 /// A download over IPv4 that has begun to flow.
-fn flowing(trial: &Trial, seconds: u32) -> Drip {
-    let drip = Drip::start(trial.playground(), WEB[0], seconds).expect("curl starts");
+fn flowing(trial: &Trial, seconds: u32) -> LineDownload {
+    let drip = LineDownload::start(trial.playground(), WEB[0], seconds).expect("curl starts");
     drip.wait_more(trial.playground(), 10, LIMIT)
         .expect("it flows");
     drip
@@ -18,7 +20,7 @@ fn flowing(trial: &Trial, seconds: u32) -> Drip {
 
 /// Insists that the download goes on for another second of its own time.
 #[track_caller]
-fn expect_flow(trial: &Trial, drip: &Drip, when: &str) {
+fn expect_flow(trial: &Trial, drip: &LineDownload, when: &str) {
     let more = drip.wait_more(trial.playground(), ONE_SECOND, Duration::from_secs(10));
     assert!(more.is_ok(), "{when}: {more:?}");
 }
@@ -32,9 +34,11 @@ fn traffic_goes_on_while_the_portal_is_restarted() {
     let drip = flowing(&trial, 120);
     let joined = count(&trial.gateway_milestones(), "joined");
     let client_joined = count(&trial.client_milestones(), "joined");
-    trial.kill_portal();
+    trial.kill(Component::Portal);
     expect_flow(&trial, &drip, "without a portal");
-    trial.start_portal().expect("the portal starts again");
+    trial
+        .start(Component::Portal)
+        .expect("the portal starts again");
     let patience = Duration::from_secs(60);
     trial
         .wait_gateway_milestone("joined", joined, patience)
@@ -50,8 +54,10 @@ fn traffic_goes_on_while_the_portal_is_restarted() {
 fn a_killed_client_comes_back_and_is_served_again() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
-    trial.kill_client();
-    trial.start_client().expect("the client starts again");
+    trial.kill(Component::Client);
+    trial
+        .start(Component::Client)
+        .expect("the client starts again");
     for address in WEB {
         trial.expect_page(address);
     }

@@ -24,9 +24,11 @@ mod trial;
 mod why;
 
 use postern_lab::playground::Playground;
-use postern_lab::playground::lab::{Lab, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{WEB_V4, WEB_V6};
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::Setup;
 use std::net::IpAddr;
 use std::path::Path;
 use trial::{LIMIT, Trial};
@@ -47,7 +49,7 @@ impl Trial {
     }
 
     fn with(setup: Setup) -> Self {
-        Self::up(Lab::start(&programs(), setup))
+        Self::up(Lab::complete(&programs(), setup))
     }
 
     /// The private network with its web server and its name server, without gateway and client.
@@ -55,8 +57,7 @@ impl Trial {
         let lab = Playground::new()
             .and_then(|playground| Lab::new(playground, &programs(), Setup::default()));
         Self::up(lab.and_then(|mut lab| {
-            lab.start_web()?;
-            lab.start_names()?;
+            lab.start_all(&[Component::Web, Component::Names])?;
             Ok(lab)
         }))
     }

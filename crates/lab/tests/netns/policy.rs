@@ -1,8 +1,9 @@
 //! Access that ends while it is used.
 
 use crate::{LIMIT, Trial, WEB};
-use postern_lab::playground::lab::{CLIENT, RESOURCE_V4};
-use postern_lab::playground::traffic::Drip;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::setup::{CLIENT, RESOURCE_V4};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -10,15 +11,15 @@ use tokio::time::Instant;
 const QUIET: Duration = Duration::from_millis(1500);
 
 /// A download over IPv4 or IPv6 that has begun to flow.
-fn flowing(trial: &Trial, which: usize) -> Drip {
-    let drip = Drip::start(trial.playground(), WEB[which], 60).expect("curl starts");
+fn flowing(trial: &Trial, which: usize) -> LineDownload {
+    let drip = LineDownload::start(trial.playground(), WEB[which], 60).expect("curl starts");
     drip.wait_more(trial.playground(), 25, LIMIT)
         .expect("it flows");
     drip
 }
 
 /// How long the download still goes on.
-fn goes_on(trial: &Trial, drip: &Drip) -> Duration {
+fn goes_on(trial: &Trial, drip: &LineDownload) -> Duration {
     let from = Instant::now();
     let last = drip
         .wait_silence(trial.playground(), QUIET, LIMIT)
@@ -67,7 +68,7 @@ fn access_that_expires_without_a_portal_stops() {
     trial
         .wait_gateway_milestone("initialized", 1, LIMIT)
         .expect("the gateway hears it");
-    trial.kill_portal();
+    trial.kill(Component::Portal);
     let went_on = goes_on(&trial, &drip);
     // The expiry is a whole second of the wall clock: up to one second before the three are over.
     let expected = Duration::from_millis(1500)..Duration::from_millis(4200);

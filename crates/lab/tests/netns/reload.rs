@@ -5,12 +5,14 @@ use crate::{LIMIT, Trial, WEB, programs};
 use nix::sys::signal::Signal;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::injector::{Fault, Injector, Kind};
-use postern_lab::playground::lab::{Setup, count};
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
+use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{WEBS_V4, WEBS_V6};
 use postern_lab::playground::process::Process;
 use postern_lab::playground::scene::{APP, LATE};
-use postern_lab::playground::traffic::{Drip, Families};
+use postern_lab::playground::setup::Setup;
+use postern_lab::playground::traffic::Families;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -76,7 +78,7 @@ impl Trial {
 }
 
 #[track_caller]
-fn expect_flow(trial: &Trial, drip: &Drip, when: &str) {
+fn expect_flow(trial: &Trial, drip: &LineDownload, when: &str) {
     let more = drip.wait_more(trial.playground(), ONE_SECOND, Duration::from_secs(10));
     assert!(more.is_ok(), "{when}: {more:?}");
 }
@@ -92,7 +94,7 @@ fn expect_page_at_the_second_address(trial: &Trial, name: &str) {
 fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too() {
     let mut trial = Trial::with(with_faults(Vec::new()));
     let _other = trial.start_other_names();
-    let drip = Drip::start(trial.playground(), WEB[0], 120).expect("curl starts");
+    let drip = LineDownload::start(trial.playground(), WEB[0], 120).expect("curl starts");
     expect_flow(&trial, &drip, "before");
     let before = trial.configuration();
     let server = WEBS_V4[1];
@@ -102,7 +104,7 @@ fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too()
     expect_page_at_the_second_address(&trial, APP);
     expect_flow(&trial, &drip, "with another name server");
     let injector = Injector::new(trial.fault_socket());
-    let inflicted = injector.inflict(Kind::Dns, Fault::PanicHandler, None);
+    let inflicted = injector.inflict(ActorKind::Dns, ActorFault::PanicHandler, None);
     inflicted.expect("it dies");
     trial.gateway_says("actor rebuilt", 1);
     expect_page_at_the_second_address(&trial, LATE);
@@ -197,7 +199,7 @@ fn a_service_manager_hears_the_start_the_reload_and_the_end_and_nothing_from_who
     assert_eq!(listener.next(), "READY=1\n");
 
     let injector = Injector::new(trial.fault_socket());
-    let inflicted = injector.inflict(Kind::Udp, Fault::Hang, None);
+    let inflicted = injector.inflict(ActorKind::Udp, ActorFault::Hang, None);
     inflicted.expect("it hangs");
     // Until it is found out, which takes more than a second, and a meal is due every half second.
     let mut meals = 0;

@@ -2,10 +2,12 @@
 //! when the other's shard suffers.
 
 use crate::{LIMIT, Trial, WEB, programs};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::download::Download;
-use postern_lab::playground::lab::{ECHO_PORT, Lab, Setup, WEB_PORT};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::lookup::proxies;
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{ECHO_PORT, Setup, WEB_PORT};
 use postern_lab::playground::traffic::{Families, fetch, url};
 use postern_lab::playground::{Plan, Playground, Role};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -29,12 +31,14 @@ fn two_shards() -> Trial {
     };
     let lab = Playground::planned(plan).and_then(|place| Lab::new(place, &programs(), setup));
     let trial = Trial::up(lab.and_then(|mut lab| {
-        lab.start_web()?;
-        lab.start_names()?;
-        lab.start_relay()?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
-        lab.start_client()?;
+        lab.start_all(&[
+            Component::Web,
+            Component::Names,
+            Component::Relay,
+            Component::Portal,
+            Component::Gateway,
+            Component::Client,
+        ])?;
         lab.start_crowd()?;
         Ok(lab)
     }));

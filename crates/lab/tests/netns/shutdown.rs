@@ -3,7 +3,8 @@
 use crate::{LIMIT, Trial, WEB};
 use nix::sys::signal::Signal;
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::count;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{TUNNEL_INTERFACE, interface_bytes};
 use std::time::Duration;
 
@@ -46,7 +47,9 @@ fn a_gateway_that_comes_back_serves_the_same_client() {
     let mut gateway = trial.take_gateway().expect("runs");
     gateway.signal(Signal::SIGTERM).expect("is sent");
     gateway.wait_end(Duration::from_secs(2)).expect("ends");
-    trial.start_gateway().expect("the gateway starts again");
+    trial
+        .start(Component::Gateway)
+        .expect("the gateway starts again");
     for address in WEB {
         trial.expect_page(address);
     }

@@ -4,7 +4,7 @@ use crate::{LIMIT, Trial, WEB};
 use nix::errno::Errno;
 use postern_lab::playground::Role;
 use postern_lab::playground::icmp::IcmpTap;
-use postern_lab::playground::lab::{DENIED_PORT, WEB_PORT};
+use postern_lab::playground::setup::{DENIED_PORT, WEB_PORT};
 use postern_lab::playground::traffic::ping;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};

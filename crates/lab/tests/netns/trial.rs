@@ -2,7 +2,8 @@
 //! and of the bench.
 
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::{Lab, WEB_PORT};
+use postern_lab::playground::lab::Lab;
+use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic::{fetch, url};
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};

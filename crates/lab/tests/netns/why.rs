@@ -5,10 +5,10 @@ use crate::{LIMIT, Trial, WEB, programs};
 use postern_core::diagnosis::Report;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::faults::{Fault, inflict};
-use postern_lab::playground::lab::{CLIENT, DENIED_PORT, RESOURCE_V4, RESOURCE_V6, WEB_PORT};
+use postern_lab::playground::faults::{HostFault, inflict};
 use postern_lab::playground::network::{CLIENT_TUNNEL_V4, NAME_SERVER_V4, WEB_V4, WEBS_V4};
 use postern_lab::playground::scene::{APP, LATE, MISSING};
+use postern_lab::playground::setup::{CLIENT, DENIED_PORT, RESOURCE_V4, RESOURCE_V6, WEB_PORT};
 use postern_lab::playground::traffic::{Families, fetch, url};
 use std::net::IpAddr;
 use std::process::Output;
@@ -176,12 +176,17 @@ fn what_is_the_matter_with_a_host_is_told_apart() {
     let trial = Trial::start();
     trial.expect_page(WEB[0]);
     let [_, silent, unreachable, ..] = WEBS_V4;
-    inflict(trial.playground(), silent.into(), Fault::Silent).expect("inflicted");
+    inflict(trial.playground(), silent.into(), HostFault::Silent).expect("inflicted");
     trial.try_page(silent, WEB_PORT);
     let text = trial.expect_broken(&format!("{silent}:80"), "unanswered");
     assert!(text.contains("a route back to the gateway"), "{text}");
 
-    inflict(trial.playground(), unreachable.into(), Fault::Unreachable).expect("inflicted");
+    inflict(
+        trial.playground(),
+        unreachable.into(),
+        HostFault::Unreachable,
+    )
+    .expect("inflicted");
     trial.try_page(unreachable, WEB_PORT);
     let text = trial.expect_broken(&unreachable.to_string(), "refused");
     assert!(text.contains("cannot be reached (ICMP)"), "{text}");

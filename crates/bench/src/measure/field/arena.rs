@@ -6,12 +6,14 @@ use crate::fast_client::{Admitted, INTERFACE, Keys, Place, wait_ready};
 use crate::floor::Peer;
 use crate::measure::{FILTERS, ceiling};
 use anyhow::{Context, Result, bail, ensure};
-use postern_lab::playground::iperf::Way;
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::iperf::Endpoints;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{GATEWAY_V4, RESOURCE_NET_V4, WEB_V4, feed};
 use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -40,9 +42,6 @@ enum Ground {
 
 impl Arena {
     /// The arena of some contenders: both of Postern's ways, or one other.
-    ///
-    /// # Errors
-    /// Something cannot be built or started.
     pub(super) fn build(
         contenders: &[Contender],
         programs: &Programs,
@@ -76,9 +75,7 @@ impl Arena {
             ..Setup::default()
         };
         let mut lab = Lab::new(playground, programs, setup)?;
-        lab.start_names()?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
+        lab.start_all(&[Component::Names, Component::Portal, Component::Gateway])?;
         let mut guest = Admitted::new(1)?;
         guest.admit(&lab, RESOURCE_V4, None)?;
         guest.admit(&lab, APP, Some(PROXY))?;
@@ -207,8 +204,8 @@ impl Arena {
     }
 
     /// The way from the client to what it calls `target`.
-    pub(super) fn way(target: IpAddr) -> Way {
-        Way {
+    pub(super) fn way(target: IpAddr) -> Endpoints {
+        Endpoints {
             from: Role::Client,
             to: target,
             server: WEB_V4.into(),

@@ -31,7 +31,7 @@ impl TcpRun {
 /// Puts TCP on the way.
 pub(super) fn tcp(arena: &mut Arena, target: IpAddr, load: Load, seconds: u32) -> Result<TcpRun> {
     let before = cpu(arena)?;
-    let moved = iperf::run_on(arena.playground(), Arena::way(target), load, seconds)?;
+    let moved = iperf::run_between(arena.playground(), Arena::way(target), load, seconds)?;
     Ok(TcpRun {
         bits_per_second: moved.bits_per_second,
         bytes: moved.bytes,
