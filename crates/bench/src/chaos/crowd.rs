@@ -1,7 +1,7 @@
-//! A gateway with a crowd of clients, each with traffic that is measured all the time.
+//! A gateway with a crowd of clients, each with continuously measured traffic.
 //!
 //! Clients with an even number reach the resource by its address, those with an odd number by a
-//! name, through their client's stub; every second pair over IPv6.
+//! name, through their client's stub resolver; every second pair uses IPv6.
 
 use super::meter::{Meters, Target};
 use super::trace::{At, LOST_AFTER, Trace};
@@ -23,44 +23,41 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What the policy permits: the page and the transfers, the echo, pings, and iperf3.
+/// Permits the page and the transfers, the echo, pings, and iperf3.
 const FILTERS: &[&str] = &["tcp/80", "udp/7", "icmp", "tcp/5201"];
-/// How long the first traffic of all clients may take, and every later one.
+/// Limit for the first traffic of all clients, and for every recovery.
 pub(super) const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
-/// In the directory in memory.
+/// Name of the state file, in the directory in memory.
 const STATE_FILE: &str = "gateway.state";
-/// How long a name may take.
+/// Limit for the lookup of one name.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
-/// How a crowd is made.
+/// Parameters of a crowd.
 #[derive(Clone)]
 pub struct Spec {
-    /// The program.
     pub programs: Programs,
-    /// Calls off everything.
+    /// Ends all waits of the run.
     pub interrupt: Interrupt,
-    /// How many clients.
     pub clients: u8,
-    /// How many probes each sends in a second.
+    /// Probes per second of each client.
     pub probes_per_second: u32,
-    /// Whether the gateway keeps a state file.
+    /// Whether the gateway has a state file.
     pub state: bool,
 }
 
-/// How long it took to come up.
+/// Durations of the steps of the set-up.
 #[derive(Clone, Copy, Debug)]
 pub struct SetUp {
-    /// The network.
     pub network: Duration,
-    /// The programs that are there once.
+    /// All programs but the clients.
     pub programs: Duration,
     /// All clients, up to the routes into their tunnels.
     pub clients: Duration,
-    /// From the first probe until all of them flow.
+    /// From the first probe until all clients' traffic flows.
     pub traffic: Duration,
 }
 
-/// A moment on both clocks: that of the meters, and that of logs.
+/// A time on both clocks: that of the meters, and that of logs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     pub(super) at: At,
@@ -77,8 +74,9 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Builds it; the traffic of all clients flows when it returns.
-    pub fn gather(spec: &Spec) -> Result<Self> {
+    /// Starts everything; the traffic of all clients flows when it returns. An error contains the
+    /// ends of the logs.
+    pub fn start(spec: &Spec) -> Result<Self> {
         let begun = Instant::now();
         let playground = Playground::planned(Plan {
             interrupt: spec.interrupt.clone(),
@@ -108,46 +106,45 @@ impl Crowd {
             set_up,
             probes_per_second: spec.probes_per_second,
         };
-        let everybody: Vec<usize> = crowd.everybody().collect();
-        crowd.wait_flowing(&everybody, At::ZERO, RECOVERY_LIMIT)?;
+        let all_clients: Vec<usize> = crowd.all_clients().collect();
+        crowd.wait_flowing(&all_clients, At::ZERO, RECOVERY_LIMIT)?;
         crowd.set_up.traffic = crowd.now();
         Ok(crowd)
     }
 
-    /// How long it took to come up.
+    /// Durations of the set-up.
     pub fn set_up(&self) -> SetUp {
         self.set_up
     }
 
-    /// The programs.
     pub fn lab(&mut self) -> &mut Lab {
         &mut self.lab
     }
 
-    /// The ends of the logs of all programs that are there once.
+    /// Ends of the logs of all programs but the crowd's clients.
     pub fn log_tails(&self, lines: usize) -> String {
         self.lab.log_tails(lines)
     }
 
-    /// The indices of all clients.
-    pub(super) fn everybody(&self) -> Range<usize> {
+    /// Indices of all clients.
+    pub(super) fn all_clients(&self) -> Range<usize> {
         0..self.meters.clients()
     }
 
-    /// How many probes all clients together should send in a window; a machine that is too busy for
-    /// its meters sends fewer.
+    /// Number of probes that all clients together should send in a window; a machine that is too
+    /// busy for its meters sends fewer.
     pub(super) fn due(&self, window: &Range<At>) -> u64 {
         let span = window.end.saturating_sub(window.start).as_secs_f64();
         let each = span * f64::from(self.probes_per_second);
         each as u64 * self.meters.clients() as u64
     }
 
-    /// The moment, on the meters' clock.
+    /// Current time on the meters' clock.
     pub(super) fn now(&self) -> At {
         self.meters.now()
     }
 
-    /// The moment, on both clocks.
+    /// Current time on both clocks.
     pub(super) fn mark(&self) -> Mark {
         Mark {
             at: self.now(),
@@ -155,12 +152,12 @@ impl Crowd {
         }
     }
 
-    /// Everything that a client's meters have seen so far.
+    /// Trace of a client so far.
     pub(super) fn trace(&self, client: usize) -> std::sync::MutexGuard<'_, Trace> {
         self.meters.trace(client)
     }
 
-    /// Lets a part of the gateway fail; the moment before the order goes out is the fault's.
+    /// Makes an actor fail; the returned time is just before the command.
     pub(super) fn inflict(
         &self,
         kind: ActorKind,
@@ -174,22 +171,22 @@ impl Crowd {
         Ok(mark)
     }
 
-    /// Waits until a moment of the meters' clock.
+    /// Waits until a time of the meters' clock.
     pub(super) fn wait_until(&self, at: At) -> Result<()> {
         let left = at.saturating_sub(self.now());
         self.lab.playground().interrupt().pass(left)
     }
 
-    /// Waits until the fate of every probe that was sent so far is known; returns the end of the
-    /// window of which that holds.
+    /// Waits until every probe sent so far is answered or lost; returns the end of the window for
+    /// which that holds.
     pub(super) fn settle(&self) -> Result<At> {
         let until = self.now();
         self.wait_until(until + LOST_AFTER + Duration::from_millis(100))?;
         Ok(until)
     }
 
-    /// Waits until the traffic of these clients flows, steadily and since a fault. Whether it does
-    /// is a result.
+    /// Waits until the traffic of these clients flows steadily, since a fault. A missing recovery
+    /// is a result, not an error.
     pub(super) fn await_flowing(
         &mut self,
         clients: &[usize],
@@ -215,7 +212,7 @@ impl Crowd {
         }
     }
 
-    /// As [`Self::await_flowing`]; when it does not, that is an error.
+    /// As [`Self::await_flowing`], but a missing recovery is an error.
     pub(super) fn wait_flowing(
         &mut self,
         clients: &[usize],
@@ -237,19 +234,19 @@ impl Crowd {
         );
     }
 
-    /// What the running gateway has logged so far.
+    /// Log of the running gateway so far.
     pub(super) fn gateway_log(&mut self) -> Result<Vec<Record>> {
         Ok(milestones::records(&self.lab.gateway()?.log()))
     }
 
-    /// The file that the gateway saves its state in, if it does.
+    /// The gateway's state file, if it has one.
     pub(super) fn state_file(&self) -> Option<PathBuf> {
         let memory = self.lab.playground().memory()?;
         Some(memory.join(STATE_FILE))
     }
 }
 
-/// Starts everything in the right order.
+/// Starts all programs in order of their dependencies.
 fn raise(lab: &mut Lab, network: Duration, per_second: u32) -> Result<(Meters, SetUp)> {
     let begun = Instant::now();
     lab.start_all(&[
@@ -274,7 +271,7 @@ fn raise(lab: &mut Lab, network: Duration, per_second: u32) -> Result<(Meters, S
     Ok((meters, set_up))
 }
 
-/// Where the clients' probes and transfers go.
+/// Destinations of a client's probes and transfers.
 fn target(playground: &Playground, role: Role) -> Result<Target> {
     let Role::Member(number) = role else {
         bail!("{role} is no member of the crowd");
@@ -301,7 +298,7 @@ fn target(playground: &Playground, role: Role) -> Result<Target> {
     })
 }
 
-/// The ids of the members, as the portal tells them to gateways.
+/// Ids of the members, as the portal announces them to gateways.
 fn ids(lab: &Lab) -> Result<Vec<String>> {
     let mut ids = lab.control().ids()?;
     let members = lab.playground().members();
@@ -312,5 +309,5 @@ fn ids(lab: &Lab) -> Result<Vec<String>> {
     members.map(id).collect()
 }
 
-/// The gateway's name in the portal, for orders to it.
+/// The gateway's name in the portal, for commands about it.
 pub(super) const GATEWAY_NAME: &str = GATEWAY;

@@ -9,9 +9,9 @@ use postern_lab::playground::injector::{ActorFault, ActorKind};
 use postern_lab::playground::wait::Interrupt;
 use std::time::Duration;
 
-/// How long a gateway may take to notice that a part hangs, and to replace it.
+/// Limit for the gateway to detect a hanging actor and to replace it.
 const REPLACED_LIMIT: Duration = RECOVERY_LIMIT;
-/// A fault that blocks a thread is over by itself after 30 s.
+/// A fault that blocks a thread ends by itself after 30 s.
 const BLOCKED_FOR: Duration = Duration::from_secs(30);
 
 /// Hangs every kind of actor, blocks its thread, and fills its mailbox.
@@ -32,22 +32,27 @@ pub(super) fn run(crowd: &mut Crowd) -> Result<Section> {
             crowd.wait_until(pacer.earliest(planned))?;
             let mark = crowd.inflict(kind, fault, client)?;
             pacer.inflicted(planned, mark.at);
-            one(crowd, planned, mark, &mut section)?;
+            inflict_one(crowd, planned, mark, &mut section)?;
         }
     }
     Ok(section)
 }
 
-/// One fault, up to its end.
-fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -> Result<()> {
+/// Inflicts one fault and observes it to its end.
+fn inflict_one(
+    crowd: &mut Crowd,
+    planned: Planned,
+    mark: Mark,
+    section: &mut Section,
+) -> Result<()> {
     let Planned {
         kind,
         fault,
         client,
     } = planned;
-    let hit: Vec<usize> = match client {
+    let affected: Vec<usize> = match client {
         Some(client) => vec![client],
-        None => crowd.everybody().collect(),
+        None => crowd.all_clients().collect(),
     };
     let name = format!("{} {fault}", kind.word());
     if fault != ActorFault::Fill {
@@ -59,8 +64,8 @@ fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -
             None => section.wrong.push(format!("{name}: was never replaced")),
         }
     }
-    let everybody: Vec<usize> = crowd.everybody().collect();
-    let flows = crowd.await_flowing(&everybody, mark.at, RECOVERY_LIMIT)?;
+    let all_clients: Vec<usize> = crowd.all_clients().collect();
+    let flows = crowd.await_flowing(&all_clients, mark.at, RECOVERY_LIMIT)?;
     if !flows {
         section.wrong.push(format!("{name}: traffic does not flow"));
     }
@@ -69,13 +74,13 @@ fn one(crowd: &mut Crowd, planned: Planned, mark: Mark, section: &mut Section) -
     }
     let end = crowd.settle()?;
     let mut tally = Tally::new(name);
-    let outcome = Outcome::of(crowd, &hit, &(mark.at..end), mark.at);
+    let outcome = Outcome::of(crowd, &affected, &(mark.at..end), mark.at);
     tally.outcomes.push(outcome);
     section.add(tally, None);
     Ok(())
 }
 
-/// Waits until the gateway's log tells that the actor was built anew.
+/// Waits until the gateway's log reports the rebuild of the actor.
 fn replaced(crowd: &mut Crowd, kind: ActorKind, mark: Mark) -> Result<Option<Duration>> {
     let interrupt: Interrupt = crowd.lab().playground().interrupt().clone();
     let deadline = mark.at + REPLACED_LIMIT;

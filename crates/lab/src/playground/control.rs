@@ -60,8 +60,8 @@ impl Control {
         times.iter().map(|time| duration(&time["micros"])).collect()
     }
 
-    /// Authorizes `count` clients that do not exist for a resource, one after the other; returns how
-    /// long its gateway took to acknowledge each.
+    /// Authorizes `count` clients that do not exist for a resource, one after the other; returns
+    /// how long its gateway took to acknowledge each.
     pub fn authorize(&self, resource: &str, count: u32) -> Result<Vec<Duration>> {
         self.authorize_in("v2", resource, count)
     }

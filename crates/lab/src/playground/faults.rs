@@ -14,7 +14,7 @@ use std::net::IpAddr;
 pub enum HostFault {
     /// Drops new connections; keeps those that were answered once.
     SilentToNew,
-    /// Drops all packets.
+    /// Drops all packets to the address.
     Silent,
     /// Answers all packets with ICMP "host unreachable" (ICMPv6 "address unreachable").
     Unreachable,

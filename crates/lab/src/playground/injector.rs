@@ -48,10 +48,10 @@ impl ActorKind {
     }
 }
 
-/// How an actor fails.
+/// What an actor does when a fault is injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ActorFault {
-    /// Panics in a handler.
+    /// Panics in a message handler.
     PanicHandler,
     /// Panics, and its next instance panics once while it starts.
     PanicStarted,

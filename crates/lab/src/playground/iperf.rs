@@ -60,7 +60,7 @@ impl Load {
     }
 }
 
-/// Result of one run.
+/// Data that one run transferred.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
     /// Received payload in bytes.

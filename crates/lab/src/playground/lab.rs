@@ -78,7 +78,7 @@ impl Lab {
         Ok(&mut running.process)
     }
 
-    /// The running gateway.
+    /// Returns the process of the running gateway.
     pub fn gateway(&mut self) -> Result<&mut Process> {
         self.process(Component::Gateway)
     }

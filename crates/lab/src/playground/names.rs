@@ -16,7 +16,7 @@ pub struct QueryCounter {
     /// `A`, `AAAA`, `SRV`, …
     pub kind: String,
     pub queries: u64,
-    /// The largest number of unanswered queries at a time; see [`crate::dns::counters::SWALLOWED_FOR`].
+    /// Maximum of unanswered queries at a time; see [`crate::dns::counters::SWALLOWED_FOR`].
     pub most_outstanding: u64,
     /// Arrival times in milliseconds since 1970, in order; at most the latest 4096.
     pub unix_ms: Vec<f64>,

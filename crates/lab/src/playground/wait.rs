@@ -64,8 +64,8 @@ impl Interrupt {
         }
     }
 
-    /// Polls `probe`, at least once, until it returns a value, at most for `limit`. `what` names the
-    /// condition in the error of a timeout; [`Interrupted`] when triggered meanwhile.
+    /// Polls `probe`, at least once, until it returns a value, at most for `limit`. The error of a
+    /// timeout contains `what`; [`Interrupted`] when triggered meanwhile.
     pub fn until<T>(
         &self,
         what: &str,

@@ -1,4 +1,4 @@
-//! How the gateway says that it is, in each state that it can be in, as an operator asks it.
+//! Health of the gateway in each of its states, as an operator's tools show it.
 
 use crate::{LIMIT, Trial, WEB, programs};
 use postern_lab::dns::mode::Mode;
@@ -14,7 +14,7 @@ use std::process::Output;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Everything an operator sees at one moment.
+/// Everything that an operator sees at one time.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     live: u16,
@@ -31,7 +31,7 @@ fn seen(live: u16, ready: u16, status: &str) -> Seen {
 }
 
 impl Trial {
-    /// Runs the program in the gateway's place.
+    /// Runs the gateway's program in its namespace.
     fn operate(&self, arguments: &[&str]) -> Output {
         let mut command = self
             .playground()
@@ -41,7 +41,7 @@ impl Trial {
         self.playground().run(command, LIMIT).expect("it runs")
     }
 
-    /// What a scraper gets over TCP.
+    /// Status code and body that a scraper gets over TCP.
     fn get(&self, path: &str) -> (u16, String) {
         let mut curl = self.playground().command(Role::Gateway, "curl");
         let url = format!("http://127.0.0.1:9599{path}");
@@ -77,7 +77,7 @@ impl Trial {
         assert!(came.is_ok(), "{state}: {last:?} instead of {wanted:?}");
     }
 
-    /// It is replaced soon: one answer has to say it all.
+    /// The actor is replaced soon, so one response has to contain everything.
     #[track_caller]
     fn expect_dead(&self, actor: &str) {
         let (live, body) = self.get("/livez");
@@ -86,7 +86,7 @@ impl Trial {
         assert_eq!(report["status"], "not_ready", "{body}");
     }
 
-    /// What `postern health` says, and its exit code.
+    /// Exit code and output of `postern health`.
     fn health(&self) -> (Option<i32>, String) {
         let output = self.operate(&["health"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -94,11 +94,9 @@ impl Trial {
     }
 }
 
-/// docs/lessons.md 31, in the states that a gateway comes through.
-///
-/// docs/lessons.md 31.
+/// docs/lessons.md 31: health is true in every state that a gateway passes through.
 #[test]
-fn health_tells_the_truth_in_every_state() {
+fn health_is_true_in_every_state() {
     let setup = Setup {
         faults: true,
         ..Setup::default()
@@ -151,7 +149,7 @@ fn health_tells_the_truth_in_every_state() {
 }
 
 #[test]
-fn the_status_shows_the_client_and_what_it_did() {
+fn the_status_shows_the_client_and_its_traffic() {
     let trial = Trial::start();
     trial.expect_page(WEB[0]);
     let output = trial.operate(&["status", "--json"]);
@@ -173,9 +171,9 @@ fn the_status_shows_the_client_and_what_it_did() {
     }
 }
 
-/// What changes the gateway, or names its clients, is not for everybody on the network.
+/// Over TCP the gateway can neither be changed nor does it name its clients.
 #[test]
-fn over_tcp_nobody_drains_it() {
+fn draining_is_refused_over_tcp() {
     let trial = Trial::start();
     let mut curl = trial.playground().command(Role::Gateway, "curl");
     let url = "http://127.0.0.1:9599/drain?grace=0s";
@@ -190,9 +188,9 @@ fn over_tcp_nobody_drains_it() {
     assert_eq!(code, 200, "loopback is this host");
 }
 
-/// New clients are refused, a download goes on, and the end is polite.
+/// New clients are refused, a download continues, and the end is orderly.
 #[test]
-fn a_gateway_that_drains_keeps_what_is_under_way() {
+fn a_draining_gateway_keeps_running_downloads() {
     let mut trial = Trial::start();
     let drip = LineDownload::start(trial.playground(), WEB[0], 120).expect("curl starts");
     drip.wait_more(trial.playground(), 10, LIMIT)

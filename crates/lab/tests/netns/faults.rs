@@ -1,4 +1,4 @@
-//! A portal that sends nonsense.
+//! A portal that sends malformed messages.
 
 use crate::{Trial, WEB};
 use postern_lab::playground::milestones::count;
@@ -27,7 +27,7 @@ fn malformed_pushes_keep_the_connection() {
             .push_text(GATEWAY, text)
             .expect("the portal sends it");
     }
-    // A new authorization passes the same connection, behind all of that.
+    // A new authorization uses the same connection, after all of that.
     trial.expect_page(WEB[1]);
     assert!(
         trial

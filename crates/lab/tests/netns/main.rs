@@ -1,8 +1,8 @@
 //! The real programs in private network namespaces: portal, relay, gateway, client and a web
 //! server.
 //!
-//! Each test builds a playground of its own, so they run side by side. They need root and fail
-//! without it. A failed test prints the ends of the programs' logs. Waits are for conditions, with
+//! Each test builds its own playground, so they run in parallel. They need root and fail without
+//! it. A failed test prints the ends of the programs' logs. Tests wait for conditions, with
 //! deadlines.
 
 mod admin;
@@ -10,12 +10,12 @@ mod demo;
 mod faults;
 mod generations;
 mod healing;
-mod lives;
 mod metrics;
 mod names;
 mod playground;
 mod policy;
 mod reload;
+mod restarts;
 mod scene;
 mod shards;
 mod shutdown;
@@ -43,7 +43,7 @@ fn programs() -> Programs {
 }
 
 impl Trial {
-    /// Everything up, in the way the demo does it.
+    /// Starts all programs, as the demo does.
     fn start() -> Self {
         Self::with(Setup::default())
     }
@@ -52,7 +52,7 @@ impl Trial {
         Self::up(Lab::complete(&programs(), setup))
     }
 
-    /// The private network with its web server and its name server, without gateway and client.
+    /// Starts web server and name server only, without gateway and client.
     fn names_only() -> Self {
         let lab = Playground::new()
             .and_then(|playground| Lab::new(playground, &programs(), Setup::default()));

@@ -1,4 +1,4 @@
-//! The configuration changes under a running gateway, and what a service manager hears of it.
+//! Configuration changes of a running gateway, and the messages to its service manager.
 
 use crate::names::expect_page_of;
 use crate::{LIMIT, Trial, WEB, programs};
@@ -17,7 +17,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-/// Lines of a trickling download: one second of it.
+/// Lines of a line download in one second.
 const ONE_SECOND: u64 = 50;
 
 fn with_faults(environment: Vec<(&'static str, String)>) -> Setup {
@@ -29,7 +29,8 @@ fn with_faults(environment: Vec<(&'static str, String)>) -> Setup {
 }
 
 impl Trial {
-    /// Adds to what the gateway is told, in the way that orchestrators do: all at once.
+    /// Replaces the gateway's configuration as orchestrators do: by renaming a new file into
+    /// place.
     fn rewrite(&self, text: &str) {
         let path = self.gateway_config();
         let next = path.with_extension("next");
@@ -48,7 +49,7 @@ impl Trial {
         interrupt.until(what, LIMIT, said).expect("is said");
     }
 
-    /// A second name server, where the names lead to the second address of the web server.
+    /// A second name server, where the names have the second address of the web server.
     fn start_other_names(&self) -> Process {
         let at = |name: &str| self.playground().directory().join(name);
         let zone = fs::read_to_string(at("zone.toml")).expect("there");
@@ -91,7 +92,7 @@ fn expect_page_at_the_second_address(trial: &Trial, name: &str) {
 }
 
 #[test]
-fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too() {
+fn a_new_name_server_is_used_during_a_download_and_by_restarted_actors() {
     let mut trial = Trial::with(with_faults(Vec::new()));
     let _other = trial.start_other_names();
     let drip = LineDownload::start(trial.playground(), WEB[0], 120).expect("curl starts");
@@ -112,11 +113,9 @@ fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too()
     assert_eq!(count(&trial.gateway_milestones(), "joined"), 1);
 }
 
-/// docs/lessons.md 34: neither a typo nor the signal that announces it ends anything.
-///
-/// docs/lessons.md 34.
+/// docs/lessons.md 34: neither a typo nor the signal for it ends anything.
 #[test]
-fn a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
+fn a_wrong_file_and_sighup_end_nothing_and_the_log_names_the_error() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
     let before = trial.configuration();
@@ -142,7 +141,7 @@ fn a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
     assert_eq!(count(&trial.gateway_milestones(), "joined"), 1);
 }
 
-/// What comes in on a socket like a service manager's.
+/// Receives the messages on a socket like a service manager's.
 struct Listener {
     socket: UnixDatagram,
     _folder: tempfile::TempDir,
@@ -165,7 +164,7 @@ impl Listener {
         (listener, environment)
     }
 
-    /// The next message, but for the watchdog's food and a status.
+    /// The next message that is neither a watchdog keepalive nor a status.
     fn next(&self) -> String {
         loop {
             let message = self.any();
@@ -184,7 +183,7 @@ impl Listener {
 }
 
 #[test]
-fn a_service_manager_hears_the_start_the_reload_and_the_end_and_nothing_from_who_hangs() {
+fn a_service_manager_is_notified_of_start_reload_and_end_but_not_by_a_hanging_gateway() {
     let (listener, environment) = Listener::new();
     let mut trial = Trial::with(with_faults(environment));
     assert_eq!(listener.next(), "READY=1\n");
@@ -201,7 +200,7 @@ fn a_service_manager_hears_the_start_the_reload_and_the_end_and_nothing_from_who
     let injector = Injector::new(trial.fault_socket());
     let inflicted = injector.inflict(ActorKind::Udp, ActorFault::Hang, None);
     inflicted.expect("it hangs");
-    // Until it is found out, which takes more than a second, and a meal is due every half second.
+    // The gateway needs more than a second to detect it, and a keepalive is due every half second.
     let mut meals = 0;
     loop {
         let is_meal = listener.any() == "WATCHDOG=1\n";

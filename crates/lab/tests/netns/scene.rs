@@ -1,5 +1,5 @@
-//! The scene's names and what can go wrong with them, seen from the gateway's place without any
-//! gateway: what the tests of names stand on.
+//! The scene's names and their faults, seen from the gateway's namespace without a gateway: the
+//! foundation of the tests of names.
 
 use crate::{LIMIT, Trial};
 use postern_lab::dns::mode::Mode;
@@ -15,7 +15,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-/// How long a connection is given that must not come about.
+/// Timeout of a connection that must not be established.
 const SHORTLY: Duration = Duration::from_millis(700);
 
 fn page_at_gateway(trial: &Trial, families: Families) -> String {
@@ -27,7 +27,7 @@ fn page_at_gateway(trial: &Trial, families: Families) -> String {
 }
 
 #[test]
-fn programs_find_names_at_the_scenes_own_server() {
+fn programs_resolve_names_at_the_scenes_server() {
     let trial = Trial::names_only();
     for (families, here) in [
         (Families::V4, "at 10.20.0.100:80;"),
@@ -44,7 +44,7 @@ fn programs_find_names_at_the_scenes_own_server() {
     }
 }
 
-/// The lines of the machine's mount table that concern its configuration files.
+/// Lines of the machine's mount table that concern its configuration files.
 fn mounts() -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("a mount table");
     let lines = table.lines().filter(|line| line.contains(" /etc"));
@@ -52,7 +52,7 @@ fn mounts() -> Vec<String> {
 }
 
 #[test]
-fn what_programs_see_of_names_never_shows_outside() {
+fn the_name_service_of_a_namespace_never_shows_outside() {
     let before = (mounts(), std::fs::read("/etc/resolv.conf").ok());
     let trial = Trial::names_only();
     let playground = trial.playground();
@@ -73,7 +73,7 @@ fn what_programs_see_of_names_never_shows_outside() {
     }
 }
 
-/// A download that has begun, at the gateway's place.
+/// A download in the gateway's namespace that has begun.
 fn flowing(trial: &Trial, address: IpAddr) -> TcpStream {
     let stream = trial.playground().enter(Role::Gateway, || {
         let mut stream = TcpStream::connect_timeout(&(address, WEB_PORT).into(), LIMIT)?;
@@ -121,8 +121,8 @@ fn a_silent_address_is_silent_to_all_and_an_unreachable_one_says_so() {
         assert_eq!(echoes(), None, "{address}");
         heal(playground, address).expect("healed");
         inflict(playground, address, HostFault::Unreachable).expect("inflicted");
-        // An error that comes while the kernel is still busy with connecting is only noted: on a
-        // link without delay it takes the second SYN, after a second.
+        // The kernel only notes an error that comes while it is still connecting: on a link without
+        // delay the second SYN reports it, after a second.
         let error = connect(&trial, address, LIMIT).expect_err("unreachable");
         assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{address}");
         heal(playground, address).expect("healed");
@@ -138,7 +138,7 @@ fn said(trial: &Trial, name: &str, kind: &str) -> anyhow::Result<Answer> {
 }
 
 #[test]
-fn the_name_server_fails_as_it_is_told_and_counts() {
+fn the_name_server_fails_on_command_and_counts_queries() {
     let mut trial = Trial::names_only();
     let names = trial.names();
     let found = said(&trial, APP, "A").expect("answered");
@@ -157,7 +157,7 @@ fn the_name_server_fails_as_it_is_told_and_counts() {
     assert_eq!(said(&trial, APP, "A").expect("answered").addresses, [moved]);
     assert_eq!(names.lookups(APP, 0.0).expect("counted"), 4);
     trial.kill(Component::Names);
-    said(&trial, APP, "A").expect_err("nobody is there");
+    said(&trial, APP, "A").expect_err("no server is there");
     trial.start(Component::Names).expect("starts again");
     let found = said(&trial, APP, "A").expect("answered");
     assert_eq!(found.addresses, [IpAddr::from(WEB_V4)]);

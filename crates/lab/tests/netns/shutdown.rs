@@ -1,4 +1,4 @@
-//! The gateway's polite end.
+//! The gateway's orderly shutdown.
 
 use crate::{LIMIT, Trial, WEB};
 use nix::sys::signal::Signal;
@@ -8,9 +8,7 @@ use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{TUNNEL_INTERFACE, interface_bytes};
 use std::time::Duration;
 
-/// docs/lessons.md 25: clients are told, so that they do not wait for their own timeouts.
-///
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: clients receive a goodbye, so that they do not wait for their own timeouts.
 #[test]
 fn sigterm_says_goodbye_and_leaves_nothing_within_two_seconds() {
     let mut trial = Trial::start();
@@ -41,7 +39,7 @@ fn sigterm_says_goodbye_and_leaves_nothing_within_two_seconds() {
 }
 
 #[test]
-fn a_gateway_that_comes_back_serves_the_same_client() {
+fn a_restarted_gateway_serves_the_same_client() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
     let mut gateway = trial.take_gateway().expect("runs");
