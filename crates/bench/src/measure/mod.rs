@@ -16,7 +16,7 @@ mod shards;
 mod soak;
 mod usage;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use postern_lab::playground::Role;
 use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
@@ -97,14 +97,7 @@ fn debug_build() -> &'static str {
 fn time_to_first_byte(lab: &Lab) -> Result<Duration> {
     let url = traffic::url(WEB_V4.into(), WEB_PORT, "/");
     let fetched = traffic::fetch(lab.playground(), Role::Client, &url, FETCH_LIMIT)?;
-    ensure!(
-        fetched.is_page(),
-        "no page from {url}: curl ended with {}, status {} {}",
-        fetched.exit,
-        fetched.status,
-        fetched.refusal
-    );
-    Ok(fetched.first_byte.saturating_sub(fetched.first_packet))
+    Ok(fetched.into_page(&url)?.wait())
 }
 
 fn print(text: &str) -> Result<()> {

@@ -106,7 +106,7 @@ fn set_ups(lab: &Lab, count: u32) -> Result<Times> {
     ];
     let measured = conditions.map(|(what, generation, resource, mode)| {
         lab.names().set_mode(mode)?;
-        let times = lab.control().authorize_in(generation, resource, count)?;
+        let times = lab.control().authorize(generation, resource, count)?;
         Ok((what, times))
     });
     measured.into_iter().collect()
@@ -148,7 +148,7 @@ fn first_bytes(lab: &mut Lab) -> Result<Times> {
 fn first_byte(lab: &Lab, url: &str) -> Result<Duration> {
     let fetched = fetch(lab, url)?;
     ensure!(fetched.is_page(), "no page from {url}: {fetched:?}");
-    Ok(fetched.first_byte.saturating_sub(fetched.first_packet))
+    Ok(fetched.wait())
 }
 
 fn fetch(lab: &Lab, url: &str) -> Result<Fetched> {
@@ -228,7 +228,7 @@ fn outage(lab: &Lab, seconds: u32) -> Result<()> {
         interrupt.pass(due.saturating_sub(begun.elapsed()))?;
         let fetched = fetch(lab, &url)?;
         match fetched.is_page() {
-            true => times.push(fetched.first_byte.saturating_sub(fetched.first_packet)),
+            true => times.push(fetched.wait()),
             false => failed += 1,
         }
     }

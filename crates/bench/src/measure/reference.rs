@@ -88,7 +88,7 @@ fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
         "Congestion control of both ends: {congestion}.\n\n"
     ))?;
     let first_bytes = fresh_clients(lab)?;
-    let acks = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
+    let acks = lab.control().authorize("v2", RESOURCE_V4, SET_UPS)?;
     print(&report::times(&[
         ("first packet to first byte, fresh client", first_bytes),
         ("portal's request to gateway's answer", acks),

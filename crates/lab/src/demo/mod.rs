@@ -20,7 +20,7 @@ use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
 use crate::portal::clock::unix_ms;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use report::Counters;
 use screen::Screen;
 use std::net::IpAddr;
@@ -89,19 +89,18 @@ fn show(screen: &mut Screen, lab: &mut Lab) -> Result<()> {
     let before = Counters::read(lab.playground())?;
     screen.heading("Traffic through the tunnel")?;
     let begun_ms = unix_ms();
-    let first = page(screen, lab, WEB_V4.into())?;
-    page(screen, lab, WEB_V6.into())?;
-    for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
-        pinged(screen, lab, address)?;
-    }
-    for address in [IpAddr::from(WEB_V4), IpAddr::from(WEB_V6)] {
-        refused(screen, lab, address)?;
-    }
+    let (v4, v6) = (IpAddr::from(WEB_V4), IpAddr::from(WEB_V6));
+    let first = page(screen, lab, v4)?;
+    page(screen, lab, v6)?;
+    pinged(screen, lab, v4)?;
+    pinged(screen, lab, v6)?;
+    refused(screen, lab, v4)?;
+    refused(screen, lab, v6)?;
     timeline::show(screen, lab, begun_ms, &first)?;
     report::paths(screen, lab)?;
     before.show_growth(screen, lab.playground())?;
     screen.heading("How fast the gateway answers the portal")?;
-    let mut times = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
+    let mut times = lab.control().authorize("v2", RESOURCE_V4, SET_UPS)?;
     report::answer_times(screen, &mut times)?;
     names::show(screen, lab)
 }
@@ -112,13 +111,7 @@ const SET_UPS: u32 = 200;
 fn page(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<Fetched> {
     let url = traffic::url(address, WEB_PORT, "/");
     let fetched = traffic::fetch(lab.playground(), Role::Client, &url, FETCH_LIMIT)?;
-    ensure!(
-        fetched.is_page(),
-        "no page from {url}: curl ended with {}, status {} {}",
-        fetched.exit,
-        fetched.status,
-        fetched.refusal
-    );
+    let fetched = fetched.into_page(&url)?;
     let what = format!("page over {}", family(address));
     let detail = format!("{url}  status 200, {} bytes", fetched.body.len());
     screen.done(&what, fetched.first_byte, &detail)?;
@@ -127,14 +120,9 @@ fn page(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<Fetched> {
 
 fn pinged(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<()> {
     let pinged = traffic::ping(lab.playground(), Role::Client, address)?;
-    let Pinged {
-        sent,
-        received,
-        mean_ms: Some(mean_ms),
-    } = pinged
-    else {
-        bail!("no answer to a ping of {address}");
-    };
+    let Pinged { sent, received, .. } = pinged;
+    let mean_ms = pinged.mean_ms;
+    let mean_ms = mean_ms.with_context(|| format!("no answer to a ping of {address}"))?;
     ensure!(
         sent == received,
         "{address} answered {received} of {sent} pings"

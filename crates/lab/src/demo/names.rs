@@ -40,7 +40,7 @@ pub(super) fn show(screen: &mut Screen, lab: &Lab) -> Result<()> {
         );
         screen.done(
             &format!("page by name, {}", family(proxy)),
-            took(&fetched),
+            fetched.wait(),
             &detail,
         )?;
     }
@@ -51,11 +51,6 @@ pub(super) fn show(screen: &mut Screen, lab: &Lab) -> Result<()> {
 fn page_of(lab: &Lab, name: &str, families: Families) -> Result<Fetched> {
     let url = format!("http://{name}/");
     fetch_over(lab.playground(), Role::Client, &url, families, FETCH_LIMIT)
-}
-
-/// Time from curl's first packet to the page's first byte.
-fn took(fetched: &Fetched) -> Duration {
-    fetched.first_byte.saturating_sub(fetched.first_packet)
 }
 
 /// The web server's first address in the family of a proxy IP.
@@ -150,7 +145,7 @@ fn moving_name(screen: &mut Screen, lab: &Lab) -> Result<()> {
         fetched.is_page() && fetched.body.contains(&at),
         "not {at} {fetched:?}"
     );
-    screen.done("page", took(&fetched), &format!("http://{APP}/  at {new}"))?;
+    screen.done("page", fetched.wait(), &format!("http://{APP}/  at {new}"))?;
     let whole = download.wait_whole(playground, DOWNLOAD_BYTES, limit)?;
     let pause = whole.longest_pause.as_secs_f64() * 1000.0;
     let detail = format!("every byte right, longest pause {pause:.0} ms, still from {old}");

@@ -20,18 +20,8 @@ pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
     let rows = [
         Role::ALL.map(|role| role.to_string()),
         Role::ALL.map(|role| playground.namespace(role)),
-        [
-            CLIENT_V4.to_string(),
-            ROUTER_V4.to_string(),
-            GATEWAY_V4.to_string(),
-            WEB_V4.to_string(),
-        ],
-        [
-            CLIENT_V6.to_string(),
-            ROUTER_V6.to_string(),
-            GATEWAY_V6.to_string(),
-            WEB_V6.to_string(),
-        ],
+        [CLIENT_V4, ROUTER_V4, GATEWAY_V4, WEB_V4].map(|it| it.to_string()),
+        [CLIENT_V6, ROUTER_V6, GATEWAY_V6, WEB_V6].map(|it| it.to_string()),
         [
             "curl, ping",
             "NAT, portal, relay",

@@ -25,8 +25,7 @@ pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetc
         .find(|it| it.name == "authorization_requested" && it.unix_ms >= begun_ms)
         .context("the client did not ask the portal for access during the first fetch")?;
     let first_packet_ms = asked.unix_ms;
-    let waited = fetched.first_byte.saturating_sub(fetched.first_packet);
-    let first_byte_ms = first_packet_ms + waited.as_secs_f64() * 1000.0;
+    let first_byte_ms = first_packet_ms + fetched.wait().as_secs_f64() * 1000.0;
     let mut entries = vec![
         entry(first_packet_ms, "client", "curl sends its first packet"),
         entry(

@@ -70,50 +70,35 @@ impl Component {
 
     /// Command that runs the program in its namespace.
     pub(super) fn command(self, environment: &Environment) -> Command {
-        let mut arguments: Vec<String> = Vec::new();
-        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-        let file = |name: &str| environment.path(name).display().to_string();
-        let config = || file(&format!("{}.toml", self.stem()));
-        let subcommand = match self {
+        let file = |flag, name: &str| (flag, environment.path(name).display().to_string());
+        let config = || file("--config", &format!("{}.toml", self.stem()));
+        let listen = |address: SocketAddr| ("--listen", address.to_string());
+        let (subcommand, options) = match self {
             Self::Client | Self::Member(_) => {
-                add("--config", config());
-                let timeline = environment.timeline(self.role());
-                add("--timeline", timeline.display().to_string());
-                "client"
+                let timeline = environment.timeline(self.role()).display().to_string();
+                ("client", vec![config(), ("--timeline", timeline)])
             }
-            Self::Gateway => {
-                add("--config", config());
-                "gateway"
-            }
-            Self::Portal => {
-                add("--config", config());
-                add("--control", file("portal.sock"));
-                "portal"
-            }
+            Self::Gateway => ("gateway", vec![config()]),
+            Self::Portal => ("portal", vec![config(), file("--control", "portal.sock")]),
             Self::Relay => {
-                for address in relay_addresses() {
-                    add("--listen", address.to_string());
-                }
-                add("--secret-file", file("relay.secret"));
-                "relay"
+                let [v4, v6] = relay_addresses().map(listen);
+                ("relay", vec![v4, v6, file("--secret-file", "relay.secret")])
             }
             Self::Names => {
-                for address in name_addresses() {
-                    add("--listen", address.to_string());
-                }
-                add("--zone", file("zone.toml"));
-                add("--control", file("names.sock"));
-                "dns"
+                let [v4, v6] = name_addresses().map(listen);
+                let (zone, control) =
+                    (file("--zone", "zone.toml"), file("--control", "names.sock"));
+                ("dns", vec![v4, v6, zone, control])
             }
             Self::Web => {
                 let v4 = WEBS_V4.map(IpAddr::from).into_iter();
-                for address in v4.chain(WEBS_V6.map(IpAddr::from)) {
-                    for port in [WEB_PORT, DENIED_PORT] {
-                        add("--listen", SocketAddr::new(address, port).to_string());
-                    }
-                    add("--echo", SocketAddr::new(address, ECHO_PORT).to_string());
-                }
-                "web"
+                let options = v4.chain(WEBS_V6.map(IpAddr::from)).flat_map(|address| {
+                    let echo = SocketAddr::new(address, ECHO_PORT).to_string();
+                    let pages = [WEB_PORT, DENIED_PORT];
+                    let [permitted, denied] = pages.map(|port| listen((address, port).into()));
+                    [permitted, denied, ("--echo", echo)]
+                });
+                ("web", options.collect())
             }
         };
         let program = match self == Self::Gateway {
@@ -121,7 +106,10 @@ impl Component {
             false => environment.programs.lab(),
         };
         let mut command = environment.playground.command(self.role(), program);
-        command.arg(subcommand).args(arguments);
+        command.arg(subcommand);
+        for (flag, value) in options {
+            command.args([flag, &value]);
+        }
         if self == Self::Gateway {
             set_gateway_environment(&mut command, environment);
         }

@@ -60,20 +60,10 @@ impl Control {
         times.iter().map(|time| duration(&time["micros"])).collect()
     }
 
-    /// Authorizes `count` clients that do not exist for a resource, one after the other; returns
-    /// how long its gateway took to acknowledge each.
-    pub fn authorize(&self, resource: &str, count: u32) -> Result<Vec<Duration>> {
-        self.authorize_in("v2", resource, count)
-    }
-
-    /// As [`Self::authorize`], in generation `v0` or `v2` of the signalling. For a DNS resource,
-    /// each client of generation 0 announces a name of its own.
-    pub fn authorize_in(
-        &self,
-        generation: &str,
-        resource: &str,
-        count: u32,
-    ) -> Result<Vec<Duration>> {
+    /// Authorizes `count` clients that do not exist for a resource, one after the other, in
+    /// generation `v0` or `v2` of the signalling; returns how long its gateway took to acknowledge
+    /// each. For a DNS resource, each client of generation 0 announces its own name.
+    pub fn authorize(&self, generation: &str, resource: &str, count: u32) -> Result<Vec<Duration>> {
         let op = json!({"op": "authorize", "resource": resource, "count": count,
                         "generation": generation});
         let answer = self.ask(&op)?;

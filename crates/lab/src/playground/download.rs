@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::io::{BufRead, BufReader, Read};
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -112,7 +112,14 @@ impl Download {
         bytes: u64,
         limit: Duration,
     ) -> Result<Progress> {
-        let status = self.wait_end(playground, limit)?;
+        let interrupt = playground.interrupt();
+        let status = interrupt.until_ok("the end of a download", limit, || {
+            // curl may end before the other thread has checked its last bytes.
+            match self.progress().ended {
+                true => Ok(self.0.curl.try_wait()?),
+                false => Ok(None),
+            }
+        })?;
         let progress = self.progress();
         ensure_right(&progress)?;
         let came = progress.bytes;
@@ -122,17 +129,6 @@ impl Download {
         );
         ensure!(came == bytes, "{came} bytes came instead of {bytes}");
         Ok(progress)
-    }
-
-    fn wait_end(&mut self, playground: &Playground, limit: Duration) -> Result<ExitStatus> {
-        let interrupt = playground.interrupt();
-        interrupt.until_ok("the end of a download", limit, || {
-            // curl may end before the other thread has checked its last bytes.
-            match self.progress().ended {
-                true => Ok(self.0.curl.try_wait()?),
-                false => Ok(None),
-            }
-        })
     }
 }
 

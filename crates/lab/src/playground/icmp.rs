@@ -38,27 +38,21 @@ impl Unreachable {
 /// A raw socket that receives the ICMP errors of one family in a namespace.
 pub struct IcmpTap {
     socket: Socket,
-    family: Family,
-}
-
-#[derive(Clone, Copy)]
-enum Family {
-    V4,
-    V6,
+    parse: fn(&[u8]) -> Option<Unreachable>,
 }
 
 impl IcmpTap {
     /// Opens a tap in a namespace, for errors of the family of `address`.
     pub fn open(playground: &Playground, role: Role, address: IpAddr) -> Result<Self> {
-        let (family, domain, protocol) = match address {
-            IpAddr::V4(_) => (Family::V4, Domain::IPV4, Protocol::ICMPV4),
-            IpAddr::V6(_) => (Family::V6, Domain::IPV6, Protocol::ICMPV6),
+        let (parse, domain, protocol): (fn(&[u8]) -> _, _, _) = match address {
+            IpAddr::V4(_) => (parse_v4, Domain::IPV4, Protocol::ICMPV4),
+            IpAddr::V6(_) => (parse_v6, Domain::IPV6, Protocol::ICMPV6),
         };
         let socket = playground.enter(role, || {
             Socket::new(domain, Type::RAW, Some(protocol)).context("cannot open a raw socket")
         })?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, family })
+        Ok(Self { socket, parse })
     }
 
     /// Waits for an error about a packet to `destination` and `port`.
@@ -84,13 +78,7 @@ impl IcmpTap {
     fn read(&self) -> Result<Option<Option<Unreachable>>> {
         let mut buffer = [0; 2048];
         match (&self.socket).read(&mut buffer) {
-            Ok(length) => {
-                let message = buffer.get(..length).unwrap_or_default();
-                Ok(Some(match self.family {
-                    Family::V4 => parse_v4(message),
-                    Family::V6 => parse_v6(message),
-                }))
-            }
+            Ok(length) => Ok(Some((self.parse)(&buffer[..length]))),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error).context("cannot read the raw socket"),
         }

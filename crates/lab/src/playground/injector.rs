@@ -4,13 +4,15 @@
 //! `fault-injection` has such a socket.
 
 use super::control::exchange;
+use super::word;
 use anyhow::{Context, Result, ensure};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Type of an actor of the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum ActorKind {
     Portal,
     Dns,
@@ -36,20 +38,13 @@ impl ActorKind {
     ];
 
     /// Name in the gateway's fault socket and log.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Portal => "portal",
-            Self::Dns => "dns",
-            Self::NatTable => "nat_table",
-            Self::Tun => "tun",
-            Self::Udp => "udp",
-            Self::Connection => "connection",
-        }
+    pub fn word(self) -> String {
+        word(self)
     }
 }
 
 /// What an actor does when a fault is injected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum ActorFault {
     /// Panics in a message handler.
     PanicHandler,
@@ -82,21 +77,6 @@ impl ActorFault {
         Self::PanicTimer,
     ];
 
-    fn word(self) -> &'static str {
-        match self {
-            Self::PanicHandler => "panic-handler",
-            Self::PanicStarted => "panic-started",
-            Self::PanicFuture => "panic-future",
-            Self::PanicTimer => "panic-timer",
-            Self::Stop => "stop",
-            Self::Hang => "hang",
-            Self::Block => "block",
-            Self::Fill => "fill",
-            Self::PanicPackets => "panic-packets",
-            Self::Calm => "calm",
-        }
-    }
-
     /// Number of deaths that count against the actor's restart budget.
     pub fn deaths(self) -> usize {
         match self {
@@ -114,7 +94,7 @@ impl ActorFault {
 
 impl fmt::Display for ActorFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(&word(*self))
     }
 }
 

@@ -10,7 +10,6 @@ use super::milestones::{self, Milestone, count};
 use super::names::NameServer;
 use super::process::Process;
 use super::programs::Programs;
-use super::scene::ADMIN_SOCKET;
 use super::setup::Setup;
 use super::wait::Interrupted;
 use super::{Playground, Role};
@@ -119,22 +118,19 @@ impl Lab {
     pub fn wait_ready(&mut self, component: Component) -> Result<()> {
         let running = self.running.remove(&component);
         let mut running = running.with_context(|| format!("no {}", component.stem()))?;
-        let Running {
-            process,
-            joined_before,
-        } = &mut running;
         let what = component.when_ready();
         let interrupt = self.playground().interrupt();
         let waited = interrupt.until_ok(what, READY_LIMIT, || {
-            if let Some(status) = process.ended()? {
-                bail!("{} ended with {status}", process.name());
+            if let Some(status) = running.process.ended()? {
+                bail!("{} ended with {status}", running.process.name());
             }
-            let ready = component.is_ready(&self.environment, process, *joined_before)?;
+            let (process, before) = (&running.process, running.joined_before);
+            let ready = component.is_ready(&self.environment, process, before)?;
             Ok(ready.then_some(()))
         });
         waited.map_err(|error| match error.is::<Interrupted>() {
             true => error,
-            false => anyhow!("{error:#}\n{}", tail(process, 15)),
+            false => anyhow!("{error:#}\n{}", tail(&running.process, 15)),
         })?;
         self.running.insert(component, running);
         Ok(())
@@ -169,11 +165,6 @@ impl Lab {
     /// Socket where a gateway set up with faults accepts them.
     pub fn fault_socket(&self) -> PathBuf {
         self.environment.path(FAULT_SOCKET)
-    }
-
-    /// Socket where an operator queries the gateway.
-    pub fn admin_socket(&self) -> PathBuf {
-        self.environment.path(ADMIN_SOCKET)
     }
 
     /// Path of the gateway's configuration.

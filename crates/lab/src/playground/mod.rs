@@ -36,6 +36,7 @@ pub mod traffic;
 pub mod wait;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use cleanup::Cleanup;
 use namespaces::RunName;
 use nix::sched::{CloneFlags, setns};
@@ -160,11 +161,6 @@ impl Playground {
         &self.directory
     }
 
-    /// The four namespaces of every playground, then its crowd.
-    pub fn roles(&self) -> impl Iterator<Item = Role> + use<> {
-        roles(self.crowd)
-    }
-
     /// The namespaces of the crowd.
     pub fn members(&self) -> impl Iterator<Item = Role> + use<> {
         (0..self.crowd).map(Role::Member)
@@ -281,6 +277,12 @@ fn preflight() -> Result<()> {
         missing.join(", ")
     );
     Ok(())
+}
+
+/// Word for a variant in configurations, commands and logs.
+fn word(value: impl ValueEnum) -> String {
+    let word = value.to_possible_value();
+    word.map_or_else(String::new, |it| it.get_name().to_owned())
 }
 
 /// Whether a program is on the search path.

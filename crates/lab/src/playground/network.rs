@@ -4,9 +4,8 @@
 //! 4193). The router masquerades IPv4, routes IPv6 untranslated, and lets in
 //! only replies; its own addresses carry the portal and the relay.
 
-use super::{Playground, Role};
+use super::{Playground, Role, roles};
 use anyhow::{Context, Result, bail};
-use std::fmt::Write as _;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
@@ -61,12 +60,11 @@ pub const CROWD_MAX: u8 = 250;
 /// Creates the namespaces, their links, addresses, routes and rules.
 pub(super) fn build(playground: &Playground) -> Result<()> {
     let spaces = Role::ALL.map(|role| playground.namespace(role));
-    let added: String = playground
-        .roles()
+    let added: String = roles(playground.crowd)
         .map(|role| format!("netns add {}\n", playground.namespace(role)))
         .collect();
     ip_batch(None, &added)?;
-    for role in playground.roles() {
+    for role in roles(playground.crowd) {
         settle_kernel(playground, role)?;
     }
     let [client, router, gateway, resource] = &spaces;
@@ -133,13 +131,10 @@ fn link_crowd(playground: &Playground, router: &str) -> Result<()> {
     let (mut links, mut at_router) = (String::new(), String::new());
     for number in 0..playground.crowd {
         let member = playground.namespace(Role::Member(number));
-        // Writing to a String cannot fail.
-        let _infallible = writeln!(
-            links,
-            "link add eth0 netns {member} type veth peer name crowd{number} netns {router}"
+        links += &format!(
+            "link add eth0 netns {member} type veth peer name crowd{number} netns {router}\n"
         );
-        let _infallible = write!(
-            at_router,
+        at_router += &format!(
             "link set crowd{number} up
              addr add 10.51.{number}.1/24 dev crowd{number}
              addr add fd51:0:0:{number:x}::1/64 dev crowd{number} nodad\n"

@@ -10,16 +10,15 @@
 //! | `_web._tcp.srv.lab.example`| SRV to `app.lab.example`, and TXT      | [`SERVICES`]         |
 //! | `missing.lab.example`      | nowhere: the name does not exist       | [`MISSING`]          |
 
-use super::Role;
 use super::network::{
     CLIENT_INTERFACE, CLIENT_TUNNEL_V4, CLIENT_TUNNEL_V6, GATEWAY_TUNNEL_V4, GATEWAY_TUNNEL_V6,
     GATEWAY_WAN, RESOURCE_NET_V4, RESOURCE_NET_V6, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4,
     WEB_V6,
 };
 use super::setup::{CLIENT, GATEWAY, RESOURCE_V4, RESOURCE_V6, Setup, StateFile};
+use super::{Role, word};
 use crate::dns::zone::{NameRecords, Service, Zone};
 use anyhow::Result;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
@@ -51,7 +50,7 @@ pub const TTL: u32 = 300;
 pub const NAME_RESOURCES: [&str; 7] = [APP, LATE, V4_ONLY, V6_ONLY, WILD, SERVICES, MISSING];
 
 /// The gateway's admin socket, in the playground's directory.
-pub(super) const ADMIN_SOCKET: &str = "admin.sock";
+const ADMIN_SOCKET: &str = "admin.sock";
 pub(super) const PORTAL_PORT: u16 = 8081;
 const RELAY_PORT: u16 = 3478;
 
@@ -149,9 +148,7 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
         directory.join("gateway.token"),
     );
     for device in Device::all(setup) {
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            config,
+        config += &format!(
             "[[clients]]\nname = \"{}\"\ntoken_file = {:?}\nipv4 = \"{}\"\nipv6 = \"{}\"\n",
             device.name,
             directory.join(device.token_file()),
@@ -165,16 +162,13 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
     ];
     let names = NAME_RESOURCES.map(|name| (name, "dns", name));
     for (name, kind, address) in nets.into_iter().chain(names) {
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            config,
+        config += &format!(
             "[[resources]]\nname = \"{name}\"\ntype = \"{kind}\"\naddress = \"{address}\"\n\
              site = \"lab\"\nfilters = {:?}\n",
             setup.filters
         );
         for device in Device::all(setup).filter(|_| without_policy != Some(name)) {
-            let _infallible = write!(
-                config,
+            config += &format!(
                 "[[policies]]\nclient = \"{}\"\nresource = \"{name}\"\n",
                 device.name
             );
@@ -197,7 +191,7 @@ pub(super) fn gateway(setup: &Setup, directory: &Path) -> String {
          [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n{state}",
         directory.join("gateway.token"),
         setup.gateway_id,
-        setup.gateway_generation.word(),
+        word(setup.gateway_generation),
         directory.join(ADMIN_SOCKET),
     )
 }
@@ -222,7 +216,7 @@ pub(super) fn client(setup: &Setup, device: &Device, directory: &Path) -> String
         directory.join(device.token_file()),
         device.stem,
         device.name,
-        setup.client_generation.word(),
+        word(setup.client_generation),
     )
 }
 

@@ -19,7 +19,7 @@ pub const RESOURCE_V4: &str = "office-v4";
 pub const RESOURCE_V6: &str = "office-v6";
 
 /// Generation of the portal protocol that a program is configured to speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Generation {
     /// `prepare_connection`, `request_connection`. Clients only.
     V0,
@@ -29,17 +29,6 @@ pub enum Generation {
     V2,
     /// Version 2 if the portal has it, else 1. Gateways only.
     Auto,
-}
-
-impl Generation {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::V0 => "v0",
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-            Self::Auto => "auto",
-        }
-    }
 }
 
 /// Settings in which set-ups differ.

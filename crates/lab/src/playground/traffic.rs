@@ -4,7 +4,7 @@
 //! curl's own configuration, so that only the playground decides.
 
 use super::{Playground, Role};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -69,6 +69,23 @@ impl Fetched {
     /// Whether the page is complete and the status 200.
     pub fn is_page(&self) -> bool {
         self.exit == 0 && self.status == 200
+    }
+
+    /// The result, if it is a page; else an error for people.
+    pub fn into_page(self, url: &str) -> Result<Self> {
+        ensure!(
+            self.is_page(),
+            "no page from {url}: curl ended with {}, status {} {}",
+            self.exit,
+            self.status,
+            self.refusal
+        );
+        Ok(self)
+    }
+
+    /// Time from curl's first packet to the page to the first byte.
+    pub fn wait(&self) -> Duration {
+        self.first_byte.saturating_sub(self.first_packet)
     }
 }
 

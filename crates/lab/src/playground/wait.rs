@@ -38,11 +38,9 @@ impl Interrupt {
 
     /// Blocks until the interrupt is triggered.
     pub fn wait(&self) {
-        let (flag, changed) = &*self.shared;
-        let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
-        let _triggered = changed
-            .wait_while(guard, |triggered| !*triggered)
-            .unwrap_or_else(PoisonError::into_inner);
+        while !self.is_triggered() {
+            self.wait_at_most(Duration::from_secs(3600));
+        }
     }
 
     /// Blocks for `limit`, or until the interrupt is triggered.

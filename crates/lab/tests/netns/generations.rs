@@ -48,7 +48,7 @@ fn a_client_of_generation_0_reaches_a_gateway_of_generation_2() {
 #[test]
 fn set_ups_of_generation_0_are_acknowledged_and_measured() {
     let trial = Trial::start();
-    let times = trial.control().authorize_in("v0", RESOURCE_V4, 20);
+    let times = trial.control().authorize("v0", RESOURCE_V4, 20);
     assert_eq!(times.expect("acknowledged").len(), 20);
 }
 

@@ -149,7 +149,7 @@ fn an_unanswered_connection_moves_to_the_new_address() {
         inflict(trial.playground(), WEB[place], HostFault::Silent).expect("inflicted");
         let fetched = fetch_name(&trial, APP, families);
         assert!(fetched.is_page(), "{fetched:?}");
-        let waited = fetched.first_byte.saturating_sub(fetched.first_packet);
+        let waited = fetched.wait();
         // SYNs leave after 0, 1, 3 and 7 s (RFC 6298): the first after the move goes to the new
         // address.
         assert!(waited < Duration::from_secs(7) + SLACK, "{fetched:?}");
