@@ -121,8 +121,8 @@ fn page(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<Fetched> {
 fn pinged(screen: &mut Screen, lab: &Lab, address: IpAddr) -> Result<()> {
     let pinged = traffic::ping(lab.playground(), Role::Client, address)?;
     let Pinged { sent, received, .. } = pinged;
-    let mean_ms = pinged.mean_ms;
-    let mean_ms = mean_ms.with_context(|| format!("no answer to a ping of {address}"))?;
+    let unanswered = || format!("no answer to a ping of {address}");
+    let mean_ms = pinged.mean_ms.with_context(unanswered)?;
     ensure!(
         sent == received,
         "{address} answered {received} of {sent} pings"

@@ -31,8 +31,7 @@ const DOWNLOAD_SECONDS: u64 = 10;
 pub(super) fn show(screen: &mut Screen, lab: &Lab) -> Result<()> {
     screen.heading("Names")?;
     for families in [Families::V4, Families::V6] {
-        let fetched = page_of(lab, APP, families)?;
-        ensure!(fetched.is_page(), "no page of {APP}: {fetched:?}");
+        let fetched = page_of(lab, APP, families)?.into_page(APP)?;
         let proxy = fetched.remote.context("curl did not connect")?;
         let detail = format!(
             "http://{APP}/  at {proxy}, which is {}",
@@ -77,10 +76,8 @@ fn dead_dns(screen: &mut Screen, lab: &Lab) -> Result<()> {
             ack,
             "the portal's request to the gateway's answer",
         )?;
-        let playground = lab.playground();
-        playground
-            .interrupt()
-            .pass(OUTAGE.saturating_sub(begun.elapsed()))?;
+        let interrupt = lab.playground().interrupt();
+        interrupt.pass(OUTAGE.saturating_sub(begun.elapsed()))?;
         let lookups = names.lookups(LATE, 0.0)?;
         let detail = format!("{lookups} queries for {LATE} so far, none answered");
         screen.done("still dead", begun.elapsed(), &detail)?;

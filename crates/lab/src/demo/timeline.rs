@@ -47,13 +47,8 @@ pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetc
     }
     screen.heading("Timeline of the first page (ms)")?;
     write(screen, entries)?;
-    let answered = lab
-        .control()
-        .ack_times()?
-        .first()
-        .copied()
-        .unwrap_or_default();
-    let answered = answered.as_secs_f64() * 1000.0;
+    let times = lab.control().ack_times()?;
+    let answered = times.first().map_or(0.0, |it| it.as_secs_f64() * 1000.0);
     screen.line(&format!(
         "  the portal waited {answered:.2} ms for the gateway's answer"
     ))

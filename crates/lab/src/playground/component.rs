@@ -35,37 +35,34 @@ pub enum Component {
 }
 
 impl Component {
-    pub(super) fn role(self) -> Role {
+    /// Namespace, name of logs and configuration, and description of the ready program.
+    fn row(self) -> (Role, &'static str, &'static str) {
         match self {
-            Self::Client => Role::Client,
-            Self::Member(number) => Role::Member(number),
-            Self::Gateway => Role::Gateway,
-            Self::Portal | Self::Relay => Role::Router,
-            Self::Names | Self::Web => Role::Resource,
+            Self::Client => (Role::Client, "client", "a client that has joined"),
+            Self::Member(number) => (Role::Member(number), "member", "a client that has joined"),
+            Self::Gateway => (Role::Gateway, "gateway", "a gateway that has joined"),
+            Self::Portal => (Role::Router, "portal", "a listening portal"),
+            Self::Relay => (Role::Router, "relay", "a relay that answers STUN"),
+            Self::Names => (Role::Resource, "names", "an answering name server"),
+            Self::Web => (Role::Resource, "web", "a listening web server"),
         }
+    }
+
+    pub(super) fn role(self) -> Role {
+        self.row().0
     }
 
     /// Common part of the names of its logs; its configuration is `<stem>.toml`.
     pub(super) fn stem(self) -> String {
-        match self {
-            Self::Client | Self::Member(_) | Self::Gateway => self.role().to_string(),
-            Self::Portal => "portal".to_owned(),
-            Self::Relay => "relay".to_owned(),
-            Self::Names => "names".to_owned(),
-            Self::Web => "web".to_owned(),
+        match self.row() {
+            (member @ Role::Member(_), ..) => member.to_string(),
+            (_, stem, _) => stem.to_owned(),
         }
     }
 
     /// Description for error messages: "waited 20 s in vain for a listening portal".
     pub(super) fn when_ready(self) -> &'static str {
-        match self {
-            Self::Client | Self::Member(_) => "a client that has joined",
-            Self::Gateway => "a gateway that has joined",
-            Self::Portal => "a listening portal",
-            Self::Relay => "a relay that answers STUN",
-            Self::Names => "an answering name server",
-            Self::Web => "a listening web server",
-        }
+        self.row().2
     }
 
     /// Command that runs the program in its namespace.

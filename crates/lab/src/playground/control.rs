@@ -16,25 +16,21 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A control socket. Connects for each command, so it survives a restart of the program.
 #[derive(Clone, Debug)]
-pub struct Control {
-    path: PathBuf,
-}
+pub struct Control(PathBuf);
 
 impl Control {
     pub fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-        }
+        Self(path.to_owned())
     }
 
     /// Sends a command and returns the answer; an `error` in it is an error.
     pub fn ask(&self, question: &Value) -> Result<Value> {
-        let line = exchange(&self.path, question, ANSWER_LIMIT)
-            .with_context(|| format!("no answer from {}", self.path.display()))?;
+        let line = exchange(&self.0, question, ANSWER_LIMIT)
+            .with_context(|| format!("no answer from {}", self.0.display()))?;
         let answer: Value = serde_json::from_str(&line)
-            .with_context(|| format!("{} answered {question} with: {line}", self.path.display()))?;
+            .with_context(|| format!("{} answered {question} with: {line}", self.0.display()))?;
         if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
-            bail!("{} refused {question}: {error}", self.path.display());
+            bail!("{} refused {question}: {error}", self.0.display());
         }
         Ok(answer)
     }

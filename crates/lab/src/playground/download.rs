@@ -88,13 +88,20 @@ impl Download {
         *lock(&self.0.progress)
     }
 
+    fn checked(&self) -> Result<Progress> {
+        let progress = self.progress();
+        match progress.wrong_at {
+            Some(at) => bail!("byte {at} of a download was wrong"),
+            None => Ok(progress),
+        }
+    }
+
     /// Waits until `more` further bytes have come, all of them right.
     pub fn wait_more(&self, playground: &Playground, more: u64, limit: Duration) -> Result<()> {
         let target = self.progress().bytes + more;
         let what = format!("{more} more bytes of a download");
         playground.interrupt().until_ok(&what, limit, || {
-            let progress = self.progress();
-            ensure_right(&progress)?;
+            let progress = self.checked()?;
             if progress.bytes >= target {
                 return Ok(Some(()));
             }
@@ -120,8 +127,7 @@ impl Download {
                 false => Ok(None),
             }
         })?;
-        let progress = self.progress();
-        ensure_right(&progress)?;
+        let progress = self.checked()?;
         let came = progress.bytes;
         ensure!(
             status.success(),
@@ -129,13 +135,6 @@ impl Download {
         );
         ensure!(came == bytes, "{came} bytes came instead of {bytes}");
         Ok(progress)
-    }
-}
-
-fn ensure_right(progress: &Progress) -> Result<()> {
-    match progress.wrong_at {
-        Some(at) => bail!("byte {at} of a download was wrong"),
-        None => Ok(()),
     }
 }
 

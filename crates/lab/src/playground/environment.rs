@@ -54,10 +54,8 @@ impl Environment {
         let config = scene::portal(&self.setup, self.playground.directory(), Some(resource));
         // The portal must not read half a file: the new one is renamed into place.
         self.write("portal.toml.new", &config)?;
-        Ok(std::fs::rename(
-            self.path("portal.toml.new"),
-            self.path("portal.toml"),
-        )?)
+        std::fs::rename(self.path("portal.toml.new"), self.path("portal.toml"))?;
+        Ok(())
     }
 
     /// The portal's control socket.

@@ -100,25 +100,23 @@ impl fmt::Display for ActorFault {
 
 /// The gateway's fault socket. Connects for each command.
 #[derive(Clone, Debug)]
-pub struct Injector {
-    path: PathBuf,
-}
+pub struct Injector(PathBuf);
 
 /// The answer to a command that blocks a thread may come only after the block.
 const ANSWER_LIMIT: Duration = Duration::from_secs(40);
 
 impl Injector {
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self(path)
     }
 
     /// Makes an actor fail; `client` is the client's id for a [`ActorKind::Connection`].
     pub fn inflict(&self, kind: ActorKind, fault: ActorFault, client: Option<&str>) -> Result<()> {
         let command = command(kind, fault, client);
-        let answer = exchange(&self.path, &command, ANSWER_LIMIT).with_context(|| {
+        let answer = exchange(&self.0, &command, ANSWER_LIMIT).with_context(|| {
             format!(
                 "no gateway takes faults at {}; `./dev chaos` builds one that does",
-                self.path.display()
+                self.0.display()
             )
         })?;
         let answer = answer.trim_end();

@@ -31,49 +31,45 @@ impl QueryCounter {
 
 /// The name server's control socket. Connects for each command.
 #[derive(Clone, Debug)]
-pub struct NameServer {
-    control: Control,
-}
+pub struct NameServer(Control);
 
 impl NameServer {
     pub fn new(path: &Path) -> Self {
-        Self {
-            control: Control::new(path),
-        }
+        Self(Control::new(path))
     }
 
     /// Replaces the records of a name of the zone by these addresses, of either family.
     pub fn set_addresses(&self, name: &str, ttl: u32, addresses: &[IpAddr]) -> Result<()> {
         let records = NameRecords::addresses(name, ttl, addresses);
-        self.control.tell(&json!({"op": "set", "records": records}))
+        self.0.tell(&json!({"op": "set", "records": records}))
     }
 
     /// Removes a name from the zone.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.control.tell(&json!({"op": "remove", "name": name}))
+        self.0.tell(&json!({"op": "remove", "name": name}))
     }
 
     /// Sets the mode for all names that have no mode of their own.
     pub fn set_mode(&self, mode: Mode) -> Result<()> {
         let op = json!({"op": "mode", "mode": mode.to_string()});
-        self.control.tell(&op)
+        self.0.tell(&op)
     }
 
     /// Sets the mode for one name; `None` removes the name's own mode.
     pub fn set_mode_of(&self, name: &str, mode: Option<Mode>) -> Result<()> {
         let mode = mode.map(|mode| mode.to_string());
         let op = json!({"op": "mode", "name": name, "mode": mode});
-        self.control.tell(&op)
+        self.0.tell(&op)
     }
 
     /// Resets the counters of queries.
     pub fn forget(&self) -> Result<()> {
-        self.control.tell(&json!({"op": "forget"}))
+        self.0.tell(&json!({"op": "forget"}))
     }
 
     /// Counters since the start or the last [`Self::forget`].
     pub fn counters(&self) -> Result<Vec<QueryCounter>> {
-        let answer = self.control.ask(&json!({"op": "counters"}))?;
+        let answer = self.0.ask(&json!({"op": "counters"}))?;
         let questions = answer["questions"].as_array().context("no questions")?;
         questions.iter().map(counter).collect()
     }

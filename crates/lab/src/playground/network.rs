@@ -68,7 +68,13 @@ pub(super) fn build(playground: &Playground) -> Result<()> {
         settle_kernel(playground, role)?;
     }
     let [client, router, gateway, resource] = &spaces;
-    ip_batch(None, &links(client, router, gateway, resource))?;
+    // Every link is created between two of our namespaces, never on the machine's own network.
+    let links = format!(
+        "link add eth0 netns {client} type veth peer name lan0 netns {router}\n\
+         link add wan0 netns {router} type veth peer name wan0 netns {gateway}\n\
+         link add lan0 netns {gateway} type veth peer name eth0 netns {resource}\n"
+    );
+    ip_batch(None, &links)?;
     for (name, lines) in spaces.iter().zip(ADDRESSES) {
         ip_batch(Some(name), lines)?;
     }
@@ -76,15 +82,6 @@ pub(super) fn build(playground: &Playground) -> Result<()> {
     feed(
         playground.command(Role::Router, "nft").args(["-f", "-"]),
         ROUTER_RULES,
-    )
-}
-
-/// Creates every link between two of our namespaces, never on the machine's own network.
-fn links(client: &str, router: &str, gateway: &str, resource: &str) -> String {
-    format!(
-        "link add eth0 netns {client} type veth peer name lan0 netns {router}\n\
-         link add wan0 netns {router} type veth peer name wan0 netns {gateway}\n\
-         link add lan0 netns {gateway} type veth peer name eth0 netns {resource}\n"
     )
 }
 

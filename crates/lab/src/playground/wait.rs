@@ -2,7 +2,7 @@
 //!
 //! Every wait names its condition, and the error of a timeout contains that name.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,10 +56,8 @@ impl Interrupt {
     /// triggered meanwhile.
     pub fn pass(&self, span: Duration) -> Result<()> {
         self.wait_at_most(span);
-        match self.is_triggered() {
-            true => Err(Interrupted.into()),
-            false => Ok(()),
-        }
+        ensure!(!self.is_triggered(), Interrupted);
+        Ok(())
     }
 
     /// Polls `probe`, at least once, until it returns a value, at most for `limit`. The error of a
@@ -82,9 +80,7 @@ impl Interrupt {
     ) -> Result<T> {
         let deadline = Instant::now() + limit;
         loop {
-            if self.is_triggered() {
-                return Err(Interrupted.into());
-            }
+            ensure!(!self.is_triggered(), Interrupted);
             if let Some(seen) = probe()? {
                 return Ok(seen);
             }
