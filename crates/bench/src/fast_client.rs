@@ -1,4 +1,4 @@
-//! The fast client end in a playground: its keys, what it is told, and starting it.
+//! The fast client in a playground: its keys, its configuration, and its start.
 
 use crate::floor::checks::IcePair;
 use crate::floor::{Announcement, Peer};
@@ -16,25 +16,19 @@ use postern_lab::portal::hub::ExternalClient;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// Connecting takes milliseconds; on a busy machine longer.
+/// Connecting takes milliseconds, longer on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// Where a Postern gateway receives.
+/// Port at which a Postern gateway receives.
 const GATEWAY_PORT: u16 = 52_625;
 
 /// A key pair, in base64.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    /// Ours to keep.
     pub private: String,
-    /// For the other end.
     pub public: String,
 }
 
 impl Keys {
-    /// A new pair.
-    ///
-    /// # Errors
-    /// The kernel has no randomness.
     pub fn generate() -> Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness: {error}"))?;
@@ -46,7 +40,7 @@ impl Keys {
     }
 }
 
-/// A client that the portal's control socket has a gateway admit.
+/// A client that a gateway admits through the portal's control socket.
 #[derive(Clone, Debug)]
 pub struct Admitted {
     number: usize,
@@ -55,10 +49,7 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Nobody yet; `number` tells guests apart.
-    ///
-    /// # Errors
-    /// The kernel has no randomness.
+    /// Creates keys for the client `number`, which is not admitted yet.
     pub fn new(number: usize) -> Result<Self> {
         Ok(Self {
             number,
@@ -67,17 +58,13 @@ impl Admitted {
         })
     }
 
-    /// Its address in the tunnel.
-    #[must_use]
+    /// The client's address in the tunnel.
     pub fn address(&self) -> Ipv4Addr {
         ExternalClient::addresses(self.number).0
     }
 
-    /// Has it admitted to a resource. Where that is a name, `proxy_ip` and the three addresses
-    /// after it stand for the name.
-    ///
-    /// # Errors
-    /// The portal or its gateway refuses.
+    /// Lets the gateway admit the client to a resource. For a DNS resource, `proxy_ip` and the
+    /// three addresses after it are the name's proxy IPs.
     pub fn admit(&mut self, lab: &Lab, resource: &str, proxy_ip: Option<Ipv4Addr>) -> Result<()> {
         let client = format!("guest-{}", self.number);
         let (control, public) = (lab.control(), &self.keys.public);
@@ -89,10 +76,7 @@ impl Admitted {
         Ok(())
     }
 
-    /// What it is to be told.
-    ///
-    /// # Errors
-    /// It was admitted to nothing.
+    /// Configuration of the client's process; an error before any admission.
     pub fn peer(&self) -> Result<&Peer> {
         self.peer.as_ref().context("admitted to nothing")
     }
@@ -108,7 +92,7 @@ fn announcement(grant: &ClientGrant, name: &str, first: Ipv4Addr) -> Result<Anno
     })
 }
 
-/// What a grant says; the announcements of the one before stay.
+/// Merges a grant; keeps the announcements of earlier ones.
 fn peer(keys: &Keys, grant: ClientGrant, before: Option<Peer>) -> Peer {
     Peer {
         private_key: keys.private.clone(),
@@ -123,24 +107,20 @@ fn peer(keys: &Keys, grant: ClientGrant, before: Option<Peer>) -> Peer {
     }
 }
 
-/// Where the client's end of a tunnel is, and what leads into it.
+/// Location of the client's end of a tunnel, and the routes into it.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// In which playground.
     pub playground: &'a Playground,
-    /// At which of its places.
     pub role: Role,
-    /// What the client is called in the tunnel.
+    /// The client's address in the tunnel.
     pub address: Ipv4Addr,
-    /// Networks that are reached through it.
+    /// Networks that are reached through the tunnel.
     pub routes: &'a [&'a str],
 }
 
 impl Place<'_> {
-    /// Starts a fast client; ready when its session stands and its names were answered.
-    ///
-    /// # Errors
-    /// It cannot be started, or does not become ready.
+    /// Starts a fast client; it is ready when its session is established and its names are
+    /// answered.
     pub fn start(self, programs: &Programs, peer: &Peer) -> Result<Process> {
         let name = format!("fast-client-{}", self.role);
         let file = self.playground.directory().join(format!("{name}.json"));
@@ -150,10 +130,8 @@ impl Place<'_> {
         self.spawn(&name, command)
     }
 
-    /// Starts a program that is told interface, address and routes, and says `ready`.
-    ///
-    /// # Errors
-    /// It cannot be started, or does not become ready.
+    /// Starts a program with interface, address and routes as arguments, and waits until it prints
+    /// `ready`.
     pub fn spawn(self, name: &str, mut command: std::process::Command) -> Result<Process> {
         command.args(["--interface", INTERFACE]);
         command.args(["--address", &format!("{}/32", self.address)]);
@@ -165,10 +143,7 @@ impl Place<'_> {
     }
 }
 
-/// Waits until a program has said `ready`.
-///
-/// # Errors
-/// It ends or says nothing, or the wait was called off.
+/// Waits until a program has printed `ready`.
 pub fn wait_ready(playground: &Playground, mut process: Process) -> Result<Process> {
     let what = format!("{} to be ready", process.name());
     playground.interrupt().until_ok(&what, READY_LIMIT, || {
@@ -180,5 +155,5 @@ pub fn wait_ready(playground: &Playground, mut process: Process) -> Result<Proce
     Ok(process)
 }
 
-/// The interface of a fast client or of the floor.
+/// Interface name of a fast client or of the floor.
 pub const INTERFACE: &str = "fast0";

@@ -1,8 +1,8 @@
-//! Figures as aligned tables, and where a list of them lies.
+//! Aligned tables, and median and percentiles of measurements.
 
 use std::time::Duration;
 
-/// Columns as wide as their widest cell: the first to the left, the others to the right.
+/// Formats columns as wide as their widest cell, the first left-aligned, the others right-aligned.
 pub fn table<const N: usize>(header: &[String; N], rows: &[[String; N]]) -> String {
     let all: Vec<&[String; N]> = std::iter::once(header).chain(rows).collect();
     let width = |column: usize| {
@@ -24,8 +24,7 @@ pub fn table<const N: usize>(header: &[String; N], rows: &[[String; N]]) -> Stri
     text
 }
 
-/// The middle of some figures, the mean of the two in the middle of an even number; zero when there
-/// are none.
+/// Median, for an even number the mean of the two middle values; zero for an empty list.
 pub fn median(figures: &mut [f64]) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
@@ -36,7 +35,7 @@ pub fn median(figures: &mut [f64]) -> f64 {
     }
 }
 
-/// The smallest of sorted times that `percent` of them do not exceed; zero when there are none.
+/// Smallest of sorted times that `percent` of them do not exceed; zero for an empty list.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted
@@ -58,14 +57,14 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_middle_whatever_the_order() {
+    fn the_median_does_not_depend_on_the_order() {
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median(&mut []), 0.0);
     }
 
     #[test]
-    fn no_times_are_zero() {
+    fn a_percentile_of_no_times_is_zero() {
         assert_eq!(percentile(&[], 50), Duration::ZERO);
     }
 

@@ -1,4 +1,4 @@
-//! What the programs of the lab have in common: log lines on stderr, an event loop, an exit code.
+//! Common parts of the lab's programs: log lines on stderr, an event loop, an exit code.
 
 use anyhow::Result;
 use std::io::{self, IsTerminal, Write};
@@ -7,9 +7,6 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Runs an asynchronous program until it ends by itself or by a signal.
-///
-/// # Errors
-/// Those of the program, or no event loop can be made.
 pub fn run(program: impl Future<Output = Result<()>>) -> Result<()> {
     log_to_stderr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -18,17 +15,13 @@ pub fn run(program: impl Future<Output = Result<()>>) -> Result<()> {
     runtime.block_on(program)
 }
 
-/// Runs a program that is one thread without an event loop.
-///
-/// # Errors
-/// Those of the program.
+/// Runs a program that has one thread and no event loop.
 pub fn run_blocking(program: impl FnOnce() -> Result<()>) -> Result<()> {
     log_to_stderr()?;
     program()
 }
 
-/// Shows what went wrong on stderr, and turns it into the exit code.
-#[must_use]
+/// Writes an error to stderr, and converts the result into an exit code.
 pub fn exit_code(ended: Result<()>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,7 +41,7 @@ fn log_to_stderr() -> Result<()> {
     Ok(subscriber.finish().try_init()?)
 }
 
-/// Libraries that log per packet or per check are kept quiet.
+/// Silences libraries that log per packet or per check.
 const FILTER: &str = "info,defguard_boringtun=off,webrtc_ice=error,webrtc_mdns=warn,\
      webrtc_util=warn,turn=warn,stun=warn,hickory_proto=warn,tungstenite=warn,\
      tokio_tungstenite=warn,tun_rs=warn,mio=warn";

@@ -1,18 +1,20 @@
-//! A gateway with a crowd of clients, each with traffic that is measured all the time.
+//! A gateway with a crowd of clients, each with continuously measured traffic.
 //!
 //! Clients with an even number reach the resource by its address, those with an odd number by a
-//! name, through their client's stub; every second pair over IPv6.
+//! name, through their client's stub resolver; every second pair uses IPv6.
 
 use super::meter::{Meters, Target};
 use super::trace::{At, LOST_AFTER, Trace};
 use anyhow::{Context, Result, bail};
 use postern_lab::clock::unix_ms;
-use postern_lab::playground::injector::{Fault, Injector, Kind};
-use postern_lab::playground::lab::{ECHO_PORT, GATEWAY, Lab, Setup, StateFile, WEB_PORT};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::milestones::{self, Record};
 use postern_lab::playground::network::{WEB_V4, WEB_V6};
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{ECHO_PORT, GATEWAY, Setup, StateFile, WEB_PORT};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Plan, Playground, Role, lookup};
 use std::net::IpAddr;
@@ -21,44 +23,41 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What the policy permits: the page and the transfers, the echo, pings, and iperf3.
+/// Permits the page and the transfers, the echo, pings, and iperf3.
 const FILTERS: &[&str] = &["tcp/80", "udp/7", "icmp", "tcp/5201"];
-/// How long the first traffic of all clients may take, and every later one.
+/// Limit for the first traffic of all clients, and for every recovery.
 pub(super) const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
-/// In the directory in memory.
+/// Name of the state file, in the directory in memory.
 const STATE_FILE: &str = "gateway.state";
-/// How long a name may take.
+/// Limit for the lookup of one name.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
-/// How a crowd is made.
+/// Parameters of a crowd.
 #[derive(Clone)]
 pub struct Spec {
-    /// The program.
     pub programs: Programs,
-    /// Calls off everything.
+    /// Ends all waits of the run.
     pub interrupt: Interrupt,
-    /// How many clients.
     pub clients: u8,
-    /// How many probes each sends in a second.
+    /// Probes per second of each client.
     pub probes_per_second: u32,
-    /// Whether the gateway keeps a state file.
+    /// Whether the gateway has a state file.
     pub state: bool,
 }
 
-/// How long it took to come up.
+/// Durations of the steps of the set-up.
 #[derive(Clone, Copy, Debug)]
 pub struct SetUp {
-    /// The network.
     pub network: Duration,
-    /// The programs that are there once.
+    /// All programs but the clients.
     pub programs: Duration,
     /// All clients, up to the routes into their tunnels.
     pub clients: Duration,
-    /// From the first probe until all of them flow.
+    /// From the first probe until all clients' traffic flows.
     pub traffic: Duration,
 }
 
-/// A moment on both clocks: that of the meters, and that of logs.
+/// A time on both clocks: that of the meters, and that of logs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     pub(super) at: At,
@@ -75,12 +74,9 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Builds it; the traffic of all clients flows when it returns.
-    ///
-    /// # Errors
-    /// Something cannot be built or started, or does not become ready; the error holds the ends of
-    /// the logs.
-    pub fn gather(spec: &Spec) -> Result<Self> {
+    /// Starts everything; the traffic of all clients flows when it returns. An error contains the
+    /// ends of the logs.
+    pub fn start(spec: &Spec) -> Result<Self> {
         let begun = Instant::now();
         let playground = Playground::planned(Plan {
             interrupt: spec.interrupt.clone(),
@@ -110,48 +106,45 @@ impl Crowd {
             set_up,
             probes_per_second: spec.probes_per_second,
         };
-        let everybody: Vec<usize> = crowd.everybody().collect();
-        crowd.wait_flowing(&everybody, At::ZERO, RECOVERY_LIMIT)?;
+        let all_clients: Vec<usize> = crowd.all_clients().collect();
+        crowd.wait_flowing(&all_clients, At::ZERO, RECOVERY_LIMIT)?;
         crowd.set_up.traffic = crowd.now();
         Ok(crowd)
     }
 
-    /// How long it took to come up.
-    #[must_use]
+    /// Durations of the set-up.
     pub fn set_up(&self) -> SetUp {
         self.set_up
     }
 
-    /// The programs.
     pub fn lab(&mut self) -> &mut Lab {
         &mut self.lab
     }
 
-    /// The ends of the logs of all programs that are there once.
-    #[must_use]
+    /// Ends of the logs of all programs but the crowd's clients.
     pub fn log_tails(&self, lines: usize) -> String {
         self.lab.log_tails(lines)
     }
 
-    /// The indices of all clients.
-    pub(super) fn everybody(&self) -> Range<usize> {
+    /// Indices of all clients.
+    pub(super) fn all_clients(&self) -> Range<usize> {
         0..self.meters.clients()
     }
 
-    /// How many probes all clients together should send in a window; a machine that is too busy for
-    /// its meters sends fewer.
+    /// Number of probes that all clients together should send in a window; a machine that is too
+    /// busy for its meters sends fewer.
     pub(super) fn due(&self, window: &Range<At>) -> u64 {
         let span = window.end.saturating_sub(window.start).as_secs_f64();
         let each = span * f64::from(self.probes_per_second);
         each as u64 * self.meters.clients() as u64
     }
 
-    /// The moment, on the meters' clock.
+    /// Current time on the meters' clock.
     pub(super) fn now(&self) -> At {
         self.meters.now()
     }
 
-    /// The moment, on both clocks.
+    /// Current time on both clocks.
     pub(super) fn mark(&self) -> Mark {
         Mark {
             at: self.now(),
@@ -159,13 +152,18 @@ impl Crowd {
         }
     }
 
-    /// Everything that a client's meters have seen so far.
+    /// Trace of a client so far.
     pub(super) fn trace(&self, client: usize) -> std::sync::MutexGuard<'_, Trace> {
         self.meters.trace(client)
     }
 
-    /// Lets a part of the gateway fail; the moment before the order goes out is the fault's.
-    pub(super) fn inflict(&self, kind: Kind, fault: Fault, client: Option<usize>) -> Result<Mark> {
+    /// Makes an actor fail; the returned time is just before the command.
+    pub(super) fn inflict(
+        &self,
+        kind: ActorKind,
+        fault: ActorFault,
+        client: Option<usize>,
+    ) -> Result<Mark> {
         let injector = Injector::new(self.lab.fault_socket());
         let client = client.map(|client| self.ids[client].as_str());
         let mark = self.mark();
@@ -173,25 +171,22 @@ impl Crowd {
         Ok(mark)
     }
 
-    /// Waits until a moment of the meters' clock.
+    /// Waits until a time of the meters' clock.
     pub(super) fn wait_until(&self, at: At) -> Result<()> {
         let left = at.saturating_sub(self.now());
         self.lab.playground().interrupt().pass(left)
     }
 
-    /// Waits until the fate of every probe that was sent so far is known; returns the end of the
-    /// window of which that holds.
+    /// Waits until every probe sent so far is answered or lost; returns the end of the window for
+    /// which that holds.
     pub(super) fn settle(&self) -> Result<At> {
         let until = self.now();
         self.wait_until(until + LOST_AFTER + Duration::from_millis(100))?;
         Ok(until)
     }
 
-    /// Waits until the traffic of these clients flows, steadily and since a fault. Whether it does
-    /// is a result.
-    ///
-    /// # Errors
-    /// The gateway ends meanwhile, or the wait was called off.
+    /// Waits until the traffic of these clients flows steadily, since a fault. A missing recovery
+    /// is a result, not an error.
     pub(super) fn await_flowing(
         &mut self,
         clients: &[usize],
@@ -217,7 +212,7 @@ impl Crowd {
         }
     }
 
-    /// As [`Self::await_flowing`]; when it does not, that is an error.
+    /// As [`Self::await_flowing`], but a missing recovery is an error.
     pub(super) fn wait_flowing(
         &mut self,
         clients: &[usize],
@@ -239,26 +234,28 @@ impl Crowd {
         );
     }
 
-    /// What the running gateway has logged so far.
+    /// Log of the running gateway so far.
     pub(super) fn gateway_log(&mut self) -> Result<Vec<Record>> {
         Ok(milestones::records(&self.lab.gateway()?.log()))
     }
 
-    /// The file that the gateway saves its state in, if it does.
+    /// The gateway's state file, if it has one.
     pub(super) fn state_file(&self) -> Option<PathBuf> {
         let memory = self.lab.playground().memory()?;
         Some(memory.join(STATE_FILE))
     }
 }
 
-/// Starts everything in the right order.
+/// Starts all programs in order of their dependencies.
 fn raise(lab: &mut Lab, network: Duration, per_second: u32) -> Result<(Meters, SetUp)> {
     let begun = Instant::now();
-    lab.start_web()?;
-    lab.start_names()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Names,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+    ])?;
     let programs = begun.elapsed();
     lab.start_crowd()?;
     let clients = begun.elapsed() - programs;
@@ -274,7 +271,7 @@ fn raise(lab: &mut Lab, network: Duration, per_second: u32) -> Result<(Meters, S
     Ok((meters, set_up))
 }
 
-/// Where the clients' probes and transfers go.
+/// Destinations of a client's probes and transfers.
 fn target(playground: &Playground, role: Role) -> Result<Target> {
     let Role::Member(number) = role else {
         bail!("{role} is no member of the crowd");
@@ -295,13 +292,13 @@ fn target(playground: &Playground, role: Role) -> Result<Target> {
         }
     };
     Ok(Target {
-        door: playground.door(role)?,
+        door: playground.handle(role)?,
         echo: (address, ECHO_PORT).into(),
         web: (address, WEB_PORT).into(),
     })
 }
 
-/// The ids of the members, as the portal tells them to gateways.
+/// Ids of the members, as the portal announces them to gateways.
 fn ids(lab: &Lab) -> Result<Vec<String>> {
     let mut ids = lab.control().ids()?;
     let members = lab.playground().members();
@@ -312,5 +309,5 @@ fn ids(lab: &Lab) -> Result<Vec<String>> {
     members.map(id).collect()
 }
 
-/// The gateway's name in the portal, for orders to it.
+/// The gateway's name in the portal, for commands about it.
 pub(super) const GATEWAY_NAME: &str = GATEWAY;

@@ -1,18 +1,17 @@
-//! What the gateway tells in its log about deaths and takeovers.
+//! Deaths, rebuilds and take-overs in the gateway's log.
 
-use postern_lab::playground::injector::Kind;
+use postern_lab::playground::injector::ActorKind;
 use postern_lab::playground::milestones::Record;
 use std::time::Duration;
 
-/// How many deaths of a kind the log tells of.
-pub(super) fn deaths(log: &[Record], kind: Kind) -> usize {
+/// Number of deaths of a kind of actor in the log.
+pub(super) fn deaths(log: &[Record], kind: ActorKind) -> usize {
     let died = |record: &&Record| is(record, "actor died", kind);
     log.iter().filter(died).count()
 }
 
-/// How long the gateway took to build actors of a kind anew, for each that was built since
-/// `unix_ms`.
-pub(super) fn rebuilt(log: &[Record], kind: Kind, unix_ms: f64) -> Vec<Duration> {
+/// How long each rebuild of an actor of a kind since `unix_ms` took.
+pub(super) fn rebuilt(log: &[Record], kind: ActorKind, unix_ms: f64) -> Vec<Duration> {
     let rebuilt = log
         .iter()
         .filter(|record| record.unix_ms >= unix_ms && is(record, "actor rebuilt", kind));
@@ -20,31 +19,31 @@ pub(super) fn rebuilt(log: &[Record], kind: Kind, unix_ms: f64) -> Vec<Duration>
     took.map(Duration::from_millis).collect()
 }
 
-/// When an actor of a kind was first built anew since `unix_ms`, in milliseconds after it.
-pub(super) fn replaced_after(log: &[Record], kind: Kind, unix_ms: f64) -> Option<Duration> {
+/// Time from `unix_ms` to the first rebuild of an actor of a kind, in milliseconds.
+pub(super) fn replaced_after(log: &[Record], kind: ActorKind, unix_ms: f64) -> Option<Duration> {
     let mut later = log.iter().filter(|record| record.unix_ms >= unix_ms);
     let record = later.find(|record| is(record, "actor rebuilt", kind))?;
     Some(Duration::from_secs_f64((record.unix_ms - unix_ms) / 1000.0))
 }
 
-fn is(record: &Record, message: &str, kind: Kind) -> bool {
+fn is(record: &Record, message: &str, kind: ActorKind) -> bool {
     record.text("message") == message && record.text("child") == kind.word()
 }
 
-/// The errors that are not about the death of an actor.
+/// Errors that are not about the death of an actor.
 pub(super) fn other_errors(log: &[Record]) -> Vec<String> {
     let errors = log.iter().filter(|record| record.level == "ERROR");
     let others = errors.filter(|record| record.text("message") != "actor died");
     others.map(|it| it.text("message").to_owned()).collect()
 }
 
-/// How many clients a process says that it took over; `None` when it took over nothing.
+/// Number of clients that a process took over; `None` when it took over nothing.
 pub(super) fn taken_over(log: &[Record]) -> Option<u64> {
     let takeover = |record: &&Record| record.text("milestone") == "taken_over";
     log.iter().find(takeover)?.number("clients")
 }
 
-/// The warnings about a state file.
+/// Warnings about a state file.
 pub(super) fn state_warnings(log: &[Record]) -> Vec<String> {
     let warnings = log.iter().filter(|record| record.level == "WARN");
     let told = warnings.map(|record| {
@@ -70,16 +69,19 @@ mod tests {
 "#;
 
     #[test]
-    fn deaths_and_rebuilds_are_told_apart_by_kind() {
+    fn deaths_and_rebuilds_are_counted_by_kind() {
         let log = records(LOG);
-        assert_eq!(deaths(&log, Kind::Udp), 1);
-        assert_eq!(deaths(&log, Kind::Connection), 1);
-        assert_eq!(deaths(&log, Kind::Tun), 0);
-        assert_eq!(rebuilt(&log, Kind::Udp, 0.0), [Duration::from_millis(12)]);
-        assert_eq!(rebuilt(&log, Kind::Udp, 4000.0), []);
-        let after = replaced_after(&log, Kind::Udp, 3000.0);
+        assert_eq!(deaths(&log, ActorKind::Udp), 1);
+        assert_eq!(deaths(&log, ActorKind::Connection), 1);
+        assert_eq!(deaths(&log, ActorKind::Tun), 0);
+        assert_eq!(
+            rebuilt(&log, ActorKind::Udp, 0.0),
+            [Duration::from_millis(12)]
+        );
+        assert_eq!(rebuilt(&log, ActorKind::Udp, 4000.0), []);
+        let after = replaced_after(&log, ActorKind::Udp, 3000.0);
         assert_eq!(after, Some(Duration::from_millis(250)));
-        assert_eq!(replaced_after(&log, Kind::Connection, 0.0), None);
+        assert_eq!(replaced_after(&log, ActorKind::Connection, 0.0), None);
     }
 
     #[test]

@@ -1,41 +1,42 @@
-//! One client's every packet kills its actor; what another client gets through meanwhile.
+//! Every packet of one client kills its actor, while another client's throughput is measured.
 
 use super::crowd::{Crowd, RECOVERY_LIMIT};
 use super::report::Section;
 use anyhow::{Context, Result};
 use postern_lab::figures::median;
 use postern_lab::playground::Role;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use postern_lab::playground::iperf::{self, Direction, Load};
 use postern_lab::playground::network::WEB_V4;
 use std::time::Duration;
 
-/// The client that is measured, which reaches the resource by its address.
+/// Index of the measured client, which reaches the resource by its address.
 const MEASURED: u8 = 0;
-/// The client that is hit.
-const HIT: usize = 1;
-/// Seconds of each load.
+/// Index of the client with the fault.
+const AFFECTED: usize = 1;
+/// Duration of each load in seconds.
 const SECONDS: u32 = 4;
-/// What the others may lose.
+/// Limit for the loss of the other clients.
 const RATIO_MIN: f64 = 0.95;
-/// How long the client may take that was cut off, once its packets kill nobody any more.
+/// Limit for the recovery of the affected client, after its packets no longer kill its actor.
 const RETURN_LIMIT: Duration = Duration::from_secs(90);
 
-/// Measures `rounds` times, without and with the fault in turn.
-///
-/// # Errors
-/// A load fails, the gateway ends or refuses the fault, or the run was called off.
+/// Measures `rounds` times, alternately without and with the fault.
 pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
     let mut section = Section::new("isolated", "Every packet of one client kills its actor");
     let (mut before, mut during) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
     for _ in 0..rounds {
         before.push(throughput(crowd)?);
-        crowd.inflict(Kind::Connection, Fault::PanicPackets, Some(HIT))?;
+        crowd.inflict(
+            ActorKind::Connection,
+            ActorFault::PanicPackets,
+            Some(AFFECTED),
+        )?;
         during.push(throughput(crowd)?);
-        crowd.inflict(Kind::Connection, Fault::Calm, Some(HIT))?;
+        crowd.inflict(ActorKind::Connection, ActorFault::Calm, Some(AFFECTED))?;
         let calmed = crowd.now();
-        match crowd.await_flowing(&[HIT], calmed, RETURN_LIMIT)? {
+        match crowd.await_flowing(&[AFFECTED], calmed, RETURN_LIMIT)? {
             true => returns.push((crowd.now() - calmed).as_secs_f64()),
             false => {
                 let wrong = "the client does not come back once it is calm";
@@ -44,7 +45,10 @@ pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
             }
         }
     }
-    let others: Vec<usize> = crowd.everybody().filter(|client| *client != HIT).collect();
+    let others: Vec<usize> = crowd
+        .all_clients()
+        .filter(|client| *client != AFFECTED)
+        .collect();
     crowd.wait_flowing(&others, crowd.now(), RECOVERY_LIMIT)?;
     let (before, during) = (median(&mut before), median(&mut during));
     let ratio = during / before;
@@ -54,7 +58,7 @@ pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
         ratio * 100.0
     ));
     section.notes.push(format!(
-        "the client is back {:.1} s after its packets kill nobody any more (median)",
+        "the client is back {:.1} s after its packets no longer kill its actor (median)",
         median(&mut returns)
     ));
     if ratio < RATIO_MIN {
@@ -64,7 +68,7 @@ pub(super) fn run(crowd: &mut Crowd, rounds: usize) -> Result<Section> {
     Ok(section)
 }
 
-/// What a client downloads, in Gbit/s.
+/// Throughput of a client's download in Gbit/s.
 fn throughput(crowd: &mut Crowd) -> Result<f64> {
     let load = Load {
         direction: Direction::Download,

@@ -1,4 +1,4 @@
-//! Every kind of actor is killed, in every way, under the traffic of everybody.
+//! Kills every kind of actor, in every way, under the traffic of all clients.
 
 use super::crowd::{Crowd, Mark, RECOVERY_LIMIT};
 use super::gateway_log;
@@ -6,35 +6,32 @@ use super::report::{Aims, Outcome, Section, Tally};
 use super::schedule::{Pacer, Planned, plan};
 use super::trace::At;
 use anyhow::{Result, bail};
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use std::time::Duration;
 
-/// What a death may cost the clients that it hits.
+/// Limits for what a death may cost the affected clients.
 const AIMS: Aims = Aims {
     median: Duration::from_millis(250),
     max: Duration::from_secs(1),
     lossless: false,
 };
-/// A run with so many faults that were not recovered from is over.
+/// The run ends after this many faults without a recovery.
 const UNRECOVERED_MAX: usize = 3;
 
-/// Kills every kind of actor `rounds` times, going through `faults` again and again.
-///
-/// # Errors
-/// The gateway ends or refuses a fault, or the run was called off.
-pub fn run(crowd: &mut Crowd, rounds: usize, faults: &[Fault]) -> Result<Section> {
-    let clients = crowd.everybody().len();
+/// Kills every kind of actor `rounds` times, cycling through `faults`.
+pub fn run(crowd: &mut Crowd, rounds: usize, faults: &[ActorFault]) -> Result<Section> {
+    let clients = crowd.all_clients().len();
     let title = format!("Every kind of actor, killed {rounds} times under {clients} clients");
     let mut section = Section::new("kinds", title);
     let inflicted = inflict(crowd, &plan(rounds, clients, faults))?;
     let end = crowd.settle()?;
     let log = crowd.gateway_log()?;
-    for kind in Kind::ALL {
+    for kind in ActorKind::ALL {
         let mut tally = Tally::new(kind.word());
         tally.outcomes = outcomes(crowd, &inflicted, end, kind);
         let since = inflicted.first().map_or(0.0, |(_, mark)| mark.unix_ms);
         tally.rebuilt = gateway_log::rebuilt(&log, kind, since);
-        let lossless = matches!(kind, Kind::Portal | Kind::Dns);
+        let lossless = matches!(kind, ActorKind::Portal | ActorKind::Dns);
         section.add(tally, Some(Aims { lossless, ..AIMS }));
         let of_kind = inflicted.iter().filter(|(it, _)| it.kind == kind);
         let expected: usize = of_kind.map(|(it, _)| it.fault.deaths()).sum();
@@ -51,7 +48,7 @@ pub fn run(crowd: &mut Crowd, rounds: usize, faults: &[Fault]) -> Result<Section
     Ok(section)
 }
 
-/// Inflicts one fault after the other, each when everybody has recovered from the last.
+/// Inflicts faults one after the other, each after all clients have recovered from the last.
 fn inflict(crowd: &mut Crowd, plan: &[Planned]) -> Result<Vec<(Planned, Mark)>> {
     let mut pacer = Pacer::default();
     let mut inflicted = Vec::new();
@@ -61,8 +58,8 @@ fn inflict(crowd: &mut Crowd, plan: &[Planned]) -> Result<Vec<(Planned, Mark)>> 
         let mark = crowd.inflict(planned.kind, planned.fault, planned.client)?;
         pacer.inflicted(*planned, mark.at);
         inflicted.push((*planned, mark));
-        let hit = hit(crowd, *planned);
-        if !crowd.await_flowing(&hit, mark.at, RECOVERY_LIMIT)? {
+        let affected = affected(crowd, *planned);
+        if !crowd.await_flowing(&affected, mark.at, RECOVERY_LIMIT)? {
             tracing::error!(kind = planned.kind.word(), fault = %planned.fault, "no recovery");
             unrecovered += 1;
         }
@@ -76,23 +73,28 @@ fn inflict(crowd: &mut Crowd, plan: &[Planned]) -> Result<Vec<(Planned, Mark)>> 
     Ok(inflicted)
 }
 
-/// Whom a fault hits.
-fn hit(crowd: &Crowd, planned: Planned) -> Vec<usize> {
+/// Indices of the clients that a fault affects.
+fn affected(crowd: &Crowd, planned: Planned) -> Vec<usize> {
     match planned.client {
         Some(client) => vec![client],
-        None => crowd.everybody().collect(),
+        None => crowd.all_clients().collect(),
     }
 }
 
-/// What came of the faults of a kind: each lasts until the next of any kind.
-fn outcomes(crowd: &Crowd, inflicted: &[(Planned, Mark)], end: At, kind: Kind) -> Vec<Outcome> {
+/// Outcomes of the faults of a kind: each window lasts until the next fault of any kind.
+fn outcomes(
+    crowd: &Crowd,
+    inflicted: &[(Planned, Mark)],
+    end: At,
+    kind: ActorKind,
+) -> Vec<Outcome> {
     let ends = inflicted.iter().skip(1).map(|(_, next)| next.at);
     let windows = inflicted.iter().zip(ends.chain([end]));
     let of_kind = windows.filter(|((planned, _), _)| planned.kind == kind);
     of_kind
         .map(|((planned, mark), end)| {
-            let hit = hit(crowd, *planned);
-            Outcome::of(crowd, &hit, &(mark.at..end), mark.at)
+            let affected = affected(crowd, *planned);
+            Outcome::of(crowd, &affected, &(mark.at..end), mark.at)
         })
         .collect()
 }

@@ -1,12 +1,12 @@
 //! A UDP echo and an endless TCP transfer for each client, served by one thread.
 //!
-//! The sockets are made at the client's place and served here, so that twenty clients cost little
-//! of the machine that they measure. Refuses to interpret: every probe's fate and every broken
-//! transfer goes into the client's [`Trace`].
+//! The sockets are created in the client's namespace and served here, so that twenty clients use
+//! little of the machine that they measure. Does not interpret: it writes the fate of every probe
+//! and every broken transfer into the client's [`Trace`].
 
 use super::trace::{At, Break, Trace};
 use anyhow::{Result, anyhow, bail, ensure};
-use postern_lab::playground::Door;
+use postern_lab::playground::NamespaceHandle;
 use postern_lab::web;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,26 +18,25 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-/// A transfer that makes no progress for so long is broken.
+/// A transfer without progress for this long is broken.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// How long a new transfer waits after the last.
+/// Pause between a broken transfer and the next.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The pace of a transfer: 4 KiB, three segments, every 50 ms.
+/// Pace of a transfer: 4 KiB, three segments, every 50 ms.
 const REQUEST: &[u8] = b"GET /paced/4096/50 HTTP/1.0\r\n\r\n";
-/// How often bytes are due.
+/// Interval at which bytes are due.
 const PACE: Duration = Duration::from_millis(50);
 
-/// What one client measures.
+/// Namespace and destinations of one client's measurements.
 pub(super) struct Target {
-    /// The client's place.
-    pub(super) door: Door,
-    /// Where datagrams come back from.
+    pub(super) door: NamespaceHandle,
+    /// UDP echo of the resource.
     pub(super) echo: SocketAddr,
-    /// Where the web server is.
+    /// Web server of the resource.
     pub(super) web: SocketAddr,
 }
 
-/// The running meters. Dropping them ends them.
+/// The running meters. Dropping them stops the thread.
 pub(super) struct Meters {
     epoch: Instant,
     traces: Vec<SharedTrace>,
@@ -48,10 +47,7 @@ pub(super) struct Meters {
 type SharedTrace = Arc<Mutex<Trace>>;
 
 impl Meters {
-    /// Starts them: `per_second` probes for each client.
-    ///
-    /// # Errors
-    /// A place cannot be entered, or the thread cannot be started.
+    /// Starts the thread: `per_second` probes for each client.
     pub(super) fn start(targets: Vec<Target>, per_second: u32) -> Result<Self> {
         let epoch = Instant::now();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -70,7 +66,7 @@ impl Meters {
                 epoch,
             };
             let socket = meter.probe_socket()?;
-            // Evenly over the interval, so that the probes of all clients are no burst.
+            // Spread over the interval, so that the probes of all clients form no burst.
             let first = epoch + every * index / clients;
             runtime.spawn(async move {
                 tokio::join!(meter.probe(&socket, first, every), meter.transfer());
@@ -87,17 +83,17 @@ impl Meters {
         })
     }
 
-    /// The moment.
+    /// Current time on the meters' clock.
     pub(super) fn now(&self) -> At {
         self.epoch.elapsed()
     }
 
-    /// How many clients are measured.
+    /// Number of measured clients.
     pub(super) fn clients(&self) -> usize {
         self.traces.len()
     }
 
-    /// What a client's meters have seen so far. Not to be held for long: the meter waits.
+    /// Locks a client's trace. Hold it briefly: the meter waits.
     pub(super) fn trace(&self, client: usize) -> MutexGuard<'_, Trace> {
         lock(&self.traces[client])
     }
@@ -107,14 +103,14 @@ impl Drop for Meters {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
-            // It ends by a panic of a meter at worst, which has been told on standard error.
+            // At worst the thread ended by a panic of a meter, which is on standard error.
             let _ended = thread.join();
         }
     }
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // An error means that the meters are gone altogether.
+    // An error means that the meters no longer exist.
     let _stopped = stopping.wait_for(|stopping| *stopping).await;
 }
 
@@ -122,7 +118,7 @@ fn lock(trace: &Mutex<Trace>) -> MutexGuard<'_, Trace> {
     trace.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The two meters of one client.
+/// Runs the two meters of one client.
 struct Meter {
     target: Target,
     trace: SharedTrace,
@@ -130,7 +126,7 @@ struct Meter {
 }
 
 impl Meter {
-    /// A socket for probes, made at the client's place.
+    /// Creates a socket for probes in the client's namespace.
     fn probe_socket(&self) -> Result<std::net::UdpSocket> {
         let echo = self.target.echo;
         let any = match echo {
@@ -144,7 +140,7 @@ impl Meter {
         })
     }
 
-    /// Sends probes and notes their echoes, for ever.
+    /// Sends probes and notes their echoes, without end.
     async fn probe(&self, socket: &std::net::UdpSocket, first: Instant, every: Duration) {
         let socket = socket.try_clone().and_then(UdpSocket::from_std);
         let Ok(socket) = socket else {
@@ -152,7 +148,7 @@ impl Meter {
             return;
         };
         let mut ticks = interval_at(first, every);
-        // Probes that this thread was too busy for are not made up for: a burst measures itself.
+        // Probes that this thread was too busy to send are skipped: a burst would measure itself.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut echo = [0; 64];
         loop {
@@ -160,7 +156,7 @@ impl Meter {
                 _ = ticks.tick() => {
                     let number = lock(&self.trace).sent(self.epoch.elapsed());
                     let payload = number.to_be_bytes();
-                    // An error is often about an earlier probe; then this one has not been sent.
+                    // An error is often about an earlier probe; then this one was not sent.
                     if socket.send_to(&payload, self.target.echo).await.is_err() {
                         let _lost = socket.send_to(&payload, self.target.echo).await;
                     }
@@ -171,20 +167,20 @@ impl Meter {
                         && from == self.target.echo
                         && let Some(number) = echo.first_chunk()
                     {
-                        lock(&self.trace).came_back(u64::from_be_bytes(*number), at);
+                        lock(&self.trace).echoed(u64::from_be_bytes(*number), at);
                     }
                 }
             }
         }
     }
 
-    /// Transfers for ever, beginning anew when a transfer breaks.
+    /// Runs transfers without end: a broken one is followed by the next.
     async fn transfer(&self) {
         loop {
             let mut last = self.epoch.elapsed();
             let ended = match self.connect().await {
                 Ok(stream) => self.receive(stream, &mut last).await,
-                // What never began cannot break.
+                // A transfer that never began cannot break.
                 Err(_) => Ok(()),
             };
             if let Err(error) = ended {
@@ -210,8 +206,8 @@ impl Meter {
         Ok(stream)
     }
 
-    /// Receives until the server is done (an hour later), or until something is wrong. `last` is
-    /// when the last byte came.
+    /// Receives until the server is done (an hour later), or until an error. `last` is the arrival
+    /// time of the last byte.
     async fn receive(&self, mut stream: TcpStream, last: &mut At) -> Result<()> {
         let begun = Instant::now();
         let mut checker = Checker::default();
@@ -233,13 +229,13 @@ impl Meter {
     }
 }
 
-/// How long the server sends.
+/// How long the server sends a transfer.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Compares what comes with what should come: a head, then the pattern.
+/// Compares received bytes with the expected ones: a head, then the pattern.
 #[derive(Debug, Default)]
 struct Checker {
-    /// The end of the head so far; empty when it is over.
+    /// End of the head so far; empty after the head.
     head: Vec<u8>,
     in_body: bool,
     bytes: u64,
@@ -292,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_is_recognized_however_it_is_cut() {
+    fn the_pattern_is_recognized_in_chunks_of_any_size() {
         let whole = stream(2000);
         for size in [1, 7, 30, 31, 251, 5000] {
             let mut checker = Checker::default();
@@ -303,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_byte_is_found_where_it_is() {
+    fn a_wrong_byte_is_found_at_its_offset() {
         let mut whole = stream(2000);
         whole[HEAD.len() + 1234] ^= 1;
         let error = Checker::default().check(&whole).expect_err("wrong");

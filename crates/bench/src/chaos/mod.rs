@@ -1,22 +1,22 @@
-//! `postern-bench chaos`: the gateway is broken in every way, under the traffic of a crowd.
+//! `postern-bench chaos`: breaks the gateway in every way, under the traffic of a crowd.
 //!
-//! Twenty clients behind one router, each with a UDP echo and a TCP transfer that are measured all
-//! the time; every kind of actor is killed again and again, the process too; at the end stands what
-//! the clients noticed. How the figures are defined stands in `trace`. Refuses to judge: a missed
-//! aim is printed beside the figures, and only what does not recover at all is a failure. Leaves
-//! nothing behind, whether it ends well, fails, or is interrupted.
+//! Twenty clients behind one router each have a UDP echo and a TCP transfer that are measured
+//! continuously; every kind of actor is killed repeatedly, the process too; the result is what the
+//! clients notice. `trace` defines the figures. Does not judge: a missed aim is printed beside the
+//! figures, and only a client that never recovers is a failure. Leaves nothing behind, whether it
+//! succeeds, fails, or is interrupted.
 //!
-//! Reading order: `trace` is what is measured, `meter` measures it, `crowd` is the set-up, `kinds`,
-//! `lives`, `hang` and `isolated` are the scenarios, `report` shows what came of them.
+//! Reading order: `trace` says what is measured, `meter` measures it, `crowd` is the set-up,
+//! `kinds`, `restarts`, `hang` and `isolated` are the scenarios, `report` shows the results.
 
 mod crowd;
 mod gateway_log;
 mod hang;
 mod isolated;
 pub mod kinds;
-pub mod lives;
 mod meter;
 mod report;
+pub mod restarts;
 mod schedule;
 mod trace;
 
@@ -25,11 +25,11 @@ pub use report::{Aims, Outcome, Section, Tally};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use lives::Flaw;
 use postern_lab::clock::unix_ms;
-use postern_lab::playground::injector::Fault;
+use postern_lab::playground::injector::ActorFault;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::wait::{Interrupt, Interrupted, run_interruptibly};
+use restarts::StateFault;
 use serde_json::json;
 use std::io::Write;
 use std::time::Duration;
@@ -37,7 +37,7 @@ use std::time::Duration;
 /// Breaks the gateway in every way, under the traffic of a crowd of clients.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How many clients.
+    /// Number of clients in the crowd.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(2..=100))]
     pub clients: u8,
     #[command(flatten)]
@@ -45,21 +45,21 @@ pub struct Args {
         missing_docs,
         reason = "a comment here would replace that of the whole"
     )]
-    pub effort: Effort,
-    /// How many probes each client sends in a second.
+    pub repetitions: Repetitions,
+    /// Number of probes that each client sends per second.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub probes: u32,
-    /// Only these; may be repeated. All of them when absent.
-    #[arg(long, value_enum)]
+    /// Only these scenarios, separated by commas or in repeated options; all when absent.
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Scenario>,
-    /// Give the gateway no state file.
+    /// Run the gateway without a state file.
     #[arg(long)]
     pub stateless: bool,
 }
 
-/// How often things are done.
+/// Numbers of repetitions.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Effort {
+pub struct Repetitions {
     /// How often every kind of actor is killed.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
@@ -71,44 +71,41 @@ pub struct Effort {
 /// One part of the run, each with a crowd of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Nothing fails: what the meters themselves lose.
+    /// Nothing fails: shows what the meters themselves lose.
     Idle,
-    /// Every kind of actor is killed, in every way.
+    /// Kill every kind of actor, in every way.
     Kinds,
-    /// Actors hang, block their thread, or are swamped.
+    /// Let actors hang, block their thread, or flood them.
     Hang,
-    /// One client's every packet kills its actor.
+    /// Let every packet of one client kill its actor.
     Isolated,
-    /// kill -9, and a new process at once.
+    /// Kill the process (kill -9), and start a new one at once.
     Killed,
-    /// A restart budget is spent.
+    /// Spend a restart budget, so that the process exits.
     Budget,
-    /// A planned restart.
+    /// Restart by a planned handover.
     Handover,
-    /// kill -9, and the state file is gone.
+    /// Kill the process, and remove the state file.
     StateMissing,
-    /// kill -9, and the state file is damaged.
+    /// Kill the process, and damage the state file.
     StateDamaged,
-    /// kill -9, and the state file is too old.
+    /// Kill the process, and let the state file become too old.
     StateStale,
-    /// kill -9, and the state file is another gateway's.
+    /// Kill the process; the state file is another gateway's.
     StateForeign,
-    /// kill -9, and the portal refuses the join for 37 s.
+    /// Kill the process; the portal refuses the join for 37 s.
     #[value(name = "portal-409")]
     Portal409,
 }
 
-/// Runs it.
-///
-/// # Errors
-/// Not root, a tool is missing, a scenario failed (its logs are shown before), something did not
-/// recover, or it was interrupted.
+/// Runs the scenarios. Fails when a scenario failed (its logs are shown before) or a client did not
+/// recover.
 pub async fn run(args: Args) -> Result<()> {
-    run_interruptibly(move |interrupt| wreak(interrupt, &args)).await
+    run_interruptibly(move |interrupt| run_scenarios(interrupt, &args)).await
 }
 
-/// All scenarios, blocking; everything that they made is gone when it returns.
-fn wreak(interrupt: &Interrupt, args: &Args) -> Result<()> {
+/// Runs all scenarios, blocking; removes everything before it returns.
+fn run_scenarios(interrupt: &Interrupt, args: &Args) -> Result<()> {
     let spec = Spec {
         programs: Programs::beside_this()?,
         interrupt: interrupt.clone(),
@@ -124,7 +121,7 @@ fn wreak(interrupt: &Interrupt, args: &Args) -> Result<()> {
     let mut sections = Vec::new();
     let mut failed = Vec::new();
     for scenario in scenarios {
-        match one(&spec, *scenario, args.effort) {
+        match run_one(&spec, *scenario, args.repetitions) {
             Ok(section) => {
                 print(&format!("\n{}", section.text()))?;
                 sections.push(section);
@@ -154,12 +151,9 @@ fn wreak(interrupt: &Interrupt, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// One scenario with a crowd of its own.
-///
-/// # Errors
-/// The crowd does not come up, or what the scenario says.
-fn one(spec: &Spec, scenario: Scenario, effort: Effort) -> Result<Section> {
-    let mut crowd = Crowd::gather(spec)?;
+/// Runs one scenario with its own crowd.
+fn run_one(spec: &Spec, scenario: Scenario, repetitions: Repetitions) -> Result<Section> {
+    let mut crowd = Crowd::start(spec)?;
     let SetUp {
         network,
         programs,
@@ -174,50 +168,47 @@ fn one(spec: &Spec, scenario: Scenario, effort: Effort) -> Result<Section> {
         ?traffic,
         "the crowd is there"
     );
-    perform(&mut crowd, scenario, effort)
+    run_with(&mut crowd, scenario, repetitions)
 }
 
-/// A scenario, with a crowd that is there.
-///
-/// # Errors
-/// What the scenario says.
-fn perform(crowd: &mut Crowd, scenario: Scenario, effort: Effort) -> Result<Section> {
-    let (rounds, repeat) = (effort.rounds as usize, effort.repeat as usize);
+/// Runs a scenario with a running crowd.
+fn run_with(crowd: &mut Crowd, scenario: Scenario, repetitions: Repetitions) -> Result<Section> {
+    let (rounds, repeat) = (repetitions.rounds as usize, repetitions.repeat as usize);
     match scenario {
         Scenario::Idle => idle(crowd),
-        Scenario::Kinds => kinds::run(crowd, rounds, &Fault::PANICS),
+        Scenario::Kinds => kinds::run(crowd, rounds, &ActorFault::PANICS),
         Scenario::Hang => hang::run(crowd),
         Scenario::Isolated => isolated::run(crowd, repeat),
-        Scenario::Killed => lives::killed(crowd, repeat),
-        Scenario::Budget => lives::budget(crowd),
-        Scenario::Handover => lives::handover(crowd),
-        Scenario::StateMissing => lives::flawed(crowd, Flaw::Missing),
-        Scenario::StateDamaged => lives::flawed(crowd, Flaw::Damaged),
-        Scenario::StateStale => lives::flawed(crowd, Flaw::Stale),
-        Scenario::StateForeign => lives::flawed(crowd, Flaw::Foreign),
-        Scenario::Portal409 => lives::refused(crowd),
+        Scenario::Killed => restarts::killed(crowd, repeat),
+        Scenario::Budget => restarts::budget(crowd),
+        Scenario::Handover => restarts::handover(crowd),
+        Scenario::StateMissing => restarts::with_state_fault(crowd, StateFault::Missing),
+        Scenario::StateDamaged => restarts::with_state_fault(crowd, StateFault::Damaged),
+        Scenario::StateStale => restarts::with_state_fault(crowd, StateFault::Stale),
+        Scenario::StateForeign => restarts::with_state_fault(crowd, StateFault::Foreign),
+        Scenario::Portal409 => restarts::refused(crowd),
     }
 }
 
-/// How long nothing fails.
+/// Duration of the scenario without faults.
 const IDLE_FOR: Duration = Duration::from_secs(30);
 
-/// What the meters lose and how long echoes take when nothing fails.
+/// Loss of the meters and round-trip times without faults.
 fn idle(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new("idle", "Nothing fails for 30 s");
     let begun = crowd.now();
     crowd.wait_until(begun + IDLE_FOR)?;
     let end = crowd.settle()?;
     let window = begun..end;
-    let everybody: Vec<usize> = crowd.everybody().collect();
+    let all_clients: Vec<usize> = crowd.all_clients().collect();
     let (mut probes, mut longest, mut bytes) = (0, Duration::ZERO, 0);
-    for client in crowd.everybody() {
+    for client in crowd.all_clients() {
         let trace = crowd.trace(client);
         probes += trace.probes(&window);
         longest = longest.max(trace.longest_round_trip(&window));
         bytes += trace.bytes();
         for at in trace.losses(&window) {
-            // What happened then, the logs of client and gateway tell by the time of day.
+            // The logs of client and gateway, by wall-clock time, show the reason.
             let ago = crowd.now().saturating_sub(at).as_secs_f64();
             let unix_ms = unix_ms() - ago * 1000.0;
             let note = format!("client {client} lost a probe sent at {unix_ms:.0} ms since 1970");
@@ -230,7 +221,7 @@ fn idle(crowd: &mut Crowd) -> Result<Section> {
         longest.as_secs_f64() * 1000.0
     ));
     let mut tally = Tally::new("idle");
-    let outcome = Outcome::of(crowd, &everybody, &window, window.start);
+    let outcome = Outcome::of(crowd, &all_clients, &window, window.start);
     tally.outcomes.push(outcome);
     let aims = Aims {
         median: Duration::from_millis(250),

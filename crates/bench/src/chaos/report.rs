@@ -1,6 +1,6 @@
-//! What came of the faults, as tables for people and one line of JSON for machines.
+//! Outcomes of the faults, as tables and as one line of JSON.
 //!
-//! Pure. Aims stand beside the figures that missed them; missing one is no failure of the run.
+//! Pure. Aims are listed beside the figures that missed them; a missed aim does not fail the run.
 
 use super::crowd::Crowd;
 use super::trace::At;
@@ -10,37 +10,38 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-/// What came of one fault.
+/// Outcome of one fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Time until traffic flowed again, of each hit client; `None`: not before the next fault.
+    /// Time until traffic flowed again, for each affected client; `None`: not before the next
+    /// fault.
     pub recoveries: Vec<Option<Duration>>,
-    /// Probes lost by the hit clients.
-    pub lost_by_hit: usize,
-    /// Probes lost by all others.
+    /// Probes lost by the affected clients.
+    pub lost_by_affected: usize,
+    /// Probes lost by the other clients.
     pub lost_by_others: usize,
-    /// Transfers that broke: whose, and why.
+    /// Broken transfers: index of the client, and the reason.
     pub broken: Vec<(usize, String)>,
 }
 
 impl Outcome {
-    /// Reads the traces of a window that begins with the fault. Recoveries are counted from `zero`:
-    /// the fault itself, or the start of the process that has to make up for it.
-    pub(super) fn of(crowd: &Crowd, hit: &[usize], window: &Range<At>, zero: At) -> Self {
+    /// Evaluates the traces of a window that begins with the fault. Recoveries count from `zero`:
+    /// the fault itself, or the start of the process that has to repair it.
+    pub(super) fn of(crowd: &Crowd, affected: &[usize], window: &Range<At>, zero: At) -> Self {
         let head_start = zero.saturating_sub(window.start);
         let mut outcome = Self::default();
-        for client in crowd.everybody() {
+        for client in crowd.all_clients() {
             let trace = crowd.trace(client);
             let lost = trace.lost(window);
             let breaks = trace.breaks(window);
             outcome
                 .broken
                 .extend(breaks.map(|it| (client, it.why.clone())));
-            if hit.contains(&client) {
+            if affected.contains(&client) {
                 let recovery = trace.recovery(window);
                 let recovery = recovery.map(|it| it.saturating_sub(head_start));
                 outcome.recoveries.push(recovery);
-                outcome.lost_by_hit += lost;
+                outcome.lost_by_affected += lost;
             } else {
                 outcome.lost_by_others += lost;
             }
@@ -49,31 +50,27 @@ impl Outcome {
     }
 }
 
-/// All faults of one sort.
+/// Outcomes of all faults of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Of which sort.
     pub name: String,
-    /// What came of each.
     pub outcomes: Vec<Outcome>,
-    /// How long the gateway took, as it says itself, to build what had died anew.
+    /// How long each rebuild of an actor took, as the gateway reports it.
     pub rebuilt: Vec<Duration>,
 }
 
-/// What is aimed at.
+/// Limits that the figures are compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Aims {
     /// Median time until traffic flows again.
     pub median: Duration,
     /// Longest time until traffic flows again.
     pub max: Duration,
-    /// Whether even the hit clients are to lose nothing.
+    /// Whether even the affected clients should lose nothing.
     pub lossless: bool,
 }
 
 impl Tally {
-    /// An empty one.
-    #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -81,7 +78,7 @@ impl Tally {
         }
     }
 
-    /// The recoveries of all hit clients, in order of length.
+    /// Recoveries of all affected clients, shortest first.
     fn recoveries(&self) -> Vec<Duration> {
         let each = self.outcomes.iter().flat_map(|it| &it.recoveries);
         let mut recoveries: Vec<Duration> = each.copied().flatten().collect();
@@ -89,15 +86,13 @@ impl Tally {
         recoveries
     }
 
-    /// How many hit clients did not recover.
-    #[must_use]
+    /// Number of affected clients that did not recover.
     pub fn unrecovered(&self) -> usize {
         let each = self.outcomes.iter().flat_map(|it| &it.recoveries);
         each.filter(|recovery| recovery.is_none()).count()
     }
 
-    /// Median and longest time until traffic flowed again; zero when nobody was hit.
-    #[must_use]
+    /// Median and longest time until traffic flowed again; zero without affected clients.
     pub fn median_and_max(&self) -> (Duration, Duration) {
         let recoveries = self.recoveries();
         (percentile(&recoveries, 50), percentile(&recoveries, 100))
@@ -107,20 +102,14 @@ impl Tally {
         self.outcomes.iter().map(count).sum()
     }
 
-    /// Probes lost by all but the hit clients.
-    #[must_use]
     pub fn lost_by_others(&self) -> usize {
         self.sum(|it| it.lost_by_others)
     }
 
-    /// Probes lost by the hit clients.
-    #[must_use]
-    pub fn lost_by_hit(&self) -> usize {
-        self.sum(|it| it.lost_by_hit)
+    pub fn lost_by_affected(&self) -> usize {
+        self.sum(|it| it.lost_by_affected)
     }
 
-    /// Transfers that broke.
-    #[must_use]
     pub fn broken(&self) -> usize {
         self.sum(|it| it.broken.len())
     }
@@ -133,7 +122,7 @@ impl Tally {
 
     fn row(&self) -> [String; 9] {
         let (median, max) = self.median_and_max();
-        let most = self.outcomes.iter().map(|it| it.lost_by_hit).max();
+        let most = self.outcomes.iter().map(|it| it.lost_by_affected).max();
         let mut max = milliseconds(max);
         if self.unrecovered() > 0 {
             max = format!("never ({})", self.unrecovered());
@@ -147,7 +136,7 @@ impl Tally {
                 true => "-".to_owned(),
                 false => milliseconds(self.rebuilt_median()),
             },
-            self.lost_by_hit().to_string(),
+            self.lost_by_affected().to_string(),
             most.unwrap_or_default().to_string(),
             self.lost_by_others().to_string(),
             self.broken().to_string(),
@@ -164,14 +153,13 @@ impl Tally {
             "max_ms": ms(max),
             "unrecovered": self.unrecovered(),
             "rebuilt_median_ms": (!self.rebuilt.is_empty()).then(|| ms(self.rebuilt_median())),
-            "lost_by_hit": self.lost_by_hit(),
+            "lost_by_hit": self.lost_by_affected(),
             "lost_by_others": self.lost_by_others(),
             "broken": self.broken(),
         })
     }
 
-    /// Which aims it missed, in words.
-    #[must_use]
+    /// Descriptions of the missed aims.
     pub fn misses(&self, aims: Aims) -> Vec<String> {
         let (median, max) = self.median_and_max();
         let mut misses = Vec::new();
@@ -189,10 +177,14 @@ impl Tally {
             max > aims.max,
             format!("longest {} ms, aim under {aim_max}", milliseconds(max)),
         );
-        let (hit, others, broken) = (self.lost_by_hit(), self.lost_by_others(), self.broken());
+        let (affected, others, broken) = (
+            self.lost_by_affected(),
+            self.lost_by_others(),
+            self.broken(),
+        );
         check(
-            aims.lossless && hit > 0,
-            format!("{hit} packets lost, aim 0"),
+            aims.lossless && affected > 0,
+            format!("{affected} packets lost, aim 0"),
         );
         check(
             others > 0,
@@ -205,26 +197,23 @@ impl Tally {
     }
 }
 
-/// One scenario's figures.
+/// Figures of one scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Section {
-    /// What it is called on the command line.
+    /// Name of the scenario on the command line.
     pub name: &'static str,
-    /// In words.
     pub title: String,
-    /// The lines of its table.
+    /// Rows of the scenario's table.
     pub tallies: Vec<Tally>,
-    /// What else was seen.
+    /// Further observations.
     pub notes: Vec<String>,
-    /// Aims that were missed.
+    /// Descriptions of missed aims.
     pub misses: Vec<String>,
-    /// What the gateway did that it must not do, or did not do, whatever the figures.
+    /// Wrong behaviour of the gateway, independent of the figures.
     pub wrong: Vec<String>,
 }
 
 impl Section {
-    /// An empty one.
-    #[must_use]
     pub fn new(name: &'static str, title: impl Into<String>) -> Self {
         Self {
             name,
@@ -233,7 +222,7 @@ impl Section {
         }
     }
 
-    /// Adds a line, and what it missed.
+    /// Adds a row, and the aims that it missed.
     pub fn add(&mut self, tally: Tally, aims: Option<Aims>) {
         if let Some(aims) = aims {
             self.misses.extend(tally.misses(aims));
@@ -250,14 +239,12 @@ impl Section {
         self.tallies.push(tally);
     }
 
-    /// How many clients did not recover from something.
-    #[must_use]
+    /// Number of missing recoveries.
     pub fn unrecovered(&self) -> usize {
         self.tallies.iter().map(Tally::unrecovered).sum()
     }
 
-    /// For people.
-    #[must_use]
+    /// Formats the table and the remarks.
     pub fn text(&self) -> String {
         const HEADER: [&str; 9] = [
             "ms",
@@ -299,8 +286,7 @@ impl Section {
         total
     }
 
-    /// For machines.
-    #[must_use]
+    /// Formats one object of the JSON output.
     pub fn json(&self) -> Value {
         let rows: Vec<Value> = self.tallies.iter().map(Tally::json).collect();
         json!({
@@ -313,7 +299,7 @@ impl Section {
     }
 }
 
-/// What the columns mean.
+/// Explanation of the table's columns.
 pub(super) const LEGEND: &str = "\
 median, max: time until traffic of a hit client flows again, over all hit clients of all faults:
 the arrival of the first echo of a probe that was sent after the fault, and after the last probe
@@ -335,10 +321,14 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn outcome(recoveries: &[Option<u64>], lost_by_hit: usize, lost_by_others: usize) -> Outcome {
+    fn outcome(
+        recoveries: &[Option<u64>],
+        lost_by_affected: usize,
+        lost_by_others: usize,
+    ) -> Outcome {
         Outcome {
             recoveries: recoveries.iter().map(|it| it.map(ms)).collect(),
-            lost_by_hit,
+            lost_by_affected,
             lost_by_others,
             broken: Vec::new(),
         }

@@ -1,39 +1,38 @@
-//! Which part fails when: every kind as often as every other, taking turns, and none so often that
-//! its restart budget is spent.
+//! Order and spacing of faults: every kind equally often, in turn, and none so often that its
+//! restart budget is spent.
 //!
-//! Pure. Refuses to guess how long recoveries take: [`Pacer`] is told when faults really were
-//! inflicted.
+//! Pure. Does not predict how long recoveries take: [`Pacer`] learns when each fault was inflicted.
 
 use super::trace::At;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The least time between two faults.
+/// Minimum time between two faults.
 const SPACING: Duration = Duration::from_secs(2);
-/// The window of all restart budgets, with a margin for clocks that do not quite agree.
+/// Window of all restart budgets, with a margin for clocks that differ slightly.
 const BUDGET_WINDOW: Duration = Duration::from_millis(30_500);
-/// Deaths of one kind in the window that end nothing: one fewer than the budget.
+/// Deaths of one kind in the window that do not end the process: one fewer than the budget.
 const DEATHS_OF_A_KIND: usize = 4;
 /// Deaths of one client's connection in the window that do not cut it off.
 const DEATHS_OF_A_CLIENT: usize = 2;
 
-/// A fault to come.
+/// One fault of the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Planned {
-    pub(super) kind: Kind,
-    pub(super) fault: Fault,
-    /// Whose connection; `None` for all other kinds.
+    pub(super) kind: ActorKind,
+    pub(super) fault: ActorFault,
+    /// Client of a connection actor; `None` for all other kinds.
     pub(super) client: Option<usize>,
 }
 
-/// `rounds` faults of every kind, the kinds taking turns and each kind going through `faults` again
-/// and again, beginning with different ones. Connections: of one client after the other.
-pub(super) fn plan(rounds: usize, clients: usize, faults: &[Fault]) -> Vec<Planned> {
+/// Plans `rounds` faults of every kind. The kinds take turns, and each kind cycles through `faults`
+/// from a different start. Connections: of one client after the other.
+pub(super) fn plan(rounds: usize, clients: usize, faults: &[ActorFault]) -> Vec<Planned> {
     let mut plan = Vec::new();
     for round in 0..rounds {
-        for (turn, kind) in Kind::ALL.into_iter().enumerate() {
-            let client = (kind == Kind::Connection).then(|| round % clients.max(1));
+        for (turn, kind) in ActorKind::ALL.into_iter().enumerate() {
+            let client = (kind == ActorKind::Connection).then(|| round % clients.max(1));
             plan.push(Planned {
                 kind,
                 fault: faults[(round + turn) % faults.len()],
@@ -44,8 +43,8 @@ pub(super) fn plan(rounds: usize, clients: usize, faults: &[Fault]) -> Vec<Plann
     plan
 }
 
-/// Whose budget a fault is booked on.
-type Victim = (Kind, Option<usize>);
+/// Restart budget that a fault counts against.
+type Victim = (ActorKind, Option<usize>);
 
 /// Keeps every victim within its budget.
 #[derive(Debug, Default)]
@@ -55,24 +54,28 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// The earliest moment for a fault.
+    /// The earliest time for a fault.
     pub(super) fn earliest(&self, planned: Planned) -> At {
         let spaced = self.last.map_or(At::ZERO, |last| last + SPACING);
         let most = match planned.kind {
-            Kind::Connection => DEATHS_OF_A_CLIENT,
-            Kind::Portal | Kind::Dns | Kind::NatTable | Kind::Tun | Kind::Udp => DEATHS_OF_A_KIND,
+            ActorKind::Connection => DEATHS_OF_A_CLIENT,
+            ActorKind::Portal
+            | ActorKind::Dns
+            | ActorKind::NatTable
+            | ActorKind::Tun
+            | ActorKind::Udp => DEATHS_OF_A_KIND,
         };
         let victim = (planned.kind, planned.client);
         let deaths = self.deaths.get(&victim).map(Vec::as_slice);
         let deaths = deaths.unwrap_or_default();
-        // So many of the latest deaths may still be within the window.
+        // This many of the latest deaths may still be within the window.
         let tolerated = most.saturating_sub(planned.fault.deaths());
         let must_be_over = deaths.len().checked_sub(tolerated + 1);
         let affordable = must_be_over.map_or(At::ZERO, |index| deaths[index] + BUDGET_WINDOW);
         spaced.max(affordable)
     }
 
-    /// A fault was inflicted.
+    /// Records the time of a fault.
     pub(super) fn inflicted(&mut self, planned: Planned, at: At) {
         self.last = Some(at);
         let deaths = self
@@ -90,10 +93,10 @@ mod tests {
 
     #[test]
     fn every_kind_fails_equally_often_in_every_way() {
-        let plan = plan(20, 20, &Fault::PANICS);
+        let plan = plan(20, 20, &ActorFault::PANICS);
         assert_eq!(plan.len(), 120);
-        for kind in Kind::ALL {
-            for fault in Fault::PANICS {
+        for kind in ActorKind::ALL {
+            for fault in ActorFault::PANICS {
                 let same = |it: &&Planned| it.kind == kind && it.fault == fault;
                 assert_eq!(plan.iter().filter(same).count(), 5, "{kind:?} {fault}");
             }
@@ -107,14 +110,14 @@ mod tests {
     fn a_full_run_takes_no_longer_than_its_spacing() {
         let mut pacer = Pacer::default();
         let mut now = At::ZERO;
-        for planned in plan(20, 20, &Fault::PANICS) {
+        for planned in plan(20, 20, &ActorFault::PANICS) {
             now = pacer.earliest(planned).max(now);
             pacer.inflicted(planned, now);
         }
         assert_eq!(now, SPACING * 119);
     }
 
-    /// The most deaths of a victim within any window of 30 s.
+    /// Largest number of deaths of a victim within any window of 30 s.
     fn most_deaths(inflicted: &[(Planned, At)], victim: Victim) -> usize {
         let deaths: Vec<At> = inflicted
             .iter()
@@ -130,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_budget_is_spent_whatever_the_recoveries_take(
+        fn no_budget_is_spent_for_any_recovery_times(
             clients in 1usize..6,
             rounds in 1usize..12,
             delays in proptest::collection::vec(0u64..20_000, 72),
@@ -138,7 +141,8 @@ mod tests {
             let mut pacer = Pacer::default();
             let mut now = At::ZERO;
             let mut inflicted = Vec::new();
-            for (planned, delay) in plan(rounds, clients, &Fault::PANICS).into_iter().zip(delays) {
+            let plan = plan(rounds, clients, &ActorFault::PANICS);
+            for (planned, delay) in plan.into_iter().zip(delays) {
                 now = pacer.earliest(planned).max(now);
                 pacer.inflicted(planned, now);
                 inflicted.push((planned, now));

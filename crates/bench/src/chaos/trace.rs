@@ -1,42 +1,42 @@
-//! What one client's traffic went through, and what can be told from it.
+//! Record of one client's traffic, and the figures derived from it.
 //!
-//! Pure: the meters write a trace, this module reads it. All times are counted from the start of
-//! the meters. How the figures are defined:
+//! Pure: the meters write a trace, this module evaluates it. All times count from the start of the
+//! meters. Definitions:
 //!
-//! * A probe is *lost* when no echo of it came within [`LOST_AFTER`]; it is *late* when its echo
-//!   took longer than [`LATE_AFTER`].
+//! * A probe is *lost* when no echo arrives within [`LOST_AFTER`]; it is *late* when its echo takes
+//!   longer than [`LATE_AFTER`].
 //! * *Time until traffic flows again*, after a fault at t: the arrival of the echo of the first
 //!   probe that was sent at or after t and after the last probe that the fault cost or delayed,
-//!   minus t. So it is never less than one round trip, and its resolution is the distance of two
-//!   probes. A late probe counts with its own arrival. What happens later, up to the next fault,
-//!   counts too: a second outage prolongs the first.
-//! * A lost probe belongs to the last fault before it; one that was sent up to [`IN_FLIGHT`] before
-//!   the fault was on its way and belongs to it too. So do broken transfers, by the moment when
+//!   minus t. So it is at least one round trip, and its resolution is the interval of probes. A
+//!   late probe counts with its own arrival. A second outage before the next fault prolongs the
+//!   first.
+//! * A lost probe belongs to the last fault before it; a probe that was sent up to [`IN_FLIGHT`]
+//!   before the fault was in flight and belongs to it too. So do broken transfers, by the time when
 //!   their next byte was due.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// A moment, counted from the start of the meters.
+/// Time since the start of the meters.
 pub(super) type At = Duration;
 
-/// A probe without an echo for so long is lost.
+/// A probe without an echo for this long is lost.
 pub(super) const LOST_AFTER: Duration = Duration::from_secs(2);
-/// An echo that takes longer was held up. Far above a round trip on a busy machine, and below every
+/// An echo that takes longer was delayed. Far above a round trip on a busy machine, and below every
 /// aim.
 const LATE_AFTER: Duration = Duration::from_millis(100);
-/// How long before a fault a probe may have been sent that meets it on its way.
+/// How long before a fault a probe that the fault affects may have been sent.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
-/// How long traffic has to flow before it is taken for flowing while a run goes on.
+/// During a run, traffic counts as flowing after it has flowed for this long.
 const STEADY: Duration = Duration::from_millis(400);
-/// How long a probe is given before its missing echo means anything while a run goes on.
+/// During a run, a missing echo counts only after this time.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One probe of the UDP echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
     sent: At,
-    /// When its first echo came.
+    /// Arrival of the first echo.
     back: Option<At>,
 }
 
@@ -54,26 +54,25 @@ impl Probe {
     }
 }
 
-/// A transfer that did not go on.
+/// The break of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Break {
-    /// When its next byte was due.
+    /// Time when the next byte was due.
     pub(super) at: At,
-    /// In words.
     pub(super) why: String,
 }
 
-/// Everything that one client's meters saw.
+/// Everything that one client's meters observed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trace {
-    /// In the order of sending.
+    /// Probes in the order of sending.
     probes: Vec<Probe>,
     breaks: Vec<Break>,
     transferred: u64,
 }
 
 impl Trace {
-    /// A probe goes out; its number goes with it.
+    /// Records a sent probe; returns its number.
     pub(super) fn sent(&mut self, at: At) -> u64 {
         self.probes.push(Probe {
             sent: at,
@@ -82,8 +81,8 @@ impl Trace {
         self.probes.len() as u64 - 1
     }
 
-    /// An echo has come. Later echoes of the same probe, and numbers of no probe, change nothing.
-    pub(super) fn came_back(&mut self, number: u64, at: At) {
+    /// Records an echo. Later echoes of the same probe, and unknown numbers, change nothing.
+    pub(super) fn echoed(&mut self, number: u64, at: At) {
         let probe = usize::try_from(number)
             .ok()
             .and_then(|index| self.probes.get_mut(index));
@@ -92,46 +91,46 @@ impl Trace {
         }
     }
 
-    /// Bytes of a transfer have come, all of them right.
+    /// Records correct bytes of a transfer.
     pub(super) fn transferred(&mut self, bytes: u64) {
         self.transferred += bytes;
     }
 
-    /// A transfer broke.
+    /// Records a broken transfer.
     pub(super) fn broke(&mut self, broken: Break) {
         self.breaks.push(broken);
     }
 
-    /// All bytes of all transfers so far.
+    /// Bytes of all transfers so far.
     pub(super) fn bytes(&self) -> u64 {
         self.transferred
     }
 
-    /// The probes sent in a window.
+    /// Probes sent in a window.
     fn within(&self, window: &Range<At>) -> &[Probe] {
         let place = |at: At| self.probes.partition_point(|probe| probe.sent < at);
         let (first, last) = (place(window.start), place(window.end));
         self.probes.get(first..last).unwrap_or_default()
     }
 
-    /// How many probes were sent.
+    /// Number of probes sent in a window.
     pub(super) fn probes(&self, window: &Range<At>) -> usize {
         self.within(window).len()
     }
 
-    /// How many probes that belong to a window are lost. The window has to have ended
-    /// [`LOST_AFTER`] ago, or probes that are on their way count.
+    /// Number of lost probes that belong to a window. The window must have ended [`LOST_AFTER`]
+    /// ago, or probes in flight count as lost.
     pub(super) fn lost(&self, window: &Range<At>) -> usize {
         self.losses(window).count()
     }
 
-    /// When the lost probes of a window were sent.
+    /// Sending times of the lost probes of a window.
     pub(super) fn losses(&self, window: &Range<At>) -> impl Iterator<Item = At> {
         let lost = self.within(&early(window)).iter();
         lost.filter(|probe| probe.is_lost()).map(|probe| probe.sent)
     }
 
-    /// Time until traffic flows again after a fault at the window's start; `None` when it did not
+    /// Time until traffic flows again after a fault at the window's start; `None` when it does not
     /// within the window.
     pub(super) fn recovery(&self, window: &Range<At>) -> Option<Duration> {
         let mut flows_since = None;
@@ -152,14 +151,14 @@ impl Trace {
         Some(back.saturating_sub(window.start))
     }
 
-    /// The longest round trip of the probes of a window that came back.
+    /// Longest round trip of the answered probes of a window.
     pub(super) fn longest_round_trip(&self, window: &Range<At>) -> Duration {
         let trips = self.within(window).iter().filter(|it| !it.is_lost());
         let longest = trips.filter_map(|probe| probe.round_trip()).max();
         longest.unwrap_or_default()
     }
 
-    /// Whether traffic flows `now` and has done so for a while, since `fault` or later.
+    /// Whether traffic flows at `now` and has done so for a while, since `fault` or later.
     pub(super) fn is_flowing(&self, fault: At, now: At) -> bool {
         let until = now.saturating_sub(PATIENCE);
         let since = until.saturating_sub(STEADY);
@@ -167,7 +166,7 @@ impl Trace {
         since >= fault && !probes.is_empty() && probes.iter().all(|probe| probe.back.is_some())
     }
 
-    /// The transfers that broke in a window.
+    /// Transfers that broke in a window.
     pub(super) fn breaks(&self, window: &Range<At>) -> impl Iterator<Item = &Break> {
         let window = early(window);
         let within = move |broken: &&Break| window.contains(&broken.at);
@@ -175,7 +174,7 @@ impl Trace {
     }
 }
 
-/// A window that begins and ends earlier by what was on its way.
+/// Shifts a window by the time that probes may be in flight.
 fn early(window: &Range<At>) -> Range<At> {
     window.start.saturating_sub(IN_FLIGHT)..window.end.saturating_sub(IN_FLIGHT)
 }
@@ -189,13 +188,13 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A probe every 20 ms from 0 on, answered after what `took` says of its time of sending.
+    /// Sends a probe every 20 ms from 0 on; `took` gives the round trip for each sending time.
     fn trace(probes: u64, took: impl Fn(u64) -> Option<u64>) -> Trace {
         let mut trace = Trace::default();
         for sent in (0..probes).map(|index| index * 20) {
             let number = trace.sent(ms(sent));
             if let Some(took) = took(sent) {
-                trace.came_back(number, ms(sent + took));
+                trace.echoed(number, ms(sent + took));
             }
         }
         trace
@@ -214,7 +213,7 @@ mod tests {
 
     #[test]
     fn traffic_flows_again_with_the_first_echo_after_the_last_loss() {
-        // One passes after the fault before the fault takes effect.
+        // One probe passes after the fault before the fault takes effect.
         let trace = trace(200, |sent| (!(1010..1200).contains(&sent)).then_some(2));
         assert_eq!(trace.lost(&WINDOW), 9);
         assert_eq!(trace.recovery(&WINDOW), Some(ms(202)));
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_were_held_up_are_not_lost_but_delay_the_recovery() {
+    fn delayed_packets_are_not_lost_but_delay_the_recovery() {
         let trace = trace(200, |sent| match sent {
             1000..1300 => Some(1300 - sent),
             _ => Some(2),
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_on_its_way_when_the_fault_came_belongs_to_it() {
+    fn probes_in_flight_belong_to_the_fault() {
         let window = ms(1005)..ms(3000);
         let trace = trace(200, |sent| (sent != 1000).then_some(2));
         assert_eq!(trace.lost(&window), 1);
@@ -248,33 +247,33 @@ mod tests {
     }
 
     #[test]
-    fn what_never_comes_back_never_recovers() {
+    fn a_client_without_echoes_never_recovers() {
         let dead = trace(200, |sent| (sent < 1000).then_some(2));
         assert_eq!(dead.recovery(&WINDOW), None);
-        // Beyond two seconds an echo is as good as none.
+        // Beyond two seconds an echo counts as missing.
         let late = trace(200, |sent| Some(if sent < 1000 { 2 } else { 2001 }));
         assert_eq!(late.recovery(&WINDOW), None);
         assert_eq!(late.lost(&WINDOW), 99);
     }
 
     #[test]
-    fn an_echo_counts_once_and_a_foreign_one_not_at_all() {
+    fn an_echo_counts_once_and_an_unknown_one_never() {
         let mut trace = trace(2, |_| None);
-        trace.came_back(1, ms(25));
-        trace.came_back(1, ms(500));
-        trace.came_back(7, ms(30));
+        trace.echoed(1, ms(25));
+        trace.echoed(1, ms(500));
+        trace.echoed(7, ms(30));
         assert_eq!(trace.longest_round_trip(&(ms(0)..ms(100))), ms(5));
         assert_eq!(trace.lost(&(ms(0)..ms(100))), 1);
     }
 
     #[test]
-    fn flowing_means_that_all_recent_probes_came_back() {
+    fn flowing_means_that_all_recent_probes_were_answered() {
         let trace = trace(200, |sent| (!(1000..1300).contains(&sent)).then_some(2));
         assert!(trace.is_flowing(ms(0), ms(1000)));
         assert!(!trace.is_flowing(ms(1000), ms(1500)));
         assert!(!trace.is_flowing(ms(1000), ms(1700)));
         assert!(trace.is_flowing(ms(1000), ms(1901)));
-        // Nothing has been sent for a while.
+        // No probe was sent for a while.
         assert!(!trace.is_flowing(ms(0), ms(9000)));
     }
 
@@ -289,7 +288,7 @@ mod tests {
     }
 
     proptest! {
-        /// Windows that follow each other share out every loss, none twice.
+        /// Windows that follow each other assign every loss to exactly one of them.
         #[test]
         fn every_loss_belongs_to_one_window(
             lost in proptest::collection::vec(any::<bool>(), 100),

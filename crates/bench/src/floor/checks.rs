@@ -1,7 +1,7 @@
-//! Connectivity checks of a controlling ICE agent that knows one path and wants no other.
+//! Connectivity checks of a controlling ICE agent with a single path.
 //!
-//! Source: RFC 8445, section 7; docs/protocol.md 3.3.1. Every check nominates. The gateway's
-//! own checks are answered. Refuses what is not authentic.
+//! Source: RFC 8445, section 7; docs/protocol.md 3.3.1. Every check nominates. Answers the
+//! gateway's own checks. Ignores messages that are not authentic.
 
 use postern_core::portal::wire::IceCredentials;
 use serde::{Deserialize, Serialize};
@@ -13,27 +13,24 @@ use stun::integrity::MessageIntegrity;
 use stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter};
 use stun::xoraddr::XorMappedAddress;
 
-/// The credentials of both ends.
+/// ICE credentials of both ends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IcePair {
-    /// Ours.
     pub client: IceCredentials,
-    /// The gateway's.
     pub gateway: IceCredentials,
 }
 
-/// What a STUN message comes to.
+/// Result of a STUN message.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// The path works, and the gateway knows it.
+pub enum CheckResult {
+    /// Response to our check: the path works in both directions.
     Confirmed,
-    /// The gateway checks; this is the answer.
-    Asked(Vec<u8>),
-    /// Neither.
+    /// Check of the gateway; the bytes are the answer to send.
+    Request(Vec<u8>),
     Nothing,
 }
 
-/// The agent.
+/// A controlling ICE agent with one path.
 #[derive(Debug)]
 pub struct Checks {
     pair: IcePair,
@@ -42,8 +39,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// `tie_breaker` decides nothing here, and should be random.
-    #[must_use]
+    /// `tie_breaker` decides nothing here, but should be random.
     pub fn new(pair: IcePair, tie_breaker: u64) -> Self {
         Self {
             pair,
@@ -52,7 +48,7 @@ impl Checks {
         }
     }
 
-    /// A check that nominates the path. Only its answer counts from here on.
+    /// Creates a check that nominates the path. From now on only its response counts.
     pub fn check(&mut self) -> Option<Vec<u8>> {
         let mut request = Message::new();
         request.set_type(BINDING_REQUEST);
@@ -71,25 +67,25 @@ impl Checks {
         Some(request.raw)
     }
 
-    /// Takes a STUN message that came from `from`.
-    pub fn handle(&self, bytes: &[u8], from: SocketAddr) -> Heard {
+    /// Handles a STUN message that came from `from`.
+    pub fn handle(&self, bytes: &[u8], from: SocketAddr) -> CheckResult {
         let mut message = Message::new();
         if message.unmarshal_binary(bytes).is_err() {
-            return Heard::Nothing;
+            return CheckResult::Nothing;
         }
         if message.typ == BINDING_SUCCESS {
             let is_ours = self.last == Some(message.transaction_id);
             let is_authentic = is_signed(&mut message, &self.pair.gateway.password);
             return match is_ours && is_authentic {
-                true => Heard::Confirmed,
-                false => Heard::Nothing,
+                true => CheckResult::Confirmed,
+                false => CheckResult::Nothing,
             };
         }
         if message.typ != BINDING_REQUEST || !is_signed(&mut message, &self.pair.client.password) {
-            return Heard::Nothing;
+            return CheckResult::Nothing;
         }
         self.answer(&message, from)
-            .map_or(Heard::Nothing, Heard::Asked)
+            .map_or(CheckResult::Nothing, CheckResult::Request)
     }
 
     fn answer(&self, request: &Message, from: SocketAddr) -> Option<Vec<u8>> {
@@ -118,7 +114,7 @@ fn is_signed(message: &mut Message, password: &str) -> bool {
     integrity.check(message).is_ok()
 }
 
-/// Of the first peer-reflexive candidate over IPv4 (docs/protocol.md 3.3.2.
+/// Priority of the first peer-reflexive candidate over IPv4 (docs/protocol.md 3.3.2).
 const PEER_REFLEXIVE_PRIORITY: u32 = (110 << 24) | (49_150 << 8) | 255;
 
 #[cfg(test)]
@@ -142,7 +138,7 @@ mod tests {
     const CLIENT: &str = "192.0.2.1:4000";
     const GATEWAY: &str = "203.0.113.10:52625";
 
-    /// A controlled agent as the gateway's, by another implementation.
+    /// A controlled agent like the gateway's, of another implementation.
     fn controlled() -> IceAgent {
         let credentials = |it: &IceCredentials| IceCreds {
             ufrag: it.username.clone(),
@@ -158,7 +154,7 @@ mod tests {
         agent
     }
 
-    /// Hands a message to the agent, and returns what it sends.
+    /// Passes a message to the agent, and returns the agent's messages.
     fn exchange(agent: &mut IceAgent, message: Option<&[u8]>, now: Instant) -> Vec<Vec<u8>> {
         if let Some(bytes) = message {
             let packet = StunPacket {
@@ -178,7 +174,7 @@ mod tests {
     #[test]
     fn another_implementation_answers_checks_and_takes_the_nomination() {
         let (mut agent, mut checks) = (controlled(), Checks::new(pair(), 1));
-        let mut now = crate::floor::clock::Moment::now().instant;
+        let mut now = crate::floor::clock::Timestamp::now().instant;
         let from = GATEWAY.parse().expect("an address");
         let mut is_confirmed = false;
         for _ in 0..5 {
@@ -186,11 +182,11 @@ mod tests {
             let mut sent = exchange(&mut agent, Some(&check), now);
             while let Some(message) = sent.pop() {
                 match checks.handle(&message, from) {
-                    Heard::Confirmed => is_confirmed = true,
-                    Heard::Asked(answer) => {
+                    CheckResult::Confirmed => is_confirmed = true,
+                    CheckResult::Request(answer) => {
                         sent.extend(exchange(&mut agent, Some(&answer), now));
                     }
-                    Heard::Nothing => panic!("not understood"),
+                    CheckResult::Nothing => panic!("not understood"),
                 }
             }
             now += Duration::from_millis(300);
@@ -205,28 +201,28 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_signed_is_nothing() {
+    fn messages_with_a_foreign_signature_are_ignored() {
         let mut strangers = pair();
         strangers.client.password = "another".to_owned();
         strangers.gateway.password = "another".to_owned();
         let mut checks = Checks::new(pair(), 1);
         let from = GATEWAY.parse().expect("an address");
         let check = checks.check().expect("a check");
-        assert_eq!(checks.handle(&check, from), Heard::Nothing, "our own");
+        assert_eq!(checks.handle(&check, from), CheckResult::Nothing, "our own");
         let mut theirs = Checks::new(strangers, 1);
         let request = theirs.check().expect("a check");
-        assert_eq!(checks.handle(&request, from), Heard::Nothing);
+        assert_eq!(checks.handle(&request, from), CheckResult::Nothing);
     }
 
     proptest::proptest! {
         #[test]
-        fn arbitrary_messages_are_nothing(
+        fn arbitrary_messages_are_ignored(
             bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
         ) {
             let mut checks = Checks::new(pair(), 1);
             checks.check();
             let from = GATEWAY.parse().expect("an address");
-            proptest::prop_assert_eq!(checks.handle(&bytes, from), Heard::Nothing);
+            proptest::prop_assert_eq!(checks.handle(&bytes, from), CheckResult::Nothing);
         }
     }
 }

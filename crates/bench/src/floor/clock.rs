@@ -1,19 +1,17 @@
-//! What time it is, for those who are told.
+//! Current time for the floor, whose sessions and links take it as an argument.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment in both of the clocks that the handshake needs.
+/// A time on both clocks that the handshake needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// For deadlines.
+pub struct Timestamp {
+    /// Monotonic time for deadlines.
     pub instant: Instant,
-    /// Since 1970, for the handshake's timestamp.
+    /// Time since 1970, for the handshake's timestamp.
     pub unix: Duration,
 }
 
-impl Moment {
-    /// Now.
-    #[must_use]
+impl Timestamp {
     pub fn now() -> Self {
         Self {
             instant: tokio::time::Instant::now().into_std(),

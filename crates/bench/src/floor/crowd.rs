@@ -1,13 +1,13 @@
-//! `postern-bench crowd`: many clients in one process, each with a socket, a path and a session, and
-//! nothing to say.
+//! `postern-bench crowd`: many idle clients in one process, each with a socket, a path and a
+//! session.
 //!
-//! Each is admitted through the portal's control socket, checks its path, shakes hands, and then
-//! keeps both alive as an idle client does. When all are up, or the time is over, one line of JSON
-//! tells how long it took ([`Gathered`]); then it goes on until it is killed. Refuses to give up on
-//! a client before the time is over.
+//! Each is admitted through the portal's control socket, checks its path, performs a handshake, and
+//! then keeps both alive as an idle client does. When all are up, or the time limit is reached, one
+//! line of JSON reports the durations ([`CrowdReport`]); then the crowd runs until it is killed.
+//! Retries every client until the time limit.
 
 use super::checks::IcePair;
-use super::clock::Moment;
+use super::clock::Timestamp;
 use super::link::{Link, LinkConfig, Pace};
 use super::noise::Identity;
 use anyhow::{Context, Result, anyhow};
@@ -31,57 +31,54 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-/// `postern-bench crowd`
+/// Arguments of `postern-bench crowd`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// The portal's control socket.
+    /// Path of the portal's control socket.
     #[arg(long, value_name = "PATH")]
     control: PathBuf,
-    /// Where the gateway is.
+    /// Address at which the gateway receives.
     #[arg(long, value_name = "ADDRESS")]
     gateway: SocketAddr,
-    /// Name of the resource that each is granted.
+    /// Name of the resource that each client is granted.
     #[arg(long, value_name = "NAME")]
     resource: String,
-    /// How many clients.
+    /// Number of clients in the crowd.
     #[arg(long, default_value_t = 1000)]
     clients: usize,
-    /// How many may be connecting at the same time.
+    /// Number of clients that may connect at the same time.
     #[arg(long, default_value_t = 64)]
     at_once: usize,
-    /// Seconds after which it is told how far they have come.
+    /// Seconds after which the durations are reported.
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// Between an initiation and the next while there is no response; WireGuard's own by default.
+    /// Interval between initiations without a response; WireGuard's own by default.
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     retry: Duration,
-    /// Between the keepalives of a client; none by default, as clients have it since 2025.
+    /// Interval between the keepalives of a client; none by default, as in clients since 2025.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     keepalive: Option<Duration>,
 }
 
-/// How long the crowd took, in milliseconds from the beginning of each client.
+/// Durations of the set-up, in milliseconds from the start of each client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gathered {
-    /// How many clients were asked for.
+pub struct CrowdReport {
+    /// Requested number of clients.
     pub clients: usize,
-    /// How many have a session.
+    /// Number of clients with a session.
     pub up: usize,
-    /// Until the gateway had admitted them.
+    /// Time until the gateway had admitted them.
     pub admitted: Times,
-    /// Until their session stood.
+    /// Time until their session was established.
     pub connected: Times,
 }
 
-/// Where some times lie, in milliseconds.
+/// Percentiles of a list of times, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Times {
-    /// Half of them are no longer.
     pub median: f64,
-    /// 99 % of them are no longer.
     pub p99: f64,
-    /// The longest.
     pub max: f64,
 }
 
@@ -97,32 +94,29 @@ impl Times {
     }
 }
 
-/// What a client has reached.
+/// Progress of a client.
 #[derive(Clone, Copy, Debug)]
-enum Reached {
+enum Progress {
     Admitted(Duration),
     Up(Duration),
 }
 
-/// Connects all and stays until it is killed.
-///
-/// # Errors
-/// The kernel gives too few descriptors, or standard output is gone.
+/// Connects all clients and runs until it is killed.
 pub async fn run(args: Args) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = hard.max(args.clients as u64 * 2 + 100);
     setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
         .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?;
-    LocalSet::new().run_until(gather(Rc::new(args))).await
+    LocalSet::new().run_until(connect_all(Rc::new(args))).await
 }
 
-async fn gather(args: Rc<Args>) -> Result<()> {
-    let (reached, mut milestones) = mpsc::unbounded_channel();
-    let doors = Rc::new(Semaphore::new(args.at_once));
+async fn connect_all(args: Rc<Args>) -> Result<()> {
+    let (progress, mut received) = mpsc::unbounded_channel();
+    let permits = Rc::new(Semaphore::new(args.at_once));
     for number in 0..args.clients {
-        let (args, doors, reached) = (Rc::clone(&args), Rc::clone(&doors), reached.clone());
+        let (args, permits, progress) = (Rc::clone(&args), Rc::clone(&permits), progress.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = live(&args, number, &doors, &reached).await {
+            if let Err(error) = run_client(&args, number, &permits, &progress).await {
                 tracing::warn!(number, "a client is lost: {error:#}");
             }
         });
@@ -130,48 +124,48 @@ async fn gather(args: Rc<Args>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(args.patience);
     let (mut admitted, mut up) = (Vec::new(), Vec::new());
     while up.len() < args.clients {
-        match tokio::time::timeout_at(deadline, milestones.recv()).await {
-            Ok(Some(Reached::Admitted(after))) => admitted.push(after),
-            Ok(Some(Reached::Up(after))) => up.push(after),
+        match tokio::time::timeout_at(deadline, received.recv()).await {
+            Ok(Some(Progress::Admitted(after))) => admitted.push(after),
+            Ok(Some(Progress::Up(after))) => up.push(after),
             Ok(None) | Err(_) => break,
         }
     }
-    let gathered = Gathered {
+    let report = CrowdReport {
         clients: args.clients,
         up: up.len(),
         admitted: Times::of(admitted),
         connected: Times::of(up),
     };
     let mut out = std::io::stdout();
-    writeln!(out, "{}", serde_json::to_string(&gathered)?)?;
+    writeln!(out, "{}", serde_json::to_string(&report)?)?;
     out.flush()?;
     std::future::pending().await
 }
 
-/// One client, until it is killed.
-async fn live(
+/// Runs one client until the process is killed.
+async fn run_client(
     args: &Args,
     number: usize,
-    doors: &Semaphore,
-    reached: &mpsc::UnboundedSender<Reached>,
+    permits: &Semaphore,
+    progress: &mpsc::UnboundedSender<Progress>,
 ) -> Result<()> {
-    let door = doors.acquire().await?;
+    let permit = permits.acquire().await?;
     let begun = Instant::now();
     let config = admitted(args, number).await?;
-    // Nobody listens any more once the time is over.
-    let _over = reached.send(Reached::Admitted(begun.elapsed()));
+    // After the time limit the receiver is gone.
+    let _over = progress.send(Progress::Admitted(begun.elapsed()));
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     socket.connect(args.gateway).await?;
-    let mut link = Link::new(config, Moment::now());
-    let mut door = Some(door);
+    let mut link = Link::new(config, Timestamp::now());
+    let mut permit = Some(permit);
     loop {
-        link.handle_timeout(Moment::now());
+        link.handle_timeout(Timestamp::now());
         while let Some((_, datagram)) = link.poll_transmit() {
             // Lost like any datagram.
             let _lost = socket.send(&datagram).await;
         }
-        if link.is_up() && door.take().is_some() {
-            let _over = reached.send(Reached::Up(begun.elapsed()));
+        if link.is_up() && permit.take().is_some() {
+            let _over = progress.send(Progress::Up(begun.elapsed()));
         }
         let deadline = link.poll_timeout().map(Instant::from_std);
         let due = async {
@@ -190,19 +184,19 @@ async fn live(
     }
 }
 
-/// Takes what is there. One buffer serves all clients.
+/// Handles all received datagrams. One buffer serves all clients.
 fn receive(socket: &UdpSocket, link: &mut Link) {
     thread_local! {
         static BUFFER: RefCell<[u8; 2048]> = const { RefCell::new([0; 2048]) };
     }
     BUFFER.with_borrow_mut(|buffer| {
         while let Ok(bytes) = socket.try_recv(buffer) {
-            link.handle_datagram(&buffer[..bytes], Moment::now());
+            link.handle_datagram(&buffer[..bytes], Timestamp::now());
         }
     });
 }
 
-/// Has a client admitted.
+/// Admits a client through the portal.
 async fn admitted(args: &Args, number: usize) -> Result<LinkConfig> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness: {error}"))?;
@@ -247,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_milliseconds() {
+    fn times_are_reported_in_milliseconds() {
         let times = Times::of((1..=200).rev().map(Duration::from_millis).collect());
         let expected = Times {
             median: 100.0,

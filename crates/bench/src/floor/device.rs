@@ -1,7 +1,7 @@
 //! The TUN interface of the floor: super-packets both ways, no copies of its own.
 //!
-//! Addresses and routes are set by running `ip`; they go with the interface, which goes with the
-//! process.
+//! Sets addresses and routes by running `ip`; they vanish with the interface, which vanishes with
+//! the process.
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
@@ -12,33 +12,30 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, Stdio};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// The largest super-packet with its header of the queue.
+/// The largest super-packet with its virtio header.
 pub const READ_BYTES: usize = 65_536 + 10;
 
-/// How the interface is to be.
+/// Arguments of a TUN interface.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Interface {
     /// Name of the TUN interface.
     #[arg(long, value_name = "NAME")]
     pub interface: String,
-    /// Its addresses, with prefix lengths.
+    /// Addresses of the interface, with prefix lengths.
     #[arg(long, value_name = "ADDRESS")]
     pub address: Vec<IpNet>,
-    /// What is routed into it.
+    /// Networks that are routed into the interface.
     #[arg(long, value_name = "NETWORK")]
     pub route: Vec<IpNet>,
 }
 
-/// One queue of a TUN interface, never blocking.
+/// One queue of a TUN interface, non-blocking.
 pub struct TunDevice {
     device: SyncDevice,
 }
 
 impl TunDevice {
     /// Creates the interface, up, with its addresses and routes.
-    ///
-    /// # Errors
-    /// Not root, the name is taken, the kernel has no offloads, or `ip` refuses.
     pub fn create(interface: &Interface) -> Result<Self> {
         let name = &interface.interface;
         let device = DeviceBuilder::new()
@@ -55,10 +52,7 @@ impl TunDevice {
         Ok(Self { device })
     }
 
-    /// Reads one packet with its header of the queue; `None` when there is none.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// Reads one packet with its virtio header; `None` when there is none.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.device.recv(buffer) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -67,11 +61,8 @@ impl TunDevice {
         }
     }
 
-    /// Writes one packet in pieces, the header of the queue first. What the kernel has no room for
-    /// or does not like is dropped: that is what IP does.
-    ///
-    /// # Errors
-    /// The interface is gone.
+    /// Writes one packet in pieces, the virtio header first. Drops what the kernel has no room for
+    /// or refuses, as IP does.
     pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         match nix::sys::uio::writev(&self.device, pieces) {
             Ok(_) | Err(Errno::EAGAIN | Errno::EINVAL | Errno::ENOBUFS | Errno::EIO) => Ok(()),
@@ -117,9 +108,9 @@ fn ip(lines: &str) -> Result<()> {
     Ok(())
 }
 
-/// The gateway's (docs/protocol.md 5.7.
+/// MTU of the gateway's interface (docs/protocol.md 5.7).
 const MTU_BYTES: u16 = 1280;
-/// The gateway's.
+/// Queue length of the gateway's interface.
 const TX_QUEUE_LEN: u32 = 10_000;
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! One client's link to its gateway, without sockets: path, handshakes, keepalives and names.
 //!
-//! Time and datagrams go in, datagrams come out. It sends checks straight to the gateway, which
-//! learns it as peer reflexive; without ICE it shakes hands at once, as plain WireGuard does. It
-//! re-handshakes before 120 s have passed and keeps the session before for what is under way.
-//! Refuses initiations of the gateway: it begins another session itself soon enough.
+//! Time and datagrams go in, datagrams come out. Sends checks straight to the gateway, which learns
+//! the client as peer reflexive; without ICE it performs the handshake immediately, as plain
+//! WireGuard does. Renews the session before 120 s have passed and keeps the previous one for
+//! packets in flight. Ignores initiations of the gateway: the client soon begins another session
+//! itself.
 
-use super::checks::{Checks, Heard, IcePair};
-use super::clock::Moment;
+use super::checks::{CheckResult, Checks, IcePair};
+use super::clock::Timestamp;
 use super::noise::{COOKIE, Handshake, Identity, RESPONSE};
 use super::session::{HEADER_BYTES, OVERHEAD_BYTES, Opener, Sealer};
 use postern_lab::client::control::{self, Control};
@@ -14,31 +15,29 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What a link is made from.
+/// Configuration of a link.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// Keys of both ends.
     pub identity: Identity,
-    /// Where the gateway is.
+    /// Address of the gateway.
     pub gateway: SocketAddr,
-    /// `None`: no ICE, the path is taken for granted.
+    /// `None`: without ICE, the path counts as usable.
     pub ice: Option<IcePair>,
-    /// Packets that announce names; repeated until each was answered.
+    /// Packets that announce names; each is repeated until it is answered.
     pub announcements: Vec<Vec<u8>>,
-    /// How often what happens.
     pub pace: Pace,
-    /// Upper 24 bits of what we call our sessions, and what decides about roles in ICE.
+    /// Upper 24 bits of our session indices; also the tie-breaker of ICE.
     pub number: u32,
 }
 
-/// How often what happens.
+/// Intervals of repeated actions.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Checks of a path that works.
+    /// Interval of checks on a working path.
     pub check: Duration,
-    /// Between an initiation and the next while there is no response.
+    /// Interval between initiations without a response.
     pub handshake: Duration,
-    /// Keepalives; `None`: only the one by which the gateway knows that a session is used.
+    /// Interval of keepalives; `None`: only the one that confirms a session to the gateway.
     pub keepalive: Option<Duration>,
 }
 
@@ -49,7 +48,7 @@ impl Pace {
         handshake: Duration::from_secs(5),
         keepalive: Some(Duration::from_secs(10)),
     };
-    /// Of an idle client (docs/protocol.md 3.3.1.
+    /// Of an idle client (docs/protocol.md 3.3.1).
     pub const IDLE: Self = Self {
         check: Duration::from_secs(25),
         handshake: Duration::from_secs(5),
@@ -57,7 +56,7 @@ impl Pace {
     };
 }
 
-/// The link.
+/// State of one client's path, handshakes and sessions.
 pub struct Link {
     config: LinkConfig,
     checks: Option<Checks>,
@@ -66,7 +65,7 @@ pub struct Link {
     cookie: Option<[u8; 16]>,
     sessions: u8,
     sealer: Option<Sealer>,
-    /// Ours, newest first.
+    /// Our sessions, newest first.
     openers: Vec<Opener>,
     announcements_left: usize,
     next_check: Option<Instant>,
@@ -76,9 +75,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that begins at `now`.
-    #[must_use]
-    pub fn new(config: LinkConfig, now: Moment) -> Self {
+    /// Creates a link that begins at `now`.
+    pub fn new(config: LinkConfig, now: Timestamp) -> Self {
         let tie_breaker = u64::from(config.number);
         let checks = config.ice.clone().map(|it| Checks::new(it, tie_breaker));
         let has_path = checks.is_none();
@@ -100,31 +98,28 @@ impl Link {
     }
 
     /// Whether packets can be sent.
-    #[must_use]
     pub fn is_up(&self) -> bool {
         self.sealer.is_some()
     }
 
-    /// Whether all names were answered too.
-    #[must_use]
+    /// Whether packets can be sent and all names are answered.
     pub fn is_ready(&self) -> bool {
         self.is_up() && self.announcements_left == 0
     }
 
-    /// What opens data messages.
-    #[must_use]
+    /// Receiving halves of the sessions.
     pub fn openers(&self) -> &[Opener] {
         &self.openers
     }
 
-    /// Where packets go, and what seals them; `None` before the first session.
-    pub fn outlet(&mut self) -> Option<(SocketAddr, &mut Sealer)> {
+    /// Destination of packets and the sending half of the session; `None` before the first session.
+    pub fn sender(&mut self) -> Option<(SocketAddr, &mut Sealer)> {
         let gateway = self.config.gateway;
         self.sealer.as_mut().map(|sealer| (gateway, sealer))
     }
 
-    /// Takes a datagram that is no data message.
-    pub fn handle_datagram(&mut self, bytes: &[u8], now: Moment) {
+    /// Handles a datagram that is not a data message.
+    pub fn handle_datagram(&mut self, bytes: &[u8], now: Timestamp) {
         match bytes.first() {
             Some(0..=1) if bytes.get(4..8) == Some(&STUN_COOKIE) => self.handle_stun(bytes, now),
             Some(&RESPONSE) => self.handle_response(bytes, now),
@@ -138,15 +133,15 @@ impl Link {
         }
     }
 
-    /// Takes a control packet out of the tunnel.
+    /// Handles a control packet from the tunnel.
     pub fn handle_control_packet(&mut self, packet: &[u8]) {
         if let Some(Control::DomainStatus(_)) = control::parse(packet) {
             self.announcements_left = self.announcements_left.saturating_sub(1);
         }
     }
 
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Moment) {
+    /// Performs all actions that are due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.instant);
         if is_due(self.next_check) {
             let check = self.checks.as_mut().and_then(Checks::check);
@@ -176,8 +171,7 @@ impl Link {
         }
     }
 
-    /// When to call [`Self::handle_timeout`] next.
-    #[must_use]
+    /// Time of the next call of [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let all = [self.next_check, self.next_handshake, self.next_keepalive];
         all.into_iter().flatten().min()
@@ -189,23 +183,23 @@ impl Link {
         Some((self.config.gateway, datagram))
     }
 
-    fn handle_stun(&mut self, bytes: &[u8], now: Moment) {
+    fn handle_stun(&mut self, bytes: &[u8], now: Timestamp) {
         let Some(checks) = &self.checks else {
             return;
         };
         match checks.handle(bytes, self.config.gateway) {
-            Heard::Asked(answer) => self.transmits.push_back(answer),
-            Heard::Confirmed if !self.has_path => {
+            CheckResult::Request(answer) => self.transmits.push_back(answer),
+            CheckResult::Confirmed if !self.has_path => {
                 self.has_path = true;
                 self.next_check = Some(now.instant + self.config.pace.check);
                 self.next_handshake = Some(now.instant);
                 self.handle_timeout(now);
             }
-            Heard::Confirmed | Heard::Nothing => {}
+            CheckResult::Confirmed | CheckResult::Nothing => {}
         }
     }
 
-    fn initiate(&mut self, now: Moment) {
+    fn initiate(&mut self, now: Timestamp) {
         self.next_handshake = Some(now.instant + self.config.pace.handshake);
         self.sessions = self.sessions.wrapping_add(1);
         let index = (self.config.number << 8) | u32::from(self.sessions);
@@ -219,7 +213,7 @@ impl Link {
         }
     }
 
-    fn handle_response(&mut self, bytes: &[u8], now: Moment) {
+    fn handle_response(&mut self, bytes: &[u8], now: Timestamp) {
         let completed = self.handshake.as_mut().and_then(|it| it.complete(bytes));
         let Some((sealer, opener)) = completed else {
             return;
@@ -229,7 +223,7 @@ impl Link {
         self.openers.insert(0, opener);
         self.openers.truncate(SESSIONS_KEPT);
         self.next_handshake = Some(now.instant + REKEY_AFTER);
-        // The responder may use the session once its initiator has (WireGuard paper, section 6.2).
+        // The responder may use the session only after its initiator has (WireGuard paper, 6.2).
         self.next_keepalive = Some(now.instant);
         self.handle_timeout(now);
     }
@@ -245,15 +239,15 @@ impl Link {
     }
 }
 
-/// RFC 8489, section 5.
+/// Magic cookie of STUN (RFC 8489, section 5).
 const STUN_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-/// Until the path works.
+/// Interval of checks until the path works.
 const FIRST_CHECKS: Duration = Duration::from_millis(250);
-/// As clients repeat themselves (docs/protocol.md 4.
+/// Interval of announcements, as clients repeat them (docs/protocol.md 4).
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(2);
-/// WireGuard's is 120 s; earlier, so that no packet of the gateway's meets the end of a session.
+/// WireGuard's is 120 s; earlier, so that no packet of the gateway meets the end of a session.
 const REKEY_AFTER: Duration = Duration::from_secs(110);
-/// The present one and the one before.
+/// The current session and the previous one.
 const SESSIONS_KEPT: usize = 2;
 
 #[cfg(test)]

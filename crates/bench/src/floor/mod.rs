@@ -1,16 +1,17 @@
-//! The floor: what forwarding between a TUN interface and WireGuard's data messages costs at the
-//! least, and the fast client end that is made of the same loop.
+//! The floor: the minimal cost of forwarding between a TUN interface and WireGuard's data messages,
+//! and the fast client, which uses the same loop.
 //!
 //! `postern-bench floor` does the gateway's input, output and AEAD, and nothing else: no handshake,
-//! replay window, policy or translation, keys from the command line. `postern-bench fast-client`
-//! forwards in the same way with keys from a real handshake, with a Postern gateway (over ICE) or a
-//! plain WireGuard program. Both are yardsticks of `postern-bench bench`. Refuse to be secure.
+//! replay window, policy or translation; its keys come from the command line. `postern-bench
+//! fast-client` forwards in the same way with keys from a real handshake, with a Postern gateway
+//! (over ICE) or a plain WireGuard program. Both are yardsticks of `postern-bench bench`; neither
+//! is secure.
 
 pub mod checks;
 pub mod clock;
+mod coalesce;
 pub mod crowd;
 pub mod device;
-mod gather;
 mod inbound;
 pub mod link;
 pub mod noise;
@@ -23,14 +24,14 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use checks::IcePair;
-use clock::Moment;
+use clock::Timestamp;
 use device::{Interface, TunDevice};
 use link::{Link, LinkConfig, Pace};
 use noise::Identity;
 use postern_lab::client::control::assigned_ips;
 use postern_lab::client::names::Domain;
 use postern_lab::client::wire::ResourceId;
-use pump::{Client, Static};
+use pump::{FixedKeys, LinkEnd};
 use serde::{Deserialize, Serialize};
 use session::{Key, Opener, Sealer};
 use sha2::{Digest, Sha256};
@@ -40,45 +41,42 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use uuid::Uuid;
 
-/// `postern-bench floor`
+/// Arguments of `postern-bench floor`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct FloorArgs {
     #[command(flatten)]
     interface: Interface,
-    /// Where it receives.
+    /// Address at which it receives.
     #[arg(long, value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The other end; whoever sends authentic messages when not given.
+    /// Address of the other end; when absent, the sender of the last authentic message.
     #[arg(long, value_name = "ADDRESS")]
     peer: Option<SocketAddr>,
-    /// Any text; the keys of both directions follow from it.
+    /// Any text, from which the keys of both directions are derived.
     #[arg(long, value_name = "TEXT")]
     key: String,
 }
 
-/// Forwards until it is killed.
-///
-/// # Errors
-/// The interface or the socket cannot be made, or is gone.
+/// Forwards until the process is killed.
 pub fn run_floor(args: &FloorArgs) -> Result<()> {
     let device = TunDevice::create(&args.interface)?;
     let mut socket = GsoSocket::bind(args.listen)?;
     let key = |from: &str| -> Key { Sha256::digest(format!("{from} {}", args.key)).into() };
-    // Who knows the other end calls it.
+    // The end that knows the other's address is the caller.
     let (ours, theirs) = match args.peer {
         Some(_) => ("caller", "called"),
         None => ("called", "caller"),
     };
-    let mut end = Static {
+    let mut end = FixedKeys {
         peer: args.peer,
         sealer: Sealer::new(&key(ours), INDEX),
         openers: [Opener::new(&key(theirs), INDEX)],
     };
-    say("ready")?;
+    print_line("ready")?;
     pump::forward(&device, &mut socket, &mut end)
 }
 
-/// `postern-bench fast-client`
+/// Arguments of `postern-bench fast-client`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct FastClientArgs {
     #[command(flatten)]
@@ -88,44 +86,41 @@ pub struct FastClientArgs {
     peer: PathBuf,
 }
 
-/// What a fast client is told: the content of its file.
+/// Content of the fast client's file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// Base64 of our private key.
+    /// Our private key in base64.
     pub private_key: String,
-    /// Base64 of the other end's public key.
+    /// The other end's public key in base64.
     pub public_key: String,
-    /// Base64; none when absent.
+    /// Preshared key in base64, if there is one.
     #[serde(default)]
     pub preshared_key: Option<String>,
-    /// Where the other end is.
+    /// Address of the other end.
     pub endpoint: SocketAddr,
-    /// Plain WireGuard when absent.
+    /// ICE credentials; absent for plain WireGuard.
     #[serde(default)]
     pub ice: Option<IcePair>,
-    /// What is announced inside the tunnel.
+    /// Names that are announced inside the tunnel.
     #[serde(default)]
     pub announce: Vec<Announcement>,
 }
 
-/// A name of a resource, and the proxy IPs that stand for it.
+/// A name of a resource, and its proxy IPs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
-    /// UUID.
+    /// UUID of the resource.
     pub resource: Uuid,
-    /// Without a trailing dot.
+    /// Name without a trailing dot.
     pub domain: String,
-    /// Four or eight.
+    /// Four or eight proxy IPs.
     pub proxy_ips: Vec<IpAddr>,
 }
 
 impl Peer {
-    /// As a link needs it.
-    ///
-    /// # Errors
-    /// A key is none.
+    /// Converts the file's content for a link.
     pub fn config(&self, pace: Pace, number: u32) -> Result<LinkConfig> {
         let announcement = |it: &Announcement| {
             let domain = Domain {
@@ -150,11 +145,8 @@ impl Peer {
     }
 }
 
-/// Connects and forwards until it is killed. Says `ready` on standard output when the session
-/// stands and all names were answered.
-///
-/// # Errors
-/// The file cannot be read, or the interface or the socket cannot be made, or is gone.
+/// Connects and forwards until the process is killed. Prints `ready` when the session is
+/// established and all names are answered.
 pub fn run_fast_client(args: &FastClientArgs) -> Result<()> {
     let text = std::fs::read_to_string(&args.peer)
         .with_context(|| format!("cannot read {}", args.peer.display()))?;
@@ -167,28 +159,28 @@ pub fn run_fast_client(args: &FastClientArgs) -> Result<()> {
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     let mut socket = GsoSocket::bind((any, 0).into())?;
-    let mut end = Client {
-        link: Link::new(config, Moment::now()),
+    let mut end = LinkEnd {
+        link: Link::new(config, Timestamp::now()),
         ready: Some(|| {
-            // Whoever waits for it sees that it does not come.
-            let _ = say("ready");
+            // Without the line, the waiting process times out.
+            let _ = print_line("ready");
         }),
     };
     pump::forward(&device, &mut socket, &mut end)
 }
 
-/// Reads a key.
+/// Decodes a key of 32 bytes.
 fn key(base64: &str) -> Result<Key> {
     let bytes = STANDARD.decode(base64).context("a key is not base64")?;
     let bytes = bytes.try_into();
     bytes.map_err(|_| anyhow!("a key is not 32 bytes long"))
 }
 
-fn say(word: &str) -> Result<()> {
+fn print_line(word: &str) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{word}")?;
     Ok(out.flush()?)
 }
 
-/// What both ends of the floor call their session.
+/// Session index that both ends of the floor use.
 const INDEX: u32 = 0x0066_6c00;

@@ -1,8 +1,8 @@
 //! The initiator's half of WireGuard's handshake: Noise IKpsk2 by snow, with the MACs and the
 //! cookie around it.
 //!
-//! Source: WireGuard paper, sections 5.4.2 to 5.4.7. Refuses responses to anything but its own last
-//! initiation, and never responds itself.
+//! Source: WireGuard paper, 5.4.2 to 5.4.7. Accepts only a response to its last initiation, and
+//! never responds itself.
 
 use super::session::{Key, Opener, Sealer};
 use blake2::digest::consts::U16;
@@ -13,44 +13,38 @@ use chacha20poly1305::{Tag, XChaCha20Poly1305};
 use snow::HandshakeState;
 use std::time::Duration;
 
-/// First bytes of the messages.
+/// Message types: the first bytes of a message.
 pub const INITIATION: u8 = 1;
-/// See [`INITIATION`].
 pub const RESPONSE: u8 = 2;
-/// See [`INITIATION`].
 pub const COOKIE: u8 = 3;
 
-/// Whom we shake hands with, and as whom.
+/// Keys that a handshake needs.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Our private key.
     pub secret: Key,
     /// The other end's public key.
     pub peer: Key,
-    /// Zeros where there is none.
+    /// Preshared key; zeros when there is none.
     pub preshared: Key,
 }
 
 /// An initiation that waits for its response.
 pub struct Handshake {
     state: HandshakeState,
-    /// What we call the session.
+    /// Our index of the session.
     index: u32,
     mac1: [u8; 16],
 }
 
-/// Why there is no handshake.
+/// A key or a random number is unusable.
 #[derive(Debug, thiserror::Error)]
 #[error("the handshake cannot begin: {0}")]
 pub struct NoHandshake(#[from] snow::Error);
 
 impl Handshake {
-    /// Begins a session that we call `index`; returns the initiation too. `unix` is the time since
-    /// 1970 and must grow from one initiation to the next, or the other end takes them for
-    /// repetitions. `cookie` is what it asked for last, if it did.
-    ///
-    /// # Errors
-    /// The kernel has no randomness, or a key is none.
+    /// Begins a session with our `index`; returns the initiation too. `unix` is the time since 1970
+    /// and must grow from one initiation to the next, or the other end takes them for replays.
+    /// `cookie` is the last one that the other end sent.
     pub fn begin(
         identity: &Identity,
         index: u32,
@@ -79,7 +73,7 @@ impl Handshake {
         Ok((Self { state, index, mac1 }, message))
     }
 
-    /// Completes it by its response; `None` when this is none.
+    /// Completes the handshake by its response; `None` for any other message.
     pub fn complete(&mut self, message: &[u8]) -> Option<(Sealer, Opener)> {
         if message.len() != RESPONSE_BYTES
             || message[0] != RESPONSE
@@ -93,8 +87,7 @@ impl Handshake {
         Some((Sealer::new(&ours, sender), Opener::new(&theirs, self.index)))
     }
 
-    /// Reads the cookie out of a cookie reply to this initiation; `None` when it is none.
-    #[must_use]
+    /// Reads the cookie in a cookie reply to this initiation; `None` for any other message.
     pub fn cookie(&self, peer: &Key, message: &[u8]) -> Option<[u8; 16]> {
         if message.len() != COOKIE_BYTES
             || message[0] != COOKIE
@@ -130,7 +123,7 @@ fn mac(key: &[u8], message: &[u8]) -> [u8; 16] {
     mac.finalize_fixed().into()
 }
 
-/// TAI64N (https://cr.yp.to/libtai/tai64.html), leap seconds left out as everybody does.
+/// Encodes TAI64N (https://cr.yp.to/libtai/tai64.html) without leap seconds, as is usual.
 fn tai64n(unix: Duration) -> [u8; 12] {
     let mut bytes = [0; 12];
     let seconds = (1 << 62) + 10 + unix.as_secs();
@@ -170,7 +163,7 @@ mod tests {
         }
     }
 
-    /// The other end, by another implementation, which asks for cookies beyond so many handshakes.
+    /// The other end, of another implementation, which sends cookies after this many handshakes.
     fn responder(preshared: Option<Key>, limit: u64) -> Tunn {
         let secret = StaticSecret::from(THEIRS);
         let public = PublicKey::from(&secret);
@@ -237,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_read_and_its_bearer_let_in() {
+    fn a_cookie_is_read_and_admits_the_next_initiation() {
         let mut responder = responder(Some([3; 32]), 1);
         let identity = identity([3; 32]);
         let mut cookie = None;

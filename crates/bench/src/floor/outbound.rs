@@ -1,8 +1,8 @@
-//! From the interface to the other end: super-packets are cut, and what they stand for is sealed
-//! into one batch for the kernel.
+//! From the interface to the other end: cuts super-packets, and seals their packets into one batch
+//! for the kernel.
 //!
-//! Each byte is copied once, from where the kernel wrote it to where it is sealed in place. A batch
-//! goes on over several reads for as long as its datagrams are equally long.
+//! Copies each byte once, from the kernel's buffer to where it is sealed in place. A batch
+//! continues over several reads as long as its datagrams have equal length.
 
 use super::device::{READ_BYTES, TunDevice};
 use super::session::{HEADER_BYTES, OVERHEAD_BYTES, Sealer, TAG_BYTES};
@@ -11,7 +11,7 @@ use postern_core::packet::offload::{self, VNET_HEADER_BYTES};
 use std::io;
 use std::net::SocketAddr;
 
-/// The way out, with its buffers.
+/// The outbound direction, with its buffers.
 pub(super) struct Outbound {
     read: Box<[u8]>,
     batch: Batch,
@@ -25,8 +25,8 @@ impl Outbound {
         }
     }
 
-    /// Sends on what the interface has, at most so many reads of it. Returns whether it may have
-    /// more.
+    /// Forwards packets of the interface, with a limited number of reads. Returns whether the
+    /// interface may have more.
     pub(super) fn forward(
         &mut self,
         device: &TunDevice,
@@ -34,7 +34,7 @@ impl Outbound {
         peer: Option<(SocketAddr, &mut Sealer)>,
     ) -> io::Result<bool> {
         let Some((to, sealer)) = peer else {
-            // Nobody to send to: what applications sent is lost.
+            // No session: packets of applications are lost.
             while device.read(&mut self.read)?.is_some() {}
             return Ok(false);
         };
@@ -68,7 +68,7 @@ impl Outbound {
     }
 }
 
-/// Datagrams that are equally long but for the last.
+/// Datagrams of equal length but the last.
 struct Batch {
     bytes: Box<[u8]>,
     used: usize,
@@ -86,7 +86,7 @@ impl Batch {
         }
     }
 
-    /// Seals a packet to the end, and sends what does not go together with it.
+    /// Appends a sealed packet; sends the batch first if the packet does not fit its length.
     fn push(
         &mut self,
         packet: &[u8],
@@ -114,7 +114,6 @@ impl Batch {
         Ok(())
     }
 
-    /// Sends what there is.
     fn flush(&mut self, send: &mut impl FnMut(&[u8], usize) -> io::Result<()>) -> io::Result<()> {
         let (used, datagram_bytes) = (self.used, self.datagram_bytes);
         (self.used, self.datagrams, self.datagram_bytes) = (0, 0, 0);
@@ -125,7 +124,7 @@ impl Batch {
     }
 }
 
-/// IP may lose packets: only a socket that is gone is an error.
+/// IP may lose packets: only a closed socket is an error.
 fn lossy(sent: io::Result<()>) -> io::Result<()> {
     match sent {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(error),
@@ -133,7 +132,7 @@ fn lossy(sent: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// So that neither direction starves the other.
+/// Limit of reads, so that neither direction starves the other.
 const READS_BEFORE_YIELD: usize = 64;
 
 #[cfg(test)]
@@ -141,8 +140,8 @@ mod tests {
     use super::super::session::Opener;
     use super::*;
 
-    /// Pushes packets of these lengths, each filled with its number, and returns what was sent: the
-    /// length of the datagrams, and the packets in them.
+    /// Pushes packets of these lengths, each filled with its number, and returns the sent data: the
+    /// length of the datagrams, and their packets.
     fn sent(lengths: &[usize]) -> Vec<(usize, Vec<Vec<u8>>)> {
         let (mut sealer, opener) = (Sealer::new(&[1; 32], 5), Opener::new(&[1; 32], 5));
         let mut batches = Vec::new();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_datagram_can_hold_is_dropped_and_its_neighbours_are_not() {
+    fn oversized_packets_are_dropped_and_their_neighbours_are_not() {
         let batches = sent(&[100, 70_000, 100]);
         let expected = [(132, vec![packet(0, 100)]), (132, vec![packet(2, 100)])];
         assert_eq!(batches, expected);

@@ -1,9 +1,9 @@
-//! The one thread that forwards: it waits for the interface, the socket or a deadline, and lets
-//! both directions do what they can.
+//! The single forwarding thread: waits for the interface, the socket or a deadline, and serves both
+//! directions.
 
-use super::clock::Moment;
+use super::clock::Timestamp;
 use super::device::TunDevice;
-use super::inbound::{Inbound, Mail};
+use super::inbound::{Inbound, ReceivedControl};
 use super::link::Link;
 use super::outbound::Outbound;
 use super::session::{Opener, Sealer};
@@ -15,40 +15,40 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// What is known of the other end.
-pub(super) trait End {
-    /// What opens data messages.
+/// State of the other end: fixed keys, or a link with handshakes.
+pub(super) trait RemoteEnd {
+    /// Receiving halves of the sessions.
     fn openers(&self) -> &[Opener];
-    /// Where packets go, and what seals them.
-    fn outlet(&mut self) -> Option<(SocketAddr, &mut Sealer)>;
-    /// Takes what is not for the interface, leaving nothing, and does what is due.
-    fn progress(&mut self, mail: &mut Mail, now: Moment);
-    /// When to call [`Self::progress`] again without mail.
+    /// Destination of packets and the sending half of the session.
+    fn sender(&mut self) -> Option<(SocketAddr, &mut Sealer)>;
+    /// Consumes received data that is not for the interface, and performs what is due.
+    fn progress(&mut self, control: &mut ReceivedControl, now: Timestamp);
+    /// Time of the next call of [`Self::progress`] without received data.
     fn poll_timeout(&self) -> Option<Instant>;
-    /// The next datagram that is no packet.
+    /// The next datagram that is not a packet.
     fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)>;
 }
 
-/// The floor's: keys and nothing else; the address may be learned.
-pub(super) struct Static {
+/// The floor's end: keys and nothing else; learns the address if it is not given.
+pub(super) struct FixedKeys {
     pub(super) peer: Option<SocketAddr>,
     pub(super) sealer: Sealer,
     pub(super) openers: [Opener; 1],
 }
 
-impl End for Static {
+impl RemoteEnd for FixedKeys {
     fn openers(&self) -> &[Opener] {
         &self.openers
     }
 
-    fn outlet(&mut self) -> Option<(SocketAddr, &mut Sealer)> {
+    fn sender(&mut self) -> Option<(SocketAddr, &mut Sealer)> {
         self.peer.map(|peer| (peer, &mut self.sealer))
     }
 
-    fn progress(&mut self, mail: &mut Mail, _: Moment) {
-        self.peer = mail.authentic.take().or(self.peer);
-        mail.datagrams.clear();
-        mail.control_packets.clear();
+    fn progress(&mut self, control: &mut ReceivedControl, _: Timestamp) {
+        self.peer = control.authentic.take().or(self.peer);
+        control.datagrams.clear();
+        control.control_packets.clear();
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -60,26 +60,26 @@ impl End for Static {
     }
 }
 
-/// A link, and who is told when it is ready.
-pub(super) struct Client<F> {
+/// A link, and a callback for when it is ready.
+pub(super) struct LinkEnd<F> {
     pub(super) link: Link,
     pub(super) ready: Option<F>,
 }
 
-impl<F: FnOnce()> End for Client<F> {
+impl<F: FnOnce()> RemoteEnd for LinkEnd<F> {
     fn openers(&self) -> &[Opener] {
         self.link.openers()
     }
 
-    fn outlet(&mut self) -> Option<(SocketAddr, &mut Sealer)> {
-        self.link.outlet()
+    fn sender(&mut self) -> Option<(SocketAddr, &mut Sealer)> {
+        self.link.sender()
     }
 
-    fn progress(&mut self, mail: &mut Mail, now: Moment) {
-        for (_, datagram) in mail.datagrams.drain(..) {
+    fn progress(&mut self, control: &mut ReceivedControl, now: Timestamp) {
+        for (_, datagram) in control.datagrams.drain(..) {
             self.link.handle_datagram(&datagram, now);
         }
-        for packet in mail.control_packets.drain(..) {
+        for packet in control.control_packets.drain(..) {
             self.link.handle_control_packet(&packet);
         }
         self.link.handle_timeout(now);
@@ -99,29 +99,26 @@ impl<F: FnOnce()> End for Client<F> {
     }
 }
 
-/// Forwards for ever.
-///
-/// # Errors
-/// The interface or the socket is gone.
+/// Forwards without end.
 pub(super) fn forward(
     device: &TunDevice,
     socket: &mut GsoSocket,
-    end: &mut impl End,
+    end: &mut impl RemoteEnd,
 ) -> Result<()> {
     let (mut outbound, mut inbound) = (Outbound::new(), Inbound::new());
-    let mut mail = Mail::default();
+    let mut control = ReceivedControl::default();
     loop {
-        let now = Moment::now();
-        end.progress(&mut mail, now);
+        let now = Timestamp::now();
+        end.progress(&mut control, now);
         while let Some((to, datagram)) = end.poll_transmit() {
             if let Err(error) = socket.send(to, &datagram, datagram.len()) {
                 tracing::debug!(%error, "sending");
             }
         }
-        let more_out = outbound.forward(device, socket, end.outlet())?;
-        let more_in = inbound.forward(device, socket, end.openers(), &mut mail)?;
-        let is_idle = !more_out && !more_in && mail.datagrams.is_empty();
-        if is_idle && mail.control_packets.is_empty() {
+        let more_out = outbound.forward(device, socket, end.sender())?;
+        let more_in = inbound.forward(device, socket, end.openers(), &mut control)?;
+        let is_idle = !more_out && !more_in && control.datagrams.is_empty();
+        if is_idle && control.control_packets.is_empty() {
             wait(device, socket, end.poll_timeout(), now.instant)?;
         }
     }
@@ -146,5 +143,5 @@ fn wait(
     }
 }
 
-/// `poll` counts whole ones, and must not wake too early.
+/// `poll` counts whole milliseconds; rounding up keeps it from waking too early.
 const MILLISECOND: Duration = Duration::from_millis(1);

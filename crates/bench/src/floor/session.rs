@@ -1,39 +1,36 @@
-//! One direction of a WireGuard session: sealing and opening transport data messages in place.
+//! One direction of a WireGuard session: seals and opens transport data messages in place.
 //!
-//! Framing and nonces are those of the WireGuard paper, section 5.4.6; the AEAD is ring's. Refuses
-//! nothing that is authentic: there is no replay window and no limit on the counter, because this
-//! is what the floor leaves out.
+//! Framing and nonces are those of the WireGuard paper, 5.4.6; the AEAD is ring's. Accepts every
+//! authentic message: the floor leaves out the replay window and the limit of the counter.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 /// First byte of a transport data message.
 pub const DATA: u8 = 4;
-/// Type, receiver index and counter.
+/// Length of type, receiver index and counter.
 pub const HEADER_BYTES: usize = 16;
-/// Poly1305.
+/// Length of a Poly1305 tag.
 pub const TAG_BYTES: usize = 16;
-/// How much longer a datagram is than its packet.
+/// Difference between the lengths of datagram and packet.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 
-/// A key of 32 bytes.
 pub type Key = [u8; 32];
 
-/// What we send with.
+/// The sending half of a session.
 pub struct Sealer {
     key: LessSafeKey,
     receiver: [u8; 4],
     counter: u64,
 }
 
-/// What we receive with.
+/// The receiving half of a session.
 pub struct Opener {
     key: LessSafeKey,
     receiver: [u8; 4],
 }
 
 impl Sealer {
-    /// For the end that calls this session `receiver`.
-    #[must_use]
+    /// `receiver` is the other end's index of the session.
     pub fn new(key: &Key, receiver: u32) -> Self {
         Self {
             key: aead(key),
@@ -42,8 +39,7 @@ impl Sealer {
         }
     }
 
-    /// Completes a message in place: between room for the header and room for the tag stands the
-    /// packet.
+    /// Seals a message in place: the packet is between room for the header and room for the tag.
     pub fn seal(&mut self, message: &mut [u8]) {
         let Some((header, rest)) = message.split_first_chunk_mut::<HEADER_BYTES>() else {
             return;
@@ -65,8 +61,7 @@ impl Sealer {
 }
 
 impl Opener {
-    /// For messages to the session that we call `receiver`.
-    #[must_use]
+    /// `receiver` is our index of the session.
     pub fn new(key: &Key, receiver: u32) -> Self {
         Self {
             key: aead(key),
@@ -75,13 +70,12 @@ impl Opener {
     }
 
     /// Whether a datagram is a data message for this session.
-    #[must_use]
     pub fn is_meant(&self, datagram: &[u8]) -> bool {
         datagram.len() >= OVERHEAD_BYTES && datagram[0] == DATA && datagram[4..8] == self.receiver
     }
 
-    /// Decrypts a message that is meant for this session in place; `None` when it is not authentic.
-    /// An empty packet is a keepalive.
+    /// Decrypts a message for this session in place; `None` when it is not authentic. An empty
+    /// packet is a keepalive.
     pub fn open<'a>(&self, datagram: &'a mut [u8]) -> Option<&'a mut [u8]> {
         let (header, sealed) = datagram.split_first_chunk_mut::<HEADER_BYTES>()?;
         let counter = u64::from_le_bytes(*header.last_chunk::<8>()?);
@@ -123,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_for_another_session_is_not_meant() {
+    fn a_message_for_another_session_is_not_accepted() {
         let mut sealer = Sealer::new(&[7; 32], 9);
         let message = sealed(&mut sealer, b"packet");
         assert!(Opener::new(&[7; 32], 9).is_meant(&message));
@@ -134,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sealed_is_opened_and_a_changed_bit_is_not(
+        fn a_sealed_message_is_opened_unless_a_bit_changed(
             packet in proptest::collection::vec(any::<u8>(), 0..1400),
             bit in any::<prop::sample::Index>(),
         ) {

@@ -1,6 +1,6 @@
-//! A UDP socket that sends and receives many datagrams in one call (UDP_SEGMENT, UDP_GRO).
+//! A UDP socket that sends and receives many datagrams per call (UDP_SEGMENT, UDP_GRO).
 //!
-//! Refuses to lose what the send buffer has no room for: it waits, within a bound.
+//! When the send buffer is full, it waits for a limited time instead of dropping.
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -13,33 +13,30 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// What one call may send: the largest payload of a UDP datagram, less an IPv6 header.
+/// Limit of bytes per call: the largest payload of a UDP datagram, less an IPv6 header.
 pub const BATCH_BYTES: usize = 65_487;
-/// What one call may send, `UDP_MAX_SEGMENTS` of older kernels.
+/// Limit of datagrams per call, `UDP_MAX_SEGMENTS` of older kernels.
 pub const BATCH_DATAGRAMS: usize = 64;
 
-/// A socket, never blocking.
+/// A non-blocking UDP socket with offloads.
 pub struct GsoSocket {
     socket: UdpSocket,
     control: Vec<u8>,
 }
 
-/// What one call received: datagrams of one sender, equally long but for the last.
+/// Result of one receive call: datagrams of one sender, of equal length but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// All together.
+    /// Length of all datagrams together.
     pub bytes: usize,
-    /// Each but the last.
+    /// Length of each datagram but the last.
     pub datagram_bytes: usize,
-    /// Who sent them.
+    /// Address of the sender.
     pub from: SocketAddr,
 }
 
 impl GsoSocket {
-    /// Binds `address`.
-    ///
-    /// # Errors
-    /// The address is taken, or the kernel has no UDP_GRO.
+    /// Binds `address`; fails without UDP_GRO.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
@@ -53,19 +50,12 @@ impl GsoSocket {
         })
     }
 
-    /// Where it is bound.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Sends `bytes`, cut into datagrams of `datagram_bytes`, at most [`BATCH_DATAGRAMS`] and
-    /// [`BATCH_BYTES`].
-    ///
-    /// # Errors
-    /// What the kernel says; [`io::ErrorKind::WouldBlock`] when the send buffer stays full.
+    /// [`BATCH_BYTES`]. [`io::ErrorKind::WouldBlock`] when the send buffer stays full.
     pub fn send(&self, to: SocketAddr, bytes: &[u8], datagram_bytes: usize) -> io::Result<()> {
         let to = SockaddrStorage::from(to);
         let slices = [IoSlice::new(bytes)];
@@ -92,20 +82,14 @@ impl GsoSocket {
         Ok(())
     }
 
-    /// Receives what the kernel has gathered of one sender; `None` when there is nothing.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// Receives datagrams that the kernel gathered from one sender; `None` when there are none.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         receive_group(&self.socket, buffer, &mut self.control)
     }
 }
 
-/// Receives what the kernel has gathered of one sender, where UDP_GRO is switched on; `None` when
-/// there is nothing. `control` is room for what the kernel says about it ([`control_room`]).
-///
-/// # Errors
-/// What the kernel says.
+/// As [`GsoSocket::receive`], for any socket with UDP_GRO. `control` is room for the control
+/// message ([`control_room`]).
 pub fn receive_group(
     socket: &UdpSocket,
     buffer: &mut [u8],
@@ -116,7 +100,7 @@ pub fn receive_group(
     let received = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(control), flags);
     let received = match received {
         Ok(received) => received,
-        // An ICMP error about something we sent says nothing about what comes.
+        // An ICMP error about a sent datagram says nothing about received ones.
         Err(Errno::EAGAIN | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -135,8 +119,7 @@ pub fn receive_group(
     }))
 }
 
-/// For [`receive_group`].
-#[must_use]
+/// Room for the control message of [`receive_group`].
 pub fn control_room() -> Vec<u8> {
     cmsg_space!(i32)
 }
@@ -147,8 +130,7 @@ impl AsFd for GsoSocket {
     }
 }
 
-/// As the standard library has it; `None` for families that are not IP.
-#[must_use]
+/// Converts to the standard library's type; `None` for families other than IP.
 pub fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in();
     let v4 = v4.map(|it| SocketAddr::V4(SocketAddrV4::new(it.ip(), it.port())));
@@ -161,10 +143,10 @@ pub fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(v6)
 }
 
-/// As the gateway asks for by default.
+/// Buffer size that the gateway requests by default.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 const SEND_BUFFER_BYTES: usize = 2 << 20;
-/// A virtual link takes a full buffer within a few milliseconds.
+/// Limit for a full send buffer: a virtual link drains it within a few milliseconds.
 const ROOM_MS_MAX: u8 = 100;
 
 #[cfg(test)]

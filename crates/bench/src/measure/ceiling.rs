@@ -1,7 +1,7 @@
-//! The same way without the tunnel: a playground in which the kernel alone forwards.
+//! The same path without the tunnel: a playground in which the kernel alone forwards.
 //!
-//! Shows what iperf3, the links and this machine would give if gateway and client cost nothing. It
-//! is a playground of its own, so that neither the gateway's rules nor its routes are on the way.
+//! Shows what iperf3, the links and this machine achieve when gateway and client cost nothing. It
+//! is a separate playground, so that neither the gateway's rules nor its routes are on the path.
 
 use anyhow::{Context, Result, ensure};
 use postern_lab::playground::wait::Interrupt;
@@ -12,10 +12,8 @@ use std::time::Duration;
 /// `ip` and a write to /proc take milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A playground whose client reaches the resource by plain forwarding, masqueraded by the router.
-///
-/// # Errors
-/// The playground cannot be built, or the kernel refuses a route.
+/// Builds a playground whose client reaches the resource by plain forwarding, masqueraded by the
+/// router.
 pub(super) fn forwarding(interrupt: &Interrupt) -> Result<Playground> {
     let playground = Playground::with_interrupt(interrupt.clone())?;
     playground.enter(Role::Gateway, || {
@@ -33,7 +31,7 @@ pub(super) fn forwarding(interrupt: &Interrupt) -> Result<Playground> {
     Ok(playground)
 }
 
-/// What the tunnel does for these places otherwise.
+/// Routes that stand in for the tunnel: namespace, network and next hop.
 const ROUTES: [(Role, &str, &str); 2] = [
     (Role::Router, "10.20.0.0/24", "203.0.113.10"),
     (Role::Resource, "203.0.113.0/24", "10.20.0.1"),

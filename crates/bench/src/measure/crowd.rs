@@ -1,44 +1,46 @@
-//! `postern-bench bench crowd`: what many idle clients cost a gateway, and how fast many connect at once.
+//! `postern-bench bench crowd`: the cost of many idle clients, and how fast many connect at once.
 //!
-//! The clients are one process ([`crate::floor::crowd`]) behind the router. Each part has a gateway
-//! of its own.
+//! The clients are one process ([`crate::floor::crowd`]) behind the router. Each part has its own
+//! gateway.
 
 use super::usage::Usage;
 use super::{FILTERS, concluded, debug_build, machine, print};
-use crate::floor::crowd::{Gathered, Times};
+use crate::floor::crowd::{CrowdReport, Times};
 use anyhow::{Result, bail};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::GATEWAY_V4;
 use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::time::Duration;
 
-/// How many, and for how long.
+/// Numbers of clients and durations.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// Clients that connect one after the other and are idle then; 0 leaves this part out.
+    /// Clients that connect one after the other and then stay idle; 0 skips this part.
     #[arg(long, default_value_t = 10_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
     clients: u32,
-    /// For how long their gateway is watched. Beyond some 45 s the first shake hands anew, which is
-    /// 110 s after they did first.
+    /// Seconds for which their gateway is observed. Beyond some 45 s the first clients renew their
+    /// session, which is 110 s after their first handshake.
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u32).range(1..=3600))]
     idle_seconds: u32,
-    /// Clients that connect at once; 0 leaves this part out.
+    /// Clients that connect at once; 0 skips this part.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=2000))]
     storm: u32,
-    /// How long a client waits before it repeats an initiation.
+    /// Milliseconds before a client repeats an initiation.
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     retry: Duration,
-    /// Between the keepalives of an idle client; none by default, as clients have it since 2025.
+    /// Seconds between keepalives of an idle client; none by default, as in clients since 2025.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     keepalive: Option<Duration>,
 }
 
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs both parts, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
         "Machine: {}\n{}\n",
@@ -63,22 +65,21 @@ fn with_gateway(interrupt: &Interrupt, measure: impl FnOnce(&mut Lab) -> Result<
         ..Setup::default()
     };
     let mut lab = Lab::new(playground, &programs, setup)?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[Component::Portal, Component::Gateway])?;
     let measured = measure(&mut lab);
     concluded(&lab, measured)
 }
 
 fn storm(lab: &mut Lab, args: Args) -> Result<()> {
-    let (_crowd, gathered) = gather(lab, (args.storm, args.storm), args)?;
-    print(&told("at once", &gathered))
+    let (_crowd, report) = start_clients(lab, (args.storm, args.storm), args)?;
+    print(&described("at once", &report))
 }
 
 fn idle(lab: &mut Lab, args: Args) -> Result<()> {
     let gateway = lab.gateway()?.pid();
     let before = Usage::of(gateway)?;
-    let (_crowd, gathered) = gather(lab, (args.clients, AT_ONCE), args)?;
-    print(&told("one after the other", &gathered))?;
+    let (_crowd, report) = start_clients(lab, (args.clients, AT_ONCE), args)?;
+    print(&described("one after the other", &report))?;
     let interrupt = lab.playground().interrupt().clone();
     let up = Usage::of(gateway)?;
     interrupt.pass(SETTLE)?;
@@ -89,7 +90,7 @@ fn idle(lab: &mut Lab, args: Args) -> Result<()> {
     let memory = Memory {
         before: before.resident_bytes,
         after: up.resident_bytes.max(after.resident_bytes),
-        clients: gathered.up,
+        clients: report.up,
     };
     let busy = after.cpu.since(settled.cpu).total();
     print(&format!(
@@ -103,7 +104,7 @@ fn idle(lab: &mut Lab, args: Args) -> Result<()> {
     ))
 }
 
-/// A gateway's, without clients and with them.
+/// Memory of a gateway without and with clients.
 struct Memory {
     before: u64,
     after: u64,
@@ -117,9 +118,12 @@ impl Memory {
     }
 }
 
-/// Starts so many clients, so many of them at the same time, and waits until they have told how
-/// they got on.
-fn gather(lab: &Lab, (clients, at_once): (u32, u32), args: Args) -> Result<(Process, Gathered)> {
+/// Starts clients, a limited number at a time, and waits for their report.
+fn start_clients(
+    lab: &Lab,
+    (clients, at_once): (u32, u32),
+    args: Args,
+) -> Result<(Process, CrowdReport)> {
     let playground = lab.playground();
     let programs = Programs::beside_this()?;
     let mut command = playground.command(Role::Client, &programs.bench());
@@ -137,31 +141,31 @@ fn gather(lab: &Lab, (clients, at_once): (u32, u32), args: Args) -> Result<(Proc
     }
     let mut crowd = playground.spawn("crowd", command)?;
     let limit = PATIENCE + Duration::from_secs(10);
-    let gathered = playground.interrupt().until_ok("the crowd", limit, || {
+    let report = playground.interrupt().until_ok("the crowd", limit, || {
         if let Some(status) = crowd.ended()? {
             bail!("the crowd ended with {status}: {}", crowd.log_tail(5));
         }
-        Ok(gathered(&crowd.log()))
+        Ok(parse_report(&crowd.log()))
     })?;
-    Ok((crowd, gathered))
+    Ok((crowd, report))
 }
 
-/// The line of a log that tells of all.
-fn gathered(log: &str) -> Option<Gathered> {
+/// Parses the report in a log.
+fn parse_report(log: &str) -> Option<CrowdReport> {
     log.lines().find_map(|line| serde_json::from_str(line).ok())
 }
 
-fn told(how: &str, gathered: &Gathered) -> String {
+fn described(how: &str, report: &CrowdReport) -> String {
     let times = |what: &str, times: &Times| {
         let Times { median, p99, max } = times;
         format!("{what}: median {median:.0} ms, 99 % {p99:.0} ms, most {max:.0} ms\n")
     };
-    let Gathered {
+    let CrowdReport {
         clients,
         up,
         admitted,
         connected,
-    } = gathered;
+    } = report;
     format!(
         "{clients} clients {how}: {up} are up\n  {}  {}",
         times("until the gateway admitted them", admitted),
@@ -169,12 +173,12 @@ fn told(how: &str, gathered: &Gathered) -> String {
     )
 }
 
-/// How many are connecting at any time when they come one after the other.
+/// Clients that connect concurrently in the idle part.
 const AT_ONCE: u32 = 64;
-/// Until the last of them is idle: 20 s without a packet, and its next check, which comes 25 s
-/// after the one before (docs/protocol.md 3.3.1.
+/// Time until the last client is idle: 20 s without a packet, and its next check, 25 s after the
+/// one before (docs/protocol.md 3.3.1).
 const SETTLE: Duration = Duration::from_secs(35);
-/// How long all of a crowd may take.
+/// Limit for all clients of a crowd.
 const PATIENCE: Duration = Duration::from_secs(300);
 const MEBI: f64 = 1_048_576.0;
 
@@ -187,12 +191,12 @@ mod tests {
         let times = r#"{"median":1.0,"p99":2.0,"max":3.0}"#;
         let line = format!(r#"{{"clients":5,"up":4,"admitted":{times},"connected":{times}}}"#);
         let log = format!("{{\"level\":\"WARN\"}}\nnot JSON\n{line}\n");
-        let gathered = gathered(&log).expect("found");
-        assert_eq!((gathered.clients, gathered.up), (5, 4));
-        let text = told("at once", &gathered);
+        let report = parse_report(&log).expect("found");
+        assert_eq!((report.clients, report.up), (5, 4));
+        let text = described("at once", &report);
         assert!(text.starts_with("5 clients at once: 4 are up\n"), "{text}");
         assert!(text.contains("median 1 ms, 99 % 2 ms, most 3 ms"), "{text}");
-        assert_eq!(super::gathered("nothing"), None);
+        assert_eq!(super::parse_report("nothing"), None);
     }
 
     #[test]

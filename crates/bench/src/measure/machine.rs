@@ -1,9 +1,9 @@
-//! What the figures were measured on, in words that name no particular machine.
+//! Description of the machine, without its name.
 
 use std::fs::read_to_string;
 use std::thread::available_parallelism;
 
-/// Cores, processor, kernel and how busy the machine is before the first load.
+/// Cores, processor, kernel and load of the machine before the first measurement.
 pub(super) fn described() -> String {
     let cores = available_parallelism().map_or(0, usize::from);
     let processor = read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -17,7 +17,7 @@ pub(super) fn described() -> String {
     )
 }
 
-/// The processor's name, from the first core of `/proc/cpuinfo`.
+/// Processor name of the first core in `/proc/cpuinfo`.
 fn model(cpuinfo: &str) -> Option<&str> {
     cpuinfo.lines().find_map(|line| {
         let (key, name) = line.split_once(':')?;
@@ -25,7 +25,7 @@ fn model(cpuinfo: &str) -> Option<&str> {
     })
 }
 
-/// The version without what a builder appended to it.
+/// Kernel version without the builder's suffix.
 fn numbers(release: &str) -> &str {
     release.split('-').next().unwrap_or(release)
 }

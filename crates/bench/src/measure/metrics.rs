@@ -1,18 +1,19 @@
-//! `postern-bench bench metrics`: what it costs the throughput that somebody reads the gateway's numbers
-//! once a second.
+//! `postern-bench bench metrics`: the throughput that reading the gateway's metrics once a second
+//! costs.
 //!
-//! Each load is put on twice in a round, once with and once without a reader, in alternating order,
-//! so that a busy moment of the machine hits both. Refuses to judge: it prints figures, not
-//! verdicts.
+//! Each load runs twice in a round, with and without a reader, in alternating order, so that a busy
+//! phase of the machine affects both. Prints figures, not verdicts.
 
 use super::usage::Usage;
 use super::{FILTERS, concluded, debug_build, machine, print, report, time_to_first_byte};
 use anyhow::{Context, Result, ensure};
 use postern_lab::figures::{median, table};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::iperf::{self, Load};
-use postern_lab::playground::lab::{Lab, Setup};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::Setup;
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::io::{Read, Write};
@@ -21,29 +22,29 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What and how often.
+/// Repetitions and durations.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// How often each load is put on, each time with and without a reader.
+    /// Number of rounds, in each of which every load runs with and without a reader.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// How many seconds each load lasts.
+    /// Duration of each load in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=60))]
     pub seconds: u32,
 }
 
-/// Where the gateway tells its numbers unless it is told otherwise.
+/// Default address of the gateway's metrics.
 const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9599);
-/// How often they are read.
+/// Interval at which the reader reads.
 const READ_EVERY: Duration = Duration::from_secs(1);
-/// How long one reading may take.
+/// Time limit for a single read.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// One load, put on once.
+/// Throughput and cost of one load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Run {
     bits_per_second: f64,
-    /// Of one core, the gateway's.
+    /// Processor time of the gateway, as a share of one core.
     busy: f64,
 }
 
@@ -54,14 +55,14 @@ struct Pair {
     unread: Run,
 }
 
-/// One look at the numbers.
+/// Result of one read of the metrics.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     took: Duration,
     bytes: usize,
 }
 
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs the benchmark, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
         "Machine: {}\n{}\
@@ -84,11 +85,13 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
-    lab.start_client()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+        Component::Client,
+    ])?;
     time_to_first_byte(lab)?;
     let mut loads = Load::ALL.map(|load| (load, Vec::new()));
     let mut readings = Vec::new();
@@ -108,7 +111,7 @@ fn measure(lab: &mut Lab, args: Args) -> Result<()> {
     print(&report::times(&[("a page under load", times)]))
 }
 
-/// The two runs of a pair change places with each round.
+/// Runs a pair; the order alternates with the round.
 fn pair(
     lab: &mut Lab,
     load: (Load, u32),
@@ -139,22 +142,22 @@ fn run(lab: &mut Lab, (load, seconds): (Load, u32)) -> Result<Run> {
     })
 }
 
-/// The same, while somebody reads.
+/// As [`run`], with a reader.
 fn run_read(lab: &mut Lab, load: (Load, u32), readings: &mut Vec<Reading>) -> Result<Run> {
-    let door = lab.playground().door(Role::Gateway)?;
+    let door = lab.playground().handle(Role::Gateway)?;
     std::thread::scope(|scope| {
         let (stop, stopped) = channel();
         let reader = scope.spawn(move || door.enter(move || read_until(&stopped)));
         let run = run(lab, load);
         drop(stop);
         let told = reader.join().ok().context("reading panicked")??;
-        ensure!(!told.is_empty(), "nobody read anything");
+        ensure!(!told.is_empty(), "the reader read nothing");
         readings.extend(told);
         run
     })
 }
 
-/// Reads at once and then each second, until the other end is gone.
+/// Reads immediately and then each second, until the sender of `stopped` is dropped.
 fn read_until(stopped: &Receiver<()>) -> Result<Vec<Reading>> {
     let mut readings = Vec::new();
     loop {
@@ -169,7 +172,7 @@ fn read_until(stopped: &Receiver<()>) -> Result<Vec<Reading>> {
 fn read() -> Result<Reading> {
     let begun = Instant::now();
     let stream = TcpStream::connect_timeout(&PAGE, READ_LIMIT);
-    let mut stream = stream.with_context(|| format!("nobody tells numbers at {PAGE}"))?;
+    let mut stream = stream.with_context(|| format!("no metrics at {PAGE}"))?;
     stream.set_read_timeout(Some(READ_LIMIT))?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")?;
     let mut page = Vec::new();
@@ -186,7 +189,7 @@ fn read() -> Result<Reading> {
 }
 
 impl Pair {
-    /// What is left of the throughput when somebody reads.
+    /// Throughput with a reader relative to that without.
     fn ratio(&self) -> f64 {
         self.read.bits_per_second / self.unread.bits_per_second
     }
@@ -248,7 +251,7 @@ mod tests {
             unread: run(unread),
             read: run(read),
         };
-        // The machine was slow in the second round, which says nothing about the reader.
+        // The machine was slow in the second round, which affects both.
         let row = row("upload", &[pair(2.0, 2.0), pair(1.0, 0.99), pair(2.0, 1.9)]);
         assert_eq!(row[..2], ["upload", "2.00"]);
         assert_eq!(row[3..5], ["0.990", "0.950–1.000"]);

@@ -1,8 +1,8 @@
-//! `postern-bench bench`: how much goes through the tunnel and what it costs, beside other programs that
-//! do the same on the same machine at the same time.
+//! `postern-bench bench`: throughput and cost of the tunnel, beside other programs that do the same
+//! on the same machine at the same time.
 //!
-//! Everything runs in playgrounds of its own and is bounded in time. Refuses to judge: it prints
-//! figures, not verdicts. Leaves nothing behind, whether it ends well, fails, or is interrupted.
+//! Everything runs in its own playgrounds with time limits. Prints figures, not verdicts. Leaves
+//! nothing behind, whether it succeeds, fails, or is interrupted.
 
 mod ceiling;
 mod crowd;
@@ -16,10 +16,11 @@ mod shards;
 mod soak;
 mod usage;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::{Lab, WEB_PORT};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
+use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic;
 use postern_lab::playground::wait::{Interrupted, run_interruptibly};
 use std::io::Write;
@@ -31,21 +32,21 @@ use std::time::Duration;
 pub struct Args {
     #[command(flatten)]
     field: field::Args,
-    /// What to measure instead of the gateway beside the others.
+    /// Another benchmark than the comparison of gateways.
     #[command(subcommand)]
-    part: Option<Part>,
+    benchmark: Option<Benchmark>,
 }
 
-/// A benchmark of its own.
+/// A benchmark with its own arguments.
 #[derive(Clone, Copy, Debug, clap::Subcommand)]
-pub enum Part {
+pub enum Benchmark {
     /// Reference: throughput with the lab's reference client, and times of set-ups.
     Reference(reference::Args),
     /// Names: how fast they are served, and how fast they heal when DNS or addresses fail.
     Names(names::Args),
-    /// Metrics: what it costs the throughput that somebody reads them.
+    /// Metrics: the throughput that a reader of the metrics costs.
     Metrics(metrics::Args),
-    /// Crowd: what many idle clients cost, and how fast many connect at once.
+    /// Crowd: the cost of many idle clients, and how fast many connect at once.
     Crowd(crowd::Args),
     /// Shards: two clients at a gateway with one shard and at one with two.
     Shards(shards::Args),
@@ -53,29 +54,26 @@ pub enum Part {
     Soak(soak::Args),
 }
 
-/// Runs the benchmark.
-///
-/// # Errors
-/// Not root, a tool is missing, a load failed (the logs are shown before), or it was interrupted.
+/// Runs the benchmark. An error is reported after the logs of the measurement that failed.
 pub async fn run(args: Args) -> Result<()> {
-    run_interruptibly(move |interrupt| match args.part {
+    run_interruptibly(move |interrupt| match args.benchmark {
         None => field::bench(interrupt, &args.field),
-        Some(Part::Reference(reference)) => reference::bench(interrupt, reference),
-        Some(Part::Names(names)) => names::bench(interrupt, names),
-        Some(Part::Metrics(metrics)) => metrics::bench(interrupt, metrics),
-        Some(Part::Crowd(crowd)) => crowd::bench(interrupt, crowd),
-        Some(Part::Shards(shards)) => shards::bench(interrupt, shards),
-        Some(Part::Soak(soak)) => soak::bench(interrupt, soak),
+        Some(Benchmark::Reference(reference)) => reference::bench(interrupt, reference),
+        Some(Benchmark::Names(names)) => names::bench(interrupt, names),
+        Some(Benchmark::Metrics(metrics)) => metrics::bench(interrupt, metrics),
+        Some(Benchmark::Crowd(crowd)) => crowd::bench(interrupt, crowd),
+        Some(Benchmark::Shards(shards)) => shards::bench(interrupt, shards),
+        Some(Benchmark::Soak(soak)) => soak::bench(interrupt, soak),
     })
     .await
 }
 
-/// What the policy permits: the loads, the page, and pings for whoever looks into it.
+/// Permits the loads, the page, and pings for debugging.
 const FILTERS: &[&str] = &["tcp/5201", "udp/5201", "udp/5202", "tcp/80", "icmp"];
-/// How long one fetch may take: the set-up of the tunnel included.
+/// Limit of one fetch, including the set-up of the tunnel.
 const FETCH_LIMIT: Duration = Duration::from_secs(15);
 
-/// What is told when a measurement ended early.
+/// Reports why a measurement ended early.
 fn concluded(lab: &Lab, measured: Result<()>) -> Result<()> {
     let Err(error) = measured else {
         return Ok(());
@@ -87,7 +85,7 @@ fn concluded(lab: &Lab, measured: Result<()>) -> Result<()> {
     Err(error.context("the benchmark failed"))
 }
 
-/// A warning, if there is reason for one.
+/// A warning if this is a debug build.
 fn debug_build() -> &'static str {
     match cfg!(debug_assertions) {
         true => "A DEBUG BUILD: its figures say nothing about a release.\n",
@@ -95,18 +93,11 @@ fn debug_build() -> &'static str {
     }
 }
 
-/// From curl's first packet to the first byte of a page.
+/// Time from curl's first packet to the first byte of a page.
 fn time_to_first_byte(lab: &Lab) -> Result<Duration> {
     let url = traffic::url(WEB_V4.into(), WEB_PORT, "/");
     let fetched = traffic::fetch(lab.playground(), Role::Client, &url, FETCH_LIMIT)?;
-    ensure!(
-        fetched.is_page(),
-        "no page from {url}: curl ended with {}, status {} {}",
-        fetched.exit,
-        fetched.status,
-        fetched.refusal
-    );
-    Ok(fetched.first_byte.saturating_sub(fetched.first_packet))
+    Ok(fetched.into_page(&url)?.wait())
 }
 
 fn print(text: &str) -> Result<()> {

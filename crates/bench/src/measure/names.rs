@@ -1,18 +1,19 @@
 //! `postern-bench bench names`: how fast names are served, and how fast they heal.
 //!
-//! One playground with a name server that is made slow, silent or failing, and a web server whose
-//! addresses move and die. Every outage is bounded. Refuses to judge: it prints figures, not
-//! verdicts.
+//! One playground with a name server that becomes slow, silent or failing, and a web server whose
+//! addresses move and fail. Every outage is limited in time. Prints figures, not verdicts.
 
 use super::{FETCH_LIMIT, concluded, debug_build, machine, print, report};
 use anyhow::{Context, Result, ensure};
 use postern_lab::dns::mode::Mode;
+use postern_lab::playground::component::Component;
 use postern_lab::playground::download::Download;
-use postern_lab::playground::faults::{Fault, heal, inflict};
-use postern_lab::playground::lab::{Lab, Setup, WEB_PORT};
+use postern_lab::playground::faults::{HostFault, heal, inflict};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{WEB_V4, WEBS_V4, WEBS_V6};
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::{APP, TTL, WILD};
+use postern_lab::playground::setup::{Setup, WEB_PORT};
 use postern_lab::playground::traffic::{self, Families, Fetched, connect_until};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role, lookup};
@@ -20,37 +21,37 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What and how often.
+/// Repetitions and durations.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// How often each outage and each move is lived through.
+    /// Number of repetitions of each outage and each move.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// How many set-ups the portal asks for in each condition.
+    /// Number of authorizations that the portal requests in each condition.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub set_ups: u32,
-    /// Seconds for which the name server is dead while a client connects.
+    /// Seconds for which the name server is silent while a client connects.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub dead: u32,
-    /// Seconds for which the name server fails in the middle of traffic.
+    /// Seconds for which the name server fails during traffic.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=600))]
     pub outage: u32,
 }
 
-/// How many clients are started for the time to the first byte.
+/// Number of clients for the time to the first byte.
 const FRESH_CLIENTS: u32 = 20;
-/// How many pages are fetched in the outage.
+/// Number of pages that are fetched during the outage.
 const FETCHES: u32 = 45;
-/// How often an application tries to connect.
+/// Interval between an application's attempts to connect.
 const TRY_EVERY: Duration = Duration::from_millis(250);
-/// What a slow name server takes.
+/// Delay of a slow name server.
 const SLOW: Mode = Mode::Slow(Duration::from_secs(2));
-/// How long a healing may take before the benchmark gives up.
+/// Limit for any healing.
 const HEALING_LIMIT: Duration = Duration::from_secs(60);
 
 type Times = Vec<(&'static str, Vec<Duration>)>;
 
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs the benchmark, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
         "Machine: {}\n{}\n",
@@ -65,17 +66,19 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_names()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[
+        Component::Web,
+        Component::Names,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+    ])?;
     show(
         "The portal's request to the gateway's answer",
         &set_ups(lab, args.set_ups)?,
     )?;
     lab.names().set_mode(Mode::Healthy)?;
-    lab.start_client()?;
+    lab.start(Component::Client)?;
     show("Connecting to the first byte", &first_bytes(lab)?)?;
     revivals(lab, args)?;
     outage(lab, args.outage)?;
@@ -89,8 +92,9 @@ fn show(title: &str, times: &Times) -> Result<()> {
     print(&format!("{title}\n{}\n", report::times(times)))
 }
 
-/// Clients that do not exist, asked for by the portal one after the other. In generation 0 each
-/// comes with a name of its own, in generation 2 the name of the resource is looked up at once.
+/// Times of authorizations for clients that do not exist, which the portal requests one after the
+/// other. In generation 0 each client announces its own name, in generation 2 the gateway looks up
+/// the resource's name at once.
 fn set_ups(lab: &Lab, count: u32) -> Result<Times> {
     let conditions = [
         ("generation 0, DNS healthy", "v0", WILD, Mode::Healthy),
@@ -102,14 +106,14 @@ fn set_ups(lab: &Lab, count: u32) -> Result<Times> {
     ];
     let measured = conditions.map(|(what, generation, resource, mode)| {
         lab.names().set_mode(mode)?;
-        let times = lab.control().authorize_in(generation, resource, count)?;
+        let times = lab.control().authorize(generation, resource, count)?;
         Ok((what, times))
     });
     measured.into_iter().collect()
 }
 
-/// A page as the first traffic of fresh clients, by name and by address in turn; and as the first
-/// traffic to a name of clients that have a tunnel.
+/// Times of a page as the first traffic of fresh clients, alternately by name and by address; and
+/// as the first traffic to a name of clients with a tunnel.
 fn first_bytes(lab: &mut Lab) -> Result<Times> {
     let by_address = traffic::url(WEB_V4.into(), WEB_PORT, "/");
     let by_name = format!("http://{APP}/");
@@ -119,8 +123,8 @@ fn first_bytes(lab: &mut Lab) -> Result<Times> {
             (&by_address, &mut fresh_address),
             (&by_name, &mut fresh_name),
         ] {
-            lab.kill_client();
-            lab.start_client()?;
+            lab.kill(Component::Client);
+            lab.start(Component::Client)?;
             times.push(first_byte(lab, url)?);
         }
     }
@@ -140,11 +144,11 @@ fn first_bytes(lab: &mut Lab) -> Result<Times> {
     ])
 }
 
-/// From curl's first packet to the page to its first byte, over IPv4.
+/// Time from curl's first packet to the page's first byte, over IPv4.
 fn first_byte(lab: &Lab, url: &str) -> Result<Duration> {
     let fetched = fetch(lab, url)?;
     ensure!(fetched.is_page(), "no page from {url}: {fetched:?}");
-    Ok(fetched.first_byte.saturating_sub(fetched.first_packet))
+    Ok(fetched.wait())
 }
 
 fn fetch(lab: &Lab, url: &str) -> Result<Fetched> {
@@ -157,7 +161,7 @@ fn fetch(lab: &Lab, url: &str) -> Result<Fetched> {
     )
 }
 
-/// The name server is silent while a client connects to a name, and comes back.
+/// The name server is silent while a client connects to a name, then recovers.
 fn revivals(lab: &Lab, args: Args) -> Result<()> {
     let (mut healed, mut lookups) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
@@ -175,7 +179,7 @@ fn revivals(lab: &Lab, args: Args) -> Result<()> {
     ))
 }
 
-/// How long after the revival the client connects, and the queries meanwhile.
+/// Time from the recovery to the client's connection, and the number of queries until then.
 fn revival(lab: &Lab, name: &str, dead: Duration) -> Result<(Duration, usize)> {
     let playground = lab.playground();
     let names = lab.names();
@@ -196,15 +200,15 @@ fn revival(lab: &Lab, name: &str, dead: Duration) -> Result<(Duration, usize)> {
     })
 }
 
-/// The first IPv4 address that stands for a name.
+/// The first IPv4 proxy IP of a name.
 fn proxy(lab: &Lab, name: &str) -> Result<IpAddr> {
     let proxies = lookup::proxies(lab.playground(), Role::Client, name, FETCH_LIMIT)?;
     let v4 = proxies.into_iter().find(IpAddr::is_ipv4);
     v4.with_context(|| format!("no IPv4 address stands for {name}"))
 }
 
-/// The name server says SERVFAIL for a third of the time, then nothing, while pages are fetched
-/// evenly. The records may be kept for a second only, so they are looked up again all the time.
+/// The name server answers SERVFAIL for a third of the time, then nothing, while pages are fetched
+/// at a fixed rate. The records have a TTL of a second, so they are looked up again continuously.
 fn outage(lab: &Lab, seconds: u32) -> Result<()> {
     const NAME: &str = "outage.wild.lab.example";
     let names = lab.names();
@@ -224,7 +228,7 @@ fn outage(lab: &Lab, seconds: u32) -> Result<()> {
         interrupt.pass(due.saturating_sub(begun.elapsed()))?;
         let fetched = fetch(lab, &url)?;
         match fetched.is_page() {
-            true => times.push(fetched.first_byte.saturating_sub(fetched.first_packet)),
+            true => times.push(fetched.wait()),
             false => failed += 1,
         }
     }
@@ -237,15 +241,15 @@ fn outage(lab: &Lab, seconds: u32) -> Result<()> {
     ))
 }
 
-/// A name moves, and its old address takes no new connections: silently, with a download on it that
-/// goes on, or saying so.
+/// A name moves, and its old address accepts no new connections: either silently, with a download
+/// from it that continues, or with an ICMP error.
 fn moves(lab: &Lab, rounds: u32) -> Result<Times> {
     let (mut silent, mut unreachable) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let name = format!("silent-{round}.wild.lab.example");
-        silent.push(a_move(lab, &name, Fault::SilentToNew)?);
+        silent.push(a_move(lab, &name, HostFault::SilentToNew)?);
         let name = format!("gone-{round}.wild.lab.example");
-        unreachable.push(a_move(lab, &name, Fault::Unreachable)?);
+        unreachable.push(a_move(lab, &name, HostFault::Unreachable)?);
     }
     Ok(vec![
         ("old address silent, a download on it goes on", silent),
@@ -253,11 +257,11 @@ fn moves(lab: &Lab, rounds: u32) -> Result<Times> {
     ])
 }
 
-/// Bytes of the download that is not to be cut, over [`DOWNLOAD_SECONDS`].
+/// Size of the download that must not break, over [`DOWNLOAD_SECONDS`].
 const DOWNLOAD_BYTES: u64 = 2_000_000;
 const DOWNLOAD_SECONDS: u64 = 12;
 
-fn a_move(lab: &Lab, name: &str, fault: Fault) -> Result<Duration> {
+fn a_move(lab: &Lab, name: &str, fault: HostFault) -> Result<Duration> {
     let playground = lab.playground();
     let (old, new) = (
         [WEBS_V4[1].into(), WEBS_V6[1].into()],
@@ -277,7 +281,7 @@ fn a_move(lab: &Lab, name: &str, fault: Fault) -> Result<Duration> {
     inflict(playground, old[0], fault)?;
     let to = (proxy, WEB_PORT).into();
     let connected = connect_until(playground, Role::Client, to, TRY_EVERY, HEALING_LIMIT);
-    if fault == Fault::SilentToNew {
+    if fault == HostFault::SilentToNew {
         let whole = download.wait_whole(playground, DOWNLOAD_BYTES, limit);
         whole.context("the download on the old address")?;
     }

@@ -1,40 +1,41 @@
-//! `postern-bench bench reference`: how much goes through the tunnel with the reference client, and how
-//! fast it is set up.
+//! `postern-bench bench reference`: throughput with the reference client, and times of set-ups.
 //!
-//! Builds a playground, lets iperf3 load the tunnel and (in turn, so that a busy moment of the
-//! machine hits both) plain kernel forwarding along the same way; then lets fresh clients fetch a
-//! page, and the portal ask for set-ups. Every load is bounded in time. Refuses to judge: it prints
-//! figures, not verdicts. Leaves nothing behind, whether it ends well, fails, or is interrupted.
+//! Builds a playground and loads, by iperf3, alternately the tunnel and plain kernel forwarding on
+//! the same path, so that a busy phase of the machine affects both; then fresh clients fetch a
+//! page, and the portal requests authorizations. Every load is limited in time. Prints figures, not
+//! verdicts. Leaves nothing behind, whether it succeeds, fails, or is interrupted.
 
 use super::report::{self, Run};
 use super::usage::Usage;
 use super::{FILTERS, ceiling, concluded, debug_build, machine, print, time_to_first_byte};
 use anyhow::{Context, Result};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::iperf::{self, Load};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::WEB_V4;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Measures throughput through the tunnel.
+/// Repetitions and durations.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// How often each load is put on.
+    /// Number of rounds, in each of which every load runs once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// How many seconds each load lasts.
+    /// Duration of each load in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub seconds: u32,
 }
 
-/// How many clients are started for the time to the first byte.
+/// Number of clients for the time to the first byte.
 const FRESH_CLIENTS: u32 = 20;
-/// How many set-ups the portal asks for.
+/// Number of authorizations that the portal requests.
 const SET_UPS: u32 = 200;
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs the benchmark, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&preface(args))?;
     let playground = Playground::with_interrupt(interrupt.clone())?;
@@ -48,7 +49,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     concluded(&lab, measured)
 }
 
-/// What is about to be measured, on what, and what the figures cannot say.
+/// Description of measurement and machine, and the limits of the figures.
 fn preface(args: Args) -> String {
     let Args { rounds, seconds } = args;
     format!(
@@ -64,14 +65,16 @@ fn preface(args: Args) -> String {
     )
 }
 
-/// The throughput first, while the gateway has but one client; then the set-ups.
+/// Measures throughput first, while the gateway has only one client; then the set-ups.
 fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
-    lab.start_web()?;
-    lab.start_relay()?;
-    lab.start_portal()?;
-    lab.start_gateway()?;
-    lab.start_client()?;
-    // Sets the tunnel up, which is not to be a part of the first load.
+    lab.start_all(&[
+        Component::Web,
+        Component::Relay,
+        Component::Portal,
+        Component::Gateway,
+        Component::Client,
+    ])?;
+    // Sets up the tunnel, which must not be part of the first load.
     time_to_first_byte(lab)?;
     let loads = {
         let kernel = ceiling::forwarding(interrupt)?;
@@ -85,14 +88,14 @@ fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
         "Congestion control of both ends: {congestion}.\n\n"
     ))?;
     let first_bytes = fresh_clients(lab)?;
-    let acks = lab.control().authorize(RESOURCE_V4, SET_UPS)?;
+    let acks = lab.control().authorize("v2", RESOURCE_V4, SET_UPS)?;
     print(&report::times(&[
         ("first packet to first byte, fresh client", first_bytes),
         ("portal's request to gateway's answer", acks),
     ]))
 }
 
-/// All loads in all rounds, through the tunnel and by the kernel alone.
+/// Runs all loads in all rounds, through the tunnel and by the kernel alone.
 fn throughput(lab: &mut Lab, kernel: &Playground, args: Args) -> Result<Vec<(Load, Vec<Run>)>> {
     let mut loads = Load::ALL.map(|load| (load, Vec::new()));
     for round in 1..=args.rounds {
@@ -108,7 +111,7 @@ fn throughput(lab: &mut Lab, kernel: &Playground, args: Args) -> Result<Vec<(Loa
 }
 
 fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Result<Run> {
-    let (gateway, client) = (lab.gateway()?.pid(), lab.client()?.pid());
+    let (gateway, client) = (lab.gateway()?.pid(), lab.process(Component::Client)?.pid());
     let before = (Usage::of(gateway)?, Usage::of(client)?);
     let begun = Instant::now();
     let tunnel = iperf::run(lab.playground(), Role::Client, WEB_V4.into(), load, seconds);
@@ -127,12 +130,12 @@ fn one_run(lab: &mut Lab, kernel: &Playground, load: Load, seconds: u32) -> Resu
     })
 }
 
-/// Starts one client after the other, and lets each fetch a page as its first traffic.
+/// Starts one client after the other; each fetches a page as its first traffic.
 fn fresh_clients(lab: &mut Lab) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for _ in 0..FRESH_CLIENTS {
-        lab.kill_client();
-        lab.start_client()?;
+        lab.kill(Component::Client);
+        lab.start(Component::Client)?;
         times.push(time_to_first_byte(lab)?);
     }
     Ok(times)

@@ -1,6 +1,6 @@
-//! The figures as aligned tables: medians over rounds, and where a list of times lies.
+//! The figures as aligned tables: medians over rounds, and percentiles of times.
 //!
-//! Refuses to hide the spread: beside each median of a rate stand its extremes.
+//! Shows the extremes beside each median of a rate.
 
 use super::usage::Cpu;
 use postern_lab::figures::{median, percentile, table};
@@ -10,15 +10,15 @@ use std::time::Duration;
 /// One load in one round, through the tunnel and by the kernel alone.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    /// What went through the tunnel.
+    /// Result of the load through the tunnel.
     pub(super) tunnel: Transfer,
-    /// What the kernel forwarded without it.
+    /// Result of the load without the tunnel.
     pub(super) kernel: Transfer,
-    /// How long iperf3 ran at the tunnel.
+    /// Duration of iperf3 at the tunnel.
     pub(super) elapsed: Duration,
-    /// Processor time of the gateway meanwhile.
+    /// Processor time of the gateway during the load.
     pub(super) gateway_cpu: Cpu,
-    /// Processor time of the client meanwhile.
+    /// Processor time of the client during the load.
     pub(super) client_cpu: Cpu,
     /// The gateway's resident memory afterwards.
     pub(super) resident_bytes: u64,
@@ -36,7 +36,7 @@ impl Run {
     }
 }
 
-/// The table of all loads, each with its runs over all rounds.
+/// Table of all loads, each with its runs over all rounds.
 pub(super) fn throughput(loads: &[(Load, Vec<Run>)]) -> String {
     let header = [
         "TCP payload",
@@ -55,7 +55,7 @@ pub(super) fn throughput(loads: &[(Load, Vec<Run>)]) -> String {
     table(&header.map(str::to_owned), &rows.collect::<Vec<_>>())
 }
 
-/// What the columns of [`throughput`] mean.
+/// Explanation of the columns of [`throughput`].
 pub(super) const LEGEND: &str = "\
 Medians over the rounds. Gbit/s: payload that arrived through the tunnel, with its extremes.
 kernel: the same way in Gbit/s, forwarded by the kernel without a tunnel. gw, client: processor
@@ -100,7 +100,7 @@ fn row(load: Load, runs: &[Run]) -> [String; 11] {
 
 const MEBI: f64 = 1_048_576.0;
 
-/// Lists of times, each with its name, as one table.
+/// Table of named lists of times.
 pub(super) fn times(lists: &[(&str, Vec<Duration>)]) -> String {
     let header = ["ms", "count", "least", "median", "95 %", "99 %", "most"];
     let rows = lists.iter().map(|(name, times)| {

@@ -1,36 +1,39 @@
 //! `postern-bench bench shards`: two clients at a gateway with one shard and at one with two.
 //!
 //! Both gateways are up at the same time and take turns. Both clients load at once: TCP for the
-//! rate, then UDP in both directions, whose numbers tell whether packets of a flow overtook each
-//! other. Where all that loads them shares the machine's cores, no core is left for a second shard;
-//! so each shard can be held to a part of a core, as if its cores were slower and there were more.
+//! rate, then UDP in both directions, whose numbers show whether packets of a flow overtook each
+//! other. Where the load generators share the machine's cores, no core is left for a second shard;
+//! so each shard can be limited to a part of a core, as if its cores were slower and there were
+//! more.
 
 use super::field::arena::{serve_udp_at, succeed};
-use super::field::load::{UdpLoad, put_on};
+use super::field::load::{UdpLoad, run_at};
 use super::{FILTERS, debug_build, machine, print, soak};
 use crate::fast_client::{Admitted, Place};
 use anyhow::{Context, Result, anyhow, ensure};
 use postern_lab::figures::{median, table};
-use postern_lab::playground::iperf::{self, Load, Way};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::iperf::{self, Endpoints, Load};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{RESOURCE_NET_V4, WEBS_V4};
 use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Plan, Playground, Role};
 use std::process::Command;
 use std::time::Duration;
 
-/// How much.
+/// Repetitions, durations and limits.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// How often each load is put on.
+    /// Number of rounds, in each of which every load runs once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// How many seconds each TCP load lasts.
+    /// Duration of each TCP load in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// How much of a core each shard may use, in per cent.
+    /// Limit for each shard in per cent of a core.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
     share: u32,
     /// Datagrams per second of each client in the test of order.
@@ -38,7 +41,7 @@ pub struct Args {
     rate: u32,
 }
 
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs the benchmark, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
         "Machine: {}\n{}Two clients at once; each shard has {} % of a core.\n\n",
@@ -52,7 +55,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
         let gateway = Gateway::start(shards, &programs, interrupt);
         let mut gateway = gateway.with_context(|| format!("a gateway with {shards} shards"))?;
         if args.share < 100 {
-            gateway.hold(args.share)?;
+            gateway.limit_shards(args.share)?;
         }
         gateways.push(gateway);
     }
@@ -80,11 +83,11 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 const SHARDS: [u32; 2] = [1, 2];
-/// Short, so that a packet never waits for long.
+/// Period of the scheduler: short, so that no packet waits long.
 const PERIOD: Duration = Duration::from_millis(5);
 const CLIENTS: [Role; 2] = [Role::Client, Role::Member(0)];
 
-/// A gateway with two clients. What is declared first is stopped first.
+/// A gateway with two clients. Fields are dropped, and programs stopped, in order of declaration.
 struct Gateway {
     shards: u32,
     _clients: Vec<Process>,
@@ -106,8 +109,7 @@ impl Gateway {
             ..Setup::default()
         };
         let mut lab = Lab::new(Playground::planned(plan)?, programs, setup)?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
+        lab.start_all(&[Component::Portal, Component::Gateway])?;
         let (mut clients, mut servers) = (Vec::new(), Vec::new());
         for (number, (role, server)) in CLIENTS.into_iter().zip(WEBS_V4).enumerate() {
             let mut guest = Admitted::new(number)?;
@@ -129,9 +131,9 @@ impl Gateway {
         })
     }
 
-    /// Lets each shard have no more than this of a core: the kernel's deadline scheduler gives its
-    /// thread so much of each period, and no more (sched(7)).
-    fn hold(&mut self, percent: u32) -> Result<()> {
+    /// Limits each shard to this part of a core: the kernel's deadline scheduler gives its thread
+    /// so much of each period, and no more (sched(7)).
+    fn limit_shards(&mut self, percent: u32) -> Result<()> {
         let threads = self.lab.gateway()?.threads()?;
         let shards = threads
             .iter()
@@ -155,34 +157,34 @@ impl Gateway {
         Ok(())
     }
 
-    /// What both clients move together, in Gbit/s.
+    /// Throughput of both clients together, in Gbit/s.
     fn tcp(&self, load: Load, seconds: u32) -> Result<f64> {
         let rates = self.each(|role, server| {
-            let way = Way {
+            let way = Endpoints {
                 from: role,
                 to: server,
                 server,
             };
-            let moved = iperf::run_on(self.lab.playground(), way, load, seconds)?;
+            let moved = iperf::run_between(self.lab.playground(), way, load, seconds)?;
             Ok(moved.bits_per_second / 1e9)
         })?;
         Ok(rates.iter().sum())
     }
 
-    /// How many datagrams came after one with a higher number, in all flows.
+    /// Number of datagrams that arrived after one with a higher number, in all flows.
     fn reordered(&self, rate: u32, programs: &Programs) -> Result<u64> {
         let mut all = 0;
         for load in UdpLoad::SINGLE {
             let counts = self.each(|role, server| {
                 let playground = self.lab.playground();
-                put_on(playground, (role, server), (load, rate), programs)
+                run_at(playground, (role, server), (load, rate), programs)
             })?;
             all += counts.iter().map(|it| u64::from(it.reordered)).sum::<u64>();
         }
         Ok(all)
     }
 
-    /// Lets both clients do the same at the same time.
+    /// Runs the same work for both clients at the same time.
     fn each<T: Send>(
         &self,
         run: impl Fn(Role, std::net::IpAddr) -> Result<T> + Sync,
@@ -217,7 +219,7 @@ fn row(name: &str, rates: &mut [Vec<f64>; 2]) -> [String; 4] {
     ]
 }
 
-/// Which part of what was read met another shard than its client's, of both ways in.
+/// Share of received packets that met another shard than their client's, on both inputs.
 fn handed_over(page: &str) -> String {
     let ways = [
         (
@@ -247,7 +249,7 @@ fn handed_over(page: &str) -> String {
     told.concat()
 }
 
-/// The value of a sample with exactly these labels.
+/// Value of a sample with exactly these labels.
 fn sample(page: &str, name: &str) -> Option<f64> {
     let mut lines = page.lines();
     lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())

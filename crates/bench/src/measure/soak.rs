@@ -1,30 +1,32 @@
-//! `postern-bench bench soak`: full load both ways for minutes, and what becomes of the gateway's memory.
+//! `postern-bench bench soak`: full load both ways for minutes, and the gateway's memory over time.
 //!
-//! Sessions are renewed meanwhile. Drops are told as the gateway counts them.
+//! Sessions are renewed meanwhile. Reports drops as the gateway counts them.
 
 use super::usage::Usage;
 use super::{FILTERS, concluded, debug_build, machine, print};
 use crate::fast_client::{Admitted, Place};
 use anyhow::{Result, anyhow};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::iperf::{self, Direction, Load, Transfer};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{RESOURCE_NET_V4, WEBS_V4};
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::traffic;
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// How long.
+/// Duration of the benchmark.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
-    /// Minutes under load.
+    /// Duration of the load in minutes.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     minutes: u32,
 }
 
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs the benchmark, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
     print(&format!(
         "Machine: {}\n{}{} minutes, 4 streams of TCP each way at the same time.\n",
@@ -45,8 +47,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_portal()?;
-    lab.start_gateway()?;
+    lab.start_all(&[Component::Portal, Component::Gateway])?;
     let mut guest = Admitted::new(1)?;
     guest.admit(lab, RESOURCE_V4, None)?;
     let gateway = lab.gateway()?.pid();
@@ -76,7 +77,7 @@ fn measure(lab: &mut Lab, args: Args) -> Result<()> {
     print(&counted(&page(lab)?))
 }
 
-/// One upload and one download at the same time, with servers of their own.
+/// Runs one upload and one download at the same time, with separate servers.
 fn both_ways(playground: &Playground) -> Result<(Transfer, Transfer)> {
     let run =
         |server: Ipv4Addr, load| iperf::run(playground, Role::Client, server.into(), load, SLICE_S);
@@ -92,7 +93,7 @@ fn gigabits(transfer: &Transfer) -> f64 {
     transfer.bytes as f64 * 8.0 / 1e9
 }
 
-/// How the memory went.
+/// Description of the memory over time.
 fn memory(resident: &[u64]) -> String {
     let mebi = |bytes: Option<&u64>| bytes.copied().unwrap_or_default() as f64 / MEBI;
     format!(
@@ -108,7 +109,7 @@ fn memory(resident: &[u64]) -> String {
     )
 }
 
-/// The gateway's numbers.
+/// Reads the gateway's metrics.
 pub(super) fn page(lab: &Lab) -> Result<String> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let url = traffic::url(loopback, METRICS_PORT, "/metrics");
@@ -116,7 +117,7 @@ pub(super) fn page(lab: &Lab) -> Result<String> {
     Ok(fetched.body)
 }
 
-/// Every sample of drops and handshakes that is not zero.
+/// Samples of drops and handshakes that are not zero.
 fn counted(page: &str) -> String {
     let is_told = |line: &&str| {
         let is_counted = COUNTED.iter().any(|it| line.starts_with(it));
@@ -129,7 +130,7 @@ fn counted(page: &str) -> String {
     }
 }
 
-/// What is told at the end of all that the gateway counts.
+/// Metrics that the report lists at its end.
 const COUNTED: [&str; 2] = ["postern_dropped_packets_total", "postern_handshakes"];
 const SLICE_S: u32 = 10;
 const UPLOAD: Load = Load {
@@ -149,14 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_last_and_most_are_told() {
+    fn first_last_and_maximum_are_shown() {
         let text = memory(&[10 << 20, 30 << 20, 20 << 20]);
         assert!(text.contains("first 10.0, last 20.0, most 30.0"), "{text}");
         assert!(text.ends_with("10.0 30.0 20.0\n"), "{text}");
     }
 
     #[test]
-    fn only_what_was_counted_is_told() {
+    fn only_nonzero_counters_are_shown() {
         let page = "# TYPE x\npostern_dropped_packets_total{reason=\"a\"} 0\n\
                     postern_dropped_packets_total{reason=\"b\"} 7\npostern_up 1\n";
         assert_eq!(

@@ -1,33 +1,33 @@
-//! What a process has used, as the kernel tells it: processor time and resident memory.
+//! Resource usage of a process, from the kernel: processor time and resident memory.
 //!
-//! Refuses to guess: a line that does not read as proc_pid_stat(5) or proc_pid_status(5) describe
-//! it is an error. Processor time counts all threads of the process; work that the kernel does for
-//! it in interrupts is booked on whoever was running.
+//! A line that does not match proc_pid_stat(5) or proc_pid_status(5) is an error. Processor time
+//! counts all threads of the process; the kernel books its work in interrupts on the thread that
+//! was running.
 
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 use std::time::Duration;
 
-/// What a process has used since its start.
+/// Usage of a process since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Usage {
     /// Processor time of all its threads.
     pub(super) cpu: Cpu,
-    /// Resident memory now.
+    /// Resident memory now, in bytes.
     pub(super) resident_bytes: u64,
 }
 
-/// Processor time in the two modes.
+/// Processor time in user and kernel mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cpu {
-    /// In the program's own code.
+    /// Time in the program's own code.
     pub(super) user: Duration,
-    /// In the kernel, on its behalf or in interrupts that hit it.
+    /// Time in the kernel on its behalf, or in interrupts that hit it.
     pub(super) system: Duration,
 }
 
 impl Cpu {
-    /// What was used since `earlier`.
+    /// Usage since `earlier`.
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             user: self.user.saturating_sub(earlier.user),
@@ -35,17 +35,13 @@ impl Cpu {
         }
     }
 
-    /// Both modes.
     pub(super) fn total(self) -> Duration {
         self.user.saturating_add(self.system)
     }
 }
 
 impl Usage {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// There is no such process, or what the kernel tells cannot be understood.
+    /// Reads the usage of a running process.
     pub(super) fn of(pid: u32) -> Result<Self> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");
@@ -74,8 +70,9 @@ fn ticks_per_second() -> Result<f64> {
     Ok(ticks as f64)
 }
 
-/// utime and stime, the fields 14 and 15 of `/proc/<pid>/stat`. The second field is the name in
-/// parentheses, which may itself hold spaces and parentheses: what follows begins after the last.
+/// Parses utime and stime, the fields 14 and 15 of `/proc/<pid>/stat`. The second field is the name
+/// in parentheses, which may itself contain spaces and parentheses: the rest begins after the last
+/// one.
 fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace();
@@ -85,7 +82,7 @@ fn cpu_ticks(stat: &str) -> Option<(u64, u64)> {
     Some((user, system))
 }
 
-/// The line `VmRSS:   1234 kB` of `/proc/<pid>/status`; the kernel's kB are 1024 bytes.
+/// Parses the line `VmRSS:   1234 kB` of `/proc/<pid>/status`; the kernel's kB are 1024 bytes.
 fn resident_bytes(status: &str) -> Option<u64> {
     let told = status
         .lines()
@@ -159,8 +156,8 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_an_error() {
-        // Process ids end at 2^22 (PID_MAX_LIMIT), so this one never lives.
-        let error = Usage::of(99_999_999).expect_err("nobody").to_string();
+        // Process ids end at 2^22 (PID_MAX_LIMIT), so this one never exists.
+        let error = Usage::of(99_999_999).expect_err("no process").to_string();
         assert!(error.contains("99999999"), "{error}");
     }
 

@@ -1,5 +1,5 @@
-//! Sending and receiving many datagrams in one call: each by itself (`sendmmsg`, `recvmmsg`), as
-//! applications without offloads do, or in groups (`UDP_SEGMENT`, `UDP_GRO`), as QUIC does.
+//! Sends and receives many datagrams in one call: singly (`sendmmsg`, `recvmmsg`), as applications
+//! without offloads do, or in groups (`UDP_SEGMENT`, `UDP_GRO`), as QUIC does.
 
 use super::wire::{HEADER_BYTES, Header, Kind, PAYLOAD_BYTES_MAX, Plan};
 use crate::floor::socket::{control_room, receive_group, socket_addr};
@@ -17,17 +17,13 @@ use tokio::time::Instant;
 
 /// Datagrams of one call.
 const BATCH: usize = 64;
-/// Datagrams of one group: what QUIC servers hand over at once.
+/// Datagrams of one group: the number that QUIC servers send at once.
 const GROUP: usize = 16;
-/// How long the sender sleeps when it is ahead of its plan.
+/// Sleep of a sender that is ahead of its plan.
 const AHEAD: Duration = Duration::from_micros(200);
 
-/// Sends a load, no faster than planned, to where the socket is connected if it is not said.
-/// Returns how many were sent. What the socket has no room for is waited for: what is lost is lost
-/// on the way.
-///
-/// # Errors
-/// What the kernel says.
+/// Sends a load, no faster than planned, to `to` or to where the socket is connected. Returns the
+/// number of sent datagrams. Waits when the socket has no room: loss happens only on the path.
 pub(super) fn send(
     socket: &UdpSocket,
     to: Option<SockaddrStorage>,
@@ -67,7 +63,7 @@ pub(super) fn send(
     }
 }
 
-/// Lets a moment pass; a signal may end it early.
+/// Sleeps briefly; a signal may end the sleep early.
 pub(super) fn pause(moment: Duration) {
     let _woken = ppoll(&mut [], Some(TimeSpec::from_duration(moment)), None);
 }
@@ -123,7 +119,7 @@ impl Sender<'_> {
     }
 }
 
-/// Receives many at once.
+/// Receives many datagrams at once.
 pub(super) enum Receiver {
     Singly {
         buffers: Vec<[u8; DATAGRAM_BYTES]>,
@@ -136,7 +132,7 @@ pub(super) enum Receiver {
 }
 
 impl Receiver {
-    /// One for a socket that gathers what arrives, or does not.
+    /// Creates a receiver for a socket with or without UDP_GRO.
     pub(super) fn new(is_grouped: bool) -> Self {
         match is_grouped {
             true => Self::Grouped {
@@ -150,10 +146,7 @@ impl Receiver {
         }
     }
 
-    /// Waits for datagrams, at most for `limit`, and hands all that are there to `take`.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// Waits for datagrams, at most for `limit`, and passes all available ones to `take`.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -202,8 +195,8 @@ fn receive_singly(
     }
 }
 
-/// The most that the kernel gathers.
+/// The largest group that the kernel gathers.
 const GROUP_BYTES: usize = 65_535;
-/// The largest that is sent.
+/// The largest datagram of a load.
 const DATAGRAM_BYTES: usize = PAYLOAD_BYTES_MAX as usize;
 const _: () = assert!(DATAGRAM_BYTES > HEADER_BYTES);

@@ -1,8 +1,9 @@
-//! `postern-bench udp-load`: UDP at a given rate from one end to the other, counted at the other.
+//! `postern-bench udp-load`: UDP at a given rate from one end to the other, counted at the
+//! receiver.
 //!
-//! A server at the resource counts what is sent to it, or sends what it is asked for; a client puts
-//! on one load and prints what arrived as one line of JSON. Refuses to guess: a load whose end was
-//! never told is an error.
+//! A server at the resource counts a load that is sent to it, or sends a requested one; a client
+//! runs one load and prints the received counts as one line of JSON. A load whose end was never
+//! reported is an error.
 
 mod batch;
 mod tally;
@@ -20,50 +21,47 @@ use tally::Tally;
 use tokio::time::Instant;
 use wire::{HEADER_BYTES, Header, Kind, PAYLOAD_BYTES_MAX, Plan};
 
-/// `postern-bench udp-load`
+/// Arguments of `postern-bench udp-load`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Serve at this address until killed.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "to")]
     serve: Option<SocketAddr>,
-    /// Put a load on the way to the server at this address.
+    /// Run a load against the server at this address.
     #[arg(long, value_name = "ADDRESS", required_unless_present = "serve")]
     to: Option<SocketAddr>,
     /// The load goes from the server to here.
     #[arg(long)]
     reverse: bool,
-    /// Payload of each datagram.
+    /// Payload of each datagram in bytes.
     #[arg(long, default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u16).range(24..=i64::from(PAYLOAD_BYTES_MAX)))]
     bytes: u16,
-    /// Datagrams per second.
+    /// Number of datagrams per second.
     #[arg(long, default_value_t = 10_000)]
     rate: u32,
-    /// How long.
+    /// Duration of the load in milliseconds.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     millis: u32,
-    /// Datagrams are handed to the kernel and taken from it in groups of up to 16, as QUIC does.
+    /// Pass datagrams to and from the kernel in groups of up to 16, as QUIC does.
     #[arg(long)]
     grouped: bool,
 }
 
-/// What became of a load.
+/// Counts and duration of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Datagrams that were sent.
+    /// Number of sent datagrams.
     pub sent: u64,
-    /// Datagrams that arrived.
+    /// Number of received datagrams.
     pub received: u64,
-    /// Datagrams that arrived after one with a higher number.
+    /// Number of datagrams that arrived after one with a higher number.
     pub reordered: u32,
-    /// How long sending took.
+    /// Time from the first to the last sent datagram.
     pub millis: u32,
 }
 
-/// Serves until it is killed, or puts on one load.
-///
-/// # Errors
-/// The address cannot be used, or the other end does not answer.
+/// Serves until the process is killed, or runs one load.
 pub fn run(args: &Args) -> Result<()> {
     if let Some(address) = args.serve {
         return serve(&bind(address)?);
@@ -94,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// With room for a burst, or the receiver itself would be the bottleneck.
 fn bind(address: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(address).with_context(|| format!("cannot bind {address}"))?;
-    // Refused without CAP_NET_ADMIN: then it loses more.
+    // Refused without CAP_NET_ADMIN: the loss is higher then.
     let _smaller = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES);
     Ok(socket)
 }
@@ -123,14 +121,14 @@ fn serve(socket: &UdpSocket) -> Result<()> {
                 continue;
             };
             if header.kind == Kind::Group {
-                receiver = gathering(socket, header.number == 1)?;
+                receiver = set_grouped(socket, header.number == 1)?;
             }
             match plan {
                 None => report(socket, &mut tallies, header.flow, from)?,
                 // A request is repeated until the load begins.
                 Some(plan) if served != Some(header.flow) => {
                     served = Some(header.flow);
-                    give(socket, header.flow, plan, from)?;
+                    send_load(socket, header.flow, plan, from)?;
                 }
                 Some(_) => {}
             }
@@ -138,8 +136,8 @@ fn serve(socket: &UdpSocket) -> Result<()> {
     }
 }
 
-/// Takes what arrives in groups from now on, or singly.
-fn gathering(socket: &UdpSocket, is_grouped: bool) -> Result<Receiver> {
+/// Switches UDP_GRO on or off; returns a receiver that matches.
+fn set_grouped(socket: &UdpSocket, is_grouped: bool) -> Result<Receiver> {
     setsockopt(socket, sockopt::UdpGroSegment, &is_grouped)?;
     Ok(Receiver::new(is_grouped))
 }
@@ -151,7 +149,7 @@ fn report(
     to: SocketAddr,
 ) -> Result<()> {
     let tally = tallies.get(&flow).copied().unwrap_or_default();
-    // What was not asked about for so long never will be.
+    // A load that no client has asked about for this long is finished.
     if tallies.len() > TALLIES_MAX {
         tallies.retain(|it, _| *it == flow);
     }
@@ -159,15 +157,15 @@ fn report(
         reordered: tally.reordered,
         ..Header::new(Kind::Report, flow, tally.received)
     };
-    // Lost like any datagram: then it is asked for again.
+    // Lost like any datagram: the client asks again.
     let _lost = socket.send_to(&header.bytes(), to);
     Ok(())
 }
 
-fn give(socket: &UdpSocket, flow: u32, plan: Plan, to: SocketAddr) -> Result<()> {
+fn send_load(socket: &UdpSocket, flow: u32, plan: Plan, to: SocketAddr) -> Result<()> {
     let sent = batch::send(socket, Some(to.into()), flow, plan)?;
     for _ in 0..ENDS {
-        // Not into the full buffers that the load leaves behind.
+        // Lets the buffers drain that the load filled.
         batch::pause(END_EVERY);
         let _lost = socket.send_to(&Header::new(Kind::End, flow, sent).bytes(), to);
     }
@@ -211,7 +209,7 @@ fn ask(socket: &UdpSocket, question: Header) -> Result<Header> {
 fn download(socket: &UdpSocket, flow: u32, plan: Plan) -> Result<Outcome> {
     let mut request = Header::new(Kind::Request, flow, 0).bytes().to_vec();
     request.extend(plan.bytes());
-    let mut receiver = gathering(socket, plan.is_grouped)?;
+    let mut receiver = set_grouped(socket, plan.is_grouped)?;
     let (mut tally, mut sent) = (Tally::default(), None);
     let mut unanswered = 0;
     let deadline = Instant::now() + Duration::from_millis(plan.millis.into()) + LATENESS;
@@ -239,23 +237,23 @@ fn download(socket: &UdpSocket, flow: u32, plan: Plan) -> Result<Outcome> {
 
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 const FOREVER: Duration = Duration::from_secs(3600);
-/// How long a question waits for its answer, and a load for its next datagram.
+/// Limit for an answer, and for the next datagram of a load.
 const ANSWER_LIMIT: Duration = Duration::from_millis(200);
-/// Loads that are remembered.
+/// Number of loads that the server remembers.
 const TALLIES_MAX: usize = 1000;
-/// How often it is asked.
+/// Number of attempts of a question.
 const QUERIES: u32 = 20;
-/// The end is told so often: each may be lost.
+/// Number of announcements of the end: each may be lost.
 const ENDS: u32 = 10;
 const END_EVERY: Duration = Duration::from_millis(20);
-/// How long after its time the end of a load may come.
+/// How late the end of a load may come.
 const LATENESS: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Puts a load on the way to a server on loopback, in each direction.
+    /// Runs a load against a server on loopback, in each direction.
     fn outcomes(is_grouped: bool) -> [Outcome; 2] {
         let server = bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
         let address = server.local_addr().expect("bound");

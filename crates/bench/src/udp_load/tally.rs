@@ -1,10 +1,9 @@
-//! What arrived of a load: how many, and in which order.
+//! Counts of a received load: number and order of its datagrams.
 
-/// Counts one load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) received: u64,
-    /// After one with a higher number.
+    /// Number of datagrams that arrived after one with a higher number.
     pub(super) reordered: u32,
     highest: Option<u64>,
 }

@@ -1,34 +1,35 @@
-//! The datagrams of a load: a header of 24 bytes, and whatever fills it up.
+//! Datagrams of a load: a header of 24 bytes, and padding.
 
-/// The least that a datagram of a load can be.
+/// The smallest datagram of a load.
 pub(super) const HEADER_BYTES: usize = 24;
 
-/// One datagram.
+/// Header of one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: Kind,
-    /// Which load it belongs to.
+    /// Number of the load that it belongs to.
     pub(super) flow: u32,
-    /// Of data: its number. Of the end: how many there were. Of a report: how many arrived.
+    /// Of data: its number. Of the end: the number of sent datagrams. Of a report: of received
+    /// ones.
     pub(super) number: u64,
     /// Of a report: how many arrived after one with a higher number.
     pub(super) reordered: u32,
 }
 
-/// What a datagram says.
+/// Purpose of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Part of the load.
+    /// A data datagram of the load.
     Data,
-    /// Send me such a load; what, stands behind the header.
+    /// Request for a load; its plan follows the header.
     Request,
-    /// That was all.
+    /// End of the load, sent by its source.
     End,
-    /// From now on take what arrives in groups, or not: 1 or 0. Answered by a report.
+    /// Switches UDP_GRO on (1) or off (0). Answered by a report.
     Group,
-    /// How much has arrived?
+    /// Question for the counts of received datagrams.
     Query,
-    /// So much.
+    /// Report of the counts.
     Report,
 }
 
@@ -94,14 +95,14 @@ impl Header {
     }
 }
 
-/// What a load is.
+/// Parameters of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Payload of each datagram.
+    /// Payload of each datagram in bytes.
     pub(super) payload_bytes: u16,
     pub(super) per_second: u32,
     pub(super) millis: u32,
-    /// Whether datagrams are handed to the kernel, and taken from it, in groups.
+    /// Whether datagrams are passed to and from the kernel in groups.
     pub(super) is_grouped: bool,
 }
 
@@ -117,7 +118,7 @@ impl Plan {
         bytes
     }
 
-    /// Refuses loads that last for longer than a minute: somebody would wait for their end.
+    /// Refuses loads that last longer than a minute: a client would wait for their end.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.first_chunk::<{ Self::BYTES }>()?;
         let [b0, b1, rate @ .., m0, m1, m2, m3, grouped] = *bytes;
@@ -134,7 +135,7 @@ impl Plan {
     }
 }
 
-/// What a packet of 1280 bytes holds, over either family.
+/// Payload of a packet of 1280 bytes, over either family.
 pub(super) const PAYLOAD_BYTES_MAX: u16 = 1232;
 const MAGIC: [u8; 4] = *b"pstl";
 
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_send_is_refused() {
+    fn impossible_plans_are_refused() {
         let plan = |payload_bytes, millis| Plan {
             payload_bytes,
             per_second: 1,

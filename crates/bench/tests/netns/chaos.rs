@@ -1,22 +1,22 @@
-//! Short chaos runs: a few clients whose traffic never pauses, while the gateway is broken.
+//! Short chaos runs: a few clients with continuous traffic while the gateway is broken.
 //!
-//! Generous in time, for a machine that is busy with other things; strict in substance.
+//! Generous time limits, for a busy machine; strict conditions.
 
 use crate::programs;
-use postern_bench::chaos::{Crowd, Section, Spec, Tally, kinds, lives};
-use postern_lab::playground::injector::Fault;
+use postern_bench::chaos::{Crowd, Section, Spec, Tally, kinds, restarts};
+use postern_lab::playground::injector::ActorFault;
 use postern_lab::playground::wait::Interrupt;
 use std::time::Duration;
 
-/// Within which everybody has to recover.
+/// Limit within which all clients have to recover.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A crowd that shows the gateway's log when its test fails.
+/// A crowd that prints the gateway's log when its test fails.
 struct Watched(Crowd);
 
 impl Watched {
-    fn gather() -> Self {
-        let crowd = Crowd::gather(&Spec {
+    fn start() -> Self {
+        let crowd = Crowd::start(&Spec {
             programs: programs(),
             interrupt: Interrupt::default(),
             clients: 4,
@@ -39,9 +39,10 @@ impl Drop for Watched {
     }
 }
 
-/// Everybody recovers soon, no transfer breaks, nobody else notices, and the gateway says so.
+/// All clients recover soon, no transfer breaks, other clients lose nothing, and the gateway
+/// agrees.
 #[track_caller]
-fn expect_nobody_notices(section: &Section) {
+fn expect_recovery(section: &Section) {
     let text = section.text();
     assert_eq!(section.unrecovered(), 0, "{text}");
     assert_eq!(section.wrong, [""; 0], "{text}");
@@ -53,42 +54,39 @@ fn expect_nobody_notices(section: &Section) {
     }
 }
 
-/// The parts that no packet passes cost no packet.
+/// Actors that no packet passes cost no packet.
 #[track_caller]
 fn expect_lossless(section: &Section, kinds: &[&str]) {
     let is_one = |tally: &&Tally| kinds.contains(&tally.name.as_str());
     let lost = section.tallies.iter().filter(is_one);
-    let lost: Vec<usize> = lost.map(Tally::lost_by_hit).collect();
+    let lost: Vec<usize> = lost.map(Tally::lost_by_affected).collect();
     assert_eq!(lost, vec![0; kinds.len()], "{}", section.text());
 }
 
-fn every_kind_dies_by(faults: &[Fault]) {
-    let mut watched = Watched::gather();
+fn kill_every_kind_by(faults: &[ActorFault]) {
+    let mut watched = Watched::start();
     let section = kinds::run(&mut watched.0, faults.len(), faults);
     let section = section.unwrap_or_else(|error| panic!("{error:#}"));
-    expect_nobody_notices(&section);
+    expect_recovery(&section);
     expect_lossless(&section, &["portal", "dns"]);
 }
 
 #[test]
-fn every_kind_of_actor_dies_in_a_handler_and_at_its_start_and_nobody_notices() {
-    every_kind_dies_by(&[Fault::PanicHandler, Fault::PanicStarted]);
+fn deaths_in_handlers_and_at_starts_cost_clients_nothing_lasting() {
+    kill_every_kind_by(&[ActorFault::PanicHandler, ActorFault::PanicStarted]);
 }
 
 #[test]
-fn every_kind_of_actor_dies_in_a_future_and_by_a_timer_and_nobody_notices() {
-    every_kind_dies_by(&[Fault::PanicFuture, Fault::PanicTimer]);
+fn deaths_in_futures_and_timers_cost_clients_nothing_lasting() {
+    kill_every_kind_by(&[ActorFault::PanicFuture, ActorFault::PanicTimer]);
 }
 
-/// docs/lessons.md 25: a new process takes over from one that was killed, and from one that made
-/// room.
-///
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: a new process takes over from a killed one, and from one that handed over.
 #[test]
-fn clients_live_through_kill_9_and_through_a_planned_restart() {
-    let mut watched = Watched::gather();
-    let killed = lives::killed(&mut watched.0, 1);
-    expect_nobody_notices(&killed.unwrap_or_else(|error| panic!("{error:#}")));
-    let handover = lives::handover(&mut watched.0);
-    expect_nobody_notices(&handover.unwrap_or_else(|error| panic!("{error:#}")));
+fn clients_survive_kill_9_and_a_planned_restart() {
+    let mut watched = Watched::start();
+    let killed = restarts::killed(&mut watched.0, 1);
+    expect_recovery(&killed.unwrap_or_else(|error| panic!("{error:#}")));
+    let handover = restarts::handover(&mut watched.0);
+    expect_recovery(&handover.unwrap_or_else(|error| panic!("{error:#}")));
 }

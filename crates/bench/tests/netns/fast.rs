@@ -1,17 +1,18 @@
-//! The ends that the benchmarks measure with: the floor with the floor, and the fast client with a
-//! gateway.
+//! The ends of the benchmarks: the floor with the floor, and the fast client with a gateway.
 
 use crate::programs;
 use crate::trial::{LIMIT, Trial};
 use postern_bench::fast_client::{Admitted, Place, wait_ready};
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup, WEB_PORT};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{GATEWAY_V4, WEB_V4};
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup, WEB_PORT};
 use postern_lab::playground::traffic::{fetch, url};
 use postern_lab::playground::{Playground, Role};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Stands for the name.
+/// First proxy IP of the name.
 const PROXY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
 
 #[test]
@@ -56,22 +57,24 @@ fn a_fast_client_reaches_a_resource_by_address_and_by_name() {
     };
     let lab = Playground::new().and_then(|it| Lab::new(it, &programs(), setup));
     let trial = Trial::up(lab.and_then(|mut lab| {
-        lab.start_web()?;
-        lab.start_names()?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
+        lab.start_all(&[
+            Component::Web,
+            Component::Names,
+            Component::Portal,
+            Component::Gateway,
+        ])?;
         Ok(lab)
     }));
-    let mut guest = Admitted::new(1).expect("keys");
-    guest.admit(&trial, RESOURCE_V4, None).expect("admitted");
-    guest.admit(&trial, APP, Some(PROXY)).expect("admitted");
+    let mut client = Admitted::new(1).expect("keys");
+    client.admit(&trial, RESOURCE_V4, None).expect("admitted");
+    client.admit(&trial, APP, Some(PROXY)).expect("admitted");
     let place = Place {
         playground: trial.playground(),
         role: Role::Client,
-        address: guest.address(),
+        address: client.address(),
         routes: &["10.20.0.0/24", "100.96.0.0/24"],
     };
-    let peer = guest.peer().expect("admitted");
+    let peer = client.peer().expect("admitted");
     let _client = place.start(&programs(), peer).expect("connects");
     for address in [WEB_V4, PROXY] {
         trial.expect_page(address.into());

@@ -1,6 +1,7 @@
-//! What measures, in private network namespaces: short chaos runs, the floor and the fast client.
+//! Measuring programs in private network namespaces: short chaos runs, the floor and the fast
+//! client.
 //!
-//! They need root and fail without it. Waits are for conditions, with deadlines.
+//! The tests need root and fail without it. They wait for conditions, with deadlines.
 
 mod chaos;
 mod fast;

@@ -1,14 +1,15 @@
-//! The second act: names, while their DNS server and their addresses fail.
+//! The second part of the demo: names, while their DNS server and their addresses fail.
 
 use super::screen::Screen;
 use super::{FETCH_LIMIT, family};
 use crate::dns::mode::Mode;
 use crate::playground::download::Download;
-use crate::playground::faults::{Fault, heal, inflict};
-use crate::playground::lab::{Lab, WEB_PORT};
+use crate::playground::faults::{HostFault, heal, inflict};
+use crate::playground::lab::Lab;
 use crate::playground::lookup;
 use crate::playground::network::{WEB_V4, WEB_V6, WEBS_V4, WEBS_V6};
 use crate::playground::scene::{APP, LATE, TTL};
+use crate::playground::setup::WEB_PORT;
 use crate::playground::traffic::{Families, Fetched, connect_until, fetch_over};
 use crate::playground::{Playground, Role};
 use anyhow::{Context, Result, bail, ensure};
@@ -16,32 +17,34 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the DNS server stays dead.
+/// How long the DNS server does not answer.
 const OUTAGE: Duration = Duration::from_secs(4);
-/// How long anything may take to heal before the demo gives up.
+/// How long anything may take to heal before the demo fails.
 const HEALING_LIMIT: Duration = Duration::from_secs(15);
-/// How long an application waits before it tries again.
+/// Interval between two attempts of an application.
 const TRY_EVERY: Duration = Duration::from_millis(250);
-/// The download that must not be cut, and its time.
+/// Size and duration of the download that must not break.
 const DOWNLOAD_BYTES: u64 = 2_000_000;
 const DOWNLOAD_SECONDS: u64 = 10;
 
-/// Names that work, a DNS server that does not, and a name that moves.
+/// Shows names that work, a DNS server that does not answer, and a name that moves.
 pub(super) fn show(screen: &mut Screen, lab: &Lab) -> Result<()> {
     screen.heading("Names")?;
     for families in [Families::V4, Families::V6] {
-        let fetched = page_of(lab, APP, families)?;
-        ensure!(fetched.is_page(), "no page of {APP}: {fetched:?}");
-        let proxy = fetched.remote.context("curl connected to nobody")?;
-        let told = format!("http://{APP}/  at {proxy}, which is {}", behind(proxy));
+        let fetched = page_of(lab, APP, families)?.into_page(APP)?;
+        let proxy = fetched.remote.context("curl did not connect")?;
+        let detail = format!(
+            "http://{APP}/  at {proxy}, which is {}",
+            address_behind(proxy)
+        );
         screen.done(
             &format!("page by name, {}", family(proxy)),
-            took(&fetched),
-            &told,
+            fetched.wait(),
+            &detail,
         )?;
     }
     dead_dns(screen, lab)?;
-    moved(screen, lab)
+    moving_name(screen, lab)
 }
 
 fn page_of(lab: &Lab, name: &str, families: Families) -> Result<Fetched> {
@@ -49,20 +52,15 @@ fn page_of(lab: &Lab, name: &str, families: Families) -> Result<Fetched> {
     fetch_over(lab.playground(), Role::Client, &url, families, FETCH_LIMIT)
 }
 
-/// From curl's first packet to the page to its first byte.
-fn took(fetched: &Fetched) -> Duration {
-    fetched.first_byte.saturating_sub(fetched.first_packet)
-}
-
 /// The web server's first address in the family of a proxy IP.
-fn behind(proxy: IpAddr) -> IpAddr {
+fn address_behind(proxy: IpAddr) -> IpAddr {
     match proxy {
         IpAddr::V4(_) => WEB_V4.into(),
         IpAddr::V6(_) => WEB_V6.into(),
     }
 }
 
-/// The DNS server dies before the client asks for a name, and comes back while it is waiting.
+/// The DNS server fails before the client asks for a name, and recovers while the client waits.
 fn dead_dns(screen: &mut Screen, lab: &Lab) -> Result<()> {
     screen.heading("The gateway's DNS server is dead, and the client asks for another name")?;
     let names = lab.names();
@@ -71,30 +69,28 @@ fn dead_dns(screen: &mut Screen, lab: &Lab) -> Result<()> {
     let acks = lab.control().ack_times()?.len();
     let begun = Instant::now();
     let (page, revived) = std::thread::scope(|scope| {
-        let fetching = scope.spawn(|| page_in_the_end(lab, LATE, OUTAGE + HEALING_LIMIT));
+        let fetching = scope.spawn(|| page_eventually(lab, LATE, OUTAGE + HEALING_LIMIT));
         let ack = wait_ack(lab, acks)?;
         screen.done(
             "accepted all the same",
             ack,
             "the portal's request to the gateway's answer",
         )?;
-        let playground = lab.playground();
-        playground
-            .interrupt()
-            .pass(OUTAGE.saturating_sub(begun.elapsed()))?;
-        let asked = names.lookups(LATE, 0.0)?;
-        let told = format!("{asked} queries for {LATE} so far, none answered");
-        screen.done("still dead", begun.elapsed(), &told)?;
+        let interrupt = lab.playground().interrupt();
+        interrupt.pass(OUTAGE.saturating_sub(begun.elapsed()))?;
+        let lookups = names.lookups(LATE, 0.0)?;
+        let detail = format!("{lookups} queries for {LATE} so far, none answered");
+        screen.done("still dead", begun.elapsed(), &detail)?;
         names.set_mode(Mode::Healthy)?;
         let revived = Instant::now();
         let page = fetching.join().ok().context("fetching panicked")??;
         anyhow::Ok((page, revived))
     })?;
-    let told = "since the DNS server is back";
-    screen.done("page", page.saturating_duration_since(revived), told)
+    let took = page.saturating_duration_since(revived);
+    screen.done("page", took, "since the DNS server is back")
 }
 
-/// Waits for one more acknowledgement, and returns how long the portal waited for it.
+/// Waits for one more acknowledgement; returns how long the portal waited for it.
 fn wait_ack(lab: &Lab, before: usize) -> Result<Duration> {
     let interrupt = lab.playground().interrupt();
     interrupt.until_ok("the gateway to accept", FETCH_LIMIT, || {
@@ -102,8 +98,8 @@ fn wait_ack(lab: &Lab, before: usize) -> Result<Duration> {
     })
 }
 
-/// Fetches as an impatient user does, until the page comes, and returns when it came.
-fn page_in_the_end(lab: &Lab, name: &str, limit: Duration) -> Result<Instant> {
+/// Fetches repeatedly, as an impatient user does, until the page comes; returns that time.
+fn page_eventually(lab: &Lab, name: &str, limit: Duration) -> Result<Instant> {
     let begun = Instant::now();
     loop {
         let fetched = page_of(lab, name, Families::V4)?;
@@ -117,8 +113,8 @@ fn page_in_the_end(lab: &Lab, name: &str, limit: Duration) -> Result<Instant> {
     }
 }
 
-/// A name moves while a download from its old address is under way.
-fn moved(screen: &mut Screen, lab: &Lab) -> Result<()> {
+/// A name moves during a download from its old address.
+fn moving_name(screen: &mut Screen, lab: &Lab) -> Result<()> {
     let (old, new) = (IpAddr::from(WEB_V4), IpAddr::from(WEBS_V4[1]));
     screen.heading(&format!(
         "{APP} moves to {new}; {old} takes no new connections"
@@ -129,32 +125,32 @@ fn moved(screen: &mut Screen, lab: &Lab) -> Result<()> {
     let mut download = Download::start(playground, &url, Families::V4, limit)?;
     let begun = Instant::now();
     download.wait_more(playground, DOWNLOAD_BYTES / 20, FETCH_LIMIT)?;
-    let told = format!("{DOWNLOAD_BYTES} bytes in {DOWNLOAD_SECONDS} s, from {old}");
-    screen.done("a download has begun", begun.elapsed(), &told)?;
+    let detail = format!("{DOWNLOAD_BYTES} bytes in {DOWNLOAD_SECONDS} s, from {old}");
+    screen.done("a download has begun", begun.elapsed(), &detail)?;
     lab.names()
         .set_addresses(APP, TTL, &[new, WEBS_V6[1].into()])?;
-    inflict(playground, old, Fault::SilentToNew)?;
+    inflict(playground, old, HostFault::SilentToNew)?;
     let connected = {
         let to = (proxy(playground, APP)?, WEB_PORT).into();
         connect_until(playground, Role::Client, to, TRY_EVERY, HEALING_LIMIT)?
     };
-    let told = format!("since the first attempt; {} attempts", connected.attempts);
-    screen.done("a new connection moves", connected.after, &told)?;
+    let detail = format!("since the first attempt; {} attempts", connected.attempts);
+    screen.done("a new connection moves", connected.after, &detail)?;
     let fetched = page_of(lab, APP, Families::V4)?;
     let at = format!("at {new}:");
     ensure!(
         fetched.is_page() && fetched.body.contains(&at),
         "not {at} {fetched:?}"
     );
-    screen.done("page", took(&fetched), &format!("http://{APP}/  at {new}"))?;
+    screen.done("page", fetched.wait(), &format!("http://{APP}/  at {new}"))?;
     let whole = download.wait_whole(playground, DOWNLOAD_BYTES, limit)?;
     let pause = whole.longest_pause.as_secs_f64() * 1000.0;
-    let told = format!("every byte right, longest pause {pause:.0} ms, still from {old}");
-    screen.done("the download was not cut", begun.elapsed(), &told)?;
+    let detail = format!("every byte right, longest pause {pause:.0} ms, still from {old}");
+    screen.done("the download was not cut", begun.elapsed(), &detail)?;
     heal(playground, old)
 }
 
-/// The first IPv4 address that stands for a name at the client.
+/// The first IPv4 proxy IP of a name at the client.
 fn proxy(playground: &Playground, name: &str) -> Result<IpAddr> {
     let proxies = lookup::proxies(playground, Role::Client, name, FETCH_LIMIT)?;
     let v4 = proxies.into_iter().find(IpAddr::is_ipv4);

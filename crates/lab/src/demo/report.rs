@@ -1,36 +1,27 @@
-//! The picture of the playground, where the packets went, and how to play with it.
+//! The map of the playground, the path of the packets, and commands to try.
 
 use super::screen::Screen;
 use crate::figures::percentile;
-use crate::playground::lab::{CLIENT, DENIED_PORT, GATEWAY, Lab, RESOURCE_V4};
+use crate::playground::lab::Lab;
 use crate::playground::nameservice::launcher;
 use crate::playground::network::{
     self, CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, GATEWAY_WAN,
     InterfaceBytes, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4, WEB_V6,
 };
 use crate::playground::scene::APP;
+use crate::playground::setup::{CLIENT, DENIED_PORT, GATEWAY, RESOURCE_V4};
 use crate::playground::{Playground, Role};
 use anyhow::Result;
 use std::time::Duration;
 
-/// Who is where.
+/// Shows the namespaces with their addresses and programs.
 pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
     screen.heading("Postern in four private network namespaces")?;
     let rows = [
         Role::ALL.map(|role| role.to_string()),
         Role::ALL.map(|role| playground.namespace(role)),
-        [
-            CLIENT_V4.to_string(),
-            ROUTER_V4.to_string(),
-            GATEWAY_V4.to_string(),
-            WEB_V4.to_string(),
-        ],
-        [
-            CLIENT_V6.to_string(),
-            ROUTER_V6.to_string(),
-            GATEWAY_V6.to_string(),
-            WEB_V6.to_string(),
-        ],
+        [CLIENT_V4, ROUTER_V4, GATEWAY_V4, WEB_V4].map(|it| it.to_string()),
+        [CLIENT_V6, ROUTER_V6, GATEWAY_V6, WEB_V6].map(|it| it.to_string()),
         [
             "curl, ping",
             "NAT, portal, relay",
@@ -47,10 +38,10 @@ pub(super) fn map(screen: &mut Screen, playground: &Playground) -> Result<()> {
     screen.line("")
 }
 
-/// Which addresses the two ends chose for the path between them.
+/// Shows the addresses that the two ends chose for their path.
 pub(super) fn paths(screen: &mut Screen, lab: &Lab) -> Result<()> {
     screen.heading("Where the packets went")?;
-    for (who, milestones) in [
+    for (program, milestones) in [
         ("client", lab.client_milestones()),
         ("gateway", lab.gateway_milestones()),
     ] {
@@ -59,13 +50,13 @@ pub(super) fn paths(screen: &mut Screen, lab: &Lab) -> Result<()> {
             .rfind(|milestone| milestone.name == "path_nominated");
         if let Some(path) = last {
             let (local, remote) = (path.field("local"), path.field("remote"));
-            screen.line(&format!("  path of the {who:<8} {local} – {remote}"))?;
+            screen.line(&format!("  path of the {program:<8} {local} – {remote}"))?;
         }
     }
     Ok(())
 }
 
-/// The interfaces that a packet from the client to the web server passes, in that order.
+/// Interfaces that a packet from the client to the web server passes, in this order.
 const HOPS: [(Role, &str, &str); 7] = [
     (
         Role::Client,
@@ -84,11 +75,11 @@ const HOPS: [(Role, &str, &str); 7] = [
     (Role::Gateway, "lan0", "in the clear, to the web server"),
 ];
 
-/// The byte counters of all hops at one time.
+/// Byte counters of all hops at one time.
 pub(super) struct Counters([InterfaceBytes; HOPS.len()]);
 
 impl Counters {
-    /// Reads them; an interface that does not exist counts nothing.
+    /// Reads the counters; an interface that does not exist counts nothing.
     pub(super) fn read(playground: &Playground) -> Result<Self> {
         let mut counters = [InterfaceBytes::default(); HOPS.len()];
         for (counter, (role, interface, _)) in counters.iter_mut().zip(HOPS) {
@@ -98,7 +89,7 @@ impl Counters {
         Ok(Self(counters))
     }
 
-    /// Shows what went through each hop since they were read.
+    /// Shows the bytes through each hop since the counters were read.
     pub(super) fn show_growth(&self, screen: &mut Screen, playground: &Playground) -> Result<()> {
         let now = Self::read(playground)?;
         let header = format!("  {:<22}{:>12}{:>12}", "interface", "received", "sent");
@@ -106,30 +97,30 @@ impl Counters {
             "{}   bytes of all traffic above",
             screen.dim(&header)
         ))?;
-        for (((role, interface, told), before), after) in HOPS.iter().zip(self.0).zip(now.0) {
+        for (((role, interface, note), before), after) in HOPS.iter().zip(self.0).zip(now.0) {
             let received = after.received.saturating_sub(before.received);
             let sent = after.sent.saturating_sub(before.sent);
             let interface = format!("{role} {interface}");
             screen.line(&format!(
-                "  {interface:<22}{received:>12}{sent:>12}   {told}"
+                "  {interface:<22}{received:>12}{sent:>12}   {note}"
             ))?;
         }
         Ok(())
     }
 }
 
-/// The middle and the slow end of how long the gateway took to acknowledge.
+/// Shows median and 99th percentile of the gateway's times to acknowledge.
 pub(super) fn answer_times(screen: &mut Screen, times: &mut [Duration]) -> Result<()> {
     times.sort_unstable();
-    let told = format!(
+    let detail = format!(
         "{} set-ups for clients that do not exist, one by one",
         times.len()
     );
-    screen.done("median", percentile(times, 50), &told)?;
+    screen.done("median", percentile(times, 50), &detail)?;
     screen.done("99th percentile", percentile(times, 99), "")
 }
 
-/// What to type while it stays up.
+/// Shows commands to try while the demo stays up.
 pub(super) fn how_to_play(screen: &mut Screen, playground: &Playground) -> Result<()> {
     let client = playground.namespace(Role::Client);
     let gateway = playground.namespace(Role::Gateway);

@@ -1,10 +1,10 @@
-//! What the demo writes: aligned lines, in colour only where somebody looks at them.
+//! The demo's output: aligned lines, in colour only on a terminal.
 
 use anyhow::{Error, Result};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-/// Where the demo writes to.
+/// Output of the demo, with or without colour.
 pub(super) struct Screen {
     out: Box<dyn Write + Send>,
     colour: bool,
@@ -26,37 +26,33 @@ impl Screen {
         }
     }
 
-    /// A step that went well: what, how long, and what else there is to say.
-    pub(super) fn done(&mut self, what: &str, took: Duration, told: &str) -> Result<()> {
+    /// Shows a step that succeeded: its name, its duration and a detail.
+    pub(super) fn done(&mut self, what: &str, took: Duration, detail: &str) -> Result<()> {
         let mark = self.paint(GREEN, "✓");
         let took = self.paint(DIM, &format!("{:>9}", milliseconds(took)));
-        self.line(&format!("  {mark} {what:<28}{took}   {told}"))
+        self.line(&format!("  {mark} {what:<28}{took}   {detail}"))
     }
 
-    /// The step that went wrong.
+    /// Shows the step that failed.
     pub(super) fn failed(&mut self, error: &Error) -> Result<()> {
         let mark = self.paint(RED, "✗");
         self.line(&format!("  {mark} {error:#}"))
     }
 
-    /// The title of a part.
     pub(super) fn heading(&mut self, title: &str) -> Result<()> {
         let title = self.paint(BOLD, title);
         self.line(&format!("\n{title}"))
     }
 
-    /// Text as it is, with a line end.
     pub(super) fn line(&mut self, text: &str) -> Result<()> {
         self.plain(&format!("{}\n", text.trim_end()))
     }
 
-    /// Text as it is.
     pub(super) fn plain(&mut self, text: &str) -> Result<()> {
         self.out.write_all(text.as_bytes())?;
         Ok(self.out.flush()?)
     }
 
-    /// Text that stands back.
     pub(super) fn dim(&self, text: &str) -> String {
         self.paint(DIM, text)
     }
@@ -69,7 +65,7 @@ impl Screen {
     }
 }
 
-/// Two decimals below ten milliseconds, where the gateway's own work shows; one above.
+/// Formats two decimals below ten milliseconds, where the gateway's own work shows; one above.
 fn milliseconds(took: Duration) -> String {
     let ms = took.as_secs_f64() * 1000.0;
     match ms < 10.0 {
@@ -83,11 +79,11 @@ pub(super) mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    /// A screen that is read afterwards.
+    /// A screen whose output a test reads afterwards.
     #[derive(Clone, Default)]
-    pub(crate) struct Paper(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Recorder(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Paper {
+    impl Write for Recorder {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().expect("one writer").extend(bytes);
             Ok(bytes.len())
@@ -98,7 +94,7 @@ pub(super) mod tests {
         }
     }
 
-    impl Paper {
+    impl Recorder {
         pub(crate) fn screen(&self, colour: bool) -> Screen {
             let out = Box::new(self.clone());
             Screen { out, colour }
@@ -111,23 +107,23 @@ pub(super) mod tests {
 
     #[test]
     fn steps_are_aligned_and_without_colour_off_a_terminal() {
-        let paper = Paper::default();
-        let mut screen = paper.screen(false);
+        let recorder = Recorder::default();
+        let mut screen = recorder.screen(false);
         screen
-            .done("one", Duration::from_micros(1234), "told")
+            .done("one", Duration::from_micros(1234), "detail")
             .expect("written");
         screen
             .done("something longer", Duration::from_secs(2), "")
             .expect("written");
-        let expected = "  ✓ one                           1.23 ms   told\n\
+        let expected = "  ✓ one                           1.23 ms   detail\n\
                         \x20 ✓ something longer            2000.0 ms\n";
-        assert_eq!(paper.text(), expected);
+        assert_eq!(recorder.text(), expected);
     }
 
     #[test]
-    fn colour_goes_round_the_words() {
-        let paper = Paper::default();
-        paper.screen(true).heading("Title").expect("written");
-        assert_eq!(paper.text(), "\n\x1b[1mTitle\x1b[0m\n");
+    fn colour_surrounds_the_text() {
+        let recorder = Recorder::default();
+        recorder.screen(true).heading("Title").expect("written");
+        assert_eq!(recorder.text(), "\n\x1b[1mTitle\x1b[0m\n");
     }
 }

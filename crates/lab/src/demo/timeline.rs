@@ -1,5 +1,5 @@
-//! When what happened, from the first packet to the first byte, as client, gateway and portal tell
-//! it.
+//! Timeline of the first page, from curl's first packet to the first byte, from the milestones of
+//! client and gateway.
 
 use super::screen::Screen;
 use crate::playground::lab::Lab;
@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 /// One line of the timeline.
 struct Entry {
     unix_ms: f64,
-    who: &'static str,
-    what: String,
+    program: &'static str,
+    event: String,
 }
 
 /// Shows the timeline of the first fetch, which began no earlier than `begun_ms`.
 ///
-/// curl and the programs have no clock in common. What ties them together is curl's first packet:
-/// it makes the client ask the portal, and curl knows how long after it the first byte came.
+/// curl and the programs share no clock. curl's first packet connects them: it makes the client ask
+/// the portal, and curl reports how long after it the first byte came.
 pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetched) -> Result<()> {
     let client = lab.client_milestones();
     let asked = client
@@ -25,8 +25,7 @@ pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetc
         .find(|it| it.name == "authorization_requested" && it.unix_ms >= begun_ms)
         .context("the client did not ask the portal for access during the first fetch")?;
     let first_packet_ms = asked.unix_ms;
-    let waited = fetched.first_byte.saturating_sub(fetched.first_packet);
-    let first_byte_ms = first_packet_ms + waited.as_secs_f64() * 1000.0;
+    let first_byte_ms = first_packet_ms + fetched.wait().as_secs_f64() * 1000.0;
     let mut entries = vec![
         entry(first_packet_ms, "client", "curl sends its first packet"),
         entry(
@@ -35,54 +34,50 @@ pub(super) fn show(screen: &mut Screen, lab: &Lab, begun_ms: f64, fetched: &Fetc
             "curl has the first byte of the page",
         ),
     ];
-    for (who, milestones) in [("client", &client), ("gateway", &lab.gateway_milestones())] {
+    for (program, milestones) in [("client", &client), ("gateway", &lab.gateway_milestones())] {
         let within = milestones.iter().filter(|milestone| {
-            // A millisecond of slack: a program may cut its times to whole milliseconds.
+            // A millisecond of slack: a program may truncate its times to milliseconds.
             (first_packet_ms - 1.0..=first_byte_ms + 1.0).contains(&milestone.unix_ms)
         });
         entries.extend(within.map(|milestone| Entry {
             unix_ms: milestone.unix_ms,
-            who,
-            what: described(who, milestone),
+            program,
+            event: described(program, milestone),
         }));
     }
     screen.heading("Timeline of the first page (ms)")?;
     write(screen, entries)?;
-    let answered = lab
-        .control()
-        .ack_times()?
-        .first()
-        .copied()
-        .unwrap_or_default();
-    let answered = answered.as_secs_f64() * 1000.0;
+    let times = lab.control().ack_times()?;
+    let answered = times.first().map_or(0.0, |it| it.as_secs_f64() * 1000.0);
     screen.line(&format!(
         "  the portal waited {answered:.2} ms for the gateway's answer"
     ))
 }
 
-fn entry(unix_ms: f64, who: &'static str, what: &str) -> Entry {
+fn entry(unix_ms: f64, program: &'static str, event: &str) -> Entry {
     Entry {
         unix_ms,
-        who,
-        what: what.to_owned(),
+        program,
+        event: event.to_owned(),
     }
 }
 
-/// In the order of time, counted from the first.
+/// Writes entries in order of time, relative to the first.
 fn write(screen: &mut Screen, mut entries: Vec<Entry>) -> Result<()> {
     entries.sort_by(|a, b| a.unix_ms.total_cmp(&b.unix_ms));
     let zero = entries.first().map_or(0.0, |first| first.unix_ms);
-    for Entry { unix_ms, who, what } in entries {
-        let who = screen.dim(&format!("{who:<8}"));
-        screen.line(&format!("  {:>8.1}  {who} {what}", unix_ms - zero))?;
+    for entry in entries {
+        let program = screen.dim(&format!("{:<8}", entry.program));
+        let (after, event) = (entry.unix_ms - zero, entry.event);
+        screen.line(&format!("  {after:>8.1}  {program} {event}"))?;
     }
     Ok(())
 }
 
-/// A milestone in words; those that are not known are shown under their own names.
-fn described(who: &str, milestone: &Milestone) -> String {
+/// Describes a milestone; unknown ones keep their names.
+fn described(program: &str, milestone: &Milestone) -> String {
     let field = |name| milestone.field(name);
-    match (who, &*milestone.name) {
+    match (program, &*milestone.name) {
         ("client", "authorization_requested") => "asks the portal for access".to_owned(),
         ("client", "authorization_created") => "is told by the portal: granted".to_owned(),
         ("client", "first_packet_received") => "has a packet through the tunnel".to_owned(),
@@ -102,20 +97,20 @@ fn described(who: &str, milestone: &Milestone) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::screen::tests::Paper;
+    use super::super::screen::tests::Recorder;
     use super::*;
     use serde_json::json;
 
     #[test]
     fn entries_are_sorted_and_counted_from_the_first() {
-        let paper = Paper::default();
+        let recorder = Recorder::default();
         let entries = vec![
             entry(1_000_012.5, "gateway", "later"),
             entry(1_000_000.0, "client", "first"),
         ];
-        write(&mut paper.screen(false), entries).expect("written");
+        write(&mut recorder.screen(false), entries).expect("written");
         let expected = "       0.0  client   first\n      12.5  gateway  later\n";
-        assert_eq!(paper.text(), expected);
+        assert_eq!(recorder.text(), expected);
     }
 
     #[test]

@@ -1,56 +1,46 @@
-//! The control socket of a lab program, above all the portal's, from the outside: one JSON line
-//! asks, one JSON line answers.
+//! A client of the control socket of a lab program, above all the portal's: one line of JSON per
+//! command, one line of JSON per answer.
 
 use crate::portal::client_wire::ClientGrant;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The portal answers from memory, except `authorize`, which makes that many set-ups first.
+/// The portal answers from memory, except `authorize`, which first sets up that many clients.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A control socket. Connects anew for each question, so it survives a restart.
+/// A control socket. Connects for each command, so it survives a restart of the program.
 #[derive(Clone, Debug)]
-pub struct Control {
-    path: PathBuf,
-}
+pub struct Control(PathBuf);
 
 impl Control {
-    /// The socket at `path`.
-    #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-        }
+        Self(path.to_owned())
     }
 
-    /// Asks, and returns the answer.
-    ///
-    /// # Errors
-    /// Nobody listens, no answer comes, or the answer is an error.
+    /// Sends a command and returns the answer; an `error` in it is an error.
     pub fn ask(&self, question: &Value) -> Result<Value> {
-        let socket = UnixStream::connect(&self.path)
-            .with_context(|| format!("nobody at {}", self.path.display()))?;
-        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-        writeln!(&socket, "{question}")?;
-        let mut line = String::new();
-        BufReader::new(&socket).read_line(&mut line)?;
+        let line = exchange(&self.0, question, ANSWER_LIMIT)
+            .with_context(|| format!("no answer from {}", self.0.display()))?;
         let answer: Value = serde_json::from_str(&line)
-            .with_context(|| format!("{} answered {question} with: {line}", self.path.display()))?;
+            .with_context(|| format!("{} answered {question} with: {line}", self.0.display()))?;
         if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
-            bail!("{} refused {question}: {error}", self.path.display());
+            bail!("{} refused {question}: {error}", self.0.display());
         }
         Ok(answer)
     }
 
-    /// The names of the resources that are granted to anybody now.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// As [`Self::ask`], for an answer without content.
+    pub(super) fn tell(&self, command: &Value) -> Result<()> {
+        self.ask(command).map(drop)
+    }
+
+    /// Names of the resources that are granted to any client now.
     pub fn granted(&self) -> Result<Vec<String>> {
         let answer = self.ask(&json!({"op": "grants"}))?;
         let grants = answer["grants"].as_array().context("no list of grants")?;
@@ -59,36 +49,17 @@ impl Control {
         Ok(names.map(str::to_owned).collect())
     }
 
-    /// How long gateways took to acknowledge the authorizations so far.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// How long gateways took to acknowledge each authorization so far.
     pub fn ack_times(&self) -> Result<Vec<Duration>> {
         let answer = self.ask(&json!({"op": "ack_times"}))?;
         let times = answer["ack_times"].as_array().context("no list of times")?;
         times.iter().map(|time| duration(&time["micros"])).collect()
     }
 
-    /// Has `count` clients that do not exist authorized for a resource, one after the other, and
-    /// returns how long its gateway took to acknowledge each.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`], and when a gateway does not acknowledge.
-    pub fn authorize(&self, resource: &str, count: u32) -> Result<Vec<Duration>> {
-        self.authorize_in("v2", resource, count)
-    }
-
-    /// As [`Self::authorize`], in generation `v0` or `v2` of the signalling. For a DNS resource,
-    /// each client of generation 0 announces a name of its own.
-    ///
-    /// # Errors
-    /// Those of [`Self::authorize`].
-    pub fn authorize_in(
-        &self,
-        generation: &str,
-        resource: &str,
-        count: u32,
-    ) -> Result<Vec<Duration>> {
+    /// Authorizes `count` clients that do not exist for a resource, one after the other, in
+    /// generation `v0` or `v2` of the signalling; returns how long its gateway took to acknowledge
+    /// each. For a DNS resource, each client of generation 0 announces its own name.
+    pub fn authorize(&self, generation: &str, resource: &str, count: u32) -> Result<Vec<Duration>> {
         let op = json!({"op": "authorize", "resource": resource, "count": count,
                         "generation": generation});
         let answer = self.ask(&op)?;
@@ -96,10 +67,7 @@ impl Control {
         times.iter().map(duration).collect()
     }
 
-    /// Has a gateway admit a client that another program plays; returns what that is to know.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`], and when the gateway does not acknowledge.
+    /// Authorizes a client that another program simulates; returns the grant for that program.
     pub fn admit(
         &self,
         client: &str,
@@ -113,56 +81,36 @@ impl Control {
         serde_json::from_value(answer["grant"].take()).context("no grant")
     }
 
-    /// Revokes a grant.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
     pub fn reject_access(&self, client: &str, resource: &str) -> Result<()> {
         let op = json!({"op": "reject_access", "client": client, "resource": resource});
-        self.ask(&op).map(drop)
+        self.tell(&op)
     }
 
-    /// Sends `init` again to a gateway.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// Makes the portal send `init` again to a gateway.
     pub fn init_again(&self, gateway: &str) -> Result<()> {
-        self.ask(&json!({"op": "init_again", "gateway": gateway}))
-            .map(drop)
+        self.tell(&json!({"op": "init_again", "gateway": gateway}))
     }
 
     /// Sends the authorization of a grant again to its gateway.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
     pub fn repeat_authorization(&self, client: &str, resource: &str) -> Result<()> {
         let op = json!({"op": "repeat_authorization", "client": client, "resource": resource});
-        self.ask(&op).map(drop)
+        self.tell(&op)
     }
 
-    /// Lets a grant expire in so many seconds, and tells its gateway.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// Lets a grant expire in `seconds`, and notifies its gateway.
     pub fn set_expiry(&self, client: &str, resource: &str, seconds: u64) -> Result<()> {
         let op = json!({"op": "set_expiry", "client": client, "resource": resource,
                         "expires_in_seconds": seconds});
-        self.ask(&op).map(drop)
+        self.tell(&op)
     }
 
-    /// Refuses a gateway with 409 from now on, or no longer.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// Makes the portal refuse a gateway's join with 409, or ends that.
     pub fn refuse_gateway(&self, gateway: &str, refuse: bool) -> Result<()> {
         let op = json!({"op": "refuse_gateway", "gateway": gateway, "refuse": refuse});
-        self.ask(&op).map(drop)
+        self.tell(&op)
     }
 
-    /// The ids of all connected gateways and clients, by their names.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// Ids of all connected gateways and clients, by name.
     pub fn ids(&self) -> Result<BTreeMap<String, String>> {
         let answer = self.ask(&json!({"op": "peers"}))?;
         let peers = answer["peers"].as_array().context("no list of peers")?;
@@ -173,17 +121,22 @@ impl Control {
         Ok(pairs.collect())
     }
 
-    /// Pushes text as it is to a gateway or client.
-    ///
-    /// # Errors
-    /// Those of [`Self::ask`].
+    /// Sends a raw text frame to a gateway or client.
     pub fn push_text(&self, peer: &str, text: &str) -> Result<()> {
-        self.ask(&json!({"op": "push_text", "peer": peer, "text": text}))
-            .map(drop)
+        self.tell(&json!({"op": "push_text", "peer": peer, "text": text}))
     }
 }
 
-/// Microseconds.
+/// Sends one line to a Unix socket and returns the line that comes back.
+pub(super) fn exchange(path: &Path, line: &impl Display, limit: Duration) -> Result<String> {
+    let socket = UnixStream::connect(path)?;
+    socket.set_read_timeout(Some(limit))?;
+    writeln!(&socket, "{line}")?;
+    let mut answer = String::new();
+    BufReader::new(&socket).read_line(&mut answer)?;
+    Ok(answer)
+}
+
 fn duration(micros: &Value) -> Result<Duration> {
     let micros = micros.as_u64().context("a time is no number")?;
     Ok(Duration::from_micros(micros))
@@ -194,7 +147,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// A portal that answers one question with `answer` and hands back the question.
+    /// A portal that answers one command with `answer`; its thread returns the command.
     fn answering(
         answer: &'static str,
     ) -> (tempfile::TempDir, Control, std::thread::JoinHandle<String>) {
@@ -229,7 +182,7 @@ mod tests {
     fn an_error_in_the_answer_is_an_error() {
         let (_directory, control, portal) = answering(r#"{"error":"no such gateway"}"#);
         let error = control
-            .init_again("nobody")
+            .init_again("unknown")
             .expect_err("refused")
             .to_string();
         assert!(error.contains("no such gateway"), "{error}");
@@ -250,7 +203,7 @@ mod tests {
     fn peers_have_names_and_ids() {
         let (_directory, control, portal) = answering(concat!(
             r#"{"ok":true,"peers":[{"name":"gw","id":"1"},"#,
-            r#"{"name":"alice","id":"2"},{"name":"nobody"}]}"#
+            r#"{"name":"alice","id":"2"},{"name":"unnamed"}]}"#
         ));
         let expected = [("alice", "2"), ("gw", "1")];
         let expected = expected.map(|(name, id)| (name.to_owned(), id.to_owned()));
@@ -270,7 +223,7 @@ mod tests {
     #[test]
     fn a_missing_portal_is_named() {
         let control = Control::new(Path::new("no/such/socket"));
-        let error = control.init_again("gw").expect_err("nobody").to_string();
+        let error = control.init_again("gw").expect_err("no portal").to_string();
         assert!(error.contains("no/such/socket"), "{error}");
     }
 }

@@ -1,74 +1,107 @@
-//! A download of a known pattern, every byte of which is checked as it comes.
+//! Downloads at the client that are read as they come: a known pattern, of which every byte is
+//! checked, and lines at a fixed interval.
 
 use super::Playground;
-use super::traffic::{Families, Stream};
+use super::traffic::{Families, GRACE, curl, url};
 use crate::web;
-use anyhow::{Result, bail, ensure};
-use std::io::Read;
-use std::process::ExitStatus;
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{BufRead, BufReader, Read};
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How far it has come.
-#[derive(Clone, Copy, Debug)]
+/// A running curl whose output another thread turns into `T`. Dropping it ends the download.
+struct Stream<T> {
+    curl: Child,
+    progress: Arc<Mutex<T>>,
+}
+
+impl<T: Default + Send + 'static> Stream<T> {
+    /// Fetches a URL at the client; curl ends after `limit`.
+    fn start(
+        playground: &Playground,
+        url: &str,
+        families: Families,
+        limit: Duration,
+        read: impl FnOnce(ChildStdout, &Mutex<T>) + Send + 'static,
+    ) -> Result<Self> {
+        let mut curl = curl(playground, super::Role::Client, limit)
+            .args(families.option())
+            .args(["-N", url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start curl")?;
+        let output = curl.stdout.take().context("curl has an output")?;
+        let progress = Arc::new(Mutex::new(T::default()));
+        let shared = Arc::clone(&progress);
+        std::thread::spawn(move || read(output, &shared));
+        Ok(Self { curl, progress })
+    }
+}
+
+impl<T> Drop for Stream<T> {
+    fn drop(&mut self) {
+        // Both fail only for a curl that has ended.
+        let _gone = self.curl.kill();
+        let _reaped = self.curl.wait();
+    }
+}
+
+fn lock<T>(progress: &Mutex<T>) -> MutexGuard<'_, T> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Progress of a download of the pattern.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
-    /// Bytes that have come.
+    /// Number of received bytes.
     pub bytes: u64,
-    /// The first that was not what it should be.
+    /// Offset of the first wrong byte.
     pub wrong_at: Option<u64>,
-    /// The longest time without a byte, after the first and up to the last.
+    /// The longest time between two reads.
     pub longest_pause: Duration,
     last: Option<Instant>,
     ended: bool,
 }
 
-/// A running curl that fetches `/bytes/…` or `/slow/…`. Dropping it ends the download.
-pub struct Download {
-    running: Stream,
-    progress: Arc<Mutex<Progress>>,
-}
+/// A download of `/bytes/…` or `/slow/…`, of which every byte is compared with the pattern.
+pub struct Download(Stream<Progress>);
 
 impl Download {
-    /// Starts it at the client; curl gives up after `limit`.
-    ///
-    /// # Errors
-    /// curl cannot be started.
+    /// Starts the download at the client; curl ends after `limit`.
     pub fn start(
         playground: &Playground,
         url: &str,
         families: Families,
         limit: Duration,
     ) -> Result<Self> {
-        let (running, output) = Stream::start(playground, url, families, limit)?;
-        let progress = Arc::new(Mutex::new(Progress {
-            bytes: 0,
-            wrong_at: None,
-            longest_pause: Duration::ZERO,
-            last: None,
-            ended: false,
-        }));
-        let noted = Arc::clone(&progress);
-        std::thread::spawn(move || check(output, &noted));
-        Ok(Self { running, progress })
+        Stream::start(playground, url, families, limit, check).map(Self)
     }
 
-    /// How far it has come.
-    #[must_use]
     pub fn progress(&self) -> Progress {
-        *lock(&self.progress)
+        *lock(&self.0.progress)
+    }
+
+    fn checked(&self) -> Result<Progress> {
+        let progress = self.progress();
+        match progress.wrong_at {
+            Some(at) => bail!("byte {at} of a download was wrong"),
+            None => Ok(progress),
+        }
     }
 
     /// Waits until `more` further bytes have come, all of them right.
-    ///
-    /// # Errors
-    /// They did not come within `limit`, one was wrong, it ended, or the wait was called off.
     pub fn wait_more(&self, playground: &Playground, more: u64, limit: Duration) -> Result<()> {
         let target = self.progress().bytes + more;
         let what = format!("{more} more bytes of a download");
         playground.interrupt().until_ok(&what, limit, || {
-            let progress = self.progress();
-            ensure_right(&progress)?;
+            let progress = self.checked()?;
             if progress.bytes >= target {
                 return Ok(Some(()));
             }
@@ -79,19 +112,22 @@ impl Download {
         })
     }
 
-    /// Waits until it has come to its end with exactly `bytes` bytes, all of them right.
-    ///
-    /// # Errors
-    /// It goes on for `limit`, failed, came short or was wrong, or the wait was called off.
+    /// Waits for the end of the download, which must have exactly `bytes` bytes, all of them right.
     pub fn wait_whole(
         &mut self,
         playground: &Playground,
         bytes: u64,
         limit: Duration,
     ) -> Result<Progress> {
-        let status = self.wait_end(playground, limit)?;
-        let progress = self.progress();
-        ensure_right(&progress)?;
+        let interrupt = playground.interrupt();
+        let status = interrupt.until_ok("the end of a download", limit, || {
+            // curl may end before the other thread has checked its last bytes.
+            match self.progress().ended {
+                true => Ok(self.0.curl.try_wait()?),
+                false => Ok(None),
+            }
+        })?;
+        let progress = self.checked()?;
         let came = progress.bytes;
         ensure!(
             status.success(),
@@ -100,33 +136,15 @@ impl Download {
         ensure!(came == bytes, "{came} bytes came instead of {bytes}");
         Ok(progress)
     }
-
-    fn wait_end(&mut self, playground: &Playground, limit: Duration) -> Result<ExitStatus> {
-        let interrupt = playground.interrupt();
-        interrupt.until_ok("the end of a download", limit, || {
-            // curl may be gone before its last bytes have been looked at.
-            match self.progress().ended {
-                true => self.running.ended(),
-                false => Ok(None),
-            }
-        })
-    }
-}
-
-fn ensure_right(progress: &Progress) -> Result<()> {
-    match progress.wrong_at {
-        Some(at) => bail!("byte {at} of a download was wrong"),
-        None => Ok(()),
-    }
 }
 
 /// Reads to the end and compares every byte with the pattern.
-fn check(mut output: impl Read, noted: &Mutex<Progress>) {
+fn check(mut output: impl Read, shared: &Mutex<Progress>) {
     let mut expected = web::pattern();
     let mut chunk = vec![0; 64 * 1024];
     loop {
         let length = output.read(&mut chunk).unwrap_or(0);
-        let mut progress = lock(noted);
+        let mut progress = lock(shared);
         if length == 0 {
             progress.ended = true;
             return;
@@ -146,8 +164,72 @@ fn check(mut output: impl Read, noted: &Mutex<Progress>) {
     }
 }
 
-fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Default)]
+struct Lines {
+    count: u64,
+    last: Option<Instant>,
+    ended: bool,
+}
+
+/// A download of `/drip/<seconds>`: a short line every 20 ms.
+pub struct LineDownload {
+    stream: Stream<Lines>,
+    started: Instant,
+}
+
+impl LineDownload {
+    /// Starts a download of `seconds` at the client.
+    pub fn start(playground: &Playground, address: IpAddr, seconds: u32) -> Result<Self> {
+        let limit = Duration::from_secs(seconds.into()) + GRACE;
+        let url = url(address, 80, &format!("/drip/{seconds}"));
+        let read = |output, shared: &Mutex<Lines>| {
+            for _line in BufReader::new(output).lines().map_while(Result::ok) {
+                let mut lines = lock(shared);
+                lines.count += 1;
+                lines.last = Some(Instant::now());
+            }
+            lock(shared).ended = true;
+        };
+        Ok(Self {
+            stream: Stream::start(playground, &url, Families::Any, limit, read)?,
+            started: Instant::now(),
+        })
+    }
+
+    /// Number of received lines.
+    pub fn lines(&self) -> u64 {
+        lock(&self.stream.progress).count
+    }
+
+    /// Waits until `more` further lines have come.
+    pub fn wait_more(&self, playground: &Playground, more: u64, limit: Duration) -> Result<()> {
+        let target = self.lines() + more;
+        let what = format!("{more} more lines of a download");
+        playground.interrupt().until_ok(&what, limit, || {
+            let lines = lock(&self.stream.progress);
+            if lines.count >= target {
+                return Ok(Some(()));
+            }
+            match lines.ended {
+                true => bail!("the download ended after {} lines", lines.count),
+                false => Ok(None),
+            }
+        })
+    }
+
+    /// Waits until nothing has come for `quiet`, and returns the arrival time of the last line.
+    pub fn wait_silence(
+        &self,
+        playground: &Playground,
+        quiet: Duration,
+        limit: Duration,
+    ) -> Result<Instant> {
+        let interrupt = playground.interrupt();
+        interrupt.until("a download to fall silent", limit, || {
+            let last = lock(&self.stream.progress).last.unwrap_or(self.started);
+            (last.elapsed() >= quiet).then_some(last)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -155,13 +237,7 @@ mod tests {
     use super::*;
 
     fn checked(bytes: &[u8]) -> Progress {
-        let progress = Mutex::new(Progress {
-            bytes: 0,
-            wrong_at: None,
-            longest_pause: Duration::ZERO,
-            last: None,
-            ended: false,
-        });
+        let progress = Mutex::default();
         check(bytes, &progress);
         *lock(&progress)
     }
@@ -175,7 +251,7 @@ mod tests {
             bytes[at] ^= 1;
             assert_eq!(checked(&bytes).wrong_at, Some(at as u64));
         }
-        // A byte that is missing shifts all that follow.
+        // A missing byte shifts all that follow.
         bytes.remove(1000);
         assert_eq!(checked(&bytes).wrong_at, Some(1000));
     }

@@ -1,26 +1,26 @@
-//! Breaking addresses of the private network, each in one of three ways.
+//! Breaks addresses of the private network, each in one of three ways.
 //!
-//! The rules live in the resource's namespace and go with it. They are there before the first
-//! connection, so that the kernel knows every connection from its beginning: one that it met
-//! half-way would count as new.
+//! The rules are in the resource's namespace and vanish with it. They exist before the first
+//! connection, so that conntrack sees every connection from its beginning: it would count one that
+//! it meets half-way as new.
 
 use super::network::feed;
 use super::{Playground, Role};
 use anyhow::Result;
 use std::net::IpAddr;
 
-/// What is wrong with an address.
+/// A fault of an address in the private network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// New connections are swallowed; those that were answered once go on.
+pub enum HostFault {
+    /// Drops new connections; keeps those that were answered once.
     SilentToNew,
-    /// Everything is swallowed.
+    /// Drops all packets to the address.
     Silent,
-    /// Everything is answered with ICMP "host unreachable" (ICMPv6 "address unreachable").
+    /// Answers all packets with ICMP "host unreachable" (ICMPv6 "address unreachable").
     Unreachable,
 }
 
-impl Fault {
+impl HostFault {
     const ALL: [Self; 3] = [Self::SilentToNew, Self::Silent, Self::Unreachable];
 
     fn set(self) -> &'static str {
@@ -32,8 +32,8 @@ impl Fault {
     }
 }
 
-/// Neighbour discovery passes always: an address that nobody announces is answered for by the
-/// router, with an ICMP error that a silent address must not bring about.
+/// Neighbour discovery always passes: for an address that is not announced the router sends an
+/// ICMP error, which a silent address must not cause.
 const RULES: &str = "
 table inet faults {
     set closed_v4 { type ipv4_addr; }
@@ -56,31 +56,25 @@ table inet faults {
 }
 ";
 
-/// Lays the rules, with nothing broken.
+/// Installs the rules with no address broken.
 pub(super) fn prepare(playground: &Playground) -> Result<()> {
     nft(playground, RULES)
 }
 
 /// Breaks an address of the private network.
-///
-/// # Errors
-/// The kernel refuses, or the lab's name server was never started (it lays the rules).
-pub fn inflict(playground: &Playground, address: IpAddr, fault: Fault) -> Result<()> {
+pub fn inflict(playground: &Playground, address: IpAddr, fault: HostFault) -> Result<()> {
     nft(playground, &element("add", fault, address))
 }
 
-/// Makes an address well again, whatever was wrong with it.
-///
-/// # Errors
-/// Those of [`inflict`].
+/// Removes every fault of an address.
 pub fn heal(playground: &Playground, address: IpAddr) -> Result<()> {
-    // Only what is there can be deleted, so it is added first; all of it at once or not at all.
-    let lines =
-        Fault::ALL.map(|fault| element("add", fault, address) + &element("delete", fault, address));
+    // Only an existing element can be deleted, so it is added first, in one transaction.
+    let lines = HostFault::ALL
+        .map(|fault| element("add", fault, address) + &element("delete", fault, address));
     nft(playground, &lines.concat())
 }
 
-fn element(verb: &str, fault: Fault, address: IpAddr) -> String {
+fn element(verb: &str, fault: HostFault, address: IpAddr) -> String {
     let family = match address {
         IpAddr::V4(_) => "v4",
         IpAddr::V6(_) => "v6",

@@ -1,7 +1,7 @@
-//! Catching the ICMP errors that reach a place, to see with what words a packet was refused.
+//! Captures the ICMP errors that reach a namespace, to see the type and code of a refusal.
 //!
-//! The errno of a refused connection does not tell: Linux maps IPv4 "prohibited" and "host
-//! unreachable" to the same EHOSTUNREACH. So the message itself is read from a raw socket.
+//! The errno of a refused connection is not enough: Linux maps IPv4 "prohibited" and "host
+//! unreachable" to the same EHOSTUNREACH. So the tap reads the message from a raw socket.
 //! Sources: RFC 792 and RFC 1812, section 5.2.7.1 (type 3); RFC 4443, section 3.1 (type 1).
 
 use super::{Playground, Role};
@@ -11,24 +11,22 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// A destination-unreachable message about a packet that somebody at the place had sent.
+/// A destination-unreachable message about a packet that was sent from the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreachable {
-    /// 3 for IPv4, 1 for IPv6.
+    /// ICMP type: 3 for IPv4, 1 for IPv6.
     pub kind: u8,
-    /// Why.
     pub code: u8,
-    /// Where the refused packet was going.
+    /// Destination of the refused packet.
     pub destination: IpAddr,
-    /// The protocol of the refused packet.
+    /// IP protocol number of the refused packet.
     pub protocol: u8,
-    /// The destination port of the refused packet; meaningless for ICMP.
+    /// Destination port of the refused packet; meaningless for ICMP.
     pub port: u16,
 }
 
 impl Unreachable {
-    /// Whether it says "administratively prohibited" (IPv4 type 3 code 13, IPv6 type 1 code 1).
-    #[must_use]
+    /// "Administratively prohibited": IPv4 type 3 code 13, IPv6 type 1 code 1.
     pub fn is_prohibited(&self) -> bool {
         match self.destination {
             IpAddr::V4(_) => (self.kind, self.code) == (3, 13),
@@ -37,39 +35,27 @@ impl Unreachable {
     }
 }
 
-/// A raw socket at a place that hears the ICMP errors of one family.
+/// A raw socket that receives the ICMP errors of one family in a namespace.
 pub struct IcmpTap {
     socket: Socket,
-    family: Family,
-}
-
-#[derive(Clone, Copy)]
-enum Family {
-    V4,
-    V6,
+    parse: fn(&[u8]) -> Option<Unreachable>,
 }
 
 impl IcmpTap {
-    /// Listens at `role` for errors of the family of `address`.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered, or no raw socket can be had.
+    /// Opens a tap in a namespace, for errors of the family of `address`.
     pub fn open(playground: &Playground, role: Role, address: IpAddr) -> Result<Self> {
-        let (family, domain, protocol) = match address {
-            IpAddr::V4(_) => (Family::V4, Domain::IPV4, Protocol::ICMPV4),
-            IpAddr::V6(_) => (Family::V6, Domain::IPV6, Protocol::ICMPV6),
+        let (parse, domain, protocol): (fn(&[u8]) -> _, _, _) = match address {
+            IpAddr::V4(_) => (parse_v4, Domain::IPV4, Protocol::ICMPV4),
+            IpAddr::V6(_) => (parse_v6, Domain::IPV6, Protocol::ICMPV6),
         };
         let socket = playground.enter(role, || {
             Socket::new(domain, Type::RAW, Some(protocol)).context("cannot open a raw socket")
         })?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, family })
+        Ok(Self { socket, parse })
     }
 
     /// Waits for an error about a packet to `destination` and `port`.
-    ///
-    /// # Errors
-    /// None came within `limit`, or the wait was called off.
     pub fn wait_for(
         &self,
         playground: &Playground,
@@ -88,17 +74,11 @@ impl IcmpTap {
         })
     }
 
-    /// The next message: `None` when there is none, `Some(None)` when it is something else.
+    /// Reads the next message: `None` when there is none, `Some(None)` when it is of another kind.
     fn read(&self) -> Result<Option<Option<Unreachable>>> {
         let mut buffer = [0; 2048];
         match (&self.socket).read(&mut buffer) {
-            Ok(length) => {
-                let message = buffer.get(..length).unwrap_or_default();
-                Ok(Some(match self.family {
-                    Family::V4 => parse_v4(message),
-                    Family::V6 => parse_v6(message),
-                }))
-            }
+            Ok(length) => Ok(Some((self.parse)(&buffer[..length]))),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error).context("cannot read the raw socket"),
         }

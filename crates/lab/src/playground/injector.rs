@@ -1,34 +1,33 @@
-//! The gateway's fault socket, from the outside: which part is to fail, and how.
+//! A client of the gateway's fault socket, which makes one of its actors fail.
 //!
-//! One line asks, one line answers. Only a gateway that was built with the feature
+//! One line per command, one line per answer. Only a gateway that was built with the feature
 //! `fault-injection` has such a socket.
 
+use super::control::exchange;
+use super::word;
 use anyhow::{Context, Result, ensure};
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A kind of actor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// The way to the portal.
+/// Type of an actor of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ActorKind {
     Portal,
-    /// Lookups.
     Dns,
-    /// Names and flows of a shard.
+    /// Mappings and flows of a shard.
     NatTable,
     /// The tunnel interface of a shard.
     Tun,
-    /// The sockets of a shard.
+    /// The UDP sockets of a shard.
     Udp,
-    /// One client.
+    /// The connection of one client.
     Connection,
 }
 
-impl Kind {
-    /// All of them, in the order in which they take turns.
+impl ActorKind {
+    /// All kinds, in the order in which chaos runs break them.
     pub const ALL: [Self; 6] = [
         Self::Connection,
         Self::Portal,
@@ -38,30 +37,22 @@ impl Kind {
         Self::Tun,
     ];
 
-    /// As the gateway calls it, on the fault socket and in its log.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Portal => "portal",
-            Self::Dns => "dns",
-            Self::NatTable => "nat_table",
-            Self::Tun => "tun",
-            Self::Udp => "udp",
-            Self::Connection => "connection",
-        }
+    /// Name in the gateway's fault socket and log.
+    pub fn word(self) -> String {
+        word(self)
     }
 }
 
-/// A way to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// Panics in a handler.
+/// What an actor does when a fault is injected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum ActorFault {
+    /// Panics in a message handler.
     PanicHandler,
-    /// Panics, and its next incarnation panics once while it starts.
+    /// Panics, and its next instance panics once while it starts.
     PanicStarted,
-    /// Panics in a future that it spawned.
+    /// Panics in a spawned future.
     PanicFuture,
-    /// Panics in a timer.
+    /// Panics in a timer callback.
     PanicTimer,
     /// Stops without a panic.
     Stop,
@@ -71,13 +62,13 @@ pub enum Fault {
     Block,
     /// Keeps its mailbox full for 3 s.
     Fill,
-    /// Panics at every packet of one client, until it is calmed.
+    /// Panics at every packet of one client, until [`Self::Calm`].
     PanicPackets,
     /// Ends [`Self::PanicPackets`].
     Calm,
 }
 
-impl Fault {
+impl ActorFault {
     /// The panics that kill an actor at once, each in a different place.
     pub const PANICS: [Self; 4] = [
         Self::PanicHandler,
@@ -86,23 +77,7 @@ impl Fault {
         Self::PanicTimer,
     ];
 
-    fn word(self) -> &'static str {
-        match self {
-            Self::PanicHandler => "panic-handler",
-            Self::PanicStarted => "panic-started",
-            Self::PanicFuture => "panic-future",
-            Self::PanicTimer => "panic-timer",
-            Self::Stop => "stop",
-            Self::Hang => "hang",
-            Self::Block => "block",
-            Self::Fill => "fill",
-            Self::PanicPackets => "panic-packets",
-            Self::Calm => "calm",
-        }
-    }
-
-    /// How many deaths it costs its victim's budget.
-    #[must_use]
+    /// Number of deaths that count against the actor's restart budget.
     pub fn deaths(self) -> usize {
         match self {
             Self::PanicStarted => 2,
@@ -117,102 +92,84 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ActorFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(&word(*self))
     }
 }
 
-/// The fault socket. Connects anew for each order.
+/// The gateway's fault socket. Connects for each command.
 #[derive(Clone, Debug)]
-pub struct Injector {
-    path: PathBuf,
-}
+pub struct Injector(PathBuf);
 
-/// An order to block a thread may be answered only after it.
+/// The answer to a command that blocks a thread may come only after the block.
 const ANSWER_LIMIT: Duration = Duration::from_secs(40);
 
 impl Injector {
-    /// The one with its socket at `path`.
-    #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self(path)
     }
 
-    /// Lets a part fail; `client` is the id of the client whose connection it is.
-    ///
-    /// # Errors
-    /// Nobody listens, no answer comes, or the gateway refuses.
-    pub fn inflict(&self, kind: Kind, fault: Fault, client: Option<&str>) -> Result<()> {
-        let stream = UnixStream::connect(&self.path).with_context(|| {
+    /// Makes an actor fail; `client` is the client's id for a [`ActorKind::Connection`].
+    pub fn inflict(&self, kind: ActorKind, fault: ActorFault, client: Option<&str>) -> Result<()> {
+        let command = command(kind, fault, client);
+        let answer = exchange(&self.0, &command, ANSWER_LIMIT).with_context(|| {
             format!(
                 "no gateway takes faults at {}; `./dev chaos` builds one that does",
-                self.path.display()
+                self.0.display()
             )
         })?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        let order = order(kind, fault, client);
-        (&stream).write_all(format!("{order}\n").as_bytes())?;
-        let mut answer = String::new();
-        BufReader::new(&stream)
-            .read_line(&mut answer)
-            .with_context(|| format!("no answer to \"{order}\""))?;
         let answer = answer.trim_end();
         ensure!(
             answer == "ok",
-            "the gateway answered \"{order}\" with \"{answer}\""
+            "the gateway answered \"{command}\" with \"{answer}\""
         );
         Ok(())
     }
 }
 
-fn order(kind: Kind, fault: Fault, client: Option<&str>) -> String {
-    let mut order = format!("{} {fault}", kind.word());
-    if let Some(client) = client {
-        order.push(' ');
-        order.push_str(client);
-    }
-    order
+fn command(kind: ActorKind, fault: ActorFault, client: Option<&str>) -> String {
+    let client = client.map(|id| format!(" {id}")).unwrap_or_default();
+    format!("{} {fault}{client}", kind.word())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
 
-    /// What an order comes to, and what the gateway read of it.
-    fn asked(answer: &'static str) -> (Result<()>, String) {
+    /// Result of a command, and the line that the gateway received.
+    fn sent(answer: &'static str) -> (Result<()>, String) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("faults");
         let listener = UnixListener::bind(&path).expect("listens");
         let gateway = std::thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("an order");
-            let mut order = String::new();
+            let (stream, _) = listener.accept().expect("a command");
+            let mut line = String::new();
             BufReader::new(&stream)
-                .read_line(&mut order)
+                .read_line(&mut line)
                 .expect("a line");
             (&stream).write_all(answer.as_bytes()).expect("answers");
-            order
+            line
         });
-        let result = Injector::new(path).inflict(Kind::Connection, Fault::PanicTimer, Some("id"));
+        let result =
+            Injector::new(path).inflict(ActorKind::Connection, ActorFault::PanicTimer, Some("id"));
         (result, gateway.join().expect("a gateway"))
     }
 
     #[test]
-    fn an_order_is_one_line_and_ok_is_enough() {
-        let (result, order) = asked("ok\n");
+    fn a_command_is_one_line_and_ok_is_enough() {
+        let (result, line) = sent("ok\n");
         result.expect("done");
-        assert_eq!(order, "connection panic-timer id\n");
-        assert_eq!(order_of(Kind::NatTable), "nat_table fill");
-    }
-
-    fn order_of(kind: Kind) -> String {
-        order(kind, Fault::Fill, None)
+        assert_eq!(line, "connection panic-timer id\n");
+        let command = command(ActorKind::NatTable, ActorFault::Fill, None);
+        assert_eq!(command, "nat_table fill");
     }
 
     #[test]
-    fn a_refusal_is_told_in_the_gateways_words() {
-        let (result, _) = asked("error: no such client\n");
+    fn a_refusal_contains_the_gateways_words() {
+        let (result, _) = sent("error: no such client\n");
         let error = result.expect_err("refused").to_string();
         assert!(error.contains("no such client"), "{error}");
     }
@@ -220,8 +177,8 @@ mod tests {
     #[test]
     fn a_gateway_without_the_feature_is_named() {
         let injector = Injector::new("no/such/socket".into());
-        let error = injector.inflict(Kind::Tun, Fault::Stop, None);
-        let error = error.expect_err("nobody").to_string();
+        let error = injector.inflict(ActorKind::Tun, ActorFault::Stop, None);
+        let error = error.expect_err("no socket").to_string();
         assert!(error.contains("./dev chaos"), "{error}");
     }
 }

@@ -1,22 +1,23 @@
-//! iperf3 from one place to another, for one run at a time.
+//! iperf3 from one namespace to another, one run at a time.
 //!
-//! Counts what arrived, not what was sent. Refuses to trust iperf3 with its own time: the server
-//! serves one test and is killed when it outlives it, the client has a limit of its own.
+//! Counts received bytes, not sent ones. Does not rely on iperf3's own timing: the server serves
+//! one test and is killed when it outlives it, the client has a limit.
 
 use super::{Playground, Role};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
-/// iperf3's own port, which the policy has to permit.
+/// iperf3's default port, which the policy has to permit.
 const PORT: &str = "5201";
-/// How long connecting, and telling the results at the end, may take beyond the load itself.
+/// How long connecting and exchanging the results may take beyond the load itself.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a server may take to listen, and to end after its test.
 const SERVER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Which way the payload goes.
+/// Direction of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the resource.
@@ -25,17 +26,16 @@ pub enum Direction {
     Download,
 }
 
-/// One kind of load.
+/// Parameters of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Which way.
     pub direction: Direction,
-    /// TCP connections at the same time.
+    /// Number of concurrent TCP connections.
     pub streams: u8,
 }
 
 impl Load {
-    /// Every load that is measured, in the order in which they alternate.
+    /// All measured loads, in the order in which they alternate.
     pub const ALL: [Self; 4] = [
         Self::new(Direction::Upload, 1),
         Self::new(Direction::Download, 1),
@@ -47,7 +47,7 @@ impl Load {
         Self { direction, streams }
     }
 
-    /// As the table names it.
+    /// Name in the benchmark's table.
     pub fn name(self) -> String {
         let direction = match self.direction {
             Direction::Upload => "upload",
@@ -60,34 +60,31 @@ impl Load {
     }
 }
 
-/// What one run moved.
+/// Data that one run transferred.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
-    /// Payload that arrived.
+    /// Received payload in bytes.
     pub bytes: u64,
-    /// Payload that arrived, per second of the receiver's time.
+    /// Received payload per second of the receiver's time.
     pub bits_per_second: f64,
-    /// TCP segments that were sent again.
+    /// Number of retransmitted TCP segments.
     pub retransmits: u64,
     /// The sender's congestion control, as the kernel names it.
     pub congestion: String,
 }
 
-/// Where a load goes.
+/// The two ends of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// Where the client's end is.
+pub struct Endpoints {
+    /// Namespace of the client's end.
     pub from: Role,
-    /// What the client calls the server.
+    /// Address under which the client reaches the server.
     pub to: IpAddr,
-    /// The server's own address.
+    /// Address that the server listens on.
     pub server: IpAddr,
 }
 
-/// Puts a load on the way from `role` to `address` at the resource, for `seconds`.
-///
-/// # Errors
-/// iperf3 cannot be run, says that it failed, takes too long, or the wait was called off.
+/// Runs a load from `role` to `address` at the resource, for `seconds`.
 pub fn run(
     playground: &Playground,
     role: Role,
@@ -95,27 +92,29 @@ pub fn run(
     load: Load,
     seconds: u32,
 ) -> Result<Transfer> {
-    let way = Way {
+    let endpoints = Endpoints {
         from: role,
         to: address,
         server: address,
     };
-    run_on(playground, way, load, seconds)
+    run_between(playground, endpoints, load, seconds)
 }
 
-/// As [`run`], where the server may be known by another address.
-///
-/// # Errors
-/// Those of [`run`].
-pub fn run_on(playground: &Playground, way: Way, load: Load, seconds: u32) -> Result<Transfer> {
+/// As [`run`], where the client may reach the server under another address.
+pub fn run_between(
+    playground: &Playground,
+    endpoints: Endpoints,
+    load: Load,
+    seconds: u32,
+) -> Result<Transfer> {
     let mut command = playground.command(Role::Resource, "iperf3");
     command.args(["--server", "--one-off", "--forceflush", "--port", PORT]);
-    command.args(["--bind", &way.server.to_string()]);
-    // Loads at the same time have servers of different addresses.
-    let name = format!("iperf3-server-{}", way.server);
+    command.args(["--bind", &endpoints.server.to_string()]);
+    // Concurrent loads have servers with different addresses.
+    let name = format!("iperf3-server-{}", endpoints.server);
     let mut server = playground.spawn(&name, command)?;
     let interrupt = playground.interrupt();
-    // Connecting to see whether it listens would be taken for its one test.
+    // The server would take a probing connection for its one test.
     interrupt.until_ok("iperf3 to listen", SERVER_LIMIT, || {
         if let Some(status) = server.ended()? {
             let tail = server.log_tail(5);
@@ -124,17 +123,18 @@ pub fn run_on(playground: &Playground, way: Way, load: Load, seconds: u32) -> Re
         Ok(server.log().contains("Server listening").then_some(()))
     })?;
     let limit = Duration::from_secs(seconds.into()) + GRACE;
-    let output = playground.run(client(playground, way, load, seconds), limit)?;
+    let client = client(playground, endpoints, load, seconds);
+    let output = playground.run(client, limit)?;
     let transfer = parse(&String::from_utf8_lossy(&output.stdout))?;
     server.wait_end(SERVER_LIMIT)?;
     Ok(transfer)
 }
 
-/// The command of the client's end. No reports between (`-i 0`), so its output stays short.
-fn client(playground: &Playground, way: Way, load: Load, seconds: u32) -> std::process::Command {
-    let mut command = playground.command(way.from, "iperf3");
+/// Command of the client's end, without interim reports (`-i 0`): its output stays short.
+fn client(playground: &Playground, endpoints: Endpoints, load: Load, seconds: u32) -> Command {
+    let mut command = playground.command(endpoints.from, "iperf3");
     command.args(["--json", "-i", "0", "--connect-timeout", "5000"]);
-    command.args(["--client", &way.to.to_string(), "--port", PORT]);
+    command.args(["--client", &endpoints.to.to_string(), "--port", PORT]);
     command.args(["--time", &seconds.to_string()]);
     command.args(["--parallel", &load.streams.to_string()]);
     if load.direction == Direction::Download {
@@ -143,13 +143,13 @@ fn client(playground: &Playground, way: Way, load: Load, seconds: u32) -> std::p
     command
 }
 
-/// Reads what `iperf3 --json` writes at the client.
-fn parse(told: &str) -> Result<Transfer> {
-    let told: Value = serde_json::from_str(told).context("iperf3 told no JSON")?;
-    if let Some(error) = told["error"].as_str() {
+/// Parses the client's output of `iperf3 --json`.
+fn parse(output: &str) -> Result<Transfer> {
+    let output: Value = serde_json::from_str(output).context("iperf3 told no JSON")?;
+    if let Some(error) = output["error"].as_str() {
         bail!("iperf3 failed: {error}");
     }
-    let end = &told["end"];
+    let end = &output["end"];
     let received = &end["sum_received"];
     let bytes = received["bytes"].as_u64().unwrap_or_default();
     let bits_per_second = received["bits_per_second"].as_f64().unwrap_or_default();
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The end of a download with two streams, as iperf 3.12 writes it, without what nobody reads.
+    /// The end of a download with two streams, as iperf 3.12 writes it, without unused fields.
     const DOWNLOAD: &str = r#"{
         "start": {"version": "iperf 3.12", "test_start": {"num_streams": 2, "reverse": 1}},
         "intervals": [{"sum": {"bytes": 2286026752, "bits_per_second": 18287810701.769577}}],
@@ -192,7 +192,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn what_arrived_counts_over_all_streams() {
+    fn received_bytes_count_over_all_streams() {
         let expected = Transfer {
             bytes: 2_286_026_752,
             bits_per_second: 18_287_811_684.142_95,
@@ -203,26 +203,26 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_in_iperfs_words() {
-        let told = r#"{"start": {"connected": []}, "intervals": [], "end": {},
+    fn a_failure_contains_iperfs_words() {
+        let output = r#"{"start": {"connected": []}, "intervals": [], "end": {},
                        "error": "unable to connect to server: Connection refused"}"#;
-        let error = parse(told).expect_err("failed").to_string();
+        let error = parse(output).expect_err("failed").to_string();
         assert!(error.contains("Connection refused"), "{error}");
     }
 
     #[test]
     fn a_run_that_moved_nothing_is_an_error() {
         let moved_nothing = DOWNLOAD.replace("2286026752", "0");
-        for told in [moved_nothing.as_str(), r#"{"end": {}}"#, "{}", "[]"] {
-            let error = parse(told).expect_err("nothing moved").to_string();
+        for output in [moved_nothing.as_str(), r#"{"end": {}}"#, "{}", "[]"] {
+            let error = parse(output).expect_err("nothing moved").to_string();
             assert!(error.contains("nothing received"), "{error}");
         }
     }
 
     #[test]
     fn output_that_is_no_json_is_an_error() {
-        for told in ["", "iperf3: error", &DOWNLOAD[..200]] {
-            let error = parse(told).expect_err("no JSON").to_string();
+        for output in ["", "iperf3: error", &DOWNLOAD[..200]] {
+            let error = parse(output).expect_err("no JSON").to_string();
             assert!(error.contains("no JSON"), "{error}");
         }
     }
@@ -236,19 +236,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC*") {
+        fn any_text_is_parsed_or_refused(text in "\\PC*") {
             let _read_or_refused = parse(&text);
         }
 
         #[test]
-        fn any_end_is_read_or_refused(
+        fn any_end_is_parsed_or_refused(
             bytes in any::<i64>(), rate in any::<f64>(), again in any::<i64>(),
         ) {
-            let told = serde_json::json!({"end": {
+            let output = serde_json::json!({"end": {
                 "sum_sent": {"retransmits": again},
                 "sum_received": {"bytes": bytes, "bits_per_second": rate},
             }});
-            if let Ok(transfer) = parse(&told.to_string()) {
+            if let Ok(transfer) = parse(&output.to_string()) {
                 prop_assert!(transfer.bytes > 0 && transfer.bits_per_second > 0.0);
             }
         }

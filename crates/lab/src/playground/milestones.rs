@@ -1,25 +1,25 @@
-//! The milestones that gateway and client write down, as one timeline.
+//! Milestones and log records that gateway and client write.
 //!
 //! The client appends JSON lines `{"unix_ms", "milestone", …}` to its `--timeline` file; the
-//! gateway's log (format `json`) holds them as fields. Refuses nothing: lines that are something
-//! else, or half written, are passed over.
+//! gateway's log (format `json`) holds them as fields. Lines of another form,
+//! or half written ones, are ignored.
 
 use serde_json::{Map, Value};
+use std::time::UNIX_EPOCH;
 
-/// Something that gateway or client reached.
+/// A state that gateway or client reached.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Milestone {
-    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    /// Time in milliseconds since 1970-01-01T00:00:00Z.
     pub unix_ms: f64,
-    /// What: `joined`, `authorization_requested`, `path_nominated`, …
+    /// Kind of the milestone: `joined`, `authorization_requested`, `path_nominated`, …
     pub name: String,
-    /// What else it says.
+    /// The line's fields, those above included.
     pub fields: Map<String, Value>,
 }
 
 impl Milestone {
-    /// A field as text; empty when there is none.
-    #[must_use]
+    /// A field as text; empty when it is missing.
     pub fn field(&self, name: &str) -> String {
         match self.fields.get(name) {
             Some(Value::String(text)) => text.clone(),
@@ -29,8 +29,7 @@ impl Milestone {
     }
 }
 
-/// Reads the client's timeline file.
-#[must_use]
+/// Parses the client's timeline file.
 pub fn of_timeline(text: &str) -> Vec<Milestone> {
     let entry = |line: &str| {
         let fields: Map<String, Value> = serde_json::from_str(line).ok()?;
@@ -43,8 +42,7 @@ pub fn of_timeline(text: &str) -> Vec<Milestone> {
     text.lines().filter_map(entry).collect()
 }
 
-/// Reads a log that was written with format `json`.
-#[must_use]
+/// Parses the milestones in a log of format `json`.
 pub fn of_log(text: &str) -> Vec<Milestone> {
     let milestone = |record: Record| {
         Some(Milestone {
@@ -56,39 +54,34 @@ pub fn of_log(text: &str) -> Vec<Milestone> {
     records(text).into_iter().filter_map(milestone).collect()
 }
 
-/// A line of a log.
+/// One line of a log of format `json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    /// Time in milliseconds since 1970-01-01T00:00:00Z.
     pub unix_ms: f64,
-    /// `ERROR`, `WARN`, `INFO`, …
     pub level: String,
-    /// What it says, `message` among it.
+    /// The line's fields, `message` included.
     pub fields: Map<String, Value>,
 }
 
 impl Record {
-    /// A field as text; empty when there is none or it is no text.
-    #[must_use]
+    /// A field as text; empty when it is missing or not text.
     pub fn text(&self, name: &str) -> &str {
         let text = self.fields.get(name).and_then(Value::as_str);
         text.unwrap_or_default()
     }
 
-    /// A field as a number.
-    #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         self.fields.get(name)?.as_u64()
     }
 }
 
-/// Reads all lines of a log that was written with format `json`.
-#[must_use]
+/// Parses all lines of a log of format `json`.
 pub fn records(text: &str) -> Vec<Record> {
     let entry = |line: &str| {
         let record: Map<String, Value> = serde_json::from_str(line).ok()?;
         let level = record.get("level").and_then(Value::as_str);
-        // The fields stand beside the time, or in an object of their own.
+        // The fields are beside the time, or in their own object.
         let fields = match record.get("fields") {
             Some(fields) => fields.as_object()?.clone(),
             None => record.clone(),
@@ -102,35 +95,17 @@ pub fn records(text: &str) -> Vec<Record> {
     text.lines().filter_map(entry).collect()
 }
 
-/// An RFC 3339 time in UTC (`2026-03-21T10:04:05.678901Z`) as milliseconds since 1970.
+/// Parses an RFC 3339 time in UTC (`2026-03-21T10:04:05.678901Z`) to milliseconds since 1970.
 fn parse_timestamp(text: &str) -> Option<f64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let date: Vec<i32> = date
-        .split('-')
-        .map_while(|part| part.parse().ok())
-        .collect();
-    let [year, month, day] = date[..] else {
-        return None;
-    };
-    let mut time = time.splitn(3, ':');
-    let hours: f64 = time.next()?.parse().ok()?;
-    let minutes: f64 = time.next()?.parse().ok()?;
-    let seconds: f64 = time.next()?.parse().ok()?;
-    let of_day = (hours * 60.0 + minutes) * 60.0 + seconds;
-    Some((f64::from(days_since_1970(year, month, day)) * 86_400.0 + of_day) * 1000.0)
+    let time = humantime::parse_rfc3339(text).ok()?;
+    let since_1970 = time.duration_since(UNIX_EPOCH).ok()?;
+    // Microseconds since 1970 fit the 53 bits of an f64 until the year 2255.
+    Some(since_1970.as_micros() as f64 / 1000.0)
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar, for the years from 1970 on: whole
-/// years, their leap days, and a year that begins in March so that its own leap day comes last.
-fn days_since_1970(year: i32, month: i32, day: i32) -> i32 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    // 719 468 days lie between 0000-03-01 and 1970-01-01; (153 m + 2) / 5 sums the months 31, 30, …
-    365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
+/// How often a milestone was reached.
+pub fn count(milestones: &[Milestone], name: &str) -> usize {
+    milestones.iter().filter(|it| it.name == name).count()
 }
 
 #[cfg(test)]
@@ -162,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeline_is_read_and_half_lines_are_passed_over() {
+    fn a_timeline_is_parsed_and_half_lines_are_ignored() {
         let text = "{\"unix_ms\":1000,\"milestone\":\"joined\"}\n\
                     {\"unix_ms\":1001.5,\"milestone\":\"path_nominated\",\
                     \"local\":\"a\",\"ms\":3}\n\
@@ -176,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_and_other_lines_are_passed_over() {
+    fn a_log_is_parsed_and_other_lines_are_ignored() {
         let text = "{\"timestamp\":\"1970-01-01T00:00:02Z\",\"level\":\"INFO\",\
                     \"fields\":{\"message\":\"joined the portal\",\"milestone\":\"joined\"}}\n\
                     {\"timestamp\":\"1970-01-01T00:00:03Z\",\"fields\":{\"message\":\"other\"}}\n\

@@ -1,7 +1,7 @@
-//! What programs at a place see of names: a resolv.conf, hosts and nsswitch.conf of the playground
-//! instead of the machine's own.
+//! The name service of a namespace: its own resolv.conf, hosts and nsswitch.conf instead of the
+//! machine's.
 //!
-//! They are laid over the machine's files in a mount namespace that begins and ends with the
+//! They are mounted over the machine's files in a mount namespace that begins and ends with the
 //! program, so that nothing of it shows outside. nsswitch.conf matters as much as resolv.conf: on
 //! many machines it sends lookups to a resolver of the machine, around resolv.conf.
 
@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The places that have a name service, and the server that their resolv.conf names: the gateway
-/// asks the private network's, applications beside the client ask the client.
+/// Server that the resolv.conf of a namespace names: the gateway asks the private network's,
+/// applications beside the client ask the client. `None`: the machine's own files.
 fn server(role: Role) -> Option<String> {
     match role {
         Role::Client => Some(STUB_V4.to_string()),
@@ -25,7 +25,7 @@ fn server(role: Role) -> Option<String> {
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
-/// `ip netns exec` has given the shell a mount namespace of its own from which nothing comes back.
+/// `ip netns exec` gives the shell a mount namespace, whose mounts do not propagate.
 const SCRIPT: &str = r#"
 for file in resolv.conf hosts nsswitch.conf; do
     [ "$file" = resolv.conf ] || [ -e "/etc/$file" ] || continue
@@ -34,7 +34,7 @@ done
 exec "$@"
 "#;
 
-/// Writes what every place sees, and a script for each that runs a program there.
+/// Writes the files of every namespace, and a script for each that runs a program there.
 pub(super) fn prepare(playground: &Playground) -> Result<()> {
     for role in Role::ALL {
         let Some(server) = server(role) else {
@@ -62,7 +62,7 @@ pub(super) fn prepare(playground: &Playground) -> Result<()> {
     Ok(())
 }
 
-/// The beginning of a command at a place.
+/// Beginning of a command that runs in a namespace.
 pub(super) fn command(playground: &Playground, role: Role) -> Command {
     match server(role) {
         Some(_) => {
@@ -78,20 +78,16 @@ pub(super) fn command(playground: &Playground, role: Role) -> Command {
     }
 }
 
-/// The script that runs a program at a place, for people too: `sh <script> curl …`.
-#[must_use]
+/// Script that runs a program in a namespace, also by hand: `sh <script> curl …`.
 pub fn launcher(playground: &Playground, role: Role) -> PathBuf {
     playground.directory().join(format!("at-{role}"))
 }
 
-/// Changes a file (`resolv.conf`, `hosts`) that programs at a place see, those that run already
-/// included.
-///
-/// # Errors
-/// The place sees the machine's own, or the file cannot be written.
+/// Changes a file (`resolv.conf`, `hosts`) for all programs in a namespace that has its own, those
+/// that run already included.
 pub fn rewrite(playground: &Playground, role: Role, file: &str, text: &str) -> Result<()> {
     let path = directory(playground, role).join(file);
-    // In place: what is laid over the machine's file is this one, not its name.
+    // In place: the mount shows this inode, not its name.
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -1,6 +1,6 @@
-//! The names of the namespaces, and removing those whose makers are dead.
+//! Names of the namespaces, and removal of those whose makers are dead.
 //!
-//! Refuses to touch a namespace that does not carry our prefix and the id of a dead process.
+//! Touches only namespaces that carry our prefix and the id of a dead process.
 
 use super::Role;
 use std::fmt;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where iproute2 keeps the named namespaces.
+/// Directory of iproute2's named namespaces.
 pub(super) const DIRECTORY: &str = "/run/netns";
 
-/// What all our namespaces and directories begin with.
+/// Prefix of all our namespaces and directories.
 const PREFIX: &str = "pst-";
 
 /// The common part of the names of one playground: `pst-<pid>`, and for the second and later
@@ -20,7 +20,7 @@ const PREFIX: &str = "pst-";
 pub(super) struct RunName(String);
 
 impl RunName {
-    /// A name that no other playground has.
+    /// Returns a name that no other playground has.
     pub(super) fn next() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         Self::numbered(std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
@@ -33,7 +33,6 @@ impl RunName {
         })
     }
 
-    /// The namespace of a place.
     pub(super) fn namespace(&self, role: Role) -> String {
         format!("{}-{role}", self.0)
     }
@@ -45,14 +44,14 @@ impl fmt::Display for RunName {
     }
 }
 
-/// The process that made a namespace or directory of this name, if it is one of ours.
+/// Id of the process that made a namespace or directory of this name, if it is one of ours.
 fn maker(name: &str) -> Option<u32> {
     let (pid, _rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
     pid.parse().ok()
 }
 
-/// Removes what runs left behind whose janitor was killed together with them. Best effort: what
-/// cannot be removed is in nobody's way.
+/// Removes the remains of runs that were killed together with their cleanup shell. Best effort:
+/// remains do not disturb later runs.
 pub(super) fn sweep() {
     for path in left_behind(Path::new(DIRECTORY)) {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -73,7 +72,7 @@ pub(super) fn sweep() {
     }
 }
 
-/// What in `directory` carries our prefix and the id of a dead process.
+/// Entries of `directory` that carry our prefix and the id of a dead process.
 fn left_behind(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_their_maker() {
+    fn names_contain_their_maker() {
         let first = RunName::numbered(4711, 0);
         assert_eq!(first.namespace(Role::Client), "pst-4711-client");
         let second = RunName::numbered(4711, 1);
@@ -123,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_dead_made_is_left_behind() {
+    fn only_entries_of_dead_processes_are_left_behind() {
         let directory = tempfile::tempdir().expect("a directory");
-        // Process ids end at 2^22 (PID_MAX_LIMIT), so this one never lives.
+        // Process ids end at 2^22 (PID_MAX_LIMIT), so this one never exists.
         let mine = format!("pst-{}-client", std::process::id());
         for name in ["pst-99999999-client", "other-99999999-client", &mine] {
             std::fs::write(directory.path().join(name), "").expect("a file");

@@ -1,31 +1,26 @@
 //! The addresses, links, routes and rules of the playground.
 //!
 //! Addresses are from the documentation and private ranges (RFC 5737, RFC 3849, RFC 1918, RFC
-//! 4193). The router masquerades IPv4, routes IPv6 untranslated, and lets nothing in that was not
-//! asked for; its own addresses carry the portal and the relay.
+//! 4193). The router masquerades IPv4, routes IPv6 untranslated, and lets in
+//! only replies; its own addresses carry the portal and the relay.
 
-use super::{Playground, Role};
+use super::{Playground, Role, roles};
 use anyhow::{Context, Result, bail};
-use std::fmt::Write as _;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 /// The client's address behind the router.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
-/// The client's address behind the router.
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, 2);
-/// The router's address on the internet; portal and relay listen on it.
+/// The router's address on the internet: portal (IPv4 only) and relay listen on it.
 pub const ROUTER_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// The router's address on the internet; the relay listens on it.
 pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 1);
 /// The gateway's address on the internet.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-/// The gateway's address on the internet.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 0x10);
 /// The web server's address in the private network.
 pub const WEB_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 100);
-/// The web server's address in the private network.
 pub const WEB_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x100);
 /// All addresses of the web server, the one above first; a name can move from one to another.
 pub const WEBS_V4: [Ipv4Addr; 3] = [
@@ -33,7 +28,6 @@ pub const WEBS_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(10, 20, 0, 101),
     Ipv4Addr::new(10, 20, 0, 102),
 ];
-/// All addresses of the web server, the one above first; a name can move from one to another.
 pub const WEBS_V6: [Ipv6Addr; 3] = [
     WEB_V6,
     Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x101),
@@ -41,66 +35,58 @@ pub const WEBS_V6: [Ipv6Addr; 3] = [
 ];
 /// The name server's address in the private network.
 pub const NAME_SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 53);
-/// The name server's address in the private network.
 pub const NAME_SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x53);
-/// Where the client answers the name queries of applications (docs/protocol.md 5.4.
+/// Address at which the client answers the name queries of applications (docs/protocol.md 5.4).
 pub const STUB_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 111, 1);
 /// The private network, as a resource.
 pub const RESOURCE_NET_V4: &str = "10.20.0.0/24";
-/// The private network, as a resource.
 pub const RESOURCE_NET_V6: &str = "fd20::/64";
-/// The interface of the gateway that faces the internet.
+/// The gateway's interface towards the internet.
 pub const GATEWAY_WAN: &str = "wan0";
 /// The gateway's tunnel interface.
 pub const TUNNEL_INTERFACE: &str = "postern0";
 /// The gateway's address in the tunnel.
 pub const GATEWAY_TUNNEL_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
-/// The gateway's address in the tunnel.
 pub const GATEWAY_TUNNEL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 1);
 /// The client's tunnel interface.
 pub const CLIENT_INTERFACE: &str = "pclient0";
 /// The client's address in the tunnel.
 pub const CLIENT_TUNNEL_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 1, 2);
-/// The client's address in the tunnel.
 pub const CLIENT_TUNNEL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 0x102);
 
-/// The most members of a crowd: what fits the third byte of their addresses.
+/// The largest crowd: a member's number is the third byte of its addresses.
 pub const CROWD_MAX: u8 = 250;
 
-/// Makes the namespaces and everything in them.
+/// Creates the namespaces, their links, addresses, routes and rules.
 pub(super) fn build(playground: &Playground) -> Result<()> {
     let spaces = Role::ALL.map(|role| playground.namespace(role));
-    let added: String = playground
-        .roles()
+    let added: String = roles(playground.crowd)
         .map(|role| format!("netns add {}\n", playground.namespace(role)))
         .collect();
     ip_batch(None, &added)?;
-    for role in playground.roles() {
+    for role in roles(playground.crowd) {
         settle_kernel(playground, role)?;
     }
     let [client, router, gateway, resource] = &spaces;
-    ip_batch(None, &links(client, router, gateway, resource))?;
+    // Every link is created between two of our namespaces, never on the machine's own network.
+    let links = format!(
+        "link add eth0 netns {client} type veth peer name lan0 netns {router}\n\
+         link add wan0 netns {router} type veth peer name wan0 netns {gateway}\n\
+         link add lan0 netns {gateway} type veth peer name eth0 netns {resource}\n"
+    );
+    ip_batch(None, &links)?;
     for (name, lines) in spaces.iter().zip(ADDRESSES) {
         ip_batch(Some(name), lines)?;
     }
-    crowd(playground, router)?;
+    link_crowd(playground, router)?;
     feed(
         playground.command(Role::Router, "nft").args(["-f", "-"]),
         ROUTER_RULES,
     )
 }
 
-/// Every link is born between two of our namespaces, never on the machine's own network.
-fn links(client: &str, router: &str, gateway: &str, resource: &str) -> String {
-    format!(
-        "link add eth0 netns {client} type veth peer name lan0 netns {router}\n\
-         link add wan0 netns {router} type veth peer name wan0 netns {gateway}\n\
-         link add lan0 netns {gateway} type veth peer name eth0 netns {resource}\n"
-    )
-}
-
-/// Addresses and routes, in the order of [`Role::ALL`]. `nodad`: nobody else can have the address,
-/// and duplicate detection would keep IPv6 silent for its first second (RFC 4862, section 5.4).
+/// Addresses and routes, in the order of [`Role::ALL`]. `nodad`: no other host can have the
+/// address, and duplicate detection would delay IPv6 by a second (RFC 4862, section 5.4).
 const ADDRESSES: [&str; 4] = [
     "link set lo up
      link set eth0 up
@@ -136,22 +122,16 @@ const ADDRESSES: [&str; 4] = [
      addr add fd20::102/64 dev eth0 nodad",
 ];
 
-/// Each member of the crowd on a link of its own to the router: its address is 10.51.N.2, or
-/// fd51:0:0:N::2.
-fn crowd(playground: &Playground, router: &str) -> Result<()> {
+/// Connects each member of the crowd to the router by its own link: the member's addresses are
+/// 10.51.N.2 and fd51:0:0:N::2.
+fn link_crowd(playground: &Playground, router: &str) -> Result<()> {
     let (mut links, mut at_router) = (String::new(), String::new());
-    for role in playground.members() {
-        let Role::Member(number) = role else {
-            continue;
-        };
-        let member = playground.namespace(role);
-        // Writing to a String cannot fail.
-        let _infallible = writeln!(
-            links,
-            "link add eth0 netns {member} type veth peer name crowd{number} netns {router}"
+    for number in 0..playground.crowd {
+        let member = playground.namespace(Role::Member(number));
+        links += &format!(
+            "link add eth0 netns {member} type veth peer name crowd{number} netns {router}\n"
         );
-        let _infallible = write!(
-            at_router,
+        at_router += &format!(
             "link set crowd{number} up
              addr add 10.51.{number}.1/24 dev crowd{number}
              addr add fd51:0:0:{number:x}::1/64 dev crowd{number} nodad\n"
@@ -159,10 +139,7 @@ fn crowd(playground: &Playground, router: &str) -> Result<()> {
     }
     ip_batch(None, &links)?;
     ip_batch(Some(router), &at_router)?;
-    for role in playground.members() {
-        let Role::Member(number) = role else {
-            continue;
-        };
+    for number in 0..playground.crowd {
         let lines = format!(
             "link set lo up
              link set eth0 up
@@ -171,12 +148,12 @@ fn crowd(playground: &Playground, router: &str) -> Result<()> {
              route add default via 10.51.{number}.1
              route add default via fd51:0:0:{number:x}::1\n"
         );
-        ip_batch(Some(&playground.namespace(role)), &lines)?;
+        ip_batch(Some(&playground.namespace(Role::Member(number))), &lines)?;
     }
     Ok(())
 }
 
-/// A home router: masquerade for IPv4, and a firewall that lets out everything and in only answers.
+/// A home router: masquerade for IPv4, and a firewall that lets everything out and only replies in.
 const ROUTER_RULES: &str = r#"
 table inet home_router {
     chain forward {
@@ -210,8 +187,7 @@ fn settle_kernel(playground: &Playground, role: Role) -> Result<()> {
     })
 }
 
-/// Runs lines of `ip` commands, in a namespace or (to make namespaces and links between them)
-/// outside.
+/// Runs lines of `ip` commands in a namespace, or outside to create namespaces and links.
 fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {
@@ -232,29 +208,24 @@ pub fn feed(command: &mut Command, input: &str) -> Result<()> {
     }
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+        let error = String::from_utf8_lossy(&output.stderr);
         bail!(
             "{}: {}",
             command.get_program().to_string_lossy(),
-            said.trim()
+            error.trim()
         );
     }
     Ok(())
 }
 
-/// What went through one interface since its birth.
+/// Byte counters of an interface since its creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceBytes {
-    /// Bytes received.
     pub received: u64,
-    /// Bytes sent.
     pub sent: u64,
 }
 
 /// Reads the counters of an interface; `None` when there is no such interface.
-///
-/// # Errors
-/// The namespace cannot be entered.
 pub fn interface_bytes(
     playground: &Playground,
     role: Role,
@@ -281,47 +252,33 @@ fn parse_counters(line: &str, interface: &str) -> Option<InterfaceBytes> {
     Some(InterfaceBytes { received, sent })
 }
 
-/// Whether packets from a place to `address` would leave by `interface`.
-///
-/// # Errors
-/// `ip` cannot be run.
+/// Whether the route from a namespace to `address` leads through `interface`.
 pub fn leads_to(
     playground: &Playground,
     role: Role,
     address: IpAddr,
     interface: &str,
 ) -> Result<bool> {
-    let output = Command::new("ip")
-        .args(["-n", &playground.namespace(role), "route", "get"])
-        .arg(address.to_string())
-        .output()?;
-    let route = String::from_utf8_lossy(&output.stdout).into_owned();
+    let route = ip_output(playground, role, &["route", "get", &address.to_string()])?;
     Ok(route.contains(&format!(" dev {interface} ")))
 }
 
-/// Whether an interface exists at a place and carries `address`.
-///
-/// # Errors
-/// `ip` cannot be run.
+/// Whether an interface exists in a namespace and has `address`.
 pub fn carries(
     playground: &Playground,
     role: Role,
     interface: &str,
     address: IpAddr,
 ) -> Result<bool> {
-    let output = Command::new("ip")
-        .args([
-            "-n",
-            &playground.namespace(role),
-            "-o",
-            "addr",
-            "show",
-            "dev",
-        ])
-        .arg(interface)
-        .output()?;
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(shown.contains(&format!(" {address}/")))
+    let addresses = ip_output(playground, role, &["-o", "addr", "show", "dev", interface])?;
+    Ok(addresses.contains(&format!(" {address}/")))
+}
+
+fn ip_output(playground: &Playground, role: Role, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(["-n", &playground.namespace(role)]);
+    let output = command.args(arguments).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! A program that runs in the playground: killed when its guard goes, readable through its log.
+//! A program that runs in the playground: killed when its guard is dropped, readable through its
+//! log.
 //!
-//! Refuses to kill by name: only the process that the guard itself started, by its id.
+//! Kills only processes that the guard itself started, by their ids, never by name.
 
 use super::wait::Interrupt;
 use anyhow::{Context, Result};
@@ -21,11 +22,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with standard output and error going to `log` (created anew), in a process
-    /// group of its own so that a Ctrl-C at the terminal reaches only the one who cleans up.
-    ///
-    /// # Errors
-    /// The log cannot be made, or the program cannot be started.
+    /// Starts `command` with standard output and error in `log` (truncated), in its own process
+    /// group, so that a Ctrl-C at the terminal reaches only the process that cleans up.
     pub(super) fn start(
         name: &str,
         mut command: Command,
@@ -48,22 +46,15 @@ impl Process {
         })
     }
 
-    /// What it was started as.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its threads: their ids, and what they call themselves.
-    ///
-    /// # Errors
-    /// It has ended.
+    /// Ids and names of its threads.
     pub fn threads(&self) -> Result<Vec<(String, String)>> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
         let threads = threads.map(|thread| {
@@ -75,43 +66,32 @@ impl Process {
         threads.collect()
     }
 
-    /// Sends a signal to it.
-    ///
-    /// # Errors
-    /// It is gone already.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("a process id fits an i32")?;
         kill(Pid::from_raw(pid), signal)
             .with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// How it ended, if it did.
-    ///
-    /// # Errors
-    /// The kernel does not know it.
+    /// Exit status, if the process has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits for its end, at most for `limit`.
-    ///
-    /// # Errors
-    /// It goes on, or the wait was called off.
+    /// Waits for the process to end, at most for `limit`.
     pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         let interrupt = self.interrupt.clone();
         let what = format!("the end of {}", self.name);
         interrupt.until_ok(&what, limit, || self.ended())
     }
 
-    /// Ends it without giving it a chance to say goodbye (SIGKILL), and waits until it is gone.
+    /// Kills the process (SIGKILL) without a goodbye, and reaps it.
     pub fn kill(&mut self) {
-        // Both fail only for a process that is gone, which is what is wanted.
+        // Both fail only for a process that has ended, which is the aim.
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
 
-    /// Everything it has logged so far.
-    #[must_use]
+    /// Everything that it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read(&self.log).map_or_else(
             |error| format!("(no log: {error})"),
@@ -120,17 +100,10 @@ impl Process {
     }
 
     /// The last `lines` lines of its log, for an error message.
-    #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
-    }
-
-    /// Where its log is.
-    #[must_use]
-    pub fn log_path(&self) -> &Path {
-        &self.log
     }
 }
 
@@ -140,11 +113,8 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program to its end, at most for `limit`, and returns what it wrote. Meant for programs
-/// that write little (curl, ping): what exceeds a pipe's buffer stalls them until the limit.
-///
-/// # Errors
-/// It cannot be started, it takes too long (then it is killed), or the wait was called off.
+/// Runs a program to its end and returns its output; kills it after `limit`. Meant for programs
+/// that write little (curl, ping): more than a pipe's buffer stalls them until the limit.
 pub(super) fn run_to_end(
     mut command: Command,
     limit: Duration,
@@ -166,7 +136,7 @@ pub(super) fn run_to_end(
     Ok(child.wait_with_output()?)
 }
 
-/// The command as one would type it.
+/// The command as a user would type it.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();

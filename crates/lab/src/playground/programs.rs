@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct Programs(PathBuf);
 
 impl Programs {
-    /// The programs beside `program`, which is one of them.
-    ///
-    /// # Errors
-    /// The gateway or the lab has not been built there.
+    /// Finds the programs beside `program`, which is one of them; fails when the gateway or the lab
+    /// has not been built there.
     pub fn beside(program: &Path) -> Result<Self> {
         let folder = program.parent().context("a program without a folder")?;
         let programs = Self(folder.to_owned());
@@ -27,28 +25,22 @@ impl Programs {
         Ok(programs)
     }
 
-    /// The programs beside the running one.
-    ///
-    /// # Errors
-    /// Those of [`Self::beside`].
+    /// Finds the programs beside the running one.
     pub fn beside_this() -> Result<Self> {
         Self::beside(&std::env::current_exe().context("cannot find the own program")?)
     }
 
-    /// The gateway, and what an operator asks it.
-    #[must_use]
+    /// The gateway and its operator's commands.
     pub fn gateway(&self) -> PathBuf {
         self.0.join("postern")
     }
 
     /// Portal, relay, client, name server and web server.
-    #[must_use]
     pub fn lab(&self) -> PathBuf {
         self.0.join("postern-lab")
     }
 
-    /// The floor, the fast client and the loads.
-    #[must_use]
+    /// The floor, the fast client and the load generators.
     pub fn bench(&self) -> PathBuf {
         self.0.join("postern-bench")
     }

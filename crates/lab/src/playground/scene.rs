@@ -1,4 +1,4 @@
-//! What the programs of the scene are told: addresses, names, resources and who may reach them.
+//! Configurations of the programs of a set-up: addresses, names, resources and policies.
 //!
 //! | name                       | at                                     | resource             |
 //! |----------------------------|----------------------------------------|----------------------|
@@ -10,52 +10,51 @@
 //! | `_web._tcp.srv.lab.example`| SRV to `app.lab.example`, and TXT      | [`SERVICES`]         |
 //! | `missing.lab.example`      | nowhere: the name does not exist       | [`MISSING`]          |
 
-use super::Role;
-use super::lab::{CLIENT, GATEWAY, RESOURCE_V4, RESOURCE_V6, Setup};
 use super::network::{
     CLIENT_INTERFACE, CLIENT_TUNNEL_V4, CLIENT_TUNNEL_V6, GATEWAY_TUNNEL_V4, GATEWAY_TUNNEL_V6,
     GATEWAY_WAN, RESOURCE_NET_V4, RESOURCE_NET_V6, ROUTER_V4, ROUTER_V6, TUNNEL_INTERFACE, WEB_V4,
     WEB_V6,
 };
+use super::setup::{CLIENT, GATEWAY, RESOURCE_V4, RESOURCE_V6, Setup, StateFile};
+use super::{Role, word};
 use crate::dns::zone::{NameRecords, Service, Zone};
 use anyhow::Result;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// The zone of all names.
+/// Zone of all names of the scene.
 pub const ORIGIN: &str = "lab.example";
-/// A name with addresses of both families, and the resource that is this name alone.
+/// A name with addresses of both families, and the resource of this name alone.
 pub const APP: &str = "app.lab.example";
-/// As [`APP`]; for whatever must not have been used before.
+/// As [`APP`], for tests that need an unused name.
 pub const LATE: &str = "late.lab.example";
-/// A name with an IPv4 address alone.
+/// A name with only an IPv4 address.
 pub const V4_ONLY: &str = "v4only.lab.example";
-/// A name with an IPv6 address alone.
+/// A name with only an IPv6 address.
 pub const V6_ONLY: &str = "v6only.lab.example";
-/// The names of one resource: any single label before it.
+/// Pattern of a resource: any single label before the rest.
 pub const WILD: &str = "*.wild.lab.example";
-/// The names of one resource: services and what else hangs below.
+/// Pattern of a resource: all names below, such as services.
 pub const SERVICES: &str = "**.srv.lab.example";
-/// A service: SRV and TXT.
+/// A service with an SRV and a TXT record.
 pub const SERVICE: &str = "_web._tcp.srv.lab.example";
-/// What the service's TXT record says.
+/// Text of the service's TXT record.
 pub const SERVICE_TEXT: &str = "a page of the lab";
 /// A granted name that does not exist.
 pub const MISSING: &str = "missing.lab.example";
-/// Seconds for which addresses may be kept: longer than any test waits, so that what heals sooner
-/// was not healed by their end.
+/// TTL of addresses in seconds: longer than any test waits, so that their expiry heals nothing
+/// during a test.
 pub const TTL: u32 = 300;
 
-/// All resources that are names; each is called in the portal as its pattern is written.
+/// All DNS resources; the name of each in the portal is its pattern.
 pub const NAME_RESOURCES: [&str; 7] = [APP, LATE, V4_ONLY, V6_ONLY, WILD, SERVICES, MISSING];
 
-/// In the playground's directory: where the gateway is asked how it is.
-pub(super) const ADMIN_SOCKET: &str = "admin.sock";
+/// The gateway's admin socket, in the playground's directory.
+const ADMIN_SOCKET: &str = "admin.sock";
 pub(super) const PORTAL_PORT: u16 = 8081;
-pub(super) const RELAY_PORT: u16 = 3478;
+const RELAY_PORT: u16 = 3478;
 
-/// The addresses of the relay, as they are handed out.
+/// Addresses of the relay, as the portal announces them.
 pub(super) fn relay_addresses() -> [SocketAddr; 2] {
     [
         (ROUTER_V4, RELAY_PORT).into(),
@@ -63,7 +62,7 @@ pub(super) fn relay_addresses() -> [SocketAddr; 2] {
     ]
 }
 
-/// What the name server is told.
+/// The name server's zone file.
 pub(super) fn zone() -> Result<String> {
     let (v4, v6) = (IpAddr::from(WEB_V4), IpAddr::from(WEB_V6));
     let mut names: Vec<NameRecords> = [
@@ -88,20 +87,20 @@ pub(super) fn zone() -> Result<String> {
     Zone::write(ORIGIN, &names)
 }
 
-/// A client of the scene: the one of every playground, or a member of the crowd.
+/// A configured client: the one of every playground, or a member of the crowd.
 #[derive(Clone, Debug)]
 pub(super) struct Device {
-    /// Its name in the portal.
-    pub(super) name: String,
-    /// What its files and logs begin with.
+    /// The client's name in the portal.
+    name: String,
+    /// Prefix of its files and logs.
     pub(super) stem: String,
     tunnel_v4: Ipv4Addr,
     tunnel_v6: Ipv6Addr,
 }
 
 impl Device {
-    /// The client that runs at a place; `None` where none does.
-    pub(super) fn at(role: Role) -> Option<Self> {
+    /// The client in a namespace; `None` where there is none.
+    fn at(role: Role) -> Option<Self> {
         match role {
             Role::Client => Some(Self {
                 name: CLIENT.to_owned(),
@@ -119,7 +118,6 @@ impl Device {
         }
     }
 
-    /// All clients of a set-up.
     pub(super) fn all(setup: &Setup) -> impl Iterator<Item = Self> + use<> {
         let roles = std::iter::once(Role::Client).chain((0..setup.crowd).map(Role::Member));
         roles.filter_map(Self::at)
@@ -131,7 +129,7 @@ impl Device {
     }
 }
 
-/// What the portal is told; a resource may be left without a policy.
+/// The portal's configuration; one resource may be left without a policy.
 pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&str>) -> String {
     let relays = match setup.relay {
         true => format!(
@@ -150,9 +148,7 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
         directory.join("gateway.token"),
     );
     for device in Device::all(setup) {
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            config,
+        config += &format!(
             "[[clients]]\nname = \"{}\"\ntoken_file = {:?}\nipv4 = \"{}\"\nipv6 = \"{}\"\n",
             device.name,
             directory.join(device.token_file()),
@@ -166,16 +162,13 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
     ];
     let names = NAME_RESOURCES.map(|name| (name, "dns", name));
     for (name, kind, address) in nets.into_iter().chain(names) {
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            config,
+        config += &format!(
             "[[resources]]\nname = \"{name}\"\ntype = \"{kind}\"\naddress = \"{address}\"\n\
              site = \"lab\"\nfilters = {:?}\n",
             setup.filters
         );
         for device in Device::all(setup).filter(|_| without_policy != Some(name)) {
-            let _infallible = write!(
-                config,
+            config += &format!(
                 "[[policies]]\nclient = \"{}\"\nresource = \"{name}\"\n",
                 device.name
             );
@@ -184,12 +177,9 @@ pub(super) fn portal(setup: &Setup, directory: &Path, without_policy: Option<&st
     config
 }
 
-/// What the gateway is told; whom to ask for names it reads from its resolv.conf.
+/// The gateway's configuration; it reads its name servers from resolv.conf.
 pub(super) fn gateway(setup: &Setup, directory: &Path) -> String {
-    let state = match &setup.state {
-        Some(state) => state.section(),
-        None => String::new(),
-    };
+    let state = setup.state.as_ref().map(state_section).unwrap_or_default();
     let shards = setup.shards.map(|shards| format!("shards = {shards}\n"));
     let shards = shards.unwrap_or_default();
     format!(
@@ -201,12 +191,23 @@ pub(super) fn gateway(setup: &Setup, directory: &Path) -> String {
          [log]\nformat = \"json\"\nfilter = \"info,postern=debug\"\n{state}",
         directory.join("gateway.token"),
         setup.gateway_id,
-        setup.gateway_generation.word(),
+        word(setup.gateway_generation),
         directory.join(ADMIN_SOCKET),
     )
 }
 
-/// What a client is told.
+fn state_section(state: &StateFile) -> String {
+    let age = state.max_age.map(humantime::format_duration);
+    let age = age.map(|age| format!("max_age = \"{age}\"\n"));
+    format!(
+        "[state]\nfile = {:?}\nhandover = {}\n{}",
+        state.file,
+        state.handover,
+        age.unwrap_or_default()
+    )
+}
+
+/// A client's configuration.
 pub(super) fn client(setup: &Setup, device: &Device, directory: &Path) -> String {
     format!(
         "[portal]\nurl = \"ws://{ROUTER_V4}:{PORTAL_PORT}\"\ntoken_file = {:?}\n\
@@ -215,7 +216,7 @@ pub(super) fn client(setup: &Setup, device: &Device, directory: &Path) -> String
         directory.join(device.token_file()),
         device.stem,
         device.name,
-        setup.client_generation.word(),
+        word(setup.client_generation),
     )
 }
 
@@ -225,7 +226,7 @@ mod tests {
     use crate::portal::Config;
 
     #[test]
-    fn the_portal_and_the_name_server_understand_what_they_are_told() {
+    fn portal_and_name_server_accept_their_configurations() {
         let directory = tempfile::tempdir().expect("a directory");
         let setup = Setup {
             crowd: 250,

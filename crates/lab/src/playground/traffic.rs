@@ -1,24 +1,19 @@
-//! Real traffic from one place to another: curl, ping, connections, datagrams, and a download that
-//! trickles.
+//! Real traffic from one namespace to another: curl, ping, connections and datagrams.
 //!
-//! Refuses to judge: it reports what the standard programs saw. Proxies and curl's own
-//! configuration are switched off, so that only the playground decides.
+//! Reports the results of the standard programs, and does not judge them. Ignores proxies and
+//! curl's own configuration, so that only the playground decides.
 
 use super::{Playground, Role};
-use anyhow::{Context, Result, bail};
-use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use anyhow::{Context, Result, bail, ensure};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a program may take beyond the time that it was itself told.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long a program may take beyond its own limit.
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
-/// The URL of `path` at an address of either family; port 80 goes without saying.
-#[must_use]
+/// URL of `path` at an address of either family; leaves out port 80.
 pub fn url(address: IpAddr, port: u16, path: &str) -> String {
     let port = match port {
         80 => String::new(),
@@ -30,22 +25,18 @@ pub fn url(address: IpAddr, port: u16, path: &str) -> String {
     }
 }
 
-/// Which kinds of addresses a name may be reached at.
+/// Address families over which curl may reach a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Families {
-    /// Both, whichever is faster.
+    /// Both: curl takes the faster one.
     Any,
-    /// IPv4 alone.
     V4,
-    /// IPv6 alone.
     V6,
 }
 
 impl Families {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Any, Self::V4, Self::V6];
 
-    /// How curl is told.
     pub(super) fn option(self) -> Option<&'static str> {
         match self {
             Self::Any => None,
@@ -55,36 +46,50 @@ impl Families {
     }
 }
 
-/// What curl saw.
+/// Result of a run of curl.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// curl's exit code: 0 when the page came whole, 7 when it could not connect, 28 when too late.
+    /// curl's exit code: 0 for a complete page, 7 when it could not connect, 28 for a timeout.
     pub exit: i32,
     /// The HTTP status, 0 without one.
     pub status: u16,
-    /// The page.
     pub body: String,
-    /// The address that it connected to last; `None` when it never tried.
+    /// Address of the last connection; `None` without one.
     pub remote: Option<IpAddr>,
-    /// From curl's start to its first packet to the page: a name has been looked up by then.
+    /// From curl's start to its first packet to the page, after the lookup of a name.
     pub first_packet: Duration,
     /// From curl's start to the first byte.
     pub first_byte: Duration,
-    /// From curl's start to its end.
     pub total: Duration,
-    /// Why curl could not connect, in the kernel's words; empty when it could.
+    /// The kernel's error of a failed connection, else empty.
     pub refusal: String,
 }
 
 impl Fetched {
-    /// Whether the whole page came with status 200.
-    #[must_use]
+    /// Whether the page is complete and the status 200.
     pub fn is_page(&self) -> bool {
         self.exit == 0 && self.status == 200
     }
+
+    /// The result, if it is a page; else an error for people.
+    pub fn into_page(self, url: &str) -> Result<Self> {
+        ensure!(
+            self.is_page(),
+            "no page from {url}: curl ended with {}, status {} {}",
+            self.exit,
+            self.status,
+            self.refusal
+        );
+        Ok(self)
+    }
+
+    /// Time from curl's first packet to the page to the first byte.
+    pub fn wait(&self) -> Duration {
+        self.first_byte.saturating_sub(self.first_packet)
+    }
 }
 
-/// A command that runs curl at a place, without proxies and personal configuration.
+/// A command that runs curl in a namespace, without proxies and personal configuration.
 pub(super) fn curl(playground: &Playground, role: Role, limit: Duration) -> Command {
     let mut command = playground.command(role, "curl");
     // -q must come first; -g leaves the brackets of IPv6 addresses alone.
@@ -93,56 +98,12 @@ pub(super) fn curl(playground: &Playground, role: Role, limit: Duration) -> Comm
     command
 }
 
-/// A running curl whose output is read as it comes. Dropping it ends the download.
-pub(super) struct Stream(Child);
-
-impl Stream {
-    /// Starts to fetch a URL at the client; curl gives up after `limit`.
-    pub(super) fn start(
-        playground: &Playground,
-        url: &str,
-        families: Families,
-        limit: Duration,
-    ) -> Result<(Self, ChildStdout)> {
-        let mut curl = curl(playground, Role::Client, limit)
-            .args(families.option())
-            .args(["-N", url])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot start curl")?;
-        let output = curl.stdout.take().context("curl has an output")?;
-        Ok((Self(curl), output))
-    }
-
-    /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.0.try_wait()?)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // Both fail only for a curl that is gone already.
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-/// Fetches a URL, at most for `limit`.
-///
-/// # Errors
-/// curl cannot be run, or the wait was called off. A failed fetch is a result, not an error.
+/// Fetches a URL, at most for `limit`. A failed fetch is a result, not an error.
 pub fn fetch(playground: &Playground, role: Role, url: &str, limit: Duration) -> Result<Fetched> {
     fetch_over(playground, role, url, Families::Any, limit)
 }
 
-/// As [`fetch`], for a name that is to be reached at addresses of these families only.
-///
-/// # Errors
-/// Those of [`fetch`].
+/// As [`fetch`], restricted to addresses of these families.
 pub fn fetch_over(
     playground: &Playground,
     role: Role,
@@ -176,31 +137,27 @@ pub fn fetch_over(
     })
 }
 
-/// The kernel's words in what curl told: `* connect to … failed: No route to host`.
-fn refusal(told: &str) -> String {
-    let words = told.lines().find_map(|line| {
-        let told = line.strip_prefix("* ")?;
-        let told = told
+/// The kernel's error in curl's output: `* connect to … failed: No route to host`.
+fn refusal(output: &str) -> String {
+    let error = output.lines().find_map(|line| {
+        let line = line.strip_prefix("* ")?;
+        let line = line
             .strip_prefix("connect to ")
-            .or(told.strip_prefix("Immediate connect fail"))?;
-        Some(told.rsplit_once(": ")?.1.trim().to_owned())
+            .or(line.strip_prefix("Immediate connect fail"))?;
+        Some(line.rsplit_once(": ")?.1.trim().to_owned())
     });
-    words.unwrap_or_default()
+    error.unwrap_or_default()
 }
 
-/// When a connection came about.
+/// Duration until a connection was established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connected {
-    /// Since the first attempt.
+    /// Time since the first attempt.
     pub after: Duration,
-    /// How many attempts it took.
     pub attempts: u32,
 }
 
-/// Tries to connect again and again, each attempt for `every`, until one succeeds.
-///
-/// # Errors
-/// None succeeds within `limit`, or the wait was called off.
+/// Repeats attempts to connect, each with the timeout `every`, until one succeeds.
 pub fn connect_until(
     playground: &Playground,
     role: Role,
@@ -212,7 +169,7 @@ pub fn connect_until(
     let mut attempts = 0;
     let what = format!("a connection to {address}");
     playground.interrupt().until_ok(&what, limit, || {
-        // An attempt that is refused at once must not be followed by the next at once.
+        // After an immediate refusal, the next attempt waits for its turn.
         if begun.elapsed() < every * attempts {
             return Ok(None);
         }
@@ -225,11 +182,8 @@ pub fn connect_until(
     })
 }
 
-/// Sends a datagram to an echo server, and says how long it took to come back; `None` when it did
-/// not within `limit`.
-///
-/// # Errors
-/// The place cannot be entered.
+/// Sends a datagram to an echo server and returns the round-trip time; `None` when no echo comes
+/// within `limit`.
 pub fn udp_echo(
     playground: &Playground,
     role: Role,
@@ -237,58 +191,41 @@ pub fn udp_echo(
     limit: Duration,
 ) -> Result<Option<Duration>> {
     const PAYLOAD: &[u8] = b"postern lab";
-    playground.enter(role, || {
-        let any = match address {
-            SocketAddr::V4(_) => "0.0.0.0:0",
-            SocketAddr::V6(_) => "[::]:0",
-        };
-        let socket = UdpSocket::bind(any)?;
-        socket.set_read_timeout(Some(limit))?;
-        let begun = Instant::now();
-        let mut buffer = [0; 64];
-        let came_back = socket
-            .connect(address)
-            .and_then(|()| socket.send(PAYLOAD))
-            .and_then(|_| socket.recv(&mut buffer));
-        let same = came_back.is_ok_and(|length| &buffer[..length] == PAYLOAD);
-        Ok(same.then(|| begun.elapsed()))
-    })
+    let echo = playground.exchange(role, address, PAYLOAD, limit)?;
+    Ok(echo
+        .ok()
+        .and_then(|(echo, took)| (echo == PAYLOAD).then_some(took)))
 }
 
-/// What ping saw.
+/// Result of a run of ping.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pinged {
-    /// Requests.
     pub sent: u32,
-    /// Replies.
     pub received: u32,
-    /// Mean round trip; `None` without replies.
+    /// Mean round-trip time; `None` without replies.
     pub mean_ms: Option<f64>,
 }
 
-/// Pings an address three times.
-///
-/// # Errors
-/// ping cannot be run, or the wait was called off. Lost replies are a result, not an error.
+/// Pings an address three times. Lost replies are a result, not an error.
 pub fn ping(playground: &Playground, role: Role, address: IpAddr) -> Result<Pinged> {
     let mut command = playground.command(role, "ping");
     command.args(["-n", "-q", "-c", "3", "-i", "0.2", "-W", "2"]);
     command.arg(address.to_string());
     let output = playground.run(command, Duration::from_secs(5) + GRACE)?;
-    let told = String::from_utf8_lossy(&output.stdout);
-    parse_ping(&told).with_context(|| format!("ping {address} told: {told}"))
+    let output = String::from_utf8_lossy(&output.stdout);
+    parse_ping(&output).with_context(|| format!("ping {address} told: {output}"))
 }
 
 /// `3 packets transmitted, 3 received, …` and `rtt min/avg/max/mdev = 0.1/0.2/0.3/0.0 ms`.
-fn parse_ping(told: &str) -> Option<Pinged> {
-    let counts = told
+fn parse_ping(output: &str) -> Option<Pinged> {
+    let counts = output
         .lines()
         .find(|line| line.contains(" packets transmitted"))?;
     let count = |unit: &str| -> Option<u32> {
         let part = counts.split(", ").find(|part| part.ends_with(unit))?;
         part.split(' ').next()?.parse().ok()
     };
-    let mean = told.lines().find_map(|line| {
+    let mean = output.lines().find_map(|line| {
         let (_, figures) = line.strip_prefix("rtt ")?.split_once(" = ")?;
         figures.split('/').nth(1)?.parse().ok()
     });
@@ -297,99 +234,6 @@ fn parse_ping(told: &str) -> Option<Pinged> {
         received: count("received")?,
         mean_ms: mean,
     })
-}
-
-/// When the lines of a trickling download came.
-struct Arrivals {
-    started: Instant,
-    lines: u64,
-    last: Option<Instant>,
-    ended: bool,
-}
-
-/// A download of `/drip/<seconds>`: a short line every 20 ms, each noted when it arrives. Dropping
-/// it ends the download.
-pub struct Drip {
-    _running: Stream,
-    arrivals: Arc<Mutex<Arrivals>>,
-}
-
-impl Drip {
-    /// Starts a download of `seconds` at the client.
-    ///
-    /// # Errors
-    /// curl cannot be started.
-    pub fn start(playground: &Playground, address: IpAddr, seconds: u32) -> Result<Self> {
-        let limit = Duration::from_secs(seconds.into()) + GRACE;
-        let url = url(address, 80, &format!("/drip/{seconds}"));
-        let (running, output) = Stream::start(playground, &url, Families::Any, limit)?;
-        let arrivals = Arc::new(Mutex::new(Arrivals {
-            started: Instant::now(),
-            lines: 0,
-            last: None,
-            ended: false,
-        }));
-        let noted = Arc::clone(&arrivals);
-        std::thread::spawn(move || {
-            for _line in BufReader::new(output).lines().map_while(Result::ok) {
-                let mut arrivals = lock(&noted);
-                arrivals.lines += 1;
-                arrivals.last = Some(Instant::now());
-            }
-            lock(&noted).ended = true;
-        });
-        Ok(Self {
-            _running: running,
-            arrivals,
-        })
-    }
-
-    /// How many lines have come.
-    #[must_use]
-    pub fn lines(&self) -> u64 {
-        lock(&self.arrivals).lines
-    }
-
-    /// Waits until `more` further lines have come.
-    ///
-    /// # Errors
-    /// They did not come within `limit`, the download ended, or the wait was called off.
-    pub fn wait_more(&self, playground: &Playground, more: u64, limit: Duration) -> Result<()> {
-        let target = self.lines() + more;
-        let what = format!("{more} more lines of a download");
-        playground.interrupt().until_ok(&what, limit, || {
-            let arrivals = lock(&self.arrivals);
-            if arrivals.lines >= target {
-                return Ok(Some(()));
-            }
-            if arrivals.ended {
-                bail!("the download ended after {} lines", arrivals.lines);
-            }
-            Ok(None)
-        })
-    }
-
-    /// Waits until nothing has come for `quiet`, and returns when the last line came.
-    ///
-    /// # Errors
-    /// It goes on for `limit`, or the wait was called off.
-    pub fn wait_silence(
-        &self,
-        playground: &Playground,
-        quiet: Duration,
-        limit: Duration,
-    ) -> Result<Instant> {
-        let interrupt = playground.interrupt();
-        interrupt.until("a download to fall silent", limit, || {
-            let arrivals = lock(&self.arrivals);
-            let last = arrivals.last.unwrap_or(arrivals.started);
-            (last.elapsed() >= quiet).then_some(last)
-        })
-    }
-}
-
-fn lock(arrivals: &Mutex<Arrivals>) -> MutexGuard<'_, Arrivals> {
-    arrivals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -407,31 +251,31 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_kernels_words_in_what_curl_told() {
-        let told = "*   Trying 10.20.0.100:8080...\n\
+    fn finds_the_kernels_error_in_curls_output() {
+        let output = "*   Trying 10.20.0.100:8080...\n\
                     * connect to 10.20.0.100 port 8080 failed: No route to host\n\
                     * Closing connection 0\n";
-        assert_eq!(refusal(told), "No route to host");
+        assert_eq!(refusal(output), "No route to host");
         let newer = "* connect to fd20::100 port 8080 from :: port 0 failed: Permission denied\n";
         assert_eq!(refusal(newer), "Permission denied");
         assert_eq!(refusal("* Connected to 10.20.0.100\n"), "");
     }
 
     #[test]
-    fn reads_what_ping_tells() {
-        let told = "PING 10.20.0.100 (10.20.0.100) 56(84) bytes of data.\n\n\
+    fn parses_the_output_of_ping() {
+        let output = "PING 10.20.0.100 (10.20.0.100) 56(84) bytes of data.\n\n\
                     --- 10.20.0.100 ping statistics ---\n\
                     3 packets transmitted, 2 received, 33% packet loss, time 402ms\n\
                     rtt min/avg/max/mdev = 0.400/0.500/0.600/0.081 ms\n";
-        let pinged = parse_ping(told).expect("ping told");
+        let pinged = parse_ping(output).expect("a summary");
         assert_eq!((pinged.sent, pinged.received), (3, 2));
         assert_eq!(pinged.mean_ms, Some(0.5));
     }
 
     #[test]
     fn an_unanswered_ping_has_no_mean() {
-        let told = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 402ms\n";
-        let pinged = parse_ping(told).expect("ping told");
+        let output = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 402ms\n";
+        let pinged = parse_ping(output).expect("a summary");
         assert_eq!((pinged.received, pinged.mean_ms), (0, None));
         assert_eq!(parse_ping("ping: unknown host"), None);
     }

@@ -1,53 +1,49 @@
-//! Waiting for a condition with a deadline, and being called off while waiting.
+//! Waits for a condition with a deadline, which an interrupt ends early.
 //!
-//! Refuses to wait blindly: every wait names what it waits for, and says so when it did not come.
+//! Every wait names its condition, and the error of a timeout contains that name.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-/// How often a condition is looked at: short against every figure that the lab prints, long enough
-/// to leave the processor to the programs that are waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Interval between two checks of a condition: short against every figure that the lab prints, long
+/// enough to leave the processor to the programs under test.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Calls off every wait that shares it. Cheap to clone.
+/// Ends every wait that shares it. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Interrupt {
     shared: Arc<(Mutex<bool>, Condvar)>,
 }
 
-/// Why a wait ended before its condition came about.
+/// A wait ended before its condition was met.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("interrupted")]
 pub struct Interrupted;
 
 impl Interrupt {
-    /// Ends all waits, the present ones and the coming ones.
+    /// Ends all present and future waits.
     pub fn trigger(&self) {
         let (flag, changed) = &*self.shared;
         *flag.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
     }
 
-    /// Whether it was triggered.
-    #[must_use]
     pub fn is_triggered(&self) -> bool {
         let (flag, _) = &*self.shared;
         *flag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blocks until it is triggered.
+    /// Blocks until the interrupt is triggered.
     pub fn wait(&self) {
-        let (flag, changed) = &*self.shared;
-        let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
-        let _triggered = changed
-            .wait_while(guard, |triggered| !*triggered)
-            .unwrap_or_else(PoisonError::into_inner);
+        while !self.is_triggered() {
+            self.wait_at_most(Duration::from_secs(3600));
+        }
     }
 
-    /// Blocks for `limit`, or until it is triggered.
+    /// Blocks for `limit`, or until the interrupt is triggered.
     fn wait_at_most(&self, limit: Duration) {
         let (flag, changed) = &*self.shared;
         let guard = flag.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,23 +52,16 @@ impl Interrupt {
             .unwrap_or_else(PoisonError::into_inner);
     }
 
-    /// Lets `span` pass, where time itself is what is waited for: an outage that others live
-    /// through.
-    ///
-    /// # Errors
-    /// [`Interrupted`] when triggered meanwhile.
+    /// Lets `span` pass, for an outage that other programs have to survive; [`Interrupted`] when
+    /// triggered meanwhile.
     pub fn pass(&self, span: Duration) -> Result<()> {
         self.wait_at_most(span);
-        match self.is_triggered() {
-            true => Err(Interrupted.into()),
-            false => Ok(()),
-        }
+        ensure!(!self.is_triggered(), Interrupted);
+        Ok(())
     }
 
-    /// Looks with `probe` until it sees something, at most for `limit`. Looks at least once.
-    ///
-    /// # Errors
-    /// [`Interrupted`] when triggered meanwhile; a message with `what` when the time is over.
+    /// Polls `probe`, at least once, until it returns a value, at most for `limit`. The error of a
+    /// timeout contains `what`; [`Interrupted`] when triggered meanwhile.
     pub fn until<T>(
         &self,
         what: &str,
@@ -82,10 +71,7 @@ impl Interrupt {
         self.until_ok(what, limit, || Ok(probe()))
     }
 
-    /// As [`Self::until`], for a probe that can see that waiting is in vain.
-    ///
-    /// # Errors
-    /// Those of [`Self::until`], and the probe's own.
+    /// As [`Self::until`], for a probe that can detect that waiting is useless.
     pub fn until_ok<T>(
         &self,
         what: &str,
@@ -94,24 +80,19 @@ impl Interrupt {
     ) -> Result<T> {
         let deadline = Instant::now() + limit;
         loop {
-            if self.is_triggered() {
-                return Err(Interrupted.into());
-            }
+            ensure!(!self.is_triggered(), Interrupted);
             if let Some(seen) = probe()? {
                 return Ok(seen);
             }
             if Instant::now() >= deadline {
                 bail!("waited {} s in vain for {what}", limit.as_secs_f32());
             }
-            self.wait_at_most(LOOK_EVERY);
+            self.wait_at_most(POLL_INTERVAL);
         }
     }
 }
 
-/// Runs blocking `work` until it ends; SIGTERM, SIGHUP and SIGINT call off what it waits for.
-///
-/// # Errors
-/// Those of `work`, or that it panicked.
+/// Runs blocking `work` until it ends; SIGTERM, SIGHUP and SIGINT end its waits.
 pub async fn run_interruptibly(
     work: impl FnOnce(&Interrupt) -> Result<()> + Send + 'static,
 ) -> Result<()> {
@@ -123,7 +104,7 @@ pub async fn run_interruptibly(
         let interrupt = interrupt.clone();
         tokio::task::spawn_blocking(move || work(&interrupt))
     };
-    let caller_off = tokio::spawn(async move {
+    let on_signal = tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = hang_up.recv() => {}
@@ -132,7 +113,7 @@ pub async fn run_interruptibly(
         interrupt.trigger();
     });
     let result = working.await;
-    caller_off.abort();
+    on_signal.abort();
     result.context("the run panicked")?
 }
 
@@ -141,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_that_holds_is_seen_without_waiting() {
+    fn a_condition_that_holds_needs_no_wait() {
         let seen = Interrupt::default().until("nothing", Duration::ZERO, || Some(7));
         assert_eq!(seen.expect("holds"), 7);
     }
@@ -155,27 +136,27 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_ends_a_wait_at_once_and_for_good() {
+    fn a_trigger_ends_present_and_future_waits() {
         let interrupt = Interrupt::default();
         let other = interrupt.clone();
-        let mut looks = 0;
+        let mut polls = 0;
         let waited: Result<()> = interrupt.until("the moon", Duration::from_secs(60), || {
-            looks += 1;
+            polls += 1;
             other.trigger();
             None
         });
         let error = waited.expect_err("interrupted");
         assert_eq!(error.downcast_ref(), Some(&Interrupted));
-        assert_eq!(looks, 1);
+        assert_eq!(polls, 1);
         interrupt.wait();
         assert!(interrupt.is_triggered());
     }
 
     #[test]
-    fn a_probe_may_give_up() {
+    fn an_error_of_the_probe_ends_the_wait() {
         let waited: Result<()> =
             Interrupt::default()
                 .until_ok("the moon", Duration::from_secs(60), || bail!("it burst"));
-        assert_eq!(waited.expect_err("gave up").to_string(), "it burst");
+        assert_eq!(waited.expect_err("failed").to_string(), "it burst");
     }
 }

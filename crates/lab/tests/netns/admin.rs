@@ -1,17 +1,20 @@
-//! How the gateway says that it is, in each state that it can be in, as an operator asks it.
+//! Health of the gateway in each of its states, as an operator's tools show it.
 
 use crate::{LIMIT, Trial, WEB, programs};
 use postern_lab::dns::mode::Mode;
-use postern_lab::playground::injector::{Fault, Injector, Kind};
-use postern_lab::playground::lab::{Lab, Setup, count};
-use postern_lab::playground::traffic::Drip;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
+use postern_lab::playground::lab::Lab;
+use postern_lab::playground::milestones::count;
+use postern_lab::playground::setup::Setup;
 use postern_lab::playground::{Playground, Role};
 use serde_json::Value;
 use std::process::Output;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Everything an operator sees at one moment.
+/// Everything that an operator sees at one time.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     live: u16,
@@ -28,7 +31,7 @@ fn seen(live: u16, ready: u16, status: &str) -> Seen {
 }
 
 impl Trial {
-    /// Runs the program in the gateway's place.
+    /// Runs the gateway's program in its namespace.
     fn operate(&self, arguments: &[&str]) -> Output {
         let mut command = self
             .playground()
@@ -38,7 +41,7 @@ impl Trial {
         self.playground().run(command, LIMIT).expect("it runs")
     }
 
-    /// What a scraper gets over TCP.
+    /// Status code and body that a scraper gets over TCP.
     fn get(&self, path: &str) -> (u16, String) {
         let mut curl = self.playground().command(Role::Gateway, "curl");
         let url = format!("http://127.0.0.1:9599{path}");
@@ -74,7 +77,7 @@ impl Trial {
         assert!(came.is_ok(), "{state}: {last:?} instead of {wanted:?}");
     }
 
-    /// It is replaced soon: one answer has to say it all.
+    /// The actor is replaced soon, so one response has to contain everything.
     #[track_caller]
     fn expect_dead(&self, actor: &str) {
         let (live, body) = self.get("/livez");
@@ -83,7 +86,7 @@ impl Trial {
         assert_eq!(report["status"], "not_ready", "{body}");
     }
 
-    /// What `postern health` says, and its exit code.
+    /// Exit code and output of `postern health`.
     fn health(&self) -> (Option<i32>, String) {
         let output = self.operate(&["health"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -91,30 +94,30 @@ impl Trial {
     }
 }
 
-/// docs/lessons.md 31, in the states that a gateway comes through.
-///
-/// docs/lessons.md 31.
+/// docs/lessons.md 31: health is true in every state that a gateway passes through.
 #[test]
-fn health_tells_the_truth_in_every_state() {
+fn health_is_true_in_every_state() {
     let setup = Setup {
         faults: true,
         ..Setup::default()
     };
     let lab = Playground::new().and_then(|playground| Lab::new(playground, &programs(), setup));
     let mut trial = Trial::up(lab);
-    trial.start_web().expect("web");
-    trial.start_names().expect("names");
-    trial.start_relay().expect("relay");
-    trial.launch_gateway().expect("starts without its portal");
+    trial.start(Component::Web).expect("web");
+    trial.start(Component::Names).expect("names");
+    trial.start(Component::Relay).expect("relay");
+    trial
+        .launch(Component::Gateway)
+        .expect("starts without its portal");
     trial.expect("before it has joined", &seen(200, 503, "not_ready"));
     let (code, said) = trial.health();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("portal has not been joined"), "{said}");
 
-    trial.start_portal().expect("portal");
+    trial.start(Component::Portal).expect("portal");
     trial.expect("joined", &seen(200, 200, "ready"));
     assert_eq!(trial.health(), (Some(0), "ready\n".to_owned()));
-    trial.start_client().expect("client");
+    trial.start(Component::Client).expect("client");
     trial.expect_page(WEB[0]);
 
     trial.names().set_mode(Mode::Silent).expect("set");
@@ -124,17 +127,17 @@ fn health_tells_the_truth_in_every_state() {
 
     let injector = Injector::new(trial.fault_socket());
     injector
-        .inflict(Kind::Dns, Fault::Hang, None)
+        .inflict(ActorKind::Dns, ActorFault::Hang, None)
         .expect("it hangs");
     trial.expect_dead("dns");
     trial.expect("after it was replaced", &seen(200, 200, "ready"));
 
-    trial.kill_portal();
+    trial.kill(Component::Portal);
     trial.expect("without its portal", &seen(200, 200, "degraded"));
     let (code, said) = trial.health();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.starts_with("degraded: the portal is away"), "{said}");
-    trial.start_portal().expect("portal");
+    trial.start(Component::Portal).expect("portal");
     trial.expect("with it again", &seen(200, 200, "ready"));
 
     let output = trial.operate(&["drain", "--grace", "1h", "--no-wait"]);
@@ -146,7 +149,7 @@ fn health_tells_the_truth_in_every_state() {
 }
 
 #[test]
-fn the_status_shows_the_client_and_what_it_did() {
+fn the_status_shows_the_client_and_its_traffic() {
     let trial = Trial::start();
     trial.expect_page(WEB[0]);
     let output = trial.operate(&["status", "--json"]);
@@ -168,9 +171,9 @@ fn the_status_shows_the_client_and_what_it_did() {
     }
 }
 
-/// What changes the gateway, or names its clients, is not for everybody on the network.
+/// Over TCP the gateway can neither be changed nor does it name its clients.
 #[test]
-fn over_tcp_nobody_drains_it() {
+fn draining_is_refused_over_tcp() {
     let trial = Trial::start();
     let mut curl = trial.playground().command(Role::Gateway, "curl");
     let url = "http://127.0.0.1:9599/drain?grace=0s";
@@ -185,11 +188,11 @@ fn over_tcp_nobody_drains_it() {
     assert_eq!(code, 200, "loopback is this host");
 }
 
-/// New clients are refused, a download goes on, and the end is polite.
+/// New clients are refused, a download continues, and the end is orderly.
 #[test]
-fn a_gateway_that_drains_keeps_what_is_under_way() {
+fn a_draining_gateway_keeps_running_downloads() {
     let mut trial = Trial::start();
-    let drip = Drip::start(trial.playground(), WEB[0], 120).expect("curl starts");
+    let drip = LineDownload::start(trial.playground(), WEB[0], 120).expect("curl starts");
     drip.wait_more(trial.playground(), 10, LIMIT)
         .expect("it flows");
     let goodbyes = count(&trial.client_milestones(), "goodbye");

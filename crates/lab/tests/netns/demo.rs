@@ -1,4 +1,4 @@
-//! The demo as a newcomer runs it, and what is left of it.
+//! The demo as a new user runs it, and its removal.
 
 use crate::{LIMIT, programs};
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A running demo.
+/// A demo that runs as a child process.
 struct Demo(Child);
 
 impl Demo {
@@ -34,7 +34,7 @@ impl Demo {
         kill(Pid::from_raw(pid), signal).expect("is sent");
     }
 
-    /// Waits until all its namespaces are there.
+    /// Waits until all its namespaces exist.
     fn wait_up(&self) {
         let spaces = Role::ALL.map(|role| format!("/run/netns/pst-{}-{role}", self.pid()));
         let there = || {
@@ -49,7 +49,7 @@ impl Demo {
     }
 }
 
-/// What a demo of this process id has left behind: namespaces and directories.
+/// Remains of a demo with this process id: namespaces and directories.
 fn left_by(pid: u32) -> Vec<PathBuf> {
     let mine = format!("pst-{pid}-");
     let folders = [PathBuf::from("/run/netns"), std::env::temp_dir()];
@@ -65,7 +65,7 @@ fn left_by(pid: u32) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_demo_shows_what_it_promises_and_leaves_nothing() {
+fn the_demo_shows_every_step_and_leaves_nothing() {
     let demo = Demo::start(&[]);
     let pid = demo.pid();
     let output = demo.0.wait_with_output().expect("ends");
@@ -110,7 +110,7 @@ fn an_interrupted_demo_leaves_nothing() {
 }
 
 #[test]
-fn even_a_killed_demo_leaves_nothing() {
+fn a_killed_demo_leaves_nothing() {
     let mut demo = Demo::start(&["--keep"]);
     let pid = demo.pid();
     demo.wait_up();
@@ -119,6 +119,6 @@ fn even_a_killed_demo_leaves_nothing() {
     let gone = || left_by(pid).is_empty().then_some(());
     let limit = Duration::from_secs(10);
     Interrupt::default()
-        .until("the janitor", limit, gone)
+        .until("the cleanup", limit, gone)
         .expect("everything is removed");
 }

@@ -1,7 +1,8 @@
-//! A portal that sends nonsense.
+//! A portal that sends malformed messages.
 
 use crate::{Trial, WEB};
-use postern_lab::playground::lab::{GATEWAY, count};
+use postern_lab::playground::milestones::count;
+use postern_lab::playground::setup::GATEWAY;
 
 const NONSENSE: [&str; 10] = [
     "",
@@ -26,7 +27,7 @@ fn malformed_pushes_keep_the_connection() {
             .push_text(GATEWAY, text)
             .expect("the portal sends it");
     }
-    // A new authorization passes the same connection, behind all of that.
+    // A new authorization uses the same connection, after all of that.
     trial.expect_page(WEB[1]);
     assert!(
         trial

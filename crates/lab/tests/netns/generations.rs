@@ -1,7 +1,7 @@
-//! Old and new clients with old and new gateways, and a portal that knows no relay.
+//! Old and new clients with old and new gateways, and a portal without relays.
 
 use crate::{Trial, WEB};
-use postern_lab::playground::lab::{Generation, RESOURCE_V4, Setup};
+use postern_lab::playground::setup::{Generation, RESOURCE_V4, Setup};
 
 fn serves(gateway: Generation, client: Generation) {
     let trial = Trial::with(Setup {
@@ -44,11 +44,11 @@ fn a_client_of_generation_0_reaches_a_gateway_of_generation_2() {
     serves(Generation::V2, Generation::V0);
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: a request of generation 0 is acknowledged at once.
 #[test]
 fn set_ups_of_generation_0_are_acknowledged_and_measured() {
     let trial = Trial::start();
-    let times = trial.control().authorize_in("v0", RESOURCE_V4, 20);
+    let times = trial.control().authorize("v0", RESOURCE_V4, 20);
     assert_eq!(times.expect("acknowledged").len(), 20);
 }
 

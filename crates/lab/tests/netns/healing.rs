@@ -1,4 +1,4 @@
-//! Names whose DNS server fails, or whose addresses move or die, while they are used.
+//! Names in use, when their DNS server fails, or their addresses move or fail.
 
 use crate::names::{expect_page_of, fetch_name, proxies_of};
 use crate::{LIMIT, Trial, WEB};
@@ -6,40 +6,41 @@ use postern_lab::clock::unix_ms;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
 use postern_lab::playground::download::Download;
-use postern_lab::playground::faults::{Fault, inflict};
-use postern_lab::playground::lab::{WEB_PORT, count};
+use postern_lab::playground::faults::{HostFault, inflict};
+use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{WEBS_V4, WEBS_V6};
 use postern_lab::playground::scene::{APP, LATE, TTL};
+use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic::{Connected, Families, connect_until};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How often an application tries to connect.
+/// Interval between an application's attempts to connect.
 const TRY_EVERY: Duration = Duration::from_millis(250);
-/// How long healing may take after a name server is back, by the specification.
+/// Limit for healing after a name server has recovered (specified).
 const HEALS_WITHIN: Duration = Duration::from_millis(1500);
-/// How long moving to a new address may take, by the specification.
+/// Limit for moving to a new address (specified).
 const MOVES_WITHIN: Duration = Duration::from_secs(6);
-/// What a test machine that builds and runs other tests meanwhile may add.
+/// Allowance for a test machine that builds and runs other tests at the same time.
 const SLACK: Duration = Duration::from_millis(1500);
 /// The addresses that names move to.
 const ELSEWHERE: [IpAddr; 2] = [IpAddr::V4(WEBS_V4[1]), IpAddr::V6(WEBS_V6[1])];
 
-/// Lets time pass in which other things go on.
+/// Lets time pass while other programs continue.
 fn pass(trial: &Trial, span: Duration) {
     let passed = trial.playground().interrupt().pass(span);
-    passed.expect("nobody interrupts");
+    passed.expect("no interrupt");
 }
 
-/// Tries one proxy IP until it connects.
+/// Repeats attempts to connect to one proxy IP until one succeeds.
 fn connect(trial: &Trial, proxy: IpAddr) -> Connected {
     let to = (proxy, WEB_PORT).into();
     let connected = connect_until(trial.playground(), Role::Client, to, TRY_EVERY, LIMIT);
     connected.expect("connects in the end")
 }
 
-/// A download by name that goes on for `seconds`, and how many bytes it will bring.
+/// A download by name that lasts `seconds`, and its size.
 fn flowing(trial: &Trial, name: &str, families: Families, seconds: u64) -> (Download, u64) {
     let bytes = seconds * 100_000;
     let url = format!("http://{name}/slow/{bytes}/{seconds}");
@@ -51,7 +52,7 @@ fn flowing(trial: &Trial, name: &str, families: Families, seconds: u64) -> (Down
     (download, bytes)
 }
 
-/// Waits until nobody has asked about `name` for `quiet`.
+/// Waits until no query for `name` has come for `quiet`.
 fn wait_no_more_lookups(trial: &Trial, name: &str, quiet: Duration) {
     let names = trial.names();
     let limit = LIMIT + quiet;
@@ -63,14 +64,13 @@ fn wait_no_more_lookups(trial: &Trial, name: &str, quiet: Duration) {
     asked.expect("they end");
 }
 
-/// docs/lessons.md 1 and 7: a name without its DNS server is accepted, tried again while somebody
-/// wants it, and served as soon as the server is back, without the client asking anew.
-///
-/// docs/lessons.md 1.
+/// docs/lessons.md 1 and 7: a name without its DNS server is accepted, looked up again while a
+/// client uses it, and served as soon as the server recovers, without another request of the
+/// client.
 #[test]
 fn a_name_heals_when_its_dns_server_comes_back() {
     let trial = Trial::start();
-    // Another name first: what is measured is the name, not the tunnel.
+    // Another name first: the test measures the name, not the tunnel.
     expect_page_of(&trial, LATE, Families::Any);
     let names = trial.names();
     names.set_mode(Mode::Silent).expect("set");
@@ -98,11 +98,9 @@ fn a_name_heals_when_its_dns_server_comes_back() {
     );
 }
 
-/// docs/lessons.md 3: nobody uses it, so nobody asks.
-///
-/// docs/lessons.md 3.
+/// docs/lessons.md 3: an unused name is not looked up.
 #[test]
-fn lookups_end_when_the_client_falls_silent() {
+fn lookups_end_when_the_client_stops_sending() {
     let trial = Trial::start();
     expect_page_of(&trial, LATE, Families::Any);
     trial.names().set_mode(Mode::Silent).expect("set");
@@ -116,19 +114,17 @@ fn lookups_end_when_the_client_falls_silent() {
     wait_no_more_lookups(&trial, APP, Duration::from_secs(8));
 }
 
-/// docs/lessons.md 5 and 6: new flows take the new address, the old one that still lives is not
-/// cut.
-///
-/// docs/lessons.md 5.
+/// docs/lessons.md 5 and 6: new flows take the new address, those to an old one that still answers
+/// continue.
 #[test]
-fn a_name_moves_and_its_live_flows_stay() {
+fn a_name_moves_and_its_running_flows_continue() {
     let trial = Trial::start();
     let (mut download, bytes) = flowing(&trial, APP, Families::V4, 12);
     let proxy = proxies_of(&trial, APP, true)[0];
     let names = trial.names();
     names.set_addresses(APP, TTL, &ELSEWHERE).expect("set");
     for address in WEB {
-        inflict(trial.playground(), address, Fault::SilentToNew).expect("inflicted");
+        inflict(trial.playground(), address, HostFault::SilentToNew).expect("inflicted");
     }
     let connected = connect(&trial, proxy);
     assert!(connected.after < MOVES_WITHIN + SLACK, "{connected:?}");
@@ -139,12 +135,10 @@ fn a_name_moves_and_its_live_flows_stay() {
     assert!(whole.longest_pause < AS_GOOD_AS_NONE, "{whole:?}");
 }
 
-/// A pause of a download of 100 kB/s that a busy machine makes by itself.
+/// A pause that a busy machine causes in a download of 100 kB/s.
 const AS_GOOD_AS_NONE: Duration = Duration::from_secs(2);
 
-/// docs/lessons.md 6: one connection attempt that goes on, not new ones: its SYNs move.
-///
-/// docs/lessons.md 6.
+/// docs/lessons.md 6: the SYNs of one continuing connection attempt move to the new address.
 #[test]
 fn an_unanswered_connection_moves_to_the_new_address() {
     let trial = Trial::start();
@@ -152,22 +146,23 @@ fn an_unanswered_connection_moves_to_the_new_address() {
         expect_page_of(&trial, APP, families);
         let names = trial.names();
         names.set_addresses(APP, TTL, &ELSEWHERE).expect("set");
-        inflict(trial.playground(), WEB[place], Fault::Silent).expect("inflicted");
+        inflict(trial.playground(), WEB[place], HostFault::Silent).expect("inflicted");
         let fetched = fetch_name(&trial, APP, families);
         assert!(fetched.is_page(), "{fetched:?}");
-        let waited = fetched.first_byte.saturating_sub(fetched.first_packet);
-        // SYNs leave after 0, 1, 3 and 7 s (RFC 6298): the first to find the new address brings it.
+        let waited = fetched.wait();
+        // SYNs leave after 0, 1, 3 and 7 s (RFC 6298): the first after the move goes to the new
+        // address.
         assert!(waited < Duration::from_secs(7) + SLACK, "{fetched:?}");
     }
 }
 
 #[test]
-fn an_address_that_is_said_to_be_unreachable_is_left_at_once() {
+fn an_address_reported_unreachable_is_replaced_at_once() {
     let trial = Trial::start();
     expect_page_of(&trial, APP, Families::V4);
     let names = trial.names();
     names.set_addresses(APP, TTL, &ELSEWHERE).expect("set");
-    inflict(trial.playground(), WEB[0], Fault::Unreachable).expect("inflicted");
+    inflict(trial.playground(), WEB[0], HostFault::Unreachable).expect("inflicted");
     let proxy = proxies_of(&trial, APP, true)[0];
     let connected = connect(&trial, proxy);
     assert!(
@@ -177,13 +172,11 @@ fn an_address_that_is_said_to_be_unreachable_is_left_at_once() {
 }
 
 /// docs/lessons.md 7: a failed lookup erases nothing.
-///
-/// docs/lessons.md 7.
 #[test]
-fn traffic_goes_on_at_the_last_known_good_address() {
+fn traffic_continues_at_the_last_known_good_address() {
     let trial = Trial::start();
     let names = trial.names();
-    // As short as it can be, so that the gateway looks it up again and again.
+    // As short as possible, so that the gateway looks the name up repeatedly.
     names.set_addresses(APP, 1, &WEB).expect("set");
     expect_page_of(&trial, APP, Families::Any);
     for mode in [Mode::Servfail, Mode::Silent, Mode::Refused] {

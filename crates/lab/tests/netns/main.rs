@@ -1,8 +1,8 @@
 //! The real programs in private network namespaces: portal, relay, gateway, client and a web
 //! server.
 //!
-//! Each test builds a playground of its own, so they run side by side. They need root and fail
-//! without it. A failed test prints the ends of the programs' logs. Waits are for conditions, with
+//! Each test builds its own playground, so they run in parallel. They need root and fail without
+//! it. A failed test prints the ends of the programs' logs. Tests wait for conditions, with
 //! deadlines.
 
 mod admin;
@@ -10,12 +10,12 @@ mod demo;
 mod faults;
 mod generations;
 mod healing;
-mod lives;
 mod metrics;
 mod names;
 mod playground;
 mod policy;
 mod reload;
+mod restarts;
 mod scene;
 mod shards;
 mod shutdown;
@@ -24,9 +24,11 @@ mod trial;
 mod why;
 
 use postern_lab::playground::Playground;
-use postern_lab::playground::lab::{Lab, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{WEB_V4, WEB_V6};
 use postern_lab::playground::programs::Programs;
+use postern_lab::playground::setup::Setup;
 use std::net::IpAddr;
 use std::path::Path;
 use trial::{LIMIT, Trial};
@@ -41,22 +43,21 @@ fn programs() -> Programs {
 }
 
 impl Trial {
-    /// Everything up, in the way the demo does it.
+    /// Starts all programs, as the demo does.
     fn start() -> Self {
         Self::with(Setup::default())
     }
 
     fn with(setup: Setup) -> Self {
-        Self::up(Lab::start(&programs(), setup))
+        Self::up(Lab::complete(&programs(), setup))
     }
 
-    /// The private network with its web server and its name server, without gateway and client.
+    /// Starts web server and name server only, without gateway and client.
     fn names_only() -> Self {
         let lab = Playground::new()
             .and_then(|playground| Lab::new(playground, &programs(), Setup::default()));
         Self::up(lab.and_then(|mut lab| {
-            lab.start_web()?;
-            lab.start_names()?;
+            lab.start_all(&[Component::Web, Component::Names])?;
             Ok(lab)
         }))
     }

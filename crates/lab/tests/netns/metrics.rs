@@ -1,4 +1,4 @@
-//! The gateway's numbers after real traffic, read as Prometheus reads them.
+//! The gateway's metrics after real traffic, read as Prometheus reads them.
 
 use crate::{LIMIT, Trial, WEB};
 use postern_lab::playground::Role;
@@ -7,9 +7,9 @@ use postern_lab::playground::traffic::{Families, fetch_over};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// docs/lessons.md 34.
+/// docs/lessons.md 34: the metrics that an operator needs are there after real traffic.
 #[test]
-fn a_busy_gateway_tells_what_it_does() {
+fn a_busy_gateway_exports_its_metrics() {
     let trial = Trial::start();
     for address in WEB {
         trial.expect_page(address);
@@ -28,7 +28,7 @@ fn a_busy_gateway_tells_what_it_does() {
     expect_values(&page);
 }
 
-/// When the event loop has been looked at once, and ICE has settled on a path: packets flow before
+/// Waits until the event loop has been sampled once and ICE has chosen a path: packets flow before
 /// that.
 fn measured(trial: &Trial) -> (String, String) {
     let longest = "postern_event_loop_lag_longest_seconds{thread=\"shard_0\"}";
@@ -101,7 +101,7 @@ fn expect_values(page: &str) {
     assert_eq!(paths(page), 1.0, "{page}");
 }
 
-/// Of all kinds.
+/// Number of paths of all kinds.
 fn paths(page: &str) -> f64 {
     let kinds = ["host", "server_reflexive", "peer_reflexive", "relayed"];
     let count = |kind| value(page, &format!("postern_paths{{kind=\"{kind}\"}}"));
@@ -119,7 +119,7 @@ pub(crate) fn value(page: &str, series: &str) -> f64 {
     value.expect("a number")
 }
 
-/// As Prometheus does it, from the gateway's own place.
+/// Reads the metrics from the gateway's namespace, as Prometheus does.
 pub(crate) fn scrape(trial: &Trial) -> String {
     let answer = trial.playground().enter(Role::Gateway, || {
         let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], 9599).into(), LIMIT)?;

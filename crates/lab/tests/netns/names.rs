@@ -1,13 +1,13 @@
-//! Resources that are names: reached by name, over both families, and whatever the DNS does.
+//! DNS resources: reached by name, over both families, and in every state of the DNS.
 
 use crate::{LIMIT, Trial};
 use hickory_proto::rr::RecordType;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::{ECHO_PORT, Generation, Setup, WEB_PORT};
 use postern_lab::playground::lookup::{ask, proxies};
 use postern_lab::playground::network::STUB_V4;
 use postern_lab::playground::scene::{APP, MISSING, SERVICE, SERVICE_TEXT, V4_ONLY, V6_ONLY};
+use postern_lab::playground::setup::{ECHO_PORT, Generation, Setup, WEB_PORT};
 use postern_lab::playground::traffic::{Families, Fetched, fetch_over, udp_echo};
 use postern_lab::web::pattern;
 use socket2::{Domain, Socket, Type};
@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// "At once" for a refusal that takes a round trip, on a machine that is busy compiling.
+/// Limit for a refusal that takes a round trip, on a machine that is busy compiling.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Fetches the page of a name at the client.
@@ -26,7 +26,7 @@ pub(crate) fn fetch_name(trial: &Trial, name: &str, families: Families) -> Fetch
     fetched.expect("curl runs")
 }
 
-/// The same, insisting that it comes, from the web server and under its own name.
+/// As [`fetch_name`], asserting that the page comes from the web server under its own name.
 #[track_caller]
 pub(crate) fn expect_page_of(trial: &Trial, name: &str, families: Families) -> Fetched {
     let fetched = fetch_name(trial, name, families);
@@ -36,7 +36,7 @@ pub(crate) fn expect_page_of(trial: &Trial, name: &str, families: Families) -> F
     fetched
 }
 
-/// The proxy IPs of a name, of one family.
+/// Proxy IPs of a name in one family.
 pub(crate) fn proxies_of(trial: &Trial, name: &str, v4: bool) -> Vec<IpAddr> {
     let mut all =
         proxies(trial.playground(), Role::Client, name, LIMIT).expect("the client's stub answers");
@@ -77,9 +77,9 @@ fn a_page_comes_by_name_over_both_families_and_dual_stack() {
     }
 }
 
-/// Three names, one address behind them, one port before them: only the proxy IPs tell them apart.
+/// Three names with one address and one source port: only the proxy IPs distinguish them.
 #[test]
-fn names_on_one_address_are_told_apart_with_one_source_port() {
+fn names_on_one_address_stay_apart_with_one_source_port() {
     const BYTES: usize = 3_000_000;
     const SOURCE_PORT: u16 = 40_123;
     let trial = Trial::start();
@@ -108,11 +108,11 @@ fn names_on_one_address_are_told_apart_with_one_source_port() {
     }
 }
 
-/// Downloads with a source port of its own choice.
+/// Downloads from a fixed source port.
 fn download_from(trial: &Trial, port: u16, to: SocketAddr, host: &str, bytes: usize) -> Vec<u8> {
     let answer = trial.playground().enter(Role::Client, || {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-        // Connections to different addresses may share a port, if each says so.
+        // Connections to different addresses may share a port if each sets this option.
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
         socket.connect_timeout(&to.into(), LIMIT)?;
@@ -129,8 +129,8 @@ fn download_from(trial: &Trial, port: u16, to: SocketAddr, host: &str, bytes: us
     answer.expect("downloads")
 }
 
-/// Insists that every proxy IP of a name refuses connections in one family, at once and as
-/// "unreachable". Not by curl, which takes its time between the addresses of a name.
+/// Asserts that every proxy IP of a name refuses connections in one family at once and as
+/// "unreachable". Without curl, which pauses between the addresses of a name.
 #[track_caller]
 fn expect_refusals(trial: &Trial, name: &str, v4: bool) {
     // As the kernel translates the ICMP errors: net unreachable, and address unreachable.
@@ -151,10 +151,7 @@ fn expect_refusals(trial: &Trial, name: &str, v4: bool) {
     }
 }
 
-/// docs/lessons.md 9: each family stands for itself, and an absent one is refused rather than left
-/// silent.
-///
-/// docs/lessons.md 9.
+/// docs/lessons.md 9: the families are independent, and an absent one is refused instead of silent.
 #[test]
 fn names_of_one_family_are_served_and_the_other_is_refused_at_once() {
     let trial = Trial::start();
@@ -168,10 +165,8 @@ fn names_of_one_family_are_served_and_the_other_is_refused_at_once() {
     }
 }
 
-/// docs/lessons.md 8: "unreachable", which says that it is not there, not "prohibited", which asks
-/// to ask again.
-///
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: "unreachable" says that the name does not exist; "prohibited" would make the
+/// client ask again.
 #[test]
 fn a_name_that_does_not_exist_is_unreachable_at_once() {
     let trial = Trial::start();
@@ -195,7 +190,7 @@ fn a_name_that_does_not_exist_is_unreachable_at_once() {
         .expect("is found");
 }
 
-/// The names of one wildcard need one authorization between them.
+/// All names of one wildcard need a single authorization.
 #[test]
 fn any_name_below_a_wildcard_is_served_under_one_authorization() {
     let trial = Trial::start();
@@ -216,7 +211,7 @@ fn any_name_below_a_wildcard_is_served_under_one_authorization() {
 #[test]
 fn services_and_texts_are_asked_for_through_the_tunnel() {
     let trial = Trial::start();
-    // A tunnel first: until there is one, nobody repeats a question that was lost.
+    // Sets up the tunnel first: without one, no program repeats a lost query.
     expect_page_of(&trial, APP, Families::Any);
     let stub = (STUB_V4, 53).into();
     for (kind, expected) in [

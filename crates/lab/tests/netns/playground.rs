@@ -1,4 +1,4 @@
-//! The playground itself: it connects what it should, leads nowhere else, and leaves nothing.
+//! The playground itself: it connects its namespaces, leads nowhere else, and leaves nothing.
 
 use postern_lab::playground::network::{
     CLIENT_V4, GATEWAY_V4, GATEWAY_V6, ROUTER_V4, WEB_V4, interface_bytes,
@@ -12,7 +12,7 @@ fn handle(playground: &Playground, role: Role) -> String {
     format!("/run/netns/{}", playground.namespace(role))
 }
 
-/// A datagram from the client to the gateway: who the gateway says sent it.
+/// Sends a datagram from the client to the gateway; returns the source that the gateway sees.
 fn source_seen_by_gateway(playground: &Playground, to: IpAddr) -> IpAddr {
     let receiver = playground.enter(Role::Gateway, || Ok(UdpSocket::bind((to, 0))?));
     let receiver = receiver.expect("binds");
@@ -54,7 +54,7 @@ fn without_a_tunnel_the_resource_is_out_of_reach() {
         socket.send(b"hello")?;
         Ok(socket.recv(&mut [0; 16]).err())
     });
-    // The router knows no way there and says so, or the firewall stays silent.
+    // The router has no route there and says so, or the firewall drops it.
     let error = sent.expect("is sent").expect("no answer");
     assert_ne!(
         error.kind(),
@@ -64,7 +64,7 @@ fn without_a_tunnel_the_resource_is_out_of_reach() {
 }
 
 #[test]
-fn two_playgrounds_of_one_process_stand_side_by_side_and_both_go() {
+fn two_playgrounds_of_one_process_coexist_and_are_both_removed() {
     let (one, other) = (
         Playground::new().expect("builds"),
         Playground::new().expect("builds"),
@@ -81,7 +81,7 @@ fn two_playgrounds_of_one_process_stand_side_by_side_and_both_go() {
     idle.arg("600");
     let idle = one.spawn("idle", idle).expect("starts");
     let process = format!("/proc/{}", idle.pid());
-    // As if its maker had died: nobody stops the program but the janitor.
+    // As if its maker had died: only the cleanup shell can stop the program.
     std::mem::forget(idle);
     drop((one, other));
     assert!(places.iter().all(|place| !place.exists()), "{places:?}");
@@ -93,7 +93,7 @@ fn two_playgrounds_of_one_process_stand_side_by_side_and_both_go() {
 }
 
 #[test]
-fn a_crowd_stands_behind_the_router_and_what_is_in_memory_goes_with_it() {
+fn a_crowd_is_behind_the_router_and_the_memory_directory_is_removed() {
     let playground = Playground::planned(Plan {
         crowd: 2,
         memory: true,

@@ -1,24 +1,25 @@
-//! Access that ends while it is used.
+//! Access that ends during use.
 
 use crate::{LIMIT, Trial, WEB};
-use postern_lab::playground::lab::{CLIENT, RESOURCE_V4};
-use postern_lab::playground::traffic::Drip;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::setup::{CLIENT, RESOURCE_V4};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A pause that no line of a flowing download makes.
+/// A pause that does not occur between lines of a flowing download.
 const QUIET: Duration = Duration::from_millis(1500);
 
 /// A download over IPv4 or IPv6 that has begun to flow.
-fn flowing(trial: &Trial, which: usize) -> Drip {
-    let drip = Drip::start(trial.playground(), WEB[which], 60).expect("curl starts");
+fn flowing(trial: &Trial, which: usize) -> LineDownload {
+    let drip = LineDownload::start(trial.playground(), WEB[which], 60).expect("curl starts");
     drip.wait_more(trial.playground(), 25, LIMIT)
         .expect("it flows");
     drip
 }
 
-/// How long the download still goes on.
-fn goes_on(trial: &Trial, drip: &Drip) -> Duration {
+/// How long the download still continues.
+fn goes_on(trial: &Trial, drip: &LineDownload) -> Duration {
     let from = Instant::now();
     let last = drip
         .wait_silence(trial.playground(), QUIET, LIMIT)
@@ -27,7 +28,7 @@ fn goes_on(trial: &Trial, drip: &Drip) -> Duration {
 }
 
 #[test]
-fn revoked_access_stops_within_a_second_and_other_access_goes_on() {
+fn revoked_access_stops_within_a_second_and_other_access_continues() {
     let trial = Trial::start();
     let (revoked, kept) = (flowing(&trial, 0), flowing(&trial, 1));
     trial
@@ -42,7 +43,7 @@ fn revoked_access_stops_within_a_second_and_other_access_goes_on() {
         .expect("the other resource is still granted");
 }
 
-/// A client that lost access may ask again, and gets it where the policy still says so.
+/// A client that lost access may request it again, and gets it where the policy still permits it.
 #[test]
 fn access_that_was_rejected_once_is_granted_again_on_request() {
     let trial = Trial::start();
@@ -54,7 +55,7 @@ fn access_that_was_rejected_once_is_granted_again_on_request() {
     trial.expect_page(WEB[0]);
 }
 
-/// The gateway keeps the time itself: no portal is there to revoke anything.
+/// The gateway enforces the expiry itself: no portal is there to revoke anything.
 #[test]
 fn access_that_expires_without_a_portal_stops() {
     let mut trial = Trial::start();
@@ -63,13 +64,13 @@ fn access_that_expires_without_a_portal_stops() {
         .control()
         .set_expiry(CLIENT, RESOURCE_V4, 3)
         .expect("the portal sends it");
-    // A portal that is killed may take the message with it.
+    // A killed portal may take the message with it.
     trial
         .wait_gateway_milestone("initialized", 1, LIMIT)
         .expect("the gateway hears it");
-    trial.kill_portal();
+    trial.kill(Component::Portal);
     let went_on = goes_on(&trial, &drip);
-    // The expiry is a whole second of the wall clock: up to one second before the three are over.
+    // The expiry is a whole second of the wall clock: it comes up to one second early.
     let expected = Duration::from_millis(1500)..Duration::from_millis(4200);
     assert!(expected.contains(&went_on), "it went on for {went_on:?}");
 }

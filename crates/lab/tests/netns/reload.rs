@@ -1,21 +1,23 @@
-//! The configuration changes under a running gateway, and what a service manager hears of it.
+//! Configuration changes of a running gateway, and the messages to its service manager.
 
 use crate::names::expect_page_of;
 use crate::{LIMIT, Trial, WEB, programs};
 use nix::sys::signal::Signal;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::injector::{Fault, Injector, Kind};
-use postern_lab::playground::lab::{Setup, count};
+use postern_lab::playground::download::LineDownload;
+use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
+use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{WEBS_V4, WEBS_V6};
 use postern_lab::playground::process::Process;
 use postern_lab::playground::scene::{APP, LATE};
-use postern_lab::playground::traffic::{Drip, Families};
+use postern_lab::playground::setup::Setup;
+use postern_lab::playground::traffic::Families;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-/// Lines of a trickling download: one second of it.
+/// Lines of a line download in one second.
 const ONE_SECOND: u64 = 50;
 
 fn with_faults(environment: Vec<(&'static str, String)>) -> Setup {
@@ -27,7 +29,8 @@ fn with_faults(environment: Vec<(&'static str, String)>) -> Setup {
 }
 
 impl Trial {
-    /// Adds to what the gateway is told, in the way that orchestrators do: all at once.
+    /// Replaces the gateway's configuration as orchestrators do: by renaming a new file into
+    /// place.
     fn rewrite(&self, text: &str) {
         let path = self.gateway_config();
         let next = path.with_extension("next");
@@ -46,7 +49,7 @@ impl Trial {
         interrupt.until(what, LIMIT, said).expect("is said");
     }
 
-    /// A second name server, where the names lead to the second address of the web server.
+    /// A second name server, where the names have the second address of the web server.
     fn start_other_names(&self) -> Process {
         let at = |name: &str| self.playground().directory().join(name);
         let zone = fs::read_to_string(at("zone.toml")).expect("there");
@@ -76,7 +79,7 @@ impl Trial {
 }
 
 #[track_caller]
-fn expect_flow(trial: &Trial, drip: &Drip, when: &str) {
+fn expect_flow(trial: &Trial, drip: &LineDownload, when: &str) {
     let more = drip.wait_more(trial.playground(), ONE_SECOND, Duration::from_secs(10));
     assert!(more.is_ok(), "{when}: {more:?}");
 }
@@ -89,10 +92,10 @@ fn expect_page_at_the_second_address(trial: &Trial, name: &str) {
 }
 
 #[test]
-fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too() {
+fn a_new_name_server_is_used_during_a_download_and_by_restarted_actors() {
     let mut trial = Trial::with(with_faults(Vec::new()));
     let _other = trial.start_other_names();
-    let drip = Drip::start(trial.playground(), WEB[0], 120).expect("curl starts");
+    let drip = LineDownload::start(trial.playground(), WEB[0], 120).expect("curl starts");
     expect_flow(&trial, &drip, "before");
     let before = trial.configuration();
     let server = WEBS_V4[1];
@@ -102,7 +105,7 @@ fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too()
     expect_page_at_the_second_address(&trial, APP);
     expect_flow(&trial, &drip, "with another name server");
     let injector = Injector::new(trial.fault_socket());
-    let inflicted = injector.inflict(Kind::Dns, Fault::PanicHandler, None);
+    let inflicted = injector.inflict(ActorKind::Dns, ActorFault::PanicHandler, None);
     inflicted.expect("it dies");
     trial.gateway_says("actor rebuilt", 1);
     expect_page_at_the_second_address(&trial, LATE);
@@ -110,11 +113,9 @@ fn another_name_server_is_asked_while_a_download_goes_on_and_by_successors_too()
     assert_eq!(count(&trial.gateway_milestones(), "joined"), 1);
 }
 
-/// docs/lessons.md 34: neither a typo nor the signal that announces it ends anything.
-///
-/// docs/lessons.md 34.
+/// docs/lessons.md 34: neither a typo nor the signal for it ends anything.
 #[test]
-fn a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
+fn a_wrong_file_and_sighup_end_nothing_and_the_log_names_the_error() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
     let before = trial.configuration();
@@ -140,7 +141,7 @@ fn a_wrong_file_and_sighup_end_nothing_and_the_log_says_why() {
     assert_eq!(count(&trial.gateway_milestones(), "joined"), 1);
 }
 
-/// What comes in on a socket like a service manager's.
+/// Receives the messages on a socket like a service manager's.
 struct Listener {
     socket: UnixDatagram,
     _folder: tempfile::TempDir,
@@ -163,7 +164,7 @@ impl Listener {
         (listener, environment)
     }
 
-    /// The next message, but for the watchdog's food and a status.
+    /// The next message that is neither a watchdog keepalive nor a status.
     fn next(&self) -> String {
         loop {
             let message = self.any();
@@ -182,7 +183,7 @@ impl Listener {
 }
 
 #[test]
-fn a_service_manager_hears_the_start_the_reload_and_the_end_and_nothing_from_who_hangs() {
+fn a_service_manager_is_notified_of_start_reload_and_end_but_not_by_a_hanging_gateway() {
     let (listener, environment) = Listener::new();
     let mut trial = Trial::with(with_faults(environment));
     assert_eq!(listener.next(), "READY=1\n");
@@ -197,9 +198,9 @@ fn a_service_manager_hears_the_start_the_reload_and_the_end_and_nothing_from_who
     assert_eq!(listener.next(), "READY=1\n");
 
     let injector = Injector::new(trial.fault_socket());
-    let inflicted = injector.inflict(Kind::Udp, Fault::Hang, None);
+    let inflicted = injector.inflict(ActorKind::Udp, ActorFault::Hang, None);
     inflicted.expect("it hangs");
-    // Until it is found out, which takes more than a second, and a meal is due every half second.
+    // The gateway needs more than a second to detect it, and a keepalive is due every half second.
     let mut meals = 0;
     loop {
         let is_meal = listener.any() == "WATCHDOG=1\n";

@@ -1,20 +1,21 @@
-//! The scene's names and what can go wrong with them, seen from the gateway's place without any
-//! gateway: what the tests of names stand on.
+//! The scene's names and their faults, seen from the gateway's namespace without a gateway: the
+//! foundation of the tests of names.
 
 use crate::{LIMIT, Trial};
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::faults::{Fault, heal, inflict};
-use postern_lab::playground::lab::{ECHO_PORT, WEB_PORT};
-use postern_lab::playground::lookup::{Said, ask};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::faults::{HostFault, heal, inflict};
+use postern_lab::playground::lookup::{Answer, ask};
 use postern_lab::playground::network::{NAME_SERVER_V4, WEB_V4, WEBS_V4, WEBS_V6};
 use postern_lab::playground::scene::{APP, SERVICE, SERVICE_TEXT};
+use postern_lab::playground::setup::{ECHO_PORT, WEB_PORT};
 use postern_lab::playground::traffic::{Families, fetch_over, udp_echo};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-/// How long a connection is given that must not come about.
+/// Timeout of a connection that must not be established.
 const SHORTLY: Duration = Duration::from_millis(700);
 
 fn page_at_gateway(trial: &Trial, families: Families) -> String {
@@ -26,7 +27,7 @@ fn page_at_gateway(trial: &Trial, families: Families) -> String {
 }
 
 #[test]
-fn programs_find_names_at_the_scenes_own_server() {
+fn programs_resolve_names_at_the_scenes_server() {
     let trial = Trial::names_only();
     for (families, here) in [
         (Families::V4, "at 10.20.0.100:80;"),
@@ -36,14 +37,14 @@ fn programs_find_names_at_the_scenes_own_server() {
         assert!(page.contains(here), "{page}");
         assert!(page.contains("asked for as app.lab.example."), "{page}");
     }
-    let asked = trial.names().asked().expect("counters");
+    let asked = trial.names().counters().expect("counters");
     for kind in ["A", "AAAA"] {
         let counted = asked.iter().find(|it| it.name == APP && it.kind == kind);
         assert!(counted.expect("asked").queries > 0, "{asked:?}");
     }
 }
 
-/// The lines of the machine's mount table that concern its configuration files.
+/// Lines of the machine's mount table that concern its configuration files.
 fn mounts() -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("a mount table");
     let lines = table.lines().filter(|line| line.contains(" /etc"));
@@ -51,7 +52,7 @@ fn mounts() -> Vec<String> {
 }
 
 #[test]
-fn what_programs_see_of_names_never_shows_outside() {
+fn the_name_service_of_a_namespace_never_shows_outside() {
     let before = (mounts(), std::fs::read("/etc/resolv.conf").ok());
     let trial = Trial::names_only();
     let playground = trial.playground();
@@ -72,7 +73,7 @@ fn what_programs_see_of_names_never_shows_outside() {
     }
 }
 
-/// A download that has begun, at the gateway's place.
+/// A download in the gateway's namespace that has begun.
 fn flowing(trial: &Trial, address: IpAddr) -> TcpStream {
     let stream = trial.playground().enter(Role::Gateway, || {
         let mut stream = TcpStream::connect_timeout(&(address, WEB_PORT).into(), LIMIT)?;
@@ -97,7 +98,7 @@ fn an_address_that_is_silent_to_new_connections_keeps_those_it_has() {
     let trial = Trial::names_only();
     for address in [IpAddr::from(WEBS_V4[1]), WEBS_V6[1].into()] {
         let mut stream = flowing(&trial, address);
-        inflict(trial.playground(), address, Fault::SilentToNew).expect("inflicted");
+        inflict(trial.playground(), address, HostFault::SilentToNew).expect("inflicted");
         let error = connect(&trial, address, SHORTLY).expect_err("silent");
         assert_eq!(error.kind(), ErrorKind::TimedOut, "{address}");
         let mut rest = Vec::new();
@@ -116,12 +117,12 @@ fn a_silent_address_is_silent_to_all_and_an_unreachable_one_says_so() {
         let echo = (address, ECHO_PORT).into();
         let echoes = || udp_echo(playground, Role::Gateway, echo, SHORTLY).expect("is sent");
         assert!(echoes().is_some(), "{address}");
-        inflict(playground, address, Fault::Silent).expect("inflicted");
+        inflict(playground, address, HostFault::Silent).expect("inflicted");
         assert_eq!(echoes(), None, "{address}");
         heal(playground, address).expect("healed");
-        inflict(playground, address, Fault::Unreachable).expect("inflicted");
-        // An error that comes while the kernel is still busy with connecting is only noted: on a
-        // link without delay it takes the second SYN, after a second.
+        inflict(playground, address, HostFault::Unreachable).expect("inflicted");
+        // The kernel only notes an error that comes while it is still connecting: on a link without
+        // delay the second SYN reports it, after a second.
         let error = connect(&trial, address, LIMIT).expect_err("unreachable");
         assert_eq!(error.kind(), ErrorKind::HostUnreachable, "{address}");
         heal(playground, address).expect("healed");
@@ -129,7 +130,7 @@ fn a_silent_address_is_silent_to_all_and_an_unreachable_one_says_so() {
     }
 }
 
-fn said(trial: &Trial, name: &str, kind: &str) -> anyhow::Result<Said> {
+fn said(trial: &Trial, name: &str, kind: &str) -> anyhow::Result<Answer> {
     let server = (NAME_SERVER_V4, 53).into();
     let kind = kind.parse().expect("a kind");
     let question = (name, kind);
@@ -137,7 +138,7 @@ fn said(trial: &Trial, name: &str, kind: &str) -> anyhow::Result<Said> {
 }
 
 #[test]
-fn the_name_server_fails_as_it_is_told_and_counts() {
+fn the_name_server_fails_on_command_and_counts_queries() {
     let mut trial = Trial::names_only();
     let names = trial.names();
     let found = said(&trial, APP, "A").expect("answered");
@@ -155,9 +156,9 @@ fn the_name_server_fails_as_it_is_told_and_counts() {
     names.set_addresses(APP, 1, &[moved]).expect("set");
     assert_eq!(said(&trial, APP, "A").expect("answered").addresses, [moved]);
     assert_eq!(names.lookups(APP, 0.0).expect("counted"), 4);
-    trial.kill_names();
-    said(&trial, APP, "A").expect_err("nobody is there");
-    trial.start_names().expect("starts again");
+    trial.kill(Component::Names);
+    said(&trial, APP, "A").expect_err("no server is there");
+    trial.start(Component::Names).expect("starts again");
     let found = said(&trial, APP, "A").expect("answered");
     assert_eq!(found.addresses, [IpAddr::from(WEB_V4)]);
 }

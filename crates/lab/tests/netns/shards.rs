@@ -1,11 +1,13 @@
-//! A gateway of two shards and a client on each: both reach everything, in order, and one lives on
-//! when the other's shard suffers.
+//! A gateway with two shards and a client on each: both reach everything, in order, and one is
+//! unaffected when the other's shard fails.
 
 use crate::{LIMIT, Trial, WEB, programs};
+use postern_lab::playground::component::Component;
 use postern_lab::playground::download::Download;
-use postern_lab::playground::lab::{ECHO_PORT, Lab, Setup, WEB_PORT};
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::lookup::proxies;
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{ECHO_PORT, Setup, WEB_PORT};
 use postern_lab::playground::traffic::{Families, fetch, url};
 use postern_lab::playground::{Plan, Playground, Role};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 const CLIENTS: [Role; 2] = [Role::Client, Role::Member(0)];
 
-/// The client of every playground on shard 0, a member of the crowd on shard 1.
+/// The playground's client is on shard 0, the crowd's member on shard 1.
 fn two_shards() -> Trial {
     let setup = Setup {
         shards: Some(2),
@@ -29,16 +31,18 @@ fn two_shards() -> Trial {
     };
     let lab = Playground::planned(plan).and_then(|place| Lab::new(place, &programs(), setup));
     let trial = Trial::up(lab.and_then(|mut lab| {
-        lab.start_web()?;
-        lab.start_names()?;
-        lab.start_relay()?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
-        lab.start_client()?;
+        lab.start_all(&[
+            Component::Web,
+            Component::Names,
+            Component::Relay,
+            Component::Portal,
+            Component::Gateway,
+            Component::Client,
+        ])?;
         lab.start_crowd()?;
         Ok(lab)
     }));
-    // Whoever asks first is given the first shard.
+    // The first client that asks gets the first shard.
     for role in CLIENTS {
         expect_pages(&trial, role);
     }
@@ -50,7 +54,7 @@ fn expect_pages(trial: &Trial, role: Role) {
     for address in WEB {
         expect_page(trial, role, address);
     }
-    // By the addresses under which the client's programs know the name.
+    // By the proxy IPs that the client's programs use for the name.
     let proxies = proxies(trial.playground(), role, APP, LIMIT).expect("the stub answers");
     let v4 = proxies.iter().find(|proxy| proxy.is_ipv4());
     let v6 = proxies.iter().find(|proxy| proxy.is_ipv6());
@@ -90,8 +94,8 @@ fn two_clients_on_two_shards_reach_everything_and_both_shards_work() {
         assert!(page.contains(&lag), "{page}");
     }
     assert_eq!(value(&page, "postern_sessions"), 2.0, "{page}");
-    // Checks and handshakes of the client of shard 1 come to shard 0; what is left is data, which
-    // the kernel gives to the right shard.
+    // Checks and handshakes of the client of shard 1 arrive at shard 0; the rest is data, which the
+    // kernel delivers to the right shard.
     let handed_over = value(&page, "postern_handed_over_packets_total{kind=\"udp\"}");
     let received = value(&page, "postern_udp_datagrams_total{direction=\"received\"}");
     assert!(handed_over > 0.0, "{page}");
@@ -104,7 +108,7 @@ fn two_clients_on_two_shards_reach_everything_and_both_shards_work() {
 }
 
 #[test]
-fn every_thread_says_in_a_list_of_threads_what_it_does() {
+fn every_thread_has_a_descriptive_name() {
     let mut trial = two_shards();
     let gateway = trial.gateway().expect("runs");
     let threads = gateway.threads().expect("runs");
@@ -152,7 +156,7 @@ fn expect_order(trial: &Trial, role: Role, echo: SocketAddr) {
                 socket.send(&datagram).expect("sent");
             }
             let mut buffer = [0; 1500];
-            // What is lost on a busy machine is lost; what comes, comes in order.
+            // A busy machine may lose datagrams; those that arrive are in order.
             for _ in 0..BURST {
                 if socket.recv(&mut buffer).is_err() {
                     break;
@@ -170,7 +174,7 @@ fn expect_order(trial: &Trial, role: Role, echo: SocketAddr) {
     }
 }
 
-/// Until the gateway has said once more what it says when it is over.
+/// Inflicts a fault, and waits until the gateway has logged `said` once more.
 fn inflict_and_wait(trial: &Trial, fault: &str, said: &str) {
     let before = said_by_gateway(trial, said);
     inflict(trial, fault);
@@ -182,7 +186,7 @@ fn inflict_and_wait(trial: &Trial, fault: &str, said: &str) {
 }
 
 #[test]
-fn a_shard_that_suffers_leaves_the_client_of_the_other_alone() {
+fn a_failing_shard_does_not_affect_the_other_shards_client() {
     let trial = two_shards();
     let url = url(WEB[0], WEB_PORT, "/slow/60000000/60");
     let download = Download::start(trial.playground(), &url, Families::V4, 4 * LIMIT);
@@ -199,14 +203,14 @@ fn a_shard_that_suffers_leaves_the_client_of_the_other_alone() {
         flows_on().expect("it goes on");
         expect_pages(&trial, Role::Member(0));
     }
-    // The thread that was stuck was so for three seconds.
+    // The thread was blocked for three seconds.
     let pause = download.progress().longest_pause;
     assert!(pause < Duration::from_millis(1500), "{pause:?}");
 }
 
-/// The first shard is told what names no shard: its sockets and its thread are of use to all.
+/// A command without a shard goes to the first one, whose sockets and thread all shards use.
 #[test]
-fn the_first_shard_may_suffer_too() {
+fn the_first_shard_may_fail_too() {
     let trial = two_shards();
     for (fault, said) in [
         ("udp panic-handler", "actor rebuilt"),

@@ -1,15 +1,14 @@
-//! The gateway's polite end.
+//! The gateway's orderly shutdown.
 
 use crate::{LIMIT, Trial, WEB};
 use nix::sys::signal::Signal;
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::count;
+use postern_lab::playground::component::Component;
+use postern_lab::playground::milestones::count;
 use postern_lab::playground::network::{TUNNEL_INTERFACE, interface_bytes};
 use std::time::Duration;
 
-/// docs/lessons.md 25: clients are told, so that they do not wait for their own timeouts.
-///
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: clients receive a goodbye, so that they do not wait for their own timeouts.
 #[test]
 fn sigterm_says_goodbye_and_leaves_nothing_within_two_seconds() {
     let mut trial = Trial::start();
@@ -40,13 +39,15 @@ fn sigterm_says_goodbye_and_leaves_nothing_within_two_seconds() {
 }
 
 #[test]
-fn a_gateway_that_comes_back_serves_the_same_client() {
+fn a_restarted_gateway_serves_the_same_client() {
     let mut trial = Trial::start();
     trial.expect_page(WEB[0]);
     let mut gateway = trial.take_gateway().expect("runs");
     gateway.signal(Signal::SIGTERM).expect("is sent");
     gateway.wait_end(Duration::from_secs(2)).expect("ends");
-    trial.start_gateway().expect("the gateway starts again");
+    trial
+        .start(Component::Gateway)
+        .expect("the gateway starts again");
     for address in WEB {
         trial.expect_page(address);
     }

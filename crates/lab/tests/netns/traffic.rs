@@ -1,10 +1,10 @@
-//! What an authorized client can do, and what it cannot.
+//! Access that an authorized client has, and access that it does not have.
 
 use crate::{LIMIT, Trial, WEB};
 use nix::errno::Errno;
 use postern_lab::playground::Role;
 use postern_lab::playground::icmp::IcmpTap;
-use postern_lab::playground::lab::{DENIED_PORT, WEB_PORT};
+use postern_lab::playground::setup::{DENIED_PORT, WEB_PORT};
 use postern_lab::playground::traffic::ping;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -29,10 +29,8 @@ fn pings_are_answered_over_both_families() {
 }
 
 /// docs/lessons.md 19: a filtered packet is answered with "prohibited". IPv4 and IPv6 reach the
-/// application as different errors (Linux: EHOSTUNREACH and EACCES), so the message itself is
-/// looked at too.
-///
-/// docs/lessons.md 19.
+/// application as different errors (Linux: EHOSTUNREACH and EACCES), so the test checks the ICMP
+/// message too.
 #[test]
 fn a_port_outside_the_policy_is_refused_with_icmp_prohibited() {
     let trial = Trial::start();

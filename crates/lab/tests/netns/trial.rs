@@ -1,17 +1,18 @@
-//! A running set-up that prints its logs when its test fails; for the namespace tests of the lab
-//! and of the bench.
+//! A running set-up that prints its logs when its test fails; for the namespace tests of lab and
+//! bench.
 
 use postern_lab::playground::Role;
-use postern_lab::playground::lab::{Lab, WEB_PORT};
+use postern_lab::playground::lab::Lab;
+use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic::{fetch, url};
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-/// Limit for what takes milliseconds on an idle machine.
+/// Limit for an action that takes milliseconds on an idle machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// The programs of a test.
+/// A set-up of programs under test.
 pub(crate) struct Trial(Lab);
 
 impl Trial {
@@ -22,7 +23,7 @@ impl Trial {
         }
     }
 
-    /// Fetches the page at `address` and insists that it comes.
+    /// Fetches the page at `address` and asserts that it comes.
     #[track_caller]
     pub(crate) fn expect_page(&self, address: IpAddr) -> String {
         let url = url(address, WEB_PORT, "/");

@@ -1,20 +1,20 @@
-//! `postern why`, asked by an operator on the gateway's host, about whatever can go wrong.
+//! `postern why` on the gateway's host, about everything that can fail.
 
 use crate::names::{expect_page_of, fetch_name};
 use crate::{LIMIT, Trial, WEB, programs};
 use postern_core::diagnosis::Report;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
-use postern_lab::playground::faults::{Fault, inflict};
-use postern_lab::playground::lab::{CLIENT, DENIED_PORT, RESOURCE_V4, RESOURCE_V6, WEB_PORT};
+use postern_lab::playground::faults::{HostFault, inflict};
 use postern_lab::playground::network::{CLIENT_TUNNEL_V4, NAME_SERVER_V4, WEB_V4, WEBS_V4};
 use postern_lab::playground::scene::{APP, LATE, MISSING};
+use postern_lab::playground::setup::{CLIENT, DENIED_PORT, RESOURCE_V4, RESOURCE_V6, WEB_PORT};
 use postern_lab::playground::traffic::{Families, fetch, url};
 use std::net::IpAddr;
 use std::process::Output;
 use std::time::Duration;
 
-/// Two SYNs of the kernel, and a bit.
+/// Time for two SYNs of the kernel.
 const TWO_SYNS: Duration = Duration::from_millis(2500);
 
 impl Trial {
@@ -35,7 +35,8 @@ impl Trial {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
-    /// Asks until this is the matter, then returns what a person is shown, and the exit code.
+    /// Repeats the question until this is the cause; returns the output for a person, and the exit
+    /// code.
     #[track_caller]
     fn expect_cause(&self, client: &str, target: &str, code: &str) -> (String, Option<i32>) {
         let mut last = String::new();
@@ -52,7 +53,7 @@ impl Trial {
         (text, output.status.code())
     }
 
-    /// As [`Self::expect_cause`] for the client, of something that does not work.
+    /// As [`Self::expect_cause`] for the client, about traffic that does not work.
     #[track_caller]
     fn expect_broken(&self, target: &str, code: &str) -> String {
         let client = CLIENT_TUNNEL_V4.to_string();
@@ -60,11 +61,11 @@ impl Trial {
         assert!(text.starts_with("broken: "), "{text}");
         assert!(text.contains("\nWhat to do: "), "{text}");
         assert_eq!(exit, Some(1));
-        // However the lines are broken.
+        // Independent of the line breaks.
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// Opens a page at the client, which is not expected to come.
+    /// Opens a page at the client that must not come.
     fn try_page(&self, address: impl Into<IpAddr>, port: u16) {
         let url = url(address.into(), port, "/");
         let fetched = fetch(self.playground(), Role::Client, &url, TWO_SYNS);
@@ -86,9 +87,9 @@ fn show(client: &str, target: &str, text: &str) {
     eprintln!("$ postern why {client} {target}\n{text}");
 }
 
-/// docs/lessons.md 32.
+/// docs/lessons.md 32: working traffic is reported as such, and untried traffic as untried.
 #[test]
-fn what_works_says_so_and_what_nobody_has_tried_says_that() {
+fn working_and_untried_traffic_are_reported_as_such() {
     let trial = Trial::start();
     let client = CLIENT_TUNNEL_V4.to_string();
     let (text, exit) = trial.expect_cause(&client, "10.20.0.100", "no_such_client");
@@ -128,7 +129,7 @@ fn what_works_says_so_and_what_nobody_has_tried_says_that() {
 }
 
 #[test]
-fn what_is_not_permitted_is_told_apart() {
+fn reasons_for_missing_permission_are_distinguished() {
     let trial = Trial::start();
     trial.expect_page(WEB[0]);
     trial.expect_page(WEB[1]);
@@ -151,7 +152,7 @@ fn what_is_not_permitted_is_told_apart() {
 }
 
 #[test]
-fn what_is_the_matter_with_a_name_is_told_apart() {
+fn faults_of_a_name_are_distinguished() {
     let trial = Trial::start();
     expect_page_of(&trial, "one.wild.lab.example", Families::V4);
     let text = trial.expect_broken("two.wild.lab.example", "name_not_announced");
@@ -166,27 +167,32 @@ fn what_is_the_matter_with_a_name_is_told_apart() {
     let text = trial.expect_broken(LATE, "dns_not_answering");
     assert!(text.contains("DNS server does not answer"), "{text}");
     trial.names().set_mode(Mode::Healthy).expect("set");
-    // It was looked up again while it was used, and is found as soon as it is used again.
+    // The name was looked up again while in use, and works at its next use.
     fetch_name(&trial, LATE, Families::V4);
     trial.expect_cause(&CLIENT_TUNNEL_V4.to_string(), LATE, "works");
 }
 
 #[test]
-fn what_is_the_matter_with_a_host_is_told_apart() {
+fn faults_of_a_host_are_distinguished() {
     let trial = Trial::start();
     trial.expect_page(WEB[0]);
     let [_, silent, unreachable, ..] = WEBS_V4;
-    inflict(trial.playground(), silent.into(), Fault::Silent).expect("inflicted");
+    inflict(trial.playground(), silent.into(), HostFault::Silent).expect("inflicted");
     trial.try_page(silent, WEB_PORT);
     let text = trial.expect_broken(&format!("{silent}:80"), "unanswered");
     assert!(text.contains("a route back to the gateway"), "{text}");
 
-    inflict(trial.playground(), unreachable.into(), Fault::Unreachable).expect("inflicted");
+    inflict(
+        trial.playground(),
+        unreachable.into(),
+        HostFault::Unreachable,
+    )
+    .expect("inflicted");
     trial.try_page(unreachable, WEB_PORT);
     let text = trial.expect_broken(&unreachable.to_string(), "refused");
     assert!(text.contains("cannot be reached (ICMP)"), "{text}");
 
-    // Nobody listens there.
+    // No program listens there.
     trial.try_page(NAME_SERVER_V4, WEB_PORT);
     let text = trial.expect_broken(&format!("{NAME_SERVER_V4}:80"), "refused");
     assert!(text.contains("refused the connection"), "{text}");

@@ -45,8 +45,8 @@ fn ice() -> IcePair {
     }
 }
 
-fn later(now: Moment, by: Duration) -> Moment {
-    Moment {
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    Timestamp {
         instant: now.instant + by,
         unix: now.unix + by,
     }
@@ -61,7 +61,7 @@ fn sent(link: &mut Link) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What the gateway answers; `None` to what it takes without a word.
+/// The gateway's answer; `None` to messages that need none.
 fn answer(gateway: &mut Tunn, datagram: &[u8]) -> Option<Vec<u8>> {
     let mut buffer = vec![0; 2048];
     match gateway.decapsulate(None, datagram, &mut buffer) {
@@ -73,8 +73,8 @@ fn answer(gateway: &mut Tunn, datagram: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// A link whose first session stands.
-fn established(config: LinkConfig, gateway: &mut Tunn, now: Moment) -> Link {
+/// A link with an established first session.
+fn established(config: LinkConfig, gateway: &mut Tunn, now: Timestamp) -> Link {
     let mut link = Link::new(config, now);
     link.handle_timeout(now);
     let initiations = sent(&mut link);
@@ -87,8 +87,8 @@ fn established(config: LinkConfig, gateway: &mut Tunn, now: Moment) -> Link {
 }
 
 #[test]
-fn a_plain_link_shakes_hands_at_once_and_proves_the_session() {
-    let (mut gateway, now) = (gateway(), Moment::now());
+fn a_plain_link_starts_with_a_handshake_and_confirms_the_session() {
+    let (mut gateway, now) = (gateway(), Timestamp::now());
     let mut link = established(config(None), &mut gateway, now);
     let keepalives = sent(&mut link);
     assert_eq!(keepalives.len(), 1);
@@ -97,7 +97,7 @@ fn a_plain_link_shakes_hands_at_once_and_proves_the_session() {
 
 #[test]
 fn a_lost_initiation_is_repeated_after_its_time() {
-    let now = Moment::now();
+    let now = Timestamp::now();
     let mut link = Link::new(config(None), now);
     link.handle_timeout(now);
     let first = sent(&mut link);
@@ -115,7 +115,7 @@ fn a_lost_initiation_is_repeated_after_its_time() {
 
 #[test]
 fn a_session_is_replaced_in_time_and_the_one_before_still_opens() {
-    let (mut gateway, now) = (gateway(), Moment::now());
+    let (mut gateway, now) = (gateway(), Timestamp::now());
     let mut link = established(config(None), &mut gateway, now);
     sent(&mut link);
     let now = later(now, REKEY_AFTER);
@@ -133,20 +133,20 @@ fn a_session_is_replaced_in_time_and_the_one_before_still_opens() {
 
 #[test]
 fn with_ice_the_path_comes_first() {
-    let now = Moment::now();
+    let now = Timestamp::now();
     let mut link = Link::new(config(Some(ice())), now);
     link.handle_timeout(now);
     let checks = sent(&mut link);
     assert_eq!(checks.len(), 1);
     assert_eq!(checks[0][4..8], STUN_COOKIE);
-    // The gateway's end of the check, by the same agent with the roles exchanged.
+    // The gateway's end of the check: the same agent with exchanged roles.
     let IcePair { client, gateway } = ice();
     let exchanged = IcePair {
         client: gateway,
         gateway: client,
     };
     let address = GATEWAY.parse().expect("an address");
-    let Heard::Asked(answer) = Checks::new(exchanged, 2).handle(&checks[0], address) else {
+    let CheckResult::Request(answer) = Checks::new(exchanged, 2).handle(&checks[0], address) else {
         panic!("not authentic");
     };
     link.handle_datagram(&answer, now);
@@ -157,7 +157,7 @@ fn with_ice_the_path_comes_first() {
 
 #[test]
 fn names_are_announced_until_they_are_answered() {
-    let (mut gateway, now) = (gateway(), Moment::now());
+    let (mut gateway, now) = (gateway(), Timestamp::now());
     let packet = |kind: u8, body: &str| {
         let mut packet = vec![0; 48];
         (packet[0], packet[6], packet[40]) = (0x60, 0xff, kind);
@@ -190,10 +190,10 @@ fn names_are_announced_until_they_are_answered() {
 
 proptest::proptest! {
     #[test]
-    fn arbitrary_datagrams_bring_nothing_up(
+    fn arbitrary_datagrams_establish_nothing(
         bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
     ) {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let mut link = Link::new(config(Some(ice())), now);
         link.handle_timeout(now);
         link.handle_datagram(&bytes, now);

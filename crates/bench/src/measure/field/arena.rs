@@ -1,17 +1,18 @@
-//! One playground for each gateway that is measured, all up at the same time, so that loads can
-//! take turns.
+//! One playground for each measured gateway, all up at the same time, so that loads can take turns.
 
 use super::contender::Contender;
 use crate::fast_client::{Admitted, INTERFACE, Keys, Place, wait_ready};
 use crate::floor::Peer;
 use crate::measure::{FILTERS, ceiling};
 use anyhow::{Context, Result, bail, ensure};
-use postern_lab::playground::iperf::Way;
-use postern_lab::playground::lab::{Lab, RESOURCE_V4, Setup};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::iperf::Endpoints;
+use postern_lab::playground::lab::Lab;
 use postern_lab::playground::network::{GATEWAY_V4, RESOURCE_NET_V4, WEB_V4, feed};
 use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::APP;
+use postern_lab::playground::setup::{RESOURCE_V4, Setup};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Playground, Role};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,37 +20,34 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// A gateway with a client before it and a resource behind it. What is declared first is stopped
-/// first.
+/// A gateway with a client before it and a resource behind it. Fields are dropped, and programs
+/// stopped, in order of declaration.
 pub(super) struct Arena {
-    /// Who can be measured here, and what its client calls the resource.
+    /// Contenders that are measured here, each with the client's address of the resource.
     pub(super) contenders: Vec<(Contender, IpAddr)>,
     _client: Option<Process>,
     gateway: Option<Process>,
     _server: Process,
-    ground: Ground,
-    /// Left behind by a program that is killed.
+    network: Network,
+    /// Control socket that a killed program leaves behind.
     leftover: Option<PathBuf>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there are eight at most")]
-enum Ground {
+enum Network {
     Lab(Lab),
     Bare(Playground),
 }
 
 impl Arena {
-    /// The arena of some contenders: both of Postern's ways, or one other.
-    ///
-    /// # Errors
-    /// Something cannot be built or started.
+    /// Builds the arena of some contenders: both of Postern's paths, or one other.
     pub(super) fn build(
         contenders: &[Contender],
         programs: &Programs,
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let [first, ..] = contenders else {
-            bail!("nobody to build for");
+            bail!("no contender to build for");
         };
         match first {
             Contender::Postern | Contender::PosternByName => {
@@ -76,9 +74,7 @@ impl Arena {
             ..Setup::default()
         };
         let mut lab = Lab::new(playground, programs, setup)?;
-        lab.start_names()?;
-        lab.start_portal()?;
-        lab.start_gateway()?;
+        lab.start_all(&[Component::Names, Component::Portal, Component::Gateway])?;
         let mut guest = Admitted::new(1)?;
         guest.admit(&lab, RESOURCE_V4, None)?;
         guest.admit(&lab, APP, Some(PROXY))?;
@@ -99,7 +95,7 @@ impl Arena {
             _client: Some(client),
             gateway: None,
             _server: server,
-            ground: Ground::Lab(lab),
+            network: Network::Lab(lab),
             leftover: None,
         })
     }
@@ -138,12 +134,12 @@ impl Arena {
         let program = contender.wireguard().context("not a WireGuard program")?;
         let playground = forwarding(interrupt)?;
         let keys = (Keys::generate()?, Keys::generate()?);
-        // The control sockets of all namespaces are in one directory.
+        // The control sockets of all namespaces share one directory.
         let interface = format!("b{}{}", std::process::id() % 1_000_000, contender as u8);
         let socket = Path::new(SOCKETS).join(format!("{interface}.sock"));
         let mut command = playground.command(Role::Gateway, program[0]);
         command.args(&program[1..]).arg(&interface);
-        // wireguard-go warns of the kernel's module unless it is told that we know.
+        // wireguard-go warns about the kernel's module without this variable.
         command.env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
         command.env("LOG_LEVEL", "error");
         let mut gateway = playground.spawn(&contender.to_string(), command)?;
@@ -185,41 +181,40 @@ impl Arena {
             _client: client,
             gateway,
             _server: serve_udp(&playground, programs)?,
-            ground: Ground::Bare(playground),
+            network: Network::Bare(playground),
             leftover: None,
         })
     }
 
-    /// Where it is.
     pub(super) fn playground(&self) -> &Playground {
-        match &self.ground {
-            Ground::Lab(lab) => lab.playground(),
-            Ground::Bare(playground) => playground,
+        match &self.network {
+            Network::Lab(lab) => lab.playground(),
+            Network::Bare(playground) => playground,
         }
     }
 
-    /// The gateway's process, if there is one.
+    /// Process id of the gateway, if there is one.
     pub(super) fn gateway_pid(&mut self) -> Result<Option<u32>> {
-        match &mut self.ground {
-            Ground::Lab(lab) => Ok(Some(lab.gateway()?.pid())),
-            Ground::Bare(_) => Ok(self.gateway.as_ref().map(Process::pid)),
+        match &mut self.network {
+            Network::Lab(lab) => Ok(Some(lab.gateway()?.pid())),
+            Network::Bare(_) => Ok(self.gateway.as_ref().map(Process::pid)),
         }
     }
 
-    /// The way from the client to what it calls `target`.
-    pub(super) fn way(target: IpAddr) -> Way {
-        Way {
+    /// Endpoints for the client's address `target`.
+    pub(super) fn endpoints(target: IpAddr) -> Endpoints {
+        Endpoints {
             from: Role::Client,
             to: target,
             server: WEB_V4.into(),
         }
     }
 
-    /// The ends of the gateway's log.
+    /// Ends of the logs of the arena's programs.
     pub(super) fn log_tails(&self) -> String {
-        match &self.ground {
-            Ground::Lab(lab) => lab.log_tails(20),
-            Ground::Bare(_) => self
+        match &self.network {
+            Network::Lab(lab) => lab.log_tails(20),
+            Network::Bare(_) => self
                 .gateway
                 .as_ref()
                 .map(|it| it.log_tail(20))
@@ -237,7 +232,8 @@ impl Drop for Arena {
     }
 }
 
-/// A playground whose gateway forwards and masquerades as a Postern gateway has the kernel do.
+/// Builds a playground whose gateway forwards and masquerades in the kernel, as for a Postern
+/// gateway.
 fn forwarding(interrupt: &Interrupt) -> Result<Playground> {
     let playground = Playground::with_interrupt(interrupt.clone())?;
     playground.enter(Role::Gateway, || {
@@ -262,7 +258,7 @@ fn at_gateway() -> SocketAddr {
     (GATEWAY_V4, WIREGUARD_PORT).into()
 }
 
-/// Tells a WireGuard program its keys and its peer, the first and the second.
+/// Configures keys and peer of a WireGuard program through its control socket.
 fn configure(playground: &Playground, interface: &str, keys: &(Keys, Keys)) -> Result<()> {
     let file = playground.directory().join(format!("{interface}.key"));
     std::fs::write(&file, &keys.0.private)?;
@@ -281,7 +277,7 @@ fn configure(playground: &Playground, interface: &str, keys: &(Keys, Keys)) -> R
     feed(ip.args(["-batch", "-"]), &lines)
 }
 
-/// Runs a command that has to succeed; the error is what it said.
+/// Runs a command; its output is the error of a failure.
 pub(in crate::measure) fn succeed(playground: &Playground, command: Command) -> Result<()> {
     let output = playground.run(command, READY_LIMIT)?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -305,7 +301,7 @@ fn serve_udp(playground: &Playground, programs: &Programs) -> Result<Process> {
     serve_udp_at(WEB_V4, playground, programs)
 }
 
-/// As `src/system` writes it for the gateway.
+/// The same masquerading rules as `src/system` writes for the gateway.
 const MASQUERADE: &str = r#"
 table inet bench {
     chain postrouting {
@@ -314,14 +310,14 @@ table inet bench {
     }
 }
 "#;
-/// Where WireGuard programs take commands (wg(8)).
+/// Directory of the control sockets of WireGuard programs (wg(8)).
 const SOCKETS: &str = "/var/run/wireguard";
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// WireGuard's own.
+/// WireGuard's default port.
 const WIREGUARD_PORT: u16 = 51_820;
-/// Where the UDP load is served; the policy permits it.
+/// Port of the UDP load, which the policy permits.
 pub(super) const UDP_PORT: u16 = 5202;
-/// What stands for the name.
+/// Proxy IP of the name.
 const PROXY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
 const PROXY_NET: &str = "100.96.0.0/24";
 const GATEWAY_TUNNEL: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);

@@ -1,31 +1,30 @@
-//! Who is measured: names on the command line and in the tables, and which program it takes.
+//! The measured gateways: names on the command line and in the tables, and the program of each.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A gateway, or what stands in for one.
+/// A gateway, or a substitute for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Contender {
     /// Postern, by a CIDR resource.
     Postern,
-    /// Postern, by a name.
+    /// Postern, by a DNS resource.
     PosternByName,
     /// The floor at both ends.
     Floor,
     /// boringtun-cli with one thread.
     BoringtunOne,
-    /// boringtun-cli with as many threads as it likes.
+    /// boringtun-cli with its default number of threads.
     Boringtun,
-    /// gotatun-cli.
     Gotatun,
-    /// wireguard-go, as Debian has it.
+    /// wireguard-go of the Debian package.
     WireguardGo,
-    /// The kernel forwards; no tunnel.
+    /// Kernel forwarding without a tunnel.
     Kernel,
 }
 
 impl Contender {
-    /// In the order in which they are measured and shown.
+    /// All contenders, in the order of measurements and tables.
     pub(super) const ALL: [Self; 8] = [
         Self::Postern,
         Self::PosternByName,
@@ -50,7 +49,7 @@ impl Contender {
         }
     }
 
-    /// The WireGuard program of a contender that is one, with its arguments before the interface.
+    /// WireGuard program of a contender with its arguments before the interface; `None` for others.
     pub(super) fn wireguard(self) -> Option<&'static [&'static str]> {
         match self {
             Self::BoringtunOne => Some(&[

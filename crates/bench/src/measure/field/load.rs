@@ -11,12 +11,12 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What one TCP load came to.
+/// Result of one TCP load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TcpRun {
     pub(super) bits_per_second: f64,
     pub(super) bytes: u64,
-    /// The gateway's; the kernel has none of its own.
+    /// Processor time of the gateway; the kernel has no process.
     pub(super) cpu: Option<Cpu>,
 }
 
@@ -28,10 +28,10 @@ impl TcpRun {
     }
 }
 
-/// Puts TCP on the way.
+/// Runs a TCP load on an arena.
 pub(super) fn tcp(arena: &mut Arena, target: IpAddr, load: Load, seconds: u32) -> Result<TcpRun> {
     let before = cpu(arena)?;
-    let moved = iperf::run_on(arena.playground(), Arena::way(target), load, seconds)?;
+    let moved = iperf::run_between(arena.playground(), Arena::endpoints(target), load, seconds)?;
     Ok(TcpRun {
         bits_per_second: moved.bits_per_second,
         bytes: moved.bytes,
@@ -48,19 +48,19 @@ fn since(before: Option<Cpu>, after: Option<Cpu>) -> Option<Cpu> {
     Some(after?.since(before?))
 }
 
-/// One kind of UDP load.
+/// Parameters of a UDP load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::measure) struct UdpLoad {
     pub(in crate::measure) direction: Direction,
     pub(in crate::measure) payload_bytes: u16,
-    /// Whether its ends hand datagrams over in groups.
+    /// Whether its ends pass datagrams in groups.
     pub(in crate::measure) is_grouped: bool,
 }
 
 impl UdpLoad {
-    /// As applications without offloads send.
+    /// Sends datagrams singly, as applications without offloads do.
     pub(in crate::measure) const SINGLE: [Self; 4] = Self::all(false);
-    /// As QUIC sends.
+    /// Sends datagrams in groups, as QUIC does.
     pub(in crate::measure) const GROUPED: [Self; 4] = Self::all(true);
 
     const fn all(is_grouped: bool) -> [Self; 4] {
@@ -93,23 +93,23 @@ impl UdpLoad {
     }
 }
 
-/// What one rate came to.
+/// Outcome of a UDP load at one rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Probe {
-    /// What was to be sent each second.
+    /// Planned datagrams per second.
     pub(super) planned: u32,
     pub(super) outcome: Outcome,
-    /// The gateway's processor time.
+    /// Processor time of the gateway.
     pub(super) cpu: Option<Duration>,
 }
 
 impl Probe {
-    /// Datagrams that arrived each second.
+    /// Received datagrams per second.
     pub(super) fn rate(&self) -> f64 {
         self.outcome.received as f64 / (f64::from(self.outcome.millis) / 1000.0)
     }
 
-    /// Processor time of the gateway for each datagram that arrived, in microseconds.
+    /// Processor time of the gateway for each received datagram, in microseconds.
     pub(super) fn cost(&self) -> Option<f64> {
         let received = self.outcome.received.max(1) as f64;
         self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / received)
@@ -127,7 +127,7 @@ impl Probe {
     }
 }
 
-/// The highest rate with under 1 % loss.
+/// Finds the highest rate with under 1 % loss.
 pub(super) fn udp(
     arena: &mut Arena,
     target: IpAddr,
@@ -146,7 +146,7 @@ fn probe(
     programs: &Programs,
 ) -> Result<Probe> {
     let before = cpu(arena)?;
-    let outcome = put_on(
+    let outcome = run_at(
         arena.playground(),
         (Role::Client, target),
         (load, rate),
@@ -159,8 +159,8 @@ fn probe(
     })
 }
 
-/// Puts a UDP load on the way from a place to the server at an address, at a rate.
-pub(in crate::measure) fn put_on(
+/// Runs a UDP load from a namespace to the server at an address, at a given rate.
+pub(in crate::measure) fn run_at(
     playground: &Playground,
     (from, target): (Role, IpAddr),
     (load, rate): (UdpLoad, u32),
@@ -184,8 +184,8 @@ pub(in crate::measure) fn put_on(
     serde_json::from_slice(&output.stdout).context("no outcome of a load")
 }
 
-/// Doubles the rate until datagrams are lost or the sender cannot go on, then looks between. A rate
-/// at which datagrams are lost has a second chance: one hiccup of the machine is not the limit.
+/// Doubles the rate until datagrams are lost or the sender reaches its limit, then bisects. A rate
+/// with loss is tried once more: one hiccup of the machine is not the limit.
 fn search(first: u32, mut probe: impl FnMut(u32) -> Result<Probe>) -> Result<Probe> {
     let mut best: Option<Probe> = None;
     let mut attempt = |rate: u32| -> Result<bool> {
@@ -236,7 +236,7 @@ fn search(first: u32, mut probe: impl FnMut(u32) -> Result<Probe>) -> Result<Pro
     }
 }
 
-/// The median round trip of a ping every 10 ms with nothing else going on.
+/// Median round trip of a ping every 10 ms without other traffic.
 pub(super) fn round_trip(arena: &Arena, target: IpAddr) -> Result<Duration> {
     let playground = arena.playground();
     let mut command = playground.command(Role::Client, "ping");
@@ -254,7 +254,7 @@ pub(super) fn round_trip(arena: &Arena, target: IpAddr) -> Result<Duration> {
     Ok(sorted[sorted.len() / 2])
 }
 
-/// `64 bytes from 10.20.0.100: icmp_seq=1 ttl=62 time=0.065 ms`.
+/// Parses `64 bytes from 10.20.0.100: icmp_seq=1 ttl=62 time=0.065 ms`.
 fn round_trips(said: &str) -> Vec<Duration> {
     let time = |line: &str| {
         let (_, time) = line.rsplit_once(" time=")?;
@@ -268,7 +268,7 @@ const FIRST_RATE: u32 = 50_000;
 const RATE_MIN: u32 = 2_000;
 /// Beyond what two cores can send.
 const RATE_MAX: u32 = 4_000_000;
-/// After so many the rate is known to 10 %.
+/// After this many steps the rate is known to 10 %.
 const HALVINGS: u32 = 3;
 const PROBE_MS: u32 = 1000;
 const PROBE_LIMIT: Duration = Duration::from_secs(12);
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// A way that loses what exceeds its capacity, and a sender with a limit of its own.
+    /// A path that loses what exceeds its capacity, and a sender with a limit.
     fn found(capacity: u64, sender: u64) -> (Result<Probe>, usize) {
         let mut probes = 0;
         let found = search(FIRST_RATE, |rate| {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_always_loses_is_an_error() {
+    fn a_path_that_always_loses_is_an_error() {
         let (best, probes) = found(100, u64::MAX);
         assert!(best.expect_err("lost").to_string().contains("1 %"));
         assert!(probes < 30);
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(run.cost(), Some(2.0));
     }
 
-    /// As ping of iputils 20221126 says it.
+    /// As ping of iputils 20221126 prints it.
     #[test]
     fn round_trips_are_read_from_their_lines() {
         let said = "PING 10.20.0.100 (10.20.0.100) 56(84) bytes of data.\n\

@@ -1,9 +1,9 @@
 //! `postern-bench bench`: the gateway beside other programs that do the same.
 //!
-//! Each stands as gateway between a client and a resource in a playground of its own; all are up at
-//! the same time and take turns, so that a busy moment of the machine hits all. The client end is
+//! Each program is the gateway between a client and a resource in its own playground; all are up at
+//! the same time and take turns, so that a busy phase of the machine affects all. The client end is
 //! the fast client, for the floor the floor; so only the gateways differ. A program that is not
-//! installed is named and left out.
+//! installed is listed and skipped.
 
 pub(super) mod arena;
 mod contender;
@@ -21,45 +21,45 @@ use postern_lab::playground::programs::Programs;
 use postern_lab::playground::wait::{Interrupt, Interrupted};
 use report::Runs;
 
-/// What is measured, and whom.
+/// Loads, repetitions and gateways.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// How often each load is put on.
+    /// Number of rounds, in each of which every load runs once.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// How many seconds each TCP load lasts.
+    /// Duration of each TCP load in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
-    /// Only this kind of load.
-    #[arg(long, value_enum)]
-    only: Option<Kind>,
+    /// Only these kinds of load, separated by commas or in repeated options.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<LoadKind>,
     /// Only these gateways: postern, postern-name, floor, boringtun-1, boringtun, gotatun,
     /// wireguard-go, kernel.
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<Contender>,
 }
 
-/// A kind of load.
+/// A kind of measured load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum LoadKind {
     /// CPU and rate of TCP, 1 and 4 streams, both directions.
     Tcp,
     /// CPU and rate of UDP, 64 and 1200 bytes, both directions.
     Udp,
     /// The same, sent and received in groups of up to 16 datagrams, as QUIC does.
     UdpGroups,
-    /// The idle round trip.
+    /// Round-trip time without other traffic.
     Rtt,
 }
 
 impl Args {
-    fn measures(&self, kind: Kind) -> bool {
-        self.only.is_none_or(|only| only == kind)
+    fn measures(&self, kind: LoadKind) -> bool {
+        self.only.is_empty() || self.only.contains(&kind)
     }
 }
 
-/// Everything, blocking; everything that it made is gone when it returns.
+/// Runs the benchmark, blocking; removes everything before it returns.
 pub(super) fn bench(interrupt: &Interrupt, args: &Args) -> Result<()> {
     let Args {
         rounds, seconds, ..
@@ -75,7 +75,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: &Args) -> Result<()> {
         programs: &programs,
     };
     for contenders in groups(&args.contenders) {
-        field.enter(&contenders, interrupt)?;
+        field.add(&contenders, interrupt)?;
     }
     print("\n")?;
     let measured = field.measure(args);
@@ -85,7 +85,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: &Args) -> Result<()> {
     }
 }
 
-/// Those who share an arena together.
+/// Groups the contenders that share an arena.
 fn groups(wanted: &[Contender]) -> Vec<Vec<Contender>> {
     let is_wanted = |it: &Contender| wanted.is_empty() || wanted.contains(it);
     let is_postern = |it: &Contender| matches!(it, Contender::Postern | Contender::PosternByName);
@@ -98,14 +98,14 @@ fn groups(wanted: &[Contender]) -> Vec<Vec<Contender>> {
         .collect()
 }
 
-/// All who are measured.
+/// Arenas and results of all measured contenders.
 struct Field<'a> {
     arenas: Vec<Arena>,
     programs: &'a Programs,
 }
 
 impl Field<'_> {
-    fn enter(&mut self, contenders: &[Contender], interrupt: &Interrupt) -> Result<()> {
+    fn add(&mut self, contenders: &[Contender], interrupt: &Interrupt) -> Result<()> {
         let names: Vec<String> = contenders.iter().map(Contender::to_string).collect();
         let program = contenders.iter().find_map(|it| it.wireguard());
         let tools = program.map(|program| [program[0], "wg"]);
@@ -128,17 +128,17 @@ impl Field<'_> {
     }
 
     fn measure(&mut self, args: &Args) -> Result<()> {
-        if args.measures(Kind::Rtt) {
+        if args.measures(LoadKind::Rtt) {
             print(&report::round_trips(&self.round_trips(args)?))?;
             print("\n")?;
         }
-        if args.measures(Kind::Tcp) {
+        if args.measures(LoadKind::Tcp) {
             print(&report::tcp(&self.tcp(args)?))?;
             print(report::TCP_LEGEND)?;
         }
         for (kind, loads) in [
-            (Kind::Udp, UdpLoad::SINGLE),
-            (Kind::UdpGroups, UdpLoad::GROUPED),
+            (LoadKind::Udp, UdpLoad::SINGLE),
+            (LoadKind::UdpGroups, UdpLoad::GROUPED),
         ] {
             if args.measures(kind) {
                 print(&report::udp(&self.udp(args, loads)?))?;
@@ -186,8 +186,8 @@ impl Field<'_> {
         Ok(loads.into())
     }
 
-    /// Lets each contender have its turn. One of the others that fails is named, and its turn is
-    /// lost; Postern or the floor failing ends the benchmark.
+    /// Measures each contender once. Reports a failure of one of the others and skips its turn; a
+    /// failure of Postern or the floor ends the benchmark.
     fn each<T: std::fmt::Debug>(
         &mut self,
         runs: &mut Runs<T>,

@@ -6,10 +6,10 @@ use postern_lab::figures::{median, table};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The runs of each contender under one load, one for each round.
+/// Runs of each contender under one load, one for each round.
 pub(super) type Runs<T> = BTreeMap<Contender, Vec<T>>;
 
-/// What the table's columns mean.
+/// Explanation of the columns of the TCP table.
 pub(super) const TCP_LEGEND: &str = "\
 Medians over the rounds. Gbit/s: payload that arrived, with its extremes. gw s/GB: processor seconds
 of the gateway for each 10^9 bytes of payload, user its own code among them. cost / floor, cost /
@@ -17,14 +17,14 @@ boringtun-1: the same against these, of the runs of a round. rate / floor: Gbit/
 
 ";
 
-/// As [`TCP_LEGEND`].
+/// As [`TCP_LEGEND`], for UDP.
 pub(super) const UDP_LEGEND: &str = "\
 Medians over the rounds. packets/s: the highest rate found with under 1 % loss. gw us: processor
 time of the gateway for each packet that arrived at that rate. The ratios are of the same round.
 
 ";
 
-/// All TCP loads.
+/// Table of all TCP loads.
 pub(super) fn tcp(loads: &[(String, Runs<TcpRun>)]) -> String {
     let header = [
         "TCP",
@@ -66,7 +66,7 @@ fn tcp_row(load: &str, contender: Contender, own: &[TcpRun], all: &Runs<TcpRun>)
     ]
 }
 
-/// All UDP loads.
+/// Table of all UDP loads.
 pub(super) fn udp(loads: &[(String, Runs<Probe>)]) -> String {
     let header = [
         "UDP payload",
@@ -100,7 +100,7 @@ fn udp_row(load: &str, contender: Contender, own: &[Probe], all: &Runs<Probe>) -
     ]
 }
 
-/// The idle round trips.
+/// Table of the idle round trips.
 pub(super) fn round_trips(runs: &Runs<Duration>) -> String {
     let header = ["idle round trip", "ms", "min–max", "added"];
     let ms = |time: &Duration| Some(time.as_secs_f64() * 1000.0);
@@ -123,7 +123,7 @@ fn middle<T>(runs: &[T], figure: impl Fn(&T) -> Option<f64>) -> Option<f64> {
     (!figures.is_empty()).then(|| median(&mut figures))
 }
 
-/// The median of the ratios of the runs of each round.
+/// Median of the ratios of the runs of each round.
 fn ratio<T>(own: &[T], other: Option<&Vec<T>>, figure: impl Fn(&T) -> Option<f64>) -> Option<f64> {
     let pairs = own.iter().zip(other?);
     let ratios = pairs.filter_map(|(own, other)| Some(figure(own)? / figure(other)?));
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn ratios_are_those_of_the_runs_of_a_round() {
         let runs: Runs<TcpRun> = [
-            // The machine was slow in the second round, which says nothing about anybody.
+            // The machine was slow in the second round, which affects both.
             (
                 Contender::Postern,
                 vec![run(3.0, Some(2.0)), run(1.5, Some(4.0))],

@@ -1,11 +1,11 @@
-//! What is gathered is what would be cut apart again byte for byte.
+//! A coalesced super-packet is cut into the original packets again, byte for byte.
 
 use super::*;
 use postern_core::packet::checksum::checksum;
 use postern_core::packet::offload;
 use proptest::prelude::*;
 
-/// A super-packet and the header that the kernel would put before it.
+/// A super-packet with the virtio header that the kernel would put before it.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     is_v4: bool,
@@ -40,7 +40,7 @@ impl Sample {
         [ip, header, payload.collect()].concat()
     }
 
-    /// The segments, each whole.
+    /// Cuts it into whole segments.
     fn segments(self) -> Vec<Vec<u8>> {
         let kind = match (self.is_tcp, self.is_v4) {
             (true, true) => GSO_TCPV4,
@@ -63,7 +63,7 @@ fn cut(header: [u8; 10], mut packet: Vec<u8>) -> Vec<Vec<u8>> {
     segments
 }
 
-/// Packets as they stand in a buffer of opened datagrams: with gaps between.
+/// Puts packets into a buffer as opened datagrams do: with gaps between.
 fn laid_out(packets: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
     let mut buffer = Vec::new();
     let ranges = packets.iter().map(|packet| {
@@ -78,14 +78,14 @@ fn laid_out(packets: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
     (buffer, ranges)
 }
 
-/// How many of the packets are taken, one after the other.
+/// Number of packets that are taken, one after the other.
 fn taken(packets: &[Vec<u8>]) -> usize {
     let (buffer, ranges) = laid_out(packets);
-    let mut gathered = Gathered::default();
+    let mut super_packet = SuperPacket::default();
     let mut ranges = ranges.into_iter();
     ranges
         .by_ref()
-        .take_while(|it| gathered.take(&buffer, it.clone()))
+        .take_while(|it| super_packet.take(&buffer, it.clone()))
         .count()
 }
 
@@ -102,7 +102,7 @@ fn changed(mut packets: Vec<Vec<u8>>, which: usize, at: usize, to: u8) -> Vec<Ve
 }
 
 #[test]
-fn what_is_of_another_flow_or_out_of_order_is_not_gathered() {
+fn packets_of_another_flow_or_out_of_order_are_not_coalesced() {
     let tcp = TCP_SAMPLE.segments();
     assert_eq!(taken(&tcp), 4);
     for at in [1, 8, 9, 15, 19, 21, 23, 24, 27, 28, 34, 35, 50] {
@@ -205,7 +205,7 @@ fn a_super_packet_ends_where_ip_ends() {
 
 proptest! {
     #[test]
-    fn what_is_gathered_is_cut_into_the_same_packets(
+    fn a_super_packet_is_cut_into_the_same_packets(
         is_v4: bool,
         is_tcp: bool,
         payload_bytes in 1_usize..60_000,
@@ -214,12 +214,12 @@ proptest! {
         let sample = Sample { is_v4, is_tcp, payload_bytes, segment_payload_bytes };
         let packets = sample.segments();
         let (mut buffer, ranges) = laid_out(&packets);
-        let mut gathered = Gathered::default();
+        let mut super_packet = SuperPacket::default();
         for range in ranges {
-            prop_assert!(gathered.take(&buffer, range));
+            prop_assert!(super_packet.take(&buffer, range));
         }
-        let header = gathered.complete(&mut buffer);
-        let pieces = gathered.pieces().iter().map(|it| &buffer[it.clone()]);
+        let header = super_packet.complete(&mut buffer);
+        let pieces = super_packet.pieces().iter().map(|it| &buffer[it.clone()]);
         let whole = pieces.collect::<Vec<_>>().concat();
         if is_v4 {
             prop_assert_eq!(checksum(&whole[..IPV4_BYTES]), 0);
@@ -244,12 +244,12 @@ proptest! {
             }
         }
         let (mut buffer, ranges) = laid_out(&packets);
-        let mut gathered = Gathered::default();
+        let mut super_packet = SuperPacket::default();
         for range in ranges {
-            if !gathered.take(&buffer, range.clone()) {
-                gathered.complete(&mut buffer);
-                gathered.clear();
-                prop_assert!(gathered.take(&buffer, range));
+            if !super_packet.take(&buffer, range.clone()) {
+                super_packet.complete(&mut buffer);
+                super_packet.clear();
+                prop_assert!(super_packet.take(&buffer, range));
             }
         }
     }

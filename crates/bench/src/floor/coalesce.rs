@@ -1,53 +1,51 @@
-//! Which packets of a batch one super-packet can stand for, without moving them: the first whole,
-//! the payloads of the others behind it as pieces of one write.
+//! Finds the packets of a batch that one super-packet can represent, without moving them: the first
+//! packet whole, the payloads of the others behind it as pieces of one write.
 //!
-//! Only TCP segments with data that follow each other, and UDP datagrams of a flow, all equally
-//! long but for the last (`VIRTIO_NET_HDR_GSO_TCPV4`, `_TCPV6`, `_UDP_L4`). Checksums are made anew
-//! by the kernel and are not verified before: what came out of the session is what its other end
-//! had put in, and this is the floor.
+//! Combines only consecutive TCP segments with data, and UDP datagrams of a flow, all of equal
+//! length but the last (`VIRTIO_NET_HDR_GSO_TCPV4`, `_TCPV6`, `_UDP_L4`). The kernel computes the
+//! checksums again; they are not verified before: the session delivers exactly what its other end
+//! sent, and this is the floor.
 
 use std::ops::Range;
 
-/// Packets of one buffer that are to be written at once.
+/// Packets of one buffer that form one write.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
+pub(super) struct SuperPacket {
     /// The first packet, then the payloads of those that continue it.
     pieces: Vec<Range<usize>>,
     flow: Option<Flow>,
     bytes: usize,
 }
 
-/// What continues a packet.
+/// Properties that a continuing packet must have.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     ip_header_bytes: usize,
     header_bytes: usize,
-    /// Of the first packet, so of all but the last.
+    /// Payload length of the first packet, so of all but the last.
     payload_bytes: usize,
     is_tcp: bool,
     next_sequence: u32,
-    /// Whether more may follow.
+    /// Whether more packets may follow.
     is_open: bool,
 }
 
-impl Gathered {
-    /// Whether there is nothing.
+impl SuperPacket {
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// The pieces to write, after the header of the queue.
+    /// Pieces to write, after the virtio header.
     pub(super) fn pieces(&self) -> &[Range<usize>] {
         &self.pieces
     }
 
-    /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.pieces.clear();
         self.flow = None;
     }
 
-    /// Takes the packet at `range` if it continues what is there, or nothing is there.
+    /// Adds the packet at `range` if it continues the packets so far, or is the first.
     pub(super) fn take(&mut self, buffer: &[u8], range: Range<usize>) -> bool {
         let next = &buffer[range.clone()];
         let Some(first) = self.pieces.first() else {
@@ -72,12 +70,12 @@ impl Gathered {
         true
     }
 
-    /// Makes the first packet the head of all, and returns the header of the queue for it.
+    /// Turns the first packet into the head of the super-packet, and returns its virtio header.
     pub(super) fn complete(&self, buffer: &mut [u8]) -> [u8; 10] {
         let (Some(flow), [first, .., last]) = (self.flow, &self.pieces[..]) else {
             return [0; 10];
         };
-        // The flags of the last segment speak for all: it may push or end.
+        // The flags of the last segment count for all: it may have PSH or FIN.
         let last_flags = (last.start - flow.header_bytes) + flow.ip_header_bytes + TCP_FLAGS;
         let last_flags = buffer[last_flags];
         let head = &mut buffer[first.start..first.start + flow.header_bytes];
@@ -123,7 +121,7 @@ impl Gathered {
 }
 
 impl Flow {
-    /// Of a packet that others may continue.
+    /// Parses a packet that others may continue.
     fn of(packet: &[u8]) -> Option<Self> {
         let (ip_header_bytes, protocol) = match packet {
             [0x45, _, _, _, _, _, flags, offset, _, protocol, ..]
@@ -147,7 +145,7 @@ impl Flow {
         let transport = &packet[ip_header_bytes..];
         let is_open = match is_tcp {
             true => transport_bytes >= TCP_BYTES && transport[TCP_FLAGS] == ACK,
-            // A datagram without a checksum would be given one.
+            // The kernel would add a checksum to a datagram without one.
             false => transport[UDP_CHECKSUM..UDP_CHECKSUM + 2] != [0, 0],
         };
         (payload_bytes > 0 && is_open).then(|| Self {
@@ -165,7 +163,7 @@ impl Flow {
         if !self.is_open || next.len() <= header || next.len() > header + self.payload_bytes {
             return false;
         }
-        // All but lengths, numbers and checksums.
+        // Compares everything but lengths, numbers and checksums.
         let has_same_ip = match ip {
             IPV4_BYTES => {
                 next[..2] == first[..2]
@@ -199,7 +197,7 @@ impl Flow {
     }
 }
 
-/// Of a TCP header; means nothing in UDP.
+/// Sequence number in a TCP header; meaningless in UDP.
 fn sequence(transport: &[u8]) -> u32 {
     let bytes = transport.get(4..8).and_then(<[u8]>::first_chunk::<4>);
     bytes.map_or(0, |it| u32::from_be_bytes(*it))
@@ -209,7 +207,7 @@ fn put(bytes: &mut [u8], at: usize, value: usize) {
     bytes[at..at + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
-/// Of 16-bit words; an even number of bytes.
+/// Sum of 16-bit words of an even number of bytes.
 fn sum(bytes: &[u8]) -> u64 {
     let (words, _) = bytes.as_chunks::<2>();
     words
@@ -225,7 +223,7 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+/// The flag `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 const NEEDS_CHECKSUM: u8 = 1;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;

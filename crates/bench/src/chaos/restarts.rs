@@ -1,41 +1,39 @@
-//! The process ends in every way, and a new one takes its place under the traffic of everybody.
+//! Ends the gateway's process in every way, and starts a new one under the traffic of all clients.
 
 use super::crowd::{Crowd, GATEWAY_NAME, Mark, RECOVERY_LIMIT};
 use super::gateway_log;
 use super::report::{Aims, Outcome, Section, Tally};
 use anyhow::{Context, Result, bail, ensure};
 use postern_lab::figures::percentile;
-use postern_lab::playground::injector::{Fault, Kind};
+use postern_lab::playground::component::Component;
+use postern_lab::playground::injector::{ActorFault, ActorKind};
 use std::time::Duration;
 
-/// What a new process that takes over may cost.
+/// Limits for what a new process that takes over may cost.
 const AIMS: Aims = Aims {
     median: Duration::from_secs(1),
     max: Duration::from_secs(2),
     lossless: false,
 };
-/// How long clients may take that nobody takes over: their own timeouts, then a set-up.
+/// Limit for the recovery of clients that no process takes over: their own timeouts, then a set-up.
 const COLD_LIMIT: Duration = Duration::from_secs(90);
-/// How long a process may take to end that was asked to.
+/// Limit for a process to end after a request.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// How long the portal may take to be joined, after a backoff.
+/// Limit for joining the portal, after a backoff.
 const JOIN_LIMIT: Duration = Duration::from_secs(90);
-/// How long a real portal refuses a gateway whose last connection it takes for living.
+/// How long a real portal refuses a gateway whose last connection it considers alive.
 const REFUSED_FOR: Duration = Duration::from_secs(37);
-/// What a process ends with when a part died too often.
+/// Exit code of a process whose restart budget is spent.
 const EXIT_BUDGET_SPENT: i32 = 70;
 
-/// The end of one process and the start of the next.
+/// End of one process and start of the next.
 #[derive(Clone, Copy, Debug)]
 struct Change {
     ended: Mark,
     started: Mark,
 }
 
-/// Kills the gateway again and again, and starts a new one at once.
-///
-/// # Errors
-/// A new gateway does not live, or the run was called off.
+/// Kills the gateway repeatedly, and starts a new one immediately.
 pub fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
     let mut section = Section::new("killed", "kill -9, and a new process at once");
     let mut tally = Tally::new("killed");
@@ -47,17 +45,14 @@ pub fn killed(crowd: &mut Crowd, repeat: usize) -> Result<Section> {
         changes.push((change, outcome.clone()));
         tally.outcomes.push(outcome);
         check_takeover(crowd, &mut section)?;
-        crowd.lab().gateway_ready()?;
+        crowd.lab().wait_ready(Component::Gateway)?;
     }
     section.notes.push(gap(&changes));
     section.add(tally, Some(AIMS));
     Ok(section)
 }
 
-/// Lets one kind of actor die until the gateway gives up.
-///
-/// # Errors
-/// Those of [`killed`], and when it does not give up.
+/// Kills one kind of actor until the gateway exits.
 pub fn budget(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "budget",
@@ -73,10 +68,7 @@ pub fn budget(crowd: &mut Crowd) -> Result<Section> {
     taken_over(crowd, ended, section)
 }
 
-/// A planned restart without goodbyes.
-///
-/// # Errors
-/// Those of [`killed`], and when the gateway does not end.
+/// Restarts the gateway by a handover, without goodbyes.
 pub fn handover(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new("handover", "A planned restart");
     let ended = crowd.mark();
@@ -87,7 +79,7 @@ pub fn handover(crowd: &mut Crowd) -> Result<Section> {
     taken_over(crowd, ended, section)
 }
 
-/// Starts the next process, which is to take over, and reports.
+/// Starts the next process, which should take over, and reports.
 fn taken_over(crowd: &mut Crowd, ended: Mark, mut section: Section) -> Result<Section> {
     let change = start(crowd, ended)?;
     let outcome = observe(crowd, change, RECOVERY_LIMIT)?;
@@ -99,20 +91,20 @@ fn taken_over(crowd: &mut Crowd, ended: Mark, mut section: Section) -> Result<Se
     Ok(section)
 }
 
-/// What is wrong with a state file.
+/// Fault of a state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// There is none: what every flaw is measured by.
+pub enum StateFault {
+    /// There is no file: the baseline for the other faults.
     Missing,
-    /// A byte in its middle is another.
+    /// One byte in the middle is changed.
     Damaged,
-    /// It is older than the new process accepts.
+    /// The file is older than the new process accepts.
     Stale,
-    /// It is of a gateway that is called otherwise.
+    /// The file belongs to a gateway with another id.
     Foreign,
 }
 
-impl Flaw {
+impl StateFault {
     fn name(self) -> &'static str {
         match self {
             Self::Missing => "state-missing",
@@ -123,20 +115,17 @@ impl Flaw {
     }
 }
 
-/// Kills the gateway, spoils its state file, and starts a new one.
-///
-/// # Errors
-/// Those of [`killed`], and when there is no state file to spoil.
-pub fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
-    let title = format!("kill -9, and the state file is {flaw:?}");
-    let mut section = Section::new(flaw.name(), title.to_lowercase());
+/// Kills the gateway, damages its state file, and starts a new process.
+pub fn with_state_fault(crowd: &mut Crowd, fault: StateFault) -> Result<Section> {
+    let title = format!("kill -9, and the state file is {fault:?}");
+    let mut section = Section::new(fault.name(), title.to_lowercase());
     let ended = kill(crowd);
-    spoil(crowd, flaw)?;
+    damage(crowd, fault)?;
     let change = start(crowd, ended)?;
     let outcome = observe(crowd, change, COLD_LIMIT)?;
     let log = crowd.gateway_log()?;
     let warnings = gateway_log::state_warnings(&log);
-    let expected = usize::from(flaw != Flaw::Missing);
+    let expected = usize::from(fault != StateFault::Missing);
     for warning in &warnings {
         section.notes.push(format!("it warns: {warning}"));
     }
@@ -147,30 +136,33 @@ pub fn flawed(crowd: &mut Crowd, flaw: Flaw) -> Result<Section> {
     if gateway_log::taken_over(&log).is_some() {
         section.wrong.push("the file was used".to_owned());
     }
-    let mut tally = Tally::new(flaw.name());
+    let mut tally = Tally::new(fault.name());
     tally.outcomes.push(outcome);
     section.add(tally, None);
     Ok(section)
 }
 
-/// Between two lives.
-fn spoil(crowd: &mut Crowd, flaw: Flaw) -> Result<()> {
+/// Damages the state file, between two processes.
+fn damage(crowd: &mut Crowd, fault: StateFault) -> Result<()> {
     const MAX_AGE: Duration = Duration::from_secs(1);
     let Some(file) = crowd.state_file() else {
-        ensure!(flaw == Flaw::Missing, "this gateway keeps no state file");
+        ensure!(
+            fault == StateFault::Missing,
+            "this gateway keeps no state file"
+        );
         return Ok(());
     };
     let mut content = std::fs::read(&file)
         .with_context(|| format!("the gateway left no state file at {}", file.display()))?;
-    match flaw {
-        Flaw::Missing => std::fs::remove_file(&file)?,
-        Flaw::Damaged => {
+    match fault {
+        StateFault::Missing => std::fs::remove_file(&file)?,
+        StateFault::Damaged => {
             let middle = content.len() / 2;
             let byte = content.get_mut(middle).context("the file is empty")?;
             *byte ^= 0x55;
             std::fs::write(&file, content)?;
         }
-        Flaw::Stale => {
+        StateFault::Stale => {
             crowd.lab().reconfigure_gateway(|setup| {
                 if let Some(state) = &mut setup.state {
                     state.max_age = Some(MAX_AGE);
@@ -178,7 +170,7 @@ fn spoil(crowd: &mut Crowd, flaw: Flaw) -> Result<()> {
             })?;
             crowd.wait_until(crowd.now() + 2 * MAX_AGE)?;
         }
-        Flaw::Foreign => {
+        StateFault::Foreign => {
             crowd
                 .lab()
                 .reconfigure_gateway(|setup| setup.gateway_id = "another-gateway")?;
@@ -187,10 +179,7 @@ fn spoil(crowd: &mut Crowd, flaw: Flaw) -> Result<()> {
     Ok(())
 }
 
-/// Kills the gateway while the portal takes its last connection for living, as it does for 37 s.
-///
-/// # Errors
-/// Those of [`killed`].
+/// Kills the gateway while the portal considers its last connection alive, as it does for 37 s.
 pub fn refused(crowd: &mut Crowd) -> Result<Section> {
     let mut section = Section::new(
         "portal-409",
@@ -233,8 +222,8 @@ pub fn refused(crowd: &mut Crowd) -> Result<Section> {
     taken.outcomes.push(outcome);
     section.add(taken, Some(AIMS));
     let mut after = Tally::new("afterwards");
-    let everybody: Vec<usize> = crowd.everybody().collect();
-    let quiet = Outcome::of(crowd, &everybody, &(flows_again..end), flows_again);
+    let all_clients: Vec<usize> = crowd.all_clients().collect();
+    let quiet = Outcome::of(crowd, &all_clients, &(flows_again..end), flows_again);
     after.outcomes.push(quiet);
     let lossless = Aims {
         lossless: true,
@@ -244,33 +233,33 @@ pub fn refused(crowd: &mut Crowd) -> Result<Section> {
     Ok(section)
 }
 
-/// Kills the gateway; returns the moment before.
+/// Kills the gateway; returns the time just before.
 fn kill(crowd: &mut Crowd) -> Mark {
     let mark = crowd.mark();
-    crowd.lab().kill_gateway();
+    crowd.lab().kill(Component::Gateway);
     mark
 }
 
-/// Starts the next process. Its start is the moment before it is asked for: the shells that lead it
-/// to its place are counted as its own.
+/// Starts the next process. Its start time is just before the command: the shells that enter the
+/// namespace count as part of it.
 fn start(crowd: &mut Crowd, ended: Mark) -> Result<Change> {
     let started = crowd.mark();
-    crowd.lab().launch_gateway()?;
+    crowd.lab().launch(Component::Gateway)?;
     Ok(Change { ended, started })
 }
 
-/// Waits until everybody's traffic flows again.
+/// Waits until the traffic of all clients flows again.
 fn observe(crowd: &mut Crowd, change: Change, limit: Duration) -> Result<Outcome> {
-    let everybody: Vec<usize> = crowd.everybody().collect();
-    let _recovered = crowd.await_flowing(&everybody, change.started.at, limit)?;
+    let all_clients: Vec<usize> = crowd.all_clients().collect();
+    let _recovered = crowd.await_flowing(&all_clients, change.started.at, limit)?;
     let end = crowd.settle()?;
     let window = change.ended.at..end;
-    Ok(Outcome::of(crowd, &everybody, &window, change.started.at))
+    Ok(Outcome::of(crowd, &all_clients, &window, change.started.at))
 }
 
-/// Whether the running process says that it took everybody over.
+/// Checks whether the running process reports that it took all clients over.
 fn check_takeover(crowd: &mut Crowd, section: &mut Section) -> Result<()> {
-    let clients = crowd.everybody().len() as u64;
+    let clients = crowd.all_clients().len() as u64;
     let log = crowd.gateway_log()?;
     match gateway_log::taken_over(&log) {
         Some(number) if number == clients => {}
@@ -278,7 +267,7 @@ fn check_takeover(crowd: &mut Crowd, section: &mut Section) -> Result<()> {
             let wrong = format!("{number} clients of {clients} were taken over");
             section.wrong.push(wrong);
         }
-        None => section.wrong.push("nobody was taken over".to_owned()),
+        None => section.wrong.push("no client was taken over".to_owned()),
     }
     for warning in gateway_log::state_warnings(&log) {
         section.notes.push(format!("it warns: {warning}"));
@@ -289,7 +278,7 @@ fn check_takeover(crowd: &mut Crowd, section: &mut Section) -> Result<()> {
     Ok(())
 }
 
-/// From the end of the old process until traffic flows, in words.
+/// Time from the end of the old process until traffic flows, as text.
 fn gap(changes: &[(Change, Outcome)]) -> String {
     let each = changes.iter().flat_map(|(change, outcome)| {
         let pause = change.started.at - change.ended.at;
@@ -305,14 +294,15 @@ fn gap(changes: &[(Change, Outcome)]) -> String {
     )
 }
 
-/// Panics in one kind of actor until the process ends; the moment of the last, and the exit code.
+/// Panics in one kind of actor until the process ends; returns the time of the last panic and the
+/// exit code.
 fn spend_budget(crowd: &mut Crowd) -> Result<(Mark, Option<i32>)> {
-    /// More than any budget.
+    /// More deaths than any restart budget.
     const DEATHS_MAX: usize = 10;
-    const KIND: Kind = Kind::NatTable;
+    const KIND: ActorKind = ActorKind::NatTable;
     for death in 1..=DEATHS_MAX {
         let mark = crowd.mark();
-        crowd.inflict(KIND, Fault::PanicHandler, None)?;
+        crowd.inflict(KIND, ActorFault::PanicHandler, None)?;
         let interrupt = crowd.lab().playground().interrupt().clone();
         let code = interrupt.until_ok("a rebuild or the end", END_LIMIT, || {
             if let Some(status) = crowd.lab().gateway()?.ended()? {

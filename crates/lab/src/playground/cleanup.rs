@@ -1,10 +1,10 @@
-//! Removing the playground, whatever ends the process that made it.
+//! Removes the playground, whatever ends the process that made it.
 //!
-//! The janitor is a shell that blocks on a pipe whose other end only the maker holds. When the
-//! maker closes it, or dies of anything at all, the shell reads the end of the file and cleans up:
-//! processes in the namespaces, the namespaces, the directories. So there is one way to clean up,
-//! and every run tries it. It sits in a process group of its own and ignores the polite signals, so
-//! that a Ctrl-C at the terminal does not reach it before its work is done.
+//! A shell blocks on a pipe whose other end only that process holds. When the process closes it or
+//! dies, the shell reads the end of the file and cleans up: processes in the namespaces, the
+//! namespaces, the directories. So there is one way to clean up, and every run exercises it. The
+//! shell runs in its own process group and ignores SIGHUP, SIGINT and SIGTERM, so that a Ctrl-C at
+//! the terminal does not end it before its work is done.
 
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt;
@@ -13,9 +13,9 @@ use std::process::{Child, Command, Stdio};
 
 /// `$0` is the directory, `$MEMORY` the one in memory or empty, the arguments are the namespaces.
 ///
-/// Processes are told by the namespace that they are in, not by its name: one that was just being
-/// started when its maker died may enter while the cleaning is under way, so it is looked for until
-/// there is none, before and after the names are gone. At most a hundred times: a process that the
+/// Finds processes by the namespace that they are in, not by its name: a process that was being
+/// started when its parent died may enter while the cleaning runs, so the script looks until there
+/// is none, before and after it removes the names. At most a hundred times: a process that the
 /// kernel cannot kill must not keep the rest from being removed.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
@@ -36,13 +36,13 @@ rm -rf -- "$0" ${MEMORY:+"$MEMORY"}
 empty
 "#;
 
-/// The cleaner of one playground. Dropping it cleans, and waits until that is done.
-pub(super) struct Janitor {
+/// The shell that removes one playground. Dropping it cleans up, and waits until that is done.
+pub(super) struct Cleanup {
     shell: Child,
 }
 
-impl Janitor {
-    /// To be started before the first namespace is made.
+impl Cleanup {
+    /// Must be called before the first namespace is made.
     pub(super) fn start(
         namespaces: impl Iterator<Item = String>,
         directory: &Path,
@@ -63,17 +63,12 @@ impl Janitor {
             .context("cannot start the shell that cleans up")?;
         Ok(Self { shell })
     }
-
-    /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
-        self.shell.id()
-    }
 }
 
-impl Drop for Janitor {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         drop(self.shell.stdin.take());
-        // It can only fail for a shell that is gone, and then there is nothing to wait for.
+        // Fails only for a shell that has ended, which needs no wait.
         let _cleaned = self.shell.wait();
     }
 }
