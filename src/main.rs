@@ -1,4 +1,4 @@
-//! The one program: `postern gateway`, `postern check` and the lab's commands.
+//! `postern`: the gateway, and what an operator asks it.
 
 use clap::Parser;
 use postern::cli::{self, Cli};

@@ -45,39 +45,6 @@ enum Command {
     Why(why::Args),
     /// Refuse new clients, let the others finish, then end the running gateway.
     Drain(drain::Args),
-    /// Lab: run a portal.
-    Portal(postern_lab::portal::Args),
-    /// Lab: run a STUN relay.
-    Relay(postern_lab::relay::Args),
-    /// Lab: run the reference client.
-    Client(postern_lab::client::Args),
-    /// Lab: show the product at work in private network namespaces.
-    Demo(postern_lab::demo::Args),
-    /// Lab: measure throughput through the tunnel.
-    Bench(postern_lab::bench::Args),
-    /// Lab: break the gateway in every way, and measure what a crowd of clients notices.
-    Chaos(postern_lab::chaos::Args),
-    /// Lab: serve a page, for the demo and the tests.
-    #[command(hide = true)]
-    LabWeb(postern_lab::web::Args),
-    /// Lab: answer for the names of the demo and the tests.
-    #[command(hide = true)]
-    LabDns(postern_lab::dns::Args),
-    /// Lab: forward and seal, and nothing else: what `bench` measures against.
-    #[command(hide = true)]
-    LabFloor(postern_lab::floor::FloorArgs),
-    /// Lab: a client that is fast and nothing else.
-    #[command(hide = true)]
-    LabFastClient(postern_lab::floor::FastClientArgs),
-    /// Lab: many idle clients.
-    #[command(hide = true)]
-    LabCrowd(postern_lab::floor::crowd::Args),
-    /// Lab: put UDP at a given rate on the way, and count what arrives.
-    #[command(hide = true)]
-    LabUdpLoad(postern_lab::udp_load::Args),
-    /// Lab: write what the programs of docker/compose.yml are told.
-    #[command(hide = true)]
-    LabInit(postern_lab::init::Args),
 }
 
 #[derive(Debug, Args)]
@@ -121,40 +88,8 @@ impl Cli {
             Command::Health(args) => ask(&args.config, |client| health::run(client, &args)),
             Command::Why(args) => ask(&args.config, |client| why::run(client, &args)),
             Command::Drain(args) => ask(&args.config, |client| drain::run(client, &args)),
-            Command::Portal(args) => run_lab(postern_lab::portal::run(args)),
-            Command::Relay(args) => run_lab(postern_lab::relay::run(args)),
-            Command::Client(args) => run_lab(postern_lab::client::run(args)),
-            Command::Demo(args) => run_lab(postern_lab::demo::run(args)),
-            Command::Bench(args) => run_lab(postern_lab::bench::run(args)),
-            Command::Chaos(args) => run_lab(postern_lab::chaos::run(args)),
-            Command::LabWeb(args) => run_lab(postern_lab::web::run(args)),
-            Command::LabDns(args) => run_lab(postern_lab::dns::run(args)),
-            Command::LabFloor(args) => run_alone(|| postern_lab::floor::run_floor(&args)),
-            Command::LabFastClient(args) => {
-                run_alone(|| postern_lab::floor::run_fast_client(&args))
-            }
-            Command::LabCrowd(args) => run_lab(postern_lab::floor::crowd::run(args)),
-            Command::LabUdpLoad(args) => run_alone(|| postern_lab::udp_load::run(&args)),
-            Command::LabInit(args) => run_lab(postern_lab::init::run(args)),
         }
     }
-}
-
-/// The lab's programs are asynchronous functions that end by themselves or by a signal.
-fn run_lab(program: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
-    logging::init(&config::LogConfig::default())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(program)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Those of the lab's programs that are one thread without an event loop.
-fn run_alone(program: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    logging::init(&config::LogConfig::default())?;
-    program()?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Speaks to the gateway that runs with this configuration.

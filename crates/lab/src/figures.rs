@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Columns as wide as their widest cell: the first to the left, the others to the right.
-pub(crate) fn table<const N: usize>(header: &[String; N], rows: &[[String; N]]) -> String {
+pub fn table<const N: usize>(header: &[String; N], rows: &[[String; N]]) -> String {
     let all: Vec<&[String; N]> = std::iter::once(header).chain(rows).collect();
     let width = |column: usize| {
         let widths = all.iter().map(|row| row[column].chars().count());
@@ -26,7 +26,7 @@ pub(crate) fn table<const N: usize>(header: &[String; N], rows: &[[String; N]]) 
 
 /// The middle of some figures, the mean of the two in the middle of an even number; zero when there
 /// are none.
-pub(crate) fn median(figures: &mut [f64]) -> f64 {
+pub fn median(figures: &mut [f64]) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     match (figures.len() % 2, figures) {
@@ -37,7 +37,7 @@ pub(crate) fn median(figures: &mut [f64]) -> f64 {
 }
 
 /// The smallest of sorted times that `percent` of them do not exceed; zero when there are none.
-pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted
         .get(rank.saturating_sub(1))

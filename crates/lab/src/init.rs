@@ -1,4 +1,4 @@
-//! `postern lab-init`: writes what the programs of a small lab are told, for docker/compose.yml.
+//! `postern-lab init`: writes what the programs of a small lab are told, for docker/compose.yml.
 //!
 //! The portal, the gateway, the client and the name server each get a file, the first three their
 //! secrets too. A second run writes the files anew and keeps the secrets, so that nobody who runs

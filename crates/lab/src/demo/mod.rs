@@ -1,4 +1,4 @@
-//! `postern demo`: the whole of Postern on one machine, with real traffic and a timeline.
+//! `postern-lab demo`: the whole of Postern on one machine, with real traffic and a timeline.
 //!
 //! Builds a playground, starts portal, relay, gateway and client as processes of their own, fetches
 //! a page over IPv4 and IPv6 through the tunnel, pings, is refused at a port that the policy does
@@ -14,11 +14,12 @@ mod timeline;
 use crate::playground::icmp::{IcmpTap, Unreachable};
 use crate::playground::lab::{DENIED_PORT, Lab, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::network::{WEB_V4, WEB_V6};
+use crate::playground::programs::Programs;
 use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
 use crate::portal::clock::unix_ms;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use report::Counters;
 use screen::Screen;
 use std::net::IpAddr;
@@ -51,12 +52,12 @@ fn demonstrate(interrupt: &Interrupt, keep: bool) -> Result<()> {
     let playground = Playground::with_interrupt(interrupt.clone())?;
     report::map(&mut screen, &playground)?;
     screen.done("namespaces and links", begun.elapsed(), "")?;
-    let postern = std::env::current_exe().context("cannot find the own program")?;
+    let programs = Programs::beside_this()?;
     let setup = Setup {
         shards: None,
         ..Setup::default()
     };
-    let mut lab = Lab::new(playground, &postern, setup)?;
+    let mut lab = Lab::new(playground, &programs, setup)?;
     let shown = show(&mut screen, &mut lab);
     if let Err(error) = shown {
         if error.is::<Interrupted>() {

@@ -1,4 +1,4 @@
-//! `postern lab-dns`: an authoritative name server that can be made to fail.
+//! `postern-lab dns`: an authoritative name server that can be made to fail.
 //!
 //! It answers over UDP and TCP from a zone file; a control socket changes records and how it
 //! behaves, for everything or for one name, and tells who asked for what and when. Refuses names

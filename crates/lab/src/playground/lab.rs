@@ -13,6 +13,7 @@ use super::network::{
     ROUTER_V4, TUNNEL_INTERFACE, WEB_V4, WEB_V6, WEBS_V4, WEBS_V6, carries, leads_to,
 };
 use super::process::Process;
+use super::programs::Programs;
 use super::scene::{self, Device, PORTAL_PORT, relay_addresses};
 use super::{Playground, Role, faults, lookup};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -145,16 +146,16 @@ pub struct Lab {
     web: Option<Process>,
     started: u32,
     setup: Setup,
-    postern: PathBuf,
+    programs: Programs,
     playground: Playground,
 }
 
 impl Lab {
-    /// Writes tokens, secrets and configurations. `postern` is the program to run.
+    /// Writes tokens, secrets and configurations. `programs` are what it starts.
     ///
     /// # Errors
     /// The playground's directory cannot be written.
-    pub fn new(playground: Playground, postern: &Path, setup: Setup) -> Result<Self> {
+    pub fn new(playground: Playground, programs: &Programs, setup: Setup) -> Result<Self> {
         let lab = Self {
             client: None,
             crowd: Vec::new(),
@@ -165,7 +166,7 @@ impl Lab {
             web: None,
             started: 0,
             setup,
-            postern: postern.to_owned(),
+            programs: programs.clone(),
             playground,
         };
         for secret in ["gateway.token", "relay.secret"] {
@@ -189,8 +190,8 @@ impl Lab {
     ///
     /// # Errors
     /// Something cannot be built or started, or does not become ready.
-    pub fn start(postern: &Path, setup: Setup) -> Result<Self> {
-        let mut lab = Self::new(Playground::new()?, postern, setup)?;
+    pub fn start(programs: &Programs, setup: Setup) -> Result<Self> {
+        let mut lab = Self::new(Playground::new()?, programs, setup)?;
         lab.start_web()?;
         lab.start_names()?;
         if lab.setup.relay {
@@ -242,8 +243,10 @@ impl Lab {
     /// # Errors
     /// It does not become ready.
     pub fn start_web(&mut self) -> Result<()> {
-        let mut command = self.playground.command(Role::Resource, &self.postern);
-        command.arg("lab-web");
+        let mut command = self
+            .playground
+            .command(Role::Resource, &self.programs.lab());
+        command.arg("web");
         let v4 = WEBS_V4.map(IpAddr::from);
         for address in v4.into_iter().chain(WEBS_V6.map(IpAddr::from)) {
             for port in [WEB_PORT, DENIED_PORT] {
@@ -268,8 +271,10 @@ impl Lab {
     /// # Errors
     /// It does not become ready.
     pub fn start_names(&mut self) -> Result<()> {
-        let mut command = self.playground.command(Role::Resource, &self.postern);
-        command.arg("lab-dns");
+        let mut command = self
+            .playground
+            .command(Role::Resource, &self.programs.lab());
+        command.arg("dns");
         let addresses = [IpAddr::from(NAME_SERVER_V4), IpAddr::from(NAME_SERVER_V6)];
         let addresses = addresses.map(|address| SocketAddr::new(address, NAME_PORT));
         for address in addresses {
@@ -296,7 +301,7 @@ impl Lab {
     /// # Errors
     /// It does not become ready.
     pub fn start_relay(&mut self) -> Result<()> {
-        let mut command = self.playground.command(Role::Router, &self.postern);
+        let mut command = self.playground.command(Role::Router, &self.programs.lab());
         command.arg("relay");
         let addresses = relay_addresses();
         for address in addresses {
@@ -318,7 +323,7 @@ impl Lab {
     /// # Errors
     /// It does not become ready.
     pub fn start_portal(&mut self) -> Result<()> {
-        let mut command = self.playground.command(Role::Router, &self.postern);
+        let mut command = self.playground.command(Role::Router, &self.programs.lab());
         command
             .arg("portal")
             .arg("--config")
@@ -348,7 +353,9 @@ impl Lab {
     /// # Errors
     /// It cannot be started.
     pub fn launch_gateway(&mut self) -> Result<()> {
-        let mut command = self.playground.command(Role::Gateway, &self.postern);
+        let mut command = self
+            .playground
+            .command(Role::Gateway, &self.programs.gateway());
         command
             .arg("gateway")
             .arg("--config")
@@ -385,7 +392,9 @@ impl Lab {
     /// # Errors
     /// The command fails, or the gateway does not end.
     pub fn hand_over(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let mut command = self.playground.command(Role::Gateway, &self.postern);
+        let mut command = self
+            .playground
+            .command(Role::Gateway, &self.programs.gateway());
         command
             .arg("handover")
             .arg("--config")
@@ -458,7 +467,7 @@ impl Lab {
     /// Starts the client of a place.
     fn launch_client(&mut self, role: Role) -> Result<Process> {
         let device = Device::at(role).context("no client belongs there")?;
-        let mut command = self.playground.command(role, &self.postern);
+        let mut command = self.playground.command(role, &self.programs.lab());
         command
             .arg("client")
             .arg("--config")

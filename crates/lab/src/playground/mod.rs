@@ -14,9 +14,9 @@
 
 pub mod control;
 pub mod download;
-pub mod fast_client;
 pub mod faults;
 pub mod icmp;
+pub mod injector;
 pub mod iperf;
 mod janitor;
 pub mod lab;
@@ -27,6 +27,7 @@ pub mod nameservice;
 mod namespaces;
 pub mod network;
 pub mod process;
+pub mod programs;
 pub mod scene;
 pub mod traffic;
 pub mod wait;
@@ -287,7 +288,7 @@ fn preflight() -> Result<()> {
 }
 
 /// Whether a program is on the search path.
-pub(crate) fn is_installed(tool: &str) -> bool {
+pub fn is_installed(tool: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|place| place.join(tool).is_file()))
 }

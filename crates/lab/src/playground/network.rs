@@ -221,7 +221,7 @@ fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
 }
 
 /// Runs a command with `input` on its standard input.
-pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
+pub fn feed(command: &mut Command, input: &str) -> Result<()> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -1,4 +1,4 @@
-//! `postern portal`: a control plane for small set-ups, labs and tests, from one TOML file.
+//! `postern-lab portal`: a control plane for small set-ups, labs and tests, from one TOML file.
 //!
 //! It serves Firezone-compatible gateways and clients of generations 0, 1 and 2 at the same time,
 //! follows changes of its file, and keeps its grants over restarts. Written from docs/protocol.md;
@@ -38,7 +38,7 @@ const RELOAD_EVERY: Duration = Duration::from_secs(1);
 /// How long open connections may take to close when the portal stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// `postern portal`
+/// `postern-lab portal`
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// The configuration file; followed when it changes

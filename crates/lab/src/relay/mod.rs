@@ -1,4 +1,4 @@
-//! `postern relay`: a STUN server that a Firezone client accepts as a relay.
+//! `postern-lab relay`: a STUN server that a Firezone client accepts as a relay.
 //!
 //! A thin UDP shell around [`RelayCore`]: one socket for each `--listen` address, so that an answer
 //! leaves from exactly the address the question came to (docs/protocol.md 8.0: a relay that
@@ -27,7 +27,7 @@ const RELAY_PORT: u16 = 3478;
 /// How often a change of the drop counters is reported, at most.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// `postern relay`
+/// `postern-lab relay`
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Address to answer on, exactly as in the portal's relay entry; may be given several times
