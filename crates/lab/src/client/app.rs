@@ -193,7 +193,7 @@ impl App {
         let (action, announcement) = {
             let mut router = self.data_plane.router();
             let action = router.handle_outbound(packet, now());
-            (action, router.poll_announcement())
+            (action, router.names.poll_announcement())
         };
         if let Some(announcement) = announcement {
             self.announce(announcement).await;
@@ -427,10 +427,6 @@ impl App {
         });
     }
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers construct the milestone in the argument"
-    )]
     fn record(&self, milestone: Milestone) {
         self.timeline.record(&milestone);
     }

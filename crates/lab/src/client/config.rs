@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
 
-/// The whole file.
+/// All sections of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

@@ -54,7 +54,7 @@ pub enum EventKind {
     Candidates(Vec<String>),
     /// ICE nominated a pair: the client's address and the gateway's.
     PathNominated(SocketAddr, SocketAddr),
-    /// Packets can flow.
+    /// The WireGuard session is established.
     HandshakeCompleted,
     /// The first packet for an application arrived.
     FirstPacket,
@@ -73,8 +73,8 @@ enum Command {
 
 /// A handle to the task.
 pub struct Connection {
-    keys: Keys,
-    epoch: u32,
+    pub keys: Keys,
+    pub epoch: u32,
     link: Arc<Link>,
     commands: mpsc::UnboundedSender<Command>,
     task: JoinHandle<()>,
@@ -112,14 +112,6 @@ impl Connection {
             commands,
             task: tokio::spawn(driver.run()),
         }
-    }
-
-    pub fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    pub fn epoch(&self) -> u32 {
-        self.epoch
     }
 
     /// Sends a packet, or holds it until the session is established. `scratch` has

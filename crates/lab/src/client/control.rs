@@ -195,7 +195,7 @@ mod tests {
 
         /// Recognition does not depend on the bytes that receivers ignore.
         #[test]
-        fn recognizes_a_goodbye_whatever_its_ignored_bytes(tail in any::<[u8; 7]>(), label in any::<[u8; 3]>()) {
+        fn recognizes_every_goodbye(tail in any::<[u8; 7]>(), label in any::<[u8; 3]>()) {
             let mut packet = goodbye();
             packet[41..].copy_from_slice(&tail);
             packet[1..4].copy_from_slice(&label);

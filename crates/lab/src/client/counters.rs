@@ -1,6 +1,6 @@
 //! Counts of dropped and refused packets, logged at DEBUG now and then, never per packet.
 
-use super::router::DropReason;
+use super::packet::DropReason;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 

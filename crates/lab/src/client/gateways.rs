@@ -80,7 +80,7 @@ impl Gateways {
     /// replaced connection sends no goodbye: the gateway has already dropped its end.
     pub fn open_or_keep(&mut self, gateway: GatewayId, keys: Keys, first_packet_at: Instant) {
         if let Some((connection, _)) = self.connections.get(&gateway)
-            && *connection.keys() == keys
+            && connection.keys == keys
         {
             connection.refresh();
             return;
@@ -108,7 +108,7 @@ impl Gateways {
     /// The times of the event's connection; `None` when it has ended or been replaced.
     pub fn current(&self, event: &ConnectionEvent) -> Option<ConnectionTimes> {
         let (connection, times) = self.connections.get(&event.gateway)?;
-        (connection.epoch() == event.epoch).then_some(*times)
+        (connection.epoch == event.epoch).then_some(*times)
     }
 
     /// Sends a packet through `gateway`, if there is a connection.

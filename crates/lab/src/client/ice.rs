@@ -42,7 +42,7 @@ pub struct Settings {
     pub tunnel_interface: String,
     /// Servers that report the client's server-reflexive address.
     pub stun_servers: Vec<SocketAddr>,
-    /// Set by tests only.
+    /// Only tests set this option.
     pub include_loopback: bool,
 }
 
@@ -250,7 +250,7 @@ fn stun_url(server: &SocketAddr) -> Url {
 }
 
 /// Keeps the candidate's datagrams out of the tunnel's routes, and enlarges the buffers for bursts.
-/// The kernel may refuse both (no privilege, in tests): ICE still works where routes do not overlap.
+/// The kernel may refuse both (no privilege, in tests): ICE still works without overlapping routes.
 fn mark_socket(candidate: &(dyn Candidate + Send + Sync)) {
     let Some(socket) = candidate
         .get_conn()

@@ -28,7 +28,7 @@ pub(super) async fn serve(socket: Option<ControlSocket>, routes: SharedRouter) {
 
 async fn execute(line: Vec<u8>, routes: Arc<SharedRouter>) -> Result<Value, String> {
     match serde_json::from_slice(&line) {
-        Ok(Command::Names) => Ok(json!({"names": routes.lock().names()})),
+        Ok(Command::Names) => Ok(json!({"names": routes.lock().names.list()})),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -64,7 +64,10 @@ mod tests {
             kind: ResourceKind::Dns("*.lab.example".into()),
             filters: Vec::new(),
         }]);
-        routes.lock().handle_question("app.lab.example", now());
+        routes
+            .lock()
+            .names
+            .handle_question("app.lab.example", now());
         // The socket file of a dead client is no obstacle.
         drop(UnixListener::bind(&path).expect("binds"));
         let socket = ControlSocket::bind(&path).expect("binds");

@@ -35,7 +35,7 @@ pub mod portal;
 pub mod router;
 pub mod stub;
 #[cfg(test)]
-mod testing;
+mod tests;
 pub mod timeline;
 pub mod tunnel;
 pub mod vocabulary;

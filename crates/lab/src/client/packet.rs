@@ -24,20 +24,25 @@ pub enum Service {
     Other,
 }
 
-/// Why the tunnel does not carry these bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DropReason {
     /// Not IPv4 or IPv6, or shorter than its header says.
     NotIp,
     Fragment,
+    /// Outbound: not from the client's tunnel address. Inbound: not from a resource of the gateway.
+    ForeignSource,
+    /// Not to the client's tunnel address.
+    ForeignDestination,
+    /// No resource contains the destination.
+    NoResource,
 }
 
 impl Flow {
-    pub fn parse(packet: &[u8]) -> Result<Self, Malformed> {
+    pub fn parse(packet: &[u8]) -> Result<Self, DropReason> {
         let ip = Ip::parse(packet)?;
         let port = || match ip.payload {
             [_, _, high, low, ..] => Ok(u16::from_be_bytes([*high, *low])),
-            _ => Err(Malformed::NotIp),
+            _ => Err(DropReason::NotIp),
         };
         let service = match ip.protocol {
             IpNumber::TCP => Service::Tcp(port()?),
@@ -72,13 +77,13 @@ struct Ip<'a> {
 }
 
 impl<'a> Ip<'a> {
-    fn parse(packet: &'a [u8]) -> Result<Self, Malformed> {
+    fn parse(packet: &'a [u8]) -> Result<Self, DropReason> {
         if packet.first().is_some_and(|byte| byte >> 4 == 4) {
-            let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| Malformed::NotIp)?;
+            let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| DropReason::NotIp)?;
             let payload = header.slice().len()..header.total_len().into();
-            let payload = packet.get(payload).ok_or(Malformed::NotIp)?;
+            let payload = packet.get(payload).ok_or(DropReason::NotIp)?;
             if header.is_fragmenting_payload() {
-                return Err(Malformed::Fragment);
+                return Err(DropReason::Fragment);
             }
             return Ok(Self {
                 source: header.source_addr().into(),
@@ -87,11 +92,11 @@ impl<'a> Ip<'a> {
                 payload,
             });
         }
-        let header = Ipv6HeaderSlice::from_slice(packet).map_err(|_| Malformed::NotIp)?;
+        let header = Ipv6HeaderSlice::from_slice(packet).map_err(|_| DropReason::NotIp)?;
         let payload = packet[header.slice().len()..].get(..header.payload_length().into());
-        let payload = payload.ok_or(Malformed::NotIp)?;
+        let payload = payload.ok_or(DropReason::NotIp)?;
         if header.next_header() == IpNumber::IPV6_FRAGMENTATION_HEADER {
-            return Err(Malformed::Fragment);
+            return Err(DropReason::Fragment);
         }
         Ok(Self {
             source: header.source_addr().into(),
@@ -178,16 +183,16 @@ mod tests {
     fn refuses_fragments() {
         let mut packet = udp("100.64.1.2", "10.20.0.10", 53);
         packet[6] = 0x20;
-        assert_eq!(Flow::parse(&packet), Err(Malformed::Fragment));
+        assert_eq!(Flow::parse(&packet), Err(DropReason::Fragment));
         packet[6] = 0x40;
         assert!(
             Flow::parse(&packet).is_ok(),
             "don't-fragment is no fragment"
         );
         packet[7] = 1;
-        assert_eq!(Flow::parse(&packet), Err(Malformed::Fragment));
+        assert_eq!(Flow::parse(&packet), Err(DropReason::Fragment));
         let packet = ip("fd00::1", "fd00::2", 44, &[0; 16]);
-        assert_eq!(Flow::parse(&packet), Err(Malformed::Fragment));
+        assert_eq!(Flow::parse(&packet), Err(DropReason::Fragment));
     }
 
     #[test]

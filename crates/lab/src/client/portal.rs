@@ -100,7 +100,6 @@ struct Channel {
     failures: u32,
 }
 
-/// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error("{0}")]
@@ -209,7 +208,9 @@ impl Channel {
                 self.handle_reply(session, reference, outcome).await?;
             }
             Ok(Incoming::Ignored(event)) => tracing::debug!(event, "ignoring a frame"),
-            Err(error) => tracing::warn!(%error, "ignoring a malformed frame"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "ignoring a malformed frame");
+            }
         }
         Ok(())
     }

@@ -7,9 +7,9 @@
 //! the state of DNS resources. Source: docs/protocol.md 2.4, 2.5, 5.1 and 5.9.
 
 use super::addresses::{PROXY_IPV4, PROXY_IPV6};
-use super::names::{Announcement, AnnouncementOutcome, Answer, NameReport, Names};
-use super::packet::{Flow, Malformed, Service};
-use super::vocabulary::{Domain, DomainStatus, GatewayId, ResourceId, TunnelAddresses};
+use super::names::Names;
+use super::packet::{DropReason, Flow, Service};
+use super::vocabulary::{Domain, GatewayId, ResourceId, TunnelAddresses};
 use super::wire::{Filter, Resource, ResourceKind};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,18 +28,6 @@ pub enum OutboundAction {
     /// gateway has not confirmed the name.
     Held,
     Drop(DropReason),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DropReason {
-    NotIp,
-    Fragment,
-    /// Outbound: not from the client's tunnel address. Inbound: not from a resource of that gateway.
-    ForeignSource,
-    /// Not to the client's tunnel address.
-    ForeignDestination,
-    /// No resource contains the destination.
-    NoResource,
 }
 
 /// The packets that a grant releases.
@@ -83,7 +71,8 @@ pub struct Router {
     pending: BTreeMap<ResourceId, Pending>,
     /// The last gateway of each resource, connected or not.
     preferred: BTreeMap<ResourceId, GatewayId>,
-    names: Names,
+    /// Queries and announcements go straight to the names.
+    pub names: Names,
 }
 
 impl Router {
@@ -144,11 +133,6 @@ impl Router {
         networks
     }
 
-    /// Handles a query for the addresses of `name`. `None` when no resource has it.
-    pub fn handle_question(&mut self, name: &str, now: Instant) -> Option<Answer> {
-        self.names.handle_question(name, now)
-    }
-
     /// Handles a query about `name` that only its site can answer. `None` when no resource has it.
     pub fn handle_site_question(&mut self, name: &str, now: Instant) -> Option<SiteServer> {
         let resources = self.names.resources_of(name);
@@ -163,59 +147,18 @@ impl Router {
         })
     }
 
-    pub fn is_resource(&self, name: &str) -> bool {
-        !self.names.resources_of(name).is_empty()
-    }
-
-    /// The name that a proxy IP stands for.
-    pub fn name_behind(&self, proxy_ip: IpAddr) -> Option<Arc<str>> {
-        let (name, _) = self.names.behind(proxy_ip)?;
-        Some(Arc::clone(name))
-    }
-
-    /// The next announcement to send; to be drained after every call.
-    pub fn poll_announcement(&mut self) -> Option<Announcement> {
-        self.names.poll_announcement()
-    }
-
-    /// Handles a gateway's answer to an announcement. `None` without such an announcement.
-    pub fn handle_domain_status(
-        &mut self,
-        gateway: GatewayId,
-        status: &DomainStatus,
-    ) -> Option<AnnouncementOutcome> {
-        self.names.handle_status(gateway, status)
-    }
-
-    /// The name, with its proxy IPs, in a request of generation 0 for `resource`: the destination of
-    /// the last packet. `None` for a network.
+    /// The name, with its proxy IPs, for a request of generation 0: the destination of the last
+    /// packet to `resource`. `None` for a network.
     pub fn requested_domain(&self, resource: ResourceId) -> Option<Domain> {
         let name = self.pending.get(&resource)?.name.as_ref()?;
         self.names.domain(name)
-    }
-
-    /// Marks `name` as confirmed: the gateway knows it from the portal (generation 0). To be called
-    /// after [`Self::handle_granted`].
-    pub fn assume_confirmed(
-        &mut self,
-        gateway: GatewayId,
-        resource: ResourceId,
-        name: &str,
-        now: Instant,
-    ) {
-        self.names.assume_confirmed(name, (gateway, resource), now);
-    }
-
-    /// All names for which there was a query.
-    pub fn names(&self) -> Vec<NameReport> {
-        self.names.list()
     }
 
     /// Decides about a packet from an application, and holds it when its resource needs a request.
     pub fn handle_outbound(&mut self, packet: &[u8], now: Instant) -> OutboundAction {
         let flow = match Flow::parse(packet) {
             Ok(flow) => flow,
-            Err(malformed) => return OutboundAction::Drop(malformed.into()),
+            Err(reason) => return OutboundAction::Drop(reason),
         };
         if !self.is_own(flow.source) {
             return OutboundAction::Drop(DropReason::ForeignSource);
@@ -223,10 +166,11 @@ impl Router {
         if let Some(gateway) = self.gateway_at(flow.destination) {
             return OutboundAction::Forward(gateway);
         }
-        let name = self.name_behind(flow.destination);
-        let resource = match &name {
-            Some(_) => self.resource_behind(&flow),
-            None => self.resource_for(&flow),
+        let behind = self.names.behind(flow.destination);
+        let name = behind.map(|(name, _)| Arc::clone(name));
+        let resource = match behind {
+            Some((_, resources)) => self.resource_of_name(resources, flow.service),
+            None => self.resource_of_network(&flow),
         };
         let Some(resource) = resource else {
             return OutboundAction::Drop(DropReason::NoResource);
@@ -299,8 +243,8 @@ impl Router {
         })
     }
 
-    /// Handles the portal's refusal of `resource`: drops the held packets. A later packet repeats the
-    /// request, at the earliest 2 s after the last one.
+    /// Handles the portal's refusal of `resource`: drops the held packets. A later packet repeats
+    /// the request, at the earliest 2 s after the last one.
     pub fn handle_refused(&mut self, resource: ResourceId) {
         if let Some(pending) = self.pending.get_mut(&resource) {
             pending.held.clear();
@@ -331,7 +275,7 @@ impl Router {
 
     /// Among overlapping resources: one whose filters permit the packet, then the longest prefix,
     /// then the greater id, as the gateway chooses.
-    fn resource_for(&self, flow: &Flow) -> Option<ResourceId> {
+    fn resource_of_network(&self, flow: &Flow) -> Option<ResourceId> {
         let candidates = self.resources.values().filter_map(|resource| {
             let net = network(resource).filter(|net| net.contains(&flow.destination))?;
             let permitted = permits(&resource.filters, flow.service);
@@ -340,13 +284,12 @@ impl Router {
         candidates.max().map(|(_, _, id)| id)
     }
 
-    /// Among the resources of the name behind the destination: one whose filters permit the
-    /// packet, then the narrowest, then the greater id.
-    fn resource_behind(&self, flow: &Flow) -> Option<ResourceId> {
-        let (_, resources) = self.names.behind(flow.destination)?;
+    /// Among the resources of a name: one whose filters permit the packet, then the narrowest, then
+    /// the greater id.
+    fn resource_of_name(&self, resources: &[ResourceId], service: Service) -> Option<ResourceId> {
         let is_permitted = |id: &&ResourceId| {
             let resource = self.resources.get(*id);
-            resource.is_some_and(|resource| permits(&resource.filters, flow.service))
+            resource.is_some_and(|resource| permits(&resource.filters, service))
         };
         let permitted = resources.iter().find(is_permitted);
         permitted.or(resources.first()).copied()
@@ -387,15 +330,6 @@ impl Router {
             pending.requested_at = now;
         }
         is_due
-    }
-}
-
-impl From<Malformed> for DropReason {
-    fn from(malformed: Malformed) -> Self {
-        match malformed {
-            Malformed::NotIp => Self::NotIp,
-            Malformed::Fragment => Self::Fragment,
-        }
     }
 }
 

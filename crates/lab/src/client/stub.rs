@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 /// The server on one address. Dropping it closes its sockets.
 pub struct Stub {
-    address: SocketAddr,
+    pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
@@ -44,10 +44,6 @@ impl Stub {
             address,
             _tasks: tasks,
         })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 }
 

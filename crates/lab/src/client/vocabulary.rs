@@ -90,7 +90,7 @@ impl TunnelAddresses {
 pub struct Domain {
     /// Lower case, without a trailing dot.
     pub name: String,
-    /// Eight, IPv4 first.
+    /// Eight addresses, IPv4 first.
     pub proxy_ips: Vec<IpAddr>,
 }
 

@@ -10,6 +10,7 @@ pub mod generation0;
 
 pub use super::vocabulary::{GatewayId, IceCredentials, Key, ResourceId, TunnelAddresses};
 
+use anyhow::Context as _;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -63,7 +64,6 @@ pub struct Resource {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceKind {
-    /// A network or a host.
     Cidr(IpNet),
     /// A name or a pattern of names.
     Dns(String),
@@ -202,21 +202,6 @@ pub enum Incoming {
     Ignored(String),
 }
 
-/// An unreadable frame. The channel survives it.
-#[derive(Debug, thiserror::Error)]
-pub enum WireError {
-    /// Not a Phoenix V1 frame.
-    #[error("not a frame: {0}")]
-    Frame(#[source] serde_json::Error),
-    /// A known event with a payload of another shape.
-    #[error("payload of {event}: {error}")]
-    Payload {
-        event: String,
-        #[source]
-        error: serde_json::Error,
-    },
-}
-
 #[derive(Deserialize)]
 struct Frame {
     event: String,
@@ -227,10 +212,13 @@ struct Frame {
 }
 
 /// Reads one text frame.
-pub fn read(text: &str) -> Result<Incoming, WireError> {
-    let frame: Frame = serde_json::from_str(text).map_err(WireError::Frame)?;
+///
+/// # Errors
+/// For text that is no Phoenix V1 frame, and for a known event with a payload of another shape.
+pub fn read(text: &str) -> anyhow::Result<Incoming> {
+    let frame: Frame = serde_json::from_str(text).context("not a frame")?;
     let event = frame.event.clone();
-    read_frame(frame).map_err(|error| WireError::Payload { event, error })
+    read_frame(frame).with_context(|| format!("payload of {event}"))
 }
 
 fn read_frame(frame: Frame) -> serde_json::Result<Incoming> {
@@ -239,7 +227,9 @@ fn read_frame(frame: Frame) -> serde_json::Result<Incoming> {
         "phx_reply" => return read_reply(frame.reference, payload),
         "phx_close" => return Ok(Incoming::Closed),
         "init" => Push::Init(Init::deserialize(payload)?),
-        "config_changed" => Push::ConfigChanged(ConfigChanged::deserialize(payload)?.interface),
+        "config_changed" => {
+            Push::ConfigChanged(TunnelAddresses::deserialize(&payload["interface"])?)
+        }
         "authorization_created" | "flow_created" => {
             Push::AuthorizationCreated(Box::deserialize(payload)?)
         }
@@ -255,19 +245,9 @@ fn read_frame(frame: Frame) -> serde_json::Result<Incoming> {
         "resource_created_or_updated" => Push::ResourceUpserted(Resource::deserialize(payload)?),
         "resource_deleted" => Push::ResourceDeleted(ResourceId::deserialize(payload)?),
         "relays_presence" => Push::RelaysPresence(RelaysPresence::deserialize(payload)?),
-        "disconnect" => Push::Disconnect(Disconnect::deserialize(payload)?.reason),
+        "disconnect" => Push::Disconnect(String::deserialize(&payload["reason"])?),
         _ => return Ok(Incoming::Ignored(frame.event)),
     }))
-}
-
-#[derive(Deserialize)]
-struct ConfigChanged {
-    interface: TunnelAddresses,
-}
-
-#[derive(Deserialize)]
-struct Disconnect {
-    reason: String,
 }
 
 #[derive(Deserialize)]

@@ -124,8 +124,8 @@ impl Session {
         }
     }
 
-    /// Decrypts `datagram` into `out`, which has at least [`BUFFER_BYTES`]. Answers and held packets
-    /// come from [`Session::poll_transmit`].
+    /// Decrypts `datagram` into `out`, which has at least [`BUFFER_BYTES`]. Answers and held
+    /// packets come from [`Session::poll_transmit`].
     pub fn open<'a>(&mut self, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a> {
         if datagram.is_empty() || datagram.len() > BUFFER_BYTES {
             return Opened::Invalid;

@@ -19,7 +19,7 @@ impl App {
     ) {
         let resource = question.resource_id();
         let answer = outcome.and_then(|response| {
-            let answer = question.answer(response);
+            let answer = question.answer(&response);
             answer.map_err(|error| format!("an answer that cannot be read: {error}"))
         });
         match (answer, question) {
@@ -86,7 +86,8 @@ impl App {
         let name = status.domain.clone();
         if !self.settle_name(gateway, status).await {
             let mut router = self.data_plane.router();
-            router.assume_confirmed(gateway, resource, &name, now());
+            let route = (gateway, resource);
+            router.names.assume_confirmed(&name, route, now());
         }
     }
 

@@ -45,7 +45,7 @@ impl App {
                     ..Milestone::default()
                 });
                 loop {
-                    let next = self.data_plane.router().poll_announcement();
+                    let next = self.data_plane.router().names.poll_announcement();
                     let Some(announcement) = next else { return };
                     self.announce(announcement).await;
                 }
@@ -82,10 +82,10 @@ impl App {
 
     /// Sends the packets that waited for this status; returns whether the name was announced.
     pub(super) async fn settle_name(&mut self, gateway: GatewayId, status: DomainStatus) -> bool {
-        let outcome = self
-            .data_plane
-            .router()
-            .handle_domain_status(gateway, &status);
+        let outcome = {
+            let mut router = self.data_plane.router();
+            router.names.handle_status(gateway, &status)
+        };
         let Some(outcome) = outcome else {
             return false;
         };

@@ -1,7 +1,7 @@
 //! The whole program in its own network namespace, against a portal and a gateway of the test.
 
 use super::super::addresses::{DNS_PORT, STUB_IPV6};
-use super::super::testing::{
+use super::super::tests::{
     GatewayCommand, GatewayHandle, PSK, TestGateway, client_credentials, gateway_credentials,
     gateway_public_key,
 };
@@ -288,7 +288,7 @@ fn carries_both_families_through_one_gateway_and_leaves_nothing_behind() {
             portal.grant(WEB6, &gateway).await;
         });
 
-        // The tunnel outlives the portal, and the portal comes back.
+        // The tunnel works without the portal, and after its return.
         portal.socket = None;
         echo(&app4, "10.20.0.10:7").await;
         portal.accept().await;

@@ -1,8 +1,8 @@
-//! One connection against the gateway of `testing`, on loopback: both ICE stacks, both WireGuards.
+//! One connection against the gateway of `tests`, on loopback: both ICE stacks, both WireGuards.
 
 use super::super::ice::tests::loopback_settings;
 use super::super::packet::samples::udp;
-use super::super::testing::{
+use super::super::tests::{
     GatewayCommand, GatewayHandle, PSK, TestGateway, client_credentials, gateway_credentials,
     gateway_public_key, mirror,
 };

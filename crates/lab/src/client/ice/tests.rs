@@ -1,7 +1,7 @@
 //! The agent against another ICE stack, and candidate strings in both directions.
 
 use super::super::clock::now;
-use super::super::testing::{GatewayCommand, TestGateway, client_credentials, gateway_credentials};
+use super::super::tests::{GatewayCommand, TestGateway, client_credentials, gateway_credentials};
 use super::*;
 use proptest::prelude::*;
 
@@ -61,8 +61,8 @@ async fn connects_over_ipv6_before_the_gateway_knows_any_candidate() {
     dialer.close().await;
 }
 
-/// The agent must reach a gateway that answers late (a slow link, a busy portal): with the library's
-/// defaults it would abandon the pair after 7 checks.
+/// The agent must reach a gateway that answers late (a slow link, a busy portal): with the
+/// library's defaults it would abandon the pair after 7 checks.
 #[tokio::test]
 async fn keeps_checking_a_pair_for_more_than_a_few_ticks() {
     let gateway = TestGateway::start("127.0.0.1", [1; 32]).await;

@@ -78,9 +78,9 @@ fn rank(label: &str) -> (Kind, usize) {
     (kind, literals)
 }
 
-/// Matches `text` with `pattern`: an `is_run` item stands for any run, another for one `equal` item.
-/// On a mismatch, extends the last run by one item; earlier runs need no change, so that the cost
-/// stays below the product of both lengths.
+/// Matches `text` with `pattern`: an `is_run` item stands for any run, another for one `equal`
+/// item. On a mismatch, extends the last run by one item; earlier runs need no change, so that the
+/// cost stays below the product of both lengths.
 fn is_match<P, T>(
     pattern: &[P],
     text: &[T],

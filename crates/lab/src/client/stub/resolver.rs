@@ -26,7 +26,7 @@ pub enum StubEvent {
     Answered {
         /// Lower case, without a trailing dot.
         name: String,
-        /// `A` or `AAAA`.
+        /// The query type, `A` or `AAAA`.
         kind: &'static str,
     },
     /// A query for the site needs access to this resource.
@@ -36,7 +36,8 @@ pub enum StubEvent {
 pub struct Resolver {
     routes: SharedRouter,
     upstream: Vec<SocketAddr>,
-    gateway_port: u16,
+    /// The port of the DNS servers on gateways; tests use another.
+    pub(super) gateway_port: u16,
     events: mpsc::Sender<StubEvent>,
 }
 
@@ -61,15 +62,6 @@ impl Resolver {
             upstream,
             gateway_port: GATEWAY_PORT,
             events,
-        }
-    }
-
-    /// Expects the DNS servers of gateways on another port.
-    #[cfg(test)]
-    pub(super) fn with_gateway_port(self, gateway_port: u16) -> Self {
-        Self {
-            gateway_port,
-            ..self
         }
     }
 
@@ -131,13 +123,13 @@ impl Resolver {
         {
             Some(Ok(Reply::Records(vec![record])))
         } else {
-            let is_resource = self.routes.lock().is_resource(name);
-            is_resource.then(|| Ok(Reply::Records(Vec::new())))
+            let resources = self.routes.lock().names.resources_of(name);
+            (!resources.is_empty()).then(|| Ok(Reply::Records(Vec::new())))
         }
     }
 
     async fn addresses(&self, name: &str, question: &Query, kind: &'static str) -> Option<Outcome> {
-        let answer = self.routes.lock().handle_question(name, now())?;
+        let answer = self.routes.lock().names.handle_question(name, now())?;
         let Answer::ProxyIps(ips) = answer else {
             tracing::warn!("too many names of resources were asked for");
             return Some(Err(ResponseCode::ServFail));
@@ -162,7 +154,8 @@ impl Resolver {
         if net.prefix_len() != net.max_prefix_len() {
             return None;
         }
-        let name = self.routes.lock().name_behind(net.addr())?;
+        let router = self.routes.lock();
+        let (name, _) = router.names.behind(net.addr())?;
         let mut target = Name::from_ascii(name.as_ref()).ok()?;
         target.set_fqdn(true);
         let data = RData::PTR(PTR(target));

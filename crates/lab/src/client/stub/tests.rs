@@ -32,8 +32,9 @@ async fn start(upstream: &[SocketAddr], gateway_port: u16) -> Setup {
         filters: Vec::new(),
     }]);
     let (events, stub_events) = mpsc::channel(16);
-    let resolver = Resolver::new(routes.clone(), upstream.to_vec(), events);
-    let resolver = Arc::new(resolver.with_gateway_port(gateway_port));
+    let mut resolver = Resolver::new(routes.clone(), upstream.to_vec(), events);
+    resolver.gateway_port = gateway_port;
+    let resolver = Arc::new(resolver);
     // Another program may use the UDP port with the number of the chosen TCP port.
     let stub = loop {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
@@ -61,7 +62,7 @@ fn bytes(message: &Message) -> Vec<u8> {
 }
 
 async fn ask_bytes(stub: &Stub, query: &[u8]) -> Message {
-    let answer = exchange::exchange(query, stub.address(), Transport::Udp).await;
+    let answer = exchange::exchange(query, stub.address, Transport::Udp).await;
     Message::from_vec(&answer.expect("an answer")).expect("readable")
 }
 
@@ -146,7 +147,7 @@ async fn answers_names_of_resources_with_proxy_ips_for_a_second() {
 #[tokio::test]
 async fn answers_several_queries_on_one_tcp_connection() {
     let Setup { stub, .. } = start(&[], 1).await;
-    let mut stream = TcpStream::connect(stub.address()).await.expect("connects");
+    let mut stream = TcpStream::connect(stub.address).await.expect("connects");
     for name in [APP, "other.lab.example."] {
         let query = bytes(&question(name, RecordType::A));
         write_message(&mut stream, &query).await.expect("writes");
@@ -189,7 +190,7 @@ async fn refuses_foreign_names_or_forwards_them_to_the_first_server_that_answers
     let answer = ask(&stub, "example.com.", RecordType::TXT).await;
     assert_eq!(records(&answer), ["upstream"]);
     let query = bytes(&question("example.com.", RecordType::TXT));
-    let answer = exchange::exchange(&query, stub.address(), Transport::Tcp).await;
+    let answer = exchange::exchange(&query, stub.address, Transport::Tcp).await;
     let answer = Message::from_vec(&answer.expect("an answer")).expect("readable");
     assert_eq!(records(&answer), ["upstream"]);
 }

@@ -57,17 +57,6 @@ pub enum Answer {
 }
 
 #[derive(Deserialize)]
-struct Prepared {
-    gateway_id: GatewayId,
-}
-
-#[derive(Deserialize)]
-struct Connected {
-    gateway_public_key: Key,
-    gateway_payload: GatewayPayload,
-}
-
-#[derive(Deserialize)]
 enum GatewayPayload {
     ConnectionAccepted {
         ice_parameters: IceCredentials,
@@ -96,23 +85,21 @@ impl Question {
     }
 
     /// Reads the portal's response to this question.
-    pub fn answer(&self, response: Value) -> Result<Answer, serde_json::Error> {
+    pub fn answer(&self, response: &Value) -> Result<Answer, serde_json::Error> {
         if let Self::Prepare { .. } = self {
-            return Ok(Answer::Prepared(
-                Prepared::deserialize(response)?.gateway_id,
-            ));
+            let gateway_id = GatewayId::deserialize(&response["gateway_id"])?;
+            return Ok(Answer::Prepared(gateway_id));
         }
-        let Connected {
-            gateway_public_key,
-            gateway_payload,
-        } = Connected::deserialize(response)?;
-        Ok(match gateway_payload {
-            GatewayPayload::ConnectionAccepted { ice_parameters } => Answer::Connected {
-                gateway_public_key,
-                ice_parameters,
+        let gateway_public_key = Key::deserialize(&response["gateway_public_key"])?;
+        Ok(
+            match GatewayPayload::deserialize(&response["gateway_payload"])? {
+                GatewayPayload::ConnectionAccepted { ice_parameters } => Answer::Connected {
+                    gateway_public_key,
+                    ice_parameters,
+                },
+                GatewayPayload::ResourceAccepted { .. } => Answer::Accepted,
             },
-            GatewayPayload::ResourceAccepted { .. } => Answer::Accepted,
-        })
+        )
     }
 }
 
@@ -205,7 +192,7 @@ mod tests {
         };
         let prepared = json!({"resource_id": resource(), "gateway_id": gateway(),
             "gateway_group_id": gateway(), "gateway_remote_ip": "192.0.2.1"});
-        let answer = prepare.answer(prepared).expect("an answer");
+        let answer = prepare.answer(&prepared).expect("an answer");
         assert_eq!(answer, Answer::Prepared(gateway()));
 
         let reply = |payload: Value| {
@@ -214,7 +201,7 @@ mod tests {
         };
         let accepted = json!({"ConnectionAccepted":
             {"ice_parameters": {"username": "u", "password": "p"}, "domain_response": null}});
-        let answer = request(None).answer(reply(accepted)).expect("an answer");
+        let answer = request(None).answer(&reply(accepted)).expect("an answer");
         let ice_parameters = IceCredentials {
             username: "u".into(),
             password: "p".into(),
@@ -229,9 +216,9 @@ mod tests {
         );
         let accepted = json!({"ResourceAccepted":
             {"domain_response": {"domain": "app.corp.example", "address": []}}});
-        let answer = request(None).answer(reply(accepted)).expect("an answer");
+        let answer = request(None).answer(&reply(accepted)).expect("an answer");
         assert_eq!(answer, Answer::Accepted);
-        assert!(request(None).answer(reply(json!({"Other": {}}))).is_err());
-        assert!(request(None).answer(json!({})).is_err());
+        assert!(request(None).answer(&reply(json!({"Other": {}}))).is_err());
+        assert!(request(None).answer(&json!({})).is_err());
     }
 }

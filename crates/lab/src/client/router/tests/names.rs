@@ -1,5 +1,7 @@
 //! The router's rules for names.
 
+use super::super::super::names::Answer;
+use super::super::super::vocabulary::DomainStatus;
 use super::*;
 
 const APP: &str = "app.lab.example";
@@ -18,7 +20,7 @@ fn lab() -> Resource {
 /// A router after a query for the name, so that 100.96.0.1 stands for it.
 fn queried_router(resources: &[Resource]) -> Router {
     let mut router = router(resources);
-    let answer = router.handle_question(APP, now());
+    let answer = router.names.handle_question(APP, now());
     assert!(matches!(answer, Some(Answer::ProxyIps(_))), "{answer:?}");
     router
 }
@@ -55,12 +57,12 @@ fn requests_access_then_announces_the_name_then_forwards() {
         router.handle_outbound(&to_app(), now),
         OutboundAction::RequestAccess(resource_id(1))
     );
-    assert_eq!(router.poll_announcement(), None, "no gateway yet");
+    assert_eq!(router.names.poll_announcement(), None, "no gateway yet");
     let granted = grant(&mut router, 1);
     assert_eq!(granted.held, [to_app()]);
     // As the application loop does: released packets come again.
     assert_eq!(router.handle_outbound(&to_app(), now), OutboundAction::Held);
-    let announcement = router.poll_announcement().expect("due");
+    let announcement = router.names.poll_announcement().expect("due");
     assert_eq!(
         (announcement.gateway, announcement.resource),
         (gateway_id(1), resource_id(1))
@@ -68,22 +70,22 @@ fn requests_access_then_announces_the_name_then_forwards() {
     assert_eq!(announcement.domain.name, APP);
     let to_ipv6 = tcp(OWN6, "fd00:2021:1111:8000::3", 80);
     assert_eq!(router.handle_outbound(&to_ipv6, now), OutboundAction::Held);
-    let settled = router.handle_domain_status(gateway_id(1), &status(true));
+    let settled = router.names.handle_status(gateway_id(1), &status(true));
     assert_eq!(settled.expect("was announced").held, [to_app(), to_ipv6]);
     assert_eq!(
         router.handle_outbound(&to_app(), now),
         OutboundAction::Forward(gateway_id(1))
     );
-    assert_eq!(router.poll_announcement(), None);
+    assert_eq!(router.names.poll_announcement(), None);
 }
 
 #[test]
 fn announces_another_name_of_the_resource_without_the_portal() {
     let (mut router, now) = (granted_router(), now());
-    router.handle_question("other.lab.example", now);
+    router.names.handle_question("other.lab.example", now);
     let packet = tcp(OWN4, "100.96.0.5", 80);
     assert_eq!(router.handle_outbound(&packet, now), OutboundAction::Held);
-    let announcement = router.poll_announcement().expect("due");
+    let announcement = router.names.poll_announcement().expect("due");
     assert_eq!(announcement.domain.name, "other.lab.example");
 }
 
@@ -159,8 +161,8 @@ fn accepts_proxy_ips_only_from_the_gateway_that_serves_the_name() {
 fn announces_the_name_again_to_a_gateway_after_its_loss() {
     let (mut router, now) = (granted_router(), now());
     router.handle_outbound(&to_app(), now);
-    assert!(router.poll_announcement().is_some());
-    router.handle_domain_status(gateway_id(1), &status(true));
+    assert!(router.names.poll_announcement().is_some());
+    router.names.handle_status(gateway_id(1), &status(true));
     router.forget_gateway(gateway_id(1));
     assert_eq!(
         router.handle_outbound(&to_app(), now),
@@ -168,7 +170,7 @@ fn announces_the_name_again_to_a_gateway_after_its_loss() {
     );
     grant(&mut router, 1);
     assert_eq!(router.handle_outbound(&to_app(), now), OutboundAction::Held);
-    assert!(router.poll_announcement().is_some());
+    assert!(router.names.poll_announcement().is_some());
 }
 
 #[test]
@@ -184,12 +186,14 @@ fn a_request_of_generation_0_has_the_name_of_the_packet() {
     router.handle_outbound(&to_web(), now);
     assert_eq!(router.requested_domain(resource_id(2)), None);
     grant(&mut router, 1);
-    router.assume_confirmed(gateway_id(1), resource_id(1), APP, now);
+    router
+        .names
+        .assume_confirmed(APP, (gateway_id(1), resource_id(1)), now);
     assert_eq!(
         router.handle_outbound(&to_app(), now),
         OutboundAction::Forward(gateway_id(1))
     );
-    assert_eq!(router.poll_announcement(), None);
+    assert_eq!(router.names.poll_announcement(), None);
 }
 
 #[test]

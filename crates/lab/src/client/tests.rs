@@ -1,6 +1,6 @@
-//! A gateway for tests, on other stacks: an `is` agent in the controlled role and a WireGuard
-//! responder on one UDP socket. It answers every inner UDP packet with its mirror image, and every
-//! announced name with "active".
+//! The gateway of this folder's tests, on other stacks: an `is` agent in the controlled role and a
+//! WireGuard responder on one UDP socket. It answers every inner UDP packet with its mirror image,
+//! and every announced name with "active".
 
 use super::clock::now;
 use super::control;
