@@ -296,12 +296,6 @@ impl SendQueue {
     /// How many batches may wait.
     pub const LIMIT: usize = 64;
 
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Sends `batch`, or lets it wait behind others. Returns how many datagrams are lost: the queue
     /// was full, the host lacks the family, or the kernel refused.
     pub fn send(&mut self, ports: &UdpPorts, batch: DatagramBatch) -> usize {

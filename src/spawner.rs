@@ -1,12 +1,11 @@
-//! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
+//! The gateway's threads, and the sockets and TUN device that all instances of its actors share.
 //!
-//! Two threads besides the supervisor's and those of the shards. A *shard* has everything that the
-//! packets of its clients meet, with sockets and a TUN queue of its own, so that nothing is shared
-//! and nothing is locked. *Control* has the portal and the names, which may take their time.
-//! *Admin* answers the operator, also when another thread is stuck.
+//! A *shard* is a thread with the whole data path of its clients, with sockets and a TUN queue of
+//! its own, so that nothing is shared and nothing is locked. *Control* has the portal and the name
+//! lookups, which may block. *Admin* answers the operator, even if another thread is stuck.
 //!
-//! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
-//! the kernel has queued waits for its successor.
+//! No actor owns sockets or device: each works on a handle, and what the kernel has queued waits
+//! for the actor's successor.
 
 use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
@@ -16,11 +15,12 @@ use crate::actors::portal::{PortalActor, PortalOutputs, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
 use crate::actors::tun::{TunActor, TunOutputs, TunSpec};
-use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
+use crate::actors::udp::{UdpActor, UdpSpec};
 use crate::admin::{AdminListeners, Desk};
 use crate::config::{DnsConfig, InterfaceName};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{InstanceId, NatTableChanged, ResolverStateChanged};
+use crate::messages::udp::ListAddresses;
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
 use crate::reload::LiveSettings;
@@ -40,43 +40,34 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tun_rs::SyncDevice;
 
-/// Everything that actors are built from.
 pub struct SpawnerSpec {
-    /// Ours.
     pub keys: GatewayKeys,
-    /// Bound, for as many shards as there are queues.
+    /// Bound sockets for as many shards as there are queues.
     pub sockets: SocketGroup,
-    /// Of the device, one for each shard.
+    /// One TUN queue for each shard.
     pub queues: Vec<SyncDevice>,
-    /// Where the operator asks.
     pub listeners: AdminListeners,
-    /// The interface, by name.
     pub interface: InterfaceName,
-    /// WireGuard handshakes in a second, before cookies are asked for.
+    /// WireGuard handshakes per second; beyond that, senders must return a cookie.
     pub handshakes_per_second: u64,
-    /// For the NATs of all shards together.
+    /// Limits for the NATs of all shards together.
     pub nat_table: NatTableConfig,
-    /// From the configuration.
     pub stun_servers: Vec<SocketAddr>,
-    /// The addresses to offer.
     pub list_addresses: ListAddresses,
-    /// For the names.
     pub dns: DnsConfig,
-    /// How encrypted name servers are told from impostors.
+    /// Authenticates encrypted name servers.
     pub dns_trust: rustls::ClientConfig,
-    /// For the portal.
     pub portal: PortalConfig,
-    /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
 
-/// See the module's documentation.
+/// The gateway's threads; see the module's documentation.
 pub struct Threads {
     control: Thread,
     shards: Vec<Shard>,
     admin: Thread,
     listeners: AdminListeners,
-    spec: Arc<Shared>,
+    spec: Arc<ActorSettings>,
     sockets: SocketGroup,
 }
 
@@ -86,7 +77,7 @@ struct Shard {
     queue: Arc<SyncDevice>,
 }
 
-/// An event loop, and whom it is busy with.
+/// An event loop, and the instance that it polls.
 struct Thread {
     arbiter: Arbiter,
     mark: RunningInstance,
@@ -122,7 +113,7 @@ impl Thread {
     }
 }
 
-/// As an operator sees it in `top -H`.
+/// Sets the name that `top -H` shows.
 fn name_thread(place: Place) {
     let name = match place {
         Place::Control => "control".to_owned(),
@@ -130,13 +121,13 @@ fn name_thread(place: Place) {
         Place::Admin => "admin".to_owned(),
     };
     let name = CString::new(name).expect("no NUL in it");
-    // A kernel that does not want to be told shows the name of the program.
+    // If it fails, the kernel shows the name of the program.
     let _ = nix::sys::prctl::set_name(&name);
 }
 
-/// What is the same for all lives until the configuration changes, and read on all threads.
+/// Settings for new instances, shared by all threads. A reload replaces them.
 #[derive(Clone)]
-struct Shared {
+struct ActorSettings {
     keys: GatewayKeys,
     interface: InterfaceName,
     handshakes_per_second: u64,
@@ -150,8 +141,7 @@ struct Shared {
 }
 
 impl Threads {
-    /// Starts the threads; they wait for actors.
-    #[must_use]
+    /// Starts the threads, without actors.
     pub fn new(spec: SpawnerSpec) -> Self {
         let shards = (0..).zip(spec.queues).map(|(number, queue)| Shard {
             thread: Thread::new(Place::Shard(number), &spec.metrics),
@@ -163,7 +153,7 @@ impl Threads {
             admin: Thread::new(Place::Admin, &spec.metrics),
             listeners: spec.listeners,
             sockets: spec.sockets,
-            spec: Arc::new(Shared {
+            spec: Arc::new(ActorSettings {
                 keys: spec.keys,
                 interface: spec.interface,
                 handshakes_per_second: spec.handshakes_per_second,
@@ -179,7 +169,7 @@ impl Threads {
     }
 
     /// # Panics
-    /// When there is no such shard: there is a queue for each.
+    /// If the gateway has no such shard.
     fn shard(&self, number: u8) -> &Shard {
         &self.shards[usize::from(number)]
     }
@@ -192,7 +182,7 @@ impl Threads {
         }
     }
 
-    /// The part of one shard of what is for all.
+    /// One shard's part of the limits.
     fn nat_table_config(&self) -> NatTableConfig {
         let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
         self.spec.nat_table.divided(shards)
@@ -213,7 +203,7 @@ impl Spawner for Threads {
             }))
         });
         Started {
-            links: TunLinks::to(&addr),
+            links: TunLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -223,7 +213,7 @@ impl Spawner for Threads {
         shard: u8,
         death: DeathNotice,
         snapshot: NatSnapshot,
-        news: Recipient<NatTableChanged>,
+        changed: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks> {
         let config = self.nat_table_config();
         let metrics = self.spec.metrics.shard(shard.into());
@@ -233,13 +223,13 @@ impl Spawner for Threads {
                 config,
                 seed: shell::random_bytes()?,
                 snapshot,
-                news,
+                changed,
                 metrics,
                 death,
             }))
         });
         Started {
-            links: NatTableLinks::to(&addr),
+            links: NatTableLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -274,7 +264,7 @@ impl Spawner for Threads {
             }))
         });
         Started {
-            links: UdpLinks::to(&addr),
+            links: UdpLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -293,7 +283,7 @@ impl Spawner for Threads {
                 )))
             });
         Started {
-            links: DnsLinks::to(&addr),
+            links: DnsLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -312,7 +302,7 @@ impl Spawner for Threads {
                     }))
                 });
         Started {
-            links: PortalLinks::to(&addr),
+            links: PortalLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -371,9 +361,9 @@ impl Spawner for Threads {
     }
 }
 
-/// The shard whose sockets get what names no other, answers of STUN servers among it.
+/// The shard with the sockets that receive what names no other, such as answers of STUN servers.
 const FRONT: u8 = 0;
-/// A portal hands out two relays of two addresses; the rest is room for configured servers.
+/// A portal hands out two relays with two addresses each; the rest is for configured servers.
 const MAX_STUN_SERVERS: usize = 16;
-/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
+/// Outstanding requests of a full gateway: each client has a few candidate pairs under check.
 const MAX_STUN_TRANSACTIONS: usize = 65_536;

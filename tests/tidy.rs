@@ -4,18 +4,26 @@
 //! rule can fail. What a rule must let pass stands in [`EXCEPTIONS`], each with its reason; an
 //! exception that nothing needs fails too.
 
+#[path = "tidy/closure.rs"]
+mod closure;
+#[path = "tidy/comments.rs"]
+mod comments;
 #[path = "tidy/faults.rs"]
 mod faults;
+#[path = "tidy/imports.rs"]
+mod imports;
 #[path = "tidy/licences.rs"]
 mod licences;
 #[path = "tidy/paths.rs"]
 mod paths;
+#[path = "tidy/references.rs"]
+mod references;
 #[path = "tidy/source.rs"]
 mod source;
 
 use serde_json::Value;
 use source::{Source, functions, lines_with};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -46,7 +54,7 @@ const EXCEPTIONS: [Exception; 2] = [
 ];
 
 /// What the cores may be built from: nothing that reads a clock, a socket, a file or randomness.
-const CORE_DEPENDENCIES: [&str; 19] = [
+const CORE_DEPENDENCIES: [&str; 21] = [
     // Hashes with keys that it is given.
     "ahash",
     "base64",
@@ -54,6 +62,10 @@ const CORE_DEPENDENCIES: [&str; 19] = [
     "data-encoding",
     "hashbrown",
     "hmac",
+    // Parses the dates of HTTP headers; the current time stays an argument.
+    "httpdate",
+    // Writes dates; its formatting reads no clock.
+    "humantime",
     "ipnet",
     "is",
     "postcard",
@@ -323,6 +335,15 @@ fn is_rust(path: &str) -> bool {
     path.ends_with(".rs")
 }
 
+/// Rust, documents, configuration and scripts; not what is generated or recorded.
+fn is_written(path: &str) -> bool {
+    is_rust(path)
+        || path == "dev"
+        || [".md", ".toml", ".sh", ".yml"]
+            .iter()
+            .any(|it| path.ends_with(it))
+}
+
 #[test]
 fn files_are_short() {
     let remedy = "find the second idea in the file and give it a file of its own";
@@ -396,7 +417,7 @@ fn tests_do_not_cheat() {
 #[test]
 fn documents_name_only_paths_that_exist() {
     let files = files();
-    let concerns = |path: &str| path == "README.md" || path == "ARCHITECTURE.md";
+    let concerns = |path: &str| path.ends_with(".md");
     let check = |source: &Source| {
         let mentions = paths::mentions(&source.text);
         let objections = mentions.iter().filter_map(|mention| {
@@ -412,6 +433,136 @@ fn documents_name_only_paths_that_exist() {
         check,
     );
 }
+
+#[test]
+fn references_lead_to_headings() {
+    let known =
+        references::NUMBERED.map(|document| (document, references::headings(&read(document))));
+    let known = BTreeMap::from(known);
+    enforce(
+        "references",
+        "name a heading that the document has, as in docs/protocol.md 3.3.1",
+        is_written,
+        |source| references::dangling(source, &known),
+    );
+}
+
+#[test]
+fn nothing_is_named_that_is_not_in_the_repository() {
+    enforce(
+        "named sources",
+        "write docs/protocol.md 5.4, docs/lessons.md 7 or RFC 8489, section 5",
+        is_written,
+        references::homeless,
+    );
+}
+
+/// A lesson of others that nothing tests here, and why.
+const LESSONS_WITHOUT_TEST: [(&str, &str); 0] = [];
+
+#[test]
+fn every_lesson_has_a_test_or_a_reason() {
+    let lessons = references::headings(&read("docs/lessons.md"));
+    let rust = files().into_iter().filter(|path| is_rust(path));
+    let tested: BTreeSet<String> = rust
+        .flat_map(|path| references::tested_lessons(&Source::new(&path, &read(&path))))
+        .collect();
+    let excused: BTreeSet<String> = LESSONS_WITHOUT_TEST
+        .iter()
+        .filter(|(_, reason)| !reason.is_empty())
+        .map(|(number, _)| (*number).to_owned())
+        .collect();
+    let covered: BTreeSet<String> = tested.union(&excused).cloned().collect();
+    let missing: Vec<_> = lessons.difference(&covered).collect();
+    assert!(missing.is_empty(), "no test names these lessons: {missing:?}");
+    let needless: Vec<_> = excused.intersection(&tested).collect();
+    assert!(needless.is_empty(), "these lessons have tests: {needless:?}");
+    for (number, _) in LESSONS_WITHOUT_TEST {
+        assert!(lessons.contains(number), "there is no lesson {number}");
+    }
+}
+
+#[test]
+fn modules_import_each_other_in_no_circle() {
+    for root in [
+        "src/",
+        "crates/core/src/",
+        "crates/lab/src/",
+        "crates/bench/src/",
+    ] {
+        let rust = files()
+            .into_iter()
+            .filter(|path| path.starts_with(root) && is_rust(path));
+        let sources: Vec<Source> = rust.map(|path| Source::new(&path, &read(&path))).collect();
+        let circles = imports::circles(root, &sources);
+        let shown: Vec<String> = circles
+            .iter()
+            .map(|it| {
+                format!(
+                    "{}\n    {}",
+                    it.modules.join(", "),
+                    it.imports.join("\n    ")
+                )
+            })
+            .collect();
+        assert!(
+            circles.is_empty(),
+            "circles of imports below {root}\n  {}\n  remedy: move what both need to a module below both",
+            shown.join("\n  ")
+        );
+    }
+}
+
+#[test]
+fn messages_import_nothing_but_core_types() {
+    let remedy =
+        "move the type to the core or into src/messages, or the message to the room that owns it";
+    let concerns = |path: &str| path.starts_with("src/messages/");
+    enforce("plain messages", remedy, concerns, |source| {
+        let code = source.shipped();
+        let others = code
+            .match_indices("crate::")
+            .filter(|(at, _)| !code[at + "crate::".len()..].starts_with("messages"));
+        others
+            .map(|(at, _)| finding(source::line_of(&code, at), "an import from outside"))
+            .collect()
+    });
+}
+
+#[test]
+fn doc_comments_say_something() {
+    let remedy = "say what the name does not say (meaning, unit, shape), or leave it out";
+    let concerns = |path: &str| is_rust(path);
+    enforce("short doc comments", remedy, concerns, comments::too_short);
+    let all: String = files()
+        .iter()
+        .filter(|path| is_rust(path))
+        .map(|path| read(path))
+        .collect();
+    for term in comments::TERMS {
+        assert!(
+            all.contains(&format!("/// {term}\n")),
+            "nothing says {term:?}: take it out"
+        );
+    }
+}
+
+#[test]
+fn the_gateway_is_built_without_the_lab() {
+    let names = closure::of("postern", &metadata());
+    for foreign in ["postern-lab", "postern-bench"] {
+        assert!(!names.contains(foreign), "postern depends on {foreign}");
+    }
+    assert!(names.contains("postern-core"));
+    assert!(
+        names.len() <= CLOSURE_MAX,
+        "{} packages in the gateway's closure, at most {CLOSURE_MAX}: do without the new one, or say why",
+        names.len()
+    );
+}
+
+/// Packages that the gateway is built from, itself among them.
+const CLOSURE_MAX: usize = 240;
 
 #[test]
 fn exceptions_name_files_that_exist() {

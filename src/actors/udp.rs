@@ -1,20 +1,22 @@
 //! UdpActor: the shared sockets of a shard.
 //!
-//! That of shard 0 gets what names no shard, learns our addresses, and knows the peers of all
-//! shards: their datagrams lead straight to their connections, whichever thread these are on.
+//! The UdpActor of shard 0 also receives datagrams that name no shard, learns our addresses, and
+//! knows the peers of all shards: it sends their datagrams straight to their connections, on
+//! whichever thread these run.
 //!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
 //! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `LimitHandshakes`,
 //! `OfferAddresses`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
 //! its mailbox is full: datagrams are dropped and counted. On death: rebuilt on the same sockets,
-//! so that what the kernel has queued is not lost; connections attach again.
+//! so that datagrams in the kernel's queue are not lost; connections attach again.
 
 use crate::faults;
 use crate::link::Link;
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
 use crate::messages::udp::{
-    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
+    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, ListAddresses, OfferAddresses,
+    UseRelays,
 };
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::shell::{self, Driven, Wakeup, arm, tell};
@@ -25,39 +27,28 @@ use postern_core::DropReason;
 use postern_core::packet::DatagramBatch;
 use postern_core::peer::{AddressGatherer, Demux, PeerIndex, Routed};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Lists the addresses of the host that may be offered to clients, best first; `None` when they
-/// cannot be listed just now.
-pub type ListAddresses = Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>;
-
-/// Everything a UdpActor is built from.
 pub struct UdpSpec {
-    /// Which shard's.
     pub shard: u8,
-    /// Registered with this thread's event loop.
     pub ports: UdpPorts,
-    /// Fresh.
     pub demux: Demux,
-    /// Fresh.
     pub gatherer: AddressGatherer,
     /// STUN servers from the configuration, asked besides the portal's relays; for shard 0.
     pub stun_servers: Vec<SocketAddr>,
-    /// Asked at start and every few seconds.
+    /// Called at the start and every few seconds.
     pub list_addresses: ListAddresses,
-    /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
-    /// Held until the end.
+    #[expect(dead_code, reason = "its drop notifies the supervisor")]
     pub death: DeathNotice,
 }
 
-/// See the module's documentation.
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
-    /// The portal's, as told last.
+    /// The portal's relays.
     relays: Vec<SocketAddr>,
     queue: SendQueue,
     awaits_room: bool,
@@ -70,11 +61,9 @@ struct PeerLinks {
 }
 
 impl UdpActor {
-    /// Batches that may wait, from all connections of the shard together.
+    /// Batches, from all connections of the shard together.
     pub const MAILBOX: usize = 1024;
 
-    /// Without peers.
-    #[must_use]
     pub fn new(spec: UdpSpec) -> Self {
         Self {
             spec,
@@ -156,7 +145,7 @@ impl Handler<AttachPeer> for UdpActor {
             tell(addresses, LocalAddressesChanged(known));
         }
         let connection = match self.peers.remove(&peer.index) {
-            // What could not be delivered to a connection that died is for its successor.
+            // Batches that a dead connection did not receive are for its successor.
             Some(mut former) => {
                 former
                     .connection
@@ -221,7 +210,7 @@ impl Handler<FlushDatagrams> for UdpActor {
         let metrics = Arc::clone(&self.spec.metrics);
         Box::pin(async move {
             while let Some(port) = queue.blocked_port(&ports) {
-                // Nobody says any more when there is room.
+                // The event loop cannot report room any more.
                 if port.writable().await.is_err() {
                     return;
                 }
@@ -293,8 +282,8 @@ impl UdpActor {
         }
     }
 
-    /// A source that is no address of ours any more would make the kernel refuse, and quinn-udp
-    /// give up offloads for good: the kernel then chooses the source by route.
+    /// If the source address is no longer ours, the kernel chooses one by route. It would refuse
+    /// the old one, and quinn-udp would then disable offloads permanently.
     fn send(&mut self, mut batch: DatagramBatch) {
         if !self.spec.gatherer.is_local(batch.path.local.ip()) {
             batch.unpin_source();
@@ -313,9 +302,9 @@ impl UdpActor {
             let room = async move { port.writable().await }.into_actor(self);
             ctx.spawn(room.map(|room, _, ctx| match room {
                 Ok(()) => ctx.notify(SocketWritable),
-                // Whoever cannot be told tries again, but not for ever in one go.
+                // Without a notification, try again after a pause.
                 Err(_) => {
-                    ctx.notify_later(SocketWritable, UNTOLD_PAUSE);
+                    ctx.notify_later(SocketWritable, RETRY_PAUSE);
                 }
             }));
         }
@@ -335,6 +324,6 @@ impl UdpActor {
 }
 
 /// About as long as a full send buffer takes to empty.
-const UNTOLD_PAUSE: Duration = Duration::from_millis(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// A new address is of use soon enough; listing costs some 50 µs.
 const LIST_ADDRESSES_EVERY: Duration = Duration::from_secs(5);

@@ -7,10 +7,9 @@
 
 pub mod client;
 mod listeners;
-pub mod reports;
 mod routes;
 mod server;
 
-pub use listeners::{AdminListeners, ListenError};
+pub use listeners::AdminListeners;
 pub use routes::Desk;
 pub(crate) use server::serve;

@@ -1,10 +1,10 @@
 //! Which question is answered where, and in which form.
 
-use super::reports::{HealthReport, HealthStatus};
 use crate::messages::diagnosis::Diagnosis;
 use crate::messages::operator::{
     CancelDrain, DrainGateway, GatewayStatus, HealthCheck, OperatorLinks,
 };
+use crate::messages::reports::{HealthReport, HealthStatus};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use actix::prelude::*;
 use axum::extract::{Query, State};
@@ -12,7 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use postern_core::diagnosis::NotATarget;
+use postern_core::target::TargetParseError;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +135,9 @@ async fn why(State(desk): State<Desk>, Query(query): Query<WhyQuery>) -> Respons
     let client = query.client;
     match query.target.parse() {
         Ok(target) => reply(ask(&desk.supervisor.why, Diagnosis { client, target }).await),
-        Err(error) => (StatusCode::BAD_REQUEST, NotATarget::to_string(&error)).into_response(),
+        Err(error) => {
+            (StatusCode::BAD_REQUEST, TargetParseError::to_string(&error)).into_response()
+        }
     }
 }
 

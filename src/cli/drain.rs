@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, show, words};
 use crate::admin::client::AdminClient;
-use crate::admin::reports::{DrainReport, StatusReport};
+use crate::messages::reports::{DrainReport, StatusReport};
 use anyhow::bail;
 use clap::Args as ClapArgs;
 use hyper::Method;

@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, show};
 use crate::admin::client::AdminClient;
-use crate::admin::reports::HealthReport;
+use crate::messages::reports::HealthReport;
 use clap::Args as ClapArgs;
 use std::process::ExitCode;
 

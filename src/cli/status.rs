@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, show, words};
 use crate::admin::client::{AdminClient, Answer};
-use crate::admin::reports::{ClientReport, ReloadSummary, StatusReport};
+use crate::messages::reports::{ClientReport, ReloadSummary, StatusReport};
 use anyhow::bail;
 use clap::Args as ClapArgs;
 use std::fmt::Write as _;

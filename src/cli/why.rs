@@ -4,7 +4,8 @@ use super::{ConfigArgs, show};
 use crate::admin::client::AdminClient;
 use anyhow::bail;
 use clap::Args as ClapArgs;
-use postern_core::diagnosis::{NotATarget, Report, Severity, Step, StepName, StepState, Target};
+use postern_core::diagnosis::{Report, Severity, Step, StepName, StepState};
+use postern_core::target::{Target, TargetParseError};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, stdout};
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn target(text: &str) -> Result<Target, NotATarget> {
+fn target(text: &str) -> Result<Target, TargetParseError> {
     text.parse()
 }
 

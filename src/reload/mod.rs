@@ -11,42 +11,15 @@ mod settings;
 mod tests;
 mod watch;
 
-pub use settings::{LiveSettings, check};
+#[cfg(test)]
+pub(crate) use settings::trust;
+pub use settings::{LiveSettings, UseSettings, check};
 pub use watch::{ReloadLinks, watch};
 
 use crate::config::changes::{Changes, Step, Values};
 use crate::config::{self, Environment, GatewayConfig, Loaded, Sources};
-use crate::messages::supervisor::UseSettings;
-use postern_core::UnixTime;
+use crate::messages::reload::ReloadOutcome;
 use std::path::PathBuf;
-
-/// What became of one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadReport {
-    /// When.
-    pub at: UnixTime,
-    /// How it ended.
-    pub outcome: ReloadOutcome,
-}
-
-/// See [`ReloadReport`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReloadOutcome {
-    /// Some keys have other values.
-    Applied {
-        /// These are taken over.
-        changed: Vec<&'static str>,
-        /// These keep their values until the next start.
-        needs_restart: Vec<&'static str>,
-    },
-    /// No key has another value.
-    Unchanged,
-    /// The configuration is wrong; the one of before stays.
-    Refused {
-        /// Each with its place.
-        problems: Vec<String>,
-    },
-}
 
 /// What is done with an attempt.
 pub(crate) struct Reloaded {

@@ -1,8 +1,8 @@
 //! When the configuration is read again, and who is told what came of it.
 
-use super::{Look, ReloadOutcome, ReloadReport, Reloaded, Reloader};
+use super::{Look, Reloaded, Reloader, UseSettings};
 use crate::logging;
-use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
+use crate::messages::reload::{ConfigurationReloaded, ReloadBegan, ReloadOutcome, ReloadReport};
 use crate::shell::{tell, unix_now};
 use actix::prelude::*;
 use std::io;

@@ -12,6 +12,6 @@ mod place;
 mod tests;
 
 pub use error::StateError;
-pub use file::{MAX_STATE_BYTES, StateFile, StateLock};
+pub use file::{StateFile, StateLock};
 pub use identity::identity_key;
 pub use lock::lock_holder;

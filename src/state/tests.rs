@@ -1,6 +1,7 @@
 //! Tests of the state file on a memory file system.
 
-use super::{MAX_STATE_BYTES, StateError, StateFile, identity_key, lock_holder};
+use super::file::MAX_STATE_BYTES;
+use super::{StateError, StateFile, identity_key, lock_holder};
 use postern_core::UnixTime;
 use postern_core::grant::{AccessRequest, AnnouncedName};
 use postern_core::grant::{Resource, ResourceKind, TunnelAddresses};

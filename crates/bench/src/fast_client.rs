@@ -12,7 +12,7 @@ use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::{Playground, Role};
 use postern_lab::portal::client_wire::ClientGrant;
-use postern_lab::portal::hub::Guest;
+use postern_lab::portal::hub::ExternalClient;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ impl Admitted {
     /// Its address in the tunnel.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
-        Guest::addresses(self.number).0
+        ExternalClient::addresses(self.number).0
     }
 
     /// Has it admitted to a resource. Where that is a name, `proxy_ip` and the three addresses

@@ -5,7 +5,7 @@
 //! is cut off. Refuses to be a tool for real set-ups: everything may be reached by its one client.
 
 use crate::dns::zone::{NameRecords, Zone};
-use crate::relay::credentials::read_or_create_secret;
+use crate::secret;
 use anyhow::{Context, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub const ORIGIN: &str = "lab.example";
 #[expect(clippy::unused_async, reason = "as all programs of the lab")]
 pub async fn run(args: Args) -> Result<()> {
     for secret in SECRETS {
-        read_or_create_secret(&args.directory.join(secret))?;
+        secret::read_or_create(&args.directory.join(secret))?;
     }
     for (name, text) in [
         ("portal.toml", portal(&args)),

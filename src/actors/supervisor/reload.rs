@@ -1,15 +1,16 @@
-//! Other settings, for those who live and for those who come after them.
+//! New settings, for running actors and for actors that are started later.
 
 use super::SupervisorActor;
 use super::tree::FRONT;
+use crate::actors::dns::{self, NameServers, UseNameServers};
 use crate::config::changes::Step;
 use crate::messages::connection::LimitResources;
-use crate::messages::dns::{LimitLookups, UseNameServers};
+use crate::messages::dns::LimitLookups;
 use crate::messages::nat_table::LimitNatTable;
 use crate::messages::portal::TolerateOutage;
-use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
+use crate::messages::reload::{ConfigurationReloaded, ReloadBegan};
 use crate::messages::udp::{LimitHandshakes, OfferAddresses};
-use crate::reload::LiveSettings;
+use crate::reload::{LiveSettings, UseSettings};
 use crate::shell::tell;
 use actix::prelude::*;
 
@@ -24,7 +25,7 @@ impl Handler<ReloadBegan> for SupervisorActor {
 impl Handler<UseSettings> for SupervisorActor {
     type Result = ();
 
-    /// Successors first: whoever dies in between is built with what it would have been told.
+    /// The spawner comes first: an actor that dies in between is built with the new settings.
     fn handle(&mut self, UseSettings { settings, steps }: UseSettings, _: &mut Context<Self>) {
         self.spec.spawner.take_over(&settings);
         for step in steps {
@@ -49,12 +50,13 @@ impl SupervisorActor {
         match step {
             Step::NameServers => {
                 if let Some(dns) = &tree.dns {
-                    tell(&dns.servers, UseNameServers(settings.name_servers()));
+                    let servers = NameServers::new(&settings.dns, settings.dns_trust.clone());
+                    tell(&dns.servers, UseNameServers(servers));
                 }
             }
             Step::Lookups => {
                 if let Some(dns) = &tree.dns {
-                    tell(&dns.limit, LimitLookups(settings.lookups()));
+                    tell(&dns.limit, LimitLookups(dns::lookups_config(&settings.dns)));
                 }
             }
             Step::NatTable => {
@@ -71,7 +73,7 @@ impl SupervisorActor {
                     tell(&portal.tolerate, TolerateOutage(settings.max_outage));
                 }
             }
-            // These are nobody's whom the supervisor knows.
+            // These concern no actor.
             Step::Farewell | Step::LogFilter | Step::NextProcess => {}
         }
     }

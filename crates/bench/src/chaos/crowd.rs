@@ -14,7 +14,7 @@ use postern_lab::playground::programs::Programs;
 use postern_lab::playground::scene::APP;
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Plan, Playground, Role, lookup};
-use postern_lab::portal::clock::unix_ms;
+use postern_lab::clock::unix_ms;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;

@@ -29,7 +29,7 @@ use lives::Flaw;
 use postern_lab::playground::injector::Fault;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::wait::{Interrupt, Interrupted, run_interruptibly};
-use postern_lab::portal::clock::unix_ms;
+use postern_lab::clock::unix_ms;
 use serde_json::json;
 use std::io::Write;
 use std::time::Duration;

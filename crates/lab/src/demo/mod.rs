@@ -18,7 +18,7 @@ use crate::playground::programs::Programs;
 use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
-use crate::portal::clock::unix_ms;
+use crate::clock::unix_ms;
 use anyhow::{Result, bail, ensure};
 use report::Counters;
 use screen::Screen;

@@ -1,7 +1,8 @@
 //! The JSON of the client channel, as a portal writes and reads it.
 //!
 //! Members that clients insist on are never optional here. Key for key as in the recorded session;
-//! source: docs/protocol.md 2.4 and 2.5.
+//! source: docs/protocol.md 2.4, 2.5 and 11.1. Identifiers are UUIDs, keys are base64 of 32 bytes,
+//! candidates are SDP attributes (`candidate:…`).
 
 use postern_core::portal::wire::generation0::{ClientPayload, Domain, GatewayResponse};
 use postern_core::portal::wire::{Filter, IceCredentials, Relay};
@@ -10,13 +11,11 @@ use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The payload of `init` on the client channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClientInit {
-    /// Tunnel addresses and resolvers.
     pub interface: ClientInterface,
-    /// All that the client may ask for.
+    /// All resources that the client may ask for.
     pub resources: Vec<ClientResource>,
-    /// All relays.
     pub relays: Vec<Relay>,
     /// Only for access between clients: always empty here.
     pub authorizations: Vec<Value>,
@@ -25,15 +24,13 @@ pub struct ClientInit {
 }
 
 /// The client's interface; also the member of `config_changed`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientInterface {
-    /// Inside 100.64.0.0/11.
     pub ipv4: Ipv4Addr,
-    /// Inside fd00:2021:1111::/107.
     pub ipv6: Ipv6Addr,
-    /// What clients before `upstream_do53` read.
+    /// The list that clients before `upstream_do53` read.
     pub upstream_dns: Vec<UpstreamDns>,
-    /// Resolvers for names that are no resource.
+    /// Resolvers for names outside all resources.
     pub upstream_do53: Vec<UpstreamDo53>,
     /// DNS over HTTPS: always empty here.
     pub upstream_doh: Vec<Value>,
@@ -41,148 +38,108 @@ pub struct ClientInterface {
     pub search_domain: Option<String>,
 }
 
-/// A resolver as older clients read it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A resolver as older clients read it: protocol `ip_port`, address `ip:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UpstreamDns {
-    /// Always `ip_port`.
-    pub protocol: String,
-    /// `ip:port`.
+    pub protocol: &'static str,
     pub address: String,
 }
 
 /// A resolver on port 53.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct UpstreamDo53 {
-    /// Its address.
     pub ip: IpAddr,
 }
 
-/// Where flow logs go: nowhere, interval 0 switches them off.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The destination of flow logs. Interval 0 switches them off; batch size 0 is the default of 1000.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FlowLogs {
     /// A URL that must parse.
-    pub api_url: String,
-    /// 0 is off.
+    pub api_url: &'static str,
     pub upload_interval_secs: u64,
-    /// 0 is the default of 1000.
     pub upload_batch_size: u64,
 }
 
 impl FlowLogs {
     /// Flow logs switched off. The URL is never called.
-    #[must_use]
-    pub fn off() -> Self {
-        Self {
-            api_url: "http://127.0.0.1:1".to_owned(),
-            upload_interval_secs: 0,
-            upload_batch_size: 0,
-        }
-    }
+    pub const OFF: Self = Self {
+        api_url: "http://127.0.0.1:1",
+        upload_interval_secs: 0,
+        upload_batch_size: 0,
+    };
 }
 
-/// A site, by both of its names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SiteEntry {
-    /// UUID.
     pub id: String,
-    /// For people.
     pub name: String,
 }
 
-/// The sites of a resource, under the one key that the client knows: with both keys present a
-/// client silently drops the resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The sites of a resource, under the one key that the client knows (`gateway_groups` before
+/// January 2026): with both keys present a client silently drops the resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sites {
-    /// Since January 2026.
+pub enum SiteList {
     Sites(Vec<SiteEntry>),
-    /// Before.
     GatewayGroups(Vec<SiteEntry>),
 }
 
-/// A resource as a client is told of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A resource in the form for clients. A client enforces the filters too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientResource {
-    /// A network or a host.
     Cidr {
-        /// UUID.
         id: String,
-        /// For people.
         name: String,
-        /// `network/prefix`.
         address: String,
-        /// For people.
         address_description: Option<String>,
-        /// Exactly one key.
         #[serde(flatten)]
-        sites: Sites,
-        /// Enforced by the client too.
+        sites: SiteList,
         filters: Vec<Filter>,
     },
-    /// A name or pattern.
     Dns {
-        /// UUID.
         id: String,
-        /// For people.
         name: String,
-        /// Name or pattern.
         address: String,
-        /// For people.
         address_description: Option<String>,
-        /// Exactly one key.
         #[serde(flatten)]
-        sites: Sites,
-        /// Enforced by the client too.
+        sites: SiteList,
         filters: Vec<Filter>,
         /// Always `dual` here.
-        ip_stack: String,
+        ip_stack: &'static str,
     },
-    /// Everything that is not private.
     Internet {
-        /// UUID.
         id: String,
-        /// For people.
         name: String,
-        /// Exactly one key.
         #[serde(flatten)]
-        sites: Sites,
+        sites: SiteList,
         /// Always true here.
         can_be_disabled: bool,
     },
 }
 
-/// The id of a grant's site, under the key that the client knows.
+/// The id of a grant's site, under the key that the client knows (`gateway_group_id` before January
+/// 2026).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GrantSite {
-    /// Since January 2026.
+pub enum SiteReference {
     SiteId(String),
-    /// Before.
     GatewayGroupId(String),
 }
 
 /// The payload of `authorization_created` (generation 2) and `flow_created` (generation 1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientGrant {
-    /// What the client asked for.
     pub resource_id: String,
-    /// Who serves it.
     pub gateway_id: String,
-    /// Base64, 32 bytes.
     pub gateway_public_key: String,
-    /// The gateway's own tunnel address.
+    /// The gateway's own tunnel addresses.
     pub gateway_ipv4: Ipv4Addr,
-    /// The gateway's own tunnel address.
     pub gateway_ipv6: Ipv6Addr,
-    /// Exactly one key.
     #[serde(flatten)]
-    pub site: GrantSite,
-    /// Base64, 32 bytes.
+    pub site: SiteReference,
     pub preshared_key: String,
-    /// Local.
     pub client_ice_credentials: IceCredentials,
-    /// Remote.
     pub gateway_ice_credentials: IceCredentials,
     /// Always false here.
     pub use_iceless: bool,
@@ -192,83 +149,63 @@ pub struct ClientGrant {
 }
 
 /// The payload of `authorization_creation_failed` and `flow_creation_failed`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientRefusal {
-    /// What the client asked for, as it wrote it.
+    /// As the client wrote it.
     pub resource_id: String,
     /// `not_found`, `forbidden` or `offline`.
-    pub reason: String,
+    pub reason: &'static str,
     /// Always empty here.
     pub violated_properties: Vec<Value>,
 }
 
-/// The payload of `request_authorization` and `create_flow`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestAuthorization {
-    /// UUID.
+/// The payload of `request_authorization`, `create_flow` and (generation 0) `prepare_connection`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ResourceRequest {
     pub resource_id: String,
     /// Ordered by the client's preference.
     #[serde(default)]
     pub connected_gateway_ids: Vec<String>,
 }
 
-/// The payload of `prepare_connection` (generation 0).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrepareConnection {
-    /// UUID.
-    pub resource_id: String,
-    /// Ordered by the client's preference.
-    #[serde(default)]
-    pub connected_gateway_ids: Vec<String>,
-}
-
-/// The response to it: whom to ask next.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The response to `prepare_connection`: the gateway to ask next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionPrepared {
-    /// As asked.
     pub resource_id: String,
-    /// The gateway that is to serve it.
     pub gateway_id: String,
-    /// Exactly one key.
     #[serde(flatten)]
-    pub site: GrantSite,
-    /// Where its websocket comes from.
+    pub site: SiteReference,
+    /// The source address of the gateway's websocket.
     pub gateway_remote_ip: IpAddr,
 }
 
 /// The payload of `request_connection` (generation 0): this client sets up a transport.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct RequestConnection {
-    /// UUID.
     pub gateway_id: String,
-    /// UUID.
     pub resource_id: String,
-    /// Base64, 32 bytes; made by the client.
+    /// Made by the client.
     pub client_preshared_key: String,
-    /// For the gateway.
+    /// Passed to the gateway.
     pub client_payload: ClientPayload,
 }
 
-/// The payload of `reuse_connection` (generation 0): there is a transport already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The payload of `reuse_connection` (generation 0): this client has a transport already.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ReuseConnection {
-    /// UUID.
     pub resource_id: String,
-    /// UUID.
     pub gateway_id: String,
-    /// For the gateway.
+    /// Passed to the gateway.
     #[serde(default)]
     pub payload: Option<Domain>,
 }
 
 /// The response to either, once the gateway has answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionReply {
-    /// As asked.
     pub resource_id: String,
-    /// Seconds.
+    /// In seconds.
     pub persistent_keepalive: u64,
-    /// Base64, 32 bytes.
     pub gateway_public_key: String,
     /// As the gateway wrote it.
     pub gateway_payload: GatewayResponse,
@@ -279,36 +216,21 @@ pub struct ConnectionReply {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum CandidatesForGateways {
-    /// Today's form.
     One {
-        /// UUID.
         gateway_id: String,
-        /// `candidate:…`.
         candidates: Vec<String>,
     },
-    /// The older form.
     Several {
-        /// UUIDs.
         gateway_ids: Vec<String>,
-        /// `candidate:…`.
         candidates: Vec<String>,
     },
 }
 
 /// The payload of `ice_candidates` and `invalidate_ice_candidates` on the client channel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GatewayCandidates {
-    /// UUID.
     pub gateway_id: String,
-    /// `candidate:…`.
     pub candidates: Vec<String>,
-}
-
-/// The payload of `config_changed`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigChanged {
-    /// The interface as it is from this moment on.
-    pub interface: ClientInterface,
 }
 
 #[cfg(test)]
@@ -324,12 +246,12 @@ mod tests {
             sites,
             can_be_disabled: true,
         };
-        let new = serde_json::to_value(resource(Sites::Sites(vec![]))).expect("serializes");
+        let new = serde_json::to_value(resource(SiteList::Sites(vec![]))).expect("serializes");
         assert_eq!(
             new,
             json!({"type":"internet","id":"i","name":"n","sites":[],"can_be_disabled":true})
         );
-        let old = serde_json::to_value(resource(Sites::GatewayGroups(vec![])));
+        let old = serde_json::to_value(resource(SiteList::GatewayGroups(vec![])));
         assert_eq!(old.expect("serializes")["gateway_groups"], json!([]));
     }
 

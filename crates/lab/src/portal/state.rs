@@ -1,4 +1,4 @@
-//! What must survive a restart of the portal: the seed of all derived keys, and the grants.
+//! The portal's state file: the seed of all derived keys, and the grants.
 //!
 //! Without it a restarted portal would list no grants in `init`, and every gateway would rightly
 //! cut off every client. The file is replaced as a whole, readable by its owner only.
@@ -10,12 +10,11 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The file's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// 64 hexadecimal digits.
     pub seed: String,
-    /// All grants that were given and not yet taken back.
+    /// All grants that were given and not revoked.
     pub grants: Vec<SavedGrant>,
 }
 
@@ -28,11 +27,11 @@ impl State {
     }
 }
 
-/// Reads the state, `None` when there is none yet.
+/// Reads the state, `None` when there is no file yet.
 ///
 /// # Errors
-/// When the file is there but cannot be read or is not a state file. Starting with an empty state
-/// instead would cut everybody off.
+/// When the file exists but cannot be read or is not a state file. Starting with an empty state
+/// instead would cut off all clients.
 pub fn load(path: &Path) -> anyhow::Result<Option<State>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -87,7 +86,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn what_is_saved_is_loaded_and_nobody_else_reads_it() {
+    fn a_saved_state_is_loaded_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("run").join("portal.state");
         assert_eq!(load(&path).expect("no error"), None);

@@ -48,7 +48,7 @@ resource = "web"
 struct Running {
     directory: tempfile::TempDir,
     address: SocketAddr,
-    shared: Arc<Shared>,
+    server: Arc<PortalServer>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -67,7 +67,7 @@ impl Running {
         };
         let portal = Portal::start(&args).expect("starts");
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&portal.shared);
+        let server = Arc::clone(&portal.server);
         let address = portal.addresses[0];
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -78,7 +78,7 @@ impl Running {
         Self {
             directory,
             address,
-            shared,
+            server,
             stop,
             task,
         }
@@ -88,7 +88,7 @@ impl Running {
     async fn kill(self) -> tempfile::TempDir {
         self.task.abort();
         let _ = self.task.await;
-        self.shared.stopping.send_replace(true);
+        self.server.stopping.send_replace(true);
         self.directory
     }
 

@@ -10,7 +10,7 @@ use postern_lab::playground::lab::{WEB_PORT, count};
 use postern_lab::playground::network::{WEBS_V4, WEBS_V6};
 use postern_lab::playground::scene::{APP, LATE, TTL};
 use postern_lab::playground::traffic::{Connected, Families, connect_until};
-use postern_lab::portal::clock::unix_ms;
+use postern_lab::clock::unix_ms;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
-//! A running set-up that prints its logs when its test fails; for the namespace tests of the lab and
-//! of the bench.
+//! A running set-up that prints its logs when its test fails; for the namespace tests of the lab
+//! and of the bench.
 
 use postern_lab::playground::Role;
 use postern_lab::playground::lab::{Lab, WEB_PORT};

@@ -5,10 +5,17 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 /// Frames that a portal pushed to an unmodified client: `init`, a grant, candidates.
-const RECORDED: &str = include_str!("recorded.jsonl");
+const SESSION: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/data/recorded-session.jsonl"
+));
+/// Lines of the session, counted from 0.
+const RECORDED: [usize; 3] = [12, 17, 20];
 
-fn recorded(number: usize) -> &'static str {
-    RECORDED.lines().nth(number).expect("three lines")
+fn recorded(number: usize) -> String {
+    let line = SESSION.lines().nth(RECORDED[number]).expect("a line");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    line["msg"].to_string()
 }
 
 fn pushed(text: &str) -> Push {
@@ -28,7 +35,7 @@ fn push_of(event: &str, payload: &Value) -> Push {
 
 #[test]
 fn reads_the_recorded_init() {
-    let Push::Init(init) = pushed(recorded(0)) else {
+    let Push::Init(init) = pushed(&recorded(0)) else {
         panic!("not an init");
     };
     assert_eq!(init.interface.ipv4, Ipv4Addr::new(100, 64, 1, 2));
@@ -46,7 +53,7 @@ fn reads_the_recorded_init() {
 
 #[test]
 fn reads_the_recorded_grant_under_both_names() {
-    let later = pushed(recorded(1));
+    let later = pushed(&recorded(1));
     let earlier = pushed(&recorded(1).replace("authorization_created", "flow_created"));
     assert_eq!(later, earlier);
     let Push::AuthorizationCreated(grant) = later else {
@@ -64,7 +71,7 @@ fn reads_the_recorded_grant_under_both_names() {
 
 #[test]
 fn reads_the_recorded_candidates_under_both_names() {
-    let now = pushed(recorded(2));
+    let now = pushed(&recorded(2));
     let then = pushed(&recorded(2).replace("ice_candidates", "gateway_ice_candidates"));
     assert_eq!(now, then);
     let Push::Candidates(candidates) = now else {

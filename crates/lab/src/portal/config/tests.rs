@@ -129,9 +129,10 @@ fn an_unknown_key_is_refused_at_its_place() {
     );
     let message = error(&format!("lisen = []\n{GOOD}"));
     assert!(
-        message.starts_with("1:1: unknown field `lisen`"),
+        message.starts_with("1:1: unknown field `lisen`, expected one of `account`, `listen`"),
         "{message}"
     );
+    assert!(message.ends_with("; did you mean `listen`?"), "{message}");
 }
 
 #[test]
@@ -176,7 +177,11 @@ fn mistakes_of_meaning_are_refused() {
         ),
         ("10.20.0.0/24", "10.20.0.5/24", "10.20.0.0/24 is meant?"),
         ("*.corp.example", "corp..example", "a name or a pattern"),
-        ("\"cidr\"", "\"cider\"", "type is one of"),
+        (
+            "\"cidr\"",
+            "\"cider\"",
+            "unknown variant `cider`, expected one of `cidr`, `dns`, `internet`",
+        ),
         ("address = \"10.20.0.0/24\"\n", "", "needs an address"),
         ("\"tcp/80\"", "\"tcp/90-80\"", "ports are written"),
         ("\"tcp/80\"", "\"tcp/70000\"", "ports are written"),
@@ -203,11 +208,25 @@ fn mistakes_of_meaning_are_refused() {
             "name = \"web\"",
             "two resources with this name",
         ),
+        ("site = \"lab\"\nipv4", "ipv4", "needs a site"),
+        (
+            "token = \"alice-token\"",
+            "token = \"alice-token\"\nsite = \"lab\"",
+            "a client has no site",
+        ),
     ];
     for (line, replacement, expected) in cases {
         let message = error(&with(line, replacement));
         assert!(message.contains(expected), "{replacement}: {message}");
     }
+}
+
+#[test]
+fn a_mistake_in_a_list_has_the_position_of_its_element() {
+    let message = error(&with("\"tcp/8000-8100\"", "\"tcp/8100-8000\""));
+    assert!(message.starts_with("28:22: ports are written"), "{message}");
+    let message = error(&with("ipv4 = \"100.64.1.2\"", "ipv4 = \"100.64.0.1\""));
+    assert!(message.starts_with("20:8: another device"), "{message}");
 }
 
 #[test]

@@ -1,32 +1,37 @@
-//! What the portal's messages say: payloads from configuration and state, nothing decided here.
+//! Payloads of the portal's messages, from configuration and state. Decides nothing.
 //!
 //! Key for key as in the recorded session. Source: docs/protocol.md 2.1, 2.2 and 2.4.
 
 use super::upgrade::UserAgent;
-use super::{Generation, Hub, PeerId, Session, Side, value_of};
+use super::{Generation, GrantKey, Hub, PeerId, Session, Side, value_of};
+use crate::clock::{ClockReading, rfc3339};
 use crate::portal::client_wire::{
-    ClientGrant, ClientInit, ClientInterface, ClientResource, FlowLogs, GrantSite, SiteEntry,
-    Sites, UpstreamDns, UpstreamDo53,
+    ClientGrant, ClientInit, ClientInterface, ClientResource, ConnectionReply, FlowLogs, SiteEntry,
+    SiteList, SiteReference, UpstreamDns, UpstreamDo53,
 };
-use crate::portal::clock::{Moment, rfc3339};
-use crate::portal::config::{Device, Dns, Relay, Resource, Target};
-use crate::portal::derive::{IngestClaims, Pair, ingest_token, keyed, uuid_of};
+use crate::portal::config::{Device, Dns, Relay, Resource, Site, Target};
+use crate::portal::derive::{DevicePair, IngestClaims, ingest_token, uuid_of};
 use crate::relay::credentials;
+use crate::secret::keyed;
 use postern_core::portal::wire;
+use postern_core::portal::wire::generation0::GatewayResponse;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use uuid::Uuid;
 
 /// 2038-01-01T00:00:00Z: the date that stands for "never" in this protocol. TURN credentials always
-/// carry it, so that they do not change when a device reconnects (docs/protocol.md 2.1.
+/// carry it, so that they do not change when a device reconnects (docs/protocol.md 2.1).
 pub(super) const NEVER: u64 = 2_145_916_800;
 
-/// Ingest tokens outlive their grant by 30 days (docs/protocol.md 2.1.
+/// Ingest tokens outlive their grant by 30 days (docs/protocol.md 2.1).
 const INGEST_GRACE_SECS: u64 = 30 * 24 * 3600;
 
+/// The interval that the real portal gives to both ends (docs/protocol.md 11.1).
+pub(super) const KEEPALIVE_SECS: u64 = 25;
+
 impl Hub {
-    /// `init`, for the side that `peer` is.
-    pub(super) fn push_init(&mut self, peer: PeerId, now: Moment) {
+    /// `init`, for the side of `peer`.
+    pub(super) fn push_init(&mut self, peer: PeerId, now: ClockReading) {
         let Some(session) = self.sessions.get(&peer) else {
             return;
         };
@@ -42,20 +47,16 @@ impl Hub {
     }
 
     /// Lists all grants of this gateway that are still valid, also those it has not yet
-    /// acknowledged: a gateway revokes what is not listed (docs/lessons.md 23).
+    /// acknowledged: a gateway revokes all that are not listed (docs/lessons.md 23).
     fn gateway_init(
         &self,
         session: &Session,
         relays: Vec<wire::Relay>,
-        now: Moment,
+        now: ClockReading,
     ) -> Option<wire::Init> {
         let device = self.config.gateways.get(&session.device)?;
-        let entry = |(key, expires_at): (super::GrantKey, Option<u64>)| wire::Authorization {
-            client_id: key.client.to_string(),
-            resource_id: key.resource.to_string(),
-            expires_at,
-        };
         let grants = self.valid_grants_of(session.device, now).into_iter();
+        let entry = |(key, expires_at)| authorization(key, expires_at);
         Some(wire::Init {
             interface: wire::Interface {
                 ipv4: device.ipv4,
@@ -65,7 +66,7 @@ impl Hub {
             relays,
             account_slug: Some(self.config.account.clone()),
             authorizations: grants.map(entry).collect(),
-            flow_logs: value_of(&FlowLogs::off()),
+            flow_logs: value_of(&FlowLogs::OFF),
         })
     }
 
@@ -79,35 +80,42 @@ impl Hub {
                 .collect(),
             relays,
             authorizations: Vec::new(),
-            flow_logs: FlowLogs::off(),
+            flow_logs: FlowLogs::OFF,
         })
+    }
+}
+
+/// A grant in `init` and in `access_authorization_expiry_updated`.
+pub(super) fn authorization(key: GrantKey, expires_at: Option<u64>) -> wire::Authorization {
+    wire::Authorization {
+        client_id: key.client.to_string(),
+        resource_id: key.resource.to_string(),
+        expires_at,
     }
 }
 
 /// All relays with the credentials of the device that has this public key. Entries of one relay are
 /// adjacent: clients group by consecutive equal ids.
 pub(super) fn relays(relays: &[Relay], public_key: &str) -> Vec<wire::Relay> {
-    let mut entries = Vec::new();
-    for relay in relays {
+    let entries = relays.iter().flat_map(|relay| {
         let issued = credentials::issue(public_key, NEVER, &relay.secret);
-        for address in &relay.addresses {
-            entries.push(wire::Relay::Turn {
-                id: relay.id.to_string(),
-                addr: address.to_string(),
-                username: issued.username.clone(),
-                password: issued.password.clone(),
-                expires_at: NEVER,
-            });
-        }
-    }
-    entries
+        let entry = move |address: &SocketAddr| wire::Relay::Turn {
+            id: relay.id.to_string(),
+            addr: address.to_string(),
+            username: issued.username.clone(),
+            password: issued.password.clone(),
+            expires_at: NEVER,
+        };
+        relay.addresses.iter().map(entry)
+    });
+    entries.collect()
 }
 
-/// The client's interface as `init` and `config_changed` tell it.
+/// The client's interface in `init` and `config_changed`.
 pub(super) fn interface(device: &Device, dns: &Dns) -> ClientInterface {
-    let upstream_dns = |ip: &std::net::IpAddr| UpstreamDns {
-        protocol: "ip_port".to_owned(),
-        address: std::net::SocketAddr::new(*ip, 53).to_string(),
+    let upstream_dns = |ip: &IpAddr| UpstreamDns {
+        protocol: "ip_port",
+        address: SocketAddr::new(*ip, 53).to_string(),
     };
     ClientInterface {
         ipv4: device.ipv4,
@@ -119,7 +127,7 @@ pub(super) fn interface(device: &Device, dns: &Dns) -> ClientInterface {
     }
 }
 
-/// A resource as gateways are told of it.
+/// A resource in the form for gateways.
 pub(super) fn gateway_resource(id: Uuid, resource: &Resource) -> wire::Resource {
     let id = id.to_string();
     let (name, filters) = (resource.name.clone(), resource.filters.clone());
@@ -140,7 +148,7 @@ pub(super) fn gateway_resource(id: Uuid, resource: &Resource) -> wire::Resource 
     }
 }
 
-/// A resource as clients are told of it.
+/// A resource in the form for clients.
 pub(super) fn client_resource(id: Uuid, resource: &Resource, agent: &UserAgent) -> ClientResource {
     let id = id.to_string();
     let name = resource.name.clone();
@@ -150,10 +158,9 @@ pub(super) fn client_resource(id: Uuid, resource: &Resource, agent: &UserAgent) 
         id: resource.site.id.to_string(),
         name: resource.site.name.clone(),
     }];
-    let sites = if agent.speaks_of_groups() {
-        Sites::GatewayGroups(sites)
-    } else {
-        Sites::Sites(sites)
+    let sites = match agent.uses_groups() {
+        true => SiteList::GatewayGroups(sites),
+        false => SiteList::Sites(sites),
     };
     match &resource.target {
         Target::Cidr(network) => ClientResource::Cidr {
@@ -171,7 +178,7 @@ pub(super) fn client_resource(id: Uuid, resource: &Resource, agent: &UserAgent) 
             address_description,
             sites,
             filters,
-            ip_stack: "dual".to_owned(),
+            ip_stack: "dual",
         },
         Target::Internet => ClientResource::Internet {
             id,
@@ -182,9 +189,31 @@ pub(super) fn client_resource(id: Uuid, resource: &Resource, agent: &UserAgent) 
     }
 }
 
-/// Who asks: a client of the configuration, or one that only exists for a measurement.
+pub(super) fn site_reference(site: &Site, agent: &UserAgent) -> SiteReference {
+    let id = site.id.to_string();
+    match agent.uses_groups() {
+        true => SiteReference::GatewayGroupId(id),
+        false => SiteReference::SiteId(id),
+    }
+}
+
+/// The reply to a client of generation 0 once its gateway has answered.
+pub(super) fn connection_reply(
+    key: GrantKey,
+    gateway_key: String,
+    response: GatewayResponse,
+) -> Value {
+    value_of(&ConnectionReply {
+        resource_id: key.resource.to_string(),
+        persistent_keepalive: KEEPALIVE_SECS,
+        gateway_public_key: gateway_key,
+        gateway_payload: response,
+    })
+}
+
+/// A client that asks for access: one of the configuration, or a synthetic one.
 #[derive(Clone, Debug)]
-pub(super) struct Applicant {
+pub(super) struct Requester {
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) public_key: String,
@@ -194,123 +223,122 @@ pub(super) struct Applicant {
     pub(super) generation: Generation,
 }
 
-impl Applicant {
-    /// Who is behind it.
+impl Requester {
+    /// The user of the client, in the account's terms.
     pub(super) fn actor_id(&self) -> Uuid {
         uuid_of("actor", &self.name)
     }
 }
 
-/// A grant in the making, seen from above both ends.
+/// A grant in the making, with both of its ends.
 pub(super) struct Proposal<'a> {
+    pub(super) account: &'a str,
+    pub(super) seed: &'a [u8; 32],
     pub(super) reference: &'a str,
-    pub(super) applicant: &'a Applicant,
+    pub(super) requester: &'a Requester,
     pub(super) gateway: &'a Session,
     pub(super) gateway_device: &'a Device,
     pub(super) resource_id: Uuid,
     pub(super) resource: &'a Resource,
     pub(super) policy_id: Uuid,
     pub(super) expires_at: Option<u64>,
+    pub(super) now: ClockReading,
 }
 
 impl Proposal<'_> {
-    fn pair(&self) -> Pair<'_> {
-        Pair {
-            client_id: self.applicant.id,
-            client_key: &self.applicant.public_key,
+    fn pair(&self) -> DevicePair<'_> {
+        DevicePair {
+            client_id: self.requester.id,
+            client_key: &self.requester.public_key,
             gateway_id: self.gateway.device,
             gateway_key: &self.gateway.public_key,
         }
     }
 
-    fn preshared_key(&self, seed: &[u8; 32]) -> String {
-        let client = keyed(seed, &format!("psk_base:client:{}", self.applicant.id));
-        let gateway = keyed(seed, &format!("psk_base:gateway:{}", self.gateway.device));
+    fn preshared_key(&self) -> String {
+        let base = |label: &str, id| keyed(self.seed, &format!("psk_base:{label}:{id}"));
+        let client = base("client", self.requester.id);
+        let gateway = base("gateway", self.gateway.device);
         self.pair().preshared_key(&client, &gateway)
     }
 
     /// The payload of `create_authorization` and `authorize_flow`.
-    pub(super) fn for_gateway(&self, account: &str, seed: &[u8; 32], now: Moment) -> Value {
+    pub(super) fn for_gateway(&self) -> Value {
         let credentials = self.pair().ice_credentials();
-        let token = self.ingest_token("responder", account, seed, now);
+        let token = || self.ingest_token("responder");
+        let has_token = self.gateway.generation == Generation::V2;
         let message = wire::CreateAuthorization {
             reference: self.reference.to_owned(),
-            client: wire::Client {
-                id: self.applicant.id.to_string(),
-                public_key: self.applicant.public_key.clone(),
-                preshared_key: self.preshared_key(seed),
-                ipv4: self.applicant.ipv4,
-                ipv6: self.applicant.ipv6,
+            client: wire::GrantedClient {
+                id: self.requester.id.to_string(),
+                public_key: self.requester.public_key.clone(),
+                preshared_key: self.preshared_key(),
+                ipv4: self.requester.ipv4,
+                ipv6: self.requester.ipv6,
             },
             resource: gateway_resource(self.resource_id, self.resource),
             client_ice_credentials: credentials.client,
             gateway_ice_credentials: credentials.gateway,
             expires_at: self.expires_at,
             use_iceless: false,
-            flow_logs_ingest_token: (self.gateway.generation == Generation::V2).then_some(token),
+            flow_logs_ingest_token: has_token.then(token),
             subject: json!({
-                "actor_id": self.applicant.actor_id(),
-                "actor_name": self.applicant.name,
+                "actor_id": self.requester.actor_id(),
+                "actor_name": self.requester.name,
             }),
         };
         let mut payload = value_of(&message);
-        if let Some(client) = payload["client"].as_object_mut() {
-            let agent = &self.applicant.agent;
-            client.insert("version".to_owned(), json!(agent.version_text()));
-            client.insert("device_os_name".to_owned(), json!(agent.os_name));
-            for unknown in ["device_os_version", "device_serial", "device_uuid"] {
-                client.insert(unknown.to_owned(), Value::Null);
-            }
+        let client = &mut payload["client"];
+        client["version"] = json!(self.requester.agent.version_text());
+        client["device_os_name"] = json!(self.requester.agent.os_name);
+        for unknown in ["device_os_version", "device_serial", "device_uuid"] {
+            client[unknown] = Value::Null;
         }
         payload
     }
 
     /// The payload of the client's `authorization_created` and `flow_created`.
-    pub(super) fn for_client(&self, account: &str, seed: &[u8; 32], now: Moment) -> ClientGrant {
+    pub(super) fn for_client(&self) -> ClientGrant {
         let credentials = self.pair().ice_credentials();
-        let site = self.resource.site.id.to_string();
-        let token = self.ingest_token("initiator", account, seed, now);
+        let token = || self.ingest_token("initiator");
+        let has_token = self.requester.generation == Generation::V2;
         ClientGrant {
             resource_id: self.resource_id.to_string(),
             gateway_id: self.gateway.device.to_string(),
             gateway_public_key: self.gateway.public_key.clone(),
             gateway_ipv4: self.gateway_device.ipv4,
             gateway_ipv6: self.gateway_device.ipv6,
-            site: if self.applicant.agent.speaks_of_groups() {
-                GrantSite::GatewayGroupId(site)
-            } else {
-                GrantSite::SiteId(site)
-            },
-            preshared_key: self.preshared_key(seed),
+            site: site_reference(&self.resource.site, &self.requester.agent),
+            preshared_key: self.preshared_key(),
             client_ice_credentials: credentials.client,
             gateway_ice_credentials: credentials.gateway,
             use_iceless: false,
-            flow_logs_ingest_token: (self.applicant.generation == Generation::V2).then_some(token),
+            flow_logs_ingest_token: has_token.then(token),
         }
     }
 
-    fn ingest_token(&self, role: &str, account: &str, seed: &[u8; 32], now: Moment) -> String {
+    fn ingest_token(&self, role: &str) -> String {
         let expires_at = self.expires_at.unwrap_or(NEVER);
         let address = self.resource.address();
         let claims = IngestClaims {
-            account_id: uuid_of("account", account),
-            iat: now.unix,
+            account_id: uuid_of("account", self.account),
+            iat: self.now.unix,
             exp: expires_at.saturating_add(INGEST_GRACE_SECS),
             uploads_enabled: false,
             role,
-            initiator_device_id: self.applicant.id,
+            initiator_device_id: self.requester.id,
             responder_device_id: self.gateway.device,
             policy_authorization_id: uuid_of("policy_authorization", self.reference),
             policy_id: self.policy_id,
             resource_id: self.resource_id,
             resource_name: &self.resource.name,
             resource_address: address.as_deref(),
-            initiator_actor_id: self.applicant.actor_id(),
-            initiator_actor_name: &self.applicant.name,
+            initiator_actor_id: self.requester.actor_id(),
+            initiator_actor_name: &self.requester.name,
             initiator_actor_email: None,
-            authorized_at: rfc3339(now.unix),
+            authorized_at: rfc3339(self.now.unix),
             authorization_expires_at: rfc3339(expires_at),
         };
-        ingest_token(&claims, &keyed(seed, "flow_logs_ingest"))
+        ingest_token(&claims, &keyed(self.seed, "flow_logs_ingest"))
     }
 }

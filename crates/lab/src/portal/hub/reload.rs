@@ -1,22 +1,21 @@
-//! A changed configuration: what each connected device must be told, and nothing else.
+//! A changed configuration: pushes the differences to each connected device, and nothing else.
 //!
 //! Access that is gone is taken from the gateways first, then the clients learn of it. Source:
-//! docs/protocol.md 2.2 (what a portal sends on which change) and 2.4.
+//! docs/protocol.md 2.2 (messages for each kind of change) and 2.4.
 
-use super::frames::{client_resource, gateway_resource, interface};
-use super::grants::{GrantKey, expiry};
-use super::{Generation, Hub, Side};
-use crate::portal::client_wire::ConfigChanged;
-use crate::portal::clock::Moment;
-use crate::portal::config::{Config, Device, Resource};
-use postern_core::portal::wire::Authorization;
+use super::frames::{authorization, client_resource, gateway_resource, interface};
+use super::grants::expiry;
+use super::{Generation, GrantKey, Hub, Session, Side};
+use crate::clock::ClockReading;
+use crate::portal::config::{Config, Resource};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::info;
 use uuid::Uuid;
 
 impl Hub {
     /// Puts `config` in force and pushes the differences.
-    pub fn handle_config(&mut self, config: Config, now: Moment) {
+    pub fn handle_config(&mut self, config: Config, now: ClockReading) {
         let old = std::mem::replace(&mut self.config, config);
         self.expel_strangers(&old);
         self.revoke_forbidden(&old);
@@ -34,7 +33,7 @@ impl Hub {
         &mut self,
         key: GrantKey,
         expires_at: Option<u64>,
-        now: Moment,
+        now: ClockReading,
     ) -> bool {
         let Some(grant) = self.grants.get_mut(&key) else {
             return false;
@@ -50,27 +49,19 @@ impl Hub {
         true
     }
 
-    fn devices(config: &Config, side: Side) -> &BTreeMap<Uuid, Device> {
-        match side {
-            Side::Gateway => &config.gateways,
-            Side::Client => &config.clients,
-        }
-    }
-
     /// Devices that are gone or whose token has changed.
     fn expel_strangers(&mut self, old: &Config) {
-        let token = |config, side, id| {
-            Self::devices(config, side)
-                .get(id)
-                .map(|it| it.token.clone())
+        let is_stranger = |session: &Session| {
+            let token = |config: &Config| {
+                let device = config.devices(session.side).get(&session.device);
+                device.map(|it| it.token.clone())
+            };
+            let now = token(&self.config);
+            now.is_none() || now != token(old)
         };
-        let mut strangers = Vec::new();
-        for (peer, session) in &self.sessions {
-            let now = token(&self.config, session.side, &session.device);
-            if now.is_none() || now != token(old, session.side, &session.device) {
-                strangers.push(*peer);
-            }
-        }
+        let sessions = self.sessions.iter();
+        let strangers = sessions.filter(|(_, session)| is_stranger(session));
+        let strangers: Vec<_> = strangers.map(|(peer, _)| *peer).collect();
         for peer in strangers {
             self.expel(peer, "token_expired");
         }
@@ -147,7 +138,7 @@ impl Hub {
     }
 
     /// Generation 2 has no message for it and is sent `init` again, which carries every expiry.
-    fn push_expiries(&mut self, moved: &BTreeSet<(Uuid, GrantKey)>, now: Moment) {
+    fn push_expiries(&mut self, moved: &BTreeSet<(Uuid, GrantKey)>, now: ClockReading) {
         for (peer, session) in self.joined_peers(Side::Gateway) {
             let its = moved
                 .iter()
@@ -159,11 +150,7 @@ impl Hub {
                 Generation::V1 => {
                     for key in its {
                         let expires_at = self.grants.get(&key).and_then(|it| it.expires_at);
-                        let payload = Authorization {
-                            client_id: key.client.to_string(),
-                            resource_id: key.resource.to_string(),
-                            expires_at,
-                        };
+                        let payload = authorization(key, expires_at);
                         self.push(peer, "access_authorization_expiry_updated", &payload);
                     }
                 }
@@ -233,13 +220,18 @@ impl Hub {
                 continue;
             };
             if of(old).as_ref() != Some(&interface) {
-                self.push(peer, "config_changed", &ConfigChanged { interface });
+                self.push(peer, "config_changed", &json!({ "interface": interface }));
             }
         }
     }
 
     /// Addresses and account come by `init`; so do expiries, unless the gateway is of generation 1.
-    fn update_gateways(&mut self, old: &Config, moved: &BTreeSet<(Uuid, GrantKey)>, now: Moment) {
+    fn update_gateways(
+        &mut self,
+        old: &Config,
+        moved: &BTreeSet<(Uuid, GrantKey)>,
+        now: ClockReading,
+    ) {
         let of = |config: &Config, id: Uuid| {
             let device = config.gateways.get(&id)?;
             Some((device.ipv4, device.ipv6, config.account.clone()))

@@ -3,6 +3,7 @@
 use super::*;
 use crate::portal::derive::uuid_of;
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ mod reloading;
 const GATEWAY_KEY: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 const CLIENT_KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 const OTHER_KEY: &str = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
+
+const REMOTE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 const CONFIG: &str = r#"
 listen = ["203.0.113.1:8081"]
@@ -77,7 +80,7 @@ resource = "elsewhere"
 /// A hub, its clock, and what it has said so far.
 struct Lab {
     hub: Hub,
-    now: Moment,
+    now: ClockReading,
 }
 
 impl Lab {
@@ -88,8 +91,8 @@ impl Lab {
     fn with(config: &str) -> Self {
         Self {
             hub: Hub::new(parse(config), [1; 32], [2; 32]),
-            now: Moment {
-                instant: Moment::now().instant,
+            now: ClockReading {
+                instant: ClockReading::now().instant,
                 unix: 1_790_000_000,
             },
         }
@@ -102,11 +105,11 @@ impl Lab {
     }
 
     fn connect(&mut self, path: &str, token: &str, public_key: &str) -> PeerId {
-        let admission = self.upgrade(path, token, public_key).expect("admitted");
-        self.hub.handle_connected(admission)
+        let session = self.upgrade(path, token, public_key).expect("admitted");
+        self.hub.handle_connected(session)
     }
 
-    fn upgrade(&self, path: &str, token: &str, public_key: &str) -> Result<Admission, Refusal> {
+    fn upgrade(&self, path: &str, token: &str, public_key: &str) -> Result<Session, Refusal> {
         let header = format!("Bearer {token}");
         let query = format!(
             "external_id=x&public_key={}",
@@ -117,6 +120,7 @@ impl Lab {
             query: &query,
             authorization: Some(&header),
             user_agent: "Debian/12 gateway/1.6.1 (x86_64; 6.18.0)",
+            remote_ip: REMOTE_IP,
         })
     }
 
@@ -202,15 +206,18 @@ impl Lab {
         frame["payload"].take()
     }
 
-    fn command(&mut self, command: Value) -> Result<Outcome, String> {
+    fn command(&mut self, command: Value) -> Result<CommandOutcome, String> {
         let command = serde_json::from_value(command).expect("a command");
         self.hub.handle_command(command, self.now)
     }
 
+    /// The answer to a command without arguments.
+    fn answer(&mut self, op: &str) -> Value {
+        self.command(json!({ "op": op })).expect("done").answer
+    }
+
     fn list(&mut self) -> Vec<(String, String)> {
-        let Ok(Outcome::Done(listed)) = self.command(json!({"op": "grants"})) else {
-            panic!("no list");
-        };
+        let listed = self.answer("grants");
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let grants = listed["grants"].as_array().expect("a list").iter();
         grants

@@ -1,4 +1,4 @@
-//! From the upgrade to `init`: who is let in, and how a channel is kept.
+//! From the upgrade to `init`: admission, and the life of a channel.
 
 use super::*;
 
@@ -14,6 +14,7 @@ fn requests_without_a_good_token_are_refused_before_the_upgrade() {
         query: "public_key=AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI%3D",
         authorization: Some("Bearer gw-token"),
         user_agent: "",
+        remote_ip: REMOTE_IP,
     };
     lab.hub.authorize_upgrade(&good).expect("admitted");
     let authorization = None;
@@ -59,6 +60,7 @@ fn the_token_may_come_in_the_query_and_the_header_wins() {
         query,
         authorization: None,
         user_agent: "",
+        remote_ip: REMOTE_IP,
     };
     let admission = lab.hub.authorize_upgrade(&upgrade).expect("admitted");
     assert_eq!(admission.generation, Generation::V1);

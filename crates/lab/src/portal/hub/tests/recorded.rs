@@ -3,7 +3,10 @@
 
 use super::*;
 
-const RECORDING: &str = include_str!("recorded.jsonl");
+const RECORDING: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tests/data/recorded-session.jsonl"
+));
 
 /// The identities of the recording, so that derived values agree with the recorded ones.
 const CONFIG: &str = r#"
@@ -85,13 +88,14 @@ impl Replay {
             query,
             authorization: Some(header("x-authorization")),
             user_agent: header("User-Agent"),
+            remote_ip: REMOTE_IP,
         };
-        let admission = self.lab.hub.authorize_upgrade(&upgrade).expect("admitted");
+        let session = self.lab.hub.authorize_upgrade(&upgrade).expect("admitted");
         assert_eq!(
-            admission.device.to_string(),
+            session.device.to_string(),
             line["peer_id"].as_str().expect("an id")
         );
-        let peer = self.lab.hub.handle_connected(admission);
+        let peer = self.lab.hub.handle_connected(session);
         match line["peer"].as_str() {
             Some("gateway") => self.gateway = Some(peer),
             _ => self.client = Some(peer),
