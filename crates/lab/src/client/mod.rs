@@ -12,11 +12,6 @@
 //! `gateways` holds one `connection` per gateway; `stub` answers DNS queries of applications;
 //! `vocabulary` has the types that all of them share.
 
-#![allow(
-    missing_docs,
-    reason = "a program's modules; only postern-core is a library"
-)]
-
 pub mod addresses;
 pub mod app;
 pub mod clock;
