@@ -1,90 +1,105 @@
-//! `client.toml`: read, checked, refused with file, line and column where it is wrong.
+//! `client.toml`: read and checked; a mistake is refused with file, line and column.
 
-use super::stub;
+use super::addresses::{DNS_PORT, is_sentinel};
 use super::wire::Generation;
 use anyhow::{Context as _, bail, ensure};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 use url::Url;
 
-/// The whole file.
+/// All sections of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where access is asked for.
     pub portal: PortalConfig,
-    /// The interface that applications see.
     #[serde(default)]
     pub tunnel: TunnelConfig,
-    /// How paths are found.
     #[serde(default)]
     pub ice: IceConfig,
-    /// What becomes of questions for names.
     #[serde(default)]
     pub dns: DnsConfig,
 }
 
-/// `[portal]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortalConfig {
-    /// `ws://`, `wss://`, `http://` or `https://`.
     #[serde(deserialize_with = "parsed")]
-    pub url: Url,
-    /// The token itself; or else `token_file`.
-    #[serde(default)]
+    pub url: PortalUrl,
+    /// The token itself; excludes `token_file`.
     token: Option<Token>,
     /// A file with the token, relative to the configuration file.
-    #[serde(default)]
     token_file: Option<PathBuf>,
-    /// Display name.
+    /// Name that the portal shows.
     pub name: String,
-    /// Stable identity; the name when absent.
-    #[serde(default)]
+    /// Stable identity; the name by default.
     pub id: Option<String>,
-    /// Which generation of the protocol to speak.
-    #[serde(default = "generation_2")]
+    #[serde(default)]
     pub generation: Generation,
 }
 
-fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: std::str::FromStr<Err: fmt::Display>,
-{
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(serde::de::Error::custom)
+/// A portal's base URL: `ws`, `wss`, `http` or `https`, with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortalUrl(pub Url);
+
+impl FromStr for PortalUrl {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let url = Url::parse(text).context("portal.url")?;
+        let scheme = url.scheme();
+        ensure!(
+            matches!(scheme, "ws" | "wss" | "http" | "https"),
+            "portal.url: scheme is {scheme:?}, must be ws, wss, http or https"
+        );
+        ensure!(url.has_host(), "portal.url: there is no host in it");
+        Ok(Self(url))
+    }
 }
 
-fn generation_2() -> Generation {
-    Generation::V2
-}
-
-/// `[tunnel]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TunnelConfig {
     /// Name of the interface to create.
-    pub interface: String,
+    #[serde(deserialize_with = "parsed")]
+    pub interface: InterfaceName,
 }
 
 impl Default for TunnelConfig {
     fn default() -> Self {
         Self {
-            interface: "pclient0".into(),
+            interface: InterfaceName("pclient0".into()),
         }
     }
 }
 
-/// `[ice]`
+/// A name that the kernel accepts for an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceName(pub String);
+
+impl FromStr for InterfaceName {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        ensure!(
+            // IFNAMSIZ is 16 with the terminating zero byte.
+            (1..=15).contains(&text.len()) && text.bytes().all(is_visible),
+            "tunnel.interface: {text:?} is no interface name (1 to 15 visible characters)"
+        );
+        Ok(Self(text.to_owned()))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IceConfig {
-    /// Milliseconds between two rounds of checks while connecting.
-    pub check_interval_ms: u64,
+    /// Pause between two rounds of checks while connecting.
+    #[serde(rename = "check_interval_ms", deserialize_with = "check_interval")]
+    pub check_interval: Duration,
     /// Interfaces to use; a `*` at the end matches any rest; empty means all.
     pub interfaces: Vec<String>,
 }
@@ -92,54 +107,66 @@ pub struct IceConfig {
 impl Default for IceConfig {
     fn default() -> Self {
         Self {
-            check_interval_ms: 20,
+            check_interval: Duration::from_millis(20),
             interfaces: Vec::new(),
         }
     }
 }
 
-impl IceConfig {
-    /// The pause between two rounds of checks.
-    #[must_use]
-    pub fn check_interval(&self) -> Duration {
-        Duration::from_millis(self.check_interval_ms)
-    }
-}
-
-/// `[dns]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DnsConfig {
-    /// Servers for names that are no resource's, asked in this order; none refuses such questions.
-    #[serde(deserialize_with = "servers")]
+    /// Servers for names outside all resources, asked in this order. Without any, the client
+    /// refuses queries for such names.
+    #[serde(deserialize_with = "upstream")]
     pub upstream: Vec<SocketAddr>,
 }
 
-/// Addresses, with a port or without.
-fn servers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    let server = |text: &String| {
-        let with_port = text.parse::<SocketAddr>();
-        with_port.or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, stub::PORT).into()))
-    };
-    let servers: Result<Vec<SocketAddr>, _> = texts.iter().map(server).collect();
-    servers.map_err(serde::de::Error::custom)
+fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = anyhow::Error>,
+{
+    let text = String::deserialize(deserializer)?;
+    let refused = |error| D::Error::custom(format_args!("{error:#}"));
+    text.parse().map_err(refused)
 }
 
-/// A secret. Never printed.
+fn check_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    match u64::deserialize(deserializer)? {
+        ms @ 5..=1000 => Ok(Duration::from_millis(ms)),
+        ms => Err(D::Error::custom(format_args!(
+            "ice.check_interval_ms: {ms} is not between 5 and 1000"
+        ))),
+    }
+}
+
+/// Reads addresses with or without a port.
+fn upstream<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let server = |text: String| {
+        let with_port = text.parse::<SocketAddr>();
+        let server = with_port.or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, DNS_PORT).into()));
+        let server = server.map_err(D::Error::custom)?;
+        if is_sentinel(server.ip()) {
+            return Err(D::Error::custom(format_args!(
+                "dns.upstream: {server} is this client itself"
+            )));
+        }
+        Ok(server)
+    };
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.into_iter().map(server).collect()
+}
+
+/// The portal's token. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
 
 impl Token {
-    /// For the one header that carries it. All white space is gone.
-    #[must_use]
+    /// For the one header that carries it.
     pub fn reveal(&self) -> &str {
         &self.0
-    }
-
-    fn cleaned(text: &str) -> Self {
-        Self(text.split_whitespace().collect())
     }
 }
 
@@ -150,10 +177,8 @@ impl fmt::Debug for Token {
 }
 
 impl Config {
-    /// Reads and checks the file.
-    ///
     /// # Errors
-    /// One line that names the file and what to change.
+    /// Names the file, the place and the remedy.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -161,68 +186,30 @@ impl Config {
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// Checks values that types cannot; also called after command-line overrides.
-    ///
-    /// # Errors
-    /// One line that names the key.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let scheme = self.portal.url.scheme();
-        ensure!(
-            matches!(scheme, "ws" | "wss" | "http" | "https"),
-            "portal.url: scheme is {scheme:?}, must be ws, wss, http or https"
-        );
-        ensure!(
-            self.portal.url.has_host(),
-            "portal.url: there is no host in it"
-        );
-        let interface = &self.tunnel.interface;
-        // IFNAMSIZ is 16 with the terminating zero byte.
-        ensure!(
-            !interface.is_empty()
-                && interface.len() <= 15
-                && interface.bytes().all(|b| b.is_ascii_graphic() && b != b'/'),
-            "tunnel.interface: {interface:?} is no interface name (1 to 15 visible characters)"
-        );
-        let interval = self.ice.check_interval_ms;
-        ensure!(
-            (5..=1000).contains(&interval),
-            "ice.check_interval_ms: {interval} is not between 5 and 1000"
-        );
-        for server in &self.dns.upstream {
-            ensure!(
-                !stub::is_sentinel(server.ip()),
-                "dns.upstream: {server} is this client itself"
-            );
-        }
-        Ok(())
+        Ok(toml::from_str(text)?)
     }
 }
 
 impl PortalConfig {
-    /// The token, from the configuration or its file. Relative paths start at `base`.
+    /// The token without white space, from the configuration or its file. Relative paths start at
+    /// `base`.
     ///
     /// # Errors
-    /// When neither or both are given, or the file is unreadable or empty.
+    /// When the configuration has neither or both, or the file is unreadable or empty.
     pub fn token(&self, base: &Path) -> anyhow::Result<Token> {
-        let token = match (&self.token, &self.token_file) {
-            (Some(token), None) => Token::cleaned(token.reveal()),
+        let text = match (&self.token, &self.token_file) {
+            (Some(token), None) => token.0.clone(),
             (None, Some(path)) => {
                 let path = base.join(path);
-                let text = std::fs::read_to_string(&path).with_context(|| {
-                    format!("portal.token_file: cannot read {}", path.display())
-                })?;
-                Token::cleaned(&text)
+                std::fs::read_to_string(&path)
+                    .with_context(|| format!("portal.token_file: cannot read {}", path.display()))?
             }
             (Some(_), Some(_)) => bail!("portal: give token or token_file, not both"),
             (None, None) => bail!("portal: token or token_file is missing"),
         };
-        ensure!(!token.reveal().is_empty(), "portal: the token is empty");
-        Ok(token)
+        let token: String = text.split_whitespace().collect();
+        ensure!(!token.is_empty(), "portal: the token is empty");
+        Ok(Token(token))
     }
 }
 
@@ -238,21 +225,21 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_filled_in() {
+    fn fills_in_defaults() {
         let config = Config::parse(MINIMAL).expect("valid");
-        assert_eq!(config.tunnel.interface, "pclient0");
-        assert_eq!(config.ice.check_interval(), Duration::from_millis(20));
+        assert_eq!(config.tunnel.interface.0, "pclient0");
+        assert_eq!(config.ice.check_interval, Duration::from_millis(20));
         assert_eq!(config.portal.generation, Generation::V2);
     }
 
     #[test]
-    fn the_shipped_file_is_valid() {
+    fn accepts_the_shipped_file() {
         let text = include_str!("../../../../config/client.toml");
         Config::parse(text).expect("valid");
     }
 
     #[test]
-    fn unknown_keys_are_refused_with_their_place() {
+    fn refuses_unknown_keys_with_their_line() {
         let message = refusal(&format!("{MINIMAL}[ice]\ncheck_intervall_ms = 20\n"));
         assert!(message.contains("line 6"), "{message}");
         assert!(message.contains("check_intervall_ms"), "{message}");
@@ -260,19 +247,21 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_refused_by_key() {
+    fn refuses_wrong_values_with_their_key_and_line() {
         let message = refusal(&MINIMAL.replace("ws://", "ftp://"));
         assert!(message.contains("portal.url"), "{message}");
+        assert!(message.contains("line 2"), "{message}");
         let message = refusal(&format!(
             "{MINIMAL}[tunnel]\ninterface = \"much-too-long-name\"\n"
         ));
         assert!(message.contains("tunnel.interface"), "{message}");
+        assert!(message.contains("line 6"), "{message}");
         let message = refusal(&format!("{MINIMAL}[ice]\ncheck_interval_ms = 0\n"));
         assert!(message.contains("ice.check_interval_ms"), "{message}");
     }
 
     #[test]
-    fn upstream_servers_have_port_53_unless_they_say_otherwise() {
+    fn upstream_servers_have_port_53_by_default() {
         let upstream = |list: &str| format!("{MINIMAL}[dns]\nupstream = {list}\n");
         let config = Config::parse(&upstream(
             r#"["192.0.2.53", "192.0.2.54:5353", "2001:db8::53"]"#,
@@ -290,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_comes_from_exactly_one_place_without_white_space() {
+    fn reads_the_token_from_exactly_one_place_without_white_space() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("tok"), " se cret\n").expect("written");
         let from_file = MINIMAL.replace("token = \"t\"", "token_file = \"tok\"");

@@ -1,73 +1,65 @@
 //! The connection to one gateway: an ICE agent, a WireGuard session, and the task that drives both.
 //!
-//! Packets of applications enter by [`Connection::send`]; packets of the gateway are checked by the
-//! router and go to the sink. The task ends when the connection is dropped, when the gateway says
-//! goodbye, or when path or handshake fail; it never retries by itself: the next packet asks the
-//! portal again. Source: docs/protocol.md 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
+//! [`Connection::send`] takes packets of applications; packets of the gateway pass the router's
+//! check and go to the sink. The task ends when its owner drops the connection, when the gateway
+//! says goodbye, or when path or handshake fail. It never retries by itself: the next packet asks
+//! the portal again. Source: docs/protocol.md 3.3.1, 3.4, 3.7, 4, 5.9 and 12.
 
-use super::Shared;
-use super::control::{self, Control, DomainStatus};
-use super::ice::{Credentials, Dialer, IceAgent, IceError, IceEvent, Path, Settings};
+use super::clock::now;
+use super::control::{self, Control};
+use super::data_plane::DataPlane;
+use super::ice::{self, Dialer, IceAgent, IceEvent, Path};
 use super::packet::is_prohibited;
-use super::wire::GatewayId;
-use super::wireguard::{BUFFER_BYTES, Identity, Opened, PeerKeys, Sealed, Session};
+use super::vocabulary::{DomainStatus, GatewayId, IceCredentials, Key};
+use super::wireguard::{BUFFER_BYTES, Identity, Opened, Sealed, Session};
 use futures_util::FutureExt as _;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Everything that tells one transport from another (docs/protocol.md 3.4: a grant with
-/// equal keys keeps the connection, one with other keys replaces it.
+/// The identity of a transport: a grant with equal keys keeps the connection, one with other keys
+/// replaces it (docs/protocol.md 3.4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys {
-    /// WireGuard.
-    pub peer: PeerKeys,
-    /// Our ICE credentials.
-    pub local: Credentials,
-    /// The gateway's ICE credentials.
-    pub remote: Credentials,
+    /// The gateway's WireGuard key.
+    pub public_key: Key,
+    pub preshared_key: Key,
+    pub local_ice: IceCredentials,
+    pub remote_ice: IceCredentials,
 }
 
-/// What a connection starts with.
 pub struct Opening {
-    /// To whom.
     pub gateway: GatewayId,
     /// Tells events of this connection from those of one that it replaced.
     pub epoch: u32,
-    /// With which keys.
     pub keys: Keys,
-    /// How to look for a path.
-    pub ice: Settings,
+    pub ice: ice::Settings,
 }
 
-/// Something happened on a connection.
 #[derive(Debug)]
 pub struct ConnectionEvent {
-    /// Whose connection.
     pub gateway: GatewayId,
-    /// Which of its connections.
+    /// The number of the connection, from [`Opening`].
     pub epoch: u32,
-    /// What.
-    pub news: News,
+    pub kind: EventKind,
 }
 
-/// What can happen on a connection.
 #[derive(Debug)]
-pub enum News {
+pub enum EventKind {
     /// Local candidates to signal.
     Candidates(Vec<String>),
-    /// ICE has a pair: our address and the gateway's.
+    /// ICE nominated a pair: the client's address and the gateway's.
     PathNominated(SocketAddr, SocketAddr),
-    /// Packets can flow.
+    /// The WireGuard session is established.
     HandshakeCompleted,
-    /// And they do.
+    /// The first packet for an application arrived.
     FirstPacket,
-    /// What the gateway makes of a name.
     DomainStatus(DomainStatus),
-    /// The gateway has dropped us. The connection has ended.
+    /// The gateway dropped its end. The connection has ended.
     Goodbye,
     /// Path or handshake failed. The connection has ended.
     Lost(&'static str),
@@ -81,8 +73,8 @@ enum Command {
 
 /// A handle to the task.
 pub struct Connection {
-    keys: Keys,
-    epoch: u32,
+    pub keys: Keys,
+    pub epoch: u32,
     link: Arc<Link>,
     commands: mpsc::UnboundedSender<Command>,
     task: JoinHandle<()>,
@@ -90,27 +82,28 @@ pub struct Connection {
 
 impl Connection {
     /// Starts looking for a path at once.
-    #[must_use]
     pub fn open(
         opening: Opening,
         identity: &Identity,
-        shared: Arc<Shared>,
+        data_plane: Arc<DataPlane>,
         events: mpsc::UnboundedSender<ConnectionEvent>,
     ) -> Self {
+        let (keys, epoch) = (opening.keys.clone(), opening.epoch);
+        let session = Session::new(identity, keys.public_key, keys.preshared_key, epoch);
         let link = Arc::new(Link {
-            session: Mutex::new(Session::new(identity, opening.keys.peer, opening.epoch)),
+            session: Mutex::new(session),
             path: OnceLock::new(),
         });
         let (commands, receiver) = mpsc::unbounded_channel();
-        let (keys, epoch) = (opening.keys.clone(), opening.epoch);
         let driver = Driver {
             opening,
             link: Arc::clone(&link),
-            shared,
+            data_plane,
             events,
             commands: receiver,
             dialing: None,
-            announced: Announced::default(),
+            has_reported_handshake: false,
+            has_reported_packet: false,
         };
         Self {
             keys,
@@ -121,19 +114,8 @@ impl Connection {
         }
     }
 
-    /// The keys that it was opened with.
-    #[must_use]
-    pub fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    /// The number that it was opened with.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// Sends a packet, or keeps it until the session stands. `scratch` has [`BUFFER_BYTES`].
+    /// Sends a packet, or holds it until the session is established. `scratch` has
+    /// [`BUFFER_BYTES`].
     pub async fn send(&self, packet: &[u8], scratch: &mut [u8]) {
         self.link.send(packet, scratch).await;
     }
@@ -143,7 +125,7 @@ impl Connection {
         let _ = self.commands.send(Command::AddCandidates(candidates));
     }
 
-    /// The portal granted with the same keys again.
+    /// Handles a repeated grant with the same keys.
     pub fn refresh(&self) {
         let _ = self.commands.send(Command::Refresh);
     }
@@ -155,7 +137,7 @@ impl Connection {
     }
 }
 
-/// What both directions share.
+/// The state that both directions share.
 struct Link {
     session: Mutex<Session>,
     path: OnceLock<Path>,
@@ -163,9 +145,8 @@ struct Link {
 
 impl Link {
     fn session(&self) -> MutexGuard<'_, Session> {
-        self.session
-            .lock()
-            .expect("sealing and opening do not panic")
+        let session = self.session.lock();
+        session.expect("sealing and opening do not panic")
     }
 
     async fn send(&self, packet: &[u8], scratch: &mut [u8]) {
@@ -198,45 +179,42 @@ impl Link {
 struct Driver {
     opening: Opening,
     link: Arc<Link>,
-    shared: Arc<Shared>,
+    data_plane: Arc<DataPlane>,
     events: mpsc::UnboundedSender<ConnectionEvent>,
     commands: mpsc::UnboundedReceiver<Command>,
-    dialing: Option<JoinHandle<Result<Path, IceError>>>,
-    announced: Announced,
+    dialing: Option<JoinHandle<anyhow::Result<Path>>>,
+    has_reported_handshake: bool,
+    has_reported_packet: bool,
 }
 
-/// What was told already.
-#[derive(Default)]
-struct Announced {
-    handshake: bool,
-    first_packet: bool,
-}
+/// `Break` ends the connection, with the event that says why unless its owner ends it.
+type Flow = ControlFlow<Option<EventKind>>;
 
-/// How a connection ends by itself; `None` when its owner ends it.
-type End = Option<News>;
+fn lost(reason: &'static str) -> Flow {
+    ControlFlow::Break(Some(EventKind::Lost(reason)))
+}
 
 impl Driver {
     async fn run(mut self) {
-        let news = match IceAgent::new(&self.opening.ice, &self.opening.keys.local).await {
-            Ok(mut agent) => {
-                let end = self.drive(&mut agent).await;
-                if let Some(dialing) = self.dialing.take() {
-                    dialing.abort();
-                }
-                agent.dialer().close().await;
-                end
-            }
+        let ice = IceAgent::new(&self.opening.ice, &self.opening.keys.local_ice).await;
+        let mut agent = match ice {
+            Ok(agent) => agent,
             Err(error) => {
                 tracing::warn!(%error, "cannot start ICE");
-                Some(News::Lost("ICE does not start"))
+                return self.emit(EventKind::Lost("ICE does not start"));
             }
         };
-        if let Some(news) = news {
-            self.tell(news);
+        let end = self.drive(&mut agent).await.break_value().flatten();
+        if let Some(dialing) = self.dialing.take() {
+            dialing.abort();
+        }
+        agent.dialer().close().await;
+        if let Some(end) = end {
+            self.emit(end);
         }
     }
 
-    async fn drive(&mut self, agent: &mut IceAgent) -> End {
+    async fn drive(&mut self, agent: &mut IceAgent) -> Flow {
         let dialer = agent.dialer();
         let mut datagram = vec![0; BUFFER_BYTES];
         let mut tick = interval(TIMER_INTERVAL);
@@ -245,74 +223,79 @@ impl Driver {
         loop {
             tokio::select! {
                 received = receive(self.link.path.get(), &mut datagram) => match received {
-                    Some(len) => if let Some(end) = self.take_burst(&mut datagram, len).await {
-                        return Some(end);
-                    },
-                    None => return Some(News::Lost("the path was closed")),
+                    Some(len) => self.handle_burst(&mut datagram, len).await?,
+                    None => return lost("the path was closed"),
                 },
-                event = agent.next_event() => if self.handle_ice(event, agent) {
-                    return Some(News::Lost("no answer on any path"));
-                },
-                command = self.commands.recv() => match command {
-                    Some(Command::AddCandidates(new)) => self.add_candidates(&new, agent),
-                    Some(Command::Refresh) => {
-                        self.link.session().refresh(now());
-                        self.link.flush().await;
-                    }
-                    Some(Command::Goodbye) => {
-                        let mut scratch = vec![0; BUFFER_BYTES];
-                        self.link.send(&control::goodbye(), &mut scratch).await;
-                        return None;
-                    }
-                    None => return None,
-                },
+                event = agent.next_event() => self.handle_ice(event, agent)?,
+                command = self.commands.recv() => self.handle_command(command, agent).await?,
                 path = dialed(&mut self.dialing) => match path {
                     Ok(path) => self.handle_path(path, &dialer).await,
                     Err(error) => {
                         tracing::warn!(%error, "ICE refuses to dial");
-                        return Some(News::Lost("ICE refuses to dial"));
+                        return lost("ICE refuses to dial");
                     }
                 },
-                _ = tick.tick() => if let Some(end) = self.handle_tick(started).await {
-                    return Some(end);
-                },
+                _ = tick.tick() => self.handle_tick(started).await?,
             }
         }
     }
 
-    /// Signals candidates in batches. `true` when ICE has failed.
-    fn handle_ice(&self, event: IceEvent, agent: &mut IceAgent) -> bool {
+    /// Signals candidates in batches.
+    fn handle_ice(&self, event: IceEvent, agent: &mut IceAgent) -> Flow {
         let mut candidates = Vec::new();
         let mut next = Some(event);
-        let mut failed = false;
+        let mut flow = ControlFlow::Continue(());
         while let Some(event) = next {
             match event {
                 IceEvent::Candidate(candidate) => candidates.push(candidate),
                 IceEvent::Connected => tracing::debug!("the path answers"),
                 IceEvent::Disconnected => tracing::debug!("the path is silent"),
-                IceEvent::Failed => failed = true,
+                IceEvent::Failed => flow = lost("no answer on any path"),
             }
             next = agent.try_event();
         }
         if !candidates.is_empty() {
-            self.tell(News::Candidates(candidates));
+            self.emit(EventKind::Candidates(candidates));
         }
-        failed
+        flow
+    }
+
+    /// Without a command, the owner has dropped the connection.
+    async fn handle_command(&mut self, command: Option<Command>, agent: &IceAgent) -> Flow {
+        match command {
+            Some(Command::AddCandidates(new)) => self.add_candidates(&new, agent),
+            Some(Command::Refresh) => {
+                self.link.session().refresh(now());
+                self.link.flush().await;
+            }
+            Some(Command::Goodbye) => {
+                let mut scratch = vec![0; BUFFER_BYTES];
+                self.link.send(&control::goodbye(), &mut scratch).await;
+                return ControlFlow::Break(None);
+            }
+            None => return ControlFlow::Break(None),
+        }
+        ControlFlow::Continue(())
     }
 
     fn add_candidates(&mut self, candidates: &[String], agent: &IceAgent) {
-        let mut usable = false;
+        let mut has_usable = false;
         for candidate in candidates {
             match agent.add_remote_candidate(candidate) {
-                Ok(()) => usable = true,
+                Ok(()) => has_usable = true,
                 Err(error) => tracing::debug!(candidate, %error, "skipping a candidate"),
             }
         }
-        // Checks without anybody to check only fill the log.
-        if usable && self.dialing.is_none() && self.link.path.get().is_none() {
-            let remote = self.opening.keys.remote.clone();
+        // Checks without a remote candidate only fill the log.
+        if has_usable && self.is_idle() {
+            let remote = self.opening.keys.remote_ice.clone();
             self.dialing = Some(tokio::spawn(agent.dialer().dial(remote)));
         }
+    }
+
+    /// Whether the search for a path has not started.
+    fn is_idle(&self) -> bool {
+        self.dialing.is_none() && self.link.path.get().is_none()
     }
 
     async fn handle_path(&mut self, path: Path, dialer: &Dialer) {
@@ -321,110 +304,96 @@ impl Driver {
             return;
         }
         if let Some((local, remote)) = dialer.nominated() {
-            self.tell(News::PathNominated(local, remote));
+            self.emit(EventKind::PathNominated(local, remote));
         }
         self.link.session().handle_path_up(now());
         self.link.flush().await;
     }
 
-    async fn handle_tick(&mut self, started: Instant) -> End {
-        let silent = self.dialing.is_none() && self.link.path.get().is_none();
-        if silent && now().saturating_duration_since(started) >= CANDIDATE_TIMEOUT {
-            return Some(News::Lost("the gateway sent no candidates"));
+    async fn handle_tick(&mut self, started: Instant) -> Flow {
+        let elapsed = now().saturating_duration_since(started);
+        if self.is_idle() && elapsed >= CANDIDATE_TIMEOUT {
+            return lost("the gateway sent no candidates");
         }
-        let dead = {
+        let is_dead = {
             let mut session = self.link.session();
             session.handle_timeout(now());
             session.is_dead(now())
         };
         self.link.flush().await;
-        dead.then_some(News::Lost("handshake unanswered"))
+        if is_dead {
+            return lost("handshake unanswered");
+        }
+        ControlFlow::Continue(())
     }
 
-    /// Handles the datagram at hand and those right behind it, then lets others have their turn.
-    async fn take_burst(&mut self, datagram: &mut [u8], len: usize) -> End {
+    /// Handles this datagram and those queued behind it, up to a limit that lets other tasks run.
+    async fn handle_burst(&mut self, datagram: &mut [u8], len: usize) -> Flow {
         let mut plain = [0; BUFFER_BYTES];
-        let mut len = Some(len);
+        self.handle_datagram(&datagram[..len], &mut plain)?;
         for _ in 0..BURST {
-            let Some(received) = len else { break };
-            if let Some(end) = self.handle_datagram(&datagram[..received], &mut plain) {
-                return Some(end);
-            }
-            len = receive(self.link.path.get(), datagram)
-                .now_or_never()
-                .flatten();
-        }
-        if let Some(received) = len
-            && let Some(end) = self.handle_datagram(&datagram[..received], &mut plain)
-        {
-            return Some(end);
+            let next = receive(self.link.path.get(), datagram).now_or_never();
+            let Some(len) = next.flatten() else { break };
+            self.handle_datagram(&datagram[..len], &mut plain)?;
         }
         self.link.flush().await;
-        None
+        ControlFlow::Continue(())
     }
 
-    fn handle_datagram(&mut self, datagram: &[u8], plain: &mut [u8]) -> End {
+    fn handle_datagram(&mut self, datagram: &[u8], plain: &mut [u8]) -> Flow {
         let link = Arc::clone(&self.link);
         let mut session = link.session();
         let opened = session.open(datagram, plain);
-        if !self.announced.handshake && session.is_established() {
-            self.announced.handshake = true;
-            self.tell(News::HandshakeCompleted);
+        if !self.has_reported_handshake && session.is_established() {
+            self.has_reported_handshake = true;
+            self.emit(EventKind::HandshakeCompleted);
         }
         drop(session);
         match opened {
-            Opened::Packet(packet) => self.handle_packet(packet),
-            Opened::Nothing => None,
-            Opened::Invalid => {
-                self.shared.counters.count_invalid();
-                None
-            }
+            Opened::Packet(packet) => return self.handle_packet(packet),
+            Opened::Nothing => {}
+            Opened::Invalid => self.data_plane.counters.count_invalid(),
         }
+        ControlFlow::Continue(())
     }
 
-    fn handle_packet(&mut self, packet: &[u8]) -> End {
+    fn handle_packet(&mut self, packet: &[u8]) -> Flow {
         match control::parse(packet) {
-            Some(Control::Goodbye) => return Some(News::Goodbye),
-            Some(Control::DomainStatus(status)) => {
-                self.tell(News::DomainStatus(status));
-                return None;
-            }
-            Some(Control::Ignored(kind)) => {
-                tracing::debug!(kind, "ignoring a control packet");
-                return None;
-            }
-            None => {}
+            Some(Control::Goodbye) => return ControlFlow::Break(Some(EventKind::Goodbye)),
+            Some(Control::DomainStatus(status)) => self.emit(EventKind::DomainStatus(status)),
+            Some(Control::Ignored(kind)) => tracing::debug!(kind, "ignoring a control packet"),
+            None => self.deliver(packet),
         }
-        let check = self
-            .shared
-            .router()
-            .check_inbound(self.opening.gateway, packet);
+        ControlFlow::Continue(())
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        let gateway = self.opening.gateway;
+        let check = self.data_plane.router().check_inbound(gateway, packet);
         if let Err(reason) = check {
-            self.shared.counters.count_drop(reason);
-            return None;
+            return self.data_plane.counters.count_drop(reason);
         }
         if is_prohibited(packet) {
-            self.shared.counters.count_prohibited();
+            self.data_plane.counters.count_prohibited();
         }
-        self.shared.sink.deliver(packet);
-        if !self.announced.first_packet {
-            self.announced.first_packet = true;
-            self.tell(News::FirstPacket);
+        self.data_plane.sink.deliver(packet);
+        if !self.has_reported_packet {
+            self.has_reported_packet = true;
+            self.emit(EventKind::FirstPacket);
         }
-        None
     }
 
-    fn tell(&self, news: News) {
-        // Only fails when the client is on its way out.
+    fn emit(&self, kind: EventKind) {
+        // Only fails during shutdown.
         let _ = self.events.send(ConnectionEvent {
             gateway: self.opening.gateway,
             epoch: self.opening.epoch,
-            news,
+            kind,
         });
     }
 }
 
-/// The next datagram's length; `None` when the path is closed; pending while there is no path.
+/// The next datagram's length; `None` when the path is closed; pending without a path.
 async fn receive(path: Option<&Path>, datagram: &mut [u8]) -> Option<usize> {
     match path {
         Some(path) => path.recv(datagram).await.ok(),
@@ -432,32 +401,22 @@ async fn receive(path: Option<&Path>, datagram: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// The path once it stands; pending while nobody dials.
-async fn dialed(
-    dialing: &mut Option<JoinHandle<Result<Path, IceError>>>,
-) -> Result<Path, IceError> {
+/// The outcome of the dialing task; pending without one.
+async fn dialed(dialing: &mut Option<JoinHandle<anyhow::Result<Path>>>) -> anyhow::Result<Path> {
     match dialing {
-        Some(task) => match task.await {
-            Ok(result) => result,
-            // The task is only aborted after this future is gone, so this is a panic in the
-            // library.
-            Err(_) => Err(IceError::Candidate("the dialing task died")),
-        },
+        // Only a panic in the library cancels the task while this future exists.
+        Some(task) => task.await.unwrap_or_else(|error| Err(error.into())),
         None => std::future::pending().await,
     }
 }
 
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-/// How often WireGuard's timers are looked at.
+/// Pause between two calls of WireGuard's timers.
 const TIMER_INTERVAL: Duration = Duration::from_millis(100);
-/// As Firezone's connections: no candidate for so long is a failure.
+/// Without a candidate for this long the connection fails, as Firezone's connections do.
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Datagrams handled before other tasks get their turn.
 const BURST: usize = 32;
-/// Ending a connection must not hold up the process.
+/// Ending a connection must not delay the end of the process for longer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

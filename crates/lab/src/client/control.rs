@@ -1,121 +1,86 @@
 //! The control protocol inside the tunnel: IPv6 packets that no application can have sent.
 //!
-//! Says which proxy IPs stand for a name (AssignedIps), hears whether the gateway serves it
-//! (DomainStatus), and says and hears Goodbye. Other kinds are ignored. Source: docs/protocol.md
-//! 4 and 10.
+//! Writes AssignedIps and Goodbye, reads DomainStatus and Goodbye, and ignores other kinds. Source:
+//! docs/protocol.md 4 and 10.
 
-use super::names::Domain;
-use super::wire::ResourceId;
-use serde::{Deserialize, Serialize};
+use super::vocabulary::{Domain, DomainStatus, ResourceId};
+use serde::Serialize;
 use std::net::IpAddr;
 
-/// A control packet's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// The sender has dropped the connection and everything it knew about us.
+    /// The sender has dropped the connection and all state of this client.
     Goodbye,
-    /// What the gateway makes of a name that we announced.
+    /// The gateway's answer to an AssignedIps.
     DomainStatus(DomainStatus),
-    /// A kind that we do not act on, or a body that we cannot read.
+    /// An unused kind, or a kind with an unreadable body.
     Ignored(u8),
 }
 
-/// What a gateway makes of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DomainStatus {
-    /// As announced.
-    pub resource: ResourceId,
-    /// As announced.
-    pub domain: String,
-    /// Whether packets to the name's proxy IPs may be sent.
-    pub active: bool,
-}
-
-#[derive(Deserialize)]
-struct StatusBody {
-    resource: ResourceId,
-    domain: String,
-    status: String,
-}
-
+/// The member order is that of Firezone's clients.
 #[derive(Serialize)]
-struct AssignedBody<'a> {
+struct AssignedIps<'a> {
     resource: ResourceId,
     domain: &'a str,
     proxy_ips: &'a [IpAddr],
 }
 
-/// Reads `packet` as a control packet; `None` when it is an ordinary one.
-#[must_use]
+/// Reads `packet` as a control packet; `None` for an ordinary one.
 pub fn parse(packet: &[u8]) -> Option<Control> {
     let header: &[u8; HEADER_BYTES] = packet.first_chunk()?;
     let is_ipv6 = header[0] >> 4 == 6;
-    let unspecified = header[8..].iter().all(|byte| *byte == 0);
-    if !is_ipv6 || header[6] != NEXT_HEADER || !unspecified {
+    let is_unspecified = header[8..].iter().all(|byte| *byte == 0);
+    if !is_ipv6 || header[6] != NEXT_HEADER || !is_unspecified {
         return None;
     }
     let kind = *packet.get(HEADER_BYTES)?;
+    let body = packet.get(HEADER_BYTES + EVENT_BYTES..).unwrap_or_default();
     Some(match kind {
         GOODBYE => Control::Goodbye,
-        DOMAIN_STATUS => match domain_status(packet) {
-            Some(status) => Control::DomainStatus(status),
-            None => Control::Ignored(kind),
-        },
+        DOMAIN_STATUS => {
+            let status = serde_json::from_slice(body);
+            status.map_or(Control::Ignored(kind), Control::DomainStatus)
+        }
         other => Control::Ignored(other),
     })
 }
 
-fn domain_status(packet: &[u8]) -> Option<DomainStatus> {
-    let body = packet.get(HEADER_BYTES + EVENT_BYTES..)?;
-    let body: StatusBody = serde_json::from_slice(body).ok()?;
-    Some(DomainStatus {
-        resource: body.resource,
-        domain: body.domain,
-        // Any other word means that it is not.
-        active: body.status == "Active",
-    })
-}
-
-/// Writes an AssignedIps.
-///
-/// # Panics
-/// Never: a name of the DNS and eight addresses fit into a packet many times over.
-#[must_use]
+/// Writes an AssignedIps: these proxy IPs stand for this name.
 pub fn assigned_ips(resource: ResourceId, domain: &Domain) -> Vec<u8> {
-    let body = AssignedBody {
+    let body = AssignedIps {
         resource,
         domain: &domain.name,
         proxy_ips: &domain.proxy_ips,
     };
-    let body = serde_json::to_vec(&body).expect("plain data is serializable");
-    let payload_bytes = u16::try_from(EVENT_BYTES + body.len()).expect("a name is short");
+    write(
+        ASSIGNED_IPS,
+        &serde_json::to_vec(&body).expect("plain data is serializable"),
+    )
+}
+
+pub fn goodbye() -> Vec<u8> {
+    write(GOODBYE, &[])
+}
+
+fn write(kind: u8, body: &[u8]) -> Vec<u8> {
+    let payload_bytes = u16::try_from(EVENT_BYTES + body.len())
+        .expect("a DNS name and eight addresses are far shorter than a packet");
     let mut packet = vec![0; HEADER_BYTES + EVENT_BYTES];
     packet[0] = 6 << 4;
     packet[4..6].copy_from_slice(&payload_bytes.to_be_bytes());
     packet[6] = NEXT_HEADER;
-    packet[HEADER_BYTES] = ASSIGNED_IPS;
+    packet[HEADER_BYTES] = kind;
     packet.extend(body);
     packet
 }
 
-/// Writes a Goodbye.
-#[must_use]
-pub fn goodbye() -> [u8; HEADER_BYTES + EVENT_BYTES] {
-    let mut packet = [0; HEADER_BYTES + EVENT_BYTES];
-    packet[0] = 6 << 4;
-    packet[5] = EVENT_BYTES as u8;
-    packet[6] = NEXT_HEADER;
-    packet[HEADER_BYTES] = GOODBYE;
-    packet
-}
-
-/// The fixed IPv6 header (RFC 8200, section 3).
+/// The fixed IPv6 header (RFC 8200, 3).
 const HEADER_BYTES: usize = 40;
 /// The event header: one byte of type, seven that receivers ignore.
 const EVENT_BYTES: usize = 8;
-/// "Reserved" by IANA, hence never an application's.
+/// IANA lists it as "Reserved", so that no application uses it.
 const NEXT_HEADER: u8 = 0xff;
-/// Event types.
+/// The event types (docs/protocol.md 4).
 const ASSIGNED_IPS: u8 = 0;
 const DOMAIN_STATUS: u8 = 1;
 const GOODBYE: u8 = 2;
@@ -128,7 +93,7 @@ mod tests {
     /// The vector of docs/protocol.md 10: 6000 0000 0008 ff 00, 32 zero bytes, 02 and seven zero
     /// bytes.
     #[test]
-    fn goodbye_is_written_to_the_letter() {
+    fn writes_a_goodbye_as_the_test_vector() {
         let mut expected = vec![0x60, 0, 0, 0, 0, 8, 0xff, 0];
         expected.extend([0; 32]);
         expected.extend([2, 0, 0, 0, 0, 0, 0, 0]);
@@ -153,7 +118,7 @@ mod tests {
 
     /// The vector of docs/protocol.md 10.
     #[test]
-    fn assigned_ips_are_written_to_the_letter() {
+    fn writes_assigned_ips_as_the_test_vector() {
         let body = r#"{"resource":"33333333-3333-4333-8333-333333333333","domain":"#.to_owned()
             + r#""app.example.com","proxy_ips":["100.96.0.1","100.96.0.2","100.96.0.3","#
             + r#""100.96.0.4"]}"#;
@@ -170,7 +135,7 @@ mod tests {
 
     /// The vector of docs/protocol.md 10, and the same with its members in another order.
     #[test]
-    fn a_status_is_read() {
+    fn reads_a_domain_status() {
         let body = r#"{"resource":"33333333-3333-4333-8333-333333333333","domain":"#.to_owned()
             + r#""app.example.com","status":"Active"}"#;
         assert_eq!(body.len(), 96);
@@ -195,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_cannot_read_is_recognised_and_ignored() {
+    fn ignores_unreadable_control_packets() {
         let mut packet = goodbye();
         packet[40] = 7;
         assert_eq!(parse(&packet), Some(Control::Ignored(7)));
@@ -210,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_with_real_addresses_is_not_control() {
+    fn does_not_take_a_packet_with_real_addresses_for_control() {
         let mut from_somewhere = goodbye();
         from_somewhere[23] = 1;
         assert_eq!(parse(&from_somewhere), None);
@@ -228,9 +193,9 @@ mod tests {
             let _ = parse(&bytes);
         }
 
-        /// Recognition does not depend on what receivers ignore.
+        /// Recognition does not depend on the bytes that receivers ignore.
         #[test]
-        fn ignored_bytes_do_not_matter(tail in any::<[u8; 7]>(), label in any::<[u8; 3]>()) {
+        fn recognizes_every_goodbye(tail in any::<[u8; 7]>(), label in any::<[u8; 3]>()) {
             let mut packet = goodbye();
             packet[41..].copy_from_slice(&tail);
             packet[1..4].copy_from_slice(&label);

@@ -1,48 +1,56 @@
-//! What was dropped and refused, counted; told at DEBUG now and then, never per packet.
+//! Counts of dropped and refused packets, logged at DEBUG now and then, never per packet.
 
-use super::router::DropReason;
+use super::packet::DropReason;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
-/// Counters of the data path.
 #[derive(Debug, Default)]
-pub struct Counters {
-    drops: Mutex<BTreeMap<DropReason, u64>>,
-    invalid: AtomicU64,
-    prohibited: AtomicU64,
-    reported: AtomicU64,
+pub struct Counters(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    drops: BTreeMap<DropReason, u64>,
+    invalid_datagrams: u64,
+    icmp_prohibited: u64,
+    is_changed: bool,
 }
 
 impl Counters {
-    /// A packet was dropped.
     pub fn count_drop(&self, reason: DropReason) {
-        let mut drops = self.drops.lock().expect("nobody panics while holding it");
-        *drops.entry(reason).or_default() += 1;
+        *self.change().drops.entry(reason).or_default() += 1;
     }
 
-    /// A datagram was not the gateway's.
+    /// Counts a datagram that does not come from the gateway.
     pub fn count_invalid(&self) {
-        self.invalid.fetch_add(1, Ordering::Relaxed);
+        self.change().invalid_datagrams += 1;
     }
 
-    /// A gateway refused a packet with ICMP.
+    /// Counts an ICMP error by which a gateway refuses a packet.
     pub fn count_prohibited(&self) {
-        self.prohibited.fetch_add(1, Ordering::Relaxed);
+        self.change().icmp_prohibited += 1;
     }
 
-    /// Logs the counts if any has changed since the last time.
+    /// Logs the counts if any has changed since the last report.
     pub fn report(&self) {
-        let drops = self
-            .drops
-            .lock()
-            .expect("nobody panics while holding it")
-            .clone();
-        let invalid_datagrams = self.invalid.load(Ordering::Relaxed);
-        let icmp_prohibited = self.prohibited.load(Ordering::Relaxed);
-        let total = drops.values().sum::<u64>() + invalid_datagrams + icmp_prohibited;
-        if self.reported.swap(total, Ordering::Relaxed) != total {
+        let mut counts = self.lock();
+        if std::mem::take(&mut counts.is_changed) {
+            let Counts {
+                drops,
+                invalid_datagrams,
+                icmp_prohibited,
+                ..
+            } = &*counts;
             tracing::debug!(icmp_prohibited, invalid_datagrams, ?drops, "counts so far");
         }
+    }
+
+    fn change(&self) -> MutexGuard<'_, Counts> {
+        let mut counts = self.lock();
+        counts.is_changed = true;
+        counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().expect("no holder panics")
     }
 }

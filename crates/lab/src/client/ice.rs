@@ -1,17 +1,20 @@
 //! One ICE agent per gateway: `webrtc-ice` in the controlling role, with credentials from the
 //! portal.
 //!
-//! What it adds to the crate: the settings that suit a tunnel, the candidate strings of the portal
-//! protocol, and a mark on the sockets so that ICE never travels through the tunnel it builds. What
-//! it refuses: mDNS names, TCP candidates, loopback (outside tests), relay candidates of its own.
+//! Adds to the crate the settings that suit a tunnel, the candidate strings of the portal protocol,
+//! and a mark on the sockets that keeps ICE out of the tunnel it builds. Refuses mDNS names, TCP
+//! candidates, loopback (outside tests), and local relay candidates.
 //!
-//! Known limits of `webrtc-ice` 0.17, accepted here: the first nominated pair is kept for good, a
-//! remote candidate cannot be withdrawn, and datagrams from an address that no check or candidate
-//! announced are dropped (a gateway sends from the path it was nominated on, which is announced).
-//! Source: RFC 8445; docs/protocol.md 3.2, 3.3.1 and 3.3.2.
+//! Known limits of `webrtc-ice` 0.17, accepted here: the agent keeps the first nominated pair for
+//! good, cannot withdraw a remote candidate, and drops datagrams from an address that no check or
+//! candidate announced (a gateway sends from its nominated path, which is announced). Source:
+//! RFC 8445; docs/protocol.md 3.2, 3.3.1 and 3.3.2.
 
 use super::tunnel::SOCKET_MARK;
+use super::vocabulary::IceCredentials;
+use anyhow::{Context as _, bail, ensure};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -26,80 +29,50 @@ use webrtc_ice::state::ConnectionState;
 use webrtc_ice::url::{ProtoType, SchemeType, Url};
 use webrtc_util::Conn;
 
-/// A connected path to a gateway: what is sent goes to the nominated pair.
+/// A connected path to a gateway; it sends on the nominated pair.
 pub type Path = Arc<dyn Conn + Send + Sync>;
 
-/// User name fragment and password of one side (RFC 8445, section 5.3).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// At least 3 characters; 4 from a portal.
-    pub ufrag: String,
-    /// At least 16 characters; 22 from a portal.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials")
-            .field("ufrag", &self.ufrag)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How to look for a path.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Pause between two rounds of checks while connecting.
     pub check_interval: Duration,
     /// Patterns of interfaces to use (`*` at the end matches any rest); empty means all.
     pub interfaces: Vec<String>,
-    /// The interface that must never carry ICE: our own tunnel.
+    /// The client's own tunnel, which must never carry ICE.
     pub tunnel_interface: String,
-    /// Servers that tell us our server-reflexive address.
+    /// Servers that report the client's server-reflexive address.
     pub stun_servers: Vec<SocketAddr>,
-    /// Only tests want it.
+    /// Only tests set this option.
     pub include_loopback: bool,
 }
 
-/// What the agent has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IceEvent {
     /// A local candidate to signal, as the portal protocol writes it.
     Candidate(String),
-    /// Checks go unanswered; not given up yet.
+    /// Checks are unanswered; the agent continues.
     Disconnected,
-    /// Checks are answered (again).
+    /// Checks are answered, for the first time or again.
     Connected,
-    /// Given up: no path.
+    /// The agent found no path and has stopped.
     Failed,
 }
 
-/// What can go wrong with ICE.
-#[derive(Debug, thiserror::Error)]
-pub enum IceError {
-    /// The library refuses or fails.
-    #[error("ICE: {0}")]
-    Agent(#[from] webrtc_ice::Error),
-    /// A candidate string that we cannot use.
-    #[error("unusable candidate: {0}")]
-    Candidate(&'static str),
-}
-
-/// An agent that gathers at once and dials when told the other side's credentials.
+/// An agent that gathers at once; its [`Dialer`] starts the checks.
 pub struct IceAgent {
     agent: Arc<Agent>,
     events: mpsc::UnboundedReceiver<IceEvent>,
 }
 
 impl IceAgent {
-    /// Starts gathering; candidates come as events.
+    /// Starts gathering; candidates arrive as events.
     ///
     /// # Errors
     /// When the credentials are too short or gathering cannot start.
-    pub async fn new(settings: &Settings, local: &Credentials) -> Result<Self, IceError> {
+    pub async fn new(settings: &Settings, local: &IceCredentials) -> anyhow::Result<Self> {
         let agent = Arc::new(Agent::new(agent_config(settings, local)).await?);
         let (sender, events) = mpsc::unbounded_channel();
-        let (states, ufrag) = (sender.clone(), local.ufrag.clone());
+        let (states, ufrag) = (sender.clone(), local.username.clone());
         agent.on_connection_state_change(Box::new(move |state| {
             if let Some(event) = event_of(state) {
                 let _ = states.send(event);
@@ -120,7 +93,7 @@ impl IceAgent {
         Ok(Self { agent, events })
     }
 
-    /// The next event; pending for ever once the agent is closed.
+    /// The next event; stays pending after the agent is closed.
     pub async fn next_event(&mut self) -> IceEvent {
         match self.events.recv().await {
             Some(event) => event,
@@ -128,7 +101,7 @@ impl IceAgent {
         }
     }
 
-    /// An event that is already there.
+    /// The next event if it is already queued.
     pub fn try_event(&mut self) -> Option<IceEvent> {
         self.events.try_recv().ok()
     }
@@ -136,14 +109,13 @@ impl IceAgent {
     /// Takes a candidate of the gateway.
     ///
     /// # Errors
-    /// [`IceError::Candidate`] when it is not one we can use; the connection is unharmed.
-    pub fn add_remote_candidate(&self, candidate: &str) -> Result<(), IceError> {
+    /// When the candidate is unusable; the agent continues.
+    pub fn add_remote_candidate(&self, candidate: &str) -> anyhow::Result<()> {
         let candidate = parse_candidate(candidate)?;
         Ok(self.agent.add_remote_candidate(&candidate)?)
     }
 
-    /// A handle that dials and closes; outlives borrows of the event queue.
-    #[must_use]
+    /// A handle that dials and closes without borrowing the event queue.
     pub fn dialer(&self) -> Dialer {
         Dialer {
             agent: Arc::clone(&self.agent),
@@ -158,22 +130,18 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Checks all pairs as the controlling side until one is nominated. Failure comes as
-    /// [`IceEvent::Failed`]; this future then stays pending and is to be dropped.
+    /// Checks all pairs as the controlling side until one is nominated. Failure arrives as
+    /// [`IceEvent::Failed`]; this future then stays pending and must be dropped.
     ///
     /// # Errors
     /// When the library refuses the credentials or a second dial.
-    pub async fn dial(self, remote: Credentials) -> Result<Path, IceError> {
+    pub async fn dial(self, remote: IceCredentials) -> anyhow::Result<Path> {
         let (_cancel, cancelled) = mpsc::channel(1);
-        let path = self
-            .agent
-            .dial(cancelled, remote.ufrag, remote.password)
-            .await?;
-        Ok(path)
+        let path = self.agent.dial(cancelled, remote.username, remote.password);
+        Ok(path.await?)
     }
 
-    /// The nominated pair: our address and the gateway's.
-    #[must_use]
+    /// The nominated pair: the client's address and the gateway's.
     pub fn nominated(&self) -> Option<(SocketAddr, SocketAddr)> {
         let pair = self.agent.get_selected_candidate_pair()?;
         Some((pair.local.addr(), pair.remote.addr()))
@@ -181,8 +149,8 @@ impl Dialer {
 
     /// Ends all tasks and sockets of the agent.
     pub async fn close(&self) {
-        // The library may wait for its own handlers here; a second is ample, and the process must
-        // not hang on it.
+        // The library may wait for its own handlers here. A second is ample; without a limit the
+        // process could hang.
         let closing = tokio::time::timeout(Duration::from_secs(1), self.agent.close());
         if !matches!(closing.await, Ok(Ok(()))) {
             tracing::debug!("the ICE agent did not close cleanly");
@@ -202,7 +170,7 @@ fn event_of(state: ConnectionState) -> Option<IceEvent> {
     }
 }
 
-fn agent_config(settings: &Settings, local: &Credentials) -> AgentConfig {
+fn agent_config(settings: &Settings, local: &IceCredentials) -> AgentConfig {
     let servers = &settings.stun_servers;
     let mut candidate_types = vec![CandidateType::Host];
     if !servers.is_empty() {
@@ -211,7 +179,7 @@ fn agent_config(settings: &Settings, local: &Credentials) -> AgentConfig {
     let interval_ms = settings.check_interval.as_millis().max(1);
     let checks_until_failed = CONNECT_TIMEOUT.as_millis() / interval_ms;
     AgentConfig {
-        local_ufrag: local.ufrag.clone(),
+        local_ufrag: local.username.clone(),
         local_pwd: local.password.clone(),
         urls: servers.iter().map(stun_url).collect(),
         multicast_dns_mode: MulticastDnsMode::Disabled,
@@ -221,12 +189,12 @@ fn agent_config(settings: &Settings, local: &Credentials) -> AgentConfig {
         network_types: vec![NetworkType::Udp4, NetworkType::Udp6],
         candidate_types,
         check_interval: settings.check_interval,
-        // The default of 7 would give a pair up after 7 ticks, which at 20 ms is sooner than a
+        // The default of 7 would abandon a pair after 7 ticks, which at 20 ms is sooner than a
         // gateway behind a slow link can answer.
         max_binding_requests: Some(u16::try_from(checks_until_failed).unwrap_or(u16::MAX)),
         is_controlling: true,
-        // The first pair that works is the one: what arrives before the gateway's candidates is
-        // peer-reflexive, and waiting for better would only cost time.
+        // Accept the first working pair: a check that arrives before the gateway's candidates makes
+        // it peer-reflexive, and waiting for a better one would only cost time.
         srflx_acceptance_min_wait: Some(Duration::ZERO),
         prflx_acceptance_min_wait: Some(Duration::ZERO),
         relay_acceptance_min_wait: Some(RELAY_ACCEPTANCE_WAIT),
@@ -281,8 +249,8 @@ fn stun_url(server: &SocketAddr) -> Url {
     }
 }
 
-/// Keeps the candidate's datagrams out of the tunnel's routes, and asks for room for bursts. Either
-/// may be refused (no privilege, in tests): then ICE still works where routes do not overlap.
+/// Keeps the candidate's datagrams out of the tunnel's routes, and enlarges the buffers for bursts.
+/// The kernel may refuse both (no privilege, in tests): ICE still works without overlapping routes.
 fn mark_socket(candidate: &(dyn Candidate + Send + Sync)) {
     let Some(socket) = candidate
         .get_conn()
@@ -304,8 +272,8 @@ fn mark_socket(candidate: &(dyn Candidate + Send + Sync)) {
     }
 }
 
-/// Writes a local candidate as the portal protocol wants it: with prefix and ufrag, and without the
-/// base address behind a server-reflexive one.
+/// Writes a local candidate for the portal protocol: with prefix and ufrag, and without the base
+/// address behind a server-reflexive one.
 fn candidate_string(candidate: &(dyn Candidate + Send + Sync), ufrag: &str) -> String {
     let addr = candidate.addr();
     let (ip, kind) = (candidate.address(), candidate.candidate_type());
@@ -323,14 +291,13 @@ fn candidate_string(candidate: &(dyn Candidate + Send + Sync), ufrag: &str) -> S
     )
 }
 
-/// Reads a candidate as gateways write it, and leaves out what `webrtc-ice` does not know.
+/// Reads a candidate as gateways write it, without the extensions that `webrtc-ice` does not know.
 ///
 /// # Errors
-/// [`IceError::Candidate`] for anything but a UDP candidate of component 1 with a literal address.
-fn parse_candidate(text: &str) -> Result<Arc<dyn Candidate + Send + Sync>, IceError> {
-    let rest = text
-        .strip_prefix("candidate:")
-        .ok_or(IceError::Candidate("no candidate: prefix"))?;
+/// For anything but a UDP candidate of component 1 with a literal address.
+fn parse_candidate(text: &str) -> anyhow::Result<Arc<dyn Candidate + Send + Sync>> {
+    let rest = text.strip_prefix("candidate:");
+    let rest = rest.context("no candidate: prefix")?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let [
         foundation,
@@ -344,22 +311,15 @@ fn parse_candidate(text: &str) -> Result<Arc<dyn Candidate + Send + Sync>, IceEr
         extensions @ ..,
     ] = fields.as_slice()
     else {
-        return Err(IceError::Candidate("too few fields"));
+        bail!("too few fields");
     };
-    if *component != "1" || !transport.eq_ignore_ascii_case("udp") {
-        return Err(IceError::Candidate("not UDP component 1"));
-    }
-    let priority: u32 = priority
-        .parse()
-        .map_err(|_| IceError::Candidate("priority is not a number"))?;
-    let ip: IpAddr = ip
-        .parse()
-        .map_err(|_| IceError::Candidate("address is not literal"))?;
-    let port: u16 = port
-        .parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or(IceError::Candidate("port is not a number above 0"))?;
+    ensure!(
+        *component == "1" && transport.eq_ignore_ascii_case("udp"),
+        "not UDP component 1"
+    );
+    let priority: u32 = priority.parse().context("priority is not a number")?;
+    let ip: IpAddr = ip.parse().context("address is not literal")?;
+    let port: NonZeroU16 = port.parse().context("port is not a number above 0")?;
     let related = match extensions {
         ["raddr", raddr, "rport", rport, ..] => format!(" raddr {raddr} rport {rport}"),
         _ => String::new(),
@@ -368,16 +328,16 @@ fn parse_candidate(text: &str) -> Result<Arc<dyn Candidate + Send + Sync>, IceEr
     Ok(Arc::new(unmarshal_candidate(&plain)?))
 }
 
-/// Longest time in which checks may go unanswered before a pair is given up while connecting.
+/// While connecting, a pair fails after this long without an answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Silence after which a path counts as disturbed.
 const DISCONNECTED_TIMEOUT: Duration = Duration::from_secs(5);
-/// Further silence after which it counts as lost: 20 s in all, as the Firezone client's 16.5 s and
-/// 2 s.
+/// Further silence after which the path counts as lost. The sum of 20 s is close to that of the
+/// Firezone client, 16.5 s and 2 s.
 const FAILED_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause between two consent checks (RFC 7675).
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// A relayed pair is worth a short wait for a direct one.
+/// Wait for a direct pair before accepting a relayed one.
 const RELAY_ACCEPTANCE_WAIT: Duration = Duration::from_millis(200);
 /// Room for a burst of about 3000 full packets; the kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;

@@ -1,97 +1,78 @@
-//! Names of DNS resources: which proxy IPs stand for them, and what gateways were told.
+//! Names of DNS resources: their proxy IPs and their announcements to gateways.
 //!
-//! A core without IO. It is told the resources, what applications ask for, their packets and the
-//! gateways' answers, and says what to announce to whom ([`Names::poll_announcement`], to be
-//! drained after every call). It refuses to decide who may use a resource: that is the router's
-//! business. A name keeps its proxy IPs for the life of the process, whatever becomes of its
-//! resource. Source: docs/protocol.md 4, 5.4 and 5.5.
+//! A core without IO. Receives the resources, the queries and packets of applications and the
+//! answers of gateways; returns announcements ([`Names::poll_announcement`], to be drained after
+//! every call). The router decides about access to a resource. A name keeps its proxy IPs while the
+//! process runs, even when its resource is gone. Source: docs/protocol.md 4, 5.4 and 5.5.
 
 mod pattern;
 mod proxies;
 
-pub use proxies::{
-    Domain, IPV4_RANGE, IPV4_SENTINELS, IPV6_RANGE, IPV6_SENTINELS, PER_FAMILY, ProxyIps,
-};
+pub use super::vocabulary::Domain;
+pub use proxies::ProxyIps;
 
-use super::control::DomainStatus;
-use super::wire::{GatewayId, ResourceId};
+use super::vocabulary::{DomainStatus, GatewayId, ResourceId};
 use pattern::Pattern;
 use proxies::Pool;
 use serde::Serialize;
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the stub answers to a question for addresses.
+/// The stub's answer to a query for addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// These stand for the name.
     ProxyIps(ProxyIps),
-    /// The name is a resource's, but too many names were asked for already.
+    /// The name belongs to a resource, but the table of names is full.
     Full,
 }
 
-/// What becomes of a packet to a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// Send it.
-    Pass,
-    /// It is kept until the gateway has confirmed the name, or gives way to those that are.
-    Held,
-}
-
-/// Something to tell a gateway now.
+/// A name that the client must announce to a gateway now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Whom.
     pub gateway: GatewayId,
-    /// Through which resource.
     pub resource: ResourceId,
-    /// The name and what stands for it.
     pub domain: Domain,
-    /// When a packet first wanted to go there.
+    /// Arrival of the first packet for the name.
     pub first_packet_at: Instant,
 }
 
-/// What a gateway's answer sets free.
+/// The effect of a gateway's answer to an announcement.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// To be sent, oldest first; empty when the gateway does not serve the name.
+pub struct AnnouncementOutcome {
+    /// Packets to send, oldest first; empty when the gateway does not serve the name.
     pub held: Vec<Vec<u8>>,
-    /// When the gateway was last told of the name.
+    /// Time of the last announcement.
     pub announced_at: Instant,
-    /// When a packet first wanted to go there.
+    /// Arrival of the first packet for the name.
     pub first_packet_at: Instant,
 }
 
-/// A name, as the control socket lists it.
+/// A name in the list of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Listed {
-    /// The name with what stands for it.
+pub struct NameReport {
     #[serde(flatten)]
     pub domain: Domain,
-    /// The resources that it belongs to, the narrowest first.
+    /// The resources that the name belongs to, the narrowest first.
     pub resources: Vec<ResourceId>,
-    /// What gateways were told and what they made of it.
-    pub announced: Vec<ListedAnnouncement>,
+    pub announced: Vec<AnnouncementReport>,
 }
 
-/// How things stand between a name and a gateway.
+/// An announcement in the list of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ListedAnnouncement {
-    /// Whom.
+pub struct AnnouncementReport {
     pub gateway: GatewayId,
-    /// Through which resource.
     pub resource: ResourceId,
     /// `pending`, `confirmed` or `failed`.
     pub state: &'static str,
-    /// Packets that wait.
+    /// Number of packets that wait.
     pub held: usize,
 }
 
-/// How things stand between a name and a gateway; nothing is kept before the first packet.
+/// The announcement of a name to a gateway; exists from the first packet on.
 #[derive(Debug)]
 struct Announced {
     state: State,
@@ -101,12 +82,12 @@ struct Announced {
 
 #[derive(Debug)]
 enum State {
-    /// The gateway was told and has not answered. Without a queue the name was confirmed before,
-    /// and packets go on.
+    /// The gateway has not answered. Without a queue it had confirmed the name before, and packets
+    /// pass.
     Pending(Option<Vec<Vec<u8>>>),
-    /// The gateway serves it.
+    /// The gateway serves the name.
     Confirmed,
-    /// The gateway does not serve it. Packets pass, for it to refuse them.
+    /// The gateway does not serve the name. Packets pass, and the gateway refuses them.
     Failed,
 }
 
@@ -118,29 +99,27 @@ struct Entry {
     announced: BTreeMap<(GatewayId, ResourceId), Announced>,
 }
 
-/// All names that were asked for.
+/// All names for which there was a query.
 #[derive(Debug, Default)]
 pub struct Names {
     patterns: BTreeMap<ResourceId, Pattern>,
     entries: BTreeMap<Arc<str>, Entry>,
     by_proxy_ip: BTreeMap<IpAddr, Arc<str>>,
     pool: Pool,
-    /// What is to be announced. A set: telling a gateway the same thing twice at once is no use.
+    /// Announcements to send. A set: an immediate repetition has no use.
     due: BTreeSet<(Arc<str>, GatewayId, ResourceId)>,
 }
 
 impl Names {
-    /// The resource now stands for the names that match this pattern.
+    /// Adds the resource, or changes its pattern.
     pub fn set_resource(&mut self, resource: ResourceId, pattern: &str) {
         let pattern = Pattern::new(pattern);
-        if self.patterns.get(&resource) == Some(&pattern) {
-            return;
+        if self.patterns.get(&resource) != Some(&pattern) {
+            self.patterns.insert(resource, pattern);
+            self.sort_resources();
         }
-        self.patterns.insert(resource, pattern);
-        self.sort_resources();
     }
 
-    /// The resource is gone.
     pub fn remove_resource(&mut self, resource: ResourceId) {
         if self.patterns.remove(&resource).is_some() {
             self.sort_resources();
@@ -148,28 +127,26 @@ impl Names {
         }
     }
 
-    /// Whether there is any resource with names.
-    #[must_use]
     pub fn has_resources(&self) -> bool {
         !self.patterns.is_empty()
     }
 
-    /// What gateways were told of the resource's names no longer counts.
+    /// Forgets the announcements for the resource, with the packets that wait for them.
     pub fn forget_resource(&mut self, resource: ResourceId) {
         for entry in self.entries.values_mut() {
             entry.announced.retain(|(_, of), _| *of != resource);
         }
     }
 
-    /// What the gateway was told no longer counts; packets that waited for it are lost.
+    /// Forgets the announcements to the gateway, with the packets that wait for them.
     pub fn forget_gateway(&mut self, gateway: GatewayId) {
         for entry in self.entries.values_mut() {
             entry.announced.retain(|(to, _), _| *to != gateway);
         }
     }
 
-    /// An application asks for the addresses of a name; `None` when no resource has it. Gateways
-    /// that were told of the name are told again, so that they look it up again.
+    /// Handles an application's query for the addresses of a name; `None` when no resource has it.
+    /// Repeats earlier announcements of the name, so that gateways resolve it again.
     pub fn handle_question(&mut self, name: &str, now: Instant) -> Option<Answer> {
         let resources = self.resources_of(name);
         if resources.is_empty() {
@@ -187,72 +164,68 @@ impl Names {
     }
 
     /// The resources that a name belongs to, the narrowest first.
-    #[must_use]
     pub fn resources_of(&self, name: &str) -> Vec<ResourceId> {
         matching(&self.patterns, name)
     }
 
     /// The name behind a proxy IP, with the resources that it belongs to, the narrowest first.
-    #[must_use]
     pub fn behind(&self, proxy_ip: IpAddr) -> Option<(&Arc<str>, &[ResourceId])> {
         let name = self.by_proxy_ip.get(&proxy_ip)?;
         Some((name, &self.entries.get(name)?.resources))
     }
 
     /// The name with its proxy IPs, if it has any.
-    #[must_use]
     pub fn domain(&self, name: &str) -> Option<Domain> {
         let entry = self.entries.get(name)?;
         Some(entry.domain(name))
     }
 
-    /// A packet is to go to `name` through `gateway`, which serves `resource`. Announces the name
-    /// when the gateway was not told, or did not answer for 2 s.
-    pub fn handle_packet(
+    /// Handles a packet to `name` through `gateway`, which serves `resource`: holds it while the
+    /// gateway has not confirmed the name. Announces the name with the first packet, and again with
+    /// a packet after 2 s without an answer. `true`: the packet is held, or lost to a full queue;
+    /// `false`: it may be sent.
+    pub fn hold_unconfirmed(
         &mut self,
         name: &Arc<str>,
         (gateway, resource): (GatewayId, ResourceId),
         packet: &[u8],
         now: Instant,
-    ) -> Passage {
+    ) -> bool {
         let Some(entry) = self.entries.get_mut(name) else {
-            return Passage::Pass;
+            return false;
         };
-        let mut due = false;
-        let announced = entry
-            .announced
-            .entry((gateway, resource))
-            .or_insert_with(|| {
-                due = true;
-                Announced {
-                    state: State::Pending(Some(Vec::new())),
-                    announced_at: now,
-                    first_packet_at: now,
-                }
-            });
+        let (announced, is_new) = match entry.announced.entry((gateway, resource)) {
+            MapEntry::Occupied(known) => (known.into_mut(), false),
+            MapEntry::Vacant(vacant) => {
+                let state = State::Pending(Some(Vec::new()));
+                (vacant.insert(Announced::new(state, now)), true)
+            }
+        };
         let State::Pending(held) = &mut announced.state else {
-            return Passage::Pass;
+            return false;
         };
-        if now.saturating_duration_since(announced.announced_at) >= ANNOUNCE_AGAIN_AFTER {
+        let elapsed = now.saturating_duration_since(announced.announced_at);
+        if is_new || elapsed >= ANNOUNCE_AGAIN_AFTER {
             announced.announced_at = now;
-            due = true;
-        }
-        if due {
             self.due.insert((Arc::clone(name), gateway, resource));
         }
         let Some(held) = held else {
-            return Passage::Pass;
+            return false;
         };
         if held.len() < HELD_PACKETS {
             held.push(packet.to_vec());
         }
-        Passage::Held
+        true
     }
 
-    /// A gateway says what it makes of a name. `None` when it was not told of it.
-    pub fn handle_status(&mut self, gateway: GatewayId, status: &DomainStatus) -> Option<Settled> {
-        let name = normal(&status.domain);
-        let entry = self.entries.get_mut(name.as_str())?;
+    /// Handles a gateway's answer to an announcement. `None` without such an announcement.
+    pub fn handle_status(
+        &mut self,
+        gateway: GatewayId,
+        status: &DomainStatus,
+    ) -> Option<AnnouncementOutcome> {
+        let name = status.domain.strip_suffix('.').unwrap_or(&status.domain);
+        let entry = self.entries.get_mut(name.to_ascii_lowercase().as_str())?;
         let announced = entry.announced.get_mut(&(gateway, status.resource))?;
         let state = if status.active {
             State::Confirmed
@@ -263,41 +236,30 @@ impl Names {
             State::Pending(Some(held)) if status.active => held,
             State::Pending(_) | State::Confirmed | State::Failed => Vec::new(),
         };
-        Some(Settled {
+        Some(AnnouncementOutcome {
             held,
             announced_at: announced.announced_at,
             first_packet_at: announced.first_packet_at,
         })
     }
 
-    /// The gateway knows the name already, told by the portal (generation 0): it needs no
-    /// announcement.
-    pub fn assume_confirmed(
-        &mut self,
-        name: &str,
-        (gateway, resource): (GatewayId, ResourceId),
-        now: Instant,
-    ) {
-        let Some(entry) = self.entries.get_mut(name) else {
-            return;
-        };
-        let announced = Announced {
-            state: State::Confirmed,
-            announced_at: now,
-            first_packet_at: now,
-        };
-        entry.announced.insert((gateway, resource), announced);
+    /// Marks the name as confirmed without an announcement: the gateway knows it from the portal
+    /// (generation 0).
+    pub fn assume_confirmed(&mut self, name: &str, route: (GatewayId, ResourceId), now: Instant) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            let announced = Announced::new(State::Confirmed, now);
+            entry.announced.insert(route, announced);
+        }
     }
 
-    /// What to announce next.
+    /// The next announcement to send.
     pub fn poll_announcement(&mut self) -> Option<Announcement> {
         loop {
             let (name, gateway, resource) = self.due.pop_first()?;
-            let Some(entry) = self.entries.get(&name) else {
-                continue;
-            };
-            // Gateway or resource may be gone again.
-            if let Some(announced) = entry.announced.get(&(gateway, resource)) {
+            // Gateway or resource may be gone by now.
+            if let Some(entry) = self.entries.get(&name)
+                && let Some(announced) = entry.announced.get(&(gateway, resource))
+            {
                 return Some(Announcement {
                     gateway,
                     resource,
@@ -308,18 +270,17 @@ impl Names {
         }
     }
 
-    /// Everything, by name.
-    #[must_use]
-    pub fn list(&self) -> Vec<Listed> {
-        let listed = |(name, entry): (&Arc<str>, &Entry)| Listed {
+    /// All names in alphabetical order, for the control socket.
+    pub fn list(&self) -> Vec<NameReport> {
+        let report = |(name, entry): (&Arc<str>, &Entry)| NameReport {
             domain: entry.domain(name),
             resources: entry.resources.clone(),
-            announced: entry.announced.iter().map(list_announced).collect(),
+            announced: entry.announced.iter().map(report_announced).collect(),
         };
-        self.entries.iter().map(listed).collect()
+        self.entries.iter().map(report).collect()
     }
 
-    /// `false` when there is no room.
+    /// Gives the name proxy IPs; `false` when there is no room.
     fn add(&mut self, name: &str, resources: Vec<ResourceId>) -> bool {
         if self.entries.len() >= NAMES_MAX {
             return false;
@@ -357,28 +318,33 @@ impl Entry {
 }
 
 impl Announced {
+    fn new(state: State, now: Instant) -> Self {
+        Self {
+            state,
+            announced_at: now,
+            first_packet_at: now,
+        }
+    }
+
     fn announce_again(&mut self, now: Instant) {
         self.announced_at = now;
         match self.state {
             State::Pending(_) => {}
             State::Confirmed => self.state = State::Pending(None),
-            State::Failed => {
-                self.first_packet_at = now;
-                self.state = State::Pending(Some(Vec::new()));
-            }
+            State::Failed => *self = Self::new(State::Pending(Some(Vec::new())), now),
         }
     }
 }
 
-fn list_announced(
+fn report_announced(
     ((gateway, resource), announced): (&(GatewayId, ResourceId), &Announced),
-) -> ListedAnnouncement {
+) -> AnnouncementReport {
     let (state, held) = match &announced.state {
         State::Pending(held) => ("pending", held.as_ref().map_or(0, Vec::len)),
         State::Confirmed => ("confirmed", 0),
         State::Failed => ("failed", 0),
     };
-    ListedAnnouncement {
+    AnnouncementReport {
         gateway: *gateway,
         resource: *resource,
         state,
@@ -388,26 +354,17 @@ fn list_announced(
 
 fn matching(patterns: &BTreeMap<ResourceId, Pattern>, name: &str) -> Vec<ResourceId> {
     let matches = patterns.iter().filter(|(_, pattern)| pattern.matches(name));
-    let mut matches: Vec<_> = matches
-        .map(|(id, pattern)| Reverse((pattern.specificity(), *id)))
-        .collect();
-    matches.sort_unstable();
-    matches.into_iter().map(|Reverse((_, id))| id).collect()
+    let ranked = matches.map(|(id, pattern)| Reverse((pattern.specificity(), *id)));
+    let ranked: BTreeSet<_> = ranked.collect();
+    ranked.into_iter().map(|Reverse((_, id))| id).collect()
 }
 
-/// A name as it is kept: lower case, without a trailing dot.
-#[must_use]
-pub fn normal(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
-}
-
-/// Packets held for one name at one gateway (docs/protocol.md: at most 32). A full queue drops the
-/// newest, so that a handshake's first packets survive.
+/// Packets held for one name at one gateway (docs/protocol.md 4). A full queue drops the newest, so
+/// that a handshake's first packets survive.
 const HELD_PACKETS: usize = 32;
-/// A gateway that has not answered is told again by the next packet after so long (docs/protocol.md
-/// 4.
+/// Pause before a packet repeats an unanswered announcement (docs/protocol.md 4).
 const ANNOUNCE_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// Names that are given proxy IPs; more than a person's applications ask for in a session.
+/// Limit of names with proxy IPs; more than a person's applications query in a session.
 const NAMES_MAX: usize = 16_384;
 
 #[cfg(test)]

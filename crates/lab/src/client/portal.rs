@@ -1,9 +1,9 @@
 //! The client's channel to the portal: connect, join, heartbeat, reconnect.
 //!
-//! One task owns the websocket. It reports what the portal pushes and takes what we have to say;
-//! while there is no channel it keeps our candidates (the gateway needs them) and drops requests
-//! (the next packet repeats them). The data plane does not depend on it. It gives up for good only
-//! on 401, on a refused join, and on `disconnect`. Source: docs/protocol.md 1.1 to 1.7.
+//! One task owns the websocket. It reports the portal's messages and sends the client's. Without a
+//! channel it keeps the client's candidates (the gateway needs them) and drops requests (the next
+//! packet repeats them). The data plane does not depend on it. It stops for good only on 401, on a
+//! refused join, and on `disconnect`. Source: docs/protocol.md 1.1 to 1.7.
 
 use super::config::Token;
 use super::tunnel::SOCKET_MARK;
@@ -29,46 +29,41 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_c
 use url::Url;
 use uuid::Uuid;
 
-/// Where and as whom to connect.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The base URL.
+    /// The portal's base URL.
     pub url: Url,
-    /// Ours.
     pub token: Token,
-    /// For people.
+    /// Name that the portal shows.
     pub name: String,
-    /// Stable identity.
+    /// Stable identity of this client.
     pub id: String,
-    /// Which names and path.
     pub generation: Generation,
-    /// Our WireGuard key.
+    /// The client's WireGuard key.
     pub public_key: [u8; 32],
 }
 
-/// What the channel reports.
 #[derive(Debug)]
 pub enum PortalEvent {
-    /// The join was accepted.
+    /// The portal accepted the join.
     Joined,
-    /// The portal told us something.
     Push(Push),
-    /// The portal answered a question of generation 0, or said why not.
+    /// The portal answered a question of generation 0, or refused it with a reason.
     Answered(Question, Result<Value, String>),
-    /// The channel is gone; it is being rebuilt.
+    /// The channel broke; the task reconnects.
     Lost(String),
-    /// The portal does not want us; nothing more will come.
+    /// The portal refuses this client for good; no event follows.
     Refused(String),
 }
 
-/// The channel's handle. Dropping it, or [`PortalHandle::close`], leaves the portal.
+/// A handle to the task. Dropping it, or [`PortalHandle::close`], leaves the portal.
 pub struct PortalHandle {
     messages: mpsc::UnboundedSender<Outgoing>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl PortalHandle {
-    /// Says `message`, now or after the next join.
+    /// Sends `message`, now or after the next join.
     pub fn send(&self, message: Outgoing) {
         // Only fails after a refusal, which ends the process anyway.
         let _ = self.messages.send(message);
@@ -81,8 +76,7 @@ impl PortalHandle {
     }
 }
 
-/// Starts the task. Events go to `events`.
-#[must_use]
+/// Starts the task, which sends its events to `events`.
 pub fn spawn(settings: Settings, events: mpsc::UnboundedSender<PortalEvent>) -> PortalHandle {
     let (messages, receiver) = mpsc::unbounded_channel();
     let channel = Channel {
@@ -102,11 +96,10 @@ struct Channel {
     messages: mpsc::UnboundedReceiver<Outgoing>,
     /// Candidates that wait for a channel.
     kept: VecDeque<Outgoing>,
-    /// Since the last successful join.
+    /// Failed connections since the last join.
     failures: u32,
 }
 
-/// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error("{0}")]
@@ -128,15 +121,10 @@ type Websocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Channel {
     async fn run(mut self) {
-        loop {
-            let error = match self.session().await {
-                Ok(()) => return,
-                Err(error) => error,
-            };
+        while let Err(error) = self.session().await {
             let wait = match &error {
                 SessionError::Fatal(reason) => {
-                    self.report(PortalEvent::Refused(reason.clone()));
-                    return;
+                    return self.report(PortalEvent::Refused(reason.clone()));
                 }
                 SessionError::Http {
                     retry_after: Some(wait),
@@ -155,70 +143,57 @@ impl Channel {
         }
     }
 
-    /// One connection, from the TCP handshake to its end. `Ok` when we were told to leave.
+    /// One connection, from the TCP handshake to its end. `Ok` when the client left.
     async fn session(&mut self) -> Result<(), SessionError> {
-        let mut websocket = timeout(CONNECT_TIMEOUT, connect(&self.settings))
+        let websocket = timeout(CONNECT_TIMEOUT, connect(&self.settings))
             .await
             .map_err(|_| SessionError::Lost("timed out while connecting"))??;
-        let mut references = References(0);
-        let joined_by = self
-            .write(&mut websocket, &mut references, &Outgoing::Join)
-            .await?;
         let mut session = Session {
-            joined_by,
-            joined: false,
+            websocket,
+            generation: self.settings.generation,
+            next_reference: 0,
+            has_joined: false,
             questions: BTreeMap::new(),
             unanswered_heartbeats: 0,
-            join_deadline: Instant::now() + JOIN_TIMEOUT,
         };
+        session.write(Outgoing::Join).await?;
+        let join_deadline = Instant::now() + JOIN_TIMEOUT;
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                frame = websocket.next() => {
-                    let frame = frame
-                        .ok_or(SessionError::Lost("the portal closed the connection"))?
-                        .map_err(Box::new)?;
-                    if self.handle_frame(&mut session, &frame)?.is_break() {
-                        self.after_join(&mut websocket, &mut references).await?;
-                    }
-                }
+                frame = session.websocket.next() => match frame {
+                    Some(frame) => self.handle_frame(&mut session, frame.map_err(Box::new)?).await?,
+                    None => return Err(SessionError::Lost("the portal closed the connection")),
+                },
                 message = self.messages.recv() => match message {
                     None => {
-                        let _ = websocket.close(None).await;
+                        let _ = session.websocket.close(None).await;
                         return Ok(());
                     }
-                    Some(message) if session.joined => {
-                        let reference =
-                            self.write(&mut websocket, &mut references, &message).await?;
-                        session.remember(reference, message);
-                    }
+                    Some(message) if session.has_joined => session.write(message).await?,
                     Some(message) => self.keep(message),
                 },
-                _ = heartbeat.tick() => {
-                    session.count_heartbeat()?;
-                    self.write(&mut websocket, &mut references, &Outgoing::Heartbeat).await?;
-                }
-                () = tokio::time::sleep_until(session.join_deadline), if !session.joined => {
+                _ = heartbeat.tick() => session.write_heartbeat().await?,
+                () = tokio::time::sleep_until(join_deadline), if !session.has_joined => {
                     return Err(SessionError::Lost("the join was not answered"));
                 }
             }
         }
     }
 
-    /// `Break` when this frame completed the join.
-    fn handle_frame(
+    async fn handle_frame(
         &mut self,
         session: &mut Session,
-        frame: &Message,
-    ) -> Result<ControlFlow<()>, SessionError> {
-        let text = match frame {
+        frame: Message,
+    ) -> Result<(), SessionError> {
+        let text = match &frame {
             Message::Text(text) => text.as_str(),
             Message::Close(_) => {
                 return Err(SessionError::Lost("the portal closed the connection"));
             }
             Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
-                return Ok(ControlFlow::Continue(()));
+                return Ok(());
             }
         };
         match wire::read(text) {
@@ -230,77 +205,53 @@ impl Channel {
             Ok(Incoming::Push(push)) => self.report(PortalEvent::Push(push)),
             Ok(Incoming::Closed) => return Err(SessionError::Lost("the channel was closed")),
             Ok(Incoming::Reply { reference, outcome }) => {
-                return self.handle_reply(session, reference, outcome);
+                self.handle_reply(session, reference, outcome).await?;
             }
             Ok(Incoming::Ignored(event)) => tracing::debug!(event, "ignoring a frame"),
-            Err(error) => tracing::warn!(%error, "ignoring a malformed frame"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "ignoring a malformed frame");
+            }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 
-    fn handle_reply(
+    async fn handle_reply(
         &mut self,
         session: &mut Session,
         reference: u64,
         outcome: Result<Value, String>,
-    ) -> Result<ControlFlow<()>, SessionError> {
+    ) -> Result<(), SessionError> {
         if let Some(question) = session.questions.remove(&reference) {
             self.report(PortalEvent::Answered(question, outcome));
-            return Ok(ControlFlow::Continue(()));
+            return Ok(());
         }
-        let is_join = !session.joined && reference == session.joined_by;
+        let is_join = !session.has_joined && reference == JOIN_REFERENCE;
         match outcome {
             Ok(_) if is_join => {
-                session.joined = true;
+                session.has_joined = true;
                 self.failures = 0;
                 self.report(PortalEvent::Joined);
-                return Ok(ControlFlow::Break(()));
+                if session.generation == Generation::V2 {
+                    session.write(Outgoing::Capabilities).await?;
+                }
+                while let Some(message) = self.kept.pop_front() {
+                    session.write(message).await?;
+                }
             }
             Ok(_) => session.unanswered_heartbeats = 0,
             Err(reason) if is_join => {
-                return Err(SessionError::Fatal(format!(
-                    "the join was refused: {reason}"
-                )));
+                let reason = format!("the join was refused: {reason}");
+                return Err(SessionError::Fatal(reason));
             }
             Err(reason) if reason == "unmatched topic" => {
                 return Err(SessionError::Lost("the portal has forgotten our join"));
             }
             Err(reason) => tracing::warn!(reference, reason, "the portal refused a message"),
         }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    async fn after_join(
-        &mut self,
-        websocket: &mut Websocket,
-        references: &mut References,
-    ) -> Result<(), SessionError> {
-        if self.settings.generation == Generation::V2 {
-            self.write(websocket, references, &Outgoing::Capabilities)
-                .await?;
-        }
-        while let Some(message) = self.kept.pop_front() {
-            self.write(websocket, references, &message).await?;
-        }
         Ok(())
     }
 
-    async fn write(
-        &self,
-        websocket: &mut Websocket,
-        references: &mut References,
-        message: &Outgoing,
-    ) -> Result<u64, SessionError> {
-        let reference = references.next();
-        let text = message.write(self.settings.generation, reference);
-        websocket
-            .send(Message::text(text))
-            .await
-            .map_err(Box::new)?;
-        Ok(reference)
-    }
-
-    /// Sleeps, and keeps what we are told to send meanwhile. `Break` when we were told to leave.
+    /// Waits, and keeps the messages that arrive meanwhile. `Break` when the client leaves.
     async fn wait(&mut self, wait: Duration) -> ControlFlow<()> {
         let until = tokio::time::sleep(wait);
         tokio::pin!(until);
@@ -325,57 +276,54 @@ impl Channel {
     }
 
     fn report(&self, event: PortalEvent) {
-        // Only fails when the client is on its way out.
+        // Only fails during shutdown.
         let _ = self.events.send(event);
     }
 }
 
-/// What we know about the running connection.
+/// The state of one connection.
 struct Session {
-    joined_by: u64,
-    joined: bool,
-    /// By reference; lost with the connection, and asked again by the next packet.
+    websocket: Websocket,
+    generation: Generation,
+    /// Counts the client's messages on this connection.
+    next_reference: u64,
+    has_joined: bool,
+    /// Unanswered questions by reference. A lost connection loses them; the next packet repeats
+    /// them.
     questions: BTreeMap<u64, Question>,
     unanswered_heartbeats: u32,
-    join_deadline: Instant,
 }
 
 impl Session {
-    /// Some questions are never answered: the oldest give way.
-    fn remember(&mut self, reference: u64, message: Outgoing) {
+    async fn write(&mut self, message: Outgoing) -> Result<(), SessionError> {
+        let reference = self.next_reference;
+        self.next_reference += 1;
+        let text = message.write(self.generation, reference);
+        let sent = self.websocket.send(Message::text(text)).await;
+        sent.map_err(Box::new)?;
         if let Outgoing::Ask(question) = message {
+            // The portal leaves some questions unanswered: the oldest give way.
             if self.questions.len() >= MAX_QUESTIONS {
                 self.questions.pop_first();
             }
             self.questions.insert(reference, question);
         }
+        Ok(())
     }
 
-    fn count_heartbeat(&mut self) -> Result<(), SessionError> {
+    async fn write_heartbeat(&mut self) -> Result<(), SessionError> {
         if self.unanswered_heartbeats > MAX_UNANSWERED_HEARTBEATS {
             return Err(SessionError::Lost("the portal does not answer heartbeats"));
         }
         self.unanswered_heartbeats += 1;
-        Ok(())
-    }
-}
-
-/// Counts our messages, from 0 on each connection.
-struct References(u64);
-
-impl References {
-    fn next(&mut self) -> u64 {
-        let next = self.0;
-        self.0 += 1;
-        next
+        self.write(Outgoing::Heartbeat).await
     }
 }
 
 async fn connect(settings: &Settings) -> Result<Websocket, SessionError> {
     let request = upgrade_request(settings)?;
     let stream = dial(&settings.url).await?;
-    let result = client_async_tls_with_config(request, stream, None, None).await;
-    match result {
+    match client_async_tls_with_config(request, stream, None, None).await {
         Ok((websocket, _)) => Ok(websocket),
         Err(tungstenite::Error::Http(response)) => {
             let status = response.status();
@@ -384,9 +332,8 @@ async fn connect(settings: &Settings) -> Result<Websocket, SessionError> {
                     "the portal answered 401: the token is not valid".into(),
                 ));
             }
-            let retry_after = response
-                .headers()
-                .get("retry-after")
+            let retry_after = response.headers().get("retry-after");
+            let retry_after = retry_after
                 .and_then(|value| value.to_str().ok()?.trim().parse().ok())
                 .map(Duration::from_secs);
             Err(SessionError::Http {
@@ -398,7 +345,7 @@ async fn connect(settings: &Settings) -> Result<Websocket, SessionError> {
     }
 }
 
-/// Connects past the tunnel's routes: the portal may live inside a resource's network.
+/// Connects outside the tunnel, even if the portal's address lies in a resource's network.
 async fn dial(url: &Url) -> io::Result<TcpStream> {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -447,7 +394,7 @@ fn upgrade_request(settings: &Settings) -> Result<Request<()>, SessionError> {
     Ok(request)
 }
 
-/// The base URL's path, the channel's path, and who we are.
+/// The base URL with the channel's path and the client's identity.
 fn websocket_url(settings: &Settings) -> Url {
     let mut url = settings.url.clone();
     let scheme = match url.scheme() {
@@ -473,7 +420,7 @@ fn websocket_url(settings: &Settings) -> Url {
     url
 }
 
-/// A UUID is replaced by its SHA-256, anything else goes as it is.
+/// Replaces a UUID by its SHA-256; keeps any other id.
 fn external_id(id: &str) -> String {
     if Uuid::parse_str(id).is_err() {
         return id.to_owned();
@@ -481,7 +428,7 @@ fn external_id(id: &str) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(id.as_bytes()))
 }
 
-/// 0.5 s, half as much again each time up to a minute, ±50 %.
+/// 0.5 s, multiplied by 1.5 after each failure up to a minute, ±50 %.
 fn backoff(failures: u32) -> Duration {
     let steps = i32::try_from(failures.min(32)).unwrap_or(32);
     let seconds = (0.5 * 1.5_f64.powi(steps)).min(LONGEST_BACKOFF.as_secs_f64());
@@ -490,22 +437,24 @@ fn backoff(failures: u32) -> Duration {
     Duration::from_secs_f64(seconds * jitter)
 }
 
-/// Inside the portal's version window; the component is the one whose part we play.
+/// Names the component that this client plays, with a version that the portal accepts.
 const USER_AGENT: &str = "Linux/6.8 headless-client/1.5.12 (x86_64; 6.8.0)";
-/// As a client of generation 0 says it.
+/// The user agent of a client of generation 0.
 const OLD_USER_AGENT: &str = "Linux/6.8 headless-client/1.3.7 (x86_64; 6.8.0)";
-/// TCP, TLS and upgrade together.
+/// Covers TCP, TLS and upgrade together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// One address.
+/// Covers one address of the portal's name.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The join is the first message on a connection.
+const JOIN_REFERENCE: u64 = 0;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_UNANSWERED_HEARTBEATS: u32 = 3;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-/// Batches of candidates kept while there is no channel; the oldest give way.
+/// Batches of candidates kept without a channel; the oldest give way.
 const KEPT_MESSAGES: usize = 32;
 
-/// Questions whose answers are waited for at the same time.
+/// Questions that wait for an answer at the same time.
 const MAX_QUESTIONS: usize = 256;
 
 #[cfg(test)]

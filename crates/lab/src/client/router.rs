@@ -1,141 +1,106 @@
-//! Which resource a packet belongs to, which gateway serves it, and when to ask for access.
+//! Finds the resource of a packet and the gateway that serves it, and requests access.
 //!
-//! A core without IO: it is told packets, grants and changes, and answers what to do. It refuses
-//! packets that are not from our own tunnel addresses on the way out, and on the way in packets
-//! from anywhere but the gateway itself and the resources granted through it. It does not enforce
-//! filters: they decide only which of several overlapping resources is meant, and the gateway does
-//! the rest. What belongs to names is kept by [`Names`]; here they are one more kind of route.
-//! Source: docs/protocol.md 2.4, 2.5, 5.1 and 5.9.
+//! A core without IO: receives packets, grants and changes, and returns actions. It drops outbound
+//! packets that are not from the client's own tunnel addresses, and inbound packets that are from
+//! neither the gateway itself nor a resource granted through it. It does not enforce filters: they
+//! only select one of several overlapping resources, and the gateway does the rest. [`Names`] holds
+//! the state of DNS resources. Source: docs/protocol.md 2.4, 2.5, 5.1 and 5.9.
 
-use super::control::DomainStatus;
-use super::names::{
-    Announcement, Answer, Domain, IPV4_RANGE, IPV6_RANGE, Listed, Names, Passage, Settled,
-};
-use super::packet::{Flow, Malformed, Service};
-use super::wire::{Filter, GatewayId, Interface, Resource, ResourceId, ResourceKind};
+use super::addresses::{PROXY_IPV4, PROXY_IPV6};
+use super::names::Names;
+use super::packet::{DropReason, Flow, Service};
+use super::vocabulary::{Domain, GatewayId, ResourceId, TunnelAddresses};
+use super::wire::{Filter, Resource, ResourceKind};
 use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What to do with a packet from an application.
+/// The action for a packet from an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Send it through this gateway.
+pub enum OutboundAction {
+    /// Send the packet through this gateway.
     Forward(GatewayId),
-    /// It is held; ask the portal for this resource now.
-    Ask(ResourceId),
-    /// It is held, or gives way to those that are: the portal was asked already, or the gateway has
-    /// yet to confirm the name.
+    /// The router holds the packet; request this resource from the portal now.
+    RequestAccess(ResourceId),
+    /// The router holds the packet, or lost it to a full queue: the portal has not answered, or the
+    /// gateway has not confirmed the name.
     Held,
-    /// Nothing can be done with it.
     Drop(DropReason),
 }
 
-/// Why a packet is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DropReason {
-    /// Not an IP packet.
-    NotIp,
-    /// A fragment.
-    Fragment,
-    /// Outbound: not from our tunnel address. Inbound: not from a resource of that gateway.
-    ForeignSource,
-    /// Not to our tunnel address.
-    ForeignDestination,
-    /// No resource contains the destination.
-    NoResource,
-}
-
-/// What a grant sets free.
+/// The packets that a grant releases.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Granted {
+pub struct ReleasedPackets {
     /// The packets held for the resource, oldest first.
     pub held: Vec<Vec<u8>>,
-    /// When the first packet asked for the resource.
+    /// Arrival of the first packet for the resource.
     pub first_packet_at: Instant,
 }
 
-/// Who answers questions about a name that only its site knows.
+/// The server for queries that only the site of a name can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Site {
+pub enum SiteServer {
     /// The gateway with these tunnel addresses.
-    At(Interface),
-    /// Nobody yet; ask the portal for this resource now.
-    Ask(ResourceId),
-    /// Nobody yet; the portal was asked already.
-    Asked,
+    At(TunnelAddresses),
+    /// Unknown; request this resource from the portal now.
+    RequestAccess(ResourceId),
+    /// Unknown; the portal has not answered the request.
+    Requested,
 }
 
 /// A request that the portal has not answered.
 #[derive(Debug)]
 struct Pending {
-    /// The name that the last packet wanted to go to.
+    /// Destination of the last packet, for a DNS resource.
     name: Option<Arc<str>>,
     first_packet_at: Instant,
     last_packet_at: Instant,
-    asked_at: Instant,
-    held: VecDeque<Vec<u8>>,
+    requested_at: Instant,
+    held: Vec<Vec<u8>>,
 }
 
-/// A resource that somebody wants to use.
-struct Wanted<'a> {
-    resource: ResourceId,
-    /// For a DNS resource.
-    name: Option<Arc<str>>,
-    /// What to hold meanwhile.
-    packet: Option<&'a [u8]>,
-}
-
-/// The state of all routes.
+/// The routing state of the client.
 #[derive(Debug, Default)]
 pub struct Router {
-    own: Option<Interface>,
+    own: Option<TunnelAddresses>,
     resources: BTreeMap<ResourceId, Resource>,
     grants: BTreeMap<ResourceId, GatewayId>,
-    gateways: BTreeMap<GatewayId, Interface>,
+    gateways: BTreeMap<GatewayId, TunnelAddresses>,
     pending: BTreeMap<ResourceId, Pending>,
-    /// Who served a resource last, connected or not.
+    /// The last gateway of each resource, connected or not.
     preferred: BTreeMap<ResourceId, GatewayId>,
-    names: Names,
+    /// Queries and announcements go straight to the names.
+    pub names: Names,
 }
 
 impl Router {
-    /// Our tunnel addresses; until they are known every packet is foreign.
-    pub fn set_own_addresses(&mut self, own: Interface) {
+    /// Sets the client's tunnel addresses; before the first call every packet is foreign.
+    pub fn set_own_addresses(&mut self, own: TunnelAddresses) {
         self.own = Some(own);
     }
 
-    /// Takes the portal's whole list. Grants of resources that are gone or have become another
-    /// network end; answers the gateways that serve nothing any more.
-    pub fn replace_resources(&mut self, resources: Vec<Resource>) -> Vec<GatewayId> {
+    /// Takes the portal's whole list. Ends the grants of resources that are gone or have another
+    /// network; returns the gateways that serve no resource now.
+    pub fn replace_resources(&mut self, resources: Vec<Resource>) -> BTreeSet<GatewayId> {
         let kept: BTreeSet<ResourceId> = resources.iter().map(|resource| resource.id).collect();
-        let gone: Vec<ResourceId> = self
-            .resources
-            .keys()
-            .copied()
-            .filter(|id| !kept.contains(id))
-            .collect();
-        let mut idle: BTreeSet<GatewayId> = BTreeSet::new();
-        idle.extend(gone.into_iter().filter_map(|id| self.remove_resource(id)));
+        let known = self.resources.keys().copied();
+        let gone: Vec<ResourceId> = known.filter(|id| !kept.contains(id)).collect();
+        let idle = gone.into_iter().filter_map(|id| self.remove_resource(id));
+        let mut idle: BTreeSet<GatewayId> = idle.collect();
         for resource in resources {
             idle.extend(self.upsert_resource(resource));
         }
-        idle.into_iter().collect()
+        idle
     }
 
-    /// Adds or changes one resource; answers the gateway that serves nothing any more because of
-    /// it.
+    /// Adds or changes one resource; returns the gateway that serves no resource because of it.
     pub fn upsert_resource(&mut self, resource: Resource) -> Option<GatewayId> {
-        let same_network = self
-            .resources
-            .get(&resource.id)
-            .is_none_or(|known| known.kind == resource.kind);
-        let idle = if same_network {
-            None
-        } else {
-            self.remove_resource(resource.id)
+        let known = self.resources.get(&resource.id);
+        let idle = match known.is_some_and(|known| known.kind != resource.kind) {
+            true => self.remove_resource(resource.id),
+            false => None,
         };
         if let ResourceKind::Dns(pattern) = &resource.kind {
             self.names.set_resource(resource.id, pattern);
@@ -144,7 +109,7 @@ impl Router {
         idle
     }
 
-    /// Forgets a resource; answers the gateway that serves nothing any more.
+    /// Removes a resource; returns the gateway that serves no resource because of it.
     pub fn remove_resource(&mut self, resource: ResourceId) -> Option<GatewayId> {
         self.resources.remove(&resource);
         self.names.remove_resource(resource);
@@ -159,239 +124,158 @@ impl Router {
         Some(gateway)
     }
 
-    /// Everything that must be routed into the tunnel.
-    #[must_use]
+    /// The networks to route into the tunnel.
     pub fn networks(&self) -> BTreeSet<IpNet> {
         let mut networks: BTreeSet<IpNet> = self.resources.values().filter_map(network).collect();
         if self.names.has_resources() {
-            networks.extend([IpNet::from(IPV4_RANGE), IpNet::from(IPV6_RANGE)]);
+            networks.extend([IpNet::from(PROXY_IPV4), IpNet::from(PROXY_IPV6)]);
         }
         networks
     }
 
-    /// An application asks for the addresses of `name`. `None` when no resource has it.
-    pub fn handle_question(&mut self, name: &str, now: Instant) -> Option<Answer> {
-        self.names.handle_question(name, now)
-    }
-
-    /// An application asks for something about `name` that only its site knows. `None` when no
-    /// resource has it.
-    pub fn handle_site_question(&mut self, name: &str, now: Instant) -> Option<Site> {
+    /// Handles a query about `name` that only its site can answer. `None` when no resource has it.
+    pub fn handle_site_question(&mut self, name: &str, now: Instant) -> Option<SiteServer> {
         let resources = self.names.resources_of(name);
         let granted = |id| self.gateways.get(self.grants.get(id)?);
         if let Some(addresses) = resources.iter().find_map(granted) {
-            return Some(Site::At(*addresses));
+            return Some(SiteServer::At(*addresses));
         }
-        let wanted = Wanted {
-            resource: *resources.first()?,
-            name: Some(name.into()),
-            packet: None,
-        };
-        Some(match self.hold(wanted, now) {
-            Route::Ask(resource) => Site::Ask(resource),
-            Route::Forward(_) | Route::Held | Route::Drop(_) => Site::Asked,
+        let resource = *resources.first()?;
+        Some(match self.request(resource, Some(name.into()), None, now) {
+            true => SiteServer::RequestAccess(resource),
+            false => SiteServer::Requested,
         })
     }
 
-    /// Whether `name` belongs to a resource.
-    #[must_use]
-    pub fn is_resource(&self, name: &str) -> bool {
-        !self.names.resources_of(name).is_empty()
-    }
-
-    /// The name that a proxy IP stands for.
-    #[must_use]
-    pub fn name_behind(&self, proxy_ip: IpAddr) -> Option<Arc<str>> {
-        self.names
-            .behind(proxy_ip)
-            .map(|(name, _)| Arc::clone(name))
-    }
-
-    /// What to announce to which gateway; to be drained after every call.
-    pub fn poll_announcement(&mut self) -> Option<Announcement> {
-        self.names.poll_announcement()
-    }
-
-    /// A gateway says what it makes of a name. `None` when it was not told of it.
-    pub fn handle_domain_status(
-        &mut self,
-        gateway: GatewayId,
-        status: &DomainStatus,
-    ) -> Option<Settled> {
-        self.names.handle_status(gateway, status)
-    }
-
-    /// The name, with its proxy IPs, of the packet that `resource` was last asked for: what a
-    /// request of generation 0 carries. `None` for a resource that is a network.
-    #[must_use]
+    /// The name, with its proxy IPs, for a request of generation 0: the destination of the last
+    /// packet to `resource`. `None` for a network.
     pub fn requested_domain(&self, resource: ResourceId) -> Option<Domain> {
         let name = self.pending.get(&resource)?.name.as_ref()?;
         self.names.domain(name)
     }
 
-    /// The gateway knows `name` already, told by the portal (generation 0). To be called after
-    /// [`Self::handle_granted`].
-    pub fn assume_confirmed(
-        &mut self,
-        gateway: GatewayId,
-        resource: ResourceId,
-        name: &str,
-        now: Instant,
-    ) {
-        self.names.assume_confirmed(name, (gateway, resource), now);
-    }
-
-    /// All names that were asked for.
-    #[must_use]
-    pub fn names(&self) -> Vec<Listed> {
-        self.names.list()
-    }
-
-    /// Decides about a packet from an application, and holds it when its resource must be asked
-    /// for.
-    pub fn handle_outbound(&mut self, packet: &[u8], now: Instant) -> Route {
+    /// Decides about a packet from an application, and holds it when its resource needs a request.
+    pub fn handle_outbound(&mut self, packet: &[u8], now: Instant) -> OutboundAction {
         let flow = match Flow::parse(packet) {
             Ok(flow) => flow,
-            Err(malformed) => return Route::Drop(malformed.into()),
+            Err(reason) => return OutboundAction::Drop(reason),
         };
         if !self.is_own(flow.source) {
-            return Route::Drop(DropReason::ForeignSource);
+            return OutboundAction::Drop(DropReason::ForeignSource);
         }
         if let Some(gateway) = self.gateway_at(flow.destination) {
-            return Route::Forward(gateway);
+            return OutboundAction::Forward(gateway);
         }
-        let name = self.name_behind(flow.destination);
-        let resource = match &name {
-            Some(_) => self.resource_behind(&flow),
-            None => self.resource_for(&flow),
+        let behind = self.names.behind(flow.destination);
+        let name = behind.map(|(name, _)| Arc::clone(name));
+        let resource = match behind {
+            Some((_, resources)) => self.resource_of_name(resources, flow.service),
+            None => self.resource_of_network(&flow),
         };
         let Some(resource) = resource else {
-            return Route::Drop(DropReason::NoResource);
+            return OutboundAction::Drop(DropReason::NoResource);
         };
         let Some(gateway) = self.grants.get(&resource).copied() else {
-            let wanted = Wanted {
-                resource,
-                name,
-                packet: Some(packet),
+            return match self.request(resource, name, Some(packet), now) {
+                true => OutboundAction::RequestAccess(resource),
+                false => OutboundAction::Held,
             };
-            return self.hold(wanted, now);
         };
-        let passage = name.map_or(Passage::Pass, |name| {
-            self.names
-                .handle_packet(&name, (gateway, resource), packet, now)
-        });
-        match passage {
-            Passage::Pass => Route::Forward(gateway),
-            Passage::Held => Route::Held,
+        let route = (gateway, resource);
+        let is_held =
+            name.is_some_and(|name| self.names.hold_unconfirmed(&name, route, packet, now));
+        match is_held {
+            true => OutboundAction::Held,
+            false => OutboundAction::Forward(gateway),
         }
     }
 
-    /// Decides about a packet out of the tunnel.
-    ///
-    /// # Errors
-    /// Why it must not reach applications.
+    /// Checks a packet from the tunnel; an error keeps it from applications.
     pub fn check_inbound(&self, gateway: GatewayId, packet: &[u8]) -> Result<(), DropReason> {
         let flow = Flow::parse(packet)?;
         if !self.is_own(flow.destination) {
             return Err(DropReason::ForeignDestination);
         }
-        let is_gateway = self
-            .gateways
-            .get(&gateway)
-            .is_some_and(|addresses| has_address(addresses, flow.source));
-        let from_resource = || {
-            self.grants
-                .iter()
-                .filter(|(_, by)| **by == gateway)
-                .filter_map(|(id, _)| self.resources.get(id).and_then(network))
-                .any(|net| net.contains(&flow.source))
+        let addresses = self.gateways.get(&gateway);
+        let is_gateway = addresses.is_some_and(|addresses| addresses.contains(flow.source));
+        let is_from_resource = || {
+            let mut granted = self.grants.iter().filter(|(_, by)| **by == gateway);
+            let network = |id| self.resources.get(id).and_then(network);
+            granted.any(|(id, _)| network(id).is_some_and(|net| net.contains(&flow.source)))
         };
-        let from_name = || {
+        let is_from_name = || {
             let behind = self.names.behind(flow.source);
             behind.is_some_and(|(_, resources)| {
-                let by = |id| self.grants.get(id).copied();
-                resources.iter().any(|id| by(id) == Some(gateway))
+                let is_granted = |id| self.grants.get(id) == Some(&gateway);
+                resources.iter().any(is_granted)
             })
         };
-        if is_gateway || from_name() || from_resource() {
-            Ok(())
-        } else {
-            Err(DropReason::ForeignSource)
+        if is_gateway || is_from_name() || is_from_resource() {
+            return Ok(());
         }
+        Err(DropReason::ForeignSource)
     }
 
-    /// Gateways to name in a request: the one that served the resource last, then connected ones.
-    #[must_use]
+    /// Connected gateways for a request, the last one of the resource first.
     pub fn connected_gateways(&self, resource: ResourceId) -> Vec<GatewayId> {
-        let preferred = self.preferred.get(&resource).copied();
-        let others = self
-            .gateways
-            .keys()
-            .copied()
-            .filter(|id| Some(*id) != preferred);
-        preferred
-            .filter(|id| self.gateways.contains_key(id))
-            .into_iter()
-            .chain(others)
-            .collect()
+        let preferred = self.preferred.get(&resource);
+        let mut gateways: Vec<GatewayId> = self.gateways.keys().copied().collect();
+        gateways.sort_by_key(|id| Some(id) != preferred);
+        gateways
     }
 
-    /// The portal grants `resource` through `gateway`. `None` when nobody asked for it. What was
-    /// held is to be handled as if it came now: names have yet to be announced.
+    /// Handles the portal's grant of `resource` through `gateway`. `None` without a request. The
+    /// caller handles the released packets like new ones: their names need an announcement.
     pub fn handle_granted(
         &mut self,
         resource: ResourceId,
         gateway: GatewayId,
-        addresses: Interface,
-    ) -> Option<Granted> {
+        addresses: TunnelAddresses,
+    ) -> Option<ReleasedPackets> {
         let pending = self.pending.remove(&resource)?;
         self.grants.insert(resource, gateway);
         self.preferred.insert(resource, gateway);
         self.gateways.insert(gateway, addresses);
         self.names.forget_resource(resource);
-        Some(Granted {
-            held: pending.held.into(),
+        Some(ReleasedPackets {
+            held: pending.held,
             first_packet_at: pending.first_packet_at,
         })
     }
 
-    /// The portal refuses `resource`: what was held is lost, and a later packet asks again, no
-    /// sooner than 2 s after the last time.
+    /// Handles the portal's refusal of `resource`: drops the held packets. A later packet repeats
+    /// the request, at the earliest 2 s after the last one.
     pub fn handle_refused(&mut self, resource: ResourceId) {
         if let Some(pending) = self.pending.get_mut(&resource) {
             pending.held.clear();
         }
     }
 
-    /// The gateway is lost: its grants end, and the next packets ask again.
+    /// Handles the loss of a gateway: ends its grants, so that the next packets request access.
     pub fn forget_gateway(&mut self, gateway: GatewayId) {
         self.gateways.remove(&gateway);
         self.grants.retain(|_, by| *by != gateway);
         self.names.forget_gateway(gateway);
     }
 
-    /// When the packet came that the resource was last asked for.
-    #[must_use]
+    /// Arrival of the first packet of the pending request.
     pub fn first_packet_at(&self, resource: ResourceId) -> Option<Instant> {
-        self.pending
-            .get(&resource)
-            .map(|pending| pending.first_packet_at)
+        Some(self.pending.get(&resource)?.first_packet_at)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {
-        self.own.is_some_and(|own| has_address(&own, ip))
+        self.own.is_some_and(|own| own.contains(ip))
     }
 
     fn gateway_at(&self, ip: IpAddr) -> Option<GatewayId> {
-        self.gateways
-            .iter()
-            .find(|(_, addresses)| has_address(addresses, ip))
-            .map(|(id, _)| *id)
+        let mut gateways = self.gateways.iter();
+        let (gateway, _) = gateways.find(|(_, addresses)| addresses.contains(ip))?;
+        Some(*gateway)
     }
 
     /// Among overlapping resources: one whose filters permit the packet, then the longest prefix,
     /// then the greater id, as the gateway chooses.
-    fn resource_for(&self, flow: &Flow) -> Option<ResourceId> {
+    fn resource_of_network(&self, flow: &Flow) -> Option<ResourceId> {
         let candidates = self.resources.values().filter_map(|resource| {
             let net = network(resource).filter(|net| net.contains(&flow.destination))?;
             let permitted = permits(&resource.filters, flow.service);
@@ -400,24 +284,29 @@ impl Router {
         candidates.max().map(|(_, _, id)| id)
     }
 
-    /// Among the resources of the name behind the destination: one whose filters permit the
-    /// packet, then the narrowest, then the greater id.
-    fn resource_behind(&self, flow: &Flow) -> Option<ResourceId> {
-        let (_, resources) = self.names.behind(flow.destination)?;
+    /// Among the resources of a name: one whose filters permit the packet, then the narrowest, then
+    /// the greater id.
+    fn resource_of_name(&self, resources: &[ResourceId], service: Service) -> Option<ResourceId> {
         let is_permitted = |id: &&ResourceId| {
             let resource = self.resources.get(*id);
-            resource.is_some_and(|resource| permits(&resource.filters, flow.service))
+            resource.is_some_and(|resource| permits(&resource.filters, service))
         };
         let permitted = resources.iter().find(is_permitted);
         permitted.or(resources.first()).copied()
     }
 
-    fn hold(&mut self, wanted: Wanted<'_>, now: Instant) -> Route {
-        let resource = wanted.resource;
-        let stale = |pending: &Pending| {
+    /// Holds `packet` until the portal grants `resource`. `true` when the portal must be asked now.
+    fn request(
+        &mut self,
+        resource: ResourceId,
+        name: Option<Arc<str>>,
+        packet: Option<&[u8]>,
+        now: Instant,
+    ) -> bool {
+        let is_stale = |pending: &Pending| {
             now.saturating_duration_since(pending.last_packet_at) > FORGET_REQUEST_AFTER
         };
-        if self.pending.get(&resource).is_some_and(stale) {
+        if self.pending.get(&resource).is_some_and(is_stale) {
             self.pending.remove(&resource);
         }
         let is_new = !self.pending.contains_key(&resource);
@@ -425,45 +314,29 @@ impl Router {
             name: None,
             first_packet_at: now,
             last_packet_at: now,
-            asked_at: now,
-            held: VecDeque::new(),
+            requested_at: now,
+            held: Vec::new(),
         });
-        pending.name = wanted.name;
+        pending.name = name;
         pending.last_packet_at = now;
-        if let Some(packet) = wanted.packet
+        if let Some(packet) = packet
             && pending.held.len() < HELD_PACKETS
         {
-            pending.held.push_back(packet.to_vec());
+            pending.held.push(packet.to_vec());
         }
-        if is_new || now.saturating_duration_since(pending.asked_at) >= ASK_AGAIN_AFTER {
-            pending.asked_at = now;
-            Route::Ask(resource)
-        } else {
-            Route::Held
+        let elapsed = now.saturating_duration_since(pending.requested_at);
+        let is_due = is_new || elapsed >= REQUEST_AGAIN_AFTER;
+        if is_due {
+            pending.requested_at = now;
         }
-    }
-}
-
-impl From<Malformed> for DropReason {
-    fn from(malformed: Malformed) -> Self {
-        match malformed {
-            Malformed::NotIp => Self::NotIp,
-            Malformed::Fragment => Self::Fragment,
-        }
+        is_due
     }
 }
 
 fn network(resource: &Resource) -> Option<IpNet> {
     match &resource.kind {
         ResourceKind::Cidr(net) => Some(*net),
-        ResourceKind::Dns(_) | ResourceKind::Internet | ResourceKind::Other => None,
-    }
-}
-
-fn has_address(interface: &Interface, ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip == interface.ipv4,
-        IpAddr::V6(ip) => ip == interface.ipv6,
+        ResourceKind::Dns(_) | ResourceKind::Other => None,
     }
 }
 
@@ -478,12 +351,12 @@ fn permits(filters: &[Filter], service: Service) -> bool {
         })
 }
 
-/// Packets held for one resource (docs/protocol.md: at most 32). A full queue drops the newest, so
-/// that a handshake's first packets survive.
+/// Packets held for one resource (docs/protocol.md 12.1). A full queue drops the newest, so that a
+/// handshake's first packets survive.
 pub const HELD_PACKETS: usize = 32;
 /// Shortest pause between two requests for the same resource.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// A request whose application fell silent for so long is started afresh: its packets are stale.
+const REQUEST_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// After this pause between two packets the held ones are stale, and a new request begins.
 const FORGET_REQUEST_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,20 +1,19 @@
-//! The DNS server for applications: UDP and TCP sockets, and limits on what waits.
+//! The DNS server for applications: UDP and TCP sockets, and limits on queries and connections.
 //!
-//! It sits on addresses that the client gives its own interface ([`IPV4`], [`IPV6`]), so that it is
-//! there as long as the process is, with a portal or without, and leaves nothing behind. Packets to
-//! it never enter the tunnel: the kernel delivers them to itself. Refuses to be a cache. Source:
-//! docs/protocol.md 5.4 and 5.8; RFC 1035, section 4.2.
+//! It listens on addresses of the client's own interface, so that it works as long as the process
+//! runs, with a portal or without, and leaves nothing behind. Packets to it never enter the tunnel:
+//! the kernel delivers them locally. It has no cache. Source: docs/protocol.md 5.4 and 5.8;
+//! RFC 1035, 4.2.
 
 mod exchange;
 mod resolver;
 
 pub use exchange::Transport;
-pub use resolver::{Asked, Resolver};
+pub use resolver::{Resolver, StubEvent};
 
-use super::names::{IPV4_SENTINELS, IPV6_SENTINELS};
 use exchange::{MESSAGE_BYTES, read_message, write_message};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -22,25 +21,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Where the client answers, as Firezone's clients do.
-pub const IPV4: Ipv4Addr = Ipv4Addr::new(100, 100, 111, 1);
-/// Where the client answers, as Firezone's clients do.
-pub const IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0x100, 0x100, 0x111, 1);
-/// The port that `resolv.conf` takes for granted.
-pub const PORT: u16 = 53;
-
-/// Whether `ip` is kept for clients' DNS servers: nothing that they could ask in turn.
-#[must_use]
-pub fn is_sentinel(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => IPV4_SENTINELS.contains(&ip),
-        IpAddr::V6(ip) => IPV6_SENTINELS.contains(&ip),
-    }
-}
-
-/// The server on one address. Dropping it ends it.
+/// The server on one address. Dropping it closes its sockets.
 pub struct Stub {
-    address: SocketAddr,
+    pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
@@ -48,8 +31,8 @@ impl Stub {
     /// Listens on `address`, on one port for both transports.
     ///
     /// # Errors
-    /// When a socket cannot be bound: the address is nobody's here, the port is taken, or binding
-    /// needs CAP_NET_BIND_SERVICE.
+    /// When a socket cannot be bound: the host does not have the address, the port is taken, or
+    /// binding needs CAP_NET_BIND_SERVICE.
     pub async fn start(address: SocketAddr, resolver: Arc<Resolver>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -61,12 +44,6 @@ impl Stub {
             address,
             _tasks: tasks,
         })
-    }
-
-    /// Where it listens.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 }
 
@@ -81,7 +58,7 @@ async fn serve_udp(socket: UdpSocket, resolver: Arc<Resolver>) {
                 continue;
             }
         };
-        // Applications ask again.
+        // Applications repeat a query without an answer.
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             continue;
         };
@@ -124,7 +101,7 @@ async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>) {
     }
 }
 
-/// One question after the other, until the application has no more.
+/// Answers one query after the other until the application closes the connection.
 async fn converse(mut stream: TcpStream, resolver: &Resolver) -> io::Result<()> {
     while let Ok(query) = timeout(IDLE_TIMEOUT, read_message(&mut stream)).await {
         let Some(query) = query? else { break };
@@ -136,17 +113,17 @@ async fn converse(mut stream: TcpStream, resolver: &Resolver) -> io::Result<()> 
     Ok(())
 }
 
-/// Whatever ails a listening socket is not cured by asking it again at once.
+/// A failing socket would fail again at once: waits before the next attempt.
 async fn pause(error: &io::Error) {
     tracing::debug!(%error, "the DNS server's socket fails");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// Queries over UDP that wait for an answer; further ones are dropped.
+/// UDP queries that wait for an answer; the stub drops further ones.
 const QUERIES_MAX: usize = 256;
-/// Connections; further ones are closed.
+/// TCP connections; the stub closes further ones.
 const CONNECTIONS_MAX: usize = 64;
-/// A connection that is silent for so long is closed (RFC 7766, section 6.2.3, asks for seconds).
+/// The stub closes a connection after this silence (RFC 7766, 6.2.3, requires a few seconds).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

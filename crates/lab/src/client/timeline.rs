@@ -1,70 +1,47 @@
-//! What happened when, for people (one log line each) and for machines (one JSON line each).
+//! The milestones of a session, as one log line each and as one JSON line each.
 //!
 //! Carries addresses and names on purpose, above DEBUG: this client is the lab's measuring
 //! instrument.
 
-use super::wire::{GatewayId, ResourceId};
+use super::clock::millis;
+use super::vocabulary::{GatewayId, ResourceId};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// One milestone. Fields that do not apply stay empty and are not written.
+/// One milestone. Fields that do not apply are `None` and absent from the JSON.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Milestone {
     /// `joined`, `authorization_requested`, `authorization_created`, `authorization_failed`,
     /// `path_nominated`, `handshake_completed`, `first_packet_received`, `connection_lost`,
     /// `goodbye`; for names `name_asked`, `name_announced`, `name_active`, `name_inactive`.
     pub milestone: &'static str,
-    /// Which resource it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<ResourceId>,
-    /// Which gateway it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayId>,
-    /// Which name it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Our end of the path.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The client's end of the path.
     pub local: Option<SocketAddr>,
     /// The gateway's end of the path.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
-    /// In words.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Milliseconds since the grant that opened this connection; of `name_active` and
-    /// `name_inactive` since the name was last announced.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Milliseconds since the grant that opened this connection; for `name_active` and
+    /// `name_inactive`, since the last announcement of the name.
     pub ms: Option<f64>,
-    /// Milliseconds since the first packet that asked for the resource, or wanted to go to the
-    /// name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Milliseconds since the first packet for the resource, or for the name.
     pub since_first_packet_ms: Option<f64>,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    /// With fractions: several milestones may fall into one millisecond.
-    unix_ms: f64,
-    #[serde(flatten)]
-    milestone: &'a Milestone,
-}
-
-/// Where milestones go.
 pub struct Timeline {
     file: Option<Mutex<File>>,
 }
 
 impl Timeline {
     /// Appends to `path`, if there is one.
-    ///
-    /// # Errors
-    /// When the file cannot be opened for appending.
     pub fn open(path: Option<&Path>) -> io::Result<Self> {
         let open = |path| File::options().create(true).append(true).open(path);
         let file = path.map(open).transpose()?.map(Mutex::new);
@@ -85,23 +62,17 @@ impl Timeline {
             since_first_packet_ms = event.since_first_packet_ms,
         );
         let Some(file) = &self.file else { return };
-        let line = Line {
-            unix_ms: unix_ms(),
-            milestone: event,
-        };
-        let mut text = serde_json::to_string(&line).expect("plain data is serializable");
-        text.push('\n');
-        let mut file = file.lock().expect("nobody panics while holding it");
-        if let Err(error) = file.write_all(text.as_bytes()) {
+        let mut line = json!(event);
+        if let Value::Object(fields) = &mut line {
+            fields.retain(|_, value| !value.is_null());
+        }
+        // With fractions: several milestones may fall into one millisecond.
+        line["unix_ms"] = json!(unix_ms());
+        let mut file = file.lock().expect("no holder panics");
+        if let Err(error) = file.write_all(format!("{line}\n").as_bytes()) {
             tracing::warn!(%error, "cannot append to the timeline file");
         }
     }
-}
-
-/// A duration in milliseconds, to the microsecond.
-#[must_use]
-pub fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 #[expect(
@@ -117,6 +88,7 @@ fn unix_ms() -> f64 {
 mod tests {
     use super::*;
     use serde_json::Value;
+    use std::time::Duration;
 
     #[test]
     fn appends_one_json_line_per_milestone_without_empty_fields() {

@@ -1,28 +1,29 @@
 //! The interface that applications see, and the routes into it.
 //!
-//! The interface belongs to the process and goes with it. Routes live in a table of their own,
-//! which every socket uses but those that carry [`SOCKET_MARK`]: so a gateway, relay or portal
-//! whose address lies inside a resource's network is still reached from outside the tunnel.
-//! Addresses and routes are set by running `ip`. Source: docs/protocol.md 5.7 and 6.
+//! The interface disappears with the process. Routes are in a separate table, which every socket
+//! uses except those with [`SOCKET_MARK`]: the client reaches a gateway, relay or portal outside
+//! the tunnel even if its address lies in a resource's network. Sets addresses and routes by
+//! running `ip`. Source: docs/protocol.md 5.7 and 6.
 
-use super::stub;
-use super::wire::Interface;
+use super::addresses::{STUB_IPV4, STUB_IPV6, TUNNEL_IPV4, TUNNEL_IPV6};
+use super::vocabulary::TunnelAddresses;
+use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io;
+use std::net::IpAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
-/// Mark on every socket of this process that must not be routed into the tunnel ("post" in ASCII).
+/// Mark on every socket of this process that must bypass the tunnel ("post" in ASCII).
 pub const SOCKET_MARK: u32 = 0x706f_7374;
 
-/// Takes packets out of the tunnel to where applications get them.
+/// Delivers packets from the tunnel to applications.
 pub trait PacketSink: Send + Sync {
-    /// Hands one IP packet over, or drops it when there is no room.
+    /// Delivers one IP packet, or drops it when there is no room.
     fn deliver(&self, packet: &[u8]);
 }
 
@@ -34,59 +35,37 @@ impl PacketSink for AsyncDevice {
     }
 }
 
-/// What can go wrong with the interface.
-#[derive(Debug, thiserror::Error)]
-pub enum TunnelError {
-    /// The interface cannot be created.
-    #[error(
-        "cannot create the interface {name}: {error}; it needs CAP_NET_ADMIN, /dev/net/tun, and a \
-         name that nobody uses (tunnel.interface)"
-    )]
-    Create {
-        /// Which.
-        name: String,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-    /// `ip` cannot be run.
-    #[error("cannot run `ip` (package iproute2): {0}")]
-    Run(#[from] io::Error),
-    /// `ip` refuses.
-    #[error("`ip` refuses to configure the interface: {0}")]
-    Refused(String),
-}
+/// The client's tunnel addresses and the networks behind them.
+type Settings = (TunnelAddresses, BTreeSet<IpNet>);
 
 /// The interface with its addresses, routes and rules. Dropping it removes all of them.
 pub struct Tunnel {
     device: Arc<AsyncDevice>,
     name: String,
     table: u32,
-    current: Option<(Interface, BTreeSet<IpNet>)>,
+    current: Option<Settings>,
 }
 
 impl Tunnel {
-    /// Creates the interface, up, with the addresses on which the client answers DNS queries and
-    /// no others: packets to them are delivered within the host, and need no route.
+    /// Creates the interface and sets it up, with the addresses on which the client answers DNS
+    /// queries and no others: the kernel delivers packets to them within the host, without a route.
     ///
     /// # Errors
-    /// [`TunnelError`], with the remedy.
-    pub async fn create(name: &str) -> Result<Self, TunnelError> {
-        let refused = |error| TunnelError::Create {
-            name: name.to_owned(),
-            error,
-        };
-        let device = DeviceBuilder::new()
-            .name(name)
-            .mtu(MTU)
-            .enable(false)
-            .build_async()
-            .map_err(refused)?;
-        let index = nix::net::if_::if_nametoindex(name).map_err(|errno| refused(errno.into()))?;
+    /// One line with the remedy.
+    pub async fn create(name: &str) -> anyhow::Result<Self> {
+        let builder = DeviceBuilder::new().name(name).mtu(MTU).enable(false);
+        let device = builder.build_async();
+        let device = device.and_then(|it| Ok((nix::net::if_::if_nametoindex(name)?, it)));
+        let (index, device) = device.map_err(|error| {
+            anyhow::anyhow!(
+                "cannot create the interface {name}: {error}; it needs CAP_NET_ADMIN, \
+                 /dev/net/tun, and a name that nobody uses (tunnel.interface)"
+            )
+        })?;
         let tunnel = Self {
             device: Arc::new(device),
             name: name.to_owned(),
-            // One table for each interface, so that two clients do not share one.
+            // One table for each interface: two clients must not share one.
             table: TABLE_BASE + index,
             current: None,
         };
@@ -97,14 +76,16 @@ impl Tunnel {
             ))
             .await?;
         tunnel.add_rules().await?;
-        if let Err(error) = tunnel.ip(resolver_addresses(name)).await {
-            tracing::warn!(%error, "an address for DNS queries is missing");
+        if let Err(error) = tunnel.ip(stub_addresses(name)).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "an address for DNS queries is missing"
+            );
         }
         Ok(tunnel)
     }
 
-    /// The packets of applications, and the way back.
-    #[must_use]
+    /// Source of applications' packets, and sink of the packets for them.
     pub fn device(&self) -> Arc<AsyncDevice> {
         Arc::clone(&self.device)
     }
@@ -113,18 +94,13 @@ impl Tunnel {
     /// addresses. Changes only what differs.
     ///
     /// # Errors
-    /// [`TunnelError::Refused`] when some of it failed; the rest is in place (a host without IPv6,
-    /// say).
+    /// When a part failed (on a host without IPv6, for example); the rest is in place.
     pub async fn configure(
         &mut self,
-        addresses: Interface,
+        addresses: TunnelAddresses,
         mut networks: BTreeSet<IpNet>,
-    ) -> Result<(), TunnelError> {
-        networks.extend(
-            TUNNEL_RANGES
-                .iter()
-                .filter_map(|net| net.parse::<IpNet>().ok()),
-        );
+    ) -> anyhow::Result<()> {
+        networks.extend([IpNet::from(TUNNEL_IPV4), IpNet::from(TUNNEL_IPV6)]);
         let wanted = (addresses, networks);
         if self.current.as_ref() == Some(&wanted) {
             return Ok(());
@@ -134,12 +110,11 @@ impl Tunnel {
         self.ip(script).await
     }
 
-    async fn add_rules(&self) -> Result<(), TunnelError> {
+    async fn add_rules(&self) -> anyhow::Result<()> {
         for family in ["-4", "-6"] {
-            let output = Command::new("ip")
-                .args(rule(family, "add", self.table))
-                .output()
-                .await?;
+            let mut command = Command::new("ip");
+            let output = command.args(rule(family, "add", self.table)).output();
+            let output = output.await.context(NO_IP)?;
             if !output.status.success() {
                 let error = String::from_utf8_lossy(&output.stderr);
                 tracing::warn!(family, error = error.trim(), "no tunnel for this family");
@@ -148,13 +123,14 @@ impl Tunnel {
         Ok(())
     }
 
-    async fn ip(&self, script: String) -> Result<(), TunnelError> {
+    async fn ip(&self, script: String) -> anyhow::Result<()> {
         let mut child = Command::new("ip")
             .args(["-force", "-batch", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .context(NO_IP)?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(script.as_bytes()).await?;
         }
@@ -163,13 +139,13 @@ impl Tunnel {
             return Ok(());
         }
         let error = String::from_utf8_lossy(&output.stderr).replace('\n', "; ");
-        Err(TunnelError::Refused(error))
+        bail!("`ip` refuses to configure the interface: {error}")
     }
 }
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        // Rules outlive the interface; they must go even when the runtime is already gone.
+        // Rules outlive the interface, and the runtime may already be gone: this call blocks.
         for family in ["-4", "-6"] {
             let _ = std::process::Command::new("ip")
                 .args(rule(family, "del", self.table))
@@ -191,19 +167,19 @@ fn rule(family: &str, action: &str, table: u32) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-fn resolver_addresses(name: &str) -> String {
-    let (ipv4, ipv6) = (stub::IPV4, stub::IPV6);
-    format!("addr replace {ipv4}/32 dev {name}\naddr replace {ipv6}/128 dev {name} nodad\n")
+fn stub_addresses(name: &str) -> String {
+    format!(
+        "addr replace {STUB_IPV4}/32 dev {name}\naddr replace {STUB_IPV6}/128 dev {name} nodad\n"
+    )
 }
 
-/// The lines for `ip -batch` that lead from `current` to `wanted`.
+/// The lines for `ip -batch` that turn `current` into the new settings.
 fn script(
     name: &str,
     table: u32,
-    current: Option<&(Interface, BTreeSet<IpNet>)>,
-    wanted: &(Interface, BTreeSet<IpNet>),
+    current: Option<&Settings>,
+    (addresses, networks): &Settings,
 ) -> String {
-    let (addresses, networks) = wanted;
     let mut lines = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| {
         writeln!(lines, "{text}").expect("writing to a string does not fail");
@@ -219,42 +195,35 @@ fn script(
             line(format_args!("addr del {}/128 dev {name}", old.ipv6));
         }
     }
-    line(format_args!(
-        "addr replace {}/32 dev {name}",
-        addresses.ipv4
-    ));
-    line(format_args!(
-        "addr replace {}/128 dev {name} nodad",
-        addresses.ipv6
-    ));
+    let TunnelAddresses { ipv4, ipv6 } = addresses;
+    line(format_args!("addr replace {ipv4}/32 dev {name}"));
+    line(format_args!("addr replace {ipv6}/128 dev {name} nodad"));
     for net in networks {
-        let source: std::net::IpAddr = match net {
-            IpNet::V4(_) => addresses.ipv4.into(),
-            IpNet::V6(_) => addresses.ipv6.into(),
+        let (net, source) = match net {
+            IpNet::V4(_) => (net.trunc(), IpAddr::from(*ipv4)),
+            IpNet::V6(_) => (net.trunc(), IpAddr::from(*ipv6)),
         };
         line(format_args!(
-            "route replace {} dev {name} src {source} table {table}",
-            net.trunc()
+            "route replace {net} dev {name} src {source} table {table}"
         ));
     }
     lines
 }
 
-/// Both ends of the tunnel use it (docs/protocol.md 5.7.
+/// The MTU of both ends of the tunnel (docs/protocol.md 5.7).
 const MTU: u16 = 1280;
-/// Addresses of clients and gateways.
-const TUNNEL_RANGES: [&str; 2] = ["100.64.0.0/11", "fd00:2021:1111::/107"];
-/// Before the main table (32766).
+const NO_IP: &str = "cannot run `ip` (package iproute2)";
+/// Precedes the main table (32766).
 const RULE_PRIORITY: u32 = 100;
-/// Far from the tables that people number by hand.
+/// Far from the numbers that administrators give to tables.
 const TABLE_BASE: u32 = 0x706f_0000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn interface(last: u8) -> Interface {
-        Interface {
+    fn addresses(last: u8) -> TunnelAddresses {
+        TunnelAddresses {
             ipv4: [100, 64, 1, last].into(),
             ipv6: format!("fd00:2021:1111::{last}").parse().expect("valid"),
         }
@@ -265,8 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn first_configuration_sets_addresses_then_routes() {
-        let wanted = (interface(2), nets(&["10.20.0.0/24", "2001:db8:20::/64"]));
+    fn sets_addresses_before_routes() {
+        let wanted = (addresses(2), nets(&["10.20.0.0/24", "2001:db8:20::/64"]));
         assert_eq!(
             script("pclient0", 7, None, &wanted),
             "addr replace 100.64.1.2/32 dev pclient0\n\
@@ -277,9 +246,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_removed() {
-        let old = (interface(2), nets(&["10.20.0.0/24", "10.30.0.0/24"]));
-        let new = (interface(3), nets(&["10.30.0.0/24"]));
+    fn removes_routes_and_addresses_that_are_gone() {
+        let old = (addresses(2), nets(&["10.20.0.0/24", "10.30.0.0/24"]));
+        let new = (addresses(3), nets(&["10.30.0.0/24"]));
         let script = script("pclient0", 7, Some(&old), &new);
         assert!(script.starts_with(
             "route del 10.20.0.0/24 dev pclient0 table 7\naddr del 100.64.1.2/32 dev pclient0\n"

@@ -1,16 +1,17 @@
 //! The WireGuard session with one gateway: `defguard_boringtun` as initiator, with a preshared key.
 //!
-//! A core without IO. It holds a few packets until the session stands, repeats a lost first
-//! handshake sooner than WireGuard's 5 s, and says when a handshake has gone unanswered for too
-//! long. The engine reads the clock itself; `now` is used for what is added here. Source: WireGuard
-//! paper, sections 5 and 6; docs/protocol.md 3.1 and 3.7.
+//! A core without IO. It holds a few packets until the session is established, repeats a lost first
+//! handshake sooner than WireGuard's 5 s, and reports a handshake that stays unanswered for too
+//! long. The engine reads the clock itself; `now` serves the additions of this file. Source:
+//! WireGuard paper, 5 and 6; docs/protocol.md 3.1 and 3.7.
 
+use super::vocabulary::Key;
 use defguard_boringtun::noise::{Tunn, TunnResult};
 use defguard_boringtun::x25519::{PublicKey, StaticSecret};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Our key pair: fresh for each process, never stored.
+/// The client's key pair: fresh for each process, never stored.
 #[derive(Clone)]
 pub struct Identity {
     secret: StaticSecret,
@@ -18,60 +19,45 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The pair with this secret.
-    #[must_use]
     pub fn from_secret(secret: [u8; 32]) -> Self {
         let secret = StaticSecret::from(secret);
         let public = PublicKey::from(&secret);
         Self { secret, public }
     }
 
-    /// The public half.
-    #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
         self.public.to_bytes()
     }
 }
 
-/// What identifies the session on the gateway's side.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PeerKeys {
-    /// The gateway's public key.
-    pub public_key: [u8; 32],
-    /// Shared by us and it.
-    pub preshared_key: [u8; 32],
-}
-
-/// What became of a packet on its way out.
+/// The outcome of [`Session::seal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sealed {
-    /// The first so many bytes of the output are a datagram to send.
+    /// This many bytes of the output are a datagram to send.
     Datagram(usize),
-    /// Kept until the session stands.
+    /// The session holds the packet until it is established.
     Held,
-    /// No room to keep it, or too long for the tunnel.
+    /// The queue is full, or the packet too long for the tunnel.
     Dropped,
 }
 
-/// What a datagram turned out to be.
+/// The outcome of [`Session::open`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened<'a> {
-    /// An inner packet.
     Packet(&'a [u8]),
     /// A handshake message or a keepalive: nothing for applications.
     Nothing,
-    /// Not from this gateway, a repetition, or damaged.
+    /// From another sender, a repetition, or damaged.
     Invalid,
 }
 
-/// One session.
 pub struct Session {
     tunn: Tunn,
     path_is_up: bool,
     held: VecDeque<Vec<u8>>,
     transmits: VecDeque<Vec<u8>>,
     scratch: Box<[u8; BUFFER_BYTES]>,
-    /// The first initiation that nothing has answered.
+    /// Time of the first unanswered initiation.
     unanswered_since: Option<Instant>,
     last_initiation_at: Option<Instant>,
 }
@@ -79,12 +65,11 @@ pub struct Session {
 impl Session {
     /// A session that waits for its path. `index` must differ between sessions of this process; its
     /// lower 24 bits count.
-    #[must_use]
-    pub fn new(identity: &Identity, peer: PeerKeys, index: u32) -> Self {
+    pub fn new(identity: &Identity, gateway: Key, preshared_key: Key, index: u32) -> Self {
         let tunn = Tunn::new(
             identity.secret.clone(),
-            PublicKey::from(peer.public_key),
-            Some(peer.preshared_key),
+            PublicKey::from(gateway.0),
+            Some(preshared_key.0),
             None,
             index & 0x00ff_ffff,
             None,
@@ -100,30 +85,29 @@ impl Session {
         }
     }
 
-    /// The path stands: initiate at once.
+    /// The path is up: initiates at once.
     pub fn handle_path_up(&mut self, now: Instant) {
         self.path_is_up = true;
         self.initiate(now);
     }
 
-    /// The portal granted again: make sure that the gateway still knows us, unless it said so
-    /// lately.
+    /// The portal repeated the grant: initiates to verify that the gateway still knows this client,
+    /// unless an initiation was recent.
     pub fn refresh(&mut self, now: Instant) {
-        let lately = self
+        let is_recent = self
             .last_initiation_at
             .is_some_and(|at| now.saturating_duration_since(at) < REFRESH_AFTER);
-        if self.path_is_up && !lately {
+        if self.path_is_up && !is_recent {
             self.initiate(now);
         }
     }
 
-    /// Whether packets can be sent right now.
-    #[must_use]
+    /// Whether the session can seal packets now.
     pub fn is_established(&self) -> bool {
         self.path_is_up && self.tunn.time_since_last_handshake().is_some()
     }
 
-    /// Encrypts `packet` into `out`, or keeps it. `out` has at least [`BUFFER_BYTES`].
+    /// Encrypts `packet` into `out`, or holds it. `out` has at least [`BUFFER_BYTES`].
     pub fn seal(&mut self, packet: &[u8], out: &mut [u8], now: Instant) -> Sealed {
         if packet.len() > MAX_PACKET_BYTES {
             return Sealed::Dropped;
@@ -140,8 +124,8 @@ impl Session {
         }
     }
 
-    /// Decrypts `datagram` into `out`, which has at least [`BUFFER_BYTES`]. Answers and packets
-    /// that were held come from [`Session::poll_transmit`].
+    /// Decrypts `datagram` into `out`, which has at least [`BUFFER_BYTES`]. Answers and held
+    /// packets come from [`Session::poll_transmit`].
     pub fn open<'a>(&mut self, datagram: &[u8], out: &'a mut [u8]) -> Opened<'a> {
         if datagram.is_empty() || datagram.len() > BUFFER_BYTES {
             return Opened::Invalid;
@@ -157,7 +141,7 @@ impl Session {
             TunnResult::Done => Opened::Nothing,
             TunnResult::Err(_) => return Opened::Invalid,
         };
-        // A cookie reply is no proof that the gateway will let us in; everything else is.
+        // A cookie reply does not prove that the gateway knows this client; all else does.
         if datagram[0] != COOKIE_REPLY {
             self.unanswered_since = None;
         }
@@ -167,35 +151,38 @@ impl Session {
         opened
     }
 
-    /// Keepalives, key renewal, repetition. To be called every 100 ms or so.
+    /// Sends keepalives, renews keys, repeats handshakes. The owner calls it about every 100 ms.
     pub fn handle_timeout(&mut self, now: Instant) {
         let result = self.tunn.update_timers(self.scratch.as_mut_slice());
         if let TunnResult::WriteToNetwork(datagram) = result {
             let datagram = datagram.to_vec();
             self.queue(datagram, now);
         }
-        let lost = self
+        let is_overdue = self
             .last_initiation_at
             .is_some_and(|at| now.saturating_duration_since(at) >= FIRST_RETRY_AFTER);
-        if self.path_is_up && lost && self.unanswered_since.is_some() && !self.is_established() {
+        if self.path_is_up
+            && is_overdue
+            && self.unanswered_since.is_some()
+            && !self.is_established()
+        {
             self.initiate(now);
         }
     }
 
-    /// The next datagram to send besides those of [`Session::seal`].
+    /// The next datagram to send, apart from those of [`Session::seal`].
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         self.transmits.pop_front()
     }
 
-    /// Whether the gateway has left a handshake unanswered for too long.
-    #[must_use]
+    /// Whether a handshake has been unanswered for too long.
     pub fn is_dead(&self, now: Instant) -> bool {
         self.unanswered_since
             .is_some_and(|since| now.saturating_duration_since(since) >= HANDSHAKE_TIMEOUT)
     }
 
     fn hold(&mut self, packet: &[u8], now: Instant) -> Sealed {
-        // An idle session runs out; the first packet after that renews it.
+        // An idle session expires; the next packet renews it.
         if self.path_is_up && self.unanswered_since.is_none() {
             self.initiate(now);
         }
@@ -234,40 +221,37 @@ impl Session {
     }
 }
 
-/// Size of buffers for packets and datagrams: what `webrtc-ice` reads at most.
+/// Size of buffers for packets and datagrams: the most that `webrtc-ice` reads.
 pub const BUFFER_BYTES: usize = 8192;
-/// Longest inner packet that fits into a buffer with WireGuard's 32 bytes around it.
+/// Longest inner packet that fits into a buffer with WireGuard's overhead of 32 bytes.
 const MAX_PACKET_BYTES: usize = BUFFER_BYTES - 32;
-/// Packets kept for a gateway until the session stands (docs/protocol.md: 32).
+/// Packets held for a gateway until the session is established (docs/protocol.md 12.1).
 const HELD_PACKETS: usize = 32;
-/// A first initiation may arrive before the gateway has a path for its answer; WireGuard alone
+/// A first initiation may arrive before the gateway has a path for its response; WireGuard alone
 /// would wait 5 s.
 const FIRST_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// docs/protocol.md's limit on handshakes after a repeated grant.
+/// The limit on handshakes after a repeated grant (docs/protocol.md 3.4).
 const REFRESH_AFTER: Duration = Duration::from_secs(20);
-/// As Firezone's clients: a handshake that fails for so long means the gateway is gone.
+/// After a failing handshake of this length the gateway counts as gone, as in Firezone's clients.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Message types, WireGuard paper, section 5.4.
+/// The message types (WireGuard paper, 5.4).
 const INITIATION: u8 = 1;
 const COOKIE_REPLY: u8 = 3;
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::clock::now;
     use super::super::packet::samples::udp;
     use super::*;
     use proptest::prelude::*;
 
     const PSK: [u8; 32] = [7; 32];
 
-    fn now() -> Instant {
-        tokio::time::Instant::now().into_std()
-    }
-
     fn buffer() -> Vec<u8> {
         vec![0; BUFFER_BYTES]
     }
 
-    /// The gateway's side, straight on the engine.
+    /// The gateway's side, a bare engine.
     pub(in super::super) struct Responder {
         pub(in super::super) tunn: Tunn,
         pub(in super::super) received: Vec<Vec<u8>>,
@@ -282,7 +266,7 @@ pub(super) mod tests {
             }
         }
 
-        /// Takes a datagram; answers what to send, the packets included that waited for a session.
+        /// Handles a datagram; returns the datagrams to send, with those that waited for a session.
         pub(in super::super) fn handle(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
             let (mut out, mut answers) = (buffer(), Vec::new());
             let mut datagram = datagram;
@@ -306,15 +290,12 @@ pub(super) mod tests {
             Identity::from_secret([1; 32]),
             Identity::from_secret([2; 32]),
         );
-        let peer = PeerKeys {
-            public_key: gateway.public_key(),
-            preshared_key: PSK,
-        };
+        let gateway = Key(gateway.public_key());
         let responder = Responder::new([2; 32], client.public_key(), psk_of_gateway);
-        (Session::new(&client, peer, 1), responder)
+        (Session::new(&client, gateway, Key(PSK), 1), responder)
     }
 
-    /// Carries datagrams to and fro until both sides are silent.
+    /// Carries datagrams in both directions until both sides are silent.
     fn exchange(session: &mut Session, responder: &mut Responder) {
         let mut out = buffer();
         while let Some(datagram) = session.poll_transmit() {
@@ -325,7 +306,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn two_engines_meet_and_held_packets_follow_in_order() {
+    fn establishes_a_session_and_sends_held_packets_in_order() {
         let (mut session, mut responder) = pair(PSK);
         let packets: Vec<Vec<u8>> = (0..40)
             .map(|port| udp("100.64.1.2", "10.0.0.1", port))
@@ -375,7 +356,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn another_preshared_key_never_establishes_and_dies_after_20_seconds() {
+    fn a_wrong_preshared_key_never_establishes_and_dies_after_20_seconds() {
         let (mut session, mut responder) = pair([8; 32]);
         let start = now();
         session.handle_path_up(start);
@@ -386,7 +367,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_lost_first_initiation_is_repeated_after_a_second() {
+    fn repeats_a_lost_first_initiation_after_a_second() {
         let (mut session, mut responder) = pair(PSK);
         let start = now();
         session.handle_path_up(start);
@@ -399,7 +380,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_repeated_grant_renews_the_session_but_not_within_20_seconds() {
+    fn a_repeated_grant_renews_the_session_at_most_every_20_seconds() {
         let (mut session, mut responder) = pair(PSK);
         let start = now();
         session.handle_path_up(start);
@@ -409,12 +390,12 @@ pub(super) mod tests {
         session.refresh(start + Duration::from_secs(20));
         let renewal = session.poll_transmit().expect("an initiation");
         assert_eq!(renewal[0], INITIATION);
-        assert!(session.is_established(), "the old session lives on");
+        assert!(session.is_established(), "the old session continues");
     }
 
-    /// A gateway whose connection was rebuilt re-handshakes by itself.
+    /// A gateway initiates a handshake after it rebuilt its connection.
     #[test]
-    fn answers_a_gateway_that_initiates() {
+    fn answers_an_initiation_of_the_gateway() {
         let (mut session, mut responder) = pair(PSK);
         session.handle_path_up(now());
         exchange(&mut session, &mut responder);
@@ -440,7 +421,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn oversized_packets_are_dropped_not_panicked_over() {
+    fn drops_oversized_packets() {
         let (mut session, mut responder) = pair(PSK);
         session.handle_path_up(now());
         exchange(&mut session, &mut responder);

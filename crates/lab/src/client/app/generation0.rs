@@ -1,75 +1,77 @@
-//! What the wiring does in generation 0, where each step is a question to the portal.
+//! Generation 0 in the application loop: each step of a request is a question to the portal.
 //!
-//! Names travel with the questions: [`App::domain_of`] says which name a resource is asked for,
-//! [`App::announce_by_portal`] tells a gateway of one more, [`App::confirm_name`] hears that it
-//! knows one.
+//! Names travel with the questions, so that [`App::confirm_name`] takes the place of a gateway's
+//! DomainStatus.
 
-use super::super::control::DomainStatus;
-use super::super::names::Domain;
-use super::super::timeline::Milestone;
+use super::super::clock::now;
+use super::super::vocabulary::{Domain, DomainStatus, GatewayId, ResourceId};
+use super::super::wire::Outgoing;
 use super::super::wire::generation0::{Answer, Question};
-use super::super::wire::{GatewayId, Outgoing, ResourceId};
-use super::{App, now};
+use super::App;
 use serde_json::Value;
 
 impl App {
-    /// The portal has answered a question, or refused what it asks for.
+    /// Handles the portal's answer to a question, or its refusal.
     pub(super) async fn handle_answer(
         &mut self,
         question: Question,
         outcome: Result<Value, String>,
     ) {
-        let resource = question.resource();
+        let resource = question.resource_id();
         let answer = outcome.and_then(|response| {
-            let answer = question.answer(response);
+            let answer = question.answer(&response);
             answer.map_err(|error| format!("an answer that cannot be read: {error}"))
         });
-        match answer {
-            Ok(Answer::Prepared(gateway)) => self.settle(resource, gateway).await,
-            Ok(Answer::Connected {
-                gateway_public_key,
-                ice,
-            }) => {
-                let Question::Request {
-                    gateway,
-                    offer,
-                    domain,
+        match (answer, question) {
+            (Ok(Answer::Prepared(gateway)), _) => self.request(resource, gateway).await,
+            (
+                Ok(Answer::Connected {
+                    gateway_public_key,
+                    ice_parameters,
+                }),
+                Question::Request {
+                    gateway_id,
+                    client_preshared_key,
+                    client_payload,
                     ..
-                } = question
-                else {
-                    return tracing::debug!(%resource, "a connection that was not asked for");
-                };
-                self.transports
-                    .accept(gateway, offer, (gateway_public_key, ice));
-                self.granted(resource, gateway, domain).await;
+                },
+            ) => {
+                self.transports.accept(
+                    gateway_id,
+                    (client_preshared_key, client_payload.ice_parameters),
+                    (gateway_public_key, ice_parameters),
+                );
+                self.granted(resource, gateway_id, client_payload.domain)
+                    .await;
             }
-            Ok(Answer::Accepted) => {
-                if let Question::Reuse {
-                    gateway, domain, ..
-                } = question
-                {
-                    self.granted(resource, gateway, domain).await;
-                }
-            }
-            Err(reason) => self.refused(resource, reason),
+            (
+                Ok(Answer::Accepted),
+                Question::Reuse {
+                    gateway_id,
+                    payload,
+                    ..
+                },
+            ) => self.granted(resource, gateway_id, payload).await,
+            (Ok(_), _) => tracing::debug!(%resource, "an answer that does not fit its question"),
+            (Err(reason), _) => self.handle_refusal(resource, reason),
         }
     }
 
-    /// Tells a gateway that we are connected to of a further name, through the portal.
+    /// Announces a further name to a connected gateway, through the portal.
     pub(super) fn announce_by_portal(
         &self,
-        gateway: GatewayId,
-        resource: ResourceId,
-        domain: Option<Domain>,
+        gateway_id: GatewayId,
+        resource_id: ResourceId,
+        payload: Option<Domain>,
     ) {
         self.portal.send(Outgoing::Ask(Question::Reuse {
-            resource,
-            gateway,
-            domain,
+            resource_id,
+            gateway_id,
+            payload,
         }));
     }
 
-    /// The gateway knows a name now, and packets to its proxy IPs may be sent.
+    /// Handles the news that the gateway knows a name: packets to its proxy IPs may be sent.
     pub(super) async fn confirm_name(
         &mut self,
         gateway: GatewayId,
@@ -83,37 +85,34 @@ impl App {
         };
         let name = status.domain.clone();
         if !self.settle_name(gateway, status).await {
-            let mut router = self.shared.router();
-            router.assume_confirmed(gateway, resource, &name, now());
+            let mut router = self.data_plane.router();
+            let route = (gateway, resource);
+            router.names.assume_confirmed(&name, route, now());
         }
     }
 
-    /// The name that a resource is asked for. `None` for a network.
-    fn domain_of(&self, resource: ResourceId) -> Option<Domain> {
-        self.shared.router().requested_domain(resource)
-    }
-
-    /// The portal names a gateway: ask it for a connection, or for more over the one there is.
-    async fn settle(&mut self, resource: ResourceId, gateway: GatewayId) {
-        let domain = self.domain_of(resource);
+    /// Asks the gateway that the portal named for a connection, or for one more resource over the
+    /// existing one.
+    async fn request(&mut self, resource: ResourceId, gateway: GatewayId) {
+        let domain = self.data_plane.router().requested_domain(resource);
+        let is_network = domain.is_none();
         let is_connected = self.gateways.ids().contains(&gateway);
-        let next = self
+        match self
             .transports
-            .next((resource, gateway), is_connected, domain);
-        match next {
-            Ok(Question::Reuse { domain, .. }) => {
-                let is_answered = domain.is_some();
-                self.announce_by_portal(gateway, resource, domain);
-                if !is_answered {
-                    // The gateway hears of it through the portal, nobody tells us when. What is
-                    // held would be there first and be refused: applications send it again, as
-                    // they had to with clients of that time.
-                    self.shared.router().handle_refused(resource);
+            .next((resource, gateway), is_connected, domain)
+        {
+            Ok(question) => {
+                let is_reuse = matches!(question, Question::Reuse { .. });
+                self.portal.send(Outgoing::Ask(question));
+                if is_reuse && is_network {
+                    // The portal informs the gateway and sends no reply. Held packets would arrive
+                    // first and be refused: applications send them again, as they had to with
+                    // clients of that time.
+                    self.data_plane.router().handle_refused(resource);
                     self.granted(resource, gateway, None).await;
                 }
             }
-            Ok(question) => self.portal.send(Outgoing::Ask(question)),
-            Err(error) => self.refused(resource, format!("no randomness: {error}")),
+            Err(error) => self.handle_refusal(resource, format!("no randomness: {error}")),
         }
     }
 
@@ -121,15 +120,5 @@ impl App {
         if let Some(grant) = self.transports.grant(resource, gateway) {
             self.handle_grant(grant, domain).await;
         }
-    }
-
-    fn refused(&self, resource: ResourceId, reason: String) {
-        self.shared.router().handle_refused(resource);
-        self.record(Milestone {
-            milestone: "authorization_failed",
-            resource: Some(resource),
-            reason: Some(reason),
-            ..Milestone::default()
-        });
     }
 }

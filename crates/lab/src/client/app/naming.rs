@@ -1,61 +1,60 @@
-//! What the wiring does about names: tells gateways of them, and the timeline of what became of it.
+//! Names in the application loop: the DNS stubs, announcements to gateways, and their milestones.
 
-use super::super::SharedRouter;
-use super::super::control::{self, DomainStatus};
+use super::super::addresses::{DNS_PORT, STUB_IPV4, STUB_IPV6};
+use super::super::clock::millis_since;
+use super::super::control;
+use super::super::data_plane::SharedRouter;
 use super::super::names::Announcement;
-use super::super::stub::{self, Asked, Resolver, Stub};
+use super::super::stub::{Resolver, Stub, StubEvent};
 use super::super::timeline::Milestone;
-use super::super::wire::{GatewayId, Generation};
-use super::{App, since};
+use super::super::vocabulary::{DomainStatus, GatewayId};
+use super::super::wire::Generation;
+use super::App;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Starts to answer DNS queries. An address on which that is not possible is left out: networks
-/// work without names.
+/// Starts to answer DNS queries. Skips an address that cannot be bound: networks work without
+/// names.
 pub(super) async fn start_stubs(
     routes: &SharedRouter,
     upstream: Vec<SocketAddr>,
-) -> (Vec<Stub>, mpsc::Receiver<Asked>) {
-    let (events, asked) = mpsc::channel(ASKED_MAX);
-    let resolver = Arc::new(Resolver::new(routes.clone(), upstream, events));
+) -> (Vec<Stub>, mpsc::Receiver<StubEvent>) {
+    let (sender, events) = mpsc::channel(STUB_EVENTS_MAX);
+    let resolver = Arc::new(Resolver::new(routes.clone(), upstream, sender));
     let mut stubs = Vec::new();
-    for ip in [IpAddr::from(stub::IPV4), IpAddr::from(stub::IPV6)] {
-        match Stub::start((ip, stub::PORT).into(), Arc::clone(&resolver)).await {
+    for ip in [IpAddr::from(STUB_IPV4), IpAddr::from(STUB_IPV6)] {
+        match Stub::start((ip, DNS_PORT).into(), Arc::clone(&resolver)).await {
             Ok(stub) => stubs.push(stub),
             Err(error) => {
                 tracing::warn!(%ip, %error, "cannot answer DNS queries (another client runs?)");
             }
         }
     }
-    (stubs, asked)
+    (stubs, events)
 }
 
 impl App {
-    pub(super) async fn handle_asked(&mut self, asked: Asked) {
-        match asked {
-            Asked::Answered { name, kind } => {
+    pub(super) async fn handle_stub_event(&mut self, event: StubEvent) {
+        match event {
+            StubEvent::Answered { name, kind } => {
                 self.record(Milestone {
                     milestone: "name_asked",
                     name: Some(name),
                     reason: Some(kind.into()),
                     ..Milestone::default()
                 });
-                self.announce_all().await;
+                loop {
+                    let next = self.data_plane.router().names.poll_announcement();
+                    let Some(announcement) = next else { return };
+                    self.announce(announcement).await;
+                }
             }
-            Asked::Access(resource) => self.ask(resource),
+            StubEvent::AccessWanted(resource) => self.request_access(resource),
         }
     }
 
-    async fn announce_all(&mut self) {
-        loop {
-            let next = self.shared.router().poll_announcement();
-            let Some(announcement) = next else { return };
-            self.announce(announcement).await;
-        }
-    }
-
-    /// Tells a gateway which proxy IPs stand for a name.
+    /// Announces to a gateway which proxy IPs stand for a name.
     pub(super) async fn announce(&mut self, announcement: Announcement) {
         let Announcement {
             gateway,
@@ -63,8 +62,9 @@ impl App {
             domain,
             first_packet_at,
         } = announcement;
+        let name = domain.name.clone();
         match self.generation {
-            Generation::V0 => self.announce_by_portal(gateway, resource, Some(domain.clone())),
+            Generation::V0 => self.announce_by_portal(gateway, resource, Some(domain)),
             Generation::V1 | Generation::V2 => {
                 let packet = control::assigned_ips(resource, &domain);
                 self.gateways.send(gateway, &packet).await;
@@ -74,23 +74,19 @@ impl App {
             milestone: "name_announced",
             resource: Some(resource),
             gateway: Some(gateway),
-            name: Some(domain.name),
-            since_first_packet_ms: Some(since(first_packet_at)),
+            name: Some(name),
+            since_first_packet_ms: Some(millis_since(first_packet_at)),
             ..Milestone::default()
         });
     }
 
-    /// A gateway says what it makes of a name.
-    pub(super) async fn handle_domain_status(&mut self, gateway: GatewayId, status: DomainStatus) {
-        if !self.settle_name(gateway, status).await {
-            tracing::debug!(%gateway, "ignoring the status of a name that was not announced");
-        }
-    }
-
-    /// Sends what waited for word about a name; returns whether word was awaited.
+    /// Sends the packets that waited for this status; returns whether the name was announced.
     pub(super) async fn settle_name(&mut self, gateway: GatewayId, status: DomainStatus) -> bool {
-        let settled = self.shared.router().handle_domain_status(gateway, &status);
-        let Some(settled) = settled else {
+        let outcome = {
+            let mut router = self.data_plane.router();
+            router.names.handle_status(gateway, &status)
+        };
+        let Some(outcome) = outcome else {
             return false;
         };
         self.record(Milestone {
@@ -102,16 +98,16 @@ impl App {
             resource: Some(status.resource),
             gateway: Some(gateway),
             name: Some(status.domain),
-            ms: Some(since(settled.announced_at)),
-            since_first_packet_ms: Some(since(settled.first_packet_at)),
+            ms: Some(millis_since(outcome.announced_at)),
+            since_first_packet_ms: Some(millis_since(outcome.first_packet_at)),
             ..Milestone::default()
         });
-        for packet in settled.held {
+        for packet in outcome.held {
             self.gateways.send(gateway, &packet).await;
         }
         true
     }
 }
 
-/// Questions that the wiring has yet to hear of; the stub waits for it when there are more.
-const ASKED_MAX: usize = 256;
+/// Events that wait for the application loop; the stub pauses when there are more.
+const STUB_EVENTS_MAX: usize = 256;

@@ -1,9 +1,9 @@
-//! The whole program in a network namespace of its own, against a portal and a gateway of the test.
+//! The whole program in its own network namespace, against a portal and a gateway of the test.
 
-use super::super::stub;
-use super::super::testing::{
-    CLIENT_PASSWORD, CLIENT_UFRAG, GATEWAY_PASSWORD, GATEWAY_UFRAG, Gateway, GatewayHandle, Order,
-    PSK, gateway_public_key,
+use super::super::addresses::{DNS_PORT, STUB_IPV6};
+use super::super::tests::{
+    GatewayCommand, GatewayHandle, PSK, TestGateway, client_credentials, gateway_credentials,
+    gateway_public_key,
 };
 use super::*;
 use base64::Engine as _;
@@ -21,8 +21,8 @@ const WEB4: &str = "a9c07f0a-68ed-564a-973d-c8624ca2b19a";
 const WEB6: &str = "b9c07f0a-68ed-564a-973d-c8624ca2b19b";
 const NAMES: &str = "c9c07f0a-68ed-564a-973d-c8624ca2b19c";
 
-/// Runs `test` in a fresh network namespace, on a thread of its own so that no other test is moved.
-/// Without the privilege there is nothing that could be tested.
+/// Runs `test` in a fresh network namespace, which the test's own thread enters alone. Without the
+/// privilege the test passes without a check.
 fn in_namespace(test: impl AsyncFnOnce()) {
     if !nix::unistd::geteuid().is_root() {
         return;
@@ -58,13 +58,13 @@ fn ip(arguments: &str) -> (bool, String) {
     (output.status.success(), text)
 }
 
-struct Portal {
+struct TestPortal {
     listener: TcpListener,
     socket: Option<WebSocketStream<TcpStream>>,
     client_key: [u8; 32],
 }
 
-impl Portal {
+impl TestPortal {
     async fn bind() -> Self {
         Self {
             listener: TcpListener::bind("127.0.0.1:0").await.expect("binds"),
@@ -125,7 +125,7 @@ impl Portal {
             .await;
     }
 
-    /// The payload of the next `event`; others are skipped.
+    /// The payload of the next `event`; skips others.
     async fn receive(&mut self, event: &str) -> Value {
         let socket = self.socket.as_mut().expect("accepted");
         loop {
@@ -150,18 +150,21 @@ impl Portal {
     }
 
     async fn grant(&mut self, resource: &str, gateway: &GatewayHandle) {
-        self.push("authorization_created", json!({
-            "resource_id": resource,
-            "gateway_id": GATEWAY,
-            "gateway_public_key": STANDARD.encode(gateway_public_key()),
-            "gateway_ipv4": "100.64.0.1",
-            "gateway_ipv6": "fd00:2021:1111::1",
-            "site_id": WEB4,
-            "preshared_key": STANDARD.encode(PSK),
-            "client_ice_credentials": {"username": CLIENT_UFRAG, "password": CLIENT_PASSWORD},
-            "gateway_ice_credentials": {"username": GATEWAY_UFRAG, "password": GATEWAY_PASSWORD},
-            "use_iceless": false,
-        }))
+        self.push(
+            "authorization_created",
+            json!({
+                "resource_id": resource,
+                "gateway_id": GATEWAY,
+                "gateway_public_key": gateway_public_key(),
+                "gateway_ipv4": "100.64.0.1",
+                "gateway_ipv6": "fd00:2021:1111::1",
+                "site_id": WEB4,
+                "preshared_key": PSK,
+                "client_ice_credentials": client_credentials(),
+                "gateway_ice_credentials": gateway_credentials(),
+                "use_iceless": false,
+            }),
+        )
         .await;
         self.push(
             "ice_candidates",
@@ -178,7 +181,10 @@ impl Portal {
             let text = candidate.as_str().expect("a string").to_owned();
             // Neither the tunnel nor loopback.
             assert!(text.contains(" 192.0.2.1 "), "{text}");
-            gateway.orders.send(Order::Candidate(text)).expect("lives");
+            gateway
+                .commands
+                .send(GatewayCommand::Candidate(text))
+                .expect("runs");
         }
     }
 }
@@ -199,7 +205,7 @@ async fn echo(socket: &UdpSocket, to: &str) {
     panic!("no echo from {to}");
 }
 
-/// The application is not to know the tunnel's address before the interface is configured.
+/// Binds an application's socket as soon as the interface has its address.
 async fn application(own: &str) -> UdpSocket {
     let bound = async {
         loop {
@@ -215,14 +221,14 @@ async fn application(own: &str) -> UdpSocket {
 }
 
 struct Setup {
-    portal: Portal,
+    portal: TestPortal,
     client: tokio::task::JoinHandle<anyhow::Result<()>>,
     timeline: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 async fn start() -> Setup {
-    let portal = Portal::bind().await;
+    let portal = TestPortal::bind().await;
     let dir = tempfile::tempdir().expect("a directory");
     let (config, timeline) = (dir.path().join("client.toml"), dir.path().join("timeline"));
     let addr = portal.listener.local_addr().expect("bound");
@@ -265,7 +271,7 @@ fn carries_both_families_through_one_gateway_and_leaves_nothing_behind() {
         portal.accept().await;
         let capabilities = portal.receive("set_snownet_capabilities").await;
         assert_eq!(capabilities, json!({"iceless": false}));
-        let mut gateway = Gateway::start("192.0.2.1", portal.client_key).await;
+        let mut gateway = TestGateway::start("192.0.2.1", portal.client_key).await;
 
         let (app4, app6) = (
             application("100.64.1.2").await,
@@ -282,13 +288,13 @@ fn carries_both_families_through_one_gateway_and_leaves_nothing_behind() {
             portal.grant(WEB6, &gateway).await;
         });
 
-        // The tunnel outlives the portal, and the portal comes back.
+        // The tunnel works without the portal, and after its return.
         portal.socket = None;
         echo(&app4, "10.20.0.10:7").await;
         portal.accept().await;
         echo(&app4, "10.20.0.10:7").await;
 
-        // Marked sockets pass the tunnel by.
+        // Marked sockets bypass the tunnel.
         let mark = format!(
             "route get 10.20.0.10 mark {}",
             super::super::tunnel::SOCKET_MARK
@@ -322,7 +328,7 @@ fn carries_both_families_through_one_gateway_and_leaves_nothing_behind() {
     });
 }
 
-/// Asks the client's own DNS server, as `resolv.conf` would have it.
+/// Queries the client's DNS server, like a host with it in `resolv.conf`.
 async fn lookup(server: &str, name: &str, kind: RecordType) -> DnsMessage {
     let mut query = DnsMessage::new(7, MessageType::Query, OpCode::Query);
     let name = Name::from_ascii(name).expect("a name");
@@ -342,11 +348,11 @@ async fn lookup(server: &str, name: &str, kind: RecordType) -> DnsMessage {
     DnsMessage::from_vec(&buffer[..len]).expect("readable")
 }
 
-/// The stub listens once the interface is there; before that, nobody has its address.
+/// Waits for the stub, which listens after the client created the interface.
 async fn stub_is_up() {
     let up = async {
-        while UdpSocket::bind((stub::IPV6, 0)).await.is_err()
-            || tokio::net::TcpStream::connect((stub::IPV6, stub::PORT))
+        while UdpSocket::bind((STUB_IPV6, 0)).await.is_err()
+            || tokio::net::TcpStream::connect((STUB_IPV6, DNS_PORT))
                 .await
                 .is_err()
         {
@@ -359,7 +365,7 @@ async fn stub_is_up() {
 }
 
 #[test]
-fn names_are_answered_announced_and_carried_and_answered_without_a_portal() {
+fn answers_announces_and_carries_names_also_without_a_portal() {
     in_namespace(async || {
         let Setup {
             mut portal,
@@ -367,14 +373,14 @@ fn names_are_answered_announced_and_carried_and_answered_without_a_portal() {
             timeline,
             _dir,
         } = start().await;
-        // The portal has not been heard of yet.
+        // The client has not joined the portal.
         stub_is_up().await;
         let answer = lookup("100.100.111.1:53", "app.lab.example.", RecordType::A).await;
         assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
 
         portal.accept().await;
         portal.receive("set_snownet_capabilities").await;
-        let mut gateway = Gateway::start("192.0.2.1", portal.client_key).await;
+        let mut gateway = TestGateway::start("192.0.2.1", portal.client_key).await;
         let (app4, app6) = (
             application("100.64.1.2").await,
             application("fd00:2021:1111::102").await,
@@ -389,9 +395,9 @@ fn names_are_answered_announced_and_carried_and_answered_without_a_portal() {
         let first = gateway.heard.recv().await.expect("a packet");
         assert_eq!(first[40], 0, "the name is announced before anything else");
 
-        // The other family needs neither portal nor announcement, and the portal may be away.
+        // The other family needs neither portal nor announcement: it works without the portal.
         portal.socket = None;
-        let resolver = format!("[{}]:53", stub::IPV6);
+        let resolver = format!("[{}]:53", STUB_IPV6);
         let answer = lookup(&resolver, "app.lab.example.", RecordType::AAAA).await;
         assert_eq!(answer.answers[2].data.to_string(), "fd00:2021:1111:8000::2");
         echo(&app6, "[fd00:2021:1111:8000::2]:7").await;
@@ -418,7 +424,7 @@ fn names_are_answered_announced_and_carried_and_answered_without_a_portal() {
 }
 
 #[test]
-fn a_goodbye_of_the_gateway_makes_the_next_packet_ask_again() {
+fn the_next_packet_after_a_goodbye_of_the_gateway_requests_access() {
     in_namespace(async || {
         let Setup {
             mut portal,
@@ -427,16 +433,19 @@ fn a_goodbye_of_the_gateway_makes_the_next_packet_ask_again() {
             ..
         } = start().await;
         portal.accept().await;
-        let gateway = Gateway::start("192.0.2.1", portal.client_key).await;
+        let gateway = TestGateway::start("192.0.2.1", portal.client_key).await;
         let app = application("100.64.1.2").await;
         let (_, ()) = tokio::join!(echo(&app, "10.20.0.10:7"), async {
             portal.expect_request(WEB4, &[]).await;
             portal.grant(WEB4, &gateway).await;
             portal.carry_candidates(&gateway).await;
         });
-        gateway.orders.send(Order::Goodbye).expect("lives");
-        // The restarted gateway has the same keys in this test, as one that kept its state would.
-        let restarted = Gateway::start("192.0.2.1", portal.client_key).await;
+        gateway
+            .commands
+            .send(GatewayCommand::Goodbye)
+            .expect("runs");
+        // The restarted gateway has the same keys in this test, like one that kept its state.
+        let restarted = TestGateway::start("192.0.2.1", portal.client_key).await;
         let (_, ()) = tokio::join!(echo(&app, "10.20.0.10:7"), async {
             portal.expect_request(WEB4, &[]).await;
             portal.grant(WEB4, &restarted).await;
@@ -447,7 +456,7 @@ fn a_goodbye_of_the_gateway_makes_the_next_packet_ask_again() {
 }
 
 #[test]
-fn a_taken_interface_name_is_one_clear_line() {
+fn reports_a_taken_interface_name_in_one_line() {
     in_namespace(async || {
         assert!(ip("link add ptest0 type veth peer name taken").0);
         let Setup { client, _dir, .. } = start().await;

@@ -1,13 +1,14 @@
-//! One connection against the gateway of `testing`, on loopback: both ICE stacks, both WireGuards.
+//! One connection against the gateway of `tests`, on loopback: both ICE stacks, both WireGuards.
 
 use super::super::ice::tests::loopback_settings;
 use super::super::packet::samples::udp;
-use super::super::testing::{
-    Gateway, GatewayHandle, Order, PSK, client_credentials, gateway_credentials,
+use super::super::tests::{
+    GatewayCommand, GatewayHandle, PSK, TestGateway, client_credentials, gateway_credentials,
     gateway_public_key, mirror,
 };
 use super::super::tunnel::PacketSink;
-use super::super::wire::{Interface, Resource, ResourceId, ResourceKind};
+use super::super::vocabulary::{ResourceId, TunnelAddresses};
+use super::super::wire::{Resource, ResourceKind};
 use super::*;
 use uuid::Uuid;
 
@@ -23,57 +24,54 @@ impl PacketSink for Inbox {
     }
 }
 
-struct Client {
+struct TestClient {
     connection: Connection,
     events: mpsc::UnboundedReceiver<ConnectionEvent>,
     inbox: mpsc::UnboundedReceiver<Vec<u8>>,
     scratch: Vec<u8>,
 }
 
-fn interface(ipv4: &str) -> Interface {
-    Interface {
+fn addresses(ipv4: &str) -> TunnelAddresses {
+    TunnelAddresses {
         ipv4: ipv4.parse().expect("an address"),
         ipv6: "fd00:2021:1111::1".parse().expect("an address"),
     }
 }
 
-/// Somebody who has just been granted 10.20.0.0/24.
-fn shared(inbox: mpsc::UnboundedSender<Vec<u8>>) -> Arc<Shared> {
-    let shared = Shared::new(Arc::new(Inbox(inbox)));
+/// The data plane of a client with a grant for 10.20.0.0/24.
+fn data_plane(inbox: mpsc::UnboundedSender<Vec<u8>>) -> Arc<DataPlane> {
+    let data_plane = DataPlane::new(Arc::new(Inbox(inbox)));
     {
-        let mut router = shared.router();
+        let mut router = data_plane.router();
         let id = ResourceId(Uuid::nil());
-        router.set_own_addresses(interface(OWN));
+        router.set_own_addresses(addresses(OWN));
         router.replace_resources(vec![Resource {
             id,
-            name: String::new(),
             kind: ResourceKind::Cidr("10.20.0.0/24".parse().expect("a network")),
             filters: Vec::new(),
         }]);
         router.handle_outbound(&udp(OWN, WEB, 1), now());
-        router.handle_granted(id, GATEWAY, interface("100.64.0.1"));
+        router.handle_granted(id, GATEWAY, addresses("100.64.0.1"));
     }
-    Arc::new(shared)
+    Arc::new(data_plane)
 }
 
-impl Client {
-    fn open(psk: [u8; 32]) -> Self {
+impl TestClient {
+    fn open() -> Self {
         let (inbox_sender, inbox) = mpsc::unbounded_channel();
         let (sender, events) = mpsc::unbounded_channel();
         let opening = Opening {
             gateway: GATEWAY,
             epoch: 1,
             keys: Keys {
-                peer: PeerKeys {
-                    public_key: gateway_public_key(),
-                    preshared_key: psk,
-                },
-                local: client_credentials(),
-                remote: gateway_credentials(),
+                public_key: gateway_public_key(),
+                preshared_key: PSK,
+                local_ice: client_credentials(),
+                remote_ice: gateway_credentials(),
             },
             ice: loopback_settings(),
         };
-        let connection = Connection::open(opening, &identity(), shared(inbox_sender), sender);
+        let connection = Connection::open(opening, &identity(), data_plane(inbox_sender), sender);
         Self {
             connection,
             events,
@@ -86,22 +84,22 @@ impl Client {
         self.connection.send(packet, &mut self.scratch).await;
     }
 
-    /// The next news but candidates, which go to the gateway as the portal would carry them.
-    async fn news(&mut self, gateway: &GatewayHandle) -> News {
+    /// The next event apart from candidates, which go to the gateway as through the portal.
+    async fn event(&mut self, gateway: &GatewayHandle) -> EventKind {
         loop {
             let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv());
-            match event.await.expect("in time").expect("an event").news {
-                News::Candidates(candidates) => {
+            match event.await.expect("in time").expect("an event").kind {
+                EventKind::Candidates(candidates) => {
                     for candidate in candidates {
-                        let _ = gateway.orders.send(Order::Candidate(candidate));
+                        let _ = gateway.commands.send(GatewayCommand::Candidate(candidate));
                     }
                 }
-                news @ (News::PathNominated(..)
-                | News::HandshakeCompleted
-                | News::FirstPacket
-                | News::Goodbye
-                | News::DomainStatus(_)
-                | News::Lost(_)) => return news,
+                kind @ (EventKind::PathNominated(..)
+                | EventKind::HandshakeCompleted
+                | EventKind::FirstPacket
+                | EventKind::Goodbye
+                | EventKind::DomainStatus(_)
+                | EventKind::Lost(_)) => return kind,
             }
         }
     }
@@ -109,9 +107,12 @@ impl Client {
     async fn connect(&mut self, gateway: &GatewayHandle) {
         self.connection
             .add_candidates(vec!["candidate:nonsense".into(), gateway.candidate.clone()]);
-        let nominated = self.news(gateway).await;
-        assert!(matches!(nominated, News::PathNominated(_, remote) if remote == gateway.addr));
-        assert!(matches!(self.news(gateway).await, News::HandshakeCompleted));
+        let nominated = self.event(gateway).await;
+        assert!(matches!(nominated, EventKind::PathNominated(_, remote) if remote == gateway.addr));
+        assert!(matches!(
+            self.event(gateway).await,
+            EventKind::HandshakeCompleted
+        ));
     }
 }
 
@@ -120,14 +121,14 @@ fn identity() -> Identity {
 }
 
 async fn gateway() -> GatewayHandle {
-    Gateway::start("127.0.0.1", identity().public_key()).await
+    TestGateway::start("127.0.0.1", identity().public_key()).await
 }
 
-/// Both ICE stacks, both WireGuards, and everything between: packets sent before there is a path
-/// arrive in order, and their answers come back.
+/// Both ICE stacks and both WireGuards: packets sent before there is a path arrive in order, and
+/// their answers return.
 #[tokio::test]
-async fn packets_sent_at_once_arrive_when_the_session_stands() {
-    let (mut gateway, mut client) = (gateway().await, Client::open(PSK));
+async fn delivers_packets_that_precede_the_session_in_order() {
+    let (mut gateway, mut client) = (gateway().await, TestClient::open());
     let packets: Vec<_> = (1..=3).map(|port| udp(OWN, WEB, port)).collect();
     for packet in &packets {
         client.send(packet).await;
@@ -137,33 +138,39 @@ async fn packets_sent_at_once_arrive_when_the_session_stands() {
         assert_eq!(gateway.heard.recv().await.as_ref(), Some(packet));
         assert_eq!(client.inbox.recv().await, mirror(packet));
     }
-    assert!(matches!(client.news(&gateway).await, News::FirstPacket));
+    assert!(matches!(
+        client.event(&gateway).await,
+        EventKind::FirstPacket
+    ));
 }
 
 #[tokio::test]
-async fn a_goodbye_of_the_gateway_ends_the_connection() {
-    let (gateway, mut client) = (gateway().await, Client::open(PSK));
+async fn ends_with_a_goodbye_of_the_gateway() {
+    let (gateway, mut client) = (gateway().await, TestClient::open());
     client.connect(&gateway).await;
-    gateway.orders.send(Order::Goodbye).expect("lives");
-    assert!(matches!(client.news(&gateway).await, News::Goodbye));
+    gateway
+        .commands
+        .send(GatewayCommand::Goodbye)
+        .expect("runs");
+    assert!(matches!(client.event(&gateway).await, EventKind::Goodbye));
     assert!(client.inbox.try_recv().is_err(), "not for applications");
 }
 
 #[tokio::test]
 async fn leaving_says_goodbye() {
-    let (mut gateway, mut client) = (gateway().await, Client::open(PSK));
+    let (mut gateway, mut client) = (gateway().await, TestClient::open());
     client.connect(&gateway).await;
     client.connection.leave().await;
     let packet = gateway.heard.recv().await.expect("a packet");
     assert_eq!(control::parse(&packet), Some(Control::Goodbye));
 }
 
-/// A gateway can send what it likes; applications get only what their resources sent.
+/// A gateway can send any packet; only those of granted resources reach applications.
 #[tokio::test]
-async fn packets_from_elsewhere_do_not_reach_applications() {
-    let (mut gateway, mut client) = (gateway().await, Client::open(PSK));
+async fn delivers_only_packets_from_granted_resources() {
+    let (mut gateway, mut client) = (gateway().await, TestClient::open());
     client.connect(&gateway).await;
-    // Mirrored, it comes from outside the resource.
+    // Its mirror image comes from outside the resource.
     client.send(&udp(OWN, "192.0.2.66", 1)).await;
     client.send(&udp(OWN, WEB, 2)).await;
     assert!(gateway.heard.recv().await.is_some());
@@ -172,8 +179,8 @@ async fn packets_from_elsewhere_do_not_reach_applications() {
 
 #[tokio::test]
 async fn dropping_the_handle_ends_the_task() {
-    let (_gateway, client) = (gateway().await, Client::open(PSK));
-    let Client {
+    let (_gateway, client) = (gateway().await, TestClient::open());
+    let TestClient {
         connection,
         mut events,
         inbox: _inbox,

@@ -1,6 +1,7 @@
-//! The agent against another ICE stack, and candidate strings both ways.
+//! The agent against another ICE stack, and candidate strings in both directions.
 
-use super::super::testing::{Gateway, Order, client_credentials, gateway_credentials, now};
+use super::super::clock::now;
+use super::super::tests::{GatewayCommand, TestGateway, client_credentials, gateway_credentials};
 use super::*;
 use proptest::prelude::*;
 
@@ -14,10 +15,10 @@ pub(in super::super) fn loopback_settings() -> Settings {
     }
 }
 
-/// The risk of the whole arrangement: two independent ICE stacks must agree.
+/// Two independent ICE stacks must agree: the main risk of this client.
 #[tokio::test]
 async fn connects_to_a_controlled_agent_of_another_stack() {
-    let gateway = Gateway::start("127.0.0.1", [1; 32]).await;
+    let gateway = TestGateway::start("127.0.0.1", [1; 32]).await;
     let mut agent = IceAgent::new(&loopback_settings(), &client_credentials())
         .await
         .expect("starts");
@@ -33,7 +34,7 @@ async fn connects_to_a_controlled_agent_of_another_stack() {
                 break;
             }
             event = agent.next_event() => if let IceEvent::Candidate(candidate) = event {
-                gateway.orders.send(Order::Candidate(candidate)).expect("lives");
+                gateway.commands.send(GatewayCommand::Candidate(candidate)).expect("runs");
             },
             () = &mut deadline => panic!("no path"),
         }
@@ -43,11 +44,10 @@ async fn connects_to_a_controlled_agent_of_another_stack() {
     dialer.close().await;
 }
 
-/// IPv6 takes other ways through the library: peer-reflexive candidates, sockets, candidate
-/// strings.
+/// IPv6 uses other code of the library: peer-reflexive candidates, sockets, candidate strings.
 #[tokio::test]
 async fn connects_over_ipv6_before_the_gateway_knows_any_candidate() {
-    let gateway = Gateway::start("::1", [1; 32]).await;
+    let gateway = TestGateway::start("::1", [1; 32]).await;
     let agent = IceAgent::new(&loopback_settings(), &client_credentials())
         .await
         .expect("starts");
@@ -61,11 +61,11 @@ async fn connects_over_ipv6_before_the_gateway_knows_any_candidate() {
     dialer.close().await;
 }
 
-/// A gateway that answers late (a slow link, a busy portal) must still be reached: the library's
-/// defaults would have given the pair up after 7 checks.
+/// The agent must reach a gateway that answers late (a slow link, a busy portal): with the
+/// library's defaults it would abandon the pair after 7 checks.
 #[tokio::test]
 async fn keeps_checking_a_pair_for_more_than_a_few_ticks() {
-    let gateway = Gateway::start("127.0.0.1", [1; 32]).await;
+    let gateway = TestGateway::start("127.0.0.1", [1; 32]).await;
     let silent = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
     let candidate = gateway.candidate.replace(
         &format!(" {} typ", gateway.addr.port()),
@@ -90,7 +90,7 @@ async fn keeps_checking_a_pair_for_more_than_a_few_ticks() {
 }
 
 #[tokio::test]
-async fn offers_host_candidates_as_the_protocol_writes_them() {
+async fn writes_host_candidates_in_the_form_of_the_protocol() {
     let mut agent = IceAgent::new(&loopback_settings(), &client_credentials())
         .await
         .expect("starts");
@@ -108,7 +108,7 @@ async fn offers_host_candidates_as_the_protocol_writes_them() {
 }
 
 #[test]
-fn never_uses_the_tunnel_or_other_interfaces_than_configured() {
+fn uses_only_configured_interfaces_and_never_the_tunnel() {
     let mut settings = loopback_settings();
     settings.interfaces = Vec::new();
     let filter = interface_filter(&settings);
@@ -154,7 +154,7 @@ fn reads_candidates_of_gateways() {
 }
 
 #[test]
-fn refuses_candidates_that_make_no_sense_one_by_one() {
+fn refuses_each_malformed_candidate() {
     for text in [
         "",
         "1 1 udp 1 192.0.2.1 1 typ host",
@@ -173,15 +173,15 @@ fn refuses_candidates_that_make_no_sense_one_by_one() {
 
 #[tokio::test]
 async fn refuses_credentials_that_are_too_short() {
-    let short = Credentials {
-        ufrag: "ab".into(),
+    let short = IceCredentials {
+        username: "ab".into(),
         password: "short".into(),
     };
     assert!(IceAgent::new(&loopback_settings(), &short).await.is_err());
 }
 
 #[test]
-fn stun_servers_keep_their_brackets() {
+fn urls_of_stun_servers_keep_brackets_around_ipv6() {
     let url = stun_url(&"[2001:db8::1]:3478".parse().expect("valid"));
     assert_eq!((url.host.as_str(), url.port), ("[2001:db8::1]", 3478));
     let url = stun_url(&"203.0.113.1:3478".parse().expect("valid"));
@@ -194,9 +194,9 @@ proptest! {
         let _ = parse_candidate(&text);
     }
 
-    /// What we read is what was meant: the other stack's writer, our reader.
+    /// The client reads what the other stack writes.
     #[test]
-    fn agrees_with_the_other_stacks_writer(ip in any::<[u8; 4]>(), port in 1u16..) {
+    fn reads_candidates_of_the_other_stack(ip in any::<[u8; 4]>(), port in 1u16..) {
         let addr = SocketAddr::from((ip, port));
         if let Ok(mut written) = is::Candidate::host(addr, "udp") {
             written.set_ufrag("6m26");
@@ -207,7 +207,7 @@ proptest! {
     }
 }
 
-/// A server that says we are somebody else.
+/// A STUN server that reports a wrong address.
 async fn stun_server(mapped: SocketAddr) -> SocketAddr {
     use stun::message::{BINDING_SUCCESS, Message};
     use stun::xoraddr::XorMappedAddress;
@@ -236,7 +236,7 @@ async fn stun_server(mapped: SocketAddr) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn signals_what_a_stun_server_sees_and_hides_what_is_behind() {
+async fn signals_the_server_reflexive_address_and_hides_the_base() {
     let mapped = "198.51.100.7:40000".parse().expect("valid");
     let mut settings = loopback_settings();
     settings.stun_servers = vec![stun_server(mapped).await];

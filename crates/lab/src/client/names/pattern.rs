@@ -1,43 +1,38 @@
-//! Which names a DNS resource stands for.
+//! Patterns of DNS resources, matched against names.
 //!
-//! A pattern is matched label by label, without case: `?` is one character, `*` any run within a
-//! label, a label `**` any run of labels, none included; a leading `*.` also matches what follows
-//! it. Refuses nothing: a pattern that makes no sense matches no name. Source: docs/protocol.md
-//! 5.5.
+//! Matching goes label by label and ignores case: `?` is one character, `*` any run within a label,
+//! a label `**` any run of labels, also an empty one; a pattern with a leading `*.` also matches
+//! the name without it. Accepts every string: a malformed pattern matches no name. Source:
+//! docs/protocol.md 5.5.
 
-/// The address of a DNS resource, taken apart.
+/// The address of a DNS resource, split into labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     labels: Vec<String>,
     specificity: Specificity,
 }
 
-/// How narrow a pattern is. Only to be compared between patterns that match the same name: the
-/// greater one is the narrower.
+/// The narrowness of a pattern: the greater, the narrower. The order is meaningful only between
+/// patterns that match the same name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Specificity(Vec<(Kind, usize)>);
 
-/// A label's place in the order, with the number of its literal characters beside it.
+/// The kind of a label; within a kind, the number of literal characters decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     AnyLabels,
     Run,
     OneCharacter,
     Literal,
-    /// Two patterns that match the same name and differ in length: the longer one matches more.
+    /// Follows the last label: of two patterns that match the same name, the longer one is wider.
     End,
 }
 
 impl Pattern {
-    /// Takes `address` apart.
-    #[must_use]
     pub(super) fn new(address: &str) -> Self {
         let address = address.strip_suffix('.').unwrap_or(address);
-        let labels: Vec<String> = address
-            .to_ascii_lowercase()
-            .split('.')
-            .map(str::to_owned)
-            .collect();
+        let address = address.to_ascii_lowercase();
+        let labels: Vec<String> = address.split('.').map(str::to_owned).collect();
         let from_the_right = labels.iter().rev().map(|label| rank(label));
         let end = (Kind::End, 0);
         let specificity = Specificity(from_the_right.chain([end]).collect());
@@ -47,8 +42,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `name` (lower case, without a trailing dot) is meant.
-    #[must_use]
+    /// Whether the pattern matches `name` (lower case, without a trailing dot).
     pub(super) fn matches(&self, name: &str) -> bool {
         let name: Vec<&str> = name.split('.').collect();
         let matches = |labels: &[String]| {
@@ -65,8 +59,6 @@ impl Pattern {
             }
     }
 
-    /// Its place among the patterns that match the same name.
-    #[must_use]
     pub(super) fn specificity(&self) -> &Specificity {
         &self.specificity
     }
@@ -86,9 +78,9 @@ fn rank(label: &str) -> (Kind, usize) {
     (kind, literals)
 }
 
-/// Matches `text` with `pattern`, in which `is_run` items stand for any run and others for one item
-/// that is `equal`. Gives the last run one more item whenever it gets stuck, which is enough, so
-/// that no pattern costs more than the product of both lengths.
+/// Matches `text` with `pattern`: an `is_run` item stands for any run, another for one `equal`
+/// item. On a mismatch, extends the last run by one item; earlier runs need no change, so that the
+/// cost stays below the product of both lengths.
 fn is_match<P, T>(
     pattern: &[P],
     text: &[T],
@@ -132,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_without_wildcards_is_one_name() {
+    fn matches_one_name_without_wildcards() {
         assert!(matches("app.example.com", "app.example.com"));
         assert!(matches("App.Example.COM.", "app.example.com"));
         assert!(!matches("app.example.com", "example.com"));
@@ -141,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stays_within_its_label() {
+    fn a_star_matches_within_one_label() {
         assert!(matches("*.example.com", "app.example.com"));
         assert!(!matches("*.example.com", "a.b.example.com"));
         assert!(matches("app-*.example.com", "app-12.example.com"));
@@ -152,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leading_star_matches_the_bare_suffix_too() {
+    fn a_leading_star_also_matches_the_bare_suffix() {
         assert!(matches("*.example.com", "example.com"));
         assert!(matches("**.example.com", "example.com"));
         assert!(!matches("?.example.com", "example.com"));
@@ -160,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn two_stars_cross_labels_and_a_question_mark_is_one_character() {
+    fn two_stars_match_across_labels_and_a_question_mark_one_character() {
         assert!(matches("**.example.com", "a.b.c.example.com"));
         assert!(!matches("**.example.com", "example.org"));
         assert!(!matches("**.example.com", "notexample.com"));
@@ -171,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_narrower_pattern_is_the_greater() {
+    fn orders_patterns_by_narrowness() {
         let ordered = [
             "**.com",
             "*.com",
@@ -195,7 +187,7 @@ mod tests {
         assert!(wide.specificity() < narrow.specificity());
     }
 
-    /// The obvious way, which takes for ever on patterns made for that.
+    /// The direct recursion, with exponential cost on hostile patterns.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
@@ -208,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_label_matches_as_in_the_obvious_way(pattern in "[ab*?]{0,8}", text in "[ab]{0,10}") {
+        fn matches_a_label_like_the_direct_recursion(pattern in "[ab*?]{0,8}", text in "[ab]{0,10}") {
             // A label between others, so that neither the bare suffix nor two stars play a part.
             prop_assume!(pattern != "**");
             let expected = naive(pattern.as_bytes(), text.as_bytes());
@@ -217,7 +209,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_is_read(pattern in ".{0,64}", name in "[a-z.*?]{0,64}") {
+        fn arbitrary_patterns_never_panic(pattern in ".{0,64}", name in "[a-z.*?]{0,64}") {
             let _ = matches(&pattern, &name);
         }
     }

@@ -1,39 +1,27 @@
-//! The addresses that stand for names: four of each family, in a row, never given out twice.
+//! The pool of proxy IPs: each name gets four consecutive addresses of each family, once.
 //!
-//! Refuses to run past the ranges that a gateway accepts, and leaves out the addresses on which
-//! clients answer DNS queries. Source: docs/protocol.md 5.4.
+//! Stays within the ranges that a gateway accepts, and skips the addresses on which clients answer
+//! DNS queries. Source: docs/protocol.md 5.4.
 
-use ipnet::{Ipv4Net, Ipv6Net};
-use serde::Serialize;
+use super::super::addresses::{PROXY_IPV4, PROXY_IPV6, SENTINEL_IPV4, SENTINEL_IPV6};
+use ipnet::Ipv4Net;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What stands for one name.
+/// The proxy IPs of one name, consecutive in each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyIps {
-    /// In a row.
     pub ipv4: [Ipv4Addr; PER_FAMILY],
-    /// In a row.
     pub ipv6: [Ipv6Addr; PER_FAMILY],
 }
 
 impl ProxyIps {
-    /// All eight, IPv4 first.
+    /// All eight addresses, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
         let ipv4 = self.ipv4.into_iter().map(IpAddr::from);
         ipv4.chain(self.ipv6.into_iter().map(IpAddr::from))
     }
 }
 
-/// A name with its proxy IPs, as gateways and (in generation 0) the portal are told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Domain {
-    /// Lower case, without a trailing dot.
-    pub name: String,
-    /// Eight, IPv4 first.
-    pub proxy_ips: Vec<IpAddr>,
-}
-
-/// Hands out proxy IPs.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     next_ipv4: u32,
@@ -43,8 +31,8 @@ pub(super) struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         Self {
-            next_ipv4: u32::from(IPV4_RANGE.network()) + 1,
-            next_ipv6: u128::from(IPV6_RANGE.network()),
+            next_ipv4: u32::from(PROXY_IPV4.network()) + 1,
+            next_ipv6: u128::from(PROXY_IPV6.network()),
         }
     }
 }
@@ -54,13 +42,13 @@ impl Pool {
     pub(super) fn take(&mut self) -> Option<ProxyIps> {
         let first = |net: Ipv4Net| u128::from(u32::from(net.network()));
         let last = |net: Ipv4Net| u128::from(u32::from(net.broadcast()));
-        let reserved = (first(IPV4_SENTINELS), last(IPV4_SENTINELS));
-        let ipv4 = block(self.next_ipv4.into(), reserved, last(IPV4_RANGE))?;
+        let reserved = (first(SENTINEL_IPV4), last(SENTINEL_IPV4));
+        let ipv4 = block(self.next_ipv4.into(), reserved, last(PROXY_IPV4))?;
         let reserved = (
-            u128::from(IPV6_SENTINELS.network()),
-            u128::from(IPV6_SENTINELS.broadcast()),
+            u128::from(SENTINEL_IPV6.network()),
+            u128::from(SENTINEL_IPV6.broadcast()),
         );
-        let ipv6 = block(self.next_ipv6, reserved, IPV6_RANGE.broadcast().into())?;
+        let ipv6 = block(self.next_ipv6, reserved, PROXY_IPV6.broadcast().into())?;
         let ipv4 = u32::try_from(ipv4).expect("the block ends inside the IPv4 range");
         self.next_ipv4 = ipv4 + PER_FAMILY as u32;
         self.next_ipv6 = ipv6 + PER_FAMILY as u128;
@@ -71,7 +59,7 @@ impl Pool {
     }
 }
 
-/// Where the next block begins that overlaps nothing reserved and ends by `last`.
+/// Start of the next block that avoids the reserved range and ends by `last`.
 fn block(next: u128, reserved: (u128, u128), last: u128) -> Option<u128> {
     let ends = |first| first + PER_FAMILY as u128 - 1;
     let overlaps = next <= reserved.1 && ends(next) >= reserved.0;
@@ -79,22 +67,8 @@ fn block(next: u128, reserved: (u128, u128), last: u128) -> Option<u128> {
     (ends(first) <= last).then_some(first)
 }
 
-/// How many addresses of each family stand for one name.
-pub const PER_FAMILY: usize = 4;
-/// What a gateway accepts as proxy IPs.
-pub const IPV4_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 96, 0, 0), 11);
-/// What a gateway accepts as proxy IPs.
-pub const IPV6_RANGE: Ipv6Net = Ipv6Net::new_assert(
-    Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, 0),
-    107,
-);
-/// Where clients answer DNS queries.
-pub const IPV4_SENTINELS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 111, 0), 24);
-/// Where clients answer DNS queries.
-pub const IPV6_SENTINELS: Ipv6Net = Ipv6Net::new_assert(
-    Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0x8000, 0x100, 0x100, 0x111, 0),
-    120,
-);
+/// Number of proxy IPs of each family for one name.
+pub(super) const PER_FAMILY: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -103,7 +77,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn begins_where_firezone_begins() {
+    fn begins_with_the_same_addresses_as_firezone() {
         let mut pool = Pool::default();
         let first: Vec<String> = pool
             .take()
@@ -128,20 +102,20 @@ mod tests {
         assert_eq!(second.ipv4[0], Ipv4Addr::new(100, 96, 0, 5));
     }
 
-    /// Both ranges to their ends: no address twice, none outside, none of the resolvers'.
+    /// Both ranges to their ends: no address twice, none outside, none reserved.
     #[test]
-    fn the_ranges_end_without_a_repetition() {
+    fn exhausts_the_ranges_without_a_repetition() {
         let mut pool = Pool::default();
         let (mut last_ipv4, mut last_ipv6) = (None, None);
         let mut blocks = 0;
         while let Some(ips) = pool.take() {
             for ip in ips.ipv4 {
-                assert!(IPV4_RANGE.contains(&ip) && !IPV4_SENTINELS.contains(&ip));
+                assert!(PROXY_IPV4.contains(&ip) && !SENTINEL_IPV4.contains(&ip));
                 assert!(last_ipv4 < Some(ip));
                 last_ipv4 = Some(ip);
             }
             for ip in ips.ipv6 {
-                assert!(IPV6_RANGE.contains(&ip) && !IPV6_SENTINELS.contains(&ip));
+                assert!(PROXY_IPV6.contains(&ip) && !SENTINEL_IPV6.contains(&ip));
                 assert!(last_ipv6 < Some(ip));
                 last_ipv6 = Some(ip);
             }
@@ -152,11 +126,11 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever a block would begin, it is in a row, and clear of what is reserved.
+        /// Blocks are consecutive and avoid the reserved range, wherever they begin.
         #[test]
-        fn blocks_are_clear_of_the_resolvers(offset in 0u32..600, count in 1usize..80) {
-            let around = u32::from(IPV4_SENTINELS.network()) - 300;
-            let sentinels = u128::from(IPV6_SENTINELS.network()) - 300;
+        fn blocks_avoid_the_reserved_addresses(offset in 0u32..600, count in 1usize..80) {
+            let around = u32::from(SENTINEL_IPV4.network()) - 300;
+            let sentinels = u128::from(SENTINEL_IPV6.network()) - 300;
             let mut pool = Pool {
                 next_ipv4: around + offset,
                 ..Pool::default()
@@ -165,21 +139,21 @@ mod tests {
             for _ in 0..count {
                 let ips = pool.take().expect("room");
                 for (n, ip) in ips.ipv4.into_iter().enumerate() {
-                    prop_assert!(!IPV4_SENTINELS.contains(&ip));
+                    prop_assert!(!SENTINEL_IPV4.contains(&ip));
                     prop_assert_eq!(u32::from(ip), u32::from(ips.ipv4[0]) + n as u32);
                 }
                 for ip in ips.iter() {
                     prop_assert!(seen.insert(ip));
                 }
             }
-            // The resolvers' IPv6 addresses lie beyond the range, where no pool gets.
+            // The reserved IPv6 addresses are outside the range, where no pool reaches.
             let ipv6 = block(
                 sentinels + u128::from(offset),
                 (sentinels + 300, sentinels + 300 + 255),
                 u128::MAX,
             );
             let ipv6 = Ipv6Addr::from(ipv6.expect("room"));
-            prop_assert!(!IPV6_SENTINELS.contains(&ipv6));
+            prop_assert!(!SENTINEL_IPV6.contains(&ipv6));
         }
     }
 }

@@ -1,14 +1,13 @@
-//! The rules for names one by one, then in any order.
+//! The rules for names one by one, then in random order.
 
+use super::super::addresses::is_sentinel;
+use super::super::clock::now;
+use super::proxies::PER_FAMILY;
 use super::*;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 const APP: &str = "app.lab.example";
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
 
 fn resource(number: u128) -> ResourceId {
     ResourceId(Uuid::from_u128(number))
@@ -47,8 +46,9 @@ fn ask(names: &mut Names, name: &str, now: Instant) -> ProxyIps {
     }
 }
 
-fn send(names: &mut Names, packet: &[u8], now: Instant) -> Passage {
-    names.handle_packet(&APP.into(), via(), packet, now)
+/// Sends a packet to the name; returns whether it is held.
+fn send(names: &mut Names, packet: &[u8], now: Instant) -> bool {
+    names.hold_unconfirmed(&APP.into(), via(), packet, now)
 }
 
 fn announced(names: &mut Names) -> usize {
@@ -56,7 +56,7 @@ fn announced(names: &mut Names) -> usize {
 }
 
 #[test]
-fn a_name_keeps_its_proxy_ips_and_shares_them_with_none() {
+fn a_name_keeps_its_proxy_ips_and_shares_them_with_no_other() {
     let (mut names, now) = (names(), now());
     let app = ask(&mut names, APP, now);
     let other = ask(&mut names, "other.lab.example", now);
@@ -74,14 +74,14 @@ fn a_name_keeps_its_proxy_ips_and_shares_them_with_none() {
 }
 
 #[test]
-fn a_name_of_no_resource_is_somebody_elses() {
+fn ignores_a_name_outside_all_resources() {
     let (mut names, now) = (names(), now());
     assert_eq!(names.handle_question("app.example", now), None);
     assert!(names.behind([100, 96, 0, 1].into()).is_none());
 }
 
 #[test]
-fn the_narrowest_resource_comes_first_and_then_the_greater_id() {
+fn orders_resources_by_narrowness_then_by_greater_id() {
     let (mut names, now) = (names(), now());
     names.set_resource(resource(3), "**.example");
     names.set_resource(resource(4), APP);
@@ -95,11 +95,11 @@ fn the_narrowest_resource_comes_first_and_then_the_greater_id() {
 }
 
 #[test]
-fn the_first_packet_announces_and_waits_for_the_gateway() {
+fn the_first_packet_announces_the_name_and_waits_for_the_gateway() {
     let (mut names, now) = (names(), now());
     let ips = ask(&mut names, APP, now);
-    assert_eq!(announced(&mut names), 0, "no gateway is concerned yet");
-    assert_eq!(send(&mut names, b"1", now), Passage::Held);
+    assert_eq!(announced(&mut names), 0, "no gateway yet");
+    assert!(send(&mut names, b"1", now));
     let announcement = names.poll_announcement().expect("due");
     let expected = Announcement {
         gateway: gateway(9),
@@ -112,17 +112,17 @@ fn the_first_packet_announces_and_waits_for_the_gateway() {
     };
     assert_eq!(announcement, expected);
     assert_eq!(announcement.domain.proxy_ips.len(), 8);
-    assert_eq!(send(&mut names, b"2", now), Passage::Held);
+    assert!(send(&mut names, b"2", now));
     assert_eq!(announced(&mut names), 0);
     let settled = names
         .handle_status(gateway(9), &status("App.Lab.Example.", true))
-        .expect("was told");
+        .expect("was announced");
     assert_eq!(settled.held, [b"1", b"2"]);
-    assert_eq!(send(&mut names, b"3", now), Passage::Pass);
+    assert!(!send(&mut names, b"3", now));
 }
 
 #[test]
-fn an_unanswered_announcement_is_repeated_by_packets_only_every_two_seconds() {
+fn packets_repeat_an_unanswered_announcement_every_two_seconds() {
     let (mut names, start) = (names(), now());
     ask(&mut names, APP, start);
     let mut due_at = |ms| {
@@ -134,19 +134,19 @@ fn an_unanswered_announcement_is_repeated_by_packets_only_every_two_seconds() {
 }
 
 #[test]
-fn at_most_32_packets_wait_and_the_oldest_survive() {
+fn holds_32_packets_and_drops_the_newest() {
     let (mut names, now) = (names(), now());
     ask(&mut names, APP, now);
     for n in 0..100 {
-        assert_eq!(send(&mut names, &[n], now), Passage::Held);
+        assert!(send(&mut names, &[n], now));
     }
     let settled = names.handle_status(gateway(9), &status(APP, true));
-    let held = settled.expect("was told").held;
+    let held = settled.expect("was announced").held;
     assert_eq!(held, (0..32).map(|n| vec![n]).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_new_question_announces_again_without_holding_packets_up() {
+fn a_new_query_repeats_the_announcement_without_holding_packets() {
     let (mut names, start) = (names(), now());
     ask(&mut names, APP, start);
     send(&mut names, b"1", start);
@@ -154,50 +154,50 @@ fn a_new_question_announces_again_without_holding_packets_up() {
     names.handle_status(gateway(9), &status(APP, true));
     ask(&mut names, APP, start);
     assert_eq!(announced(&mut names), 1);
-    assert_eq!(send(&mut names, b"2", start), Passage::Pass);
-    // Still unanswered: repeated, and still nothing waits.
+    assert!(!send(&mut names, b"2", start));
+    // Without an answer, a packet repeats the announcement and passes.
     let later = start + Duration::from_secs(2);
-    assert_eq!(send(&mut names, b"3", later), Passage::Pass);
+    assert!(!send(&mut names, b"3", later));
     assert_eq!(announced(&mut names), 1);
     let settled = names.handle_status(gateway(9), &status(APP, true));
-    assert!(settled.expect("was told").held.is_empty());
+    assert!(settled.expect("was announced").held.is_empty());
     ask(&mut names, "other.lab.example", later);
-    assert_eq!(announced(&mut names), 0, "another name is another matter");
+    assert_eq!(announced(&mut names), 0, "another name");
 }
 
 #[test]
-fn a_question_for_a_name_that_waits_announces_it_again_and_goes_on_waiting() {
+fn a_query_for_an_unconfirmed_name_repeats_the_announcement_and_keeps_holding() {
     let (mut names, now) = (names(), now());
     ask(&mut names, APP, now);
     send(&mut names, b"1", now);
     announced(&mut names);
     ask(&mut names, APP, now);
     assert_eq!(announced(&mut names), 1);
-    assert_eq!(send(&mut names, b"2", now), Passage::Held);
+    assert!(send(&mut names, b"2", now));
     let settled = names.handle_status(gateway(9), &status(APP, true));
-    assert_eq!(settled.expect("was told").held, [b"1", b"2"]);
+    assert_eq!(settled.expect("was announced").held, [b"1", b"2"]);
 }
 
 #[test]
-fn a_name_that_the_gateway_does_not_serve_is_asked_for_afresh_by_the_next_question() {
+fn a_query_announces_a_failed_name_again() {
     let (mut names, now) = (names(), now());
     ask(&mut names, APP, now);
     send(&mut names, b"1", now);
     announced(&mut names);
     let settled = names.handle_status(gateway(9), &status(APP, false));
-    assert!(settled.expect("was told").held.is_empty());
+    assert!(settled.expect("was announced").held.is_empty());
     let later = now + Duration::from_secs(60);
-    assert_eq!(send(&mut names, b"2", later), Passage::Pass);
+    assert!(!send(&mut names, b"2", later));
     assert_eq!(announced(&mut names), 0);
     ask(&mut names, APP, later);
     assert_eq!(announced(&mut names), 1);
-    assert_eq!(send(&mut names, b"3", later), Passage::Held);
+    assert!(send(&mut names, b"3", later));
     let settled = names.handle_status(gateway(9), &status(APP, true));
-    assert_eq!(settled.expect("was told").held, [b"3"]);
+    assert_eq!(settled.expect("was announced").held, [b"3"]);
 }
 
 #[test]
-fn a_gateway_may_change_its_mind() {
+fn accepts_changed_answers_of_a_gateway() {
     let (mut names, now) = (names(), now());
     ask(&mut names, APP, now);
     send(&mut names, b"1", now);
@@ -212,7 +212,7 @@ fn a_gateway_may_change_its_mind() {
 }
 
 #[test]
-fn a_status_that_nobody_waits_for_is_ignored() {
+fn ignores_a_status_without_an_announcement() {
     let (mut names, now) = (names(), now());
     assert_eq!(names.handle_status(gateway(9), &status(APP, true)), None);
     ask(&mut names, APP, now);
@@ -223,7 +223,7 @@ fn a_status_that_nobody_waits_for_is_ignored() {
 }
 
 #[test]
-fn gateways_and_resources_that_are_gone_leave_nothing_to_announce() {
+fn announces_nothing_for_removed_gateways_and_resources() {
     let forget: [fn(&mut Names); 3] = [
         |names| names.forget_gateway(gateway(9)),
         |names| names.forget_resource(resource(1)),
@@ -236,22 +236,22 @@ fn gateways_and_resources_that_are_gone_leave_nothing_to_announce() {
         forget(&mut names);
         assert_eq!(announced(&mut names), 0);
         assert_eq!(names.handle_status(gateway(9), &status(APP, true)), None);
-        assert_eq!(send(&mut names, b"2", now), Passage::Held, "from the start");
+        assert!(send(&mut names, b"2", now), "from the start");
         assert_eq!(announced(&mut names), 1);
     }
 }
 
 #[test]
-fn a_name_of_which_the_portal_told_needs_no_announcement() {
+fn does_not_announce_a_name_that_the_portal_announced() {
     let (mut names, now) = (names(), now());
     ask(&mut names, APP, now);
     names.assume_confirmed(APP, via(), now);
-    assert_eq!(send(&mut names, b"1", now), Passage::Pass);
+    assert!(!send(&mut names, b"1", now));
     assert_eq!(announced(&mut names), 0);
 }
 
 #[test]
-fn names_are_limited() {
+fn limits_the_number_of_names() {
     let (mut names, now) = (names(), now());
     for n in 0..NAMES_MAX {
         ask(&mut names, &format!("n{n}.lab.example"), now);
@@ -261,8 +261,8 @@ fn names_are_limited() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: proxy IPs belong to one name and never change, packets
-    /// wait only for an answer that is outstanding, and no more than 32.
+    /// In every order of events, proxy IPs belong to one name and never change, and at most 32
+    /// packets wait, only for an outstanding answer.
     #[test]
     fn names_never_share_and_packets_wait_only_for_an_answer(
         steps in prop::collection::vec((0u8..6, 0u8..4, any::<bool>(), 0u64..1500), 1..120),
@@ -281,8 +281,7 @@ proptest! {
                     prop_assert_eq!(*known.entry(number).or_insert(ips), ips);
                 }
                 1 | 2 => {
-                    let passage = names.handle_packet(&name, through, b"x", now);
-                    if passage == Passage::Held {
+                    if names.hold_unconfirmed(&name, through, b"x", now) {
                         prop_assert!(!answered.contains(&(number, gateway_number)));
                     }
                 }
@@ -306,11 +305,7 @@ proptest! {
         let distinct: BTreeSet<IpAddr> = all.iter().copied().collect();
         prop_assert_eq!(distinct.len(), all.len());
         for ip in distinct {
-            let reserved = match ip {
-                IpAddr::V4(ip) => IPV4_SENTINELS.contains(&ip),
-                IpAddr::V6(ip) => IPV6_SENTINELS.contains(&ip),
-            };
-            prop_assert!(!reserved);
+            prop_assert!(!is_sentinel(ip));
         }
     }
 }

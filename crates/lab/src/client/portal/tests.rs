@@ -24,13 +24,13 @@ fn settings(url: &str, generation: Generation) -> Settings {
     }
 }
 
-struct Portal {
+struct TestPortal {
     listener: TcpListener,
     events: mpsc::UnboundedReceiver<PortalEvent>,
     handle: PortalHandle,
 }
 
-impl Portal {
+impl TestPortal {
     async fn start(generation: Generation) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let url = format!("ws://{}", listener.local_addr().expect("bound"));
@@ -92,10 +92,10 @@ async fn accept_join(socket: &mut ServerSocket) {
     push(socket, &reply).await;
 }
 
-/// Path, query and headers are those of the recorded client, its version aside.
+/// Path, query and headers are those of the recorded client, apart from its version.
 #[tokio::test]
 async fn joins_as_the_recorded_client_did() {
-    let mut portal = Portal::start(Generation::V2).await;
+    let mut portal = TestPortal::start(Generation::V2).await;
     let (mut socket, request) = portal.accept().await;
     assert_eq!(
         request.uri().to_string(),
@@ -123,8 +123,8 @@ async fn joins_as_the_recorded_client_did() {
 }
 
 #[tokio::test]
-async fn generation_1_uses_the_old_path_and_announces_nothing() {
-    let mut portal = Portal::start(Generation::V1).await;
+async fn generation_1_uses_the_old_path_and_announces_no_capabilities() {
+    let mut portal = TestPortal::start(Generation::V1).await;
     let (mut socket, request) = portal.accept().await;
     assert_eq!(request.uri().path(), "/client/websocket");
     accept_join(&mut socket).await;
@@ -142,8 +142,8 @@ async fn generation_1_uses_the_old_path_and_announces_nothing() {
 }
 
 #[tokio::test]
-async fn generation_0_is_an_older_client_whose_questions_are_answered_one_by_one() {
-    let mut portal = Portal::start(Generation::V0).await;
+async fn generation_0_matches_each_answer_to_its_question() {
+    let mut portal = TestPortal::start(Generation::V0).await;
     let (mut socket, request) = portal.accept().await;
     assert_eq!(request.uri().path(), "/client/websocket");
     let agent = request.headers()["user-agent"].to_str().expect("ASCII");
@@ -151,8 +151,8 @@ async fn generation_0_is_an_older_client_whose_questions_are_answered_one_by_one
     accept_join(&mut socket).await;
     assert!(matches!(portal.event().await, PortalEvent::Joined));
     let question = |number| Question::Prepare {
-        resource: wire::ResourceId(Uuid::from_u128(number)),
-        connected: Vec::new(),
+        resource_id: wire::ResourceId(Uuid::from_u128(number)),
+        connected_gateway_ids: Vec::new(),
     };
     for number in 1..=2 {
         portal.handle.send(Outgoing::Ask(question(number)));
@@ -187,8 +187,8 @@ async fn generation_0_is_an_older_client_whose_questions_are_answered_one_by_one
 }
 
 #[tokio::test]
-async fn comes_back_after_a_loss_with_the_candidates_gathered_meanwhile() {
-    let mut portal = Portal::start(Generation::V1).await;
+async fn reconnects_after_a_loss_and_sends_the_kept_candidates() {
+    let mut portal = TestPortal::start(Generation::V1).await;
     let (mut socket, _) = portal.accept().await;
     accept_join(&mut socket).await;
     assert!(matches!(portal.event().await, PortalEvent::Joined));
@@ -210,12 +210,12 @@ async fn comes_back_after_a_loss_with_the_candidates_gathered_meanwhile() {
         first["event"], "new_gateway_ice_candidates",
         "the request is dropped"
     );
-    assert_eq!(first["ref"], 1, "references start anew");
+    assert_eq!(first["ref"], 1, "references restart");
 }
 
 #[tokio::test]
-async fn a_malformed_frame_costs_nothing() {
-    let mut portal = Portal::start(Generation::V1).await;
+async fn the_channel_survives_malformed_frames() {
+    let mut portal = TestPortal::start(Generation::V1).await;
     let (mut socket, _) = portal.accept().await;
     accept_join(&mut socket).await;
     assert!(matches!(portal.event().await, PortalEvent::Joined));
@@ -235,7 +235,7 @@ async fn a_refused_join_and_a_disconnect_are_final() {
         join_reply(json!({"status": "error", "response": {"reason": "disabled"}})),
         push_frame("disconnect", json!({"reason": "token_expired"})),
     ] {
-        let mut portal = Portal::start(Generation::V2).await;
+        let mut portal = TestPortal::start(Generation::V2).await;
         let (mut socket, _) = portal.accept().await;
         push(&mut socket, &frame).await;
         assert!(matches!(portal.event().await, PortalEvent::Refused(_)));
@@ -245,7 +245,7 @@ async fn a_refused_join_and_a_disconnect_are_final() {
 #[tokio::test]
 async fn only_401_is_final_among_http_answers() {
     for (answer, is_final) in [("401 Unauthorized", true), ("409 Conflict", false)] {
-        let mut portal = Portal::start(Generation::V2).await;
+        let mut portal = TestPortal::start(Generation::V2).await;
         let (mut stream, _) = portal.listener.accept().await.expect("accepts");
         let mut request = [0; 2048];
         let len = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await;
@@ -266,7 +266,7 @@ async fn only_401_is_final_among_http_answers() {
 
 #[tokio::test]
 async fn leaving_closes_the_websocket_in_order() {
-    let portal = Portal::start(Generation::V1).await;
+    let portal = TestPortal::start(Generation::V1).await;
     let (mut socket, _) = portal.accept().await;
     accept_join(&mut socket).await;
     let closing = tokio::spawn(portal.handle.close());
@@ -281,7 +281,7 @@ async fn leaving_closes_the_websocket_in_order() {
 }
 
 #[test]
-fn a_uuid_is_hashed_and_other_ids_go_as_they_are() {
+fn hashes_a_uuid_and_keeps_other_ids() {
     assert_eq!(
         external_id("123e4567-e89b-12d3-a456-426614174000"),
         "986c0dc956dc822b5d8f698661b9eb1ef880786ff9043c16744d2a420e99e9bb"
@@ -290,7 +290,7 @@ fn a_uuid_is_hashed_and_other_ids_go_as_they_are() {
 }
 
 #[test]
-fn the_base_urls_path_is_kept_and_its_query_is_not() {
+fn keeps_the_path_of_the_base_url_and_drops_its_query() {
     let url = |base| websocket_url(&settings(base, Generation::V2));
     let with_path = url("https://portal.example/api/?x=1");
     assert_eq!(with_path.scheme(), "wss");

@@ -1,7 +1,8 @@
-//! The router's rules one by one, then in any order.
+//! The router's rules one by one, then in random order.
 
 mod names;
 
+use super::super::clock::now;
 use super::super::packet::samples::{ip, tcp, udp};
 use super::super::wire::PortRange;
 use super::*;
@@ -10,10 +11,6 @@ use uuid::Uuid;
 
 const OWN4: &str = "100.64.1.2";
 const OWN6: &str = "fd00:2021:1111::102";
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
 
 fn resource_id(number: u128) -> ResourceId {
     ResourceId(Uuid::from_u128(number))
@@ -26,20 +23,19 @@ fn gateway_id(number: u128) -> GatewayId {
 fn cidr(number: u128, net: &str, filters: &[Filter]) -> Resource {
     Resource {
         id: resource_id(number),
-        name: String::new(),
         kind: ResourceKind::Cidr(net.parse().expect("a network")),
         filters: filters.to_vec(),
     }
 }
 
-fn addresses(ipv4: &str, ipv6: &str) -> Interface {
-    Interface {
+fn addresses(ipv4: &str, ipv6: &str) -> TunnelAddresses {
+    TunnelAddresses {
         ipv4: ipv4.parse().expect("an address"),
         ipv6: ipv6.parse().expect("an address"),
     }
 }
 
-fn gateway_addresses() -> Interface {
+fn gateway_addresses() -> TunnelAddresses {
     addresses("100.64.0.1", "fd00:2021:1111::1")
 }
 
@@ -66,11 +62,11 @@ fn granted_router() -> Router {
 }
 
 #[test]
-fn the_first_packet_asks_and_the_grant_sets_it_free() {
+fn the_first_packet_requests_access_and_the_grant_releases_it() {
     let (mut router, now) = (router(&[web()]), now());
     assert_eq!(
         router.handle_outbound(&to_web(), now),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
     let granted = router
         .handle_granted(resource_id(1), gateway_id(7), gateway_addresses())
@@ -79,33 +75,36 @@ fn the_first_packet_asks_and_the_grant_sets_it_free() {
     assert_eq!(granted.first_packet_at, now);
     assert_eq!(
         router.handle_outbound(&to_web(), now),
-        Route::Forward(gateway_id(7))
+        OutboundAction::Forward(gateway_id(7))
     );
 }
 
 #[test]
-fn asks_again_after_two_seconds_and_only_while_packets_come() {
+fn repeats_a_request_after_two_seconds_with_the_next_packet() {
     let (mut router, start) = (router(&[web()]), now());
     let mut at = |ms| router.handle_outbound(&to_web(), start + Duration::from_millis(ms));
-    assert_eq!(at(0), Route::Ask(resource_id(1)));
-    assert_eq!(at(1), Route::Held);
-    assert_eq!(at(1999), Route::Held);
-    assert_eq!(at(2000), Route::Ask(resource_id(1)));
-    assert_eq!(at(3999), Route::Held);
-    assert_eq!(at(4000), Route::Ask(resource_id(1)));
+    assert_eq!(at(0), OutboundAction::RequestAccess(resource_id(1)));
+    assert_eq!(at(1), OutboundAction::Held);
+    assert_eq!(at(1999), OutboundAction::Held);
+    assert_eq!(at(2000), OutboundAction::RequestAccess(resource_id(1)));
+    assert_eq!(at(3999), OutboundAction::Held);
+    assert_eq!(at(4000), OutboundAction::RequestAccess(resource_id(1)));
 }
 
 #[test]
-fn a_refusal_loses_what_was_held_but_not_the_pace() {
+fn a_refusal_drops_held_packets_and_keeps_the_pace_of_requests() {
     let (mut router, start) = (router(&[web()]), now());
     router.handle_outbound(&to_web(), start);
     router.handle_refused(resource_id(1));
     let soon = start + Duration::from_millis(500);
-    assert_eq!(router.handle_outbound(&to_web(), soon), Route::Held);
+    assert_eq!(
+        router.handle_outbound(&to_web(), soon),
+        OutboundAction::Held
+    );
     let later = start + Duration::from_secs(2);
     assert_eq!(
         router.handle_outbound(&to_web(), later),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
 }
 
@@ -123,13 +122,13 @@ fn holds_32_packets_and_drops_the_newest() {
 }
 
 #[test]
-fn packets_of_a_forgotten_request_are_stale() {
+fn a_new_request_drops_stale_packets() {
     let (mut router, start) = (router(&[web()]), now());
     router.handle_outbound(&udp(OWN4, "10.20.0.10", 1), start);
     let later = start + Duration::from_secs(60);
     assert_eq!(
         router.handle_outbound(&to_web(), later),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
     let granted = router
         .handle_granted(resource_id(1), gateway_id(1), gateway_addresses())
@@ -139,7 +138,7 @@ fn packets_of_a_forgotten_request_are_stale() {
 }
 
 #[test]
-fn a_grant_that_nobody_asked_for_is_ignored() {
+fn ignores_a_grant_without_a_request() {
     let mut router = router(&[web()]);
     assert_eq!(
         router.handle_granted(resource_id(1), gateway_id(1), gateway_addresses()),
@@ -147,12 +146,12 @@ fn a_grant_that_nobody_asked_for_is_ignored() {
     );
     assert_eq!(
         router.handle_outbound(&to_web(), now()),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
 }
 
 #[test]
-fn overlapping_resources_are_chosen_by_filter_then_prefix_then_id() {
+fn chooses_between_overlapping_resources_by_filter_then_prefix_then_id() {
     let http = PortRange {
         port_range_start: 80,
         port_range_end: 80,
@@ -164,54 +163,66 @@ fn overlapping_resources_are_chosen_by_filter_then_prefix_then_id() {
     let chosen =
         |resources: &[Resource], packet: &[u8]| router(resources).handle_outbound(packet, now());
     let both = [wide, narrow.clone()];
-    assert_eq!(chosen(&both, &to_web()), Route::Ask(resource_id(1)));
+    assert_eq!(
+        chosen(&both, &to_web()),
+        OutboundAction::RequestAccess(resource_id(1))
+    );
     let ping = ip(OWN4, "10.20.0.10", 1, &[8, 0, 0, 0]);
-    assert_eq!(chosen(&both, &ping), Route::Ask(resource_id(2)));
+    assert_eq!(
+        chosen(&both, &ping),
+        OutboundAction::RequestAccess(resource_id(2))
+    );
     let denied = tcp(OWN4, "10.20.0.10", 443);
-    assert_eq!(chosen(&both, &denied), Route::Ask(resource_id(2)));
+    assert_eq!(
+        chosen(&both, &denied),
+        OutboundAction::RequestAccess(resource_id(2))
+    );
     let twin = cidr(3, "10.20.0.0/24", &[Filter::Icmp]);
-    assert_eq!(chosen(&[narrow, twin], &ping), Route::Ask(resource_id(3)));
+    assert_eq!(
+        chosen(&[narrow, twin], &ping),
+        OutboundAction::RequestAccess(resource_id(3))
+    );
 }
 
 #[test]
-fn ipv6_resources_are_routed_too() {
+fn routes_ipv6_resources() {
     let mut router = router(&[cidr(1, "2001:db8:20::/64", &[])]);
     let packet = tcp(OWN6, "2001:db8:20::a", 80);
     assert_eq!(
         router.handle_outbound(&packet, now()),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
     let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
     assert_eq!(nets, ["2001:db8:20::/64"]);
 }
 
 #[test]
-fn the_gateways_own_address_needs_no_resource() {
+fn forwards_to_the_gateways_own_address_without_a_resource() {
     let mut router = granted_router();
     let packet = udp(OWN4, "100.64.0.1", 53535);
     assert_eq!(
         router.handle_outbound(&packet, now()),
-        Route::Forward(gateway_id(1))
+        OutboundAction::Forward(gateway_id(1))
     );
 }
 
 #[test]
-fn foreign_sources_and_unknown_destinations_are_dropped() {
+fn drops_foreign_sources_and_unknown_destinations() {
     let mut router = router(&[web()]);
     let mut drop = |packet: Vec<u8>| router.handle_outbound(&packet, now());
     assert_eq!(
         drop(tcp("192.0.2.1", "10.20.0.10", 80)),
-        Route::Drop(DropReason::ForeignSource)
+        OutboundAction::Drop(DropReason::ForeignSource)
     );
     assert_eq!(
         drop(tcp(OWN4, "10.21.0.10", 80)),
-        Route::Drop(DropReason::NoResource)
+        OutboundAction::Drop(DropReason::NoResource)
     );
-    assert_eq!(drop(vec![0x45]), Route::Drop(DropReason::NotIp));
+    assert_eq!(drop(vec![0x45]), OutboundAction::Drop(DropReason::NotIp));
 }
 
 #[test]
-fn accepts_from_the_gateway_and_its_resources_only() {
+fn accepts_packets_from_the_gateway_and_its_resources_only() {
     let router = granted_router();
     let check =
         |source, destination| router.check_inbound(gateway_id(1), &udp(source, destination, 9));
@@ -231,18 +242,18 @@ fn accepts_from_the_gateway_and_its_resources_only() {
 }
 
 #[test]
-fn a_lost_gateway_costs_its_grants_and_the_next_packet_asks() {
+fn a_lost_gateway_ends_its_grants_and_the_next_packet_requests_access() {
     let mut router = granted_router();
     router.forget_gateway(gateway_id(1));
     assert_eq!(
         router.handle_outbound(&to_web(), now()),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
     assert!(router.connected_gateways(resource_id(1)).is_empty());
 }
 
 #[test]
-fn a_second_resource_names_the_connected_gateways_best_first() {
+fn a_request_lists_connected_gateways_with_the_last_one_first() {
     let mut router = router(&[
         web(),
         cidr(2, "10.30.0.0/24", &[]),
@@ -256,7 +267,7 @@ fn a_second_resource_names_the_connected_gateways_best_first() {
     assert_eq!(
         router.connected_gateways(resource_id(1)),
         [gateway_id(9), gateway_id(5)],
-        "the one that served it last comes first"
+        "the last gateway of the resource comes first"
     );
     assert_eq!(
         router.connected_gateways(resource_id(3)),
@@ -265,7 +276,7 @@ fn a_second_resource_names_the_connected_gateways_best_first() {
 }
 
 #[test]
-fn the_last_resource_of_a_gateway_frees_it() {
+fn removing_the_last_resource_of_a_gateway_reports_it_as_idle() {
     let mut router = router(&[web(), cidr(2, "10.30.0.0/24", &[])]);
     for (resource, host) in [(1, "10.20.0.1"), (2, "10.30.0.1")] {
         router.handle_outbound(&udp(OWN4, host, 1), now());
@@ -281,13 +292,14 @@ fn a_second_init_keeps_grants_of_unchanged_resources() {
     assert!(router.replace_resources(vec![web()]).is_empty());
     assert_eq!(
         router.handle_outbound(&to_web(), now()),
-        Route::Forward(gateway_id(1))
+        OutboundAction::Forward(gateway_id(1))
     );
     let moved = cidr(1, "10.99.0.0/24", &[]);
-    assert_eq!(router.replace_resources(vec![moved]), [gateway_id(1)]);
+    let idle = router.replace_resources(vec![moved]);
+    assert_eq!(idle, BTreeSet::from([gateway_id(1)]));
     assert_eq!(
         router.handle_outbound(&tcp(OWN4, "10.99.0.1", 80), now()),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
 }
 
@@ -298,13 +310,13 @@ fn a_change_of_filters_keeps_the_grant() {
     assert_eq!(router.upsert_resource(narrowed), None);
     assert_eq!(
         router.handle_outbound(&to_web(), now()),
-        Route::Forward(gateway_id(1))
+        OutboundAction::Forward(gateway_id(1))
     );
 }
 
 proptest! {
-    /// Whatever happens in whatever order: a packet is forwarded only to a gateway that was granted
-    /// its resource and not lost since, and no resource is asked for twice within two seconds.
+    /// In every order of events, the router forwards a packet only to a connected gateway with a
+    /// grant for its resource, and requests no resource twice within two seconds.
     #[test]
     fn forwards_only_where_granted(
         steps in prop::collection::vec((0u8..5, 1u128..4, 0u64..1500), 1..80),
@@ -321,17 +333,17 @@ proptest! {
                 0 | 1 => {
                     let packet = udp(OWN4, &format!("10.{number}.0.7"), 5);
                     match router.handle_outbound(&packet, now) {
-                        Route::Forward(gateway) => {
+                        OutboundAction::Forward(gateway) => {
                             prop_assert_eq!(granted.get(&number), Some(&gateway));
                         }
-                        Route::Ask(resource) => {
+                        OutboundAction::RequestAccess(resource) => {
                             prop_assert_eq!(resource, id);
                             prop_assert!(!granted.contains_key(&number));
                             let last = asked.insert(number, now);
-                            prop_assert!(last.is_none_or(|last| now - last >= ASK_AGAIN_AFTER));
+                            prop_assert!(last.is_none_or(|last| now - last >= REQUEST_AGAIN_AFTER));
                         }
-                        Route::Held => prop_assert!(!granted.contains_key(&number)),
-                        Route::Drop(reason) => prop_assert!(false, "dropped: {:?}", reason),
+                        OutboundAction::Held => prop_assert!(!granted.contains_key(&number)),
+                        OutboundAction::Drop(reason) => prop_assert!(false, "dropped: {:?}", reason),
                     }
                 }
                 2 => {

@@ -1,7 +1,7 @@
-//! One question to another DNS server, as it came, and its answer, as it comes.
+//! Forwards one query to another DNS server, unchanged, and returns its unchanged answer.
 //!
-//! Ordinary sockets: whatever a resource covers goes through the tunnel, as an application's own
-//! question would. Refuses answers to other questions. Source: RFC 1035, section 4.2.
+//! Uses ordinary sockets: a query to an address in a resource's network goes through the tunnel,
+//! like that of an application. Refuses answers to other queries. Source: RFC 1035, 4.2.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,20 +10,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// How a question travels. Its answer takes the same way, and so does the question to others that
-/// it causes.
+/// The transport of a query, of its answer, and of the forwarded query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// In one datagram.
     Udp,
-    /// With its length in front.
     Tcp,
 }
 
-/// Asks `server`; one try.
+/// Sends `query` to `server` once.
 ///
 /// # Errors
-/// When nobody answers in time, or `server` cannot be reached.
+/// When `server` does not answer in time or is unreachable.
 pub(super) async fn exchange(
     query: &[u8],
     server: SocketAddr,
@@ -65,16 +62,13 @@ async fn over_tcp(query: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Same identifier, and the bit that says "response".
+/// Whether `answer` has the same identifier and the response bit.
 fn is_answer(query: &[u8], answer: &[u8]) -> bool {
     let is_response = answer.get(2).is_some_and(|flags| flags & 0x80 != 0);
     answer.len() >= HEADER_BYTES && is_response && query.get(..2) == answer.get(..2)
 }
 
-/// The next message on a connection; `None` when the other side has closed it.
-///
-/// # Errors
-/// When the connection breaks, or ends within a message.
+/// The next message on a connection; `None` at its end.
 pub(super) async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
     let len = match stream.read_u16().await {
         Ok(len) => len,
@@ -86,8 +80,6 @@ pub(super) async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Ve
     Ok(Some(message))
 }
 
-/// # Errors
-/// When the connection breaks.
 pub(super) async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     let len = u16::try_from(message.len()).map_err(io::Error::other)?;
     let mut framed = len.to_be_bytes().to_vec();
@@ -95,9 +87,9 @@ pub(super) async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io:
     stream.write_all(&framed).await
 }
 
-/// Room for a datagram: more than any that resolvers send today.
+/// The largest datagram: more than resolvers send today.
 pub(super) const MESSAGE_BYTES: usize = 4096;
-/// RFC 1035, section 4.1.1.
+/// The fixed header (RFC 1035, 4.1.1).
 const HEADER_BYTES: usize = 12;
-/// Less than the 5 s after which applications ask again.
+/// Less than the 5 s after which applications repeat a query.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);

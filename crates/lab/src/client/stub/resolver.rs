@@ -1,62 +1,61 @@
-//! What the client answers to which question.
+//! The client's answers to DNS queries.
 //!
-//! Addresses of a resource's names are proxy IPs; SRV and TXT are asked for at the resource's site,
-//! through the tunnel; everything else about such a name does not exist; and what belongs to no
-//! resource is none of our business and goes to the configured servers as it came. Refuses zone
-//! transfers, updates and other curiosities. Source: docs/protocol.md 5.4 and 5.8.
+//! Answers A and AAAA of a resource's name with proxy IPs; forwards SRV and TXT to the resource's
+//! site, through the tunnel; answers other types of such a name with no records. Forwards a query
+//! for any other name unchanged to the configured servers. Refuses zone transfers, updates and
+//! other rare operations. Source: docs/protocol.md 5.4 and 5.8.
 
-use super::super::SharedRouter;
+use super::super::clock::now;
+use super::super::data_plane::SharedRouter;
 use super::super::names::Answer;
-use super::super::router::Site;
-use super::super::wire::ResourceId;
+use super::super::router::SiteServer;
+use super::super::vocabulary::ResourceId;
 use super::exchange::{MESSAGE_BYTES, Transport, exchange};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// What a question means for the rest of the client.
+/// An event for the application loop.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The addresses of a resource's name were given; announcements may be due.
+pub enum StubEvent {
+    /// The stub answered with proxy IPs; announcements may be due.
     Answered {
         /// Lower case, without a trailing dot.
         name: String,
-        /// `A` or `AAAA`.
+        /// The query type, `A` or `AAAA`.
         kind: &'static str,
     },
-    /// Access to this resource is wanted.
-    Access(ResourceId),
+    /// A query for the site needs access to this resource.
+    AccessWanted(ResourceId),
 }
 
-/// Answers questions.
 pub struct Resolver {
     routes: SharedRouter,
     upstream: Vec<SocketAddr>,
-    gateway_port: u16,
-    events: mpsc::Sender<Asked>,
+    /// The port of the DNS servers on gateways; tests use another.
+    pub(super) gateway_port: u16,
+    events: mpsc::Sender<StubEvent>,
 }
 
-/// An answer, or the code that says why there is none.
 type Outcome = Result<Reply, ResponseCode>;
 
 enum Reply {
-    /// Our own records.
     Records(Vec<Record>),
-    /// Somebody else's answer, as it came.
+    /// The unchanged answer of another server.
     Verbatim(Vec<u8>),
 }
 
 impl Resolver {
-    /// Asks `upstream`, one after the other, about names that are no resource's; none refuses them.
-    #[must_use]
+    /// Forwards queries for names outside all resources to `upstream`, in this order; refuses them
+    /// when it is empty.
     pub fn new(
         routes: SharedRouter,
         upstream: Vec<SocketAddr>,
-        events: mpsc::Sender<Asked>,
+        events: mpsc::Sender<StubEvent>,
     ) -> Self {
         Self {
             routes,
@@ -66,16 +65,7 @@ impl Resolver {
         }
     }
 
-    /// Looks for gateways' DNS servers on another port.
-    #[cfg(test)]
-    pub(super) fn with_gateway_port(self, gateway_port: u16) -> Self {
-        Self {
-            gateway_port,
-            ..self
-        }
-    }
-
-    /// The answer to `query`; `None` when it is no question at all.
+    /// The answer to `query`; `None` for bytes that are no query.
     pub async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let Ok(message) = Message::from_vec(query) else {
             return unreadable(query);
@@ -100,18 +90,21 @@ impl Resolver {
         if question.query_class() != DNSClass::IN {
             return Err(ResponseCode::Refused);
         }
-        let ours = match plain(question.name()) {
-            Some(name) => self.decide_ours(&name, question, query, transport).await,
+        let outcome = match plain(question.name()) {
+            Some(name) => {
+                self.decide_resource(&name, question, query, transport)
+                    .await
+            }
             None => None,
         };
-        match ours {
+        match outcome {
             Some(outcome) => outcome,
             None => self.forward(query, transport).await,
         }
     }
 
-    /// `None` when the name is no resource's.
-    async fn decide_ours(
+    /// `None` when the name belongs to no resource.
+    async fn decide_resource(
         &self,
         name: &str,
         question: &Query,
@@ -130,13 +123,13 @@ impl Resolver {
         {
             Some(Ok(Reply::Records(vec![record])))
         } else {
-            let is_ours = self.routes.lock().is_resource(name);
-            is_ours.then(|| Ok(Reply::Records(Vec::new())))
+            let resources = self.routes.lock().names.resources_of(name);
+            (!resources.is_empty()).then(|| Ok(Reply::Records(Vec::new())))
         }
     }
 
     async fn addresses(&self, name: &str, question: &Query, kind: &'static str) -> Option<Outcome> {
-        let answer = self.routes.lock().handle_question(name, now())?;
+        let answer = self.routes.lock().names.handle_question(name, now())?;
         let Answer::ProxyIps(ips) = answer else {
             tracing::warn!("too many names of resources were asked for");
             return Some(Err(ResponseCode::ServFail));
@@ -147,7 +140,7 @@ impl Resolver {
             ips.ipv6.map(|ip| RData::AAAA(AAAA(ip)))
         };
         let record = |data| Record::from_rdata(question.name().clone(), TTL_SECS, data);
-        self.report(Asked::Answered {
+        self.report(StubEvent::Answered {
             name: name.to_owned(),
             kind,
         })
@@ -155,20 +148,21 @@ impl Resolver {
         Some(Ok(Reply::Records(data.map(record).into())))
     }
 
-    /// The name behind a proxy IP.
+    /// The PTR record with the name of a proxy IP.
     fn pointer(&self, question: &Query) -> Option<Record> {
         let net = question.name().parse_arpa_name().ok()?;
         if net.prefix_len() != net.max_prefix_len() {
             return None;
         }
-        let name = self.routes.lock().name_behind(net.addr())?;
+        let router = self.routes.lock();
+        let (name, _) = router.names.behind(net.addr())?;
         let mut target = Name::from_ascii(name.as_ref()).ok()?;
         target.set_fqdn(true);
         let data = RData::PTR(PTR(target));
         Some(Record::from_rdata(question.name().clone(), TTL_SECS, data))
     }
 
-    /// Asks the DNS server on a gateway that serves the name, once there is one.
+    /// Forwards the query to the DNS server on a gateway that serves the name, after its grant.
     async fn ask_site(&self, name: &str, query: &[u8], transport: Transport) -> Option<Outcome> {
         let gateway = match timeout(GRANT_TIMEOUT, self.gateway_for(name)).await {
             Ok(gateway) => gateway?,
@@ -185,13 +179,15 @@ impl Resolver {
     async fn gateway_for(&self, name: &str) -> Option<Ipv4Addr> {
         loop {
             let mut granted = std::pin::pin!(self.routes.granted.notified());
-            // From here on no grant is missed.
+            // From here on the task misses no grant.
             granted.as_mut().enable();
             let site = self.routes.lock().handle_site_question(name, now())?;
             match site {
-                Site::At(gateway) => return Some(gateway.ipv4),
-                Site::Ask(resource) => self.report(Asked::Access(resource)).await,
-                Site::Asked => {}
+                SiteServer::At(gateway) => return Some(gateway.ipv4),
+                SiteServer::RequestAccess(resource) => {
+                    self.report(StubEvent::AccessWanted(resource)).await;
+                }
+                SiteServer::Requested => {}
             }
             granted.await;
         }
@@ -211,30 +207,26 @@ impl Resolver {
         }
     }
 
-    async fn report(&self, asked: Asked) {
-        // Only fails when the client is on its way out.
-        let _ = self.events.send(asked).await;
+    async fn report(&self, event: StubEvent) {
+        // Only fails during shutdown.
+        let _ = self.events.send(event).await;
     }
 }
 
-/// A name as resources know names. Others, with strange characters in them, are no resource's.
+/// The name in the form of resources' patterns. Names with other characters belong to no resource.
 fn plain(name: &Name) -> Option<String> {
-    let mut text = String::new();
-    for label in name.iter() {
-        let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'.' | b'\\');
-        if !label.iter().all(is_plain) {
-            return None;
-        }
-        if !text.is_empty() {
-            text.push('.');
-        }
-        text.extend(
-            label
-                .iter()
-                .map(|byte| char::from(byte.to_ascii_lowercase())),
-        );
-    }
-    (!text.is_empty()).then_some(text)
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'.' | b'\\');
+    let plain = |label: &[u8]| {
+        let text = String::from_utf8_lossy(label);
+        label
+            .iter()
+            .all(is_plain)
+            .then(|| text.to_ascii_lowercase())
+    };
+    let labels: Option<Vec<String>> = name.iter().map(plain).collect();
+    labels
+        .map(|labels| labels.join("."))
+        .filter(|name| !name.is_empty())
 }
 
 fn write(query: &Message, code: ResponseCode, records: Vec<Record>) -> Option<Vec<u8>> {
@@ -244,41 +236,32 @@ fn write(query: &Message, code: ResponseCode, records: Vec<Record>) -> Option<Ve
     answer.add_queries(query.queries.iter().cloned());
     answer.add_answers(records);
     if query.edns.is_some() {
-        // RFC 6891, section 6.1.1: who is asked with an OPT record answers with one.
+        // RFC 6891, 6.1.1: the answer to a query with an OPT record has one.
         let mut edns = Edns::new();
         edns.set_max_payload(MESSAGE_BYTES as u16);
         answer.set_edns(edns);
     }
     let written = answer.to_vec();
-    if let Err(error) = &written {
-        tracing::debug!(%error, "an answer cannot be written");
-    }
-    written.ok()
+    written
+        .inspect_err(|error| tracing::debug!(%error, "an answer cannot be written"))
+        .ok()
 }
 
-/// What to say to something that begins like a question and does not go on like one.
+/// The answer to bytes that begin like a query but are malformed.
 fn unreadable(query: &[u8]) -> Option<Vec<u8>> {
     let [high, low, flags, ..] = *query else {
         return None;
     };
-    let id = u16::from_be_bytes([high, low]);
     let is_response = flags & 0x80 != 0;
+    let id = u16::from_be_bytes([high, low]);
     let answer = Message::error_msg(id, OpCode::Query, ResponseCode::FormErr);
-    if is_response {
-        None
-    } else {
-        answer.to_vec().ok()
-    }
+    answer.to_vec().ok().filter(|_| !is_response)
 }
 
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-/// Proxy IPs may be cached for so long: every new lookup is to make the gateway look again
-/// (docs/protocol.md 5.4.
+/// Short, because every new lookup must make the gateway resolve the name again
+/// (docs/protocol.md 5.4).
 const TTL_SECS: u32 = 1;
-/// Where gateways answer SRV and TXT questions (docs/protocol.md 5.8.
+/// The port on which gateways answer SRV and TXT queries (docs/protocol.md 5.8).
 const GATEWAY_PORT: u16 = 53535;
-/// How long a question waits for the portal.
+/// Longest wait of a query for a grant.
 const GRANT_TIMEOUT: Duration = Duration::from_secs(4);

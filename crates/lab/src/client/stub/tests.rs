@@ -1,11 +1,13 @@
-//! The stub over loopback, with a router behind it and servers of the test beside it.
+//! The stub over loopback, with a router and with DNS servers of the test.
 
-use super::super::SharedRouter;
-use super::super::wire::{GatewayId, Interface, Resource, ResourceId, ResourceKind};
+use super::super::data_plane::SharedRouter;
+use super::super::vocabulary::{GatewayId, ResourceId, TunnelAddresses};
+use super::super::wire::{Resource, ResourceKind};
 use super::*;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -15,25 +17,25 @@ fn resource() -> ResourceId {
     ResourceId(Uuid::from_u128(1))
 }
 
-/// A stub on loopback, and what stands behind it.
+/// A stub on loopback with its router and its events.
 struct Setup {
     routes: SharedRouter,
     stub: Stub,
-    asked: mpsc::Receiver<Asked>,
+    stub_events: mpsc::Receiver<StubEvent>,
 }
 
 async fn start(upstream: &[SocketAddr], gateway_port: u16) -> Setup {
     let routes = SharedRouter::default();
     routes.lock().replace_resources(vec![Resource {
         id: resource(),
-        name: "lab".into(),
         kind: ResourceKind::Dns("*.lab.example".into()),
         filters: Vec::new(),
     }]);
-    let (events, asked) = mpsc::channel(16);
-    let resolver = Resolver::new(routes.clone(), upstream.to_vec(), events);
-    let resolver = Arc::new(resolver.with_gateway_port(gateway_port));
-    // The TCP port that the kernel picks may be somebody's UDP port.
+    let (events, stub_events) = mpsc::channel(16);
+    let mut resolver = Resolver::new(routes.clone(), upstream.to_vec(), events);
+    resolver.gateway_port = gateway_port;
+    let resolver = Arc::new(resolver);
+    // Another program may use the UDP port with the number of the chosen TCP port.
     let stub = loop {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
         if let Ok(stub) = Stub::start(any, Arc::clone(&resolver)).await {
@@ -43,7 +45,7 @@ async fn start(upstream: &[SocketAddr], gateway_port: u16) -> Setup {
     Setup {
         routes,
         stub,
-        asked,
+        stub_events,
     }
 }
 
@@ -60,7 +62,7 @@ fn bytes(message: &Message) -> Vec<u8> {
 }
 
 async fn ask_bytes(stub: &Stub, query: &[u8]) -> Message {
-    let answer = exchange::exchange(query, stub.address(), Transport::Udp).await;
+    let answer = exchange::exchange(query, stub.address, Transport::Udp).await;
     Message::from_vec(&answer.expect("an answer")).expect("readable")
 }
 
@@ -97,7 +99,7 @@ async fn server(text: &'static str) -> SocketAddr {
     tokio::spawn(async move {
         let mut buffer = [0; MESSAGE_BYTES];
         while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
-            // The answer to another question is no answer.
+            // The client must skip the answer to another query.
             let mut stray = answer(&buffer[..len]);
             stray[0] ^= 1;
             for datagram in [stray, answer(&buffer[..len])] {
@@ -116,9 +118,11 @@ async fn server(text: &'static str) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn names_of_resources_are_proxy_ips_for_a_second() {
+async fn answers_names_of_resources_with_proxy_ips_for_a_second() {
     let Setup {
-        stub, mut asked, ..
+        stub,
+        mut stub_events,
+        ..
     } = start(&[], 1).await;
     let answer = ask(&stub, APP, RecordType::A).await;
     assert_eq!(answer.metadata.id, 0x1234);
@@ -128,21 +132,22 @@ async fn names_of_resources_are_proxy_ips_for_a_second() {
     assert_eq!(records(&answer), expected);
     for record in &answer.answers {
         assert_eq!(record.ttl, 1);
-        // As it was asked, so that resolvers that check the case are content.
+        // In the case of the query, as resolvers that check it require.
         assert_eq!(record.name.to_ascii(), APP);
     }
     let answer = ask(&stub, APP, RecordType::AAAA).await;
     assert_eq!(records(&answer)[3], "fd00:2021:1111:8000::3");
     for kind in ["A", "AAAA"] {
         let name = "app.lab.example".to_owned();
-        assert_eq!(asked.recv().await, Some(Asked::Answered { name, kind }));
+        let expected = StubEvent::Answered { name, kind };
+        assert_eq!(stub_events.recv().await, Some(expected));
     }
 }
 
 #[tokio::test]
-async fn several_questions_go_over_one_tcp_connection() {
+async fn answers_several_queries_on_one_tcp_connection() {
     let Setup { stub, .. } = start(&[], 1).await;
-    let mut stream = TcpStream::connect(stub.address()).await.expect("connects");
+    let mut stream = TcpStream::connect(stub.address).await.expect("connects");
     for name in [APP, "other.lab.example."] {
         let query = bytes(&question(name, RecordType::A));
         write_message(&mut stream, &query).await.expect("writes");
@@ -153,7 +158,7 @@ async fn several_questions_go_over_one_tcp_connection() {
 }
 
 #[tokio::test]
-async fn other_types_of_a_resources_names_do_not_exist() {
+async fn answers_other_types_of_a_resources_name_without_records() {
     let Setup { stub, .. } = start(&[server("upstream").await], 1).await;
     for kind in [RecordType::HTTPS, RecordType::MX, RecordType::ANY] {
         let answer = ask(&stub, APP, kind).await;
@@ -163,7 +168,7 @@ async fn other_types_of_a_resources_names_do_not_exist() {
 }
 
 #[tokio::test]
-async fn a_proxy_ip_has_its_name_back() {
+async fn answers_ptr_of_a_proxy_ip_with_its_name() {
     let Setup { stub, .. } = start(&[], 1).await;
     ask(&stub, APP, RecordType::A).await;
     let answer = ask(&stub, "2.0.96.100.in-addr.arpa.", RecordType::PTR).await;
@@ -173,11 +178,11 @@ async fn a_proxy_ip_has_its_name_back() {
 }
 
 #[tokio::test]
-async fn foreign_names_are_refused_or_asked_of_the_first_server_that_answers() {
+async fn refuses_foreign_names_or_forwards_them_to_the_first_server_that_answers() {
     let Setup { stub, .. } = start(&[], 1).await;
     let answer = ask(&stub, "example.com.", RecordType::A).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
-    // Nobody listens on the first one: the kernel says so at once.
+    // No socket listens on the first one: the kernel reports it at once.
     let dead = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
     let upstream = [dead.local_addr().expect("bound"), server("upstream").await];
     drop(dead);
@@ -185,22 +190,23 @@ async fn foreign_names_are_refused_or_asked_of_the_first_server_that_answers() {
     let answer = ask(&stub, "example.com.", RecordType::TXT).await;
     assert_eq!(records(&answer), ["upstream"]);
     let query = bytes(&question("example.com.", RecordType::TXT));
-    let answer = exchange::exchange(&query, stub.address(), Transport::Tcp).await;
+    let answer = exchange::exchange(&query, stub.address, Transport::Tcp).await;
     let answer = Message::from_vec(&answer.expect("an answer")).expect("readable");
     assert_eq!(records(&answer), ["upstream"]);
 }
 
 #[tokio::test]
-async fn srv_and_txt_wait_for_a_grant_and_are_asked_at_the_site() {
+async fn srv_and_txt_wait_for_a_grant_and_go_to_the_site() {
     let site = server("site").await;
     let Setup {
         routes,
         stub,
-        mut asked,
+        mut stub_events,
     } = start(&[server("upstream").await], site.port()).await;
     let (answer, ()) = tokio::join!(ask(&stub, APP, RecordType::TXT), async {
-        assert_eq!(asked.recv().await, Some(Asked::Access(resource())));
-        let gateway = Interface {
+        let expected = StubEvent::AccessWanted(resource());
+        assert_eq!(stub_events.recv().await, Some(expected));
+        let gateway = TunnelAddresses {
             ipv4: Ipv4Addr::LOCALHOST,
             ipv6: Ipv6Addr::LOCALHOST,
         };
@@ -219,11 +225,15 @@ async fn srv_and_txt_wait_for_a_grant_and_are_asked_at_the_site() {
 }
 
 #[tokio::test]
-async fn without_a_gateway_the_site_does_not_answer() {
-    let Setup { routes, asked, .. } = start(&[], 1).await;
-    drop(asked);
+async fn answers_servfail_without_a_gateway_for_the_site() {
+    let Setup {
+        routes,
+        stub_events,
+        ..
+    } = start(&[], 1).await;
+    drop(stub_events);
     tokio::time::pause();
-    let (events, _asked) = mpsc::channel(16);
+    let (events, _stub_events) = mpsc::channel(16);
     let resolver = Resolver::new(routes, Vec::new(), events);
     let query = bytes(&question(APP, RecordType::TXT));
     let answer = resolver.answer(&query, Transport::Udp).await;
@@ -232,7 +242,7 @@ async fn without_a_gateway_the_site_does_not_answer() {
 }
 
 #[tokio::test]
-async fn strange_questions_get_the_code_that_they_deserve() {
+async fn answers_unusual_queries_with_the_matching_error_code() {
     let Setup { stub, .. } = start(&[], 1).await;
     let code = async |query: &[u8]| ask_bytes(&stub, query).await.metadata.response_code;
     let mut update = question(APP, RecordType::A);
@@ -247,15 +257,15 @@ async fn strange_questions_get_the_code_that_they_deserve() {
     let mut chaos = bytes(&question(APP, RecordType::A));
     *chaos.last_mut().expect("a class") = 3;
     assert_eq!(code(&chaos).await, ResponseCode::Refused);
-    // A dot within a label is not the dot between labels.
+    // A dot within a label differs from the dot between labels.
     let odd = question(r"app.lab\.example.", RecordType::A);
     assert_eq!(code(&bytes(&odd)).await, ResponseCode::Refused);
 }
 
 #[tokio::test]
-async fn answers_are_not_answered_and_extensions_are_acknowledged() {
+async fn ignores_responses_and_acknowledges_extensions() {
     let Setup { routes, .. } = start(&[], 1).await;
-    let (events, _asked) = mpsc::channel(16);
+    let (events, _stub_events) = mpsc::channel(16);
     let resolver = Resolver::new(routes, Vec::new(), events);
     let mut query = question(APP, RecordType::A);
     query.set_edns(Edns::new());

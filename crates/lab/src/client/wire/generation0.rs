@@ -1,82 +1,59 @@
-//! The JSON of generation 0 on the client's channel: questions that are answered by replies.
+//! The JSON of generation 0 on the client's channel: questions to the portal and their replies.
 //!
 //! Shares no type with the gateway or the lab portal, like the rest of this client's JSON. Source:
 //! docs/protocol.md 11.1.
 
-use super::super::names::Domain;
 use super::{GatewayId, IceCredentials, Key, ResourceId};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use crate::client::vocabulary::Domain;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// What we bring to a connection. Of our own making in this generation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// For WireGuard.
-    pub preshared_key: Key,
-    /// Ours.
-    pub ice: IceCredentials,
-}
-
-/// What we ask the portal. Each is answered by a reply to it, with one exception: a resource that
-/// is no name, over a connection that there is, is granted without a word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A question to the portal, serialized as its payload. The portal replies to each, with one
+/// exception: it grants a network over an existing connection without a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Question {
-    /// Which gateway is to serve this resource?
+    /// Which gateway serves this resource?
     Prepare {
-        /// Which.
-        resource: ResourceId,
-        /// Gateways we have already, in order of preference.
-        connected: Vec<GatewayId>,
+        resource_id: ResourceId,
+        /// Gateways with a connection, in order of preference.
+        connected_gateway_ids: Vec<GatewayId>,
     },
-    /// Have it set up a connection.
+    /// Let the gateway set up a connection for this resource.
     Request {
-        /// For what.
-        resource: ResourceId,
-        /// Whom.
-        gateway: GatewayId,
-        /// Ours.
-        offer: Offer,
-        /// `None` for a network.
-        domain: Option<Domain>,
+        resource_id: ResourceId,
+        gateway_id: GatewayId,
+        client_preshared_key: Key,
+        client_payload: ClientPayload,
     },
-    /// Have it grant more over the connection that there is.
+    /// Let the gateway grant this resource over the existing connection.
     Reuse {
-        /// What.
-        resource: ResourceId,
-        /// Whom.
-        gateway: GatewayId,
+        resource_id: ResourceId,
+        gateway_id: GatewayId,
         /// `None` for a network.
-        domain: Option<Domain>,
+        payload: Option<Domain>,
     },
 }
 
-/// What the portal answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClientPayload {
+    pub ice_parameters: IceCredentials,
+    /// `None` for a network.
+    pub domain: Option<Domain>,
+}
+
+/// The portal's answer to a [`Question`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Ask this one.
+    /// This gateway serves the resource.
     Prepared(GatewayId),
-    /// The connection is there to be found by ICE.
+    /// The gateway expects the client's ICE checks.
     Connected {
-        /// The gateway's WireGuard key.
         gateway_public_key: Key,
-        /// The gateway's.
-        ice: IceCredentials,
+        ice_parameters: IceCredentials,
     },
-    /// The name is known now.
+    /// The gateway knows the name now.
     Accepted,
-}
-
-#[derive(Deserialize)]
-struct Prepared {
-    gateway_id: GatewayId,
-}
-
-#[derive(Deserialize)]
-struct Connected {
-    gateway_public_key: Key,
-    gateway_payload: GatewayPayload,
 }
 
 #[derive(Deserialize)]
@@ -91,13 +68,11 @@ enum GatewayPayload {
 }
 
 impl Question {
-    /// What it is about.
-    #[must_use]
-    pub fn resource(&self) -> ResourceId {
+    pub fn resource_id(&self) -> ResourceId {
         match self {
-            Self::Prepare { resource, .. }
-            | Self::Request { resource, .. }
-            | Self::Reuse { resource, .. } => *resource,
+            Self::Prepare { resource_id, .. }
+            | Self::Request { resource_id, .. }
+            | Self::Reuse { resource_id, .. } => *resource_id,
         }
     }
 
@@ -109,57 +84,22 @@ impl Question {
         }
     }
 
-    pub(super) fn payload(&self) -> Value {
-        match self {
-            Self::Prepare {
-                resource,
-                connected,
-            } => json!({"resource_id": resource, "connected_gateway_ids": connected}),
-            Self::Request {
-                resource,
-                gateway,
-                offer,
-                domain,
-            } => json!({
-                "resource_id": resource,
-                "gateway_id": gateway,
-                "client_preshared_key": STANDARD.encode(offer.preshared_key.0),
-                "client_payload": {
-                    "ice_parameters": {
-                        "username": offer.ice.username,
-                        "password": offer.ice.password,
-                    },
-                    "domain": domain,
-                },
-            }),
-            Self::Reuse {
-                resource,
-                gateway,
-                domain,
-            } => json!({"resource_id": resource, "gateway_id": gateway, "payload": domain}),
-        }
-    }
-
-    /// Reads the response to it.
-    ///
-    /// # Errors
-    /// The response is not of the shape that answers such a question.
-    pub fn answer(&self, response: Value) -> Result<Answer, serde_json::Error> {
+    /// Reads the portal's response to this question.
+    pub fn answer(&self, response: &Value) -> Result<Answer, serde_json::Error> {
         if let Self::Prepare { .. } = self {
-            let prepared: Prepared = serde_json::from_value(response)?;
-            return Ok(Answer::Prepared(prepared.gateway_id));
+            let gateway_id = GatewayId::deserialize(&response["gateway_id"])?;
+            return Ok(Answer::Prepared(gateway_id));
         }
-        let Connected {
-            gateway_public_key,
-            gateway_payload,
-        } = serde_json::from_value(response)?;
-        Ok(match gateway_payload {
-            GatewayPayload::ConnectionAccepted { ice_parameters } => Answer::Connected {
-                gateway_public_key,
-                ice: ice_parameters,
+        let gateway_public_key = Key::deserialize(&response["gateway_public_key"])?;
+        Ok(
+            match GatewayPayload::deserialize(&response["gateway_payload"])? {
+                GatewayPayload::ConnectionAccepted { ice_parameters } => Answer::Connected {
+                    gateway_public_key,
+                    ice_parameters,
+                },
+                GatewayPayload::ResourceAccepted { .. } => Answer::Accepted,
             },
-            GatewayPayload::ResourceAccepted { .. } => Answer::Accepted,
-        })
+        )
     }
 }
 
@@ -167,6 +107,7 @@ impl Question {
 mod tests {
     use super::super::{Generation, Outgoing};
     use super::*;
+    use serde_json::json;
     use uuid::Uuid;
 
     const KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
@@ -187,17 +128,18 @@ mod tests {
     }
 
     fn request(domain: Option<Domain>) -> Question {
+        let ice_parameters = IceCredentials {
+            username: "eokn".into(),
+            password: "5enp7ct6775ebzonvunxjy".into(),
+        };
         Question::Request {
-            resource: resource(),
-            gateway: gateway(),
-            offer: Offer {
-                preshared_key: Key([1; 32]),
-                ice: IceCredentials {
-                    username: "eokn".into(),
-                    password: "5enp7ct6775ebzonvunxjy".into(),
-                },
+            resource_id: resource(),
+            gateway_id: gateway(),
+            client_preshared_key: Key([1; 32]),
+            client_payload: ClientPayload {
+                ice_parameters,
+                domain,
             },
-            domain,
         }
     }
 
@@ -207,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_written_to_the_letter() {
+    fn writes_questions_as_the_protocol_has_them() {
         let prepare = Question::Prepare {
-            resource: resource(),
-            connected: vec![gateway()],
+            resource_id: resource(),
+            connected_gateway_ids: vec![gateway()],
         };
         assert_eq!(
             written(prepare),
@@ -231,9 +173,9 @@ mod tests {
         let payload = &written(request(None))["payload"]["client_payload"];
         assert_eq!(payload.get("domain"), Some(&Value::Null));
         let reuse = Question::Reuse {
-            resource: resource(),
-            gateway: gateway(),
-            domain: None,
+            resource_id: resource(),
+            gateway_id: gateway(),
+            payload: None,
         };
         assert_eq!(
             written(reuse),
@@ -243,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_by_what_was_asked() {
+    fn reads_an_answer_by_its_question() {
         let prepare = Question::Prepare {
-            resource: resource(),
-            connected: Vec::new(),
+            resource_id: resource(),
+            connected_gateway_ids: Vec::new(),
         };
         let prepared = json!({"resource_id": resource(), "gateway_id": gateway(),
             "gateway_group_id": gateway(), "gateway_remote_ip": "192.0.2.1"});
-        let answer = prepare.answer(prepared).expect("an answer");
+        let answer = prepare.answer(&prepared).expect("an answer");
         assert_eq!(answer, Answer::Prepared(gateway()));
 
         let reply = |payload: Value| {
@@ -259,8 +201,8 @@ mod tests {
         };
         let accepted = json!({"ConnectionAccepted":
             {"ice_parameters": {"username": "u", "password": "p"}, "domain_response": null}});
-        let answer = request(None).answer(reply(accepted)).expect("an answer");
-        let ice = IceCredentials {
+        let answer = request(None).answer(&reply(accepted)).expect("an answer");
+        let ice_parameters = IceCredentials {
             username: "u".into(),
             password: "p".into(),
         };
@@ -269,14 +211,14 @@ mod tests {
             answer,
             Answer::Connected {
                 gateway_public_key,
-                ice
+                ice_parameters
             }
         );
         let accepted = json!({"ResourceAccepted":
             {"domain_response": {"domain": "app.corp.example", "address": []}}});
-        let answer = request(None).answer(reply(accepted)).expect("an answer");
+        let answer = request(None).answer(&reply(accepted)).expect("an answer");
         assert_eq!(answer, Answer::Accepted);
-        assert!(request(None).answer(reply(json!({"Other": {}}))).is_err());
-        assert!(request(None).answer(json!({})).is_err());
+        assert!(request(None).answer(&reply(json!({"Other": {}}))).is_err());
+        assert!(request(None).answer(&json!({})).is_err());
     }
 }

@@ -1,7 +1,8 @@
-//! Reading what a recorded portal wrote, and writing what a recorded client wrote.
+//! Reads the frames of a recorded portal, and writes those of a recorded client.
 
 use super::*;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 /// Frames that a portal pushed to an unmodified client: `init`, a grant, candidates.
 const SESSION: &str = include_str!(concat!(
@@ -79,9 +80,9 @@ fn reads_the_recorded_candidates_under_both_names() {
     assert_eq!(candidates.candidates.len(), 2);
 }
 
-/// References, topics and payloads are those of the recorded client, capabilities aside.
+/// References, topics and payloads are those of the recorded client, apart from capabilities.
 #[test]
-fn writes_what_the_recorded_client_wrote() {
+fn writes_the_frames_of_the_recorded_client() {
     let resource_id = ResourceId(uuid("a9c07f0a-68ed-564a-973d-c8624ca2b19a"));
     let gateway_id = GatewayId(uuid("1ce2a32f-d76d-5f7a-b9df-9378f352718d"));
     let written = |message: Outgoing, reference| -> Value {
@@ -137,7 +138,7 @@ fn writes_what_the_recorded_client_wrote() {
 }
 
 #[test]
-fn generation_1_asks_under_the_old_name() {
+fn generation_1_requests_under_the_old_name() {
     let request = Outgoing::RequestAuthorization {
         resource_id: ResourceId(Uuid::nil()),
         connected_gateway_ids: Vec::new(),
@@ -198,7 +199,7 @@ fn a_resource_has_sites_or_gateway_groups_but_not_both() {
 }
 
 #[test]
-fn one_malformed_resource_does_not_cost_the_others() {
+fn skips_a_malformed_resource_and_keeps_the_others() {
     let text = recorded(0).replace("10.50.3.0/25", "not a network");
     let Push::Init(init) = pushed(&text) else {
         panic!("not an init");
@@ -245,7 +246,7 @@ fn reads_refusals_and_disconnects() {
 }
 
 #[test]
-fn unknown_events_are_no_error() {
+fn ignores_unknown_events() {
     let text = r#"{"topic":"client","event":"brand_new","payload":{"a":1},"ref":null}"#;
     assert_eq!(
         read(text).expect("a frame"),

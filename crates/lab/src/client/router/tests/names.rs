@@ -1,5 +1,7 @@
 //! The router's rules for names.
 
+use super::super::super::names::Answer;
+use super::super::super::vocabulary::DomainStatus;
 use super::*;
 
 const APP: &str = "app.lab.example";
@@ -15,22 +17,22 @@ fn lab() -> Resource {
     dns(1, "*.lab.example", &[])
 }
 
-/// A router whose applications have asked for the name, so that 100.96.0.1 stands for it.
-fn asked_router(resources: &[Resource]) -> Router {
+/// A router after a query for the name, so that 100.96.0.1 stands for it.
+fn queried_router(resources: &[Resource]) -> Router {
     let mut router = router(resources);
-    let answer = router.handle_question(APP, now());
+    let answer = router.names.handle_question(APP, now());
     assert!(matches!(answer, Some(Answer::ProxyIps(_))), "{answer:?}");
     router
 }
 
 fn granted_router() -> Router {
-    let mut router = asked_router(&[lab()]);
+    let mut router = queried_router(&[lab()]);
     router.handle_outbound(&to_app(), now());
     grant(&mut router, 1);
     router
 }
 
-fn grant(router: &mut Router, resource: u128) -> Granted {
+fn grant(router: &mut Router, resource: u128) -> ReleasedPackets {
     router
         .handle_granted(resource_id(resource), gateway_id(1), gateway_addresses())
         .expect("asked for")
@@ -49,76 +51,76 @@ fn status(active: bool) -> DomainStatus {
 }
 
 #[test]
-fn a_name_is_asked_for_then_announced_then_used() {
-    let (mut router, now) = (asked_router(&[lab()]), now());
+fn requests_access_then_announces_the_name_then_forwards() {
+    let (mut router, now) = (queried_router(&[lab()]), now());
     assert_eq!(
         router.handle_outbound(&to_app(), now),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
-    assert_eq!(router.poll_announcement(), None, "nobody to tell yet");
+    assert_eq!(router.names.poll_announcement(), None, "no gateway yet");
     let granted = grant(&mut router, 1);
     assert_eq!(granted.held, [to_app()]);
-    // As the wiring does: what was held comes again.
-    assert_eq!(router.handle_outbound(&to_app(), now), Route::Held);
-    let announcement = router.poll_announcement().expect("due");
+    // As the application loop does: released packets come again.
+    assert_eq!(router.handle_outbound(&to_app(), now), OutboundAction::Held);
+    let announcement = router.names.poll_announcement().expect("due");
     assert_eq!(
         (announcement.gateway, announcement.resource),
         (gateway_id(1), resource_id(1))
     );
     assert_eq!(announcement.domain.name, APP);
     let to_ipv6 = tcp(OWN6, "fd00:2021:1111:8000::3", 80);
-    assert_eq!(router.handle_outbound(&to_ipv6, now), Route::Held);
-    let settled = router.handle_domain_status(gateway_id(1), &status(true));
-    assert_eq!(settled.expect("was told").held, [to_app(), to_ipv6]);
+    assert_eq!(router.handle_outbound(&to_ipv6, now), OutboundAction::Held);
+    let settled = router.names.handle_status(gateway_id(1), &status(true));
+    assert_eq!(settled.expect("was announced").held, [to_app(), to_ipv6]);
     assert_eq!(
         router.handle_outbound(&to_app(), now),
-        Route::Forward(gateway_id(1))
+        OutboundAction::Forward(gateway_id(1))
     );
-    assert_eq!(router.poll_announcement(), None);
+    assert_eq!(router.names.poll_announcement(), None);
 }
 
 #[test]
-fn another_name_of_the_resource_needs_no_portal() {
+fn announces_another_name_of_the_resource_without_the_portal() {
     let (mut router, now) = (granted_router(), now());
-    router.handle_question("other.lab.example", now);
+    router.names.handle_question("other.lab.example", now);
     let packet = tcp(OWN4, "100.96.0.5", 80);
-    assert_eq!(router.handle_outbound(&packet, now), Route::Held);
-    let announcement = router.poll_announcement().expect("due");
+    assert_eq!(router.handle_outbound(&packet, now), OutboundAction::Held);
+    let announcement = router.names.poll_announcement().expect("due");
     assert_eq!(announcement.domain.name, "other.lab.example");
 }
 
 #[test]
-fn the_proxy_ranges_are_routed_while_there_is_a_dns_resource() {
+fn routes_the_proxy_ranges_while_there_is_a_dns_resource() {
     let mut router = router(&[cidr(2, "10.20.0.0/24", &[]), lab()]);
     let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
     assert_eq!(
         nets,
         ["10.20.0.0/24", "100.96.0.0/11", "fd00:2021:1111:8000::/107"]
     );
-    // The resource turns into a network.
+    // The resource becomes a network.
     router.upsert_resource(cidr(1, "10.30.0.0/24", &[]));
     let nets: Vec<String> = router.networks().iter().map(IpNet::to_string).collect();
     assert_eq!(nets, ["10.20.0.0/24", "10.30.0.0/24"]);
 }
 
 #[test]
-fn proxy_ips_that_stand_for_nothing_are_nobodys() {
-    let mut router = asked_router(&[lab()]);
+fn drops_packets_to_proxy_ips_without_a_resource() {
+    let mut router = queried_router(&[lab()]);
     let packet = tcp(OWN4, "100.96.0.5", 80);
     assert_eq!(
         router.handle_outbound(&packet, now()),
-        Route::Drop(DropReason::NoResource)
+        OutboundAction::Drop(DropReason::NoResource)
     );
     router.remove_resource(resource_id(1));
     assert_eq!(
         router.handle_outbound(&to_app(), now()),
-        Route::Drop(DropReason::NoResource),
-        "the name is not forgotten, but nobody's either"
+        OutboundAction::Drop(DropReason::NoResource),
+        "the name remains, without a resource"
     );
 }
 
 #[test]
-fn a_names_resource_is_chosen_by_filter_then_pattern_then_id() {
+fn chooses_a_names_resource_by_filter_then_pattern_then_id() {
     let http = PortRange {
         port_range_start: 80,
         port_range_end: 80,
@@ -128,20 +130,20 @@ fn a_names_resource_is_chosen_by_filter_then_pattern_then_id() {
         dns(2, "*.lab.example", &[]),
         dns(3, "*.lab.example", &[]),
     ];
-    let mut router = asked_router(&resources);
+    let mut router = queried_router(&resources);
     assert_eq!(
         router.handle_outbound(&to_app(), now()),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
     let https = tcp(OWN4, "100.96.0.2", 443);
     assert_eq!(
         router.handle_outbound(&https, now()),
-        Route::Ask(resource_id(3))
+        OutboundAction::RequestAccess(resource_id(3))
     );
 }
 
 #[test]
-fn proxy_ips_are_accepted_from_the_gateway_that_serves_the_name_only() {
+fn accepts_proxy_ips_only_from_the_gateway_that_serves_the_name() {
     let mut router = granted_router();
     let check = |router: &Router, gateway, source| {
         router.check_inbound(gateway_id(gateway), &udp(source, OWN4, 9))
@@ -156,24 +158,27 @@ fn proxy_ips_are_accepted_from_the_gateway_that_serves_the_name_only() {
 }
 
 #[test]
-fn a_gateway_that_was_lost_is_told_of_the_name_again() {
+fn announces_the_name_again_to_a_gateway_after_its_loss() {
     let (mut router, now) = (granted_router(), now());
     router.handle_outbound(&to_app(), now);
-    assert!(router.poll_announcement().is_some());
-    router.handle_domain_status(gateway_id(1), &status(true));
+    assert!(router.names.poll_announcement().is_some());
+    router.names.handle_status(gateway_id(1), &status(true));
     router.forget_gateway(gateway_id(1));
     assert_eq!(
         router.handle_outbound(&to_app(), now),
-        Route::Ask(resource_id(1))
+        OutboundAction::RequestAccess(resource_id(1))
     );
     grant(&mut router, 1);
-    assert_eq!(router.handle_outbound(&to_app(), now), Route::Held);
-    assert!(router.poll_announcement().is_some());
+    assert_eq!(router.handle_outbound(&to_app(), now), OutboundAction::Held);
+    assert!(router.names.poll_announcement().is_some());
 }
 
 #[test]
-fn generation_0_learns_the_name_of_the_packet_that_asked() {
-    let (mut router, now) = (asked_router(&[lab(), cidr(2, "10.20.0.0/24", &[])]), now());
+fn a_request_of_generation_0_has_the_name_of_the_packet() {
+    let (mut router, now) = (
+        queried_router(&[lab(), cidr(2, "10.20.0.0/24", &[])]),
+        now(),
+    );
     assert_eq!(router.requested_domain(resource_id(1)), None);
     router.handle_outbound(&to_app(), now);
     let domain = router.requested_domain(resource_id(1)).expect("a name");
@@ -181,31 +186,36 @@ fn generation_0_learns_the_name_of_the_packet_that_asked() {
     router.handle_outbound(&to_web(), now);
     assert_eq!(router.requested_domain(resource_id(2)), None);
     grant(&mut router, 1);
-    router.assume_confirmed(gateway_id(1), resource_id(1), APP, now);
+    router
+        .names
+        .assume_confirmed(APP, (gateway_id(1), resource_id(1)), now);
     assert_eq!(
         router.handle_outbound(&to_app(), now),
-        Route::Forward(gateway_id(1))
+        OutboundAction::Forward(gateway_id(1))
     );
-    assert_eq!(router.poll_announcement(), None);
+    assert_eq!(router.names.poll_announcement(), None);
 }
 
 #[test]
-fn a_question_for_the_site_asks_for_access_and_then_names_the_gateway() {
+fn a_query_for_the_site_requests_access_and_then_finds_the_gateway() {
     let (mut router, start) = (router(&[lab()]), now());
     assert_eq!(router.handle_site_question("lab.test", start), None);
     assert_eq!(
         router.handle_site_question(APP, start),
-        Some(Site::Ask(resource_id(1)))
+        Some(SiteServer::RequestAccess(resource_id(1)))
     );
-    assert_eq!(router.handle_site_question(APP, start), Some(Site::Asked));
-    let later = start + ASK_AGAIN_AFTER;
+    assert_eq!(
+        router.handle_site_question(APP, start),
+        Some(SiteServer::Requested)
+    );
+    let later = start + REQUEST_AGAIN_AFTER;
     assert_eq!(
         router.handle_site_question(APP, later),
-        Some(Site::Ask(resource_id(1)))
+        Some(SiteServer::RequestAccess(resource_id(1)))
     );
     assert!(grant(&mut router, 1).held.is_empty());
     assert_eq!(
         router.handle_site_question(APP, later),
-        Some(Site::At(gateway_addresses()))
+        Some(SiteServer::At(gateway_addresses()))
     );
 }

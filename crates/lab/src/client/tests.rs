@@ -1,16 +1,17 @@
-//! A gateway for tests, on the other stacks: an `is` agent in the controlled role and a WireGuard
-//! responder on one UDP socket. It answers every inner UDP packet with its mirror image, and every
-//! name that is announced to it with "active".
+//! The gateway of this folder's tests, on other stacks: an `is` agent in the controlled role and a
+//! WireGuard responder on one UDP socket. It answers every inner UDP packet with its mirror image,
+//! and every announced name with "active".
 
+use super::clock::now;
 use super::control;
-use super::ice::Credentials;
+use super::vocabulary::{IceCredentials, Key};
 use super::wireguard::tests::Responder;
 use super::wireguard::{BUFFER_BYTES, Identity};
 use defguard_boringtun::noise::TunnResult;
 use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
@@ -19,51 +20,50 @@ pub(super) const CLIENT_UFRAG: &str = "eokn";
 pub(super) const GATEWAY_UFRAG: &str = "6m26";
 pub(super) const CLIENT_PASSWORD: &str = "5enp7ct6775ebzonvunxjy";
 pub(super) const GATEWAY_PASSWORD: &str = "gj5f2zjrxg6cwvtrtqgfva";
-pub(super) const PSK: [u8; 32] = [7; 32];
+pub(super) const PSK: Key = Key([7; 32]);
 const GATEWAY_SECRET: [u8; 32] = [2; 32];
 
-pub(super) fn client_credentials() -> Credentials {
-    Credentials {
-        ufrag: CLIENT_UFRAG.into(),
+pub(super) fn client_credentials() -> IceCredentials {
+    IceCredentials {
+        username: CLIENT_UFRAG.into(),
         password: CLIENT_PASSWORD.into(),
     }
 }
 
-pub(super) fn gateway_credentials() -> Credentials {
-    Credentials {
-        ufrag: GATEWAY_UFRAG.into(),
+pub(super) fn gateway_credentials() -> IceCredentials {
+    IceCredentials {
+        username: GATEWAY_UFRAG.into(),
         password: GATEWAY_PASSWORD.into(),
     }
 }
 
-pub(super) fn gateway_public_key() -> [u8; 32] {
-    Identity::from_secret(GATEWAY_SECRET).public_key()
+pub(super) fn gateway_public_key() -> Key {
+    Key(Identity::from_secret(GATEWAY_SECRET).public_key())
 }
 
-/// What a test tells its gateway.
-pub(super) enum Order {
-    /// The client signalled this.
+/// A test's command to its gateway.
+pub(super) enum GatewayCommand {
+    /// A candidate that the client signalled.
     Candidate(String),
-    /// Say goodbye to the client.
+    /// Send a goodbye to the client.
     Goodbye,
 }
 
-/// The gateway, before it runs.
-pub(super) struct Gateway {
+pub(super) struct TestGateway {
     agent: IceAgent,
     socket: UdpSocket,
     nominated: Option<SocketAddr>,
     wireguard: Responder,
-    /// Counts what arrives, besides echoing it.
+    /// Receives each inner packet, beside its answer.
     heard: mpsc::UnboundedSender<Vec<u8>>,
 }
 
-/// What a test holds of a running gateway.
+/// A test's handle to a running gateway.
 pub(super) struct GatewayHandle {
     pub(super) candidate: String,
     pub(super) addr: SocketAddr,
-    pub(super) orders: mpsc::UnboundedSender<Order>,
-    /// Inner packets that arrived.
+    pub(super) commands: mpsc::UnboundedSender<GatewayCommand>,
+    /// Inner packets from the client.
     pub(super) heard: mpsc::UnboundedReceiver<Vec<u8>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -74,26 +74,26 @@ impl Drop for GatewayHandle {
     }
 }
 
-impl Gateway {
-    /// Starts one on `ip` for the client with this key.
+impl TestGateway {
+    /// Starts a gateway on `ip` for the client with this key.
     pub(super) async fn start(ip: &str, client: [u8; 32]) -> GatewayHandle {
         let socket = UdpSocket::bind((ip, 0)).await.expect("binds");
         let addr = socket.local_addr().expect("bound");
-        let creds = |from: Credentials| IceCreds {
-            ufrag: from.ufrag,
+        let creds = |from: IceCredentials| IceCreds {
+            ufrag: from.username,
             pass: from.password,
         };
         let mut agent = IceAgent::new(creds(gateway_credentials()));
         agent.set_controlling(false);
         agent.set_remote_credentials(creds(client_credentials()));
         agent.add_local_candidate(Candidate::host(addr, "udp").expect("valid"));
-        let (orders, received) = mpsc::unbounded_channel();
+        let (commands, received) = mpsc::unbounded_channel();
         let (heard_sender, heard) = mpsc::unbounded_channel();
         let gateway = Self {
             agent,
             socket,
             nominated: None,
-            wireguard: Responder::new(GATEWAY_SECRET, client, PSK),
+            wireguard: Responder::new(GATEWAY_SECRET, client, PSK.0),
             heard: heard_sender,
         };
         let (ip, port) = (addr.ip(), addr.port());
@@ -102,13 +102,13 @@ impl Gateway {
                 "candidate:1 1 udp 2130706175 {ip} {port} typ host ufrag {GATEWAY_UFRAG}"
             ),
             addr,
-            orders,
+            commands,
             heard,
             task: tokio::spawn(gateway.run(received)),
         }
     }
 
-    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<GatewayCommand>) {
         let mut buffer = [0; BUFFER_BYTES];
         loop {
             self.drain().await;
@@ -117,12 +117,12 @@ impl Gateway {
                     let (len, source) = received.expect("receives");
                     self.receive(&buffer[..len], source).await;
                 }
-                Some(order) = orders.recv() => match order {
-                    Order::Candidate(text) => {
+                Some(command) = commands.recv() => match command {
+                    GatewayCommand::Candidate(text) => {
                         let candidate = Candidate::from_sdp_string(&text);
                         self.agent.add_remote_candidate(candidate.expect("readable"));
                     }
-                    Order::Goodbye => self.send(&control::goodbye()).await,
+                    GatewayCommand::Goodbye => self.send(&control::goodbye()).await,
                 },
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}
             }
@@ -156,7 +156,7 @@ impl Gateway {
             return;
         }
         for answer in self.wireguard.handle(datagram) {
-            // Like the real one before a nomination: answer where it came from.
+            // Like a real gateway before a nomination: answers to the source.
             let path = self.nominated.unwrap_or(source);
             self.socket.send_to(&answer, path).await.expect("sends");
         }
@@ -179,7 +179,7 @@ impl Gateway {
     }
 }
 
-/// The answer to an AssignedIps, written from docs/protocol.md 4 a second time.
+/// The answer to an AssignedIps, a second implementation of docs/protocol.md 4.
 fn domain_status(packet: &[u8]) -> Option<Vec<u8>> {
     if packet.get(6) != Some(&0xff) || packet.get(40) != Some(&0) {
         return None;
@@ -199,7 +199,7 @@ fn domain_status(packet: &[u8]) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// Swaps addresses and ports of a UDP packet over IPv4 or IPv6, which leaves all checksums right.
+/// Swaps addresses and ports of a UDP packet over IPv4 or IPv6, which keeps all checksums valid.
 pub(super) fn mirror(packet: &[u8]) -> Option<Vec<u8>> {
     let mut mirrored = packet.to_vec();
     let (addresses, len, ports) = match packet.first()? >> 4 {
@@ -212,8 +212,4 @@ pub(super) fn mirror(packet: &[u8]) -> Option<Vec<u8>> {
     let (source, destination) = mirrored.get_mut(ports..ports + 4)?.split_at_mut(2);
     source.swap_with_slice(destination);
     Some(mirrored)
-}
-
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
