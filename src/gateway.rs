@@ -1,13 +1,13 @@
-//! Puts the gateway together, runs it until it is told to stop, and tidies up.
+//! Assembles the gateway, runs it until a signal or a failure stops it, and cleans up.
 
 use crate::actors::supervisor::state_saver::{StateSaver, StateSaverSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::admin::AdminListeners;
-use crate::config::{self, GatewayConfig, StateConfig};
+use crate::config::{self, GatewayConfig, LiveSettings, StateConfig};
 use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
-use crate::reload::{self, LiveSettings, ReloadLinks, Reloader};
+use crate::reload::{self, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
 use crate::shell::{self, random_bytes, tell_addr, unix_now};
 use crate::sockets::{BufferSizes, SocketGroup};
@@ -34,13 +34,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tun_rs::SyncDevice;
 use zeroize::Zeroizing;
 
-/// Runs the gateway with `config`, which `reloader` reads again when it changes; returns the
-/// process exit code.
-///
-/// # Errors
-/// When it cannot start, with the remedy.
-pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode> {
-    // Before any thread is started.
+/// Runs the gateway with `settings`, which `reloader` reads again when they change; returns the
+/// process exit code. An error says why it cannot start, and the remedy.
+pub fn run(settings: Arc<LiveSettings>, reloader: Reloader) -> anyhow::Result<ExitCode> {
+    // Must come before any thread is started.
     if let Err(error) = capabilities::raise_net_admin() {
         tracing::warn!(%error, "CAP_NET_ADMIN cannot be raised");
     }
@@ -48,28 +45,28 @@ pub fn run(config: GatewayConfig, reloader: Reloader) -> anyhow::Result<ExitCode
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the number of open files stays limited");
     }
-    check_host(&config)?;
+    check_host(&settings.config)?;
     let system = System::new();
-    // Signals are heard before the first trace is left on the host, and before anybody can take
-    // this process for a gateway.
-    let hands_over = Arc::new(AtomicBool::new(config.state.handover));
+    // Signals are handled before the process changes anything on the host, and before it looks like
+    // a running gateway.
+    let hands_over = Arc::new(AtomicBool::new(settings.config.state.handover));
     let (supervisor, asked) =
         system.block_on(async { listening_supervisor(Arc::clone(&hands_over)) })?;
     let links = reload_links(&supervisor.address(), hands_over);
-    let mut prepared = Prepared::new(config)?;
+    let mut prepared = Prepared::new(settings)?;
     let lock = prepared.inheritance.lock.take();
     let handed_over = Arc::clone(&prepared.handed_over);
     let masquerade = system.block_on(async { start(prepared, supervisor) })?;
     reload::watch(reloader, asked, links)?;
     let code = system.run_with_code();
     tidy_up(masquerade, handed_over.load(Ordering::Relaxed));
-    // Given up by the kernel when all else of this process is gone: the next one waits for it.
+    // The kernel releases the lock after all else of this process: the next one waits for it.
     std::mem::forget(lock);
     let code = code.context("the event loop ended with an error")?;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Flows that the next process goes on with need the translation that they began with.
+/// After a handover the nftables table stays: flows that continue need their translation.
 fn tidy_up(masquerade: Option<masquerade::Masquerade>, is_handed_over: bool) {
     match masquerade {
         Some(masquerade) if is_handed_over => masquerade.leave(),
@@ -82,31 +79,30 @@ fn tidy_up(masquerade: Option<masquerade::Masquerade>, is_handed_over: bool) {
     }
 }
 
-/// Everything that can fail for a reason outside the program, done before anything runs.
+/// The results of all steps that can fail for reasons outside the program.
 struct Prepared {
-    config: GatewayConfig,
+    settings: Arc<LiveSettings>,
     inheritance: Inheritance,
     external_id: String,
     sockets: SocketGroup,
     listeners: AdminListeners,
-    /// Of the TUN device, one for each shard.
+    /// One TUN queue for each shard.
     queues: Vec<SyncDevice>,
-    dns_trust: rustls::ClientConfig,
     handed_over: Arc<AtomicBool>,
 }
 
 impl Prepared {
-    /// The state file comes before all that only one process can have: its lock is free when the
-    /// former process has let go of everything.
-    fn new(config: GatewayConfig) -> anyhow::Result<Self> {
-        let dns_trust = reload::check(&config).map_err(anyhow::Error::msg)?;
+    /// The state file comes before all that only one process can own: its lock is free when the
+    /// previous process has released everything.
+    fn new(settings: Arc<LiveSettings>) -> anyhow::Result<Self> {
+        let config = &settings.config;
         let external_id = external_id::external_id(&config.portal)?;
-        let inheritance = Inheritance::of_former_process(&config, &external_id)?;
+        let inheritance = Inheritance::of_former_process(config, &external_id)?;
         let buffers = BufferSizes {
             receive_bytes: config.network.receive_buffer_bytes,
             send_bytes: config.network.send_buffer_bytes,
         };
-        let shards = config.tunnel.shards();
+        let shards = settings.shards;
         let ports = (config.network.udp_port, inheritance.udp_port);
         let sockets = bind(ports, buffers, shards)?;
         let listeners = AdminListeners::bind(&config.admin)?;
@@ -119,23 +115,23 @@ impl Prepared {
         Ok(Self {
             inheritance,
             external_id,
-            config,
             sockets,
             listeners,
             queues,
-            dns_trust,
+            settings,
             handed_over: Arc::default(),
         })
     }
 
     fn masquerade(&self) -> anyhow::Result<Option<masquerade::Masquerade>> {
-        let wanted = self.config.tunnel.masquerade;
-        let applied = wanted.then(|| masquerade::Masquerade::apply(&self.config.tunnel));
+        let wanted = self.settings.config.tunnel.masquerade;
+        let applied = wanted.then(|| masquerade::Masquerade::apply(&self.settings.config.tunnel));
         Ok(applied.transpose()?)
     }
 }
 
-/// If the kernel may choose, the port of the former process comes first: its clients know it.
+/// If the kernel may choose the port, that of the previous process comes first: its clients know
+/// it.
 fn bind(
     (configured, former): (u16, u16),
     buffers: BufferSizes,
@@ -157,20 +153,20 @@ fn bind(
     })
 }
 
-/// What a process begins with: what the former one left, or a fresh start.
+/// The state that a process begins with: that of the previous process, or a fresh one.
 struct Inheritance {
     file: Option<StateFile>,
     lock: Option<StateLock>,
     gateway_key: Zeroizing<[u8; 32]>,
     ice_secret: Zeroizing<[u8; 32]>,
-    /// 0 when nobody had one.
+    /// 0 without a previous process.
     udp_port: u16,
     ledger: Ledger,
     taken_over_at: Option<UnixTime>,
 }
 
 impl Inheritance {
-    /// A state file that cannot be used costs one line, and nothing else.
+    /// An unusable state file is logged and ignored.
     fn of_former_process(config: &GatewayConfig, external_id: &str) -> anyhow::Result<Self> {
         let limits = ledger_limits(config);
         let (file, saved) = match open_state(config, external_id) {
@@ -226,8 +222,8 @@ impl Inheritance {
     }
 }
 
-/// Whether the state may be what kills process after process. Counted beside it, and forgotten by a
-/// process that has lived for a minute.
+/// Returns `false` if many processes in a row died after taking over the state, which may be the
+/// cause. A file beside it counts them; a process that runs for a minute resets the count.
 fn is_first_of_few(file: &StateFile) -> bool {
     let attempts = file.attempts();
     if attempts >= ATTEMPTS {
@@ -261,8 +257,7 @@ fn ledger_limits(config: &GatewayConfig) -> LedgerLimits {
     }
 }
 
-/// The mailbox of a supervisor that is yet to be started, and what is heard when the configuration
-/// is to be read again.
+/// The context of the supervisor, before it is started, and the receiver of requests to reload.
 fn listening_supervisor(
     hands_over: Arc<AtomicBool>,
 ) -> anyhow::Result<(Context<SupervisorActor>, Receiver<()>)> {
@@ -280,21 +275,20 @@ fn reload_links(supervisor: &Addr<SupervisorActor>, hands_over: Arc<AtomicBool>)
     }
 }
 
-/// Starts the supervisor, which starts all others.
+/// Starts the supervisor, which starts all other actors.
 fn start(
     mut prepared: Prepared,
     supervisor: Context<SupervisorActor>,
 ) -> anyhow::Result<Option<masquerade::Masquerade>> {
-    let shards = prepared.config.tunnel.shards();
+    let settings = Arc::clone(&prepared.settings);
+    let (shards, limits) = (settings.shards, &settings.config.limits);
     let metrics = Arc::new(Metrics::new(shards.into(), shell::now()));
     let parent = supervisor.address();
     let masquerade = prepared.masquerade()?;
-    let settings = LiveSettings::new(&prepared.config, prepared.dns_trust);
-    let limits = settings.limits;
     let inheritance = &mut prepared.inheritance;
     let keys = GatewayKeys::new(*inheritance.gateway_key);
     let portal = portal_config(
-        &prepared.config.portal,
+        &settings.config.portal,
         (&keys, &inheritance.ice_secret),
         prepared.external_id,
     )?;
@@ -305,13 +299,7 @@ fn start(
         sockets: prepared.sockets,
         listeners: prepared.listeners,
         queues: prepared.queues,
-        interface: prepared.config.tunnel.interface.clone(),
-        handshakes_per_second: limits.handshakes_per_second.into(),
-        nat_table: settings.nat_table(),
-        list_addresses: settings.list_addresses(),
-        stun_servers: settings.network.stun_servers,
-        dns: settings.dns,
-        dns_trust: settings.dns_trust,
+        settings: Arc::clone(&settings),
         portal,
         metrics: Arc::clone(&metrics),
     });
@@ -338,12 +326,10 @@ fn start(
     Ok(masquerade)
 }
 
-/// Names everything that is missing, all at once.
+/// Reports everything that is missing at once.
 fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
-    preflight::preflight(config).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!(lines.join("\n"))
-    })
+    let checked = preflight::preflight(config);
+    checked.map_err(|problems| anyhow::anyhow!(problems.join("\n")))
 }
 
 fn portal_config(
@@ -376,8 +362,8 @@ fn portal_config(
     })
 }
 
-/// The usual ones say goodbye; SIGUSR1 leaves the clients to the next process, and so do the usual
-/// ones if that is configured.
+/// The usual signals lead to goodbyes; SIGUSR1 leads to a handover, and so do the usual ones if
+/// that is configured.
 fn stop_on_signals(
     supervisor: &Addr<SupervisorActor>,
     always_hands_over: &Arc<AtomicBool>,
@@ -406,7 +392,6 @@ fn stop_on_signals(
     Ok(())
 }
 
-/// SIGHUP is the word for it.
 fn reload_on_hangup() -> anyhow::Result<Receiver<()>> {
     let mut signals = signal(SignalKind::hangup()).context("signals cannot be received")?;
     let (asked, receiver) = mpsc::channel();
@@ -416,7 +401,7 @@ fn reload_on_hangup() -> anyhow::Result<Receiver<()>> {
     Ok(receiver)
 }
 
-/// A process that was told to end ends within two seconds.
+/// A process ends within two seconds after a signal.
 const FORMER_PROCESS_ENDS: Duration = Duration::from_secs(3);
-/// Processes in a row that may die of what they took over.
+/// Processes in a row that may take over the same state and die.
 const ATTEMPTS: u32 = 8;

@@ -1,18 +1,15 @@
-//! Looks after the one thread that nobody else looks after: the supervisor's own.
+//! Watches the one thread that the watchdog cannot: the supervisor's own.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Ends the process when `alive` is not set for a long time, from a thread of its own. The next
+/// Ends the process from a thread of its own when `alive` is not set for a long time. The next
 /// process takes the clients over.
-///
-/// # Errors
-/// When no thread can be started.
 pub(crate) fn watch(alive: Arc<AtomicBool>) -> io::Result<()> {
     let watch = move || {
-        // Twice in a row: a process that was frozen as a whole wakes up with a missed sign.
+        // Twice in a row: a process that was frozen as a whole wakes up with one missed sign.
         let mut missed = 0;
         while missed < 2 {
             std::thread::park_timeout(PATIENCE);

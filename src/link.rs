@@ -1,5 +1,5 @@
-//! The door from one actor of the data path to the next, through which the next may come back to
-//! life.
+//! A sender between two actors of the data path that buffers a few batches while the receiver
+//! restarts.
 
 use crate::messages::packets::Payload;
 use crate::metrics::{Receiver, ShardMetrics};
@@ -7,8 +7,7 @@ use actix::prelude::*;
 use postern_core::DropReason;
 use std::collections::VecDeque;
 
-/// Where packets go. While nobody is there, because the actor died and is being rebuilt, a few are
-/// kept for its successor.
+/// Sends packets to one receiver.
 pub struct Link<M: Payload> {
     receiver: Receiver,
     to: Option<Recipient<M>>,
@@ -16,8 +15,7 @@ pub struct Link<M: Payload> {
 }
 
 impl<M: Payload> Link<M> {
-    /// A door to a receiver that is yet to come.
-    #[must_use]
+    /// For a receiver that has not been started yet.
     pub fn nowhere(receiver: Receiver) -> Self {
         Self {
             receiver,
@@ -26,8 +24,6 @@ impl<M: Payload> Link<M> {
         }
     }
 
-    /// A door to `to`, who is a `receiver`.
-    #[must_use]
     pub fn new(receiver: Receiver, to: Recipient<M>) -> Self {
         Self {
             receiver,
@@ -36,7 +32,7 @@ impl<M: Payload> Link<M> {
         }
     }
 
-    /// Sends on the data path: never waits, never queues beyond the mailbox. What does not fit is
+    /// Never waits, and never queues beyond the mailbox: packets that do not fit are dropped and
     /// counted.
     pub fn offer(&mut self, mut payload: M, metrics: &ShardMetrics) {
         payload.wait(metrics.mailboxes.enter(self.receiver));
@@ -50,7 +46,7 @@ impl<M: Payload> Link<M> {
         }
     }
 
-    /// The successor is there: it gets what was kept, in order.
+    /// Sends the buffered batches to a restarted receiver, in order.
     pub fn lead_to(&mut self, to: Recipient<M>, metrics: &ShardMetrics) {
         self.to = Some(to);
         for payload in std::mem::take(&mut self.kept) {
@@ -73,6 +69,5 @@ impl<M: Payload> Link<M> {
     }
 }
 
-/// Batches kept for a successor: more than comes in the few milliseconds that it takes to build
-/// one.
+/// Batches buffered during a restart: more than arrive in the few milliseconds that it takes.
 const KEPT: usize = 64;

@@ -1,21 +1,21 @@
-//! What the gateway tells systemd, or whoever else has started it: that it has started, how it is,
-//! that it reads its configuration, that it stops, and that it is alive.
+//! Reports to systemd, or another service manager: started, health, configuration reloaded,
+//! stopping, alive.
 //!
-//! The protocol is a datagram for each message, to the socket that `NOTIFY_SOCKET` names
-//! (sd_notify(3)). Where that is not set nothing happens.
+//! Each message is a datagram to the socket that `NOTIFY_SOCKET` names (sd_notify(3)). If that is
+//! not set, sends nothing.
 
 use sd_notify::NotifyState;
 use std::io;
 use std::time::Duration;
 
-/// Sends messages, each as one datagram.
+/// Sends messages in one datagram.
 pub type Notify = Box<dyn Fn(&[NotifyState<'_>]) -> io::Result<()> + Send>;
 
-/// See the module's documentation.
+/// The service manager that has started this process, if any.
 pub struct ServiceManager {
-    /// `None` when nobody listens.
+    /// `None` if there is no service manager.
     notify: Option<Notify>,
-    /// Ends the gateway when it hears nothing for so long.
+    /// Time after which it ends a gateway that does not report.
     watchdog: Option<Duration>,
     status: String,
     is_ready: bool,
@@ -24,17 +24,15 @@ pub struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// The one that the environment names.
-    #[must_use]
+    /// The service manager that the environment names.
     pub fn of_environment() -> Self {
         match std::env::var_os("NOTIFY_SOCKET") {
             Some(_) => Self::new(Box::new(sd_notify::notify), sd_notify::watchdog_enabled()),
-            None => Self::nobody(),
+            None => Self::none(),
         }
     }
 
-    /// One that is told by `notify`, and hears the gateway at least once in `watchdog`.
-    #[must_use]
+    /// A service manager that `notify` reaches and that expects a report within each `watchdog`.
     pub fn new(notify: Notify, watchdog: Option<Duration>) -> Self {
         Self {
             notify: Some(notify),
@@ -46,65 +44,65 @@ impl ServiceManager {
         }
     }
 
-    /// Nobody is told anything.
-    #[must_use]
-    pub fn nobody() -> Self {
+    /// No service manager: sends nothing.
+    pub fn none() -> Self {
         Self {
             notify: None,
             ..Self::new(Box::new(|_| Ok(())), None)
         }
     }
 
-    /// How often it wants to know; `None` when it does not. Often enough that an actor which is
-    /// being replaced at that moment costs one of several chances.
-    #[must_use]
+    /// How often to report the health; `None` without a service manager. Several times in the time
+    /// of the watchdog: an actor that is being replaced costs one report.
     pub fn interval(&self) -> Option<Duration> {
         self.notify.as_ref()?;
-        let for_watchdog = self.watchdog.map(|watchdog| watchdog / CHANCES);
+        let for_watchdog = self
+            .watchdog
+            .map(|watchdog| watchdog / REPORTS_PER_WATCHDOG);
         Some(for_watchdog.map_or(STATUS_EVERY, |it| it.min(STATUS_EVERY)))
     }
 
-    /// Whether all actors answer, and how the gateway is in one line. The first time that all do,
-    /// the gateway has started: its sockets are bound, its interface is there.
-    pub fn note_health(&mut self, everybody_answers: bool, status: &str) {
-        if everybody_answers && !std::mem::replace(&mut self.is_ready, true) {
-            self.tell(&[NotifyState::Ready]);
+    /// Reports whether all actors answer, and the health in one line. When all answer for the first
+    /// time, the gateway has started: its sockets are bound, its interface exists.
+    pub fn note_health(&mut self, is_live: bool, status: &str) {
+        if is_live && !std::mem::replace(&mut self.is_ready, true) {
+            self.send(&[NotifyState::Ready]);
         }
         if self.is_ready && self.status != status {
             status.clone_into(&mut self.status);
-            self.tell(&[NotifyState::Status(status)]);
+            self.send(&[NotifyState::Status(status)]);
         }
-        if everybody_answers && self.watchdog.is_some() {
-            self.tell(&[NotifyState::Watchdog]);
+        if is_live && self.watchdog.is_some() {
+            self.send(&[NotifyState::Watchdog]);
         }
     }
 
-    /// The configuration is being read again. A gateway that has not started yet has nothing to
-    /// say: the word that ends a reload would mean that it has.
+    /// Reports the begin of a reload of the configuration. A gateway that has not started sends
+    /// nothing: the message that ends a reload would mean that it has started.
     pub fn note_reload_began(&mut self) {
         if self.is_ready && self.notify.is_some() {
             self.is_reloading = true;
             match NotifyState::monotonic_usec_now() {
-                Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-                Err(_) => self.tell(&[NotifyState::Reloading]),
+                Ok(now) => self.send(&[NotifyState::Reloading, now]),
+                Err(_) => self.send(&[NotifyState::Reloading]),
             }
         }
     }
 
-    /// And that is done, well or not.
+    /// Reports the end of a reload, successful or not.
     pub fn note_reloaded(&mut self) {
         if std::mem::take(&mut self.is_reloading) {
-            self.tell(&[NotifyState::Ready]);
+            self.send(&[NotifyState::Ready]);
         }
     }
 
-    /// The gateway ends.
+    /// Reports that the gateway stops.
     pub fn note_stopping(&mut self) {
-        self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+        self.send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
-    /// A failure is said once: it would come again with every message.
-    fn tell(&mut self, messages: &[NotifyState<'_>]) {
+    /// Logs the first of several failures in a row.
+    fn send(&mut self, messages: &[NotifyState<'_>]) {
         let Some(notify) = &self.notify else { return };
         let result = notify(messages);
         let was_failing = std::mem::replace(&mut self.is_failing, result.is_err());
@@ -116,7 +114,6 @@ impl ServiceManager {
     }
 }
 
-/// Times that the watchdog is fed in the time that it is patient.
-const CHANCES: u32 = 4;
-/// How soon a change shows in the status.
+const REPORTS_PER_WATCHDOG: u32 = 4;
+/// Longest delay of a change in the status.
 const STATUS_EVERY: Duration = Duration::from_secs(1);

@@ -1,5 +1,4 @@
-//! What every actor shares: the clock, randomness, the one timer, the
-//! control path.
+//! Shared by all actors: the clocks, randomness, the actor's one timer, the control path.
 
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
@@ -9,26 +8,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The only place in the program that reads the monotonic clock. Follows tokio's paused time in
 /// tests.
-#[must_use]
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 /// The only place in the program that reads the wall clock.
-#[must_use]
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one door to the wall clock; everyone else is handed a UnixTime"
+    reason = "the one reader of the wall clock; all other code is handed a UnixTime"
 )]
 pub fn unix_now() -> UnixTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixTime(since_epoch.map_or(0, |elapsed| elapsed.as_secs()))
 }
 
-/// For seeds and keys.
-///
-/// # Errors
-/// When the kernel has none.
+/// For seeds and keys; fails if the kernel provides none.
 pub fn random_bytes() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
@@ -36,11 +30,10 @@ pub fn random_bytes() -> io::Result<[u8; 32]> {
     Ok(bytes)
 }
 
-/// An actor whose core asks to be woken.
+/// An actor with a core that asks to be woken.
 pub trait Driven: Actor<Context = Context<Self>> {
-    /// The actor's one timer.
     fn wakeup(&mut self) -> &mut Wakeup;
-    /// The deadline has come: tell the core, then drain it.
+    /// Passes the deadline to the core, then drains it.
     fn on_deadline(&mut self, ctx: &mut Context<Self>);
 }
 
@@ -72,7 +65,7 @@ pub fn arm<A: Driven>(actor: &mut A, deadline: Option<Instant>, ctx: &mut Contex
 /// message per portal event, per child, or per announcement, of which a client has a budget.
 #[expect(
     clippy::disallowed_methods,
-    reason = "control messages are few and must arrive; the data path uses an Link"
+    reason = "control messages are few and must arrive; the data path uses a Link"
 )]
 pub fn tell<M>(to: &Recipient<M>, message: M)
 where

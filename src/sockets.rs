@@ -1,15 +1,15 @@
 //! The UDP sockets that all peers of a shard share: offloads, pinned source addresses, bounded
 //! queues.
 //!
-//! One socket for each address family, bound to the wildcard address. What is received says at
-//! which of our addresses it arrived, and what is sent names its source, so that a host with
-//! several addresses answers from the one it was asked at.
+//! One socket for each address family, bound to the wildcard address. A received datagram carries
+//! the local address at which it arrived, and a sent one names its source, so that a host with
+//! several addresses answers from the address that the request was sent to.
 
 mod group;
 
 pub use group::{BoundSockets, BufferSizes, SocketGroup};
 
-use crate::readiness::watch;
+use crate::readiness::{ReadTurns, watch};
 use futures_util::Stream;
 use group::BoundSocket;
 use nix::errno::Errno;
@@ -24,21 +24,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// One socket in an event loop, which is told of what arrives. Of room to send it is told only when
-/// somebody waits for it: the kernel would say so after each datagram that has left.
+/// One socket in an event loop. The event loop reports arrivals always, and room in the send buffer
+/// only while an actor waits for it: the kernel would report it after each datagram that has left.
 pub struct UdpPort {
     socket: UdpSocket,
-    /// `None` where another shard receives.
+    /// `None` if another shard receives for this one.
     arrivals: Option<AsyncFd<OwnedFd>>,
     state: RefCell<UdpSocketState>,
     port: u16,
 }
 
-/// Both families. Cheap to clone.
+/// The sockets of both families. Cheap to clone.
 #[derive(Clone)]
 pub struct UdpPorts {
     v4: Option<Rc<UdpPort>>,
@@ -47,9 +47,6 @@ pub struct UdpPorts {
 
 impl UdpPorts {
     /// Registers the sockets with the event loop of the current thread.
-    ///
-    /// # Errors
-    /// When the kernel refuses the registration or the options that offloads need.
     pub fn new(bound: BoundSockets) -> io::Result<Self> {
         let port = bound.port;
         let register = |bound: Option<BoundSocket>| {
@@ -63,7 +60,7 @@ impl UdpPorts {
         })
     }
 
-    /// What is received on either family, for ever. Nothing where another shard receives it.
+    /// Endless streams of the datagrams of both families. None if another shard receives them.
     pub fn receivers(&self) -> impl Iterator<Item = DatagramStream> + use<> {
         let ports = [self.v4.clone(), self.v6.clone()];
         let read = ports
@@ -74,7 +71,6 @@ impl UdpPorts {
     }
 
     /// The socket that reaches `remote`, if the host has that family.
-    #[must_use]
     pub fn for_remote(&self, remote: SocketAddr) -> Option<&Rc<UdpPort>> {
         match remote {
             SocketAddr::V4(_) => self.v4.as_ref(),
@@ -95,12 +91,12 @@ impl UdpPort {
         })
     }
 
-    /// Sends a batch, as GSO writes where the kernel takes them. Returns how many datagrams of it
-    /// were handed over.
+    /// Sends a batch except its first `skip` datagrams, in GSO writes where the kernel accepts
+    /// them. Returns how many datagrams of the batch the kernel has taken.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when the send buffer is full, or what the kernel says,
-    /// together with the number of datagrams that went out before.
+    /// [`io::ErrorKind::WouldBlock`] when the send buffer is full, or another error of the kernel,
+    /// with the number of datagrams that were taken before.
     pub fn send(&self, batch: &DatagramBatch, skip: usize) -> Result<usize, (usize, io::Error)> {
         let segment = batch.segment_bytes();
         let mut sent = skip;
@@ -113,10 +109,10 @@ impl UdpPort {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err((sent, error));
                 }
-                // Offloads were given up; whether they are to blame is seen without them.
+                // quinn-udp has switched offloads off. The next try, without them, shows the cause.
                 Err(_) if run > 1 && self.max_segments() == 1 => {}
                 Err(error) => {
-                    self.blame_the_address(&error);
+                    self.restore_offloads(&error);
                     return Err((sent, error));
                 }
             }
@@ -128,15 +124,13 @@ impl UdpPort {
         self.state.borrow().max_gso_segments()
     }
 
-    /// quinn-udp takes an invalid argument for a kernel without offloads and ECN, and does without
-    /// them from there on. When a lone datagram is refused, it was an address: one that a client
-    /// made up, or one of ours that is gone.
-    fn blame_the_address(&self, error: &io::Error) {
-        let is_taken_for_more = matches!(
-            error.raw_os_error().map(Errno::from_raw),
-            Some(Errno::EINVAL | Errno::EIO)
-        );
-        if is_taken_for_more && let Ok(state) = offloads(&self.socket) {
+    /// quinn-udp takes EINVAL and EIO for a kernel without offloads and ECN, and switches both off.
+    /// If a single datagram is refused, the cause is an address: an invalid one of a client, or a
+    /// local one that was removed.
+    fn restore_offloads(&self, error: &io::Error) {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let has_switched_off = matches!(errno, Some(Errno::EINVAL | Errno::EIO));
+        if has_switched_off && let Ok(state) = offloads(&self.socket) {
             self.state.replace(state);
         }
     }
@@ -155,117 +149,92 @@ impl UdpPort {
     }
 
     /// Waits until the send buffer has room.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left, or the event loop is shutting down.
     pub async fn writable(&self) -> io::Result<()> {
         let room = watch(&self.socket, Interest::WRITABLE)?;
         room.writable().await.map(|_| ())
     }
 }
 
-/// What the kernel can do with many datagrams at once.
+/// Determines the offloads of the kernel for this socket.
 fn offloads(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(socket.into())?;
-    // quinn-udp 0.6 asks for receive timestamps, and with them the control messages of a GRO read
-    // no longer fit its buffer: the kernel cuts off the last one, which holds the ECN mark.
+    // quinn-udp 0.6 enables receive timestamps. With them, the control messages of a GRO read
+    // do not fit its buffer: the kernel cuts off the last one, which holds the ECN mark.
     setsockopt(socket, sockopt::ReceiveTimestampns, &false)?;
     Ok(state)
 }
 
-/// Datagrams as the kernel delivers them: each item is what one read returned.
+/// Datagrams as the kernel delivers them: each item is the result of one read.
 pub struct DatagramStream {
     port: Rc<UdpPort>,
+    reader: Reader,
+    turns: ReadTurns,
+}
+
+struct Reader {
     buffers: Vec<Buffer>,
-    /// How many of them the next read may fill.
+    /// Number of buffers that the next read may fill.
     width: usize,
-    reads: usize,
-    errors: usize,
 }
 
 impl DatagramStream {
     fn new(port: Rc<UdpPort>) -> Self {
         let buffers = (0..BATCH_SIZE).map(|_| Buffer::with_room(BUFFER_BYTES));
-        Self {
-            port,
+        let reader = Reader {
             buffers: buffers.collect(),
             width: NARROW_WIDTH,
-            reads: 0,
-            errors: 0,
+        };
+        // An ICMP error about a datagram that was sent surfaces in a read.
+        let turns = ReadTurns::new("receiving", READS_MAX, ERRORS_MAX);
+        Self {
+            port,
+            reader,
+            turns,
         }
     }
+}
 
-    /// What is there, and whether it was less than there was room for: then there is no more.
-    fn read(&mut self) -> io::Result<(Vec<DatagramBatch>, bool)> {
+impl Reader {
+    /// Returns the received datagrams, and whether there may be more: a read that fills fewer
+    /// buffers than it may has taken the last.
+    fn read(&mut self, port: &UdpPort) -> io::Result<(Vec<DatagramBatch>, bool)> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut slices: Vec<IoSliceMut<'_>> = self.buffers[..self.width]
             .iter_mut()
             .map(|buffer| IoSliceMut::new(buffer.room_mut(BUFFER_BYTES)))
             .collect();
-        let UdpPort { socket, state, .. } = &*self.port;
-        let count = state
-            .borrow()
-            .recv(socket.into(), &mut slices, &mut metas)?;
+        let state = port.state.borrow();
+        let count = state.recv((&port.socket).into(), &mut slices, &mut metas)?;
         drop(slices);
         let bytes: usize = metas[..count].iter().map(|meta| meta.len).sum();
-        let is_drained = count < self.width;
+        let has_more = count == self.width;
         self.width = next_width(count, bytes);
         let received = metas.iter().zip(&mut self.buffers).take(count);
-        let batches = received.map(|(meta, buffer)| to_batch(meta, buffer, self.port.port));
-        Ok((batches.collect(), is_drained))
+        let batches = received.map(|(meta, buffer)| to_batch(meta, buffer, port.port));
+        Ok((batches.collect(), has_more))
     }
 }
 
 impl Stream for DatagramStream {
     type Item = Vec<DatagramBatch>;
 
-    /// Yields to the other actors of the shard after a few reads, so that a flood of datagrams
-    /// cannot keep them from emptying their mailboxes.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.reads >= READS_BEFORE_YIELD {
-            self.reads = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let port = Rc::clone(&self.port);
+        let Self {
+            port,
+            reader,
+            turns,
+        } = &mut *self;
         let Some(arrivals) = &port.arrivals else {
             return Poll::Ready(None);
         };
-        loop {
-            let Ok(mut ready) = ready!(arrivals.poll_read_ready(cx)) else {
-                return Poll::Ready(None);
-            };
-            match self.read() {
-                Ok((batches, is_drained)) => {
-                    self.errors = 0;
-                    // To ask once more would only bring that answer.
-                    if is_drained {
-                        ready.clear_ready();
-                        self.reads = 0;
-                    } else {
-                        self.reads += 1;
-                    }
-                    return Poll::Ready(Some(batches));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready.clear_ready();
-                    self.reads = 0;
-                }
-                // An ICMP error about something we sent surfaces here; it says nothing about us.
-                Err(error) => {
-                    tracing::debug!(%error, "receiving");
-                    self.errors += 1;
-                    if self.errors >= ERRORS_BEFORE_GIVING_UP {
-                        tracing::error!(%error, "receiving fails for good");
-                        return Poll::Ready(None);
-                    }
-                }
-            }
-        }
+        turns.poll(arrivals, cx, || match reader.read(port) {
+            Ok((batches, has_more)) => (Some(batches), Ok(has_more)),
+            Err(error) => (None, Err(error)),
+        })
     }
 }
 
-/// What was received into `buffer`.
+/// Takes the received datagrams out of `buffer`.
 fn to_batch(meta: &RecvMeta, buffer: &mut Buffer, port: u16) -> DatagramBatch {
     buffer.set_len(meta.len);
     let unspecified: IpAddr = match meta.addr {
@@ -293,17 +262,11 @@ pub struct SendQueue {
 }
 
 impl SendQueue {
-    /// How many batches may wait.
+    /// Limit of the waiting batches.
     pub const LIMIT: usize = 64;
 
-    /// Whether nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Sends `batch`, or lets it wait behind others. Returns how many datagrams are lost: the queue
-    /// was full, the host lacks the family, or the kernel refused.
+    /// Sends `batch`, or queues it behind others. Returns how many datagrams are lost: the queue is
+    /// full, the host lacks the family, or the kernel refuses.
     pub fn send(&mut self, ports: &UdpPorts, batch: DatagramBatch) -> usize {
         if !self.waiting.is_empty() {
             return self.enqueue(batch, 0);
@@ -311,7 +274,7 @@ impl SendQueue {
         self.attempt(ports, batch, 0)
     }
 
-    /// Tries again what waits. Returns how many datagrams are lost.
+    /// Sends the waiting batches. Returns how many datagrams are lost.
     pub fn flush(&mut self, ports: &UdpPorts) -> usize {
         let mut lost = 0;
         for _ in 0..self.waiting.len() {
@@ -320,8 +283,8 @@ impl SendQueue {
             };
             let before = self.waiting.len();
             lost += self.attempt(ports, batch, sent);
-            let blocked = self.waiting.len() > before;
-            if blocked {
+            let is_blocked = self.waiting.len() > before;
+            if is_blocked {
                 self.waiting.rotate_right(1);
                 break;
             }
@@ -329,15 +292,14 @@ impl SendQueue {
         lost
     }
 
-    /// The socket that what waits first is for.
-    #[must_use]
+    /// The socket of the first waiting batch.
     pub fn blocked_port<'a>(&self, ports: &'a UdpPorts) -> Option<&'a Rc<UdpPort>> {
         let (batch, _) = self.waiting.front()?;
         ports.for_remote(batch.path.remote)
     }
 
     fn attempt(&mut self, ports: &UdpPorts, batch: DatagramBatch, sent: usize) -> usize {
-        // Nobody can be there (RFC 768): a client may say so, or send from it.
+        // No receiver can have port 0 (RFC 768), but a client may name it, or send from it.
         let remote = Some(batch.path.remote).filter(|remote| remote.port() != 0);
         let Some(port) = remote.and_then(|remote| ports.for_remote(remote)) else {
             return batch.len() - sent;
@@ -363,8 +325,8 @@ impl SendQueue {
     }
 }
 
-/// How wide the read after one is that brought so many bytes in so many parts: twice what came, so
-/// that a lone datagram does not pay for the room of many.
+/// How many buffers the next read may fill, after one of `bytes` in `count` buffers: twice as many,
+/// so that a single datagram does not pay for the room of many.
 fn next_width(count: usize, bytes: usize) -> usize {
     match bytes / count.max(1) {
         0..LARGE_BYTES => (2 * count).clamp(NARROW_WIDTH, BATCH_SIZE),
@@ -372,15 +334,15 @@ fn next_width(count: usize, bytes: usize) -> usize {
     }
 }
 
-/// Reads that bring so much each are better few: what is read has to stay in the cache until it is
+/// From so many bytes a buffer, few buffers are better: datagrams stay in the cache until they are
 /// opened.
 const LARGE_BYTES: usize = 16 * 1024;
-/// One more than a lone datagram fills, so that one read is enough for it.
+/// One more than a single datagram fills, so that one read is enough for it.
 const NARROW_WIDTH: usize = 2;
-/// In a row: errors about what was sent come one by one, between reads that succeed.
-const ERRORS_BEFORE_GIVING_UP: usize = 1000;
+/// Errors about sent datagrams come one by one, between reads that succeed.
+const ERRORS_MAX: usize = 1000;
 /// One read may be 64 datagrams of 64 segments; two of these fill no mailbox.
-const READS_BEFORE_YIELD: usize = 2;
+const READS_MAX: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -432,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_nothing_can_be_sent_to_costs_no_offload() {
+    async fn an_unreachable_address_does_not_switch_offloads_off() {
         let (sender, from) = ports();
         let port = sender.v4.clone().expect("IPv4");
         let before = port.max_segments();

@@ -1,82 +1,61 @@
-//! The gateway's threads, and what its actors share over all their lives: sockets and TUN device.
+//! The gateway's threads, and the sockets and TUN device that all instances of its actors share.
 //!
-//! Two threads besides the supervisor's and those of the shards. A *shard* has everything that the
-//! packets of its clients meet, with sockets and a TUN queue of its own, so that nothing is shared
-//! and nothing is locked. *Control* has the portal and the names, which may take their time.
-//! *Admin* answers the operator, also when another thread is stuck.
+//! A *shard* is a thread with the whole data path of its clients, with sockets and a TUN queue of
+//! its own, so that nothing is shared and nothing is locked. *Control* has the portal and the name
+//! lookups, which may block. *Admin* answers the operator, even if another thread is stuck.
 //!
-//! Sockets and device belong to nobody who can die: an actor works on a handle of its own, and what
-//! the kernel has queued waits for its successor.
+//! No actor owns sockets or device: each works on a handle, and what the kernel has queued waits
+//! for the actor's successor.
 
 use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
-use crate::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
+use crate::actors::nat_table::{self, NatSnapshot, NatTableActor, NatTableSpec};
 use crate::actors::portal::{PortalActor, PortalOutputs, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
 use crate::actors::tun::{TunActor, TunOutputs, TunSpec};
-use crate::actors::udp::{ListAddresses, UdpActor, UdpSpec};
-use crate::admin::{AdminListeners, Desk};
-use crate::config::{DnsConfig, InterfaceName};
+use crate::actors::udp::{UdpActor, UdpSpec};
+use crate::admin::{AdminListeners, AdminState};
+use crate::config::LiveSettings;
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{InstanceId, NatTableChanged, ResolverStateChanged};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
-use crate::reload::LiveSettings;
 use crate::shell;
-use crate::sockets::{SocketGroup, UdpPorts};
+use crate::sockets::SocketGroup;
 use crate::supervision::{DeathNotice, RunningInstance, launch};
 use crate::system::interface::Interface;
 use crate::tunnel::TunQueue;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
-use postern_core::nat_table::NatTableConfig;
-use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
+use postern_core::peer::GatewayKeys;
 use postern_core::portal::PortalConfig;
 use std::ffi::CString;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tun_rs::SyncDevice;
 
-/// Everything that actors are built from.
 pub struct SpawnerSpec {
-    /// Ours.
     pub keys: GatewayKeys,
-    /// Bound, for as many shards as there are queues.
+    /// Bound sockets for as many shards as there are queues.
     pub sockets: SocketGroup,
-    /// Of the device, one for each shard.
+    /// One TUN queue for each shard.
     pub queues: Vec<SyncDevice>,
-    /// Where the operator asks.
     pub listeners: AdminListeners,
-    /// The interface, by name.
-    pub interface: InterfaceName,
-    /// WireGuard handshakes in a second, before cookies are asked for.
-    pub handshakes_per_second: u64,
-    /// For the NATs of all shards together.
-    pub nat_table: NatTableConfig,
-    /// From the configuration.
-    pub stun_servers: Vec<SocketAddr>,
-    /// The addresses to offer.
-    pub list_addresses: ListAddresses,
-    /// For the names.
-    pub dns: DnsConfig,
-    /// How encrypted name servers are told from impostors.
-    pub dns_trust: rustls::ClientConfig,
-    /// For the portal.
+    /// The settings of all actors.
+    pub settings: Arc<LiveSettings>,
     pub portal: PortalConfig,
-    /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
 
-/// See the module's documentation.
+/// The gateway's threads; see the module's documentation.
 pub struct Threads {
     control: Thread,
     shards: Vec<Shard>,
     admin: Thread,
     listeners: AdminListeners,
-    spec: Arc<Shared>,
+    spec: Arc<ActorSettings>,
     sockets: SocketGroup,
 }
 
@@ -86,7 +65,7 @@ struct Shard {
     queue: Arc<SyncDevice>,
 }
 
-/// An event loop, and whom it is busy with.
+/// An event loop, and the instance that it polls.
 struct Thread {
     arbiter: Arbiter,
     mark: RunningInstance,
@@ -122,7 +101,7 @@ impl Thread {
     }
 }
 
-/// As an operator sees it in `top -H`.
+/// Sets the name that `top -H` shows.
 fn name_thread(place: Place) {
     let name = match place {
         Place::Control => "control".to_owned(),
@@ -130,28 +109,21 @@ fn name_thread(place: Place) {
         Place::Admin => "admin".to_owned(),
     };
     let name = CString::new(name).expect("no NUL in it");
-    // A kernel that does not want to be told shows the name of the program.
+    // If it fails, the kernel shows the name of the program.
     let _ = nix::sys::prctl::set_name(&name);
 }
 
-/// What is the same for all lives until the configuration changes, and read on all threads.
+/// Settings for new instances, shared by all threads. A reload replaces them.
 #[derive(Clone)]
-struct Shared {
+struct ActorSettings {
     keys: GatewayKeys,
-    interface: InterfaceName,
-    handshakes_per_second: u64,
-    nat_table: NatTableConfig,
-    stun_servers: Vec<SocketAddr>,
-    list_addresses: ListAddresses,
-    dns: DnsConfig,
-    dns_trust: rustls::ClientConfig,
+    settings: Arc<LiveSettings>,
     portal: PortalConfig,
     metrics: Arc<Metrics>,
 }
 
 impl Threads {
-    /// Starts the threads; they wait for actors.
-    #[must_use]
+    /// Starts the threads, without actors.
     pub fn new(spec: SpawnerSpec) -> Self {
         let shards = (0..).zip(spec.queues).map(|(number, queue)| Shard {
             thread: Thread::new(Place::Shard(number), &spec.metrics),
@@ -163,15 +135,9 @@ impl Threads {
             admin: Thread::new(Place::Admin, &spec.metrics),
             listeners: spec.listeners,
             sockets: spec.sockets,
-            spec: Arc::new(Shared {
+            spec: Arc::new(ActorSettings {
                 keys: spec.keys,
-                interface: spec.interface,
-                handshakes_per_second: spec.handshakes_per_second,
-                nat_table: spec.nat_table,
-                stun_servers: spec.stun_servers,
-                list_addresses: spec.list_addresses,
-                dns: spec.dns,
-                dns_trust: spec.dns_trust,
+                settings: spec.settings,
                 portal: spec.portal,
                 metrics: spec.metrics,
             }),
@@ -179,7 +145,7 @@ impl Threads {
     }
 
     /// # Panics
-    /// When there is no such shard: there is a queue for each.
+    /// If the gateway has no such shard.
     fn shard(&self, number: u8) -> &Shard {
         &self.shards[usize::from(number)]
     }
@@ -191,12 +157,6 @@ impl Threads {
             Place::Admin => &self.admin,
         }
     }
-
-    /// The part of one shard of what is for all.
-    fn nat_table_config(&self) -> NatTableConfig {
-        let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
-        self.spec.nat_table.divided(shards)
-    }
 }
 
 impl Spawner for Threads {
@@ -206,14 +166,15 @@ impl Spawner for Threads {
         let (addr, abort) = thread.launch(death.instance(), TunActor::MAILBOX, move || {
             Ok(TunActor::new(TunSpec {
                 queue: TunQueue::new(queue)?,
-                interface: Interface::new(&spec.interface).map_err(io::Error::other)?,
+                interface: Interface::new(&spec.settings.config.tunnel.interface)
+                    .map_err(io::Error::other)?,
                 outputs,
                 metrics: spec.metrics.shard(shard.into()),
                 death,
             }))
         });
         Started {
-            links: TunLinks::to(&addr),
+            links: TunLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -223,9 +184,9 @@ impl Spawner for Threads {
         shard: u8,
         death: DeathNotice,
         snapshot: NatSnapshot,
-        news: Recipient<NatTableChanged>,
+        changed: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks> {
-        let config = self.nat_table_config();
+        let config = nat_table::shard_config(&self.spec.settings);
         let metrics = self.spec.metrics.shard(shard.into());
         let thread = &self.shard(shard).thread;
         let (addr, abort) = thread.launch(death.instance(), NatTableActor::MAILBOX, move || {
@@ -233,13 +194,13 @@ impl Spawner for Threads {
                 config,
                 seed: shell::random_bytes()?,
                 snapshot,
-                news,
+                changed,
                 metrics,
                 death,
             }))
         });
         Started {
-            links: NatTableLinks::to(&addr),
+            links: NatTableLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -250,31 +211,13 @@ impl Spawner for Threads {
         let thread = &self.shard(shard).thread;
         let (addr, abort) = thread.launch(death.instance(), UdpActor::MAILBOX, move || {
             let sockets = sockets?;
-            let gatherer = GathererConfig {
-                port: sockets.port(),
-                max_servers: MAX_STUN_SERVERS,
-            };
-            let demux = DemuxConfig {
-                keys: spec.keys.clone(),
-                handshakes_per_second: spec.handshakes_per_second,
-                max_transactions: MAX_STUN_TRANSACTIONS,
-            };
-            Ok(UdpActor::new(UdpSpec {
-                shard,
-                ports: UdpPorts::new(sockets)?,
-                demux: Demux::new(demux, shell::now()),
-                gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
-                stun_servers: match shard {
-                    FRONT => spec.stun_servers.clone(),
-                    _ => Vec::new(),
-                },
-                list_addresses: Arc::clone(&spec.list_addresses),
-                metrics: spec.metrics.shard(shard.into()),
-                death,
-            }))
+            let identity = (shard, spec.keys.clone());
+            let metrics = spec.metrics.shard(shard.into());
+            let spec = UdpSpec::new(sockets, identity, &spec.settings, (metrics, death))?;
+            Ok(UdpActor::new(spec))
         });
         Started {
-            links: UdpLinks::to(&addr),
+            links: UdpLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -284,16 +227,16 @@ impl Spawner for Threads {
         let (addr, abort) = self
             .control
             .launch(death.instance(), DnsActor::MAILBOX, move || {
-                let trust = spec.dns_trust.clone();
+                let settings = &spec.settings;
                 Ok(DnsActor::new(DnsSpec::new(
-                    &spec.dns,
-                    trust,
+                    &settings.config.dns,
+                    rustls::ClientConfig::clone(&settings.dns_trust),
                     Arc::clone(&spec.metrics),
                     (state, death),
                 )))
             });
         Started {
-            links: DnsLinks::to(&addr),
+            links: DnsLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -304,7 +247,10 @@ impl Spawner for Threads {
             self.control
                 .launch(death.instance(), PortalActor::MAILBOX, move || {
                     Ok(PortalActor::new(PortalSpec {
-                        config: spec.portal.clone(),
+                        config: PortalConfig {
+                            max_outage: spec.settings.config.portal.max_outage,
+                            ..spec.portal.clone()
+                        },
                         seed: shell::random_bytes()?,
                         outputs,
                         metrics: Arc::clone(&spec.metrics),
@@ -312,7 +258,7 @@ impl Spawner for Threads {
                     }))
                 });
         Started {
-            links: PortalLinks::to(&addr),
+            links: PortalLinks::from(&addr),
             handle: ActorHandle::of(&addr, abort),
         }
     }
@@ -325,7 +271,7 @@ impl Spawner for Threads {
             .launch(death.instance(), AdminActor::MAILBOX, move || {
                 Ok(AdminActor::new(AdminSpec {
                     listeners: listeners?,
-                    desk: Desk {
+                    state: AdminState {
                         supervisor,
                         metrics,
                     },
@@ -342,15 +288,9 @@ impl Spawner for Threads {
         thread.launch(instance, mailbox, || Ok(ConnectionActor::new(spec)))
     }
 
-    fn take_over(&mut self, settings: &LiveSettings) {
+    fn take_over(&mut self, settings: &Arc<LiveSettings>) {
         let spec = Arc::make_mut(&mut self.spec);
-        spec.handshakes_per_second = settings.limits.handshakes_per_second.into();
-        spec.nat_table = settings.nat_table();
-        spec.stun_servers.clone_from(&settings.network.stun_servers);
-        spec.list_addresses = settings.list_addresses();
-        spec.dns.clone_from(&settings.dns);
-        spec.dns_trust.clone_from(&settings.dns_trust);
-        spec.portal.max_outage = settings.max_outage;
+        spec.settings = Arc::clone(settings);
     }
 
     fn busy_with(&self, place: Place) -> Option<InstanceId> {
@@ -370,10 +310,3 @@ impl Spawner for Threads {
         stuck.arbiter.stop();
     }
 }
-
-/// The shard whose sockets get what names no other, answers of STUN servers among it.
-const FRONT: u8 = 0;
-/// A portal hands out two relays of two addresses; the rest is room for configured servers.
-const MAX_STUN_SERVERS: usize = 16;
-/// Requests outstanding for a gateway's full load of clients, each with a few pairs under check.
-const MAX_STUN_TRANSACTIONS: usize = 65_536;

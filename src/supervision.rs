@@ -1,11 +1,11 @@
-//! What ties an actor to its supervisor: how it is started, how its death is told, and the ping
-//! that it answers while it lives.
+//! The ties between an actor and its supervisor: launching it, the notice of its death, and the
+//! ping that it answers.
 //!
 //! A panic unwinds one actor: tokio catches it at the edge of the actor's task, and the actor's
-//! fields are dropped on the way. One of them is a [`DeathNotice`], which tells the supervisor. An
-//! actor that is stuck instead is ended from outside by its [`AbortHandle`], which drops it whole.
+//! fields are dropped on the way. One of them is a [`DeathNotice`], which notifies the supervisor.
+//! A stuck actor is ended from outside by its [`AbortHandle`], which drops it whole.
 
-use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId};
+use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId, PanicReport};
 use actix::dev::channel;
 use actix::prelude::*;
 use futures_util::future::{AbortHandle, Abortable};
@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
-/// Answered by every actor that the watchdog looks after, in the order of its mailbox.
+/// The watchdog's question; each actor answers it in the order of its mailbox.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Ping;
 
-/// Makes an actor one that can be supervised: it answers [`Ping`] and, in builds that can break
-/// themselves, takes faults.
+/// Implements for an actor what supervision needs: the answer to [`Ping`] and, with fault
+/// injection, the handler for faults.
 macro_rules! supervised {
     ($actor:ident, $kind:literal) => {
         impl actix::Handler<$crate::supervision::Ping> for $actor {
@@ -38,23 +38,23 @@ macro_rules! supervised {
 }
 pub(crate) use supervised;
 
-/// Which life a thread is busy with just now; 0 when with none.
+/// The instance that a thread is polling; 0 for none.
 #[derive(Clone, Debug, Default)]
 pub struct RunningInstance(Arc<AtomicU64>);
 
 impl RunningInstance {
-    /// The life whose code runs at this moment, or ran for ever.
-    #[must_use]
+    /// The instance that runs on the thread now, or in which the thread is stuck.
     pub fn instance(&self) -> Option<InstanceId> {
         let instance = self.0.load(Ordering::Relaxed);
         (instance != 0).then_some(InstanceId(instance))
     }
 }
 
-/// Starts an actor on the thread of `arbiter`; its address is good at once. While its code runs,
-/// `mark` says so.
+/// Starts an actor on the thread of `arbiter`; its address is usable immediately. While the actor
+/// is polled, `mark` holds its instance.
 ///
-/// An actor that cannot be built has died: the [`DeathNotice`] that `build` holds says so.
+/// Actors are launched by hand, not by actix's `start`, because the supervisor must be able to drop
+/// them. If `build` fails, the [`DeathNotice`] that it owns is dropped and reports a death.
 pub fn launch<A>(
     arbiter: &ArbiterHandle,
     (mark, instance): (&RunningInstance, InstanceId),
@@ -67,7 +67,7 @@ where
     let (sender, receiver) = channel::channel(mailbox);
     let (abort, registration) = AbortHandle::new_pair();
     let mark = mark.clone();
-    // A thread that is gone drops the closure, and with it the death notice.
+    // An ended thread drops the closure, and with it the death notice.
     arbiter.spawn_fn(move || {
         let mut context = Context::with_receiver(receiver);
         let built = at_work((&mark, instance), || build(&mut context));
@@ -86,8 +86,8 @@ where
     (Addr::new(sender), abort)
 }
 
-/// Tells the supervisor when the actor that holds it is gone, however that came about: `Drop` runs
-/// while the actor unwinds.
+/// Notifies the supervisor when its actor stops, panics or is dropped: `Drop` runs while the actor
+/// unwinds.
 pub struct DeathNotice {
     child: Child,
     instance: InstanceId,
@@ -95,8 +95,7 @@ pub struct DeathNotice {
 }
 
 impl DeathNotice {
-    /// To be held in a field of the actor.
-    #[must_use]
+    /// The actor holds the notice in a field.
     pub fn new(child: Child, instance: InstanceId, supervisor: Recipient<ChildDied>) -> Self {
         Self {
             child,
@@ -105,8 +104,6 @@ impl DeathNotice {
         }
     }
 
-    /// Which life this is.
-    #[must_use]
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
@@ -130,11 +127,10 @@ impl Drop for DeathNotice {
     }
 }
 
-/// Held by the actor that nobody supervises: should it panic, the process ends.
+/// Held by the supervisor, which has no supervisor: its panic ends the process.
 pub struct ExitGuard {
-    /// With this code.
     pub exit_code: i32,
-    /// Set then, if the next process finds what it needs.
+    /// Set on a panic if the next process finds a saved state.
     pub handed_over: Option<Arc<AtomicBool>>,
 }
 
@@ -155,20 +151,11 @@ impl Drop for ExitGuard {
     }
 }
 
-/// What a panic said, and where.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PanicReport {
-    /// The message, cut to 300 characters.
-    pub message: String,
-    /// `file:line`.
-    pub location: String,
-}
-
-/// A panic of an actor is one line of the supervisor's, not one of the runtime's as well. Panics
-/// elsewhere are logged here. To be called once, before any actor is started.
+/// Installs the panic hook: the supervisor logs panics of actors, the hook those elsewhere. Called
+/// once, before any actor is started.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
-        let report = PanicReport::of(info);
+        let report = describe(info);
         if AT_WORK.get() {
             LAST_PANIC.set(Some(report));
         } else {
@@ -177,20 +164,18 @@ pub fn report_panics() {
     }));
 }
 
-impl PanicReport {
-    fn of(info: &PanicHookInfo<'_>) -> Self {
-        let message = info.payload_as_str().unwrap_or("no message");
-        let location = info
-            .location()
-            .map(|at| format!("{}:{}", at.file(), at.line()));
-        Self {
-            message: message.chars().take(PANIC_CHARS).collect(),
-            location: location.unwrap_or_default(),
-        }
+fn describe(info: &PanicHookInfo<'_>) -> PanicReport {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let location = info
+        .location()
+        .map(|at| format!("{}:{}", at.file(), at.line()));
+    PanicReport {
+        message: message.chars().take(PANIC_CHARS).collect(),
+        location: location.unwrap_or_default(),
     }
 }
 
-/// An actor's future; during its polls the actor is at work on this thread.
+/// An actor's future. While it is polled, the thread counts as at work for that instance.
 struct AtWork<F> {
     future: Pin<Box<F>>,
     mark: RunningInstance,

@@ -1,10 +1,10 @@
 //! The TUN interface: super-packets of the kernel on one side, batches of packets on the other.
 //!
-//! The kernel hands over TCP and UDP super-packets of up to 64 KiB and takes such; they are cut and
-//! merged where they are sealed and opened. An old kernel that takes no UDP super-packets gets the
-//! datagrams one by one.
+//! The kernel sends and accepts TCP and UDP super-packets of up to 64 KiB. They are cut before they
+//! are sealed, and merged after they are opened, not here. An old kernel that accepts no UDP
+//! super-packets gets the datagrams one by one.
 
-use crate::readiness::watch;
+use crate::readiness::{ReadTurns, watch};
 use futures_util::Stream;
 use nix::sys::uio;
 use nix::unistd;
@@ -16,19 +16,19 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// Creates the interface `name`, up and with the tunnel's MTU, without addresses. It lasts as long
-/// as one of its queues, whoever reads from them.
+/// Creates the interface `name`, up and with the tunnel's MTU, without addresses. It exists until
+/// the last of its queues is closed.
 ///
-/// The kernel puts a flow into the queue that last wrote a packet of it; one that it does not know,
-/// or has forgotten after three seconds of silence, into any.
+/// The kernel puts a flow into the queue that last wrote a packet of it. It puts an unknown flow,
+/// or one that was silent for three seconds, into any queue.
 ///
 /// # Errors
-/// What the kernel says: no /dev/net/tun, no CAP_NET_ADMIN, the name is taken.
+/// Those of the kernel: no /dev/net/tun, no CAP_NET_ADMIN, the name is taken.
 pub fn create(name: &str, queues: u8) -> io::Result<Vec<SyncDevice>> {
     let mtu = u16::try_from(TUNNEL_MTU_BYTES).expect("1280 fits");
     let device = DeviceBuilder::new()
@@ -39,29 +39,26 @@ pub fn create(name: &str, queues: u8) -> io::Result<Vec<SyncDevice>> {
             builder.multi_queue(queues > 1);
         })
         .build_sync()?;
-    let further = (1..queues).map(|_| device.try_clone());
-    let further = further.collect::<io::Result<Vec<_>>>()?;
     let mut all = vec![device];
-    all.extend(further);
+    for _ in 1..queues {
+        all.push(all[0].try_clone()?);
+    }
     for queue in &all {
         queue.set_nonblocking(true)?;
     }
     Ok(all)
 }
 
-/// One queue of the interface in an event loop, which is told of what can be read only: nobody
-/// waits to write.
+/// One queue of the interface in an event loop. The event loop reports readable packets only: no
+/// actor waits to write.
 pub struct TunQueue {
     device: Arc<SyncDevice>,
     arrivals: AsyncFd<OwnedFd>,
 }
 
 impl TunQueue {
-    /// Registers `device`, which is shared by all lives of its actor, with the event loop of the
-    /// current thread.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left, or the kernel refuses.
+    /// Registers `device` with the event loop of the current thread. All instances of the actor
+    /// share the device.
     pub fn new(device: Arc<SyncDevice>) -> io::Result<Self> {
         let arrivals = watch(&device, Interest::READABLE)?;
         Ok(Self { device, arrivals })
@@ -84,6 +81,15 @@ impl TunQueue {
         lost
     }
 
+    /// Reads into `batch` until it is full, or returns the error that ended it before.
+    fn fill(&self, batch: &mut PacketBatch) -> io::Result<()> {
+        let device = &self.device;
+        while batch.has_room(READ_BYTES) && batch.len() + batch.refused() < MAX_PACKETS {
+            batch.push_offloaded(READ_BYTES, |room| unistd::read(device, room))?;
+        }
+        Ok(())
+    }
+
     fn write_one(&self, header: &[u8], packet: &[u8]) -> bool {
         let parts = [IoSlice::new(header), IoSlice::new(packet)];
         let written = uio::writev(&self.device, &parts);
@@ -94,81 +100,41 @@ impl TunQueue {
     }
 }
 
-/// Packets from the interface: each item is what was read at one go.
+/// Packets from the interface: each item is one batch of reads.
 pub struct PacketStream {
     queue: Rc<TunQueue>,
-    reads: usize,
-    errors: usize,
+    turns: ReadTurns,
 }
 
 impl PacketStream {
-    /// Reads from `queue`.
-    #[must_use]
     pub fn new(queue: Rc<TunQueue>) -> Self {
-        Self {
-            queue,
-            reads: 0,
-            errors: 0,
-        }
-    }
-
-    /// Reads into `batch` until it is full, and says why it ended before that.
-    fn fill(&self, batch: &mut PacketBatch) -> io::Result<()> {
-        let device = &self.queue.device;
-        while batch.has_room(READ_BYTES) && batch.len() + batch.refused() < MAX_PACKETS {
-            batch.push_offloaded(READ_BYTES, |room| unistd::read(device, room))?;
-        }
-        Ok(())
+        let turns = ReadTurns::new("reading from the tunnel interface", READS_MAX, ERRORS_MAX);
+        Self { queue, turns }
     }
 }
 
 impl Stream for PacketStream {
     type Item = PacketBatch;
 
-    /// Yields to the other actors of the shard after a few reads.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PacketBatch>> {
         let queue = Rc::clone(&self.queue);
-        if self.reads >= READS_BEFORE_YIELD {
-            self.reads = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        loop {
-            let Ok(mut ready) = ready!(queue.arrivals.poll_read_ready(cx)) else {
-                return Poll::Ready(None);
-            };
+        self.turns.poll(&queue.arrivals, cx, || {
             let mut batch = PacketBatch::with_capacity(BUFFER_BYTES);
-            match self.fill(&mut batch) {
-                Ok(()) => self.reads += 1,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready.clear_ready();
-                    self.reads = 0;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "reading from the tunnel interface");
-                    self.errors += 1;
-                    if self.errors >= ERRORS_BEFORE_GIVING_UP {
-                        tracing::error!(%error, "reading from the tunnel interface fails for good");
-                        return Poll::Ready(None);
-                    }
-                }
-            }
-            if !batch.is_empty() || batch.refused() > 0 {
-                self.errors = 0;
-                return Poll::Ready(Some(batch));
-            }
-        }
+            let filled = queue.fill(&mut batch);
+            let has_packets = !batch.is_empty() || batch.refused() > 0;
+            (has_packets.then_some(batch), filled.map(|()| true))
+        })
     }
 }
 
-/// What Firezone's gateway asks for (docs/protocol.md 6.
+/// As Firezone's gateway sets it (docs/protocol.md 6).
 const TX_QUEUE_LEN: u32 = 10_000;
-/// What one read may bring: the header of the queue and a super-packet.
+/// The most that one read returns: the virtio header and a super-packet.
 const READ_BYTES: usize = VNET_HEADER_BYTES + 65_535;
-/// Small packets that are read at one go.
+/// Limit of a batch of small packets.
 const MAX_PACKETS: usize = 256;
 const NO_OFFLOAD: [u8; VNET_HEADER_BYTES] = [0; VNET_HEADER_BYTES];
-/// In a row: a queue whose interface was deleted fails every time.
-const ERRORS_BEFORE_GIVING_UP: usize = 16;
-/// Of up to 128 KiB: they fill no mailbox and keep the others of the shard fed.
-const READS_BEFORE_YIELD: usize = 4;
+/// A queue of a deleted interface fails every time.
+const ERRORS_MAX: usize = 16;
+/// Each of up to 128 KiB: they fill no mailbox and leave time for the other actors of the shard.
+const READS_MAX: usize = 4;

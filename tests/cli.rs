@@ -327,10 +327,10 @@ fn a_lock_file_that_nobody_holds_gets_nobody_killed() {
 
 /// As from outside a container, where the gateway's process has another id than it knows of.
 #[test]
-fn a_lock_that_another_process_holds_gets_nobody_killed() {
+fn a_lock_that_a_process_of_another_namespace_holds_gets_nobody_killed() {
     let fixture = Fixture::new(STATE);
-    // The lock stays with the open file, but was taken by a process that is gone.
-    let script = format!("exec 9>gateway.state.lock; flock 9; echo $$ >&9; {WAIT}");
+    // No PID namespace has this inode.
+    let script = format!("exec 9>gateway.state.lock; flock 9; echo $$ 1 >&9; {WAIT}");
     let mut bystander = fixture.start(&["sh", "-c", &script]);
     let answer = fixture.hand_over("100ms");
     let expected = format!(

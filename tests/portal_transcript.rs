@@ -1,7 +1,7 @@
-//! The portal's half of a recorded session, fed to the protocol: it must answer as the recorded
-//! gateway did, in kind, in order and, where the payloads can be equal, to the byte.
+//! Feeds the portal's half of a recorded session to the protocol, which must answer as the recorded
+//! gateway did: the same kinds, in order and, where the payloads can be equal, to the byte.
 //!
-//! The recording (`tests/data`) is of another implementation; capabilities are where we differ.
+//! The recording (`tests/data`) is of another implementation; only the capabilities differ.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -22,14 +22,14 @@ const RECORDED_KEY: [u8; 32] = [
 ];
 
 #[test]
-fn both_recorded_connections_are_answered_as_recorded() {
+fn answers_both_recorded_connections_as_recorded() {
     let connections = connections();
     assert_eq!(connections.len(), 2);
     let mut replay = Replay::new();
     for connection in &connections {
         let (mut sent, mut recorded) = (replay.run(connection), connection.sent.clone());
         assert_eq!(kinds(&sent), kinds(&recorded));
-        // We do not speak the ICE-less protocol, the recorded gateway did: the one difference.
+        // The one difference: the recorded gateway speaks the ICE-less protocol, ours does not.
         for frame in sent.iter_mut().chain(&mut recorded) {
             *frame = frame.replace(r#"{"iceless":true}"#, r#"{"iceless":false}"#);
         }
@@ -38,7 +38,7 @@ fn both_recorded_connections_are_answered_as_recorded() {
 }
 
 #[test]
-fn the_upgrade_is_the_recorded_one() {
+fn sends_the_recorded_upgrade() {
     let mut replay = Replay::new();
     let upgrade = &connections()[0].upgrade;
     let request = replay.connect();
@@ -49,7 +49,7 @@ fn the_upgrade_is_the_recorded_one() {
         request.headers.authorization.as_str(),
         upgrade["headers"]["x-authorization"]
     );
-    // The part from which the portal takes our version is equal; the operating system's name is
+    // The part from which the portal reads our version is equal; the operating system's name is
     // not.
     let version = |agent: &str| agent.split(' ').nth(1).map(str::to_owned);
     let recorded = upgrade["headers"]["User-Agent"].as_str().unwrap();
@@ -57,13 +57,13 @@ fn the_upgrade_is_the_recorded_one() {
 }
 
 #[test]
-fn everything_the_portal_said_is_understood() {
+fn understands_every_recorded_message() {
     let mut replay = Replay::new();
     for connection in &connections() {
         replay.run(connection);
     }
-    let is_noise = |event: &&PortalEvent| matches!(event, PortalEvent::Noise(_));
-    assert_eq!(replay.events.iter().find(is_noise), None);
+    let is_anomaly = |event: &&PortalEvent| matches!(event, PortalEvent::Anomaly(_));
+    assert_eq!(replay.events.iter().find(is_anomaly), None);
     let count = |wanted: fn(&PortalEvent) -> bool| {
         replay.events.iter().filter(|event| wanted(event)).count()
     };
@@ -92,7 +92,7 @@ fn everything_the_portal_said_is_understood() {
 /// One websocket of the recording.
 struct Connection {
     upgrade: Value,
-    heard: Vec<String>,
+    received: Vec<String>,
     sent: Vec<String>,
 }
 
@@ -107,14 +107,14 @@ fn connections() -> Vec<Connection> {
         if direction == "http-upgrade" {
             connections.push(Connection {
                 upgrade: entry,
-                heard: Vec::new(),
+                received: Vec::new(),
                 sent: Vec::new(),
             });
             continue;
         }
         let connection = connections.last_mut().expect("an upgrade comes first");
         match direction.as_str() {
-            "portal->gateway" => connection.heard.push(frame_of(line)),
+            "portal->gateway" => connection.received.push(frame_of(line)),
             "gateway->portal" => connection.sent.push(frame_of(line)),
             other => panic!("a direction {other} in the recording"),
         }
@@ -122,7 +122,7 @@ fn connections() -> Vec<Connection> {
     connections
 }
 
-/// The text of the recorded frame, members in their order, without the recorder's spaces.
+/// The text of the recorded frame, members in order, without the recorder's spaces.
 fn frame_of(line: &str) -> String {
     let (_, frame) = line.split_once(r#""msg": "#).expect("a message");
     let frame = frame.strip_suffix('}').expect("the end of the entry");
@@ -145,7 +145,7 @@ fn kinds(frames: &[String]) -> Vec<(String, u64)> {
     frames.iter().map(kind).collect()
 }
 
-/// The protocol with an owner that admits everybody and offers the recorded candidates.
+/// The protocol with an owner that grants all requests and offers the recorded candidates.
 struct Replay {
     protocol: PortalProtocol,
     now: Instant,
@@ -188,14 +188,14 @@ impl Replay {
         }
     }
 
-    /// One connection: what the portal said goes in, what we write comes out.
+    /// Replays one connection: the portal's frames go in, our frames come out.
     fn run(&mut self, connection: &Connection) -> Vec<String> {
         let request = self.connect();
         self.protocol.handle_connected(request.generation, self.now);
         let mut sent = Vec::new();
-        for heard in &connection.heard {
+        for received in &connection.received {
             self.drain(&mut sent);
-            self.protocol.handle_text(heard, self.now);
+            self.protocol.handle_text(received, self.now);
         }
         self.drain(&mut sent);
         self.protocol
@@ -207,7 +207,7 @@ impl Replay {
         while let Some(event) = self.protocol.poll_event() {
             if let PortalEvent::AuthorizationRequested(request) = &event {
                 self.protocol.accept(&request.reply_ref);
-                // Offered in the wrong order: sorting by priority is the protocol's business.
+                // Offered in the wrong order: the protocol sorts by priority.
                 let candidates = [
                     "candidate:fffe3f02854b948871f718e5 1 udp 37748479 10.50.9.1 54569 typ relay raddr 0.0.0.0 rport 0 ufrag abbi",
                     "candidate:fffeff7eed95ef33ea97091a 1 udp 2130706175 10.50.2.2 52625 typ host ufrag abbi",

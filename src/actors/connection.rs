@@ -1,11 +1,11 @@
 //! ConnectionActor: one client.
 //!
 //! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
-//! `InboundDatagrams`, `OutboundPackets`, the successors of actors that died, `LimitResources`,
-//! what an operator asks. Emits: `InboundPackets`, `OutboundDatagrams`, what the portal must hear,
-//! attachments, `ConnectionChanged`. When its mailbox is full: senders of the data path drop and
-//! count; commands wait. On death: rebuilt from its client's record; it shakes hands again by
-//! itself.
+//! `InboundDatagrams`, `OutboundPackets`, the addresses of restarted actors, `LimitResources`,
+//! questions of an operator. Emits: `InboundPackets`, `OutboundDatagrams`, acknowledgements and
+//! candidates for the portal, attachments, `ConnectionChanged`. When its mailbox is full: senders
+//! of the data path drop and count; commands wait. On death: rebuilt from its client's record; it
+//! starts a handshake itself.
 
 use crate::faults;
 use crate::link::Link;
@@ -21,12 +21,13 @@ use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
+use crate::messages::presence::Presence;
 use crate::messages::successors::{
     NatTableInputs, PortalRestarted, UdpInputs, UseDns, UseFront, UseNatTable, UseUdp,
 };
 use crate::messages::supervisor::{ConnectionChanged, ConnectionClosed, ConnectionFact};
 use crate::messages::udp::{AttachPeer, DetachPeer};
-use crate::metrics::{Presence, Receiver, ShardMetrics};
+use crate::metrics::{Receiver, ShardMetrics};
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
@@ -38,44 +39,32 @@ use postern_core::packet::{DatagramBatch, Path};
 use postern_core::peer::Demux;
 use std::sync::Arc;
 
-/// Whom a connection talks to.
+/// Receivers of a connection's messages.
 #[derive(Clone)]
 pub struct ConnectionOutputs {
-    /// The shard's NatTableActor.
     pub nat_table: NatTableInputs,
-    /// The shard's UdpActor.
     pub udp: UdpInputs,
-    /// That of shard 0, which gets what names no shard; `None` on shard 0 itself.
+    /// The UdpActor of shard 0, which receives what names no shard; `None` on shard 0 itself.
     pub front: Option<UdpInputs>,
-    /// Names that will soon be asked for.
+    /// Warms the DnsActor's cache.
     pub resolve: Recipient<ResolveName>,
-    /// Our candidates, to the supervisor: on the way of the acknowledgement, which comes first.
+    /// Our candidates, to the supervisor: behind the acknowledgement, which goes the same way.
     pub gathered: Recipient<CandidatesGathered>,
-    /// Acknowledgements, to the supervisor.
     pub accepted: Recipient<ConnectionAccepted>,
-    /// To the supervisor, for a successor.
-    pub news: Recipient<ConnectionChanged>,
-    /// To the supervisor: nothing is left to serve.
+    pub changed: Recipient<ConnectionChanged>,
     pub closed: Recipient<ConnectionClosed>,
 }
 
-/// Everything a ConnectionActor is built from.
 pub struct ConnectionSpec {
-    /// Whose.
     pub client: ClientId,
-    /// For the core.
     pub config: ConnectionConfig,
-    /// Whom to talk to.
     pub outputs: ConnectionOutputs,
-    /// What its predecessor had, if that died.
+    /// The client's record if this instance replaces another.
     pub record: Option<Arc<ClientRecord>>,
-    /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
-    /// Held until the end.
     pub death: DeathNotice,
 }
 
-/// See the module's documentation.
 pub struct ConnectionActor {
     client: ClientId,
     config: ConnectionConfig,
@@ -83,12 +72,10 @@ pub struct ConnectionActor {
     outputs: ConnectionOutputs,
     packets: Link<InboundPackets>,
     datagrams: Link<OutboundDatagrams>,
-    /// To shard 0: requests whose answers arrive there.
+    /// To shard 0: STUN requests, because their answers arrive there.
     requests: Option<Link<OutboundDatagrams>>,
     metrics: Arc<ShardMetrics>,
-    /// While it has a session.
     session: Option<Presence>,
-    /// While it has a path.
     path: Option<Presence>,
     opened: u64,
     wakeup: Wakeup,
@@ -96,11 +83,9 @@ pub struct ConnectionActor {
 }
 
 impl ConnectionActor {
-    /// Batches that may wait: at 64 packets each more than any client's bandwidth-delay product.
+    /// Batches. At 64 packets each, more than any client's bandwidth-delay product.
     pub const MAILBOX: usize = 256;
 
-    /// With a fresh core.
-    #[must_use]
     pub fn new(spec: ConnectionSpec) -> Self {
         let config = spec.config.clone();
         let core = match spec.record {
@@ -383,8 +368,8 @@ impl Handler<OutboundPackets> for ConnectionActor {
 }
 
 impl ConnectionActor {
-    /// Drains the core, then asks for the next wake-up. Called after every mutation of `core`.
-    /// Events come first: the acknowledgement must not wait for anything.
+    /// Drains the core, then re-arms the timer. Called after every mutation of `core`. Events come
+    /// first: the acknowledgement must not wait for anything.
     fn drive(&mut self, ctx: &mut Context<Self>) {
         while let Some(event) = self.core.poll_event() {
             self.handle_event(event, ctx);
@@ -496,16 +481,16 @@ impl ConnectionActor {
     }
 
     fn report(&self, fact: ConnectionFact) {
-        let news = ConnectionChanged {
+        let change = ConnectionChanged {
             client: self.client,
             instance: self.death.instance(),
             opened: self.opened,
             fact,
         };
-        tell(&self.outputs.news, news);
+        tell(&self.outputs.changed, change);
     }
 
-    /// So that the answer is there before the tunnel is.
+    /// Warms the cache, so that the answer is there before the tunnel.
     fn expect_name(&self, name: DomainName) {
         let question = ResolveName {
             name,

@@ -1,10 +1,10 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`, `UseNameServers`, `LimitLookups`. Emits: `NameAnswered` to whoever asked,
-//! `ResolverStateChanged`. When its mailbox is full: senders wait, and what it takes on is bounded
-//! by the core. On death: rebuilt with an empty cache, and asked again for what it owed; a lookup
-//! that panics is only a lookup that failed.
+//! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker,
+//! `ResolverStateChanged`. When its mailbox is full: senders wait; the core limits the lookups. On
+//! death: rebuilt with an empty cache, and the askers repeat their questions. A panic in a lookup
+//! fails only that lookup.
 
 mod answers;
 mod files;
@@ -14,9 +14,10 @@ mod resolver;
 mod responder;
 mod server;
 
+use crate::config::UseSettings;
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
-use crate::messages::dns::{LimitLookups, NameAnswered, ResolveName, ServeNames, UseNameServers};
+use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use crate::messages::supervisor::ResolverStateChanged;
 use crate::metrics::Metrics;
 use crate::shell::{self, Driven, Wakeup, tell};
@@ -29,31 +30,27 @@ use postern_core::names::{AddressFamily, DomainName, NameFailure};
 use postern_core::policy::ranges;
 use probe::Probe;
 use resolver::Resolver;
-use responder::{Desk, Responder};
+use responder::{Responder, Service};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Which servers are asked where no suffix fits.
+/// The servers for names without a fitting suffix.
 #[derive(Clone, Debug)]
 pub enum Upstreams {
-    /// Those that this file names, whenever it is there and whatever it says at the time
-    /// (docs/lessons.md 21).
+    /// The present content of this file, if it exists (docs/lessons.md 21).
     File {
-        /// `/etc/resolv.conf`, but for tests.
+        /// `/etc/resolv.conf`, except in tests.
         resolv_conf: PathBuf,
-        /// 53, but for tests: the file has no ports.
+        /// 53, except in tests: the file has no ports.
         port: u16,
     },
-    /// These.
     Given(Vec<DnsServer>),
 }
 
 impl Upstreams {
-    /// Those of the host.
-    #[must_use]
     pub fn system() -> Self {
         Self::File {
             resolv_conf: "/etc/resolv.conf".into(),
@@ -62,20 +59,16 @@ impl Upstreams {
     }
 }
 
-/// Who is asked.
 #[derive(Clone, Debug)]
 pub struct NameServers {
-    /// The servers.
     pub upstreams: Upstreams,
-    /// The servers of parts of the name space.
     pub suffixes: Vec<DnsSuffix>,
-    /// How encrypted servers are told from impostors.
+    /// Authenticates encrypted servers.
     pub tls: rustls::ClientConfig,
 }
 
 impl NameServers {
-    /// As configured, with what [`trust`] made of it.
-    #[must_use]
+    /// As configured, with what `reload::trust` made of it.
     pub fn new(config: &DnsConfig, tls: rustls::ClientConfig) -> Self {
         let upstreams = if config.servers.is_empty() {
             Upstreams::system()
@@ -91,7 +84,6 @@ impl NameServers {
 }
 
 /// The limits, as configured.
-#[must_use]
 pub fn lookups_config(config: &DnsConfig) -> LookupsConfig {
     LookupsConfig {
         min_ttl: config.min_ttl,
@@ -102,35 +94,27 @@ pub fn lookups_config(config: &DnsConfig) -> LookupsConfig {
     }
 }
 
-/// What a [`DnsActor`] is made of.
 pub struct DnsSpec {
-    /// The servers.
     pub upstreams: Upstreams,
-    /// The servers of parts of the name space.
     pub suffixes: Vec<DnsSuffix>,
     /// Names in this file need no server.
     pub hosts: PathBuf,
-    /// How encrypted servers are told from impostors.
+    /// Authenticates encrypted servers.
     pub tls: rustls::ClientConfig,
-    /// The limits.
     pub lookups: LookupsConfig,
-    /// Where queries of clients are answered.
+    /// Port for the queries of clients.
     pub serve_port: u16,
-    /// Who is a client, by his address; others are not answered.
+    /// Whether an address is a client's; other queries get no answer.
     pub is_client: fn(IpAddr) -> bool,
-    /// Shared counters.
     pub metrics: Arc<Metrics>,
-    /// Whether servers are asked for no other reason than to know whether they answer.
+    /// Whether servers are probed periodically.
     pub probes: bool,
-    /// Who is told whether name servers answer.
     pub state: Recipient<ResolverStateChanged>,
-    /// Tells the supervisor.
     pub death: DeathNotice,
 }
 
 impl DnsSpec {
-    /// As configured, with what [`trust`] made of it.
-    #[must_use]
+    /// As configured, with what `reload::trust` made of it.
     pub fn new(
         config: &DnsConfig,
         tls: rustls::ClientConfig,
@@ -154,23 +138,13 @@ impl DnsSpec {
     }
 }
 
-/// Whom encrypted servers must be certified by: the public authorities, or one of `dns.ca_file`.
-///
-/// # Errors
-///
-/// In words, with place and remedy: the file cannot be used.
-pub fn trust(config: &DnsConfig) -> Result<rustls::ClientConfig, String> {
-    server::trust(config.ca_file.as_deref())
-}
-
-/// See the module's documentation.
 pub struct DnsActor {
     lookups: Lookups<Recipient<NameAnswered>>,
     patience: Duration,
     resolver: Rc<Resolver>,
     hosts: Watched,
     resolv_conf: Option<(Watched, u16)>,
-    /// Something failed: what `resolv_conf` says may have changed.
+    /// A lookup failed, so `resolv_conf` may have changed.
     is_suspicious: bool,
     looked_at: Option<Instant>,
     responder: Option<Responder>,
@@ -184,11 +158,8 @@ pub struct DnsActor {
 }
 
 impl DnsActor {
-    /// Questions that may wait.
     pub const MAILBOX: usize = 64;
 
-    /// Asks nobody yet.
-    #[must_use]
     pub fn new(spec: DnsSpec) -> Self {
         let resolver = Resolver::new(&spec.suffixes, server::context(spec.tls));
         let resolv_conf = match spec.upstreams {
@@ -217,7 +188,7 @@ impl DnsActor {
         }
     }
 
-    /// Asks others from now on, lookups under way included.
+    /// Replaces the servers, also for lookups under way.
     fn use_name_servers(&mut self, servers: NameServers) {
         let context = server::context(servers.tls);
         self.resolver.use_suffixes(&servers.suffixes, context);
@@ -226,7 +197,7 @@ impl DnsActor {
                 self.resolv_conf = None;
                 self.resolver.use_servers(servers);
             }
-            // Until the file can be read, the servers of before are as good as none.
+            // Until the file can be read, the previous servers may still work.
             Upstreams::File { resolv_conf, port } => {
                 self.resolv_conf = Some((Watched::new(resolv_conf), port));
                 self.look_at_resolv_conf();
@@ -235,8 +206,7 @@ impl DnsActor {
         self.lookups.forget_answers();
     }
 
-    /// Follows the files; what was answered before they changed counts no more. Returns whether
-    /// they did.
+    /// Reads changed files and forgets earlier answers. Returns whether something changed.
     fn look_at_files(&mut self) -> bool {
         let hosts = self.hosts.changed().map(files::hosts);
         let mut has_changed = hosts.is_some();
@@ -250,8 +220,8 @@ impl DnsActor {
         has_changed
     }
 
-    /// After a failure the servers may be others than a moment ago. Not after each: in an outage
-    /// there are many, and everybody waits while a file is read.
+    /// Reads `resolv_conf` after a failure: the servers may have changed. Not after each failure:
+    /// an outage has many, and reading blocks the actor.
     fn look_again(&mut self) {
         let now = shell::now();
         let is_due = |at: Instant| now.duration_since(at) >= LOOK_AGAIN;
@@ -260,7 +230,7 @@ impl DnsActor {
         }
     }
 
-    /// Returns whether other servers are asked from now on.
+    /// Returns whether the servers changed.
     fn look_at_resolv_conf(&mut self) -> bool {
         self.is_suspicious = false;
         self.looked_at = Some(shell::now());
@@ -268,8 +238,8 @@ impl DnsActor {
             && let Some(text) = watched.changed()
         {
             let servers = files::servers(text, *port);
-            // An empty file is one that is being written, or one of a host without a network: the
-            // servers of before are as good as none.
+            // An empty file is being written, or the host has no network: the previous servers may
+            // still work.
             if !servers.is_empty() {
                 tracing::info!(
                     count = servers.len(),
@@ -290,7 +260,9 @@ impl DnsActor {
                     name,
                     family,
                 } => self.look_up(lookup, name, family, ctx),
-                LookupsEvent::Answer { asker, answer } => tell(&asker, NameAnswered(answer)),
+                LookupsEvent::Answer { requester, answer } => {
+                    tell(&requester, NameAnswered(answer))
+                }
             }
         }
         self.metrics.dns.add(&self.lookups.take_counts());
@@ -298,7 +270,7 @@ impl DnsActor {
         shell::arm(self, deadline, ctx);
     }
 
-    /// In a task of its own: a panic in it comes back as a failure.
+    /// Runs in a task of its own: a panic becomes a failure.
     fn look_up(
         &mut self,
         lookup: LookupId,
@@ -374,28 +346,28 @@ impl Handler<ResolveName> for DnsActor {
             name: message.name,
             client: message.client,
             refresh: message.refresh,
-            asker: message.reply_to,
+            requester: message.reply_to,
         };
         self.lookups.handle_question(question, shell::now());
         self.drive(ctx);
     }
 }
 
-impl Handler<UseNameServers> for DnsActor {
+impl Handler<UseSettings> for DnsActor {
     type Result = ();
 
-    fn handle(&mut self, UseNameServers(servers): UseNameServers, ctx: &mut Context<Self>) {
-        self.use_name_servers(servers);
-        self.probe(ctx);
-        self.drive(ctx);
-    }
-}
-
-impl Handler<LimitLookups> for DnsActor {
-    type Result = ();
-
-    fn handle(&mut self, LimitLookups(config): LimitLookups, ctx: &mut Context<Self>) {
-        self.lookups.use_config(config, shell::now());
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, ctx: &mut Context<Self>) {
+        let (former, dns) = (&before.config.dns, &after.config.dns);
+        let servers = |dns: &DnsConfig| (dns.servers.clone(), dns.suffixes.clone());
+        let is_trust_same = Arc::ptr_eq(&before.dns_trust, &after.dns_trust);
+        if servers(former) != servers(dns) || !is_trust_same {
+            let trust = rustls::ClientConfig::clone(&after.dns_trust);
+            self.use_name_servers(NameServers::new(dns, trust));
+            self.probe(ctx);
+        }
+        if lookups_config(former) != lookups_config(dns) {
+            self.lookups.use_config(lookups_config(dns), shell::now());
+        }
         self.drive(ctx);
     }
 }
@@ -406,21 +378,21 @@ impl Handler<ServeNames> for DnsActor {
     fn handle(&mut self, ServeNames(addresses): ServeNames, _: &mut Context<Self>) {
         let current = self.responder.as_ref().map(Responder::addresses);
         if current != Some(addresses) {
-            let desk = Desk::new(&self.resolver, self.is_client);
-            // The old sockets close first: one of the addresses may be the same.
+            let service = Service::new(&self.resolver, self.is_client);
+            // The old sockets close first, because one of the addresses may be the same.
             let previous = self.responder.take();
-            let responder = Responder::start(addresses, self.serve_port, desk, previous);
+            let responder = Responder::start(addresses, self.serve_port, service, previous);
             self.responder = Some(responder);
         }
     }
 }
 
-/// How often the host's files are read: they are small, and a network that comes up is not kept
-/// waiting for long.
+/// How often the host's files are read: they are small, and a network that comes up should be
+/// usable soon.
 const LOOK_AT_FILES: Duration = Duration::from_secs(2);
-/// How often they are read because something failed.
+/// How often they are read because of failures.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// A lookup ends this much before the core gives it up, because it knows better why.
+/// A lookup ends this long before the core's deadline, because it knows the reason better.
 const TIME_TO_REPORT: Duration = Duration::from_millis(100);
 /// docs/protocol.md 5.8.
 const SERVE_PORT: u16 = 53_535;

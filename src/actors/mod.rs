@@ -6,5 +6,7 @@ pub mod dns;
 pub mod nat_table;
 pub mod portal;
 pub mod supervisor;
+#[cfg(test)]
+mod tests;
 pub mod tun;
 pub mod udp;

@@ -2,20 +2,20 @@
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
 //! `DetachClient`, `RouteClient`, `UnrouteClient`, `StrayPackets`, `AssignProxyIps`,
-//! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `LimitNatTable`. Emits:
+//! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `UseSettings`. Emits:
 //! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
-//! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox
-//! is full: packets are dropped and counted. On death: rebuilt with the addresses that names had;
-//! connections attach and announce again, flows are made anew by their next packets.
+//! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its
+//! mailbox is full: packets are dropped and counted. On death: rebuilt with the known addresses of
+//! names; connections attach and announce again, the next packet of a flow recreates it.
 
+use crate::config::{LiveSettings, UseSettings};
 use crate::faults;
 use crate::link::Link;
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, LimitNatTable, ReleaseResource, RouteClient,
-    UnrouteClient,
+    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
 };
 use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
 use crate::messages::successors::{UseDns, UseSibling, UseTun};
@@ -24,72 +24,77 @@ use crate::metrics::{Receiver, ShardMetrics};
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
+use postern_core::domains::DomainsConfig;
 use postern_core::ids::ClientId;
-use postern_core::ledger::KnownName;
-use postern_core::nat_table::flows::PinnedFlow;
+use postern_core::ledger::ResolvedName;
+use postern_core::nat_table::flows::{FlowLimits, PinnedFlow};
 use postern_core::nat_table::{Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName};
 use postern_core::peer::PeerIndex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Everything a NatTableActor is built from.
 pub struct NatTableSpec {
-    /// For the core.
     pub config: NatTableConfig,
-    /// For the core.
     pub seed: [u8; 32],
-    /// What its predecessor knew.
     pub snapshot: NatSnapshot,
-    /// Who remembers for its successor.
-    pub news: Recipient<NatTableChanged>,
-    /// Of the shard.
+    /// To the supervisor, for a successor.
+    pub changed: Recipient<NatTableChanged>,
     pub metrics: Arc<ShardMetrics>,
-    /// Held until the end.
     pub death: DeathNotice,
 }
 
-/// What a NAT leaves behind.
+/// The settings of the core of one shard.
+pub fn shard_config(settings: &LiveSettings) -> NatTableConfig {
+    let (dns, limits) = (&settings.config.dns, &settings.config.limits);
+    let config = NatTableConfig {
+        domains: DomainsConfig {
+            last_known_good: dns.last_known_good,
+            ..DomainsConfig::default()
+        },
+        flows: FlowLimits {
+            flows: limits.flows,
+            flows_per_client: limits.flows_per_client,
+        },
+    };
+    config.divided(settings.shards)
+}
+
+/// The state with which a NatTableActor begins.
 #[derive(Debug, Default)]
 pub struct NatSnapshot {
-    /// Whether there was a table before, whose flows may still be in use.
+    /// Whether an earlier table existed, with flows that may still be in use.
     pub is_successor: bool,
-    /// The addresses of names.
     pub names: Vec<RestoredName>,
-    /// Flows that cannot be made anew by the rule.
+    /// Flows that the mapping rule alone would not recreate.
     pub pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
-    /// Clients of other shards.
     pub routes: Vec<RouteClient>,
 }
 
-/// See the module's documentation.
 pub struct NatTableActor {
     core: NatTable,
-    connections: BTreeMap<ClientId, Route>,
+    connections: BTreeMap<ClientId, ConnectionLinks>,
     tun: Link<InboundPackets>,
-    /// The tables of the other shards.
+    /// The NatTableActors of the other shards.
     siblings: BTreeMap<u8, Link<StrayPackets>>,
     resolve: Option<Recipient<ResolveName>>,
-    news: Recipient<NatTableChanged>,
-    /// Of clients that have not come back yet.
+    changed: Recipient<NatTableChanged>,
+    /// Pinned flows of clients that have not attached again yet.
     pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
     metrics: Arc<ShardMetrics>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
 
-/// A client's connection.
-struct Route {
+struct ConnectionLinks {
     index: PeerIndex,
     packets: Link<OutboundPackets>,
     names: Recipient<DomainStatusChanged>,
 }
 
 impl NatTableActor {
-    /// Batches that may wait, from all connections of the shard together.
+    /// Batches, from all connections of the shard together.
     pub const MAILBOX: usize = 1024;
 
-    /// With a fresh core.
-    #[must_use]
     pub fn new(spec: NatTableSpec) -> Self {
         let now = shell::now();
         let mut core = NatTable::new(spec.config, spec.seed, now);
@@ -111,7 +116,7 @@ impl NatTableActor {
             tun: Link::nowhere(Receiver::Tun),
             siblings: BTreeMap::new(),
             resolve: None,
-            news: spec.news,
+            changed: spec.changed,
             pins: spec.snapshot.pins,
             metrics: spec.metrics,
             wakeup: Wakeup::default(),
@@ -128,7 +133,7 @@ impl Actor for NatTableActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         faults::on_started("nat_table");
         ctx.set_mailbox_capacity(Self::MAILBOX);
-        // Those that its predecessor kept are gone.
+        // The numbers of its predecessor are void.
         self.metrics.set_nat_usage(self.core.usage());
     }
 }
@@ -153,7 +158,7 @@ impl Handler<AttachClient> for NatTableActor {
             self.core.restore_pins(message.client, pins, shell::now());
         }
         let packets = match self.connections.remove(&message.client) {
-            // What could not be delivered to a connection that died is for its successor.
+            // Batches that a dead connection did not receive are for its successor.
             Some(mut former) => {
                 let link = &mut former.packets;
                 link.lead_to(message.connection, &self.metrics);
@@ -161,12 +166,12 @@ impl Handler<AttachClient> for NatTableActor {
             }
             None => Link::new(Receiver::Connection, message.connection),
         };
-        let route = Route {
+        let links = ConnectionLinks {
             index: message.index,
             packets,
             names: message.names,
         };
-        self.connections.insert(message.client, route);
+        self.connections.insert(message.client, links);
     }
 }
 
@@ -175,7 +180,7 @@ impl Handler<DetachClient> for NatTableActor {
 
     fn handle(&mut self, message: DetachClient, _: &mut Context<Self>) {
         let current = self.connections.get(&message.client);
-        if current.is_some_and(|route| route.index == message.index) {
+        if current.is_some_and(|links| links.index == message.index) {
             self.connections.remove(&message.client);
             self.core.detach(message.client);
             self.metrics.set_nat_usage(self.core.usage());
@@ -208,7 +213,7 @@ impl Handler<UseSibling> for NatTableActor {
     type Result = ();
 
     fn handle(&mut self, UseSibling { shard, strays }: UseSibling, _: &mut Context<Self>) {
-        let sibling = self.siblings.entry(shard).or_insert_with(yet_to_come);
+        let sibling = self.siblings.entry(shard).or_insert_with(unknown_sibling);
         sibling.lead_to(strays, &self.metrics);
     }
 }
@@ -275,11 +280,15 @@ impl Handler<ExplainName> for NatTableActor {
     }
 }
 
-impl Handler<LimitNatTable> for NatTableActor {
+impl Handler<UseSettings> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, LimitNatTable(config): LimitNatTable, _: &mut Context<Self>) {
-        self.core.use_config(config);
+    /// No flow and no address is given up for a lower limit.
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, _: &mut Context<Self>) {
+        let config = shard_config(&after);
+        if config != shard_config(&before) {
+            self.core.use_config(config);
+        }
     }
 }
 
@@ -311,7 +320,7 @@ impl Handler<StrayPackets> for NatTableActor {
 }
 
 impl NatTableActor {
-    /// Drains the core, then asks for the next wake-up. Called after every mutation of `core`.
+    /// Drains the core, then re-arms the timer. Called after every mutation of `core`.
     fn drive(&mut self, ctx: &mut Context<Self>) {
         while let Some(event) = self.core.poll_event() {
             self.handle_event(event, ctx);
@@ -320,14 +329,14 @@ impl NatTableActor {
             self.tun.offer(InboundPackets::new(packets), &self.metrics);
         }
         while let Some((client, packets)) = self.core.poll_outbound() {
-            if let Some(route) = self.connections.get_mut(&client) {
+            if let Some(links) = self.connections.get_mut(&client) {
                 let packets = OutboundPackets::new(packets);
-                route.packets.offer(packets, &self.metrics);
+                links.packets.offer(packets, &self.metrics);
             }
         }
         while let Some((shard, packets)) = self.core.poll_stray() {
             self.metrics.handed_over.tun.add_batch(packets.segments());
-            let sibling = self.siblings.entry(shard).or_insert_with(yet_to_come);
+            let sibling = self.siblings.entry(shard).or_insert_with(unknown_sibling);
             sibling.offer(StrayPackets::new(packets), &self.metrics);
         }
         self.metrics.add_drops(&self.core.take_drops());
@@ -344,7 +353,7 @@ impl NatTableActor {
                 name,
                 refresh,
             } => {
-                // A resolver that is yet to come is asked again by the core.
+                // Without a resolver the core asks again later.
                 if let Some(resolve) = &self.resolve {
                     let question = ResolveName {
                         name,
@@ -356,16 +365,16 @@ impl NatTableActor {
                 }
             }
             NatTableEvent::NameKnown { name, family, ips } => {
-                let known = KnownName {
+                let known = ResolvedName {
                     name,
                     family,
                     ips,
                     resolved_at: shell::unix_now(),
                 };
-                tell(&self.news, NatTableChanged::NameLearned(known));
+                tell(&self.changed, NatTableChanged::NameLearned(known));
             }
             NatTableEvent::FlowPinned { client, flow } => {
-                tell(&self.news, NatTableChanged::FlowPinned(client, flow));
+                tell(&self.changed, NatTableChanged::FlowPinned(client, flow));
             }
             NatTableEvent::FlowUnpinned {
                 client,
@@ -374,18 +383,17 @@ impl NatTableActor {
                 proxy,
             } => {
                 let key = (protocol, port, proxy);
-                tell(&self.news, NatTableChanged::FlowUnpinned(client, key));
+                tell(&self.changed, NatTableChanged::FlowUnpinned(client, key));
             }
             NatTableEvent::Status { client, status } => {
-                if let Some(route) = self.connections.get(&client) {
-                    tell(&route.names, DomainStatusChanged(status));
+                if let Some(links) = self.connections.get(&client) {
+                    tell(&links.names, DomainStatusChanged(status));
                 }
             }
         }
     }
 }
 
-/// The table of another shard.
-fn yet_to_come() -> Link<StrayPackets> {
+fn unknown_sibling() -> Link<StrayPackets> {
     Link::nowhere(Receiver::NatTable)
 }

@@ -1,16 +1,16 @@
-//! The connection to the portal.
+//! PortalActor: the connection to the portal.
 //!
-//! Owns the websocket and the protocol's state; decides nothing, `postern_core::portal` does.
-//! Receives ConnectionAccepted, CandidatesGathered, CandidatesInvalidated, RequestRelays,
-//! TolerateOutage, LeavePortal.
-//! Emits OpenConnection, AllowAccess, AddCandidates, RemoveCandidates, RevokeAccess,
-//! UpdateResource, SetExpiry, GatewayInitialized, RelaysChanged, PortalRefused, PortalStateChanged,
-//! all of them to the supervisor.
-//! When full: its senders wait; what the portal does not take in time costs the socket, not memory.
-//! On death: rebuilt; it joins anew, and what the portal says then is compared with the ledger.
+//! Owns: the websocket, the protocol core (which decides everything). Receives:
+//! `ConnectionAccepted`, `CandidatesGathered`, `CandidatesInvalidated`, `RequestRelays`,
+//! `UseSettings`, `LeavePortal`. Emits, to the supervisor: `OpenConnection`, `AllowAccess`,
+//! `AddCandidates`, `RemoveCandidates`, `RevokeAccess`, `UpdateResource`, `SetExpiry`,
+//! `GatewayInitialized`, `RelaysChanged`, `PortalRefused`, `PortalStateChanged`. When its mailbox
+//! is full: senders wait; if the portal does not take frames in time, the socket is closed. On
+//! death: rebuilt; it joins again, and the portal's `init` is compared with the ledger.
 
 mod link;
 
+use crate::config::UseSettings;
 use crate::faults;
 use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
@@ -18,8 +18,8 @@ use crate::messages::connection::{
 };
 use crate::messages::portal::{
     CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
-    TolerateOutage,
 };
+use crate::messages::recipients;
 use crate::messages::supervisor::{
     GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
 };
@@ -30,118 +30,63 @@ use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
 use postern_core::health::PortalState;
 use postern_core::portal::{
-    ConnectRequest, Generation, Noise, PortalConfig, PortalEvent, PortalProtocol,
+    Anomaly, ConnectRequest, Generation, PortalConfig, PortalEvent, PortalProtocol,
 };
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-/// Joins the portal and carries its messages.
 pub struct PortalActor {
     protocol: PortalProtocol,
     outputs: PortalOutputs,
-    link: Link,
+    socket: SocketState,
     metrics: Arc<Metrics>,
-    /// While we are.
     joined: Option<Joined>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
 
-/// What a PortalActor is built from.
 pub struct PortalSpec {
-    /// Where the portal is and who we are.
     pub config: PortalConfig,
     /// For the jitter of its backoff.
     pub seed: [u8; 32],
-    /// Where its messages go.
     pub outputs: PortalOutputs,
-    /// Shared counters.
     pub metrics: Arc<Metrics>,
-    /// Told when the actor is gone.
     pub death: DeathNotice,
 }
 
-/// Where a PortalActor's messages go.
-#[derive(Clone)]
-pub struct PortalOutputs {
-    /// A grant that waits for ConnectionAccepted.
-    pub open: Recipient<OpenConnection>,
-    /// A further grant, which waits for ConnectionAccepted if it announces a name.
-    pub allow: Recipient<AllowAccess>,
-    /// A client's candidates.
-    pub add_candidates: Recipient<AddCandidates>,
-    /// A client's candidates that are no longer valid.
-    pub remove_candidates: Recipient<RemoveCandidates>,
-    /// A grant that was withdrawn.
-    pub revoke: Recipient<RevokeAccess>,
-    /// A resource's new filters.
-    pub update: Recipient<UpdateResource>,
-    /// A grant's new expiry.
-    pub expiry: Recipient<SetExpiry>,
-    /// What each join brings.
-    pub initialized: Recipient<GatewayInitialized>,
-    /// Relays that came or went.
-    pub relays: Recipient<RelaysChanged>,
-    /// The end of all attempts.
-    pub refused: Recipient<PortalRefused>,
-    /// Whether the portal is there.
-    pub state: Recipient<PortalStateChanged>,
-}
-
-impl PortalOutputs {
-    /// All to one actor: the supervisor, or the one that stands for it in a test.
-    #[must_use]
-    pub fn all_to<A>(supervisor: &Addr<A>) -> Self
-    where
-        A: Actor<Context = Context<A>>
-            + Handler<OpenConnection>
-            + Handler<AllowAccess>
-            + Handler<AddCandidates>
-            + Handler<RemoveCandidates>
-            + Handler<RevokeAccess>
-            + Handler<UpdateResource>
-            + Handler<SetExpiry>
-            + Handler<GatewayInitialized>
-            + Handler<RelaysChanged>
-            + Handler<PortalRefused>
-            + Handler<PortalStateChanged>,
-    {
-        Self {
-            open: supervisor.clone().recipient(),
-            allow: supervisor.clone().recipient(),
-            add_candidates: supervisor.clone().recipient(),
-            remove_candidates: supervisor.clone().recipient(),
-            revoke: supervisor.clone().recipient(),
-            update: supervisor.clone().recipient(),
-            expiry: supervisor.clone().recipient(),
-            initialized: supervisor.clone().recipient(),
-            relays: supervisor.clone().recipient(),
-            refused: supervisor.clone().recipient(),
-            state: supervisor.clone().recipient(),
-        }
+recipients! {
+    /// Receivers of a PortalActor's messages: the supervisor, or its stand-in in a test.
+    pub struct PortalOutputs {
+        open: OpenConnection,
+        allow: AllowAccess,
+        add_candidates: AddCandidates,
+        remove_candidates: RemoveCandidates,
+        revoke: RevokeAccess,
+        update: UpdateResource,
+        expiry: SetExpiry,
+        initialized: GatewayInitialized,
+        relays: RelaysChanged,
+        refused: PortalRefused,
+        state: PortalStateChanged,
     }
 }
 
-/// What there is of a websocket.
-enum Link {
+enum SocketState {
     Down,
     Opening(SpawnHandle),
     Up { reader: SpawnHandle, writer: Writer },
 }
 
 impl PortalActor {
-    /// Control messages that may wait.
     pub const MAILBOX: usize = 64;
 
-    /// An actor that connects as soon as it is started.
-    #[must_use]
     pub fn new(spec: PortalSpec) -> Self {
         Self {
             protocol: PortalProtocol::new(spec.config, spec.seed, now()),
             outputs: spec.outputs,
-            link: Link::Down,
+            socket: SocketState::Down,
             metrics: spec.metrics,
             joined: None,
             wakeup: Wakeup::default(),
@@ -211,12 +156,15 @@ impl Handler<RequestRelays> for PortalActor {
     }
 }
 
-impl Handler<TolerateOutage> for PortalActor {
+impl Handler<UseSettings> for PortalActor {
     type Result = ();
 
-    fn handle(&mut self, TolerateOutage(outage): TolerateOutage, ctx: &mut Context<Self>) {
-        self.protocol.tolerate_outage(outage, now());
-        self.drive(ctx);
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, ctx: &mut Context<Self>) {
+        let max_outage = after.config.portal.max_outage;
+        if max_outage != before.config.portal.max_outage {
+            self.protocol.tolerate_outage(max_outage, now());
+            self.drive(ctx);
+        }
     }
 }
 
@@ -249,12 +197,12 @@ impl StreamHandler<Incoming> for PortalActor {
         self.drive(ctx);
     }
 
-    /// The last item said so already; the actor lives on.
+    /// The actor continues: the last item has reported the end of the stream.
     fn finished(&mut self, _: &mut Context<Self>) {}
 }
 
 impl PortalActor {
-    /// Drains the protocol, then asks for the next wake-up. Called after every mutation of it.
+    /// Drains the protocol, then re-arms the timer. Called after every mutation of it.
     fn drive(&mut self, ctx: &mut Context<Self>) {
         loop {
             while let Some(frame) = self.protocol.poll_transmit() {
@@ -269,7 +217,7 @@ impl PortalActor {
     }
 
     fn write(&mut self, frame: String, ctx: &mut Context<Self>) {
-        let taken = matches!(&self.link, Link::Up { writer, .. } if writer.send(frame));
+        let taken = matches!(&self.socket, SocketState::Up { writer, .. } if writer.send(frame));
         if !taken {
             self.hang_up(ctx);
             let reason = "the portal takes no more frames";
@@ -287,16 +235,16 @@ impl PortalActor {
             PortalEvent::Retrying {
                 reason,
                 after,
-                news,
+                is_new,
             } => {
                 self.joined = None;
                 self.metrics.portal.count_failure();
-                log_retry(&reason, after, news);
+                log_retry(&reason, after, is_new);
             }
-            PortalEvent::Noise(noise) => log_noise(&noise),
+            PortalEvent::Anomaly(anomaly) => log_anomaly(&anomaly),
             PortalEvent::Fatal { reason } => {
                 self.joined = None;
-                // The supervisor says why, once.
+                // The supervisor logs the reason, once.
                 tell(&to.refused, PortalRefused { reason });
             }
             PortalEvent::Initialized(init) => {
@@ -366,7 +314,7 @@ impl PortalActor {
         let handle = ctx.spawn(opened.map(move |outcome, actor, ctx| {
             actor.opened(generation, outcome, ctx);
         }));
-        self.link = Link::Opening(handle);
+        self.socket = SocketState::Opening(handle);
     }
 
     fn opened(
@@ -375,12 +323,12 @@ impl PortalActor {
         outcome: Result<Socket, OpenError>,
         ctx: &mut Context<Self>,
     ) {
-        self.link = Link::Down;
+        self.socket = SocketState::Down;
         match outcome {
             Ok(socket) => {
                 let (incoming, writer) = link::split(socket);
                 let reader = Self::add_stream(incoming, ctx);
-                self.link = Link::Up { reader, writer };
+                self.socket = SocketState::Up { reader, writer };
                 self.protocol.handle_connected(generation, now());
             }
             Err(OpenError::Refused(failure)) => {
@@ -394,15 +342,15 @@ impl PortalActor {
         self.drive(ctx);
     }
 
-    /// Closes whatever there is of a websocket; the task ends when the close frame is out.
+    /// Closes the websocket or the attempt; the returned task ends when the close frame is out.
     fn hang_up(&mut self, ctx: &mut Context<Self>) -> Option<JoinHandle<()>> {
-        match std::mem::replace(&mut self.link, Link::Down) {
-            Link::Down => None,
-            Link::Opening(handle) => {
+        match std::mem::replace(&mut self.socket, SocketState::Down) {
+            SocketState::Down => None,
+            SocketState::Opening(handle) => {
                 ctx.cancel_future(handle);
                 None
             }
-            Link::Up { reader, writer } => {
+            SocketState::Up { reader, writer } => {
                 ctx.cancel_future(reader);
                 Some(writer.close())
             }
@@ -410,28 +358,28 @@ impl PortalActor {
     }
 }
 
-/// The first time in an outage that something goes wrong is worth a look, a repetition is not.
-fn log_retry(reason: &str, after: Duration, news: bool) {
+/// Warns at the first failure of an outage only.
+fn log_retry(reason: &str, after: Duration, is_new: bool) {
     let after_ms = after.as_millis();
-    if news {
+    if is_new {
         warn!(reason, after_ms, "the portal is away, trying again");
     } else {
         debug!(reason, after_ms, "the portal is away, trying again");
     }
 }
 
-/// The core lets each kind pass once.
-fn log_noise(noise: &Noise) {
-    let Noise {
+/// The core emits each kind once.
+fn log_anomaly(anomaly: &Anomaly) {
+    let Anomaly {
         kind,
         about,
         detail,
-    } = noise;
+    } = anomaly;
     warn!(
         ?kind,
         about, detail, "the portal said what we cannot use; told once"
     );
 }
 
-/// A stopping gateway waits no longer for its close frame to leave.
+/// A stopping gateway waits at most this long for its close frame to leave.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@
 use crate::faults;
 use crate::link::Link;
 use crate::messages::packets::{InboundPackets, OutboundPackets};
+use crate::messages::recipients;
 use crate::messages::successors::UseOutbound;
 use crate::messages::supervisor::{InterfaceConfigured, InterfaceFailed};
 use crate::messages::tun::ConfigureInterface;
@@ -25,30 +26,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Everything a TunActor is built from.
 pub struct TunSpec {
-    /// Registered with this thread's event loop.
     pub queue: TunQueue,
-    /// The same interface, as the host sees it.
+    /// For the addresses and routes of the same device.
     pub interface: Interface,
-    /// To the supervisor.
     pub outputs: TunOutputs,
-    /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
-    /// Held until the end.
     pub death: DeathNotice,
 }
 
-/// What becomes of the interface.
-#[derive(Clone)]
-pub struct TunOutputs {
-    /// It has its addresses and routes.
-    pub configured: Recipient<InterfaceConfigured>,
-    /// It cannot get them.
-    pub failed: Recipient<InterfaceFailed>,
+recipients! {
+    pub struct TunOutputs {
+        configured: InterfaceConfigured,
+        failed: InterfaceFailed,
+    }
 }
 
-/// See the module's documentation.
 pub struct TunActor {
     queue: Rc<TunQueue>,
     interface: Interface,
@@ -62,8 +55,6 @@ impl TunActor {
     /// Batches that may wait.
     pub const MAILBOX: usize = 1024;
 
-    /// Reads from and writes to the queue; configures the interface.
-    #[must_use]
     pub fn new(spec: TunSpec) -> Self {
         Self {
             queue: Rc::new(spec.queue),
@@ -125,7 +116,8 @@ impl Handler<ConfigureInterface> for TunActor {
 }
 
 impl TunActor {
-    /// The host may be about to let go of what stands in the way; if not, the gateway cannot serve.
+    /// Tries several times, because an obstacle may be about to disappear; after that the gateway
+    /// cannot serve.
     fn configure(&mut self, tunnel: TunnelAddresses, attempt: u32, ctx: &mut Context<Self>) {
         match self.interface.configure(tunnel) {
             Ok(()) => {
@@ -146,6 +138,6 @@ impl TunActor {
     }
 }
 
-/// As many as Firezone's gateway makes (docs/protocol.md 2.2.
+/// As many as Firezone's gateway makes (docs/protocol.md 2.2).
 const ATTEMPTS: u32 = 3;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);

@@ -1,63 +1,109 @@
 //! UdpActor: the shared sockets of a shard.
 //!
-//! That of shard 0 gets what names no shard, learns our addresses, and knows the peers of all
-//! shards: their datagrams lead straight to their connections, whichever thread these are on.
+//! The UdpActor of shard 0 also receives datagrams that name no shard, learns our addresses, and
+//! knows the peers of all shards: it sends their datagrams straight to their connections, on
+//! whichever thread these run.
 //!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
-//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `LimitHandshakes`,
-//! `OfferAddresses`. Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
+//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `UseSettings`.
+//! Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
 //! its mailbox is full: datagrams are dropped and counted. On death: rebuilt on the same sockets,
-//! so that what the kernel has queued is not lost; connections attach again.
+//! so that datagrams in the kernel's queue are not lost; connections attach again.
 
+use crate::config::{GatewayConfig, LiveSettings, UseSettings};
 use crate::faults;
 use crate::link::Link;
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
-use crate::messages::udp::{
-    AttachPeer, DetachPeer, FlushDatagrams, LimitHandshakes, OfferAddresses, UseRelays,
-};
+use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, ListAddresses, UseRelays};
 use crate::metrics::{Receiver, ShardMetrics};
 use crate::shell::{self, Driven, Wakeup, arm, tell};
-use crate::sockets::{SendQueue, UdpPorts};
+use crate::sockets::{BoundSockets, SendQueue, UdpPorts};
 use crate::supervision::{DeathNotice, supervised};
+use crate::system::interfaces;
 use actix::prelude::*;
 use postern_core::DropReason;
 use postern_core::packet::DatagramBatch;
-use postern_core::peer::{AddressGatherer, Demux, PeerIndex, Routed};
+use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
+use postern_core::peer::{PeerIndex, Routed};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Lists the addresses of the host that may be offered to clients, best first; `None` when they
-/// cannot be listed just now.
-pub type ListAddresses = Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>;
-
-/// Everything a UdpActor is built from.
 pub struct UdpSpec {
-    /// Which shard's.
     pub shard: u8,
-    /// Registered with this thread's event loop.
     pub ports: UdpPorts,
-    /// Fresh.
     pub demux: Demux,
-    /// Fresh.
     pub gatherer: AddressGatherer,
     /// STUN servers from the configuration, asked besides the portal's relays; for shard 0.
     pub stun_servers: Vec<SocketAddr>,
-    /// Asked at start and every few seconds.
+    /// Called at the start and every few seconds.
     pub list_addresses: ListAddresses,
-    /// Of the shard.
     pub metrics: Arc<ShardMetrics>,
-    /// Held until the end.
+    #[expect(dead_code, reason = "its drop notifies the supervisor")]
     pub death: DeathNotice,
 }
 
-/// See the module's documentation.
+impl UdpSpec {
+    /// For the sockets of a shard, with these settings.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be registered, or the kernel has no randomness to give.
+    pub fn new(
+        sockets: BoundSockets,
+        (shard, keys): (u8, GatewayKeys),
+        settings: &LiveSettings,
+        (metrics, death): (Arc<ShardMetrics>, DeathNotice),
+    ) -> io::Result<Self> {
+        let config = &settings.config;
+        let gatherer = GathererConfig {
+            port: sockets.port(),
+            max_servers: MAX_STUN_SERVERS,
+        };
+        let demux = DemuxConfig {
+            keys,
+            handshakes_per_second: config.limits.handshakes_per_second.into(),
+            max_transactions: MAX_STUN_TRANSACTIONS,
+        };
+        Ok(Self {
+            shard,
+            ports: UdpPorts::new(sockets)?,
+            demux: Demux::new(demux, shell::now()),
+            gatherer: AddressGatherer::new(gatherer, shell::random_bytes()?),
+            stun_servers: stun_servers(config, shard),
+            list_addresses: list_addresses(config),
+            metrics,
+            death,
+        })
+    }
+}
+
+/// The servers that a shard asks: the sockets of shard 0 get the answers.
+#[must_use]
+pub fn stun_servers(config: &GatewayConfig, shard: u8) -> Vec<SocketAddr> {
+    match shard {
+        0 => config.network.stun_servers.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// A list that cannot be read changes nothing: the next attempt is seconds away.
+fn list_addresses(config: &GatewayConfig) -> ListAddresses {
+    let (network, tunnel) = (config.network.clone(), config.tunnel.interface.clone());
+    Arc::new(move || -> Option<Vec<IpAddr>> {
+        interfaces::host_addresses(&network, &tunnel)
+            .inspect_err(|error| tracing::warn!(%error, "the interfaces cannot be listed"))
+            .ok()
+    })
+}
+
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
-    /// The portal's, as told last.
+    /// Relays of the portal, asked as STUN servers.
     relays: Vec<SocketAddr>,
     queue: SendQueue,
     awaits_room: bool,
@@ -70,11 +116,9 @@ struct PeerLinks {
 }
 
 impl UdpActor {
-    /// Batches that may wait, from all connections of the shard together.
+    /// Batches, from all connections of the shard together.
     pub const MAILBOX: usize = 1024;
 
-    /// Without peers.
-    #[must_use]
     pub fn new(spec: UdpSpec) -> Self {
         Self {
             spec,
@@ -156,7 +200,7 @@ impl Handler<AttachPeer> for UdpActor {
             tell(addresses, LocalAddressesChanged(known));
         }
         let connection = match self.peers.remove(&peer.index) {
-            // What could not be delivered to a connection that died is for its successor.
+            // Batches that a dead connection did not receive are for its successor.
             Some(mut former) => {
                 former
                     .connection
@@ -192,22 +236,20 @@ impl Handler<UseRelays> for UdpActor {
     }
 }
 
-impl Handler<LimitHandshakes> for UdpActor {
+impl Handler<UseSettings> for UdpActor {
     type Result = ();
 
-    fn handle(&mut self, LimitHandshakes(per_second): LimitHandshakes, _: &mut Context<Self>) {
-        self.spec.demux.limit_handshakes(per_second);
-    }
-}
-
-impl Handler<OfferAddresses> for UdpActor {
-    type Result = ();
-
-    fn handle(&mut self, message: OfferAddresses, ctx: &mut Context<Self>) {
-        self.spec.list_addresses = message.list_addresses;
-        self.spec.stun_servers = message.stun_servers;
-        self.list_addresses();
-        self.ask_servers();
+    fn handle(&mut self, UseSettings { before, after }: UseSettings, ctx: &mut Context<Self>) {
+        let per_second = after.config.limits.handshakes_per_second;
+        if per_second != before.config.limits.handshakes_per_second {
+            self.spec.demux.limit_handshakes(per_second.into());
+        }
+        if after.config.network != before.config.network {
+            self.spec.list_addresses = list_addresses(&after.config);
+            self.spec.stun_servers = stun_servers(&after.config, self.spec.shard);
+            self.list_addresses();
+            self.ask_servers();
+        }
         self.drive(ctx);
     }
 }
@@ -221,7 +263,7 @@ impl Handler<FlushDatagrams> for UdpActor {
         let metrics = Arc::clone(&self.spec.metrics);
         Box::pin(async move {
             while let Some(port) = queue.blocked_port(&ports) {
-                // Nobody says any more when there is room.
+                // The event loop cannot report room any more.
                 if port.writable().await.is_err() {
                     return;
                 }
@@ -293,8 +335,8 @@ impl UdpActor {
         }
     }
 
-    /// A source that is no address of ours any more would make the kernel refuse, and quinn-udp
-    /// give up offloads for good: the kernel then chooses the source by route.
+    /// If the source address is no longer ours, the kernel chooses one by route. It would refuse
+    /// the old one, and quinn-udp would then disable offloads permanently.
     fn send(&mut self, mut batch: DatagramBatch) {
         if !self.spec.gatherer.is_local(batch.path.local.ip()) {
             batch.unpin_source();
@@ -313,9 +355,9 @@ impl UdpActor {
             let room = async move { port.writable().await }.into_actor(self);
             ctx.spawn(room.map(|room, _, ctx| match room {
                 Ok(()) => ctx.notify(SocketWritable),
-                // Whoever cannot be told tries again, but not for ever in one go.
+                // Without a notification, try again after a pause.
                 Err(_) => {
-                    ctx.notify_later(SocketWritable, UNTOLD_PAUSE);
+                    ctx.notify_later(SocketWritable, RETRY_PAUSE);
                 }
             }));
         }
@@ -335,6 +377,10 @@ impl UdpActor {
 }
 
 /// About as long as a full send buffer takes to empty.
-const UNTOLD_PAUSE: Duration = Duration::from_millis(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// A portal hands out two relays with two addresses each; the rest is for configured servers.
+const MAX_STUN_SERVERS: usize = 16;
+/// Outstanding requests of a full gateway: each client has a few candidate pairs under check.
+const MAX_STUN_TRANSACTIONS: usize = 65_536;
 /// A new address is of use soon enough; listing costs some 50 µs.
 const LIST_ADDRESSES_EVERY: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Asks a gateway that runs on this host, over its unix socket.
+//! A client of the gateway on this host, over its unix socket.
 
 use anyhow::{Context as _, bail};
 use http_body_util::{BodyExt as _, Empty};
@@ -12,70 +12,75 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// A gateway that can be asked.
+/// Sends requests to the gateway at one socket.
 #[derive(Clone, Debug)]
 pub struct AdminClient {
     socket: PathBuf,
 }
 
-/// What it said.
+/// The gateway's answer to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// HTTP's.
+    /// The HTTP status code.
     pub status: StatusCode,
     body: Bytes,
 }
 
 impl Answer {
-    /// Its JSON.
+    /// The JSON of the answer, whatever its status.
     ///
     /// # Errors
-    ///
-    /// When it is something else: the gateway's own words, or those of another program.
+    /// When it is something else: another text of the gateway, or of another program.
     pub fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        let said = serde_json::from_slice(&self.body);
-        said.with_context(|| format!("the gateway said {} {}", self.status, self.text().trim()))
+        let parsed = serde_json::from_slice(&self.body);
+        parsed.with_context(|| format!("the gateway said {} {}", self.status, self.text().trim()))
     }
 
-    /// As it came.
-    #[must_use]
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl AdminClient {
-    /// Of the gateway with this `admin.socket`.
-    #[must_use]
+    /// A client of the gateway with this `admin.socket`.
     pub fn new(socket: &Path) -> Self {
-        Self {
-            socket: socket.to_owned(),
-        }
+        let socket = socket.to_owned();
+        Self { socket }
     }
 
-    /// Asks for `path`, with its query.
+    /// Gets `path`, with its query. Any status is an answer.
     ///
     /// # Errors
-    ///
-    /// When no gateway answers there, with the remedy.
+    /// When no gateway answers at the socket, with the remedy.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
-        self.request(Method::GET, path).await
+        self.send(Method::GET, path).await
     }
 
-    /// As [`Self::get`], with another method.
+    /// Sends a request that the gateway grants. Returns the JSON of the answer.
     ///
     /// # Errors
-    ///
-    /// As [`Self::get`].
-    pub async fn request(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
-        match timeout(PATIENCE, self.exchange(method, path)).await {
-            Ok(answer) => answer,
-            Err(_) => bail!(
+    /// Those of [`Self::get`], and the gateway's own text when the status is not success.
+    pub async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> anyhow::Result<T> {
+        let answer = self.send(method, path).await?;
+        if !answer.status.is_success() {
+            bail!("{}", answer.text());
+        }
+        answer.json()
+    }
+
+    async fn send(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
+        let answer = timeout(ANSWER_WITHIN, self.exchange(method, path)).await;
+        answer.unwrap_or_else(|_| {
+            bail!(
                 "the gateway at {} does not answer within {} s",
                 self.socket.display(),
-                PATIENCE.as_secs()
-            ),
-        }
+                ANSWER_WITHIN.as_secs()
+            )
+        })
     }
 
     async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
@@ -86,7 +91,7 @@ impl AdminClient {
             )
         })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Its end comes with the answer's.
+        // Ends with the answer.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -100,5 +105,5 @@ impl AdminClient {
     }
 }
 
-/// Longer than the gateway itself waits for anybody.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than the gateway itself waits for an actor.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);

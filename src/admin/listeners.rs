@@ -1,14 +1,15 @@
-//! The sockets at which an operator asks. Bound once, shared by all lives of the AdminActor.
+//! The listening sockets of the admin interface. Bound once, shared by all instances of the
+//! AdminActor.
 
 use crate::config::AdminConfig;
+use crate::private_files::bind_socket;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
-/// Bound and listening.
+/// The unix socket and the TCP sockets, listening.
 #[derive(Debug)]
 pub struct AdminListeners {
     unix: UnixListener,
@@ -17,38 +18,27 @@ pub struct AdminListeners {
     is_owner: bool,
 }
 
-/// Nobody could ask.
+/// A socket that cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The unix socket.
+    /// The socket of `admin.socket`.
     #[error("admin.socket {path} cannot be made: {source}; choose another place for it")]
-    Unix {
-        /// As configured.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// A TCP address.
+    Unix { path: String, source: io::Error },
+    /// An address of `admin.listen`.
     #[error(
         "admin.listen: {address} cannot be used: {source}; `ss -tlpn` shows who has it, another \
          address or an empty list helps"
     )]
     Tcp {
-        /// As configured.
         address: SocketAddr,
-        /// Why.
         source: io::Error,
     },
 }
 
 impl AdminListeners {
-    /// Listens as configured. A socket file that a dead process left is replaced.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError`], with the remedy.
+    /// Listens as configured. Replaces the socket file of a process that has ended.
     pub fn bind(config: &AdminConfig) -> Result<Self, ListenError> {
-        let unix = bind_unix(&config.socket).map_err(|source| ListenError::Unix {
+        let unix = bind_socket(&config.socket).map_err(|source| ListenError::Unix {
             path: config.socket.display().to_string(),
             source,
         })?;
@@ -66,11 +56,7 @@ impl AdminListeners {
         })
     }
 
-    /// The same sockets for another life.
-    ///
-    /// # Errors
-    ///
-    /// When the process has no file descriptor left.
+    /// The same sockets for another instance.
     pub fn try_clone(&self) -> io::Result<Self> {
         let tcp = self.tcp.iter().map(TcpListener::try_clone);
         Ok(Self {
@@ -81,11 +67,7 @@ impl AdminListeners {
         })
     }
 
-    /// For this thread's event loop.
-    ///
-    /// # Errors
-    ///
-    /// When the event loop does not take them.
+    /// Registers duplicates of the sockets with this thread's event loop.
     pub(super) fn register(
         &self,
     ) -> io::Result<(tokio::net::UnixListener, Vec<tokio::net::TcpListener>)> {
@@ -99,7 +81,7 @@ impl AdminListeners {
 impl Drop for AdminListeners {
     fn drop(&mut self) {
         if self.is_owner {
-            // Whoever comes next replaces what is left.
+            // The next process replaces a socket file that is left.
             let _ = fs::remove_file(&self.socket);
         }
     }
@@ -111,47 +93,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Made under another name and renamed when only its owner can open it.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    make_directory(path)?;
-    refuse_occupied(path)?;
-    let mut unready = path.as_os_str().to_owned();
-    unready.push(".new");
-    let unready = PathBuf::from(unready);
-    let _left_by_a_dead_process = fs::remove_file(&unready);
-    let listener = UnixListener::bind(&unready)?;
-    fs::set_permissions(&unready, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&unready, path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-fn make_directory(path: &Path) -> io::Result<()> {
-    match path.parent().filter(|it| !it.as_os_str().is_empty()) {
-        Some(directory) => fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory),
-        None => Ok(()),
-    }
-}
-
-fn refuse_occupied(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(io::Error::other("something that is no socket is there"));
-    }
-    if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::other("another gateway answers there"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     fn config(directory: &Path) -> AdminConfig {
         AdminConfig {
@@ -161,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_can_open_the_socket_and_it_goes_with_the_process() {
+    fn only_its_owner_can_open_the_socket_and_it_ends_with_the_process() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = config(directory.path());
         let listeners = AdminListeners::bind(&config).expect("free");
@@ -169,13 +115,13 @@ mod tests {
         assert_eq!(mode(&config.socket), 0o600);
         assert_eq!(mode(&directory.path().join("run")), 0o700);
         drop(listeners.try_clone().expect("descriptors are left"));
-        assert!(config.socket.exists(), "a life that ends leaves it");
+        assert!(config.socket.exists(), "an instance that ends leaves it");
         drop(listeners);
         assert!(!config.socket.exists());
     }
 
     #[test]
-    fn a_living_gateway_keeps_its_socket_and_a_dead_one_loses_it() {
+    fn a_running_gateway_keeps_its_socket_and_a_dead_one_loses_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = config(directory.path());
         let listeners = AdminListeners::bind(&config).expect("free");
@@ -189,11 +135,11 @@ mod tests {
             socket: left,
             listen: Vec::new(),
         };
-        AdminListeners::bind(&config).expect("nobody answers there");
+        AdminListeners::bind(&config).expect("no process answers there");
     }
 
     #[test]
-    fn a_file_in_the_way_is_left_alone() {
+    fn a_file_at_the_path_of_the_socket_is_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = AdminConfig {
             socket: directory.path().join("precious"),

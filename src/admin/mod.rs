@@ -1,16 +1,14 @@
-//! How an operator speaks to the gateway: HTTP over a unix socket and over TCP.
+//! The operator's interface to the gateway: HTTP over a unix socket and over TCP.
 //!
-//! The unix socket belongs to the gateway's user and takes every request. TCP has no password, so
-//! it answers only what is no secret: health, metrics, and the status where the address is a
-//! loopback one. Nothing here knows what the answers are made of; the AdminActor brings those who
-//! know.
+//! The unix socket belongs to the gateway's user and serves every request. TCP has no password, so
+//! it serves only what is not secret: health, metrics, and on a loopback address the status.
+//! Nothing here computes an answer: the SupervisorActor does.
 
 pub mod client;
 mod listeners;
-pub mod reports;
 mod routes;
 mod server;
 
-pub use listeners::{AdminListeners, ListenError};
-pub use routes::Desk;
+pub use listeners::AdminListeners;
+pub use routes::AdminState;
 pub(crate) use server::serve;

@@ -1,10 +1,10 @@
-//! Which question is answered where, and in which form.
+//! The requests that each kind of listener serves, and the form of their answers.
 
-use super::reports::{HealthReport, HealthStatus};
 use crate::messages::diagnosis::Diagnosis;
 use crate::messages::operator::{
     CancelDrain, DrainGateway, GatewayStatus, HealthCheck, OperatorLinks,
 };
+use crate::messages::reports::{HealthReport, HealthStatus};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use actix::prelude::*;
 use axum::extract::{Query, State};
@@ -12,98 +12,96 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use postern_core::diagnosis::NotATarget;
+use postern_core::target::TargetParseError;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Who knows the answers.
+/// The sources of all answers.
 #[derive(Clone)]
-pub struct Desk {
-    /// The supervisor.
+pub struct AdminState {
+    /// Links to the SupervisorActor.
     pub supervisor: OperatorLinks,
-    /// What is counted.
+    /// Source of the page of metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// No secret, and nothing that changes anything.
-pub(super) fn for_everybody(desk: Desk) -> Router {
-    public().with_state(desk)
+/// Serves what is not secret and changes nothing.
+pub(super) fn public(state: AdminState) -> Router {
+    public_routes().with_state(state)
 }
 
-/// As well who the clients are.
-pub(super) fn for_this_host(desk: Desk) -> Router {
-    public().route("/status", get(status)).with_state(desk)
+/// Also serves the list of clients.
+pub(super) fn loopback(state: AdminState) -> Router {
+    loopback_routes().with_state(state)
 }
 
-/// As well what changes the gateway.
-pub(super) fn everything(desk: Desk) -> Router {
-    public()
-        .route("/status", get(status))
+/// Also serves the requests that change the gateway.
+pub(super) fn private(state: AdminState) -> Router {
+    loopback_routes()
         .route("/drain", post(drain).delete(cancel_drain))
         .route("/why", get(why))
-        .with_state(desk)
+        .with_state(state)
 }
 
-fn public() -> Router<Desk> {
+fn loopback_routes() -> Router<AdminState> {
+    public_routes().route("/status", get(status))
+}
+
+fn public_routes() -> Router<AdminState> {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
 }
 
-async fn livez(State(desk): State<Desk>) -> Response {
-    let report = health(&desk).await;
-    (code(report.live), Json(report)).into_response()
+async fn livez(State(state): State<AdminState>) -> Response {
+    let report = health(&state).await;
+    probe_answer(report.live, report)
 }
 
-async fn readyz(State(desk): State<Desk>) -> Response {
-    let report = health(&desk).await;
-    let is_ready = match report.status {
-        HealthStatus::Ready | HealthStatus::Degraded => true,
-        HealthStatus::NotReady => false,
-    };
-    (code(is_ready), Json(report)).into_response()
+async fn readyz(State(state): State<AdminState>) -> Response {
+    let report = health(&state).await;
+    probe_answer(report.status != HealthStatus::NotReady, report)
 }
 
-fn code(is_well: bool) -> StatusCode {
-    match is_well {
+fn probe_answer(is_well: bool, report: HealthReport) -> Response {
+    let code = match is_well {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
-    }
+    };
+    (code, Json(report)).into_response()
 }
 
-/// Whoever does not get an answer from the supervisor knows enough.
-async fn health(desk: &Desk) -> HealthReport {
-    ask(&desk.supervisor.health, HealthCheck)
+/// A supervisor that does not answer is not live.
+async fn health(state: &AdminState) -> HealthReport {
+    ask(&state.supervisor.health, HealthCheck)
         .await
-        .unwrap_or_else(|Silent| HealthReport {
+        .unwrap_or_else(|NoAnswer| HealthReport {
             live: false,
             silent: vec!["supervisor".to_owned()],
             status: HealthStatus::NotReady,
-            reasons: vec![Silent.to_string()],
+            reasons: vec![NoAnswer.to_string()],
         })
 }
 
-async fn metrics(State(desk): State<Desk>) -> Response {
+async fn metrics(State(state): State<AdminState>) -> Response {
     let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
-    (content_type, desk.metrics.page()).into_response()
+    (content_type, state.metrics.page()).into_response()
 }
 
 #[derive(Deserialize)]
 struct StatusQuery {
-    #[serde(default = "some_clients")]
-    clients: usize,
+    clients: Option<usize>,
 }
 
-fn some_clients() -> usize {
-    SHOWN_CLIENTS
-}
-
-async fn status(State(desk): State<Desk>, Query(query): Query<StatusQuery>) -> Response {
-    let clients = query.clients.min(MAX_SHOWN_CLIENTS);
-    reply(ask(&desk.supervisor.status, GatewayStatus { clients }).await)
+async fn status(State(state): State<AdminState>, Query(query): Query<StatusQuery>) -> Response {
+    let clients = query
+        .clients
+        .unwrap_or(SHOWN_CLIENTS)
+        .min(SHOWN_CLIENTS_MAX);
+    serve(&state.supervisor.status, GatewayStatus { clients }).await
 }
 
 #[derive(Deserialize)]
@@ -111,9 +109,9 @@ struct DrainQuery {
     grace: String,
 }
 
-async fn drain(State(desk): State<Desk>, Query(query): Query<DrainQuery>) -> Response {
+async fn drain(State(state): State<AdminState>, Query(query): Query<DrainQuery>) -> Response {
     match humantime::parse_duration(&query.grace) {
-        Ok(grace) => reply(ask(&desk.supervisor.drain, DrainGateway { grace }).await),
+        Ok(grace) => serve(&state.supervisor.drain, DrainGateway { grace }).await,
         Err(error) => {
             let reason = format!("grace={:?}: {error}; \"5m\" is five minutes", query.grace);
             (StatusCode::BAD_REQUEST, reason).into_response()
@@ -121,8 +119,8 @@ async fn drain(State(desk): State<Desk>, Query(query): Query<DrainQuery>) -> Res
     }
 }
 
-async fn cancel_drain(State(desk): State<Desk>) -> Response {
-    reply(ask(&desk.supervisor.cancel, CancelDrain).await)
+async fn cancel_drain(State(state): State<AdminState>) -> Response {
+    serve(&state.supervisor.cancel, CancelDrain).await
 }
 
 #[derive(Deserialize)]
@@ -131,40 +129,46 @@ struct WhyQuery {
     target: String,
 }
 
-async fn why(State(desk): State<Desk>, Query(query): Query<WhyQuery>) -> Response {
+async fn why(State(state): State<AdminState>, Query(query): Query<WhyQuery>) -> Response {
     let client = query.client;
     match query.target.parse() {
-        Ok(target) => reply(ask(&desk.supervisor.why, Diagnosis { client, target }).await),
-        Err(error) => (StatusCode::BAD_REQUEST, NotATarget::to_string(&error)).into_response(),
+        Ok(target) => serve(&state.supervisor.why, Diagnosis { client, target }).await,
+        Err(error) => {
+            (StatusCode::BAD_REQUEST, TargetParseError::to_string(&error)).into_response()
+        }
     }
 }
 
-fn reply<T: Serialize>(answer: Result<T, Silent>) -> Response {
-    match answer {
+/// Asks the supervisor and serves its answer as JSON.
+async fn serve<M>(supervisor: &Recipient<M>, question: M) -> Response
+where
+    M: Message + Send + 'static,
+    M::Result: Send + Serialize,
+{
+    match ask(supervisor, question).await {
         Ok(answer) => Json(answer).into_response(),
-        Err(silent) => (StatusCode::SERVICE_UNAVAILABLE, silent.to_string()).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
     }
 }
 
-/// Nobody answered in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the supervisor does not answer")]
-struct Silent;
+struct NoAnswer;
 
-async fn ask<M>(whom: &Recipient<M>, question: M) -> Result<M::Result, Silent>
+async fn ask<M>(supervisor: &Recipient<M>, question: M) -> Result<M::Result, NoAnswer>
 where
     M: Message + Send + 'static,
     M::Result: Send,
 {
-    match timeout(PATIENCE, whom.send(question)).await {
+    match timeout(ANSWER_WITHIN, supervisor.send(question)).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) | Err(_) => Err(Silent),
+        Ok(Err(_)) | Err(_) => Err(NoAnswer),
     }
 }
 
-/// Longer than the supervisor waits for anybody else.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// More than anybody reads.
+/// Longer than the supervisor waits for another actor.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// More than people read.
 const SHOWN_CLIENTS: usize = 100;
-/// Beyond it the answer would keep the supervisor busy.
-const MAX_SHOWN_CLIENTS: usize = 10_000;
+/// A longer answer would occupy the supervisor.
+const SHOWN_CLIENTS_MAX: usize = 10_000;

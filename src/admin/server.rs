@@ -1,7 +1,7 @@
-//! Serves HTTP/1 on the listeners: a bounded number of connections, and none that dawdles.
+//! Serves HTTP/1 on the listeners: a bounded number of connections, each for a bounded time.
 
 use super::listeners::AdminListeners;
-use super::routes::{self, Desk};
+use super::routes::{self, AdminState};
 use axum::Router;
 use axum::serve::Listener;
 use hyper::server::conn::http1;
@@ -16,18 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Serves on all listeners until the returned tasks are dropped.
-///
-/// # Errors
-///
-/// When the event loop of this thread does not take the listeners.
-pub(crate) fn serve(listeners: &AdminListeners, desk: &Desk) -> io::Result<JoinSet<()>> {
+pub(crate) fn serve(listeners: &AdminListeners, state: &AdminState) -> io::Result<JoinSet<()>> {
     let (unix, tcp) = listeners.register()?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(accept(unix, routes::everything(desk.clone())));
+    tasks.spawn(accept(unix, routes::private(state.clone())));
     for listener in tcp {
         let router = match listener.local_addr()?.ip().is_loopback() {
-            true => routes::for_this_host(desk.clone()),
-            false => routes::for_everybody(desk.clone()),
+            true => routes::loopback(state.clone()),
+            false => routes::public(state.clone()),
         };
         tasks.spawn(accept(listener, router));
     }
@@ -36,38 +32,38 @@ pub(crate) fn serve(listeners: &AdminListeners, desk: &Desk) -> io::Result<JoinS
 
 /// Connections beyond the limit wait in the kernel's queue.
 async fn accept<L: Listener>(mut listener: L, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
         let (stream, _) = listener.accept().await;
         while connections.try_join_next().is_some() {}
         let router = router.clone();
         connections.spawn(async move {
-            converse(stream, router).await;
-            drop(place);
+            serve_connection(stream, router).await;
+            drop(slot);
         });
     }
 }
 
-/// One connection, for a while.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+/// Serves one connection for a limited time.
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_TAKE)
+        .header_read_timeout(HEADERS_WITHIN)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION_LASTS, connection).await {
+    match timeout(CONNECTION_TIME, connection).await {
         Ok(Ok(())) | Err(_) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a question was broken off"),
     }
 }
 
-/// On each listener. A scraper and a few people.
-const CONNECTIONS: usize = 32;
-/// Whoever asks has something to ask.
-const HEADERS_TAKE: Duration = Duration::from_secs(5);
-/// Scrapers keep their connection between scrapes, and open a new one without ado.
-const CONNECTION_LASTS: Duration = Duration::from_secs(120);
+/// On each listener: a scraper and a few people.
+const CONNECTIONS_MAX: usize = 32;
+/// Time for the headers of a request.
+const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+/// Scrapers keep their connection between scrapes, and open another one when it is closed.
+const CONNECTION_TIME: Duration = Duration::from_secs(120);

@@ -1,11 +1,12 @@
-//! `postern drain`: tells the gateway to end when its clients are done, and shows the countdown.
+//! `postern drain`: lets the gateway end when its clients are done, and shows the countdown.
 
 use super::{ConfigArgs, show, words};
 use crate::admin::client::AdminClient;
-use crate::admin::reports::{DrainReport, StatusReport};
+use crate::messages::reports::{DrainReport, StatusReport};
 use anyhow::bail;
 use clap::Args as ClapArgs;
 use hyper::Method;
+use serde::de::IgnoredAny;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,27 +30,20 @@ pub(super) struct Args {
 /// Exit code 0 when the gateway has ended.
 pub(super) async fn run(client: AdminClient, args: &Args) -> anyhow::Result<ExitCode> {
     if args.cancel {
-        let answer = client.request(Method::DELETE, "/drain").await?;
-        if !answer.status.is_success() {
-            bail!("{}", answer.text());
-        }
+        let _: IgnoredAny = client.request(Method::DELETE, "/drain").await?;
         return show(&"not draining: new clients are served\n");
     }
     let path = format!("/drain?grace={}ms", args.grace.as_millis());
-    let answer = client.request(Method::POST, &path).await?;
-    if !answer.status.is_success() {
-        bail!("{}", answer.text());
-    }
-    let mut report: DrainReport = answer.json()?;
-    let mut screen = Screen::default();
+    let mut report: DrainReport = client.request(Method::POST, &path).await?;
+    let mut progress = Progress::default();
     loop {
-        screen.show(&line(&report))?;
+        progress.show(&line(&report))?;
         if args.no_wait {
-            return screen.end("the gateway drains on its own");
+            return progress.end("the gateway drains on its own");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(REFRESH_EVERY).await;
         let Ok(answer) = client.get("/status?clients=0").await else {
-            return screen.end("drained: the gateway has ended");
+            return progress.end("drained: the gateway has ended");
         };
         match answer.json::<StatusReport>()?.drain {
             Some(current) => report = current,
@@ -68,13 +62,13 @@ fn line(report: &DrainReport) -> String {
     )
 }
 
-/// One line that changes in place; where nobody looks, a line each time that it changes.
+/// One line that changes in place; without a terminal, a line for each change.
 #[derive(Default)]
-struct Screen {
+struct Progress {
     last: String,
 }
 
-impl Screen {
+impl Progress {
     fn show(&mut self, line: &str) -> io::Result<()> {
         let mut out = io::stdout();
         if out.is_terminal() {
@@ -95,4 +89,4 @@ impl Screen {
     }
 }
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const REFRESH_EVERY: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, show};
 use crate::admin::client::AdminClient;
-use crate::admin::reports::HealthReport;
+use crate::messages::reports::HealthReport;
 use clap::Args as ClapArgs;
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ pub(super) struct Args {
     live: bool,
 }
 
-/// Exit code 0 when it is ready, if degraded, or lives; else 1.
+/// Exit code 0 when the gateway is ready or degraded, or with `--live` live; else 1.
 pub(super) async fn run(client: AdminClient, args: &Args) -> anyhow::Result<ExitCode> {
     let path = match args.live {
         true => "/livez",

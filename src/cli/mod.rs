@@ -12,13 +12,14 @@ mod words;
 
 use crate::admin::client::AdminClient;
 use crate::config::{self, Environment, Loaded};
-use crate::reload::Reloader;
+use crate::reload::{self, Reloader};
 use crate::{gateway, handover, logging};
 use clap::{Args, Parser, Subcommand};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A zero-trust gateway that answers first and resolves later.
@@ -79,8 +80,11 @@ impl Cli {
                     tracing::warn!("{warning}");
                 }
                 let environment = Environment::of_process();
-                let reloader = Reloader::new(args.config, environment, &loaded);
-                gateway::run(loaded.config, reloader)
+                let settings = reload::check(loaded.config).map_err(anyhow::Error::msg)?;
+                let settings = Arc::new(settings);
+                let running = Arc::clone(&settings);
+                let reloader = Reloader::new(args.config, environment, running, loaded.sources);
+                gateway::run(settings, reloader)
             }
             Command::Check(args) => check(&load(&args)?),
             Command::Handover(args) => hand_over(&args),
@@ -143,7 +147,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn all_commands_can_be_told_apart() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 }

@@ -1,10 +1,10 @@
-//! `postern status`: how the gateway is, as a table that a person likes to read.
+//! `postern status`: the state of the gateway, as a table for people.
 
 use super::{ConfigArgs, show, words};
-use crate::admin::client::{AdminClient, Answer};
-use crate::admin::reports::{ClientReport, ReloadSummary, StatusReport};
-use anyhow::bail;
+use crate::admin::client::AdminClient;
+use crate::messages::reports::{ClientReport, StatusReport};
 use clap::Args as ClapArgs;
+use hyper::Method;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,130 +25,83 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(client: AdminClient, args: &Args) -> anyhow::Result<ExitCode> {
+    let path = format!("/status?clients={}", args.clients);
     loop {
-        let answer = client
-            .get(&format!("/status?clients={}", args.clients))
-            .await?;
-        if !answer.status.is_success() {
-            bail!("{}", answer.text());
-        }
-        let shown = shown(&answer, args.json)?;
+        let report: StatusReport = client.request(Method::GET, &path).await?;
+        let shown = match args.json {
+            true => words::json(&report)?,
+            false => table(&report),
+        };
         if !args.watch {
             return show(&shown);
         }
         show(&format_args!("{CLEAR}{shown}"))?;
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(REFRESH_EVERY).await;
     }
-}
-
-fn shown(answer: &Answer, json: bool) -> anyhow::Result<String> {
-    let report: StatusReport = answer.json()?;
-    Ok(match json {
-        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        false => table(&report),
-    })
 }
 
 fn table(report: &StatusReport) -> String {
     let mut text = words::table(&summary(report));
-    if !report.client_list.is_empty() {
+    let listed = report.client_list.len();
+    if listed > 0 {
         text.push('\n');
         text.push_str(&words::table(&clients(report)));
-    }
-    let hidden = report.clients.saturating_sub(report.client_list.len());
-    if hidden > 0 && !report.client_list.is_empty() {
-        let _ = writeln!(
-            text,
-            "… and {hidden} more; --clients {} shows all",
-            report.clients
-        );
+        let all = report.clients;
+        if all > listed {
+            let hidden = all - listed;
+            let _ = writeln!(text, "… and {hidden} more; --clients {all} shows all");
+        }
     }
     text
 }
 
 fn summary(report: &StatusReport) -> Vec<Vec<String>> {
-    let since = report.now.saturating_sub(report.portal.since);
-    let up = report.now.saturating_sub(report.started_at);
-    let tunnel: Vec<String> = report.tunnel.iter().map(ToString::to_string).collect();
+    let ago = |time| words::duration(report.now.saturating_sub(time));
+    let or = |list: Vec<String>, empty: &str| match list.is_empty() {
+        true => empty.to_owned(),
+        false => list.join(", "),
+    };
+    let up = ago(report.started_at);
     let mut rows = vec![
-        row(
-            "gateway",
-            format!("postern {}, up {}", report.version, words::duration(up)),
-        ),
+        row("gateway", format!("postern {}, up {up}", report.version)),
         row("health", report.health.status.word().to_owned()),
     ];
-    rows.extend(
-        report
-            .health
-            .reasons
-            .iter()
-            .map(|reason| row("", reason.clone())),
-    );
+    rows.extend(continued(&report.health.reasons));
     if let Some(drain) = &report.drain {
         let left = words::duration(drain.remaining);
+        let active = drain.active;
         rows.push(row(
             "drain",
-            format!("{left} left, {} active clients", drain.active),
+            format!("{left} left, {active} active clients"),
         ));
     }
-    rows.push(row(
-        "portal",
-        format!(
-            "{} for {}, {} relays",
-            report.portal.state.replace('_', " "),
-            words::duration(since),
-            report.portal.relays
-        ),
-    ));
-    rows.push(row(
-        "tunnel",
-        match tunnel.is_empty() {
-            true => "no addresses yet".to_owned(),
-            false => tunnel.join(", "),
-        },
-    ));
-    rows.push(row("udp port", report.udp_port.to_string()));
-    rows.push(row("clients", report.clients.to_string()));
-    rows.extend(
-        report
-            .reload
-            .iter()
-            .flat_map(|reload| reload_rows(report.now, reload)),
-    );
-    let deaths: u64 = report.actors.values().map(|actor| actor.deaths).sum();
-    rows.push(row("rebuilt actors", deaths.to_string()));
-    let drops = report
-        .drops
-        .iter()
-        .map(|(reason, packets)| format!("{reason} {packets}"));
-    let drops: Vec<String> = drops.collect();
-    rows.push(row(
-        "drops",
-        match drops.is_empty() {
-            true => "none".to_owned(),
-            false => drops.join(", "),
-        },
-    ));
-    rows
-}
-
-/// A configuration that is not in force is worth more than a word.
-fn reload_rows(now: u64, reload: &ReloadSummary) -> Vec<Vec<String>> {
-    let ago = words::duration(now.saturating_sub(reload.at));
-    let mut rows = vec![row(
-        "configuration",
-        format!("{} {ago} ago", reload.outcome),
-    )];
-    rows.extend(
-        reload
-            .problems
-            .iter()
-            .map(|problem| row("", problem.clone())),
-    );
-    if !reload.needs_restart.is_empty() {
-        let keys = reload.needs_restart.join(", ");
-        rows.push(row("", format!("takes a restart: {keys}")));
+    let portal = &report.portal;
+    let (state, since) = (portal.state.replace('_', " "), ago(portal.since));
+    let relays = portal.relays;
+    let tunnel = report.tunnel.iter().map(ToString::to_string).collect();
+    rows.extend([
+        row("portal", format!("{state} for {since}, {relays} relays")),
+        row("tunnel", or(tunnel, "no addresses yet")),
+        row("udp port", report.udp_port.to_string()),
+        row("clients", report.clients.to_string()),
+    ]);
+    if let Some(reload) = &report.reload {
+        let at = ago(reload.at);
+        rows.push(row("configuration", format!("{} {at} ago", reload.outcome)));
+        // A configuration that is not in force takes more than a word.
+        rows.extend(continued(&reload.problems));
+        if !reload.needs_restart.is_empty() {
+            let keys = reload.needs_restart.join(", ");
+            rows.push(row("", format!("takes a restart: {keys}")));
+        }
     }
+    let deaths: u64 = report.actors.values().map(|actor| actor.deaths).sum();
+    let drops = report.drops.iter();
+    let drops = drops.map(|(reason, packets)| format!("{reason} {packets}"));
+    rows.extend([
+        row("rebuilt actors", deaths.to_string()),
+        row("drops", or(drops.collect(), "none")),
+    ]);
     rows
 }
 
@@ -156,19 +109,14 @@ fn row(name: &str, value: String) -> Vec<String> {
     vec![name.to_owned(), value]
 }
 
+/// Further rows of the same name.
+fn continued(values: &[String]) -> impl Iterator<Item = Vec<String>> {
+    values.iter().map(|value| row("", value.clone()))
+}
+
 fn clients(report: &StatusReport) -> Vec<Vec<String>> {
-    let head = [
-        "CLIENT",
-        "TUNNEL",
-        "SESSION",
-        "HEARD",
-        "FROM",
-        "IN",
-        "OUT",
-        "RESOURCES",
-        "NAMES",
-    ];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let head = "CLIENT TUNNEL SESSION HEARD FROM IN OUT RESOURCES NAMES";
+    let mut rows = vec![head.split(' ').map(str::to_owned).collect()];
     rows.extend(report.client_list.iter().map(client_row));
     rows
 }
@@ -193,6 +141,6 @@ fn client_row(client: &ClientReport) -> Vec<String> {
     ]
 }
 
-/// To the upper left corner of an empty screen.
+/// Clears the screen and moves the cursor to its upper left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J";
-const AGAIN: Duration = Duration::from_secs(1);
+const REFRESH_EVERY: Duration = Duration::from_secs(1);

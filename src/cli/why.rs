@@ -1,10 +1,11 @@
-//! `postern why`: one verdict, how far it came, and what to do.
+//! `postern why`: one verdict, the steps up to it, and the remedy.
 
-use super::{ConfigArgs, show};
+use super::{ConfigArgs, show, words};
 use crate::admin::client::AdminClient;
-use anyhow::bail;
 use clap::Args as ClapArgs;
-use postern_core::diagnosis::{NotATarget, Report, Severity, Step, StepName, StepState, Target};
+use hyper::Method;
+use postern_core::diagnosis::{Report, Severity, Step, StepName, StepState};
+use postern_core::target::{Target, TargetParseError};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, stdout};
 use std::process::ExitCode;
@@ -24,64 +25,44 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn target(text: &str) -> Result<Target, NotATarget> {
+fn target(text: &str) -> Result<Target, TargetParseError> {
     text.parse()
 }
 
-/// Exit code 0 when it works, else 1.
+/// Exit code 0 when the client reaches the target, else 1.
 pub(super) async fn run(client: AdminClient, args: &Args) -> anyhow::Result<ExitCode> {
     let query = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("client", &args.client)
         .append_pair("target", &args.target.to_string())
         .finish();
-    let answer = client.get(&format!("/why?{query}")).await?;
-    if !answer.status.is_success() {
-        bail!("{}", answer.text());
-    }
-    let report: Report = answer.json()?;
-    let shown = match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        false => text(&report, Ink::of(stdout().is_terminal())),
+    let path = format!("/why?{query}");
+    let report: Report = client.request(Method::GET, &path).await?;
+    match args.json {
+        true => show(&words::json(&report)?)?,
+        false => show(&text(&report, stdout().is_terminal()))?,
     };
-    show(&shown)?;
     Ok(match report.severity {
         Severity::Works => ExitCode::SUCCESS,
         Severity::Limited | Severity::Broken => ExitCode::FAILURE,
     })
 }
 
-/// Whether marks are coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ink {
-    Plain,
-    Coloured,
-}
-
-impl Ink {
-    fn of(is_terminal: bool) -> Self {
-        match is_terminal {
-            true => Self::Coloured,
-            false => Self::Plain,
-        }
-    }
-
-    fn paint(self, code: u8, text: &str) -> String {
-        match self {
-            Self::Plain => text.to_owned(),
-            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
-        }
+fn paint(colour: bool, code: u8, text: &str) -> String {
+    match colour {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
     }
 }
 
-fn text(report: &Report, ink: Ink) -> String {
+fn text(report: &Report, colour: bool) -> String {
     let (code, word) = match report.severity {
         Severity::Works => (GREEN, "works"),
         Severity::Limited => (YELLOW, "unproven"),
         Severity::Broken => (RED, "broken"),
     };
-    let mut text = format!("{}: {}\n\n", ink.paint(code, word), report.verdict);
+    let mut text = format!("{}: {}\n\n", paint(colour, code, word), report.verdict);
     for step in &report.steps {
-        text.push_str(&line(step, ink));
+        text.push_str(&line(step, colour));
     }
     for note in &report.notes {
         let _ = write!(text, "\n{}\n", wrapped("note: ", note));
@@ -92,7 +73,7 @@ fn text(report: &Report, ink: Ink) -> String {
     text
 }
 
-fn line(step: &Step, ink: Ink) -> String {
+fn line(step: &Step, colour: bool) -> String {
     let (code, mark) = match step.state {
         StepState::Passed => (GREEN, "✓"),
         StepState::Open => (YELLOW, "?"),
@@ -101,11 +82,11 @@ fn line(step: &Step, ink: Ink) -> String {
     };
     let text = match step.state {
         StepState::Unknown => "not known",
-        // It stands above already.
+        // The verdict above says it.
         StepState::Failed => "see above",
         StepState::Passed | StepState::Open | StepState::NotNeeded => &step.text,
     };
-    let (mark, word) = (ink.paint(code, mark), word(step.name));
+    let (mark, word) = (paint(colour, code, mark), word(step.name));
     format!("  {mark} {word:<14} {text}\n")
 }
 
@@ -122,7 +103,7 @@ fn word(step: StepName) -> &'static str {
     }
 }
 
-/// In lines that a terminal shows whole.
+/// Breaks the text into lines that fit a terminal.
 fn wrapped(title: &str, text: &str) -> String {
     let mut lines = title.to_owned();
     let mut width = title.chars().count();

@@ -1,39 +1,27 @@
-//! Numbers and times as people read them.
+//! Numbers, times and tables for people.
 
-use std::time::Duration;
+use postern_core::diagnosis::Seconds;
+use serde::Serialize;
 
 /// Two units at most: `4m 31s`, `2d 3h`; below a minute whole seconds.
 pub(super) fn duration(seconds: u64) -> String {
-    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
-    let mut left = seconds;
-    let mut shown = Vec::new();
-    for (size, unit) in units {
-        let count = left / size;
-        left %= size;
-        if count > 0 {
-            shown.push(format!("{count}{unit}"));
-        } else if !shown.is_empty() {
-            break;
-        }
-        if shown.len() == 2 {
-            break;
-        }
-    }
-    match shown.is_empty() {
-        true => "0s".to_owned(),
-        false => shown.join(" "),
-    }
+    format!("{:#}", Seconds(seconds))
 }
 
-/// How long ago, in seconds; `never` if it never was.
+/// JSON with line breaks.
+pub(super) fn json(report: &impl Serialize) -> serde_json::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
+}
+
+/// A time that many seconds ago; `never` for `None`.
 pub(super) fn ago(seconds: Option<f64>) -> String {
-    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        Some(before) => format!("{} ago", duration(before.as_secs())),
+    match seconds {
+        Some(before) => format!("{} ago", duration(before as u64)),
         None => "never".to_owned(),
     }
 }
 
-/// With a unit of 1000: `1.2 MB`.
+/// In decimal units: `1.2 MB`.
 pub(super) fn bytes(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
     let mut value = bytes as f64;
@@ -48,7 +36,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Lines of cells, each column as wide as its widest cell.
+/// Lines of cells. Each column is as wide as its widest cell.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

@@ -1,69 +1,39 @@
-//! `[dns]`: the name servers that the gateway asks.
-//!
-//! No public server is ever a default: without a word about servers, the host's own are asked.
+//! Name servers as the configuration writes them.
 
+use super::kinds::{Refusal, Scalar};
 use postern_core::names::DomainName;
 use rustls::pki_types::ServerName;
-use serde::Deserialize;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
-
-/// `[dns]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DnsConfig {
-    /// Empty means those of `/etc/resolv.conf`.
-    pub servers: Vec<DnsServer>,
-    /// For parts of the name space.
-    pub suffixes: Vec<DnsSuffix>,
-    /// Certificates (PEM) trusted for encrypted servers beside the public ones.
-    pub ca_file: Option<PathBuf>,
-    /// Shortest time for which addresses are kept.
-    #[serde(deserialize_with = "super::types::duration")]
-    pub min_ttl: Duration,
-    /// Longest time for which addresses are kept.
-    #[serde(deserialize_with = "super::types::duration")]
-    pub max_ttl: Duration,
-    /// Whether 64:ff9b::/96 leads anywhere.
-    pub nat64: bool,
-    /// How long a resource keeps the addresses it had when they cannot be looked up anew.
-    #[serde(deserialize_with = "super::types::duration")]
-    pub last_known_good: Duration,
-    /// Names that are being looked up at one time on behalf of one client.
-    pub lookups_per_client: usize,
-}
 
 /// A name server and how to talk to it, for example `10.0.0.53`, `tcp://[fd00::53]:5353` or
 /// `tls://10.0.0.53#dns.corp.example`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsServer {
-    /// Where.
+    /// Address and port of the server.
     pub address: SocketAddr,
-    /// How.
+    /// The protocol under the questions.
     pub transport: DnsTransport,
 }
 
 /// How a name server is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsTransport {
-    /// Over UDP, and over TCP if the answer does not fit.
+    /// UDP, and TCP if the answer does not fit.
     Udp,
-    /// Over TCP.
+    /// TCP, from the first question on.
     Tcp,
-    /// Over TLS (RFC 7858).
+    /// DNS over TLS (RFC 7858).
     Tls {
-        /// Whom the certificate must name: a host name or an address.
+        /// The host name or address that the certificate must name.
         name: String,
     },
-    /// Over HTTP/2 (RFC 8484).
+    /// DNS over HTTP/2 (RFC 8484).
     Https {
-        /// Whom the certificate must name: a host name or an address.
+        /// The host name or address that the certificate must name.
         name: String,
-        /// Where on the server.
+        /// Path of the service on the server.
         path: String,
     },
 }
@@ -108,11 +78,12 @@ impl FromStr for DnsServer {
     }
 }
 
-impl TryFrom<String> for DnsServer {
-    type Error = String;
+impl Scalar for DnsServer {
+    const EXPECTS: &'static str = "an IP address, or udp://, tcp://, tls:// or https:// and one; \
+         #NAME at the end names the certificate of the last two";
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        Ok(text.parse::<Self>()?)
     }
 }
 
@@ -154,12 +125,11 @@ fn parse_host(host: &str) -> Result<(IpAddr, Option<u16>), String> {
 }
 
 /// A server for a domain and all names below it, for example `corp.example=10.1.0.53`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSuffix {
-    /// The longest that fits a name counts.
+    /// Of several domains that fit a name, the longest counts.
     pub domain: DomainName,
-    /// One of the domain's servers.
+    /// One of the servers of the domain.
     pub server: DnsServer,
 }
 
@@ -178,11 +148,11 @@ impl FromStr for DnsSuffix {
     }
 }
 
-impl TryFrom<String> for DnsSuffix {
-    type Error = String;
+impl Scalar for DnsSuffix {
+    const EXPECTS: &'static str = "a domain, = and the address of a server for it";
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+    fn from_text(text: &str) -> Result<Self, Refusal> {
+        Ok(text.parse::<Self>()?)
     }
 }
 

@@ -1,73 +1,61 @@
 //! Reads the file: which known keys it sets, where, and everything that is wrong with it.
 
 use super::keys::{self, KEYS};
-use super::problem::{Place, Problem};
-use super::schema::{Key, Kind, Presence, Raw};
+use super::layers::{Entry, Layer};
+use super::problem::{Findings, Place, Problem};
+use super::schema::{Key, Presence};
 use super::suggest;
-use std::collections::BTreeSet;
-use std::ops::Range;
-use toml_edit::{Document, Item, TableLike, Value};
+use super::toml_value::{as_toml, plain, shape};
+use config::ValueKind;
+use std::path::Path;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-/// A key that the file sets.
-pub(super) struct Entry {
-    pub(super) key: &'static Key,
-    pub(super) raw: Raw,
-    pub(super) line: usize,
-}
-
-/// What the file says.
-#[derive(Default)]
-pub(super) struct Entries {
-    /// Keys with a good value.
-    pub(super) set: Vec<Entry>,
-    /// Paths of keys that the file means to set but whose value or spelling is refused; that they
-    /// are missing is no further problem.
-    pub(super) refused: BTreeSet<&'static str>,
-}
-
-/// Reads `text`; `None` when it is not TOML at all. Problems are added to `problems`.
-pub(super) fn read(path: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Entries> {
+/// Reads the `text` of the file at `path`; `None` when it is not TOML at all.
+pub(super) fn read(path: &Path, text: &str, findings: &mut Findings) -> Option<Layer> {
     let mut reader = Reader {
         path,
         text,
-        entries: Entries::default(),
+        layer: Layer::default(),
+        refused: Vec::new(),
         problems: Vec::new(),
     };
-    let parsed = match Document::parse(text) {
-        Ok(document) => {
-            reader.read_root(document.as_table());
-            true
-        }
+    let parsed = DeTable::parse(text);
+    match &parsed {
+        Ok(root) => reader.read_root(root.get_ref()),
         Err(error) => {
             let message = error.message().trim().replace('\n', "; ");
-            reader.refuse(error.span(), format!("not valid TOML: {message}"));
-            false
+            let at = error.span().map_or(0, |span| span.start);
+            reader.refuse(at, format!("not valid TOML: {message}"));
         }
-    };
+    }
     reader.problems.sort_by_key(|(offset, _)| *offset);
-    problems.extend(reader.problems.into_iter().map(|(_, problem)| problem));
-    parsed.then_some(reader.entries)
+    let problems = reader.problems.into_iter().map(|(_, problem)| problem);
+    findings.problems.extend(problems);
+    findings.refused.extend(reader.refused);
+    parsed.is_ok().then_some(reader.layer)
 }
 
 struct Reader<'t> {
-    path: &'t str,
+    path: &'t Path,
     text: &'t str,
-    entries: Entries,
+    layer: Layer,
+    refused: Vec<&'static str>,
     /// With their offsets, because tables are visited by name.
     problems: Vec<(usize, Problem)>,
 }
 
 impl Reader<'_> {
-    fn read_root(&mut self, root: &dyn TableLike) {
+    fn read_root(&mut self, root: &DeTable<'_>) {
         let sections = keys::sections();
-        for (name, item) in root.iter() {
-            let at = root.key(name).and_then(toml_edit::Key::span);
-            match item.as_table_like() {
-                Some(section) if sections.contains(&name) => self.read_section(name, section),
+        for (name, value) in root {
+            let (name, at) = (name.get_ref().as_ref(), name.span().start);
+            let is_known = sections.contains(&name);
+            match value.get_ref().as_table() {
+                Some(section) if is_known => self.read_section(name, section),
                 Some(section) => self.refuse_section(name, section, at),
-                None if item.is_none() => {}
-                None if sections.contains(&name) => {
-                    let found = describe_other(item);
+                None if is_known => {
+                    let found = shape(value.get_ref());
                     self.refuse(at, format!("\"{name}\" is a section, found {found}; write [{name}] and its keys below"));
                 }
                 None => self.refuse_unknown(name, at),
@@ -75,62 +63,81 @@ impl Reader<'_> {
         }
     }
 
-    fn read_section(&mut self, section_name: &str, section: &dyn TableLike) {
-        for (name, item) in section.iter() {
-            let at = section.key(name).and_then(toml_edit::Key::span);
-            let path = format!("{section_name}.{name}");
+    fn read_section(&mut self, section_name: &str, section: &DeTable<'_>) {
+        for (name, value) in section {
+            let at = name.span().start;
+            let path = format!("{section_name}.{}", name.get_ref());
             match keys::find(&path) {
                 Some(key) if key.presence == Presence::EnvironmentOnly => {
-                    self.refuse_secret(key, at)
+                    self.refuse_secret(key, at);
                 }
-                Some(key) => self.read_value(key, item, at),
+                Some(key) => self.read_value(key, value, at),
                 None => self.refuse_unknown(&path, at),
             }
         }
     }
 
     /// Every key of an unknown section is reported, each with its own suggestion.
-    fn refuse_section(&mut self, name: &str, section: &dyn TableLike, at: Option<Range<usize>>) {
+    fn refuse_section(&mut self, name: &str, section: &DeTable<'_>, at: usize) {
         if section.is_empty() {
             let hint = suggest::did_you_mean(name, keys::sections());
             self.refuse(at, format!("unknown section \"{name}\"{hint}"));
         }
-        for (key, _) in section.iter() {
-            let at = section.key(key).and_then(toml_edit::Key::span);
-            self.refuse_unknown(&format!("{name}.{key}"), at);
+        for key in section.keys() {
+            self.refuse_unknown(&format!("{name}.{}", key.get_ref()), key.span().start);
         }
     }
 
-    fn read_value(&mut self, key: &'static Key, item: &Item, at: Option<Range<usize>>) {
-        let line = at.as_ref().map_or(1, |at| self.position(at.start).0);
-        let raw = match item {
-            Item::Value(value) => raw(value),
-            Item::None | Item::Table(_) | Item::ArrayOfTables(_) => {
-                Raw::Other(describe_other(item))
+    fn read_value(&mut self, key: &'static Key, value: &Spanned<DeValue<'_>>, at: usize) {
+        let items = value.get_ref().as_array().filter(|_| key.kind.is_list);
+        let wrong: Vec<(usize, String)> = match items {
+            Some(items) => items.iter().filter_map(|item| wrong(key, item)).collect(),
+            None if key.kind.is_list => {
+                let found = match plain(value.get_ref()) {
+                    Ok(ValueKind::String(text)) => format!("the text {text:?}"),
+                    Ok(other) => as_toml(&other),
+                    Err(found) => found,
+                };
+                vec![(value.span().start, found)]
             }
+            None => wrong(key, value).into_iter().collect(),
         };
-        let wrong = check(key, &raw, item);
-        if wrong.is_empty() {
-            self.entries.set.push(Entry { key, raw, line });
+        if let (true, Ok(value)) = (wrong.is_empty(), plain(value.get_ref())) {
+            let place = self.place(at);
+            let value = self.relative_to_file(key, value);
+            self.layer.entries.push(Entry { key, value, place });
             return;
         }
-        self.entries.refused.insert(key.path);
-        for (found, span) in wrong {
-            let at = span.or_else(|| item.span()).or(at.clone());
-            self.refuse(at, wrong_value(key, &found));
+        self.refused.push(key.path);
+        for (start, found) in wrong {
+            // A table without braces may be spread over the file; the key stands where it begins.
+            let has_braces = self.text[start..].starts_with('{');
+            let is_spread = value.get_ref().is_table() && !has_braces;
+            let start = if is_spread { at } else { start };
+            self.refuse(start, key.wrong_value(&found));
         }
     }
 
-    fn refuse_unknown(&mut self, path: &str, at: Option<Range<usize>>) {
+    /// A path in the file is relative to the file.
+    fn relative_to_file(&self, key: &Key, value: ValueKind) -> ValueKind {
+        match (value, self.path.parent()) {
+            (ValueKind::String(path), Some(folder)) if key.kind.is_path => {
+                folder.join(path).to_string_lossy().into_owned().into()
+            }
+            (value, _) => value,
+        }
+    }
+
+    fn refuse_unknown(&mut self, path: &str, at: usize) {
         let near = suggest::nearest(path, KEYS.iter().map(|key| key.path));
         let hint = suggest::did_you_mean(path, near);
-        self.entries.refused.extend(near);
-        let at = at.map(|at| self.start_of_dotted(at));
+        self.refused.extend(near);
+        let at = self.start_of_dotted(at);
         self.refuse(at, format!("unknown key \"{}\"{hint}", path.escape_debug()));
     }
 
-    fn refuse_secret(&mut self, key: &'static Key, at: Option<Range<usize>>) {
-        self.entries.refused.insert(key.path);
+    fn refuse_secret(&mut self, key: &'static Key, at: usize) {
+        self.refused.push(key.path);
         self.refuse(at, format!(
             "{} must not be in this file; put the token into a file of its own (mode 0600) and name it with \
              token_file, or set {}",
@@ -138,98 +145,35 @@ impl Reader<'_> {
         ));
     }
 
-    fn refuse(&mut self, at: Option<Range<usize>>, message: String) {
-        let offset = at.map_or(0, |at| at.start);
-        let (line, column) = self.position(offset);
-        let place = Place::File {
-            path: self.path.to_owned(),
-            line,
-            column,
-        };
-        self.problems.push((offset, Problem::new(place, message)));
+    fn refuse(&mut self, at: usize, message: String) {
+        let place = self.place(at);
+        self.problems.push((at, Problem::new(place, message)));
     }
 
     /// Line and column, both from 1, of a byte offset.
-    fn position(&self, offset: usize) -> (usize, usize) {
+    fn place(&self, offset: usize) -> Place {
         let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (line, before[line_start..].chars().count() + 1)
+        Place::File {
+            path: self.path.display().to_string(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
     }
 
     /// `url` in `prtal.url = …` starts where `prtal` starts.
-    fn start_of_dotted(&self, at: Range<usize>) -> Range<usize> {
-        let before = self.text.get(..at.start).unwrap_or_default();
+    fn start_of_dotted(&self, at: usize) -> usize {
+        let before = self.text.get(..at).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let prefix = &before[line_start..];
-        let dotted = prefix.trim_end().ends_with('.') && !prefix.contains(['{', ',', '=']);
+        let is_dotted = prefix.trim_end().ends_with('.') && !prefix.contains(['{', ',', '=']);
         let indent = prefix.len() - prefix.trim_start().len();
-        if dotted {
-            line_start + indent..at.end
-        } else {
-            at
-        }
+        if is_dotted { line_start + indent } else { at }
     }
 }
 
-/// What was found instead of what the key takes, and where if that is an item of a list.
-fn check(key: &Key, raw: &Raw, item: &Item) -> Vec<(String, Option<Range<usize>>)> {
-    match (key.kind, raw) {
-        (Kind::One(scalar), _) => {
-            let found = scalar.check(raw).err();
-            found.into_iter().map(|found| (found, None)).collect()
-        }
-        (Kind::List(scalar), Raw::List(items)) => {
-            let wrong = |(index, raw): (usize, &Raw)| {
-                let found = scalar.check(raw).err()?;
-                Some((found, nth_span(item, index)))
-            };
-            items.iter().enumerate().filter_map(wrong).collect()
-        }
-        (Kind::List(_), Raw::Text(text)) => vec![(format!("the text {text:?}"), None)],
-        (Kind::List(_), _) => vec![(raw.to_string(), None)],
-    }
-}
-
-fn nth_span(item: &Item, index: usize) -> Option<Range<usize>> {
-    item.as_array()?.get(index)?.span()
-}
-
-/// The message for a refused value; the same for files and variables.
-pub(super) fn wrong_value(key: &Key, found: &str) -> String {
-    let (_, name) = key.parts();
-    let (kind, example) = (key.kind.expects(), key.example);
-    format!(
-        "{}: found {found}, expected {kind}; for example {name} = {example}",
-        key.path
-    )
-}
-
-/// A TOML value as the table of keys sees it.
-pub(super) fn raw(value: &Value) -> Raw {
-    match value {
-        Value::Boolean(flag) => Raw::Flag(*flag.value()),
-        Value::Integer(number) => Raw::Integer(*number.value()),
-        Value::String(text) => Raw::Text(text.value().clone()),
-        Value::Array(items) => Raw::List(items.iter().map(raw).collect()),
-        Value::Float(number) => Raw::Other(format!("the number {}", number.value())),
-        Value::Datetime(date) => Raw::Other(format!("the date {}", date.value())),
-        Value::InlineTable(_) => Raw::Other("a table".to_owned()),
-    }
-}
-
-fn describe_other(item: &Item) -> String {
-    match item {
-        Item::ArrayOfTables(_) => "a list of tables".to_owned(),
-        Item::Value(Value::Array(_)) => "a list".to_owned(),
-        Item::Value(Value::InlineTable(_)) | Item::Table(_) => "a table".to_owned(),
-        Item::Value(
-            Value::Boolean(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::String(_)
-            | Value::Datetime(_),
-        )
-        | Item::None => "a single value".to_owned(),
-    }
+/// Where a single value or an item is none that `key` takes, and what it is.
+fn wrong(key: &Key, value: &Spanned<DeValue<'_>>) -> Option<(usize, String)> {
+    let checked = plain(value.get_ref()).and_then(|value| key.check(&value));
+    checked.err().map(|found| (value.span().start, found))
 }

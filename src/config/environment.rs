@@ -1,11 +1,12 @@
 //! The overrides in the environment.
 
-use super::document::wrong_value;
 use super::keys::{self, KEYS};
-use super::problem::{Place, Problem};
-use super::schema::{Key, Kind, Presence, Raw, VARIABLE_PREFIX};
+use super::layers::{Entry, Layer};
+use super::problem::{Findings, Place, Problem};
+use super::schema::{Key, Presence, VARIABLE_PREFIX};
 use super::suggest;
-use std::collections::{BTreeMap, BTreeSet};
+use config::ValueKind;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use zeroize::Zeroizing;
@@ -17,7 +18,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this process.
+    /// The environment of this process.
     #[must_use]
     pub fn of_process() -> Self {
         Self::new(std::env::vars_os())
@@ -47,110 +48,91 @@ impl Environment {
     }
 }
 
-/// A key that a variable sets.
-pub(super) struct Override {
-    pub(super) key: &'static Key,
-    pub(super) raw: Raw,
-    pub(super) variable: String,
-}
-
-/// What the environment says.
-#[derive(Default)]
-pub(super) struct Overrides {
-    pub(super) settings: Vec<Override>,
-    pub(super) refused: BTreeSet<&'static str>,
-    pub(super) warnings: Vec<String>,
-}
-
 /// Reads all overrides but the token, which is read where it is resolved.
-pub(super) fn read(environment: &Environment, problems: &mut Vec<Problem>) -> Overrides {
-    let mut overrides = Overrides::default();
+pub(super) fn read(environment: &Environment, findings: &mut Findings) -> Layer {
+    let mut reader = Reader {
+        layer: Layer::default(),
+        findings,
+    };
     for (variable, value) in &environment.variables {
         if !variable.starts_with(VARIABLE_PREFIX) {
-            overrides.warnings.extend(almost_an_override(variable));
+            reader
+                .findings
+                .warnings
+                .extend(almost_an_override(variable));
             continue;
         }
-        let Some(key) = KEYS.iter().find(|key| key.variable() == *variable) else {
-            problems.push(unknown(variable, &mut overrides.refused));
-            continue;
-        };
-        if key.presence != Presence::EnvironmentOnly {
-            overrides.take(key, variable, value, problems);
+        match KEYS.iter().find(|key| key.variable() == *variable) {
+            Some(key) if key.presence == Presence::EnvironmentOnly => {}
+            Some(key) => reader.take(key, variable, value),
+            None => reader.refuse_unknown(variable),
         }
     }
-    overrides.take_log_filter(environment, problems);
-    overrides
+    reader.take_log_filter(environment);
+    reader.layer
 }
 
-impl Overrides {
-    fn take(
-        &mut self,
-        key: &'static Key,
-        variable: &str,
-        value: &[u8],
-        problems: &mut Vec<Problem>,
-    ) {
+struct Reader<'f> {
+    layer: Layer,
+    findings: &'f mut Findings,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, key: &'static Key, variable: &str, value: &[u8]) {
+        let place = Place::Environment(variable.to_owned());
         match parse(key, value) {
-            Ok(raw) => self.settings.push(Override {
-                key,
-                raw,
-                variable: variable.to_owned(),
-            }),
+            Ok(value) => self.layer.entries.push(Entry { key, value, place }),
             Err(message) => {
-                self.refused.insert(key.path);
-                let place = Place::Environment(variable.to_owned());
-                problems.push(Problem::new(place, message));
+                self.findings.refused.insert(key.path);
+                self.findings.problems.push(Problem::new(place, message));
             }
         }
     }
 
-    /// `RUST_LOG` counts where our own variable is not set; empty, it counts as not set, as
-    /// everywhere.
-    fn take_log_filter(&mut self, environment: &Environment, problems: &mut Vec<Problem>) {
-        let key = keys::find("log.filter").expect("the table has log.filter");
-        let overridden = environment.get(&key.variable()).is_some();
+    /// `RUST_LOG` counts where our own variable is not set. Empty, it counts as not set, as in
+    /// other programs.
+    fn take_log_filter(&mut self, environment: &Environment) {
+        let key = keys::find("log.filter").expect("the list has log.filter");
+        let is_overridden = environment.get(&key.variable()).is_some();
         match environment.get(LOG_VARIABLE) {
-            Some(value) if !overridden && !value.is_empty() => {
-                self.take(key, LOG_VARIABLE, value, problems);
+            Some(value) if !is_overridden && !value.is_empty() => {
+                self.take(key, LOG_VARIABLE, value);
             }
             Some(_) | None => {}
         }
     }
-}
 
-fn parse(key: &Key, value: &[u8]) -> Result<Raw, String> {
-    let Ok(text) = std::str::from_utf8(value) else {
-        return Err(wrong_value(key, "bytes that are not UTF-8"));
-    };
-    let raw = key.kind.read_text(text);
-    let items = match (&key.kind, &raw) {
-        (Kind::List(_), Raw::List(items)) => items.as_slice(),
-        (_, single) => std::slice::from_ref(single),
-    };
-    for item in items {
-        key.kind.scalar().check(item).map_err(|found| {
-            let list = matches!(key.kind, Kind::List(_));
-            let hint = if list {
-                " (items are separated by commas)"
-            } else {
-                ""
-            };
-            format!("{}{hint}", wrong_value(key, &found))
-        })?;
+    fn refuse_unknown(&mut self, variable: &str) {
+        let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        let near = suggest::nearest(variable, variables.iter().map(String::as_str));
+        let hint = suggest::did_you_mean(variable, near);
+        let mut meant = KEYS.iter().zip(&variables);
+        let meant = meant.find(|(_, variable)| near == Some(variable.as_str()));
+        self.findings.refused.extend(meant.map(|(key, _)| key.path));
+        let place = Place::Environment(variable.to_owned());
+        let problem = Problem::new(place, format!("unknown variable{hint}"));
+        self.findings.problems.push(problem);
     }
-    Ok(raw)
 }
 
-fn unknown(variable: &str, refused: &mut BTreeSet<&'static str>) -> Problem {
-    let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
-    let near = suggest::nearest(variable, variables.iter().map(String::as_str));
-    let hint = suggest::did_you_mean(variable, near);
-    let meant = KEYS
-        .iter()
-        .find(|key| near == Some(key.variable().as_str()));
-    refused.extend(meant.map(|key| key.path));
-    let place = Place::Environment(variable.to_owned());
-    Problem::new(place, format!("unknown variable{hint}"))
+fn parse(key: &Key, value: &[u8]) -> Result<ValueKind, String> {
+    let Ok(text) = std::str::from_utf8(value) else {
+        return Err(key.wrong_value("bytes that are not UTF-8"));
+    };
+    let read = |text: &str| {
+        let value = (key.kind.value_of)(text);
+        key.check(&value).map(|()| value)
+    };
+    if !key.kind.is_list {
+        return read(text).map_err(|found| key.wrong_value(&found));
+    }
+    let items = text.split(',').map(str::trim);
+    let items = items.filter(|item| !item.is_empty()).map(read);
+    let items: Result<Vec<ValueKind>, String> = items.collect();
+    items.map(ValueKind::from).map_err(|found| {
+        let wrong = key.wrong_value(&found);
+        format!("{wrong} (items are separated by commas)")
+    })
 }
 
 /// A single underscore where two are needed is not refused (orchestrators invent such names for

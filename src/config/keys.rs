@@ -1,9 +1,181 @@
-//! The one list of keys: type, unit, default and meaning of each.
+//! The one list of keys: name, type, default, range, unit, example and meaning of each, and whether
+//! it changes in place.
 //!
-//! The checks, `postern check` and the test of `config/gateway.toml` read this table; a key that is
-//! not in it does not exist.
+//! Everything else comes from this list ([`settings`]): the typed configuration, the checks of file
+//! and environment, `postern check`, what a reload takes over, and the test of
+//! `config/gateway.toml`. A key that is not in it does not exist.
 
-use super::schema::{Change, Key, Kind, Presence, Scalar};
+use super::dns::{DnsServer, DnsSuffix};
+use super::kinds::{Generation, LogFormat, Setting};
+use super::schema::{Change, Key, Presence, settings};
+use super::secret::Secret;
+use super::values::{EgressPattern, InterfaceName, InterfacePattern, LogFilter};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+settings! {
+    /// The control plane, and this gateway's identity at it.
+    portal: PortalConfig {
+        /// Base address of the portal's websocket.
+        url: Url = (required), Restart { example: "\"wss://portal.example.com\"", }
+        /// File with the token that the portal issued for this gateway.
+        token_file: Option<PathBuf> = (unset: "the token comes from the environment or from systemd"),
+            Restart { example: "\"/etc/postern/token\"", }
+        /// The token itself: printable ASCII without spaces, never empty.
+        token: Secret = (environment), Restart { example: "POSTERN__PORTAL__TOKEN", }
+        /// The permanent name of this machine at the portal.
+        id: Option<String> = (unset: "kept in id_file"), Restart { example: "\"edge-gateway-1\"", }
+        /// Where the id is kept when it is not configured.
+        id_file: PathBuf = "/var/lib/postern/gateway_id", Restart {}
+        /// For people, in the portal's lists.
+        name: Option<String> = (unset: "the host name"),
+            Restart { example: "\"Edge gateway, first floor\"", }
+        /// Which generation of the protocol to speak.
+        generation: Generation = "auto", Restart {}
+        /// How long to go on without the portal before giving up.
+        max_outage: Duration = "24h", InPlace { unit: "duration", }
+    }
+
+    /// The outside: sockets and addresses.
+    network: NetworkConfig {
+        /// The one UDP port, for IPv4 and IPv6; 0 lets the kernel choose.
+        udp_port: u16 = 52625, Restart { unit: "port", range: Some(0..=65_535), }
+        /// Interfaces whose addresses are offered to clients; empty means all.
+        interfaces: Vec<InterfacePattern> = [], InPlace { example: r#"["eth0", "wlan*"]"#, }
+        /// Interfaces whose addresses are not offered.
+        exclude_interfaces: Vec<InterfacePattern> = ["lo", "docker*", "br-*", "veth*"],
+            InPlace { example: r#"["lo", "docker*"]"#, }
+        /// STUN servers to ask for our public address, beside the portal's relays.
+        stun_servers: Vec<SocketAddr> = [],
+            InPlace { example: r#"["192.0.2.1:3478", "[2001:db8::1]:3478"]"#, }
+        /// Receive buffer (`SO_RCVBUF`) of each UDP socket.
+        receive_buffer_bytes: usize = 16777216, Restart { unit: "bytes", range: BUFFER_BYTES, }
+        /// Send buffer (`SO_SNDBUF`) of each UDP socket.
+        send_buffer_bytes: usize = 2097152, Restart { unit: "bytes", range: BUFFER_BYTES, }
+    }
+
+    /// The inside: the TUN interface and the way to the resources.
+    tunnel: TunnelConfig {
+        /// Name of the TUN interface.
+        interface: InterfaceName = "postern0", Restart {}
+        /// Threads that carry packets, each for a part of the clients.
+        shards: Option<u8> = (unset: "one for each core that the gateway may use, at most 8"),
+            Restart { unit: "threads", range: Some(1..=64), example: "2", }
+        /// Whether clients appear to resources under the gateway's own addresses.
+        masquerade: bool = true, Restart {}
+        /// Whether the gateway switches the kernel's forwarding on.
+        forwarding: bool = true, Restart {}
+        /// Interfaces to masquerade on; empty means every one but the tunnel's.
+        egress_interfaces: Vec<EgressPattern> = [], Restart { example: r#"["eth1", "ens*"]"#, }
+    }
+
+    /// The name servers. No public server is ever a default.
+    dns: DnsConfig {
+        /// Name servers to ask; empty means those of /etc/resolv.conf.
+        servers: Vec<DnsServer> = [],
+            InPlace { example: r#"["10.0.0.53", "tls://10.0.0.54#dns.corp.example"]"#, }
+        /// Name servers for a domain and all names below it.
+        suffixes: Vec<DnsSuffix> = [], InPlace { example: r#"["corp.example=10.1.0.53"]"#, }
+        /// Certificates (PEM) trusted for encrypted name servers beside the public ones.
+        ca_file: Option<PathBuf> =
+            (unset: "encrypted servers need a certificate of a public authority"),
+            InPlace { example: "\"/etc/postern/dns-ca.pem\"", }
+        /// Addresses are kept at least this long.
+        min_ttl: Duration = "5s", InPlace { unit: "duration", }
+        /// Addresses are kept no longer than this.
+        max_ttl: Duration = "1h", InPlace { unit: "duration", }
+        /// Whether addresses in 64:ff9b::/96 lead anywhere from here.
+        nat64: bool = false, InPlace {}
+        /// How long resources keep their addresses while lookups of them fail.
+        last_known_good: Duration = "24h", InPlace { unit: "duration", }
+        /// Names looked up at one time on behalf of one client; more wait.
+        lookups_per_client: usize = 16, InPlace { unit: "names", range: Some(1..=512), }
+    }
+
+    /// What one gateway takes on.
+    limits: LimitsConfig {
+        /// Clients connected at one time; more are refused.
+        clients: usize = 10000, InPlace { unit: "clients", range: Some(1..=1_000_000), }
+        /// Resources granted to one client at one time; more are refused.
+        resources_per_client: usize = 1024,
+            InPlace { unit: "resources", range: Some(1..=65_536), }
+        /// WireGuard handshakes answered before senders must prove their address by a cookie.
+        handshakes_per_second: u32 = 2000,
+            InPlace { unit: "handshakes per second", range: Some(1..=1_000_000), }
+        /// Flows of all clients to names at one time; the oldest unanswered ones give way.
+        flows: u32 = 262144, InPlace { unit: "flows", range: Some(1024..=16_777_216), }
+        /// Flows of one client to names at one time; its oldest unanswered ones give way.
+        flows_per_client: u32 = 16384, InPlace { unit: "flows", range: Some(16..=32_768), }
+    }
+
+    /// What the next process takes over.
+    state: StateConfig {
+        /// Whether a restarted gateway takes its clients over from the process before it.
+        enabled: bool = true, Restart {}
+        /// Where the clients are written down for the next process; never on a disk.
+        file: PathBuf = "/run/postern/gateway.state", Restart {}
+        /// Whether SIGTERM leaves the clients to the next process instead of saying goodbye.
+        handover: bool = false, InPlace {}
+        /// Clients are not taken over from a file that is older.
+        max_age: Duration = "5m", InPlace { unit: "duration", }
+    }
+
+    /// Where the operator asks.
+    admin: AdminConfig {
+        /// Unix socket of the operator's commands, for the gateway's own user and root.
+        socket: PathBuf = "/run/postern/admin.sock", Restart {}
+        /// Where probes and Prometheus ask over TCP, and anybody on a loopback address the status;
+        /// empty means nowhere.
+        listen: Vec<SocketAddr> = ["127.0.0.1:9599"], Restart {}
+    }
+
+    /// What is logged, and how.
+    log: LogConfig {
+        /// How log lines are written to stderr.
+        format: LogFormat = "text", Restart {}
+        /// Which events are logged, as `tracing` directives.
+        filter: LogFilter = "info", InPlace { example: "\"info,postern::actors=debug\"", }
+    }
+}
+
+/// Keys whose values differ between two configurations, in the order of the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Taken over while the gateway runs.
+    pub in_place: Vec<&'static str>,
+    /// The gateway keeps the old values until it is restarted.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl GatewayConfig {
+    /// The keys that a reload of `wanted` changes.
+    #[must_use]
+    pub fn changes(&self, wanted: &Self) -> Changes {
+        let mut changes = Changes::default();
+        for (key, _) in KEYS.iter().zip(self.differing(wanted)).filter(|it| it.1) {
+            match key.change {
+                Change::InPlace => changes.in_place.push(key.path),
+                Change::Restart => changes.needs_restart.push(key.path),
+            }
+        }
+        changes
+    }
+}
+
+impl TunnelConfig {
+    /// As many shards as configured; else one for each core that the process may use, up to a
+    /// limit.
+    #[must_use]
+    pub fn shards(&self) -> u8 {
+        self.shards.unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            u8::try_from(cores).map_or(SHARDS_UNASKED_MAX, |cores| cores.min(SHARDS_UNASKED_MAX))
+        })
+    }
+}
 
 /// The key with this path.
 #[must_use]
@@ -19,395 +191,8 @@ pub fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// Every key, in the order of `config/gateway.toml`.
-pub static KEYS: &[Key] = &[
-    Key {
-        path: "portal.url",
-        kind: Kind::One(Scalar::PortalUrl),
-        presence: Presence::Required,
-        unit: "",
-        example: "\"wss://portal.example.com\"",
-        doc: "Base address of the portal's websocket.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.token_file",
-        kind: Kind::One(Scalar::Path),
-        presence: Presence::Optional("the token comes from the environment or from systemd"),
-        unit: "",
-        example: "\"/etc/postern/token\"",
-        doc: "File with the token that the portal issued for this gateway.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.token",
-        kind: Kind::One(Scalar::Secret),
-        presence: Presence::EnvironmentOnly,
-        unit: "",
-        example: "POSTERN__PORTAL__TOKEN",
-        doc: "The token itself.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.id",
-        kind: Kind::One(Scalar::Text),
-        presence: Presence::Optional("kept in id_file"),
-        unit: "",
-        example: "\"edge-gateway-1\"",
-        doc: "The name under which the portal knows this machine, for ever.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.id_file",
-        kind: Kind::One(Scalar::Path),
-        presence: Presence::Default("\"/var/lib/postern/gateway_id\""),
-        unit: "",
-        example: "\"/var/lib/postern/gateway_id\"",
-        doc: "Where the id is kept when it is not configured.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.name",
-        kind: Kind::One(Scalar::Text),
-        presence: Presence::Optional("the host name"),
-        unit: "",
-        example: "\"Edge gateway, first floor\"",
-        doc: "For people, in the portal's lists.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.generation",
-        kind: Kind::One(Scalar::Choice(&["auto", "v2", "v1"])),
-        presence: Presence::Default("\"auto\""),
-        unit: "",
-        example: "\"auto\"",
-        doc: "Which generation of the protocol to speak.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "portal.max_outage",
-        kind: Kind::One(Scalar::Duration),
-        presence: Presence::Default("\"24h\""),
-        unit: "duration",
-        example: "\"24h\"",
-        doc: "How long to go on without the portal before giving up.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "network.udp_port",
-        kind: Kind::One(Scalar::Integer {
-            min: 0,
-            max: 65_535,
-        }),
-        presence: Presence::Default("52625"),
-        unit: "port; 0 lets the kernel choose",
-        example: "52625",
-        doc: "The one UDP port, for IPv4 and IPv6.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "network.interfaces",
-        kind: Kind::List(Scalar::InterfacePattern),
-        presence: Presence::Default("[]"),
-        unit: "",
-        example: "[\"eth0\", \"wlan*\"]",
-        doc: "Interfaces whose addresses are offered to clients; empty means all.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "network.exclude_interfaces",
-        kind: Kind::List(Scalar::InterfacePattern),
-        presence: Presence::Default("[\"lo\", \"docker*\", \"br-*\", \"veth*\"]"),
-        unit: "",
-        example: "[\"lo\", \"docker*\"]",
-        doc: "Interfaces whose addresses are not offered.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "network.stun_servers",
-        kind: Kind::List(Scalar::SocketAddress),
-        presence: Presence::Default("[]"),
-        unit: "",
-        example: "[\"192.0.2.1:3478\", \"[2001:db8::1]:3478\"]",
-        doc: "STUN servers to ask for our public address, beside the portal's relays.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "network.receive_buffer_bytes",
-        kind: Kind::One(Scalar::Integer {
-            min: BUFFER_BYTES_MIN,
-            max: BUFFER_BYTES_MAX,
-        }),
-        presence: Presence::Default("16777216"),
-        unit: "bytes",
-        example: "16777216",
-        doc: "Receive buffer of each UDP socket.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "network.send_buffer_bytes",
-        kind: Kind::One(Scalar::Integer {
-            min: BUFFER_BYTES_MIN,
-            max: BUFFER_BYTES_MAX,
-        }),
-        presence: Presence::Default("2097152"),
-        unit: "bytes",
-        example: "2097152",
-        doc: "Send buffer of each UDP socket.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "tunnel.interface",
-        kind: Kind::One(Scalar::InterfaceName),
-        presence: Presence::Default("\"postern0\""),
-        unit: "",
-        example: "\"postern0\"",
-        doc: "Name of the TUN interface.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "tunnel.shards",
-        kind: Kind::One(Scalar::Integer { min: 1, max: 64 }),
-        presence: Presence::Optional("one for each core that the gateway may use, at most 8"),
-        unit: "threads",
-        example: "2",
-        doc: "Threads that carry packets, each for a part of the clients.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "tunnel.masquerade",
-        kind: Kind::One(Scalar::Flag),
-        presence: Presence::Default("true"),
-        unit: "",
-        example: "true",
-        doc: "Whether clients appear to resources under the gateway's own addresses.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "tunnel.forwarding",
-        kind: Kind::One(Scalar::Flag),
-        presence: Presence::Default("true"),
-        unit: "",
-        example: "true",
-        doc: "Whether the gateway switches the kernel's forwarding on.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "tunnel.egress_interfaces",
-        kind: Kind::List(Scalar::EgressPattern),
-        presence: Presence::Default("[]"),
-        unit: "",
-        example: "[\"eth1\", \"ens*\"]",
-        doc: "Interfaces to masquerade on; empty means every one but the tunnel's.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "dns.servers",
-        kind: Kind::List(Scalar::DnsServer),
-        presence: Presence::Default("[]"),
-        unit: "",
-        example: "[\"10.0.0.53\", \"tls://10.0.0.54#dns.corp.example\"]",
-        doc: "Name servers to ask; empty means those of /etc/resolv.conf.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.suffixes",
-        kind: Kind::List(Scalar::DnsSuffix),
-        presence: Presence::Default("[]"),
-        unit: "",
-        example: "[\"corp.example=10.1.0.53\"]",
-        doc: "Name servers for a domain and all names below it.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.ca_file",
-        kind: Kind::One(Scalar::Path),
-        presence: Presence::Optional("encrypted servers need a certificate of a public authority"),
-        unit: "",
-        example: "\"/etc/postern/dns-ca.pem\"",
-        doc: "Certificates trusted for encrypted name servers beside the public ones.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.min_ttl",
-        kind: Kind::One(Scalar::Duration),
-        presence: Presence::Default("\"5s\""),
-        unit: "duration",
-        example: "\"5s\"",
-        doc: "Addresses are kept at least this long.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.max_ttl",
-        kind: Kind::One(Scalar::Duration),
-        presence: Presence::Default("\"1h\""),
-        unit: "duration",
-        example: "\"1h\"",
-        doc: "Addresses are kept no longer than this.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.nat64",
-        kind: Kind::One(Scalar::Flag),
-        presence: Presence::Default("false"),
-        unit: "",
-        example: "false",
-        doc: "Whether addresses in 64:ff9b::/96 lead anywhere from here.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.last_known_good",
-        kind: Kind::One(Scalar::Duration),
-        presence: Presence::Default("\"24h\""),
-        unit: "duration",
-        example: "\"24h\"",
-        doc: "How long resources keep their addresses when they cannot be looked up anew.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "dns.lookups_per_client",
-        kind: Kind::One(Scalar::Integer { min: 1, max: 512 }),
-        presence: Presence::Default("16"),
-        unit: "names",
-        example: "16",
-        doc: "Names looked up at one time on behalf of one client; more wait.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "limits.clients",
-        kind: Kind::One(Scalar::Integer {
-            min: 1,
-            max: 1_000_000,
-        }),
-        presence: Presence::Default("10000"),
-        unit: "clients",
-        example: "10000",
-        doc: "Clients connected at one time; more are refused.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "limits.resources_per_client",
-        kind: Kind::One(Scalar::Integer {
-            min: 1,
-            max: 65_536,
-        }),
-        presence: Presence::Default("1024"),
-        unit: "resources",
-        example: "1024",
-        doc: "Resources granted to one client at one time; more are refused.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "limits.handshakes_per_second",
-        kind: Kind::One(Scalar::Integer {
-            min: 1,
-            max: 1_000_000,
-        }),
-        presence: Presence::Default("2000"),
-        unit: "handshakes per second",
-        example: "2000",
-        doc: "WireGuard handshakes answered before senders must prove their address by a cookie.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "limits.flows",
-        kind: Kind::One(Scalar::Integer {
-            min: 1024,
-            max: 16_777_216,
-        }),
-        presence: Presence::Default("262144"),
-        unit: "flows",
-        example: "262144",
-        doc: "Flows of all clients to names at one time; the oldest unanswered ones give way.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "limits.flows_per_client",
-        kind: Kind::One(Scalar::Integer {
-            min: 16,
-            max: 32_768,
-        }),
-        presence: Presence::Default("16384"),
-        unit: "flows",
-        example: "16384",
-        doc: "Flows of one client to names at one time; its oldest unanswered ones give way.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "state.enabled",
-        kind: Kind::One(Scalar::Flag),
-        presence: Presence::Default("true"),
-        unit: "",
-        example: "true",
-        doc: "Whether a restarted gateway takes its clients over from the process before it.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "state.file",
-        kind: Kind::One(Scalar::Path),
-        presence: Presence::Default("\"/run/postern/gateway.state\""),
-        unit: "",
-        example: "\"/run/postern/gateway.state\"",
-        doc: "Where the clients are written down for the next process; never on a disk.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "state.handover",
-        kind: Kind::One(Scalar::Flag),
-        presence: Presence::Default("false"),
-        unit: "",
-        example: "false",
-        doc: "Whether SIGTERM leaves the clients to the next process instead of saying goodbye.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "state.max_age",
-        kind: Kind::One(Scalar::Duration),
-        presence: Presence::Default("\"5m\""),
-        unit: "duration",
-        example: "\"5m\"",
-        doc: "Clients are not taken over from a file that is older.",
-        change: Change::InPlace,
-    },
-    Key {
-        path: "admin.socket",
-        kind: Kind::One(Scalar::Path),
-        presence: Presence::Default("\"/run/postern/admin.sock\""),
-        unit: "",
-        example: "\"/run/postern/admin.sock\"",
-        doc: "Where the gateway's own user and root ask how it is, and tell it to drain.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "admin.listen",
-        kind: Kind::List(Scalar::SocketAddress),
-        presence: Presence::Default("[\"127.0.0.1:9599\"]"),
-        unit: "",
-        example: "[\"127.0.0.1:9599\"]",
-        doc: "Where probes and Prometheus ask; empty means nowhere.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "log.format",
-        kind: Kind::One(Scalar::Choice(&["text", "json"])),
-        presence: Presence::Default("\"text\""),
-        unit: "",
-        example: "\"text\"",
-        doc: "How log lines are written to stderr.",
-        change: Change::Restart,
-    },
-    Key {
-        path: "log.filter",
-        kind: Kind::One(Scalar::LogFilter),
-        presence: Presence::Default("\"info\""),
-        unit: "",
-        example: "\"info,postern::actors=debug\"",
-        doc: "What is logged.",
-        change: Change::InPlace,
-    },
-];
-
-/// The kernel's own minimum is 2304 bytes; below 64 KiB one super-packet does not fit.
-const BUFFER_BYTES_MIN: i64 = 65_536;
-/// The kernel doubles the value in a signed 32-bit number.
-const BUFFER_BYTES_MAX: i64 = 1_073_741_823;
+/// The kernel's own minimum is 2304 bytes; below 64 KiB one super-packet does not fit. The kernel
+/// doubles the value in a signed 32-bit number.
+const BUFFER_BYTES: Option<std::ops::RangeInclusive<i64>> = Some(65_536..=1_073_741_823);
+/// More threads than this are of use to few, and each keeps buffers for itself.
+const SHARDS_UNASKED_MAX: u8 = 8;

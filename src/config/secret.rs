@@ -5,11 +5,11 @@ use zeroize::Zeroizing;
 
 /// The portal's token. There is no `Display`, `Debug` shows a placeholder, and the bytes are
 /// overwritten when the last copy is dropped.
-#[derive(Clone)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes a secret over.
+    /// Takes over a secret that is wiped on drop.
     #[must_use]
     pub fn new(secret: Zeroizing<String>) -> Self {
         Self(secret)

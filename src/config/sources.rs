@@ -1,6 +1,6 @@
-//! What a configuration was read from, and whether it would be read differently now.
+//! The files that a configuration was read from, and whether they have changed since.
 //!
-//! The file itself is compared by its content, so that a link that is led elsewhere counts as much
+//! The file itself is compared by its content, so that a link that leads elsewhere counts as much
 //! as a line that is rewritten. The files that it names hold secrets or a megabyte of certificates:
 //! of those the kernel's marks are compared.
 
@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// See the module's documentation.
+/// The content of the file and the marks of the files that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     path: PathBuf,
@@ -18,7 +18,7 @@ pub struct Sources {
     named: Vec<(PathBuf, Option<Mark>)>,
 }
 
-/// Another one for every change, also for one that leaves time and length alone.
+/// Differs after every change, also after one that leaves time and length alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mark {
     device: u64,
@@ -77,10 +77,15 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     let is_file = path.metadata().is_ok_and(|it| it.is_file());
     let file = is_file.then(|| File::open(path).ok()).flatten()?;
     let mut content = Vec::new();
-    let limit = super::FILE_BYTES_MAX + 1;
-    file.take(limit).read_to_end(&mut content).ok()?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut content)
+        .ok()?;
     Some(content)
 }
+
+/// Largest configuration file that is read. A real one has a few kilobytes; the limit keeps a wrong
+/// path (a device, an image) from filling the memory.
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

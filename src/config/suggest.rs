@@ -42,7 +42,7 @@ fn last_part(name: &str) -> &str {
 /// Below this, a suggestion confuses more than it helps. 0.6 finds two slips in a word of five
 /// letters.
 const NEAR: f64 = 0.6;
-/// See [`likeness`].
+/// A right key in the wrong section scores less than a whole path that fits as well.
 const LEAF_WEIGHT: f64 = 0.9;
 
 #[cfg(test)]

@@ -6,13 +6,12 @@
 //!
 //! A source that is there but empty or unreadable is an error; the next one is not tried, because a
 //! gateway that quietly joins with another token is worse than one that does not start. Whitespace
-//! is removed everywhere in the token (docs/protocol.md 1.2.
+//! is removed everywhere in the token (docs/protocol.md 1.2).
 
 use super::environment::{CREDENTIALS_VARIABLE, Environment};
+use super::layers::Merged;
 use super::problem::{Place, Problem, unreadable};
-use super::schema::Raw;
 use super::secret::Secret;
-use super::settings::{Origin, Settings};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -20,42 +19,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// A token and the source that it was taken from, or the one problem with it.
+/// A token and its origin, or the one problem with it.
 pub(super) fn resolve(
-    settings: &Settings,
+    merged: &Merged,
     environment: &Environment,
-) -> Result<(Secret, Origin), Problem> {
-    if let Some(bytes) = environment.get(VARIABLE) {
+) -> Result<(Secret, String), Problem> {
+    let (place, name, token, remedy) = if let Some(bytes) = environment.get(VARIABLE) {
         let place = Place::Environment(VARIABLE.to_owned());
-        let token = clean(bytes).map_err(|fault| {
-            Problem::new(place, format!("{fault}; set it to the token, or unset it"))
-        })?;
-        return Ok((token, Origin::Environment(VARIABLE.to_owned())));
-    }
-    let token_file = settings.get("portal.token_file");
-    if let Some(Raw::Text(path)) = &token_file.raw {
-        let token = read(Path::new(path)).map_err(|fault| {
-            let place = token_file.origin.place(&settings.file);
-            Problem::new(
-                place,
-                format!("portal.token_file {path:?} {fault}; {REMEDY}"),
-            )
-        })?;
-        return Ok((token, token_file.origin.clone()));
-    }
-    let Some(path) = credential(environment) else {
-        let place = Place::Whole(settings.file.clone());
-        return Err(Problem::new(place, NO_TOKEN));
+        (place, String::new(), clean(bytes), UNSET)
+    } else if let Some(path) = merged.get::<PathBuf>("portal.token_file") {
+        let name = format!("portal.token_file {path:?} ");
+        (merged.place("portal.token_file"), name, read(&path), PUT)
+    } else if let Some(path) = credential(environment) {
+        let place = Place::Credential(CREDENTIALS_VARIABLE);
+        (place, format!("{} ", path.display()), read(&path), CHECK)
+    } else {
+        return Err(Problem::new(Place::Whole(merged.file.clone()), NO_TOKEN));
     };
-    let token = read(&path).map_err(|fault| {
-        let place = Place::Environment(CREDENTIALS_VARIABLE.to_owned());
-        let path = path.display();
-        Problem::new(
-            place,
-            format!("{path} {fault}; check LoadCredential= of the unit"),
-        )
-    })?;
-    Ok((token, Origin::Credential))
+    let origin = place.origin();
+    let problem = |fault| Problem::new(place, format!("{name}{fault}; {remedy}"));
+    token.map(|token| (token, origin)).map_err(problem)
 }
 
 fn credential(environment: &Environment) -> Option<PathBuf> {
@@ -100,7 +83,9 @@ fn clean(bytes: &[u8]) -> Result<Secret, String> {
 const VARIABLE: &str = "POSTERN__PORTAL__TOKEN";
 /// Real tokens have some 200 bytes; HTTP servers take headers of 8 KiB.
 const TOKEN_BYTES_MAX: usize = 8192;
-const REMEDY: &str =
+const UNSET: &str = "set it to the token, or unset it";
+const CHECK: &str = "check LoadCredential= of the unit";
+const PUT: &str =
     "put the token that the portal issued for this gateway there, readable for the gateway's user";
 const NO_TOKEN: &str = "there is no token: name a file with token_file = \"/etc/postern/token\" under [portal], or set \
      POSTERN__PORTAL__TOKEN, or pass it by systemd with LoadCredential=POSTERN_TOKEN:/etc/postern/token";

@@ -1,59 +1,82 @@
-//! Checked words of the configuration: interface names and patterns of them.
+//! Checked words of the configuration: interface names, patterns of them, the filter of the log.
 //!
-//! They end up in nft rulesets and in paths under `/proc/sys`, so the characters are limited here,
-//! once.
+//! Names of interfaces end up in nft rulesets and in paths under `/proc/sys`, so the characters are
+//! limited here, once.
 
-use serde::Deserialize;
+use super::kinds::{Refusal, Scalar};
 use std::fmt;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Longest name of a Linux interface, in bytes (IFNAMSIZ without the terminating zero).
 const NAME_BYTES_MAX: usize = 15;
 
-/// The name of a network interface: 1 to 15 letters, digits, `_`, `-` or `.`; not `.` or `..`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct InterfaceName(String);
+/// A text that a check has passed, and that is written as it was read.
+macro_rules! word {
+    ($(#[$meta:meta])* $Word:ident, $check:ident, $expects:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $Word(String);
+
+        impl TryFrom<String> for $Word {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                $check(&text).map(|()| Self(text))
+            }
+        }
+
+        impl fmt::Display for $Word {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Scalar for $Word {
+            const EXPECTS: &'static str = $expects;
+
+            fn from_text(text: &str) -> Result<Self, Refusal> {
+                Ok(Self::try_from(text.to_owned())?)
+            }
+        }
+    };
+}
+
+word! {
+    /// The name of a network interface: 1 to 15 letters, digits, `_`, `-` or `.`; not `.` or `..`.
+    InterfaceName, check_name, "an interface name of at most 15 letters, digits, _, - or ."
+}
+
+word! {
+    /// The name of an interface, or a glob of names: `*` stands for any characters, `?` for one.
+    InterfacePattern, check_pattern, "an interface name or a pattern with * and ?"
+}
+
+word! {
+    /// The name of an interface, or the start of one and `*`: the patterns that nftables
+    /// understands.
+    EgressPattern, check_egress, "an interface name, or the start of one and *"
+}
+
+word! {
+    /// Levels and `target=level` directives of `tracing`, separated by commas.
+    LogFilter, check_filter,
+    "levels (off, error, warn, info, debug, trace) and target=level, separated by commas"
+}
 
 impl InterfaceName {
-    /// The name.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl TryFrom<String> for InterfaceName {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        if name.len() > NAME_BYTES_MAX {
-            return Err(format!("longer than {NAME_BYTES_MAX} characters"));
-        }
-        if name.is_empty() || name == "." || name == ".." || !name.bytes().all(is_name_byte) {
-            return Err("not a name of an interface".to_owned());
-        }
-        Ok(Self(name))
+impl LogFilter {
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
-
-impl fmt::Display for InterfaceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The name of an interface, or a glob of names: `*` stands for any characters, `?` for one.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct InterfacePattern(String);
 
 impl InterfacePattern {
-    /// The pattern as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Whether it names exactly one interface.
     #[must_use]
     pub fn is_exact(&self) -> bool {
@@ -65,38 +88,54 @@ impl InterfacePattern {
     pub fn matches(&self, name: &str) -> bool {
         glob(self.0.as_bytes(), name.as_bytes())
     }
-
-    /// Whether its only wildcard, if any, is one `*` at the end: what nftables understands.
-    #[must_use]
-    pub fn is_prefix(&self) -> bool {
-        let stem = self.0.strip_suffix('*').unwrap_or(&self.0);
-        !stem.is_empty() && !stem.contains(['*', '?'])
-    }
 }
 
-impl TryFrom<String> for InterfacePattern {
-    type Error = String;
+fn check_name(name: &str) -> Result<(), String> {
+    check_pattern(name)?;
+    if name.contains(['*', '?']) || matches!(name, "." | "..") {
+        return Err("not a name of an interface".to_owned());
+    }
+    Ok(())
+}
 
-    fn try_from(pattern: String) -> Result<Self, Self::Error> {
-        if pattern.len() > NAME_BYTES_MAX {
-            return Err(format!("longer than {NAME_BYTES_MAX} characters"));
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    if pattern.len() > NAME_BYTES_MAX {
+        return Err(format!("longer than {NAME_BYTES_MAX} characters"));
+    }
+    let is_permitted = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.*?".contains(&byte);
+    if pattern.is_empty() || !pattern.bytes().all(is_permitted) {
+        return Err("not a name of an interface".to_owned());
+    }
+    Ok(())
+}
+
+fn check_egress(pattern: &str) -> Result<(), String> {
+    check_pattern(pattern)?;
+    let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+    if stem.is_empty() || stem.contains(['*', '?']) {
+        return Err("nftables takes one * at the end, and no other wildcard".to_owned());
+    }
+    Ok(())
+}
+
+/// A bare word that is not a level is refused although `tracing` takes it: it would mean
+/// "everything from this target, and nothing else", so that `inof` would end all logging.
+fn check_filter(filter: &str) -> Result<(), String> {
+    if filter.trim().is_empty() {
+        return Err("it would log nothing; \"off\" says so".to_owned());
+    }
+    // A span's fields may hold commas; tracing's own parser decides about those.
+    if !filter.contains('[') {
+        for directive in filter.split(',').map(str::trim) {
+            let (target, level) = directive.split_once('=').unwrap_or(("", directive));
+            let is_level = level.parse::<LevelFilter>().is_ok();
+            if level.is_empty() || !is_level || (directive.contains('=') && target.is_empty()) {
+                return Err(format!("{directive:?} is neither a level nor target=level"));
+            }
         }
-        let permitted = |byte: u8| is_name_byte(byte) || matches!(byte, b'*' | b'?');
-        if pattern.is_empty() || !pattern.bytes().all(permitted) {
-            return Err("not a name of an interface".to_owned());
-        }
-        Ok(Self(pattern))
     }
-}
-
-impl fmt::Display for InterfacePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+    let parsed = EnvFilter::try_new(filter);
+    parsed.map(drop).map_err(|error| error.to_string())
 }
 
 /// Linear in practice: on a mismatch only the last `*` takes one more byte.
@@ -168,10 +207,11 @@ mod tests {
 
     #[test]
     fn nftables_understands_only_a_star_at_the_end() {
-        assert!(pattern("eth0").is_prefix());
-        assert!(pattern("eth*").is_prefix());
+        let is_understood = |text: &str| EgressPattern::try_from(text.to_owned()).is_ok();
+        assert!(is_understood("eth0"));
+        assert!(is_understood("eth*"));
         for text in ["*", "e?h", "*0", "e*h*"] {
-            assert!(!pattern(text).is_prefix(), "{text}");
+            assert!(!is_understood(text), "{text}");
         }
     }
 
@@ -184,6 +224,37 @@ mod tests {
             (Some((b'?', rest)), Some((_, tail))) => naive(rest, tail),
             (Some((p, rest)), Some((n, tail))) => p == n && naive(rest, tail),
             (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
+    #[test]
+    fn levels_and_targets_are_taken() {
+        for filter in [
+            "info",
+            "warn,postern=debug",
+            "off",
+            "postern::actors=trace, info",
+        ] {
+            let taken = LogFilter::try_from(filter.to_owned()).map(|it| it.0);
+            assert_eq!(taken, Ok(filter.to_owned()));
+        }
+    }
+
+    #[test]
+    fn filters_that_would_silence_everything_by_mistake_are_refused() {
+        for filter in [
+            "inof",
+            "",
+            "info,",
+            "postern=",
+            "=info",
+            "postern=loud",
+            "postern",
+        ] {
+            assert!(
+                LogFilter::try_from(filter.to_owned()).is_err(),
+                "{filter:?}"
+            );
         }
     }
 

@@ -1,10 +1,10 @@
-//! Fault injection: lets a test or a chaos run break the actors of a running gateway from outside.
+//! Fault injection: a test or a chaos run breaks the actors of a running gateway from outside.
 //!
 //! Built only with the cargo feature `fault-injection`, and never for release. The gateway then
-//! listens on the unix socket that the environment variable `POSTERN_FAULTS` names, and does to its
-//! actors what the lines say that come in (see `line`). Without the feature the same names are
-//! here, so that no actor needs to know, but there is no value of [`FaultKind`]: the compiler can
-//! see that no fault ever happens, and drops what would handle one.
+//! listens on the unix socket that the environment variable `POSTERN_FAULTS` names, and breaks its
+//! actors as the received commands say (see `command`). Without the feature the same names exist,
+//! so that no actor depends on the feature, but [`FaultKind`] has no value: the compiler sees that
+//! no fault ever happens, and drops the code that handles one.
 
 // A release build has no debug assertions, and nothing in the profiles switches them on.
 #[cfg(all(feature = "fault-injection", not(debug_assertions)))]
@@ -13,23 +13,23 @@ compile_error!(
      release without it"
 );
 
+#[cfg(feature = "fault-injection")]
+mod command;
+#[cfg(feature = "fault-injection")]
+mod control_socket;
 #[cfg(not(feature = "fault-injection"))]
-mod absent;
+mod disabled;
 #[cfg(feature = "fault-injection")]
-mod armed;
-#[cfg(feature = "fault-injection")]
-mod desk;
-#[cfg(feature = "fault-injection")]
-mod line;
+mod enabled;
 #[cfg(all(test, feature = "fault-injection"))]
 mod tests;
 
+#[cfg(feature = "fault-injection")]
+pub use control_socket::listen;
 #[cfg(not(feature = "fault-injection"))]
-pub use absent::{FaultKind, inject, listen, on_packets, on_started};
+pub use disabled::{FaultKind, inject, listen, on_packets, on_started};
 #[cfg(feature = "fault-injection")]
-pub use armed::{FaultKind, inject, on_packets, on_started};
-#[cfg(feature = "fault-injection")]
-pub use desk::listen;
+pub use enabled::{FaultKind, inject, on_packets, on_started};
 
 pub use crate::injectable;
 
@@ -37,29 +37,30 @@ use actix::Message;
 use postern_core::ids::ClientId;
 use std::fmt;
 
-/// Who is to suffer.
+/// The actor that a fault is injected into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "fault-injection"),
+    expect(dead_code, reason = "without faults there is no target")
+)]
 pub enum Target {
-    /// The SupervisorActor; only by a panic in a handler.
+    /// Takes [`FaultKind::PanicInHandler`] only.
     Supervisor,
-    /// The PortalActor.
     Portal,
-    /// The DnsActor.
     Dns,
-    /// The NatTableActor of this shard.
+    /// NatTableActor of this shard.
     NatTable(u8),
-    /// The TunActor of this shard.
+    /// TunActor of this shard.
     Tun(u8),
-    /// The UdpActor of this shard.
+    /// UdpActor of this shard.
     Udp(u8),
-    /// The AdminActor.
     Admin,
-    /// The ConnectionActor of this client, or that of any.
+    /// ConnectionActor of this client, or of any client.
     Connection(Option<ClientId>),
 }
 
 impl fmt::Display for Target {
-    /// The kind alone, as log lines call it.
+    /// The kind of actor, as in log lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Supervisor => "supervisor",
@@ -74,24 +75,22 @@ impl fmt::Display for Target {
     }
 }
 
-/// To the SupervisorActor: pass [`Fault`] on to the target. Answered with why that cannot be done,
-/// in words.
+/// To the SupervisorActor: passes [`Fault`] on to the target. The error says why that cannot be
+/// done, for people.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), String>")]
 pub struct InjectFault {
-    /// Who.
     pub target: Target,
-    /// What.
     pub kind: FaultKind,
 }
 
-/// To an actor that is [`injectable`]: break like this.
+/// To an actor that is [`injectable`]: breaks it in this way.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Fault(pub FaultKind);
 
-/// Lets faults be injected into an actor: `injectable!(TunActor, "tun")` gives it a handler of
-/// [`Fault`]. The second is its kind, as log lines call it and as it calls [`on_started`].
+/// Gives an actor a handler of [`Fault`]: `injectable!(TunActor, "tun")`. The second argument is
+/// the kind of the actor, as in log lines and in its call of [`on_started`].
 #[macro_export]
 #[doc(hidden)]
 macro_rules! injectable {

@@ -1,7 +1,7 @@
-//! Each fault does to an actor what it says, and the control socket takes orders for them.
+//! Each fault has its effect on an actor, and the control socket takes commands for faults.
 
-use super::armed::{BLOCKED_FOR, FILLED_FOR, calm, poison};
-use super::desk::listen_at;
+use super::control_socket::listen_at;
+use super::enabled::{BLOCKED_FOR, FILLED_FOR, accept_packets, panic_on_packets};
 use super::{Fault, FaultKind, InjectFault, Target, injectable, on_packets, on_started};
 use actix::prelude::*;
 use postern_core::ids::ClientId;
@@ -33,12 +33,12 @@ fn paused<T>(test: impl Future<Output = T>) -> T {
 // ---- A victim
 // ----------------------------------------------------------------------------------------
 
-struct Victim(Grave);
+struct Victim(EndReport);
 
-/// Tells how its actor ended: whether by a panic.
-struct Grave(Option<oneshot::Sender<bool>>);
+/// Reports how its actor ended: whether by a panic.
+struct EndReport(Option<oneshot::Sender<bool>>);
 
-impl Drop for Grave {
+impl Drop for EndReport {
     fn drop(&mut self) {
         if let Some(told) = self.0.take() {
             // The test may have ended first.
@@ -56,7 +56,7 @@ impl Victim {
 
     fn begin() -> (Addr<Self>, oneshot::Receiver<bool>) {
         let (told, ended) = oneshot::channel();
-        (Self(Grave(Some(told))).start(), ended)
+        (Self(EndReport(Some(told))).start(), ended)
     }
 }
 
@@ -79,36 +79,36 @@ impl Handler<Ping> for Victim {
 injectable!(Victim, "victim");
 
 thread_local! {
-    static LAST_WORDS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static PANIC_MESSAGES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// From now on the messages of this thread's panics are kept for [`last_words`].
-fn listen_to_panics() {
+/// Keeps the messages of this thread's panics for [`panic_messages`] from now on.
+fn record_panics() {
     std::panic::set_hook(Box::new(|info| {
         let message = info.payload_as_str().unwrap_or("not a text").to_owned();
-        LAST_WORDS.with_borrow_mut(|words| words.push(message));
+        PANIC_MESSAGES.with_borrow_mut(|words| words.push(message));
     }));
 }
 
-fn last_words() -> Vec<String> {
-    LAST_WORDS.take()
+fn panic_messages() -> Vec<String> {
+    PANIC_MESSAGES.take()
 }
 
 /// Injects `fault` into a new victim and waits for its end: whether by a panic, and its words.
-async fn dies_of(fault: FaultKind) -> (bool, Vec<String>) {
+async fn ends_by(fault: FaultKind) -> (bool, Vec<String>) {
     let (victim, ended) = Victim::begin();
-    victim.send(Ping).await.expect("it lives");
+    victim.send(Ping).await.expect("it runs");
     victim.try_send(Fault(fault)).expect("there is room");
-    let panicked = timeout(PATIENCE, ended).await.expect("it dies");
-    (panicked.expect("told by its grave"), last_words())
+    let panicked = timeout(PATIENCE, ended).await.expect("it ends");
+    (panicked.expect("reported"), panic_messages())
 }
 
 // ---- The faults
 // --------------------------------------------------------------------------------------
 
 #[test]
-fn panics_come_where_they_were_ordered_and_say_so() {
-    listen_to_panics();
+fn panics_happen_in_the_given_place_and_name_it() {
+    record_panics();
     paused(async {
         for (fault, place) in [
             (FaultKind::PanicInHandler, "handler"),
@@ -116,44 +116,44 @@ fn panics_come_where_they_were_ordered_and_say_so() {
             (FaultKind::PanicInTimer, "timer"),
         ] {
             let words = format!("injected: panic in {place} of victim");
-            assert_eq!(dies_of(fault).await, (true, vec![words]));
+            assert_eq!(ends_by(fault).await, (true, vec![words]));
         }
     });
 }
 
 #[test]
-fn a_panic_in_started_hits_the_next_incarnation_and_no_other() {
-    listen_to_panics();
+fn a_panic_in_started_hits_the_next_instance_and_no_other() {
+    record_panics();
     paused(async {
         let words = |place| vec![format!("injected: panic in {place} of victim")];
-        let first = dies_of(FaultKind::PanicInStarted).await;
+        let first = ends_by(FaultKind::PanicInStarted).await;
         assert_eq!(first, (true, words("handler")));
         on_started("bystander");
         let (_second, ended) = Victim::begin();
-        let panicked = timeout(PATIENCE, ended).await.expect("it dies");
-        assert_eq!((panicked, last_words()), (Ok(true), words("started")));
+        let panicked = timeout(PATIENCE, ended).await.expect("it ends");
+        assert_eq!((panicked, panic_messages()), (Ok(true), words("started")));
         let (third, _ended) = Victim::begin();
-        third.send(Ping).await.expect("it lives");
+        third.send(Ping).await.expect("it runs");
     });
 }
 
 #[test]
 fn stopping_is_no_panic() {
-    listen_to_panics();
-    let end = paused(dies_of(FaultKind::Stop));
+    record_panics();
+    let end = paused(ends_by(FaultKind::Stop));
     assert_eq!(end, (false, Vec::new()));
 }
 
 #[test]
-fn a_hung_actor_answers_no_more_and_lets_others_live() {
+fn a_hung_actor_answers_no_more_and_leaves_the_thread_to_others() {
     paused(async {
         let (victim, mut ended) = Victim::begin();
-        victim.send(Fault(FaultKind::Hang)).await.expect("it lives");
+        victim.send(Fault(FaultKind::Hang)).await.expect("it runs");
         let answer = timeout(PATIENCE, victim.send(Ping)).await;
         assert!(answer.is_err(), "{answer:?}");
-        assert!(ended.try_recv().is_err(), "it is not dead either");
+        assert!(ended.try_recv().is_err(), "it has not ended either");
         let (other, _ended) = Victim::begin();
-        other.send(Ping).await.expect("it lives");
+        other.send(Ping).await.expect("it runs");
     });
 }
 
@@ -161,11 +161,11 @@ fn a_hung_actor_answers_no_more_and_lets_others_live() {
 fn a_full_mailbox_stays_full_for_its_time() {
     paused(async {
         let (victim, _ended) = Victim::begin();
-        victim.send(Fault(FaultKind::Fill)).await.expect("it lives");
+        victim.send(Fault(FaultKind::Fill)).await.expect("it runs");
         let begun = crate::shell::now();
         let sent = (0..).take_while(|_| victim.try_send(Ping).is_ok()).count();
         assert!((1..=Victim::MAILBOX + 1).contains(&sent), "{sent}");
-        victim.send(Ping).await.expect("it lives");
+        victim.send(Ping).await.expect("it runs");
         let waited: Duration = crate::shell::now() - begun;
         assert!(waited >= FILLED_FOR, "{waited:?}");
         assert!(waited < 2 * FILLED_FOR, "{waited:?}");
@@ -173,67 +173,64 @@ fn a_full_mailbox_stays_full_for_its_time() {
 }
 
 #[test]
-fn a_blocking_actor_takes_its_thread_along() {
+fn a_blocking_actor_blocks_its_thread() {
     System::new().block_on(async {
         let (victim, _ended) = Victim::begin();
         let begun: Instant = crate::shell::now();
-        victim
-            .send(Fault(FaultKind::Block))
-            .await
-            .expect("it lives");
+        victim.send(Fault(FaultKind::Block)).await.expect("it runs");
         assert!(crate::shell::now() - begun >= BLOCKED_FOR);
     });
 }
 
 #[test]
-fn faults_of_packets_are_none_of_the_actor() {
+fn faults_of_packets_do_not_affect_an_actor() {
     paused(async {
         let (victim, _ended) = Victim::begin();
-        for fault in [FaultKind::PanicOnPackets, FaultKind::Calm] {
-            victim.send(Fault(fault)).await.expect("it lives");
+        for fault in [FaultKind::PanicOnPackets, FaultKind::AcceptPackets] {
+            victim.send(Fault(fault)).await.expect("it runs");
         }
-        victim.send(Ping).await.expect("it lives");
+        victim.send(Ping).await.expect("it runs");
     });
 }
 
 #[test]
-fn packets_of_one_client_panic_until_it_is_calmed() {
-    let [poisoned, other] = [21, 22].map(|id| ClientId(Uuid::from_u128(id)));
+fn packets_of_one_client_panic_until_the_fault_ends() {
+    let [broken, other] = [21, 22].map(|id| ClientId(Uuid::from_u128(id)));
     let panics = |client| std::panic::catch_unwind(|| on_packets(client)).is_err();
-    poison(poisoned);
-    assert!(panics(poisoned) && panics(poisoned));
+    panic_on_packets(broken);
+    assert!(panics(broken) && panics(broken));
     assert!(!panics(other));
-    calm(Some(other));
-    assert!(panics(poisoned));
-    calm(Some(poisoned));
-    assert!(!panics(poisoned));
+    accept_packets(Some(other));
+    assert!(panics(broken));
+    accept_packets(Some(broken));
+    assert!(!panics(broken));
 }
 
 // ---- The control socket
 // ------------------------------------------------------------------------------
 
-/// Stands for the supervisor: writes the orders down, and has no clients.
-struct Clerk(Rc<RefCell<Vec<(Target, FaultKind)>>>);
+/// Stands for the supervisor: records the faults, and has no clients.
+struct TestSupervisor(Rc<RefCell<Vec<(Target, FaultKind)>>>);
 
-impl Actor for Clerk {
+impl Actor for TestSupervisor {
     type Context = Context<Self>;
 }
 
-impl Handler<InjectFault> for Clerk {
+impl Handler<InjectFault> for TestSupervisor {
     type Result = Result<(), String>;
 
-    fn handle(&mut self, order: InjectFault, _: &mut Context<Self>) -> Self::Result {
-        if matches!(order.target, Target::Connection(_)) {
+    fn handle(&mut self, fault: InjectFault, _: &mut Context<Self>) -> Self::Result {
+        if matches!(fault.target, Target::Connection(_)) {
             return Err("there is no such client".to_owned());
         }
-        self.0.borrow_mut().push((order.target, order.kind));
+        self.0.borrow_mut().push((fault.target, fault.kind));
         Ok(())
     }
 }
 
 struct Socket {
     path: PathBuf,
-    orders: Rc<RefCell<Vec<(Target, FaultKind)>>>,
+    faults: Rc<RefCell<Vec<(Target, FaultKind)>>>,
     _directory: tempfile::TempDir,
 }
 
@@ -242,13 +239,13 @@ impl Socket {
     fn open() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("faults");
-        let orders = Rc::new(RefCell::new(Vec::new()));
-        let clerk = Clerk(Rc::clone(&orders)).start().recipient();
+        let faults = Rc::new(RefCell::new(Vec::new()));
+        let supervisor = TestSupervisor(Rc::clone(&faults)).start().recipient();
         let listening = path.clone();
-        actix_rt::spawn(async move { listen_at(&listening, clerk).await });
+        actix_rt::spawn(async move { listen_at(&listening, supervisor).await });
         Self {
             path,
-            orders,
+            faults,
             _directory: directory,
         }
     }
@@ -256,13 +253,13 @@ impl Socket {
     async fn connect(&self) -> BufReader<UnixStream> {
         tokio::task::yield_now().await;
         let stream = UnixStream::connect(&self.path).await;
-        BufReader::new(stream.expect("somebody listens"))
+        BufReader::new(stream.expect("it listens"))
     }
 }
 
 async fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> String {
     let written = stream.write_all(line.as_bytes()).await;
-    written.expect("somebody reads");
+    written.expect("it reads");
     let mut answer = String::new();
     let read = timeout(PATIENCE, stream.read_line(&mut answer)).await;
     read.expect("an answer comes").expect("readable");
@@ -270,7 +267,7 @@ async fn ask(stream: &mut BufReader<UnixStream>, line: &str) -> String {
 }
 
 #[test]
-fn orders_are_taken_and_answered_line_by_line() {
+fn commands_are_answered_line_by_line() {
     System::new().block_on(async {
         let socket = Socket::open();
         let mut one = socket.connect().await;
@@ -287,29 +284,29 @@ fn orders_are_taken_and_answered_line_by_line() {
             (Target::Dns, FaultKind::Stop),
             (Target::Portal, FaultKind::PanicInTimer),
         ];
-        assert_eq!(*socket.orders.borrow(), expected);
+        assert_eq!(*socket.faults.borrow(), expected);
     });
 }
 
 #[test]
-fn packets_are_poisoned_without_asking_the_supervisor() {
+fn packet_faults_do_not_go_through_the_supervisor() {
     System::new().block_on(async {
         let socket = Socket::open();
         let client = ClientId(Uuid::from_u128(31));
         let panics = || std::panic::catch_unwind(|| on_packets(client)).is_err();
         let mut stream = socket.connect().await;
-        let poison = format!("connection panic-packets {client}\n");
-        assert_eq!(ask(&mut stream, &poison).await, "ok\n");
+        let panic = format!("connection panic-packets {client}\n");
+        assert_eq!(ask(&mut stream, &panic).await, "ok\n");
         assert!(panics());
-        let calm = format!("connection calm {client}\n");
-        assert_eq!(ask(&mut stream, &calm).await, "ok\n");
+        let accept = format!("connection calm {client}\n");
+        assert_eq!(ask(&mut stream, &accept).await, "ok\n");
         assert!(!panics());
-        assert!(socket.orders.borrow().is_empty());
+        assert!(socket.faults.borrow().is_empty());
     });
 }
 
 #[test]
-fn an_endless_line_is_answered_once_and_the_next_connection_lives() {
+fn a_long_line_is_answered_once_and_the_next_connection_works() {
     System::new().block_on(async {
         let socket = Socket::open();
         let mut stream = socket.connect().await;
@@ -324,31 +321,28 @@ fn an_endless_line_is_answered_once_and_the_next_connection_lives() {
 }
 
 #[test]
-fn the_socket_is_private_and_replaces_only_its_dead_likes() {
+fn the_socket_is_private_and_replaces_only_one_of_a_dead_process() {
     System::new().block_on(async {
         let socket = Socket::open();
         let _stream = socket.connect().await;
         let mode = std::fs::metadata(&socket.path).expect("it is there");
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
         let refusal = async |path: &Path| {
-            let clerk = Clerk(Rc::default()).start().recipient();
-            let refused = listen_at(path, clerk).await;
+            let supervisor = TestSupervisor(Rc::default()).start().recipient();
+            let refused = listen_at(path, supervisor).await;
             refused.expect_err("nothing is opened").to_string()
         };
-        assert_eq!(refusal(&socket.path).await, "another process listens there");
+        assert_eq!(refusal(&socket.path).await, "another gateway answers there");
         let file = socket.path.with_extension("file");
         std::fs::write(&file, "precious").expect("writable");
-        assert_eq!(
-            refusal(&file).await,
-            "there is something else than a socket"
-        );
+        assert_eq!(refusal(&file).await, "something that is no socket is there");
         assert_eq!(std::fs::read(&file).expect("still there"), b"precious");
 
         let stale = socket.path.with_extension("stale");
         drop(std::os::unix::net::UnixListener::bind(&stale));
-        let clerk = Clerk(Rc::default()).start().recipient();
+        let supervisor = TestSupervisor(Rc::default()).start().recipient();
         let path = stale.clone();
-        actix_rt::spawn(async move { listen_at(&path, clerk).await });
+        actix_rt::spawn(async move { listen_at(&path, supervisor).await });
         tokio::task::yield_now().await;
         UnixStream::connect(&stale).await.expect("it was replaced");
     });

@@ -1,5 +1,5 @@
-//! What a ConnectionActor is told. The SupervisorActor receives the same commands from the
-//! PortalActor, keeps its ledger, and passes them on to the connection they are for.
+//! Messages to a ConnectionActor. The SupervisorActor receives the same commands from the
+//! PortalActor, records them in its ledger and passes them on to the client's connection.
 
 use actix::Message;
 use postern_core::connection::ConnectionStats;
@@ -14,59 +14,52 @@ use postern_core::peer::{DomainStatus, LocalAddresses};
 #[rtype(result = "()")]
 pub struct OpenConnection(pub Box<AuthorizationRequest>);
 
-/// Admit a client to a further resource or name; its transport comes by `OpenConnection`, before or
+/// Admit a client to a further resource or name. `OpenConnection` brings its transport, before or
 /// after (generation 0).
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct AllowAccess(pub Box<AccessRequest>);
 
-/// The client's ICE candidates, as SDP strings; unparsable ones are skipped one by one.
+/// The client's ICE candidates, as SDP strings (`candidate:…`); unparsable ones are skipped.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct AddCandidates {
-    /// Whose.
     pub client: ClientId,
-    /// `candidate:…` strings.
     pub candidates: Vec<String>,
 }
 
-/// The client's ICE candidates that are no longer valid.
+/// The client's ICE candidates that are no longer valid, as SDP strings.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct RemoveCandidates {
-    /// Whose.
     pub client: ClientId,
-    /// `candidate:…` strings.
     pub candidates: Vec<String>,
 }
 
-/// Take a resource away from a client, at once.
+/// Take a resource away from a client immediately.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct RevokeAccess {
-    /// From whom.
     pub client: ClientId,
-    /// What.
     pub resource: ResourceId,
 }
 
-/// A resource changed: apply its filters wherever it is authorized.
+/// A resource changed: apply its filters to each of its authorizations.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct UpdateResource(pub Resource);
 
-/// Move the expiry of one authorization.
+/// Change the expiry of one authorization.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct SetExpiry(pub AuthorizationEntry);
 
-/// What the portal still grants: revoke everything else, take over the expiry times.
+/// The grants that the portal still knows: revoke all others, take over the expiry times.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ReconcileAuthorizations {
-    /// The gateway's own tunnel addresses.
     pub gateway: TunnelAddresses,
-    /// All clients' grants; absence means revoked.
+    /// Grants of all clients; an absent one is revoked.
     pub authorizations: Vec<AuthorizationEntry>,
 }
 
@@ -80,22 +73,22 @@ pub struct LocalAddressesChanged(pub LocalAddresses);
 #[rtype(result = "()")]
 pub struct DomainStatusChanged(pub DomainStatus);
 
-/// Say goodbye to the client and forget everything; answered when the goodbye is on its way.
+/// Say goodbye to the client and forget everything. The answer comes when the goodbye is queued.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct CloseConnection;
 
-/// End the actor. Only after `ConnectionClosed`.
+/// End the actor. Sent only after `ConnectionClosed`.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct StopConnection;
 
-/// How the connection is at this moment.
+/// Asks for the connection's present state.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "ConnectionStats")]
 pub struct DescribeConnection;
 
-/// Grant the client no more than so many resources; those that it has stay.
+/// Grant the client at most this many resources; those it has stay.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct LimitResources(pub usize);

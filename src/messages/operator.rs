@@ -1,16 +1,16 @@
-//! What an operator asks and tells, by way of the AdminActor; the SupervisorActor answers.
+//! An operator's questions and commands, from the AdminActor to the SupervisorActor.
 
 use super::diagnosis::Diagnosis;
-use crate::admin::reports::{DrainReport, HealthReport, StatusReport};
-use actix::{Message, Recipient};
+use super::reports::{DrainReport, HealthReport, StatusReport};
+use actix::Message;
 use std::time::Duration;
 
-/// How the gateway is. Every shared actor is asked to answer.
+/// Pings every shared actor and judges the gateway's health.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "HealthReport")]
 pub struct HealthCheck;
 
-/// Everything that an operator may want to see.
+/// Asks for the whole status.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "StatusReport")]
 pub struct GatewayStatus {
@@ -18,8 +18,8 @@ pub struct GatewayStatus {
     pub clients: usize,
 }
 
-/// Refuse new clients, keep those that are there until nobody is left or the time is over, then say
-/// goodbye and end with code 0. A second one moves the end.
+/// Refuse new clients and keep the present ones until the last has gone or the time is over; then
+/// say goodbye and exit with code 0. A second message moves the end.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "DrainReport")]
 pub struct DrainGateway {
@@ -27,22 +27,18 @@ pub struct DrainGateway {
     pub grace: Duration,
 }
 
-/// Go on as if nothing had been said.
+/// Admit new clients again.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct CancelDrain;
 
-/// What the AdminActor says to the SupervisorActor.
-#[derive(Clone)]
-pub struct OperatorLinks {
-    /// See [`HealthCheck`].
-    pub health: Recipient<HealthCheck>,
-    /// See [`GatewayStatus`].
-    pub status: Recipient<GatewayStatus>,
-    /// See [`DrainGateway`].
-    pub drain: Recipient<DrainGateway>,
-    /// See [`CancelDrain`].
-    pub cancel: Recipient<CancelDrain>,
-    /// See [`Diagnosis`].
-    pub why: Recipient<Diagnosis>,
+recipients! {
+    /// The supervisor, as the AdminActor reaches it.
+    pub struct OperatorLinks {
+        health: HealthCheck,
+        status: GatewayStatus,
+        drain: DrainGateway,
+        cancel: CancelDrain,
+        why: Diagnosis,
+    }
 }

@@ -1,38 +1,32 @@
-//! What the PortalActor is told: everything that must reach the portal.
+//! Messages to the PortalActor: everything that must reach the portal.
 
 use actix::Message;
 use postern_core::ids::ClientId;
-use std::time::Duration;
 
-/// The request with this ref is granted. Sent before any candidate of that connection, and passed
-/// on by the SupervisorActor.
+/// The request with this ref is granted. Sent before any candidate of that connection, by way of
+/// the SupervisorActor.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionAccepted {
-    /// Whose.
     pub client: ClientId,
-    /// As in the request.
+    /// Copied from the request.
     pub reply_ref: String,
 }
 
-/// New local candidates for a client, best first, as SDP strings. Passed on by the SupervisorActor,
-/// so that they stay behind the acknowledgement.
+/// New local candidates for a client, best first, as SDP strings. Sent by way of the
+/// SupervisorActor, so that they stay behind the acknowledgement.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct CandidatesGathered {
-    /// For whom.
     pub client: ClientId,
-    /// `candidate:…` strings.
     pub candidates: Vec<String>,
 }
 
-/// Local candidates that a client should forget.
+/// Local candidates that a client should forget, as SDP strings.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct CandidatesInvalidated {
-    /// For whom.
     pub client: ClientId,
-    /// `candidate:…` strings.
     pub candidates: Vec<String>,
 }
 
@@ -45,8 +39,3 @@ pub struct RequestRelays;
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct LeavePortal;
-
-/// Go on without the portal for this long.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct TolerateOutage(pub Duration);

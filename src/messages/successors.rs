@@ -1,5 +1,5 @@
-//! The successor of an actor that died, told to those who speak to it. All are sent by the
-//! SupervisorActor, after the start of each actor, the first one included.
+//! Introduces a started actor to the actors that send to it. The SupervisorActor sends these after
+//! each start of an actor, the first one included.
 
 use super::dns::ResolveName;
 use super::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
@@ -7,33 +7,27 @@ use super::packets::{InboundPackets, OutboundDatagrams, OutboundPackets, StrayPa
 use super::udp::{AttachPeer, DetachPeer};
 use actix::{Message, Recipient};
 
-/// What a connection says to a NatTableActor.
-#[derive(Clone)]
-pub struct NatTableInputs {
-    /// Packets towards resources.
-    pub packets: Recipient<InboundPackets>,
-    /// Routes for packets from resources.
-    pub attach: Recipient<AttachClient>,
-    /// And their end.
-    pub detach: Recipient<DetachClient>,
-    /// Proxy IPs of names.
-    pub assign: Recipient<AssignProxyIps>,
-    /// And their end.
-    pub release: Recipient<ReleaseResource>,
+recipients! {
+    /// A NatTableActor, as a connection reaches it.
+    pub struct NatTableInputs {
+        packets: InboundPackets,
+        attach: AttachClient,
+        detach: DetachClient,
+        assign: AssignProxyIps,
+        release: ReleaseResource,
+    }
 }
 
-/// What a connection says to a UdpActor.
-#[derive(Clone)]
-pub struct UdpInputs {
-    /// Datagrams to the client.
-    pub datagrams: Recipient<OutboundDatagrams>,
-    /// How the client's datagrams are found.
-    pub attach: Recipient<AttachPeer>,
-    /// And no longer.
-    pub detach: Recipient<DetachPeer>,
+recipients! {
+    /// A UdpActor, as a connection reaches it.
+    pub struct UdpInputs {
+        datagrams: OutboundDatagrams,
+        attach: AttachPeer,
+        detach: DetachPeer,
+    }
 }
 
-/// To each ConnectionActor: attach the client again, and say again which names it uses.
+/// To each ConnectionActor: attach the client again, and announce again the names it uses.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseNatTable(pub NatTableInputs);
@@ -43,38 +37,36 @@ pub struct UseNatTable(pub NatTableInputs);
 #[rtype(result = "()")]
 pub struct UseUdp(pub UdpInputs);
 
-/// To each ConnectionActor of the other shards: shard 0, which gets what names no shard, has new
-/// sockets; attach the peer there again.
+/// To each ConnectionActor of the other shards: attach the peer again at shard 0, which receives
+/// the datagrams that name no shard.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseFront(pub UdpInputs);
 
-/// To the NatTableActor of a shard: where packets for the clients of another go.
+/// To the NatTableActor of a shard: send packets for clients of another shard there.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseSibling {
-    /// Which other.
     pub shard: u8,
-    /// Its NatTableActor.
     pub strays: Recipient<StrayPackets>,
 }
 
-/// To each ConnectionActor: candidates may have got lost.
+/// To each ConnectionActor: candidates may have been lost.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct PortalRestarted;
 
-/// To each ConnectionActor and NatTableActor: lookups may have got lost.
+/// To each ConnectionActor and NatTableActor: lookups may have been lost.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseDns(pub Recipient<ResolveName>);
 
-/// To the NatTableActor of a shard: where packets towards resources go.
+/// To the NatTableActor of a shard: send packets towards resources there.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseTun(pub Recipient<InboundPackets>);
 
-/// To the TunActor of a shard: where packets from resources go.
+/// To the TunActor of a shard: send packets from resources there.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseOutbound(pub Recipient<OutboundPackets>);

@@ -1,39 +1,30 @@
-//! What the SupervisorActor is told, beyond the portal's commands (see `connection`).
+//! Messages to the SupervisorActor, beyond the portal's commands (see `connection`).
 
-use crate::config::changes::Step;
-use crate::reload::{LiveSettings, ReloadReport};
-use crate::supervision::PanicReport;
 use actix::Message;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::{PortalState, ResolverState};
 use postern_core::ids::{ClientId, RelayId};
-use postern_core::ledger::{FlowKey, KnownName, RecordedName};
+use postern_core::ledger::{FlowKey, RecordedName, ResolvedName};
 use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
 use std::fmt;
 
-/// Which child a death notice is about.
+/// An actor that the supervisor starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Child {
-    /// The one PortalActor.
     Portal,
-    /// The one DnsActor.
     Dns,
-    /// The NatTableActor of a shard.
+    // Of a shard.
     NatTable(u8),
-    /// The TunActor of a shard.
     Tun(u8),
-    /// The UdpActor of a shard.
     Udp(u8),
-    /// The one AdminActor.
     Admin,
-    /// A ConnectionActor of a client.
     Connection(ClientId, PeerIndex),
 }
 
 impl Child {
-    /// What log lines and metrics call the kinds of actors, by [`Self::kind`].
+    /// Names of the kinds of actors in logs and metrics, indexed by [`Self::kind`].
     pub const KINDS: [&str; 7] = [
         "portal",
         "dns",
@@ -44,8 +35,6 @@ impl Child {
         "admin",
     ];
 
-    /// The place in [`Self::KINDS`].
-    #[must_use]
     pub fn kind(self) -> usize {
         match self {
             Self::Portal => 0,
@@ -58,8 +47,6 @@ impl Child {
         }
     }
 
-    /// The client that a connection serves.
-    #[must_use]
     pub fn client(self) -> Option<ClientId> {
         match self {
             Self::Connection(client, _) => Some(client),
@@ -72,8 +59,6 @@ impl Child {
         }
     }
 
-    /// The shard that it works on.
-    #[must_use]
     pub fn shard(self) -> Option<u8> {
         match self {
             Self::NatTable(shard) | Self::Tun(shard) | Self::Udp(shard) => Some(shard),
@@ -83,74 +68,72 @@ impl Child {
     }
 }
 
-/// The kind alone, as log lines call it.
+/// The kind alone, as log lines name it.
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(Self::KINDS[self.kind()])
     }
 }
 
-/// Counts the actors that were started: no two lives of a child have the same number.
+/// Distinguishes the successive instances of all actors. Never reused within a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InstanceId(pub u64);
 
-/// An actor is gone, however that came about.
+/// An actor stopped, panicked or was dropped.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ChildDied {
-    /// Which one.
     pub child: Child,
-    /// Which of its lives is over.
     pub instance: InstanceId,
-    /// How.
     pub cause: DeathCause,
 }
 
-/// How an actor came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeathCause {
-    /// It unwound.
     Panicked(PanicReport),
-    /// It stopped, or was dropped.
+    /// Stopped by itself, or dropped.
     Stopped,
 }
 
-/// What a connection has learned and its successor must know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PanicReport {
+    /// At most 300 characters.
+    pub message: String,
+    /// `file:line` of the panic.
+    pub location: String,
+}
+
+/// Something that a restarted connection must know.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionChanged {
-    /// Whose.
     pub client: ClientId,
-    /// In which instance.
     pub instance: InstanceId,
-    /// How many `OpenConnection` and `AllowAccess` it had seen by then.
+    /// Number of `OpenConnection` and `AllowAccess` that the connection had handled by then.
     pub opened: u64,
-    /// What.
     pub fact: ConnectionFact,
 }
 
-/// See [`ConnectionChanged`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionFact {
-    /// The client uses a name that it is entitled to.
+    /// The client uses a name that the policy allows.
     NameAnnounced(RecordedName),
-    /// Datagrams to the client go this way.
+    /// Datagrams to the client take this path.
     PathInUse(Path),
     /// The client cannot be reached any more.
     TransportLost,
-    /// A WireGuard session stands, and packets flow.
+    /// A WireGuard session exists, and packets flow.
     SessionEstablished,
 }
 
-/// What a NAT has learned and its successor must know.
+/// Something that a restarted NatTableActor must know.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub enum NatTableChanged {
-    /// What the addresses of a name are.
-    NameLearned(KnownName),
-    /// A flow that could not be made anew by the rule.
+    /// A name was resolved to these addresses.
+    NameLearned(ResolvedName),
+    /// A flow that the mapping rule alone would not recreate.
     FlowPinned(ClientId, PinnedFlow),
-    /// And no longer.
     FlowUnpinned(ClientId, FlowKey),
 }
 
@@ -159,30 +142,26 @@ pub enum NatTableChanged {
 #[rtype(result = "()")]
 pub struct GatewayInitialized(pub GatewayInit);
 
-/// Relays came or went.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct RelaysChanged {
-    /// Gone.
     pub disconnected: Vec<RelayId>,
-    /// New or still there.
     pub connected: Vec<Relay>,
 }
 
-/// The portal refuses us for good: token invalid, join refused, told to disconnect.
+/// The portal refuses this gateway for good: token invalid, join refused, told to disconnect.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct PortalRefused {
-    /// In words, with the remedy.
+    /// Reason and remedy, for people.
     pub reason: String,
 }
 
-/// The tunnel interface cannot be given its addresses or routes, although it was tried several
-/// times.
+/// Several attempts to give the tunnel interface its addresses and routes failed.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct InterfaceFailed {
-    /// In words, with the remedy.
+    /// Reason and remedy, for people.
     pub reason: String,
 }
 
@@ -190,12 +169,10 @@ pub struct InterfaceFailed {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct ConnectionClosed {
-    /// Whose.
     pub client: ClientId,
-    /// In which instance.
     pub instance: InstanceId,
-    /// How many `OpenConnection` and `AllowAccess` it had seen by then: if more are on their way,
-    /// it must not be stopped.
+    /// Number of `OpenConnection` and `AllowAccess` that the connection had handled by then. If
+    /// more have been sent to it, it must not be stopped.
     pub opened: u64,
 }
 
@@ -203,23 +180,21 @@ pub struct ConnectionClosed {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Shutdown {
-    /// The process exit code.
     pub exit_code: i32,
-    /// How the clients are left.
     pub mode: ShutdownMode,
 }
 
 /// How a gateway leaves its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShutdownMode {
-    /// They are told, and turn to another gateway.
+    /// A goodbye to each client, which then turns to another gateway.
     Goodbye,
-    /// They are not told: the next process takes them over. Without a state file that it could
-    /// take them from, it is a goodbye.
+    /// No goodbye: the next process takes the clients over. Without a state file to take them from,
+    /// the same as `Goodbye`.
     HandOver,
 }
 
-/// The portal let this gateway in, or is away.
+/// This gateway joined the portal or lost it.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct PortalStateChanged(pub PortalState);
@@ -229,27 +204,7 @@ pub struct PortalStateChanged(pub PortalState);
 #[rtype(result = "()")]
 pub struct InterfaceConfigured;
 
-/// Name servers answer, or none does any more.
+/// Name servers answer, or none does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct ResolverStateChanged(pub ResolverState);
-
-/// The configuration is being read again.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ReloadBegan;
-
-/// Run with these settings from now on, and see to it that the others do.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct UseSettings {
-    /// All that can change.
-    pub settings: Box<LiveSettings>,
-    /// Whom it concerns.
-    pub steps: Vec<Step>,
-}
-
-/// The configuration was read again; what can be taken over was sent before.
-#[derive(Debug, Clone, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub struct ConfigurationReloaded(pub ReloadReport);

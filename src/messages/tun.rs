@@ -1,4 +1,4 @@
-//! What the TunActor is told, beyond `InboundPackets`.
+//! Messages to the TunActor, beyond `InboundPackets`.
 
 use actix::Message;
 use postern_core::grant::TunnelAddresses;

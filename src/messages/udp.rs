@@ -1,61 +1,47 @@
-//! What a UdpActor is told, beyond `OutboundDatagrams`.
+//! Messages to a UdpActor, beyond `OutboundDatagrams`.
 
-use crate::actors::udp::ListAddresses;
 use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::InboundDatagrams;
 use actix::{Message, Recipient};
 use postern_core::grant::Relay;
 use postern_core::ids::PublicKey;
 use postern_core::peer::PeerIndex;
-use std::net::SocketAddr;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Lists the addresses of the host that may be offered to clients, best first; `None` if listing
+/// them fails.
+pub type ListAddresses = Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>;
 
 /// Deliver this peer's datagrams to `connection`. Replaces an earlier attachment of the same index.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub struct AttachPeer {
-    /// Upper 24 bits of all its WireGuard receiver indices.
+    /// Upper 24 bits of all the peer's WireGuard receiver indices.
     pub index: PeerIndex,
-    /// Finds its handshake initiations.
+    /// Key that the peer's handshake initiations are found by.
     pub public_key: PublicKey,
-    /// The USERNAME of its STUN requests.
+    /// USERNAME of the peer's STUN requests.
     pub stun_username: String,
-    /// Where its datagrams go.
     pub connection: Recipient<InboundDatagrams>,
-    /// Who is told our own addresses, at once and on each change; `None` where another UdpActor
-    /// tells.
+    /// Receives our own addresses, immediately and on each change; `None` if another UdpActor
+    /// sends them.
     pub addresses: Option<Recipient<LocalAddressesChanged>>,
 }
 
-/// Forget this peer.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct DetachPeer {
-    /// As attached.
     pub index: PeerIndex,
 }
 
 /// The STUN servers and relays to learn server-reflexive addresses from. Replaces the earlier list.
-/// Told to shard 0 alone, whose sockets get the answers.
+/// Sent only to shard 0: its sockets get the answers.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct UseRelays(pub Vec<Relay>);
 
-/// Answered when everything that was sent before has been handed to the kernel.
+/// The answer comes when the kernel has taken everything that was sent before.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct FlushDatagrams;
-
-/// Answer so many handshakes in a second before senders must prove their address.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct LimitHandshakes(pub u64);
-
-/// Offer other addresses of the host, and learn others from these servers, beside the relays.
-#[derive(Clone, Message)]
-#[rtype(result = "()")]
-pub struct OfferAddresses {
-    /// Those of the host.
-    pub list_addresses: ListAddresses,
-    /// Replace those of before.
-    pub stun_servers: Vec<SocketAddr>,
-}

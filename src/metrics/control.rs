@@ -1,9 +1,9 @@
-//! What the actors count of which there is one: the portal's and the resolver's, the supervisor.
+//! The counters of the PortalActor, the DnsActor and the supervisor.
 
-use super::counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, micros};
+use super::counters::{Counter, Gauge, LongestTime, TimeCounter, micros};
 use super::histogram::Histogram;
-use crate::messages::supervisor::Child;
-use crate::reload::ReloadOutcome;
+use crate::messages::presence::{Headcount, Presence};
+use crate::messages::reload::ReloadOutcome;
 use crate::shell;
 use postern_core::lookups::LookupCounts;
 use postern_core::names::NameFailure;
@@ -11,17 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What became of the actors of one kind.
+/// Deaths, recoveries and answers of the actors of one kind.
 #[derive(Debug)]
-pub(super) struct Lives {
-    pub(super) deaths: Counter,
-    pub(super) recoveries: Counter,
+pub struct ActorCounters {
+    pub deaths: Counter,
+    /// Restarted actors that have shown that they work.
+    pub recoveries: Counter,
+    /// Sum of the times from a death to its recovery.
     pub(super) recovery: TimeCounter,
     pub(super) longest: LongestTime,
     pub(super) answers: Histogram,
 }
 
-impl Default for Lives {
+impl Default for ActorCounters {
     fn default() -> Self {
         Self {
             deaths: Counter::default(),
@@ -33,19 +35,15 @@ impl Default for Lives {
     }
 }
 
-/// All kinds of actors that the supervisor looks after, by [`Child::kind`].
-pub(super) type AllLives = [Lives; Child::KINDS.len()];
-
-/// What is known of the names that were looked up.
 #[derive(Debug)]
 pub struct DnsMetrics {
-    /// Found first, then by the place in [`NameFailure::ALL`].
+    /// Indexed as [`DNS_RESULTS`].
     pub(super) results: [Histogram; DNS_RESULTS.len()],
     pub(super) cached: Counter,
     pub(super) refused: Counter,
 }
 
-/// What becomes of a question that is put to the DNS. Quota is not among it: that one is never put.
+/// Results of a query. [`NameFailure::Quota`] is not among them: no query is sent for it.
 pub(super) const DNS_RESULTS: [&str; NameFailure::ALL.len()] = [
     "found",
     "no_name",
@@ -66,7 +64,6 @@ impl Default for DnsMetrics {
 }
 
 impl DnsMetrics {
-    /// Adds what a core has counted.
     pub fn add(&self, counts: &LookupCounts) {
         let LookupCounts {
             ended,
@@ -96,7 +93,7 @@ fn place(outcome: Result<(), NameFailure>) -> Option<usize> {
     })
 }
 
-/// How it stands with the portal.
+/// The state of the connection to the portal.
 #[derive(Debug)]
 pub struct PortalMetrics {
     joined: Headcount,
@@ -104,13 +101,14 @@ pub struct PortalMetrics {
     pub(super) failures: Counter,
     pub(super) relays: Gauge,
     began: Instant,
-    /// When the present outage began, in µs since then.
+    /// When the present outage began, in µs since `began`.
     out_since: AtomicU64,
     outage: TimeCounter,
 }
 
-/// The gateway is joined as long as this is held.
+/// Counts the gateway as joined while it is held.
 #[derive(Debug)]
+#[must_use = "the gateway counts as joined only while it is held"]
 pub struct Joined {
     metrics: Arc<super::Metrics>,
     presence: Option<Presence>,
@@ -129,12 +127,11 @@ impl PortalMetrics {
         }
     }
 
-    /// The portal did not let us in, or let us go.
+    /// Counts a refused join or a lost connection.
     pub fn count_failure(&self) {
         self.failures.add(1);
     }
 
-    /// So many relays are known.
     pub fn set_relays(&self, count: usize) {
         self.relays.set(count);
     }
@@ -143,7 +140,7 @@ impl PortalMetrics {
         self.joined.get() > 0
     }
 
-    /// Time in which the gateway was not joined.
+    /// Total time during which the gateway was not joined.
     pub(super) fn outage(&self, now: Instant) -> Duration {
         let present = match self.is_joined() {
             true => Duration::ZERO,
@@ -183,7 +180,7 @@ impl Joined {
 }
 
 impl Drop for Joined {
-    /// Also when the PortalActor dies.
+    /// Runs also when the PortalActor panics.
     fn drop(&mut self) {
         if let Some(presence) = self.presence.take() {
             self.metrics.portal.leave(presence, shell::now());
@@ -191,47 +188,19 @@ impl Drop for Joined {
     }
 }
 
-/// What became of a configuration that was to be taken over while the gateway runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reload {
-    /// Everything that had changed is in effect.
-    Applied,
-    /// Some of it takes a restart.
-    Partial,
-    /// Nothing had changed.
-    Unchanged,
-    /// It is not valid: the former one stays.
-    Refused,
-}
+/// Results of a reload, as labels. `partial`: some changes need a restart.
+pub(super) const RELOADS: [&str; 4] = ["applied", "partial", "unchanged", "refused"];
 
-impl Reload {
-    pub(super) fn of(outcome: &ReloadOutcome) -> Self {
-        match outcome {
-            ReloadOutcome::Applied { needs_restart, .. } if needs_restart.is_empty() => {
-                Self::Applied
-            }
-            ReloadOutcome::Applied { .. } => Self::Partial,
-            ReloadOutcome::Unchanged => Self::Unchanged,
-            ReloadOutcome::Refused { .. } => Self::Refused,
-        }
-    }
-
-    /// All variants, in order.
-    pub(super) const ALL: [Self; 4] =
-        [Self::Applied, Self::Partial, Self::Unchanged, Self::Refused];
-
-    /// What metrics call it.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Partial => "partial",
-            Self::Unchanged => "unchanged",
-            Self::Refused => "refused",
-        }
+pub(super) fn reload_index(outcome: &ReloadOutcome) -> usize {
+    match outcome {
+        ReloadOutcome::Applied { needs_restart, .. } if needs_restart.is_empty() => 0,
+        ReloadOutcome::Applied { .. } => 1,
+        ReloadOutcome::Unchanged => 2,
+        ReloadOutcome::Refused { .. } => 3,
     }
 }
 
-/// In ms. A server nearby takes a few, one that does not answer 6 s.
+/// In ms. A nearby server takes a few; a query without an answer ends after 6 s.
 const LOOKED_UP_WITHIN: &[u64] = &[1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 6000];
 /// In ms. The supervisor's patience is 1.5 s.
 const ANSWERED_WITHIN: &[u64] = &[1, 5, 25, 100, 500, 1500];
@@ -241,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_has_the_place_of_its_label() {
+    fn each_failure_has_the_index_of_its_label() {
         assert_eq!(DNS_RESULTS[place(Ok(())).expect("a place")], "found");
         for failure in NameFailure::ALL {
             let label = place(Err(failure)).map(|place| DNS_RESULTS[place]);

@@ -1,21 +1,19 @@
-//! How long things take: counts by length, with limits that are known beforehand.
+//! Durations, counted by fixed limits.
 
 use super::counters::{Counter, TimeCounter};
 use std::time::Duration;
 
-/// Times, counted by the smallest limit that they keep.
+/// Counts each duration under the smallest limit that it does not exceed.
 #[derive(Debug)]
 pub struct Histogram {
-    /// In ms.
     limits: &'static [u64],
-    /// One for each limit, and one for what exceeds them all.
+    /// One for each limit, and one for longer durations.
     counts: Vec<Counter>,
     sum: TimeCounter,
 }
 
 impl Histogram {
-    /// Empty; the limits are in ms, and rise.
-    #[must_use]
+    /// `limits` are in ms and ascending.
     pub fn new(limits: &'static [u64]) -> Self {
         Self {
             limits,
@@ -24,7 +22,6 @@ impl Histogram {
         }
     }
 
-    /// It took so long.
     pub fn note(&self, time: Duration) {
         let place = self
             .limits
@@ -43,10 +40,10 @@ impl Histogram {
     }
 }
 
-/// A histogram at one time.
+/// The values of a histogram.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reading {
-    /// Upper limits in seconds, and how many times are within each and no smaller one.
+    /// Upper limits in seconds, each with the number of durations under it and no smaller one.
     pub(super) buckets: Vec<(f64, u64)>,
     pub(super) sum: Duration,
 }
@@ -56,7 +53,7 @@ impl Reading {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 
-    /// Those of several shards, as one.
+    /// Adds up several shards.
     pub(super) fn total(all: impl Iterator<Item = Self>) -> Self {
         let add = |mut sum: Self, other: Self| {
             for (bucket, more) in sum.buckets.iter_mut().zip(other.buckets) {
@@ -77,7 +74,7 @@ mod tests {
     const LIMITS: &[u64] = &[10, 100];
 
     #[test]
-    fn a_time_counts_for_the_smallest_limit_that_it_keeps() {
+    fn a_duration_counts_for_the_smallest_limit_that_it_does_not_exceed() {
         let histogram = Histogram::new(LIMITS);
         for ms in [0, 10, 11, 100, 101] {
             histogram.note(MS(ms));

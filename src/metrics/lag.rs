@@ -1,5 +1,4 @@
-//! How late the event loops come round to what is due: the one number that says that a thread has
-//! too much to do.
+//! How late the event loops run their timers: the one number that shows an overloaded thread.
 
 use super::Metrics;
 use super::counters::micros;
@@ -11,17 +10,14 @@ use std::time::{Duration, Instant};
 /// A thread with an event loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventLoop {
-    /// The supervisor's.
     Main,
-    /// Portal and names.
     Control,
-    /// The operator's.
     Admin,
     /// The data path of a shard.
     Shard(usize),
 }
 
-/// Measures the event loop that it runs on, for ever.
+/// Measures the event loop that it runs on; never returns.
 pub async fn measure(metrics: Arc<Metrics>, event_loop: EventLoop) {
     loop {
         let due = shell::now() + EVERY;
@@ -36,10 +32,10 @@ pub async fn measure(metrics: Arc<Metrics>, event_loop: EventLoop) {
 #[derive(Debug)]
 pub struct Lag {
     began: Instant,
-    /// 0 when nobody measures.
+    /// 0 while no measurement runs.
     due: AtomicU64,
     last: AtomicU64,
-    /// The longest lag of this minute and of the one before, each with the number of its minute.
+    /// The longest lag of this minute and of the previous one, each with its minute's number.
     longest: [AtomicU64; 2],
 }
 
@@ -53,32 +49,28 @@ impl Lag {
         }
     }
 
-    /// A timer is due then.
     pub fn expect(&self, due: Instant) {
         let due = micros(due.saturating_duration_since(self.began)).max(1);
         self.due.store(due, Ordering::Relaxed);
     }
 
-    /// The timer that was due has fired.
     pub fn note(&self, due: Instant, now: Instant) {
         let lag = micros(now.saturating_duration_since(due));
         self.last.store(lag, Ordering::Relaxed);
         let entry = (self.minute(now) << MINUTE_SHIFT) | lag.min(LAG_MASK);
         let place = &self.longest[self.minute(now) as usize % 2];
-        // A later minute is a greater number, so it takes the place of an earlier one.
+        // A later minute is a greater number, so it replaces an earlier one.
         place.fetch_max(entry, Ordering::Relaxed);
     }
 
-    /// How late the last timer was, or the one that is overdue if that is later still: a thread
-    /// that is stuck cannot tell it itself.
-    #[must_use]
+    /// How late the last timer was, or how overdue the next one is, if that is longer: a stuck
+    /// thread cannot report its own lag.
     pub fn last(&self, now: Instant) -> Duration {
         let last = Duration::from_micros(self.last.load(Ordering::Relaxed));
         last.max(self.overdue(now))
     }
 
-    /// The longest lag of this minute and of the one before.
-    #[must_use]
+    /// The longest lag of this minute and of the previous one.
     pub fn longest(&self, now: Instant) -> Duration {
         let minute = self.minute(now);
         let entries = self.longest.iter().map(|it| it.load(Ordering::Relaxed));
@@ -102,9 +94,9 @@ impl Lag {
     }
 }
 
-/// Often enough to meet what a user would notice, rarely enough to cost nothing.
+/// Often enough to catch what a user would notice, rarely enough to cost nothing.
 const EVERY: Duration = Duration::from_millis(250);
-/// Lags of more than an hour count as one.
+/// Lags of more than an hour (2³² µs) count as one of that length.
 const MINUTE_SHIFT: u32 = 32;
 const LAG_MASK: u64 = (1 << MINUTE_SHIFT) - 1;
 
@@ -115,7 +107,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn the_last_lag_is_told_and_the_longest_for_a_minute_or_two() {
+    fn remembers_the_last_lag_and_the_longest_for_one_to_two_minutes() {
         let began = shell::now();
         let lag = Lag::new(began);
         let late = |at: Duration, by: Duration| {
@@ -135,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_stuck_is_late_before_it_says_so() {
+    fn a_stuck_thread_counts_as_late_before_its_timer_fires() {
         let began = shell::now();
         let lag = Lag::new(began);
-        assert_eq!(lag.last(began + MS(60_000)), MS(0), "nobody measures");
+        assert_eq!(lag.last(began + MS(60_000)), MS(0), "nothing is measured");
         lag.expect(began + MS(250));
         assert_eq!(lag.last(began + MS(100)), MS(0));
         assert_eq!(lag.last(began + MS(3250)), MS(3000));

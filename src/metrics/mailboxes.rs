@@ -1,12 +1,13 @@
-//! What waits for the actors of the data path.
+//! How many batches wait for the actors of the data path.
 //!
-//! actix does not tell how full a mailbox is. Each batch carries a [`Presence`] of its receiver's
-//! mailbox instead: it ends when the batch was handled, and when it was dropped because its
-//! receiver died, so that the count is never off. It costs two atomic operations a batch.
+//! actix does not expose how full a mailbox is. Instead, each batch carries a [`Presence`] of its
+//! receiver's mailbox. It ends when the batch is handled, or dropped with its receiver, so the
+//! count is always right. The cost is two atomic operations per batch.
 
-use super::counters::{Counter, Headcount, Presence};
+use super::counters::Counter;
+use crate::messages::presence::{Headcount, Presence};
 
-/// Who is sent batches of packets.
+/// An actor that receives batches of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
     /// The connections of all clients of a shard, together.
@@ -20,11 +21,9 @@ pub enum Receiver {
 }
 
 impl Receiver {
-    /// All, in order.
     pub const ALL: [Self; 4] = [Self::Connection, Self::NatTable, Self::Tun, Self::Udp];
 
-    /// As log lines name the kind of actor.
-    #[must_use]
+    /// Name of the kind of actor in logs.
     pub fn label(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -35,7 +34,6 @@ impl Receiver {
     }
 }
 
-/// Of one shard.
 #[derive(Debug, Default)]
 pub struct Mailboxes([Mailbox; Receiver::ALL.len()]);
 
@@ -46,25 +44,22 @@ struct Mailbox {
 }
 
 impl Mailboxes {
-    /// A batch is on its way to `receiver`, until the presence is dropped.
-    #[must_use]
+    /// Counts a batch as waiting for `receiver` until the presence is dropped.
     pub fn enter(&self, receiver: Receiver) -> Presence {
         self.0[receiver as usize].waiting.enter()
     }
 
-    /// So many packets did not fit.
+    /// Counts packets for which a mailbox had no room.
     pub fn count_overflow(&self, receiver: Receiver, packets: usize) {
         self.0[receiver as usize].overflow.add(packets as u64);
     }
 
-    /// How many batches wait for `receiver`.
-    #[must_use]
+    /// Number of batches that wait for `receiver`.
     pub fn depth(&self, receiver: Receiver) -> u64 {
         self.0[receiver as usize].waiting.get()
     }
 
-    /// How many packets did not fit so far.
-    #[must_use]
+    /// Number of packets for which the mailbox had no room.
     pub fn overflow(&self, receiver: Receiver) -> u64 {
         self.0[receiver as usize].overflow.get()
     }

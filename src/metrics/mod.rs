@@ -1,8 +1,8 @@
-//! What the gateway counts: relaxed atomics, one set for each shard and one for what there is once.
+//! The gateway's counters: relaxed atomics, one set for each shard and one for the process.
 //!
-//! Actors add to it, once for a batch and never for a packet. Nobody is asked when the numbers are
-//! read, so that they can be read while an actor hangs. Labels are known beforehand: nothing that a
-//! client or the portal says becomes one. docs/metrics.md says what each number means.
+//! Actors add to them once per batch, never per packet. Reading involves no actor, so the numbers
+//! can be read while one hangs. The set of labels is fixed: no data of a client or the portal
+//! becomes a label. docs/metrics.md explains each number.
 
 mod control;
 mod counters;
@@ -13,67 +13,50 @@ mod mailboxes;
 pub mod process;
 mod shard;
 
+use crate::messages::reload::ReloadOutcome;
 use crate::messages::supervisor::Child;
-use crate::reload::ReloadOutcome;
 use crate::shell;
-use control::{AllLives, Reload};
-pub use control::{DnsMetrics, Joined, PortalMetrics};
-pub use counters::{Counter, Gauge, Headcount, LongestTime, Presence, TimeCounter, Volume};
+pub use control::{ActorCounters, DnsMetrics, Joined, PortalMetrics};
+use control::{RELOADS, reload_index};
+use counters::{Counter, Gauge, Volume};
 pub use exposition::CONTENT_TYPE;
-pub use histogram::Histogram;
 use lag::{EventLoop, Lag};
-pub use mailboxes::{Mailboxes, Receiver};
+pub use mailboxes::Receiver;
 use postern_core::DropReason;
 use process::Process;
-pub use shard::{HandedOver, Portions, ShardMetrics};
+use shard::BatchCounters;
+pub use shard::ShardMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// All counters of the process.
 #[derive(Debug)]
 pub struct Metrics {
     shards: Vec<Arc<ShardMetrics>>,
-    /// What the resolver counts.
     pub dns: DnsMetrics,
-    /// What the PortalActor counts.
     pub portal: PortalMetrics,
     /// Clients that the supervisor knows, with a session or without.
     pub clients: Gauge,
     /// Requests of the portal that the supervisor refused.
     pub turned_away: Counter,
-    lives: AllLives,
+    /// Indexed by [`Child::kind`].
+    actors: [ActorCounters; Child::KINDS.len()],
     main_lag: Lag,
     control_lag: Lag,
     admin_lag: Lag,
     shard_lags: Vec<Lag>,
     saves: Counter,
     failed_saves: Counter,
-    reloads: [Counter; Reload::ALL.len()],
-}
-
-/// What became of the actors of one kind so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LifeCounts {
-    /// How many died.
-    pub deaths: u64,
-    /// How many were built anew and have shown that they work.
-    pub recoveries: u64,
-    /// The time between the two, in all.
-    pub recovery: Duration,
-    /// The longest of these times.
-    pub longest: Duration,
+    reloads: [Counter; RELOADS.len()],
 }
 
 impl Default for Metrics {
-    /// Of a gateway with one shard that starts now.
+    /// For a gateway with one shard that starts now.
     fn default() -> Self {
         Self::new(1, shell::now())
     }
 }
 
 impl Metrics {
-    /// Nothing has happened yet.
-    #[must_use]
     pub fn new(shards: usize, now: Instant) -> Self {
         Self {
             shards: (0..shards).map(|_| Arc::default()).collect(),
@@ -81,7 +64,7 @@ impl Metrics {
             portal: PortalMetrics::new(now),
             clients: Gauge::default(),
             turned_away: Counter::default(),
-            lives: Default::default(),
+            actors: Default::default(),
             main_lag: Lag::new(now),
             control_lag: Lag::new(now),
             admin_lag: Lag::new(now),
@@ -92,34 +75,29 @@ impl Metrics {
         }
     }
 
-    /// For the actors of a shard.
-    ///
     /// # Panics
-    /// When there is no such shard.
-    #[must_use]
+    /// If the gateway has no such shard.
     pub fn shard(&self, number: usize) -> Arc<ShardMetrics> {
         Arc::clone(&self.shards[number])
     }
 
-    /// An actor died.
     pub fn count_death(&self, child: Child) {
-        self.lives[child.kind()].deaths.add(1);
+        self.actors[child.kind()].deaths.add(1);
     }
 
-    /// Its successor works, so long after its death.
+    /// Counts a restarted actor that works, `took` after the death of its predecessor.
     pub fn count_recovery(&self, child: Child, took: Duration) {
-        let lives = &self.lives[child.kind()];
-        lives.recoveries.add(1);
-        lives.recovery.add(took);
-        lives.longest.note(took);
+        let actors = &self.actors[child.kind()];
+        actors.recoveries.add(1);
+        actors.recovery.add(took);
+        actors.longest.note(took);
     }
 
-    /// An actor answered the watchdog after so long: its mailbox was that far behind.
+    /// Notes how long an actor took to answer the watchdog: the delay of its mailbox.
     pub fn note_answer(&self, child: Child, took: Duration) {
-        self.lives[child.kind()].answers.note(took);
+        self.actors[child.kind()].answers.note(took);
     }
 
-    /// The state was saved for the next process, or could not be.
     pub fn count_save(&self, is_saved: bool) {
         match is_saved {
             true => self.saves.add(1),
@@ -127,22 +105,17 @@ impl Metrics {
         }
     }
 
-    /// The configuration was read again.
     pub fn count_reload(&self, outcome: &ReloadOutcome) {
-        self.reloads[Reload::of(outcome) as usize].add(1);
+        self.reloads[reload_index(outcome)].add(1);
     }
 
-    /// The portal has let us in. We are joined until what is returned is dropped.
-    #[must_use]
+    /// Counts the gateway as joined until the returned guard is dropped.
     pub fn join(self: &Arc<Self>) -> Joined {
         Joined::new(self)
     }
 
-    /// Where the lag of an event loop is noted.
-    ///
     /// # Panics
-    /// When there is no such shard.
-    #[must_use]
+    /// If the gateway has no such shard.
     pub fn lag(&self, event_loop: EventLoop) -> &Lag {
         match event_loop {
             EventLoop::Main => &self.main_lag,
@@ -152,39 +125,28 @@ impl Metrics {
         }
     }
 
-    /// Deaths and recoveries by kind of actor, as log lines name it.
-    #[must_use]
-    pub fn lives(&self) -> Vec<(&'static str, LifeCounts)> {
-        let counts = self.lives.iter().map(|lives| LifeCounts {
-            deaths: lives.deaths.get(),
-            recoveries: lives.recoveries.get(),
-            recovery: lives.recovery.get(),
-            longest: lives.longest.get(),
-        });
-        Child::KINDS.into_iter().zip(counts).collect()
+    /// The counters of each kind of actor.
+    pub fn actors(&self) -> impl Iterator<Item = (&'static str, &ActorCounters)> {
+        Child::KINDS.into_iter().zip(&self.actors)
     }
 
-    /// The reasons that occurred so far, with their counts.
-    #[must_use]
+    /// The reasons that occurred, with their counts.
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let all = DropReason::ALL.into_iter();
         let counts = all.map(|reason| (reason, self.sum(|shard| shard.drops(reason))));
         counts.filter(|(_, packets)| *packets > 0).collect()
     }
 
-    /// Everything, as it is now, in the OpenMetrics text format; to be served as [`CONTENT_TYPE`].
-    #[must_use]
+    /// All numbers in the OpenMetrics text format; to be served as [`CONTENT_TYPE`].
     pub fn page(self: &Arc<Self>) -> String {
         self.render(shell::now(), process::read())
     }
 
-    /// As [`Self::page`], as of `now`, of a process that stands so.
-    #[must_use]
+    /// As [`Self::page`], with a given clock and process.
     pub fn render(self: &Arc<Self>, now: Instant, process: Option<Process>) -> String {
         exposition::render(self, now, process)
     }
 
-    /// Of all shards.
     fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
         self.shards.iter().map(|shard| number(shard)).sum()
     }

@@ -1,32 +1,28 @@
-//! What the kernel tells about this process, in the names that all programs use for it.
+//! The kernel's figures for this process, under the names that Prometheus clients share.
 //!
-//! Refuses to guess: what cannot be read, as in a container without /proc, is left out.
+//! Does not guess: figures that cannot be read, as in a container without /proc, are left out.
 
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::time::Duration;
 
-/// The process at one time.
+/// The figures at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Process {
-    /// Processor time of all threads.
+    /// CPU time of all threads.
     pub cpu: Duration,
     /// In seconds since 1970.
     pub started_at: f64,
-    /// Memory that it has.
     pub resident_bytes: u64,
     /// Addresses that it has.
     pub virtual_bytes: u64,
-    /// Threads.
     pub threads: u64,
-    /// Files and sockets.
     pub open_fds: u64,
     /// How many it may have.
     pub max_fds: u64,
 }
 
-/// As it is now, or `None` where the kernel does not tell.
-#[must_use]
+/// Reads the present figures; `None` if one of them cannot be read.
 pub fn read() -> Option<Process> {
     let text = |path: &str| {
         let bytes = fs::read(path).ok()?;
@@ -46,7 +42,7 @@ pub fn read() -> Option<Process> {
     })
 }
 
-/// The fields of `/proc/<pid>/stat` that matter here, see proc_pid_stat(5).
+/// Some fields of `/proc/<pid>/stat`, see proc_pid_stat(5).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -58,10 +54,10 @@ struct Stat {
 
 impl Stat {
     fn parse(line: &str) -> Option<Self> {
-        // The name of the program stands in parentheses, and may hold any itself.
+        // The program's name is in parentheses and may contain parentheses itself.
         let (_, after_name) = line.rsplit_once(')')?;
         let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
-        // The first field here is the third of all.
+        // proc_pid_stat(5) counts from 1; the first field here is its third.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         Some(Self {
             cpu_ticks: field(14)? + field(15)?,
@@ -93,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_of_the_kernels_line_are_found_whatever_the_name() {
+    fn finds_the_fields_of_stat_behind_any_program_name() {
         let line = "4711 (a) S 1 (b) S 1 4711 4711 0 -1 4194560 2000 0 0 0 250 1750 11 12 20 0 3 \
                     0 9000 90000000 5000 18446744073709551615 1 1 0 0";
         assert_eq!(
@@ -110,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_the_time_of_boot_are_read_from_their_lines() {
+    fn reads_limits_and_boot_time_from_their_lines() {
         let limits = "Max processes   95  95  processes\nMax open files            1024    \
                       524288    files\n";
         assert_eq!(number_after(limits, "Max open files "), Some(1024));
@@ -124,8 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_used_something() {
-        let process = read().expect("the kernel tells");
+    fn this_process_has_plausible_figures() {
+        let process = read().expect("/proc is mounted");
         assert!(process.resident_bytes > 100_000, "{process:?}");
         assert!(process.virtual_bytes >= process.resident_bytes);
         assert!((3..=process.max_fds).contains(&process.open_fds));

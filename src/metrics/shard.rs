@@ -1,35 +1,30 @@
-//! What one shard counts: only its own thread writes, so that no two shards meet in a cache line.
+//! The counters of one shard. Only its own thread writes them, so no two shards share a cache line.
 
-use super::counters::{Counter, Gauge, Headcount, Volume};
+use super::counters::{Counter, Gauge, Volume};
 use super::histogram::Histogram;
 use super::mailboxes::Mailboxes;
+use crate::messages::presence::{Headcount, Presence};
 use postern_core::DropReason;
 use postern_core::domains::HealSignal;
 use postern_core::nat_table::{HealCounts, NatUsage};
 use postern_core::packet::DropCounts;
 use postern_core::peer::{HandshakeCounts, PathKind};
 
-/// The counters of one shard.
 #[derive(Debug)]
 pub struct ShardMetrics {
     drops: [Counter; DropReason::ALL.len()],
-    /// What was handed to the TUN device.
+    /// Written to the TUN device.
     pub tun_inbound: Volume,
-    /// What was read from it.
+    /// Read from the TUN device.
     pub tun_outbound: Volume,
-    /// What was read from the UDP sockets.
     pub udp_received: Volume,
-    /// What was handed to them.
     pub udp_sent: Volume,
-    /// What was read here for clients of other shards.
     pub handed_over: HandedOver,
-    /// What waits for the actors.
     pub mailboxes: Mailboxes,
-    /// Requests of the portal that a connection granted.
+    /// Requests of the portal that connections granted.
     pub accepted: Counter,
-    /// Requests of the portal that a connection refused.
+    /// Requests of the portal that connections refused.
     pub refused: Counter,
-    /// Sessions that began.
     pub sessions_begun: Counter,
     /// Clients with a session.
     pub sessions: Headcount,
@@ -41,26 +36,21 @@ pub struct ShardMetrics {
     pub(super) heals: [Histogram; HealSignal::ALL.len()],
 }
 
-/// What the kernel gave to another shard than its client's.
+/// Packets that this shard read for clients of other shards.
 #[derive(Debug, Default)]
 pub struct HandedOver {
-    /// Datagrams of the sockets.
-    pub udp: Portions,
-    /// Packets of the TUN device.
-    pub tun: Portions,
+    pub udp: BatchCounters,
+    pub tun: BatchCounters,
 }
 
-/// Packets that travel in batches.
+/// Packets and the batches in which they travel.
 #[derive(Debug, Default)]
-pub struct Portions {
-    /// Batches.
+pub struct BatchCounters {
     pub batches: Counter,
-    /// The packets in them.
     pub packets: Counter,
 }
 
-impl Portions {
-    /// One batch more.
+impl BatchCounters {
     pub fn add_batch(&self, packets: usize) {
         self.batches.add(1);
         self.packets.add(packets as u64);
@@ -106,25 +96,20 @@ impl Default for ShardMetrics {
 }
 
 impl ShardMetrics {
-    /// Adds `packets` packets that were dropped for `reason`.
     pub fn count_drops(&self, reason: DropReason, packets: usize) {
         self.drops[reason as usize].add(packets as u64);
     }
 
-    /// Adds what a core has counted.
     pub fn add_drops(&self, counts: &DropCounts) {
         for (reason, packets) in counts.iter() {
             self.drops[reason as usize].add(packets);
         }
     }
 
-    /// How many packets were dropped for `reason` so far.
-    #[must_use]
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].get()
     }
 
-    /// Adds what a core has counted.
     pub fn add_handshakes(&self, counts: HandshakeCounts) {
         let HandshakeCounts {
             answered,
@@ -136,13 +121,11 @@ impl ShardMetrics {
         self.handshakes.rejected.add(rejected);
     }
 
-    /// A client is reached by a path of this kind, until the presence is dropped.
-    #[must_use]
-    pub fn enter_path(&self, kind: PathKind) -> super::Presence {
+    /// Counts a client with a path of this kind until the presence is dropped.
+    pub fn enter_path(&self, kind: PathKind) -> Presence {
         self.paths[kind as usize].enter()
     }
 
-    /// What the NAT keeps now.
     pub fn set_nat_usage(&self, usage: NatUsage) {
         let NatUsage {
             flows,
@@ -156,7 +139,6 @@ impl ShardMetrics {
         self.nat.held_bytes.set(held_bytes);
     }
 
-    /// Adds what a core has counted.
     pub fn add_heals(&self, counts: &HealCounts) {
         for (total, more) in self.signals.iter().zip(counts.raised) {
             total.add(more);
@@ -167,8 +149,7 @@ impl ShardMetrics {
     }
 }
 
-/// In ms. A name heals within 1.5 s of the revival of its DNS server; the last limits are for
-/// outages.
+/// In ms. A name heals within 1.5 s after its DNS server is back; the last limits are for outages.
 const HEALED_WITHIN: &[u64] = &[
     25, 100, 250, 500, 1000, 1500, 2500, 5000, 10_000, 30_000, 60_000, 300_000,
 ];

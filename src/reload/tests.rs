@@ -1,8 +1,12 @@
 //! What a reload makes of real files.
 
-use super::*;
+use super::check::check;
+use super::reloader::{Look, Reloaded, Reloader};
+use crate::config::{self, Environment};
+use crate::messages::reload::ReloadOutcome;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 const MINIMAL: &str = "[portal]\nurl = \"ws://h:1\"\ntoken_file = \"token\"\n";
 
@@ -19,7 +23,8 @@ impl Fixture {
         fs::write(&path, MINIMAL).expect("written");
         let environment = || Environment::new(std::iter::empty::<(String, String)>());
         let loaded = config::load(&path, &environment()).expect("valid");
-        let reloader = Reloader::new(path, environment(), &loaded);
+        let settings = Arc::new(check(loaded.config).expect("good"));
+        let reloader = Reloader::new(path, environment(), settings, loaded.sources);
         Self { folder, reloader }
     }
 
@@ -63,10 +68,16 @@ fn what_changes_is_taken_over_once_and_what_needs_a_restart_is_named_each_time()
         reloaded.outcome,
         applied(&["limits.clients", "state.handover"], &restart)
     );
-    assert_eq!((reloaded.hands_over, reloaded.filter), (Some(true), None));
-    let told = reloaded.settings.expect("for the supervisor");
-    assert_eq!(told.steps, [Step::Clients, Step::Farewell]);
-    assert_eq!(told.settings.limits.clients, 7);
+    let told = reloaded.settings.expect("for the actors");
+    let (before, after) = (&told.before.config, &told.after.config);
+    assert_eq!((before.state.handover, after.state.handover), (false, true));
+    assert_eq!(before.log, after.log);
+    assert_eq!(after.limits.clients, 7);
+    assert!(Arc::ptr_eq(&told.before.dns_trust, &told.after.dns_trust));
+    let mut others = before.clone();
+    others.limits.clients = after.limits.clients;
+    others.state.handover = after.state.handover;
+    assert_eq!(others, *after, "nothing else changes");
     assert!(fixture.settle().is_none());
     let asked = fixture.reloader.reload();
     assert_eq!(asked.outcome, applied(&[], &restart), "still");
@@ -128,9 +139,7 @@ fn a_file_that_is_gone_keeps_the_configuration() {
     assert_eq!(back, ReloadOutcome::Unchanged);
 }
 
-/// docs/lessons.md 34: a reload that skips checks.
-///
-/// docs/lessons.md 34.
+/// docs/lessons.md 34: a reload must not skip checks.
 #[test]
 fn a_reload_checks_what_a_start_checks() {
     let mut fixture = Fixture::new();
@@ -167,8 +176,9 @@ fn the_content_of_the_files_that_it_names_counts() {
     write(&fixture.path("ca.pem"), &certificate("two.example"));
     let renewed = fixture.settle().expect("changed");
     assert_eq!(renewed.outcome, applied(&["dns.ca_file"], &[]));
-    let steps = renewed.settings.map(|told| told.steps);
-    assert_eq!(steps, Some(vec![Step::NameServers]));
+    let told = renewed.settings.expect("for the actors");
+    assert_eq!(told.before.config, told.after.config);
+    assert!(!Arc::ptr_eq(&told.before.dns_trust, &told.after.dns_trust));
     write(&fixture.path("token"), ".other");
     let rotated = fixture.settle().expect("changed").outcome;
     assert_eq!(rotated, applied(&[], &["portal.token"]));

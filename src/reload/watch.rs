@@ -1,8 +1,9 @@
-//! When the configuration is read again, and who is told what came of it.
+//! Decides when the configuration is read again, and passes the result on.
 
-use super::{Look, ReloadOutcome, ReloadReport, Reloaded, Reloader};
+use super::reloader::{Look, Reloaded, Reloader};
+use crate::config::UseSettings;
 use crate::logging;
-use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
+use crate::messages::reload::{ConfigurationReloaded, ReloadBegan, ReloadOutcome, ReloadReport};
 use crate::shell::{tell, unix_now};
 use actix::prelude::*;
 use std::io;
@@ -11,22 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// Who is told.
+/// The receivers of an attempt and its result.
 pub struct ReloadLinks {
-    /// Before.
     pub began: Recipient<ReloadBegan>,
-    /// What is taken over.
+    /// Receives new settings, between the other two.
     pub settings: Recipient<UseSettings>,
-    /// After.
     pub reloaded: Recipient<ConfigurationReloaded>,
-    /// Whether a gateway that is told to stop leaves its clients to the next process.
+    /// Whether SIGTERM leaves the clients to the next process (`state.handover`).
     pub hands_over: Arc<AtomicBool>,
 }
 
-/// Reads the configuration again whenever it changes and whenever `asked` says so, on a thread of
-/// its own, until nobody can ask any more.
+/// Reads the configuration again whenever it changes and on each message of `asked`, on a thread of
+/// its own, until the sender of `asked` is gone.
 ///
 /// # Errors
+///
 /// When no thread can be started.
 pub fn watch(mut reloader: Reloader, asked: Receiver<()>, links: ReloadLinks) -> io::Result<()> {
     let name = "reloader".to_owned();
@@ -57,20 +57,10 @@ impl ReloadLinks {
         let Reloaded {
             outcome,
             settings,
-            hands_over,
-            filter,
             warnings,
         } = reloader.reload();
         if let Some(settings) = settings {
-            tell(&self.settings, settings);
-        }
-        if let Some(hands_over) = hands_over {
-            self.hands_over.store(hands_over, Ordering::Relaxed);
-        }
-        if let Some(filter) = filter
-            && let Err(error) = logging::use_filter(&filter)
-        {
-            tracing::error!(error, "log.filter cannot be taken over");
+            self.take_over(settings);
         }
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -81,6 +71,18 @@ impl ReloadLinks {
             &self.reloaded,
             ConfigurationReloaded(ReloadReport { at, outcome }),
         );
+    }
+
+    fn take_over(&self, settings: UseSettings) {
+        let (before, after) = (&settings.before.config, &settings.after.config);
+        self.hands_over
+            .store(after.state.handover, Ordering::Relaxed);
+        if before.log.filter != after.log.filter
+            && let Err(error) = logging::use_filter(&after.log.filter)
+        {
+            tracing::error!(error, "log.filter cannot be taken over");
+        }
+        tell(&self.settings, settings);
     }
 }
 
@@ -111,7 +113,7 @@ fn log(outcome: &ReloadOutcome) {
     }
 }
 
-/// How often it is looked whether something has changed.
+/// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long a file that has changed must stay as it is.
+/// How long a file that has changed must stay the same.
 const SETTLES: Duration = Duration::from_millis(250);

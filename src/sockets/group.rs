@@ -1,21 +1,20 @@
 //! Binding the one UDP port for all shards.
 //!
-//! Each shard has sockets of its own, which share the port (SO_REUSEPORT), and the kernel steers
-//! each datagram to the shard of its peer by [`steering_program`]. Where it refuses, there is one
-//! socket for each family: shard 0 reads it, and all others send through it.
+//! Each shard has its own sockets, which share the port (SO_REUSEPORT), and the kernel steers each
+//! datagram to the shard of its peer by [`steering_program`]. If the kernel refuses, there is one
+//! socket for each family: shard 0 reads it, and all shards send through it.
 //!
-//! The first socket of a family is bound without sharing, and shares only then: a second gateway
-//! is refused the port like any other program.
+//! The first socket of a family is bound before it shares the port: the kernel refuses the port to
+//! a second gateway as to any other program.
 
 use nix::libc::{sock_filter, sock_fprog};
 use nix::sys::socket::{setsockopt, sockopt};
-use postern_core::peer::{Instruction, steering_program};
+use postern_core::peer::steering_program;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// The buffers that are asked for; the kernel may grant less, which is survived (docs/lessons.md
-/// 29).
+/// The requested buffer sizes; the kernel may grant less, which works as well (docs/lessons.md 29).
 #[derive(Clone, Copy, Debug)]
 pub struct BufferSizes {
     /// `SO_RCVBUF` in bytes.
@@ -31,7 +30,7 @@ pub struct SocketGroup {
     port: u16,
 }
 
-/// The sockets of one shard, for its event loop: can be made on any thread.
+/// The sockets of one shard, for its event loop; created on any thread.
 pub struct BoundSockets {
     pub(super) v4: Option<BoundSocket>,
     pub(super) v6: Option<BoundSocket>,
@@ -40,38 +39,41 @@ pub struct BoundSockets {
 
 pub(super) struct BoundSocket {
     pub(super) socket: UdpSocket,
-    /// Whether this shard receives from it, or only sends.
+    /// Whether this shard receives from the socket, or only sends.
     pub(super) is_read: bool,
 }
 
-/// The sockets of one address family: one for each shard, or one in all.
-struct Family(Vec<UdpSocket>);
+/// The sockets of one address family: one for each shard, or one for all.
+struct Family {
+    sockets: Vec<UdpSocket>,
+    /// Why there is one for all.
+    refused: Option<io::Error>,
+}
 
-/// Has the kernel steer what a group of so many sockets receives.
-type Steer = fn(&Socket, u8) -> io::Result<()>;
+/// Attaches the steering program to a group of so many sockets.
+type AttachSteering = fn(&Socket, u8) -> io::Result<()>;
 
-/// What is to be bound, apart from the address.
+/// Everything but the address.
 #[derive(Clone, Copy)]
-struct Wanted {
+struct BindOptions {
     buffers: BufferSizes,
     shards: u8,
-    steer: Steer,
+    attach_steering: AttachSteering,
 }
 
 impl SocketGroup {
     /// Binds `port` for both families. A host without one of the families gets the other only.
     ///
     /// # Errors
-    /// When neither family can be bound, the error of IPv4; when somebody has the port.
+    /// When another program has the port; when neither family can be bound, the error of IPv4.
     pub fn bind(port: u16, buffers: BufferSizes, shards: u8) -> io::Result<Self> {
-        let steer = steer;
-        let wanted = Wanted {
+        let options = BindOptions {
             buffers,
             shards,
-            steer,
+            attach_steering,
         };
-        let (group, refused) = Self::bind_as(port, wanted)?;
-        if let Some(error) = refused {
+        let group = Self::bind_with(port, options)?;
+        if let Some(error) = group.steering_refused() {
             tracing::warn!(
                 %error,
                 "the kernel does not give datagrams to the shards of their clients: one shard \
@@ -81,39 +83,30 @@ impl SocketGroup {
         Ok(group)
     }
 
-    /// As [`Self::bind`]; also says why there is only one socket for each family.
-    fn bind_as(port: u16, wanted: Wanted) -> io::Result<(Self, Option<io::Error>)> {
-        let v4 = match Family::bind(Ipv4Addr::UNSPECIFIED.into(), port, wanted) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            v4 => v4,
+    fn bind_with(port: u16, options: BindOptions) -> io::Result<Self> {
+        let bind = |ip, port| match Family::bind(ip, port, options) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+            bound => Ok(bound),
         };
+        let v4 = bind(Ipv4Addr::UNSPECIFIED.into(), port)?;
         // The port that the kernel chose for one family is that of both.
-        let port = match &v4 {
-            Ok((family, _)) => family.port()?,
-            Err(_) => port,
-        };
-        let v6 = match Family::bind(Ipv6Addr::UNSPECIFIED.into(), port, wanted) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            v6 => v6,
-        };
-        let (v4, v6) = match (v4, v6) {
+        let port = v4.as_ref().map_or(Ok(port), Family::port)?;
+        let (v4, v6) = match (v4, bind(Ipv6Addr::UNSPECIFIED.into(), port)?) {
             (Err(error), Err(_)) => return Err(error),
             (v4, v6) => (v4.ok(), v6.ok()),
         };
-        let (v4, refused_v4) = v4.unzip();
-        let (v6, refused_v6) = v6.unzip();
-        let port = match v4.as_ref().or(v6.as_ref()) {
-            Some(family) => family.port()?,
-            None => port,
-        };
-        let refused = refused_v4.flatten().or(refused_v6.flatten());
-        Ok((Self { v4, v6, port }, refused))
+        let port = v6.as_ref().map_or(Ok(port), Family::port)?;
+        Ok(Self { v4, v6, port })
     }
 
-    /// The sockets of a shard, for another event loop: what one does not read, the next one does.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
+    /// Why there is only one socket for a family, if so.
+    fn steering_refused(&self) -> Option<&io::Error> {
+        let mut families = self.v4.iter().chain(&self.v6);
+        families.find_map(|family| family.refused.as_ref())
+    }
+
+    /// The sockets of a shard, for the event loop of its next instance, which reads what the former
+    /// one did not.
     pub fn member(&self, shard: u8) -> io::Result<BoundSockets> {
         let of = |family: &Option<Family>| family.as_ref().map(|it| it.member(shard)).transpose();
         Ok(BoundSockets {
@@ -123,63 +116,61 @@ impl SocketGroup {
         })
     }
 
-    /// The port of the sockets.
-    #[must_use]
+    /// The port of both families.
     pub fn port(&self) -> u16 {
         self.port
     }
 }
 
 impl BoundSockets {
-    /// The port of the sockets.
-    #[must_use]
+    /// The port of both families.
     pub fn port(&self) -> u16 {
         self.port
     }
 }
 
 impl Family {
-    /// One for each shard, or one in all and the reason.
-    fn bind(ip: IpAddr, port: u16, wanted: Wanted) -> io::Result<(Self, Option<io::Error>)> {
-        let first = open(ip, wanted.buffers)?;
+    fn bind(ip: IpAddr, port: u16, options: BindOptions) -> io::Result<Self> {
+        let first = open(ip, options.buffers)?;
         first.bind(&SocketAddr::new(ip, port).into())?;
-        let (others, refused) = match share(&first, ip, wanted) {
+        let (others, refused) = match share(&first, ip, options) {
             Ok(others) => (others, None),
             Err(error) => {
-                // Nobody is to join any more. Where that cannot be said, nobody could before.
+                // Closes the group. If the option is refused now, it was refused before.
                 let _ = first.set_reuse_port(false);
                 (Vec::new(), Some(error))
             }
         };
         let all = std::iter::once(first).chain(others);
-        Ok((Self(all.map(Into::into).collect()), refused))
+        let sockets = all.map(Into::into).collect();
+        Ok(Self { sockets, refused })
     }
 
     fn port(&self) -> io::Result<u16> {
-        Ok(self.0[0].local_addr()?.port())
+        Ok(self.sockets[0].local_addr()?.port())
     }
 
     fn member(&self, shard: u8) -> io::Result<BoundSocket> {
-        let own = self.0.get(usize::from(shard));
+        let own = self.sockets.get(usize::from(shard));
         Ok(BoundSocket {
-            socket: own.unwrap_or(&self.0[0]).try_clone()?,
+            socket: own.unwrap_or(&self.sockets[0]).try_clone()?,
             is_read: own.is_some(),
         })
     }
 }
 
-/// Binds sockets for all shards but the first, in their order, which is that of the group.
-fn share(first: &Socket, ip: IpAddr, wanted: Wanted) -> io::Result<Vec<Socket>> {
+/// Binds the sockets of all shards but the first, in their order, which is that of the group.
+fn share(first: &Socket, ip: IpAddr, options: BindOptions) -> io::Result<Vec<Socket>> {
     let address = first.local_addr()?;
     let mut others = Vec::new();
-    for _ in 1..wanted.shards {
+    for _ in 1..options.shards {
         first.set_reuse_port(true)?;
-        let other = open(ip, wanted.buffers)?;
+        let other = open(ip, options.buffers)?;
         other.set_reuse_port(true)?;
         other.bind(&address)?;
-        // Two are a group. Until now, all that came is with the first.
+        // A group exists from two sockets on. All earlier datagrams are in the first socket.
         if others.is_empty() {
-            (wanted.steer)(first, wanted.shards)?;
+            (options.attach_steering)(first, options.shards)?;
         }
         others.push(other);
     }
@@ -197,8 +188,8 @@ fn open(ip: IpAddr, buffers: BufferSizes) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Beyond the host's limits (`net.core.rmem_max`), which CAP_NET_ADMIN permits, else up to them.
-/// Refused sizes are not an error: the defaults work, with more loss under bursts.
+/// Sets sizes beyond the host's limits (`net.core.rmem_max`), which CAP_NET_ADMIN permits, or else
+/// up to them. A refused size is not an error: the defaults work, with more loss under bursts.
 fn enlarge_buffers(socket: &Socket, buffers: BufferSizes) {
     let BufferSizes {
         receive_bytes,
@@ -210,20 +201,12 @@ fn enlarge_buffers(socket: &Socket, buffers: BufferSizes) {
         .or_else(|_| setsockopt(socket, sockopt::SndBuf, &send_bytes));
 }
 
-fn steer(member: &Socket, shards: u8) -> io::Result<()> {
-    let mut program = steering_program(shards).map(|instruction| {
-        let Instruction {
-            code,
-            if_true,
-            if_false,
-            operand,
-        } = instruction;
-        sock_filter {
-            code,
-            jt: if_true,
-            jf: if_false,
-            k: operand,
-        }
+fn attach_steering(member: &Socket, shards: u8) -> io::Result<()> {
+    let mut program = steering_program(shards).map(|instruction| sock_filter {
+        code: instruction.code,
+        jt: instruction.if_true,
+        jf: instruction.if_false,
+        k: instruction.operand,
     });
     let program = sock_fprog {
         len: u16::try_from(program.len()).expect("a handful of instructions"),
@@ -236,9 +219,9 @@ fn steer(member: &Socket, shards: u8) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use caps::{CapSet, Capability};
     use nix::sys::socket::getsockopt;
     use postern_core::peer::{PeerIndex, PeerIndexPool};
+    use rustix::thread::{CapabilitySet, capabilities};
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -247,18 +230,16 @@ mod tests {
         send_bytes: 1 << 20,
     };
 
-    fn wanted(shards: u8, steer: Steer) -> Wanted {
-        Wanted {
+    fn options(shards: u8, attach_steering: AttachSteering) -> BindOptions {
+        BindOptions {
             buffers: BUFFERS,
             shards,
-            steer,
+            attach_steering,
         }
     }
 
-    /// What is asked for here is more than any host grants by itself. The kernel keeps twice as
-    /// much as it is asked for (socket(7)).
-    ///
-    /// docs/lessons.md 29.
+    /// docs/lessons.md 29: the sizes are beyond what any host grants by itself. The kernel keeps
+    /// twice the requested size (socket(7)).
     #[test]
     fn buffers_beyond_the_limits_of_the_host_are_granted_or_refused_without_harm() {
         let bytes = 1 << 29;
@@ -272,8 +253,8 @@ mod tests {
             getsockopt(&socket.socket, sockopt::RcvBuf).expect("a socket"),
             getsockopt(&socket.socket, sockopt::SndBuf).expect("a socket"),
         ];
-        let may_exceed = caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN);
-        if may_exceed.expect("told") {
+        let effective = capabilities(None).expect("readable").effective;
+        if effective.contains(CapabilitySet::NET_ADMIN) {
             assert_eq!(granted, [2 * bytes; 2]);
         }
     }
@@ -290,8 +271,9 @@ mod tests {
         datagram
     }
 
-    /// Each waits in the socket of the shard that its index names, and all else in the first.
-    fn arrives_where_it_should(ip: IpAddr, group: &SocketGroup, shards: u8) {
+    /// Each datagram waits in the socket of the shard that its index names, all others in the
+    /// first.
+    fn assert_steered(ip: IpAddr, group: &SocketGroup, shards: u8) {
         let mut pool = PeerIndexPool::new([5; 32]);
         let mut sent: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();
         for shard in (0..shards).cycle().take(100) {
@@ -334,22 +316,20 @@ mod tests {
     #[test]
     fn the_kernel_gives_each_datagram_to_the_shard_of_its_peer() {
         for shards in [1, 2, 5] {
-            let (group, refused) = SocketGroup::bind_as(0, wanted(shards, steer)).expect("room");
-            assert!(refused.is_none(), "{refused:?}");
-            arrives_where_it_should(Ipv4Addr::LOCALHOST.into(), &group, shards);
+            let group = SocketGroup::bind_with(0, options(shards, attach_steering)).expect("room");
+            assert!(group.steering_refused().is_none());
+            assert_steered(Ipv4Addr::LOCALHOST.into(), &group, shards);
             if group.v6.is_some() {
-                arrives_where_it_should(Ipv6Addr::LOCALHOST.into(), &group, shards);
+                assert_steered(Ipv6Addr::LOCALHOST.into(), &group, shards);
             }
         }
     }
 
     #[test]
     fn without_steering_the_first_shard_reads_and_all_send() {
-        let (group, refused) = SocketGroup::bind_as(0, wanted(3, no_steering)).expect("room");
-        assert_eq!(
-            refused.map(|it| it.kind()),
-            Some(io::ErrorKind::Unsupported)
-        );
+        let group = SocketGroup::bind_with(0, options(3, no_steering)).expect("room");
+        let refused = group.steering_refused().map(io::Error::kind);
+        assert_eq!(refused, Some(io::ErrorKind::Unsupported));
         let v4 = |shard| group.member(shard).expect("a descriptor").v4;
         let members = [0, 1, 2].map(|shard| v4(shard).expect("IPv4"));
         let read = members.each_ref().map(|member| member.is_read);
@@ -361,7 +341,7 @@ mod tests {
             let (_, from) = receiver.recv_from(&mut [0; 8]).expect("received");
             assert_eq!(from.port(), group.port());
         }
-        // Whatever hash a datagram has, it is not lost in a socket that nobody reads.
+        // No hash of a datagram leads to a socket that no shard reads.
         let index = PeerIndexPool::new([6; 32]).allocate(1).expect("room");
         for _ in 0..50 {
             let sender = UdpSocket::bind("127.0.0.1:0").expect("room");
@@ -378,8 +358,8 @@ mod tests {
     #[test]
     fn a_second_gateway_is_refused_the_port_with_shards_and_without() {
         for (first, second) in [(1, 1), (2, 2), (1, 2), (2, 1)] {
-            for steering in [steer as Steer, no_steering] {
-                let (group, _) = SocketGroup::bind_as(0, wanted(first, steering)).expect("room");
+            for steering in [attach_steering as AttachSteering, no_steering] {
+                let group = SocketGroup::bind_with(0, options(first, steering)).expect("room");
                 let again = SocketGroup::bind(group.port(), BUFFERS, second);
                 let refused = again.err().map(|error| error.kind());
                 assert_eq!(refused, Some(io::ErrorKind::AddrInUse), "{first}, {second}");
@@ -392,11 +372,11 @@ mod tests {
         let group = SocketGroup::bind(0, BUFFERS, 2).expect("room");
         let port = group.port();
         for family in group.v4.iter().chain(&group.v6) {
-            for socket in &family.0 {
+            for socket in &family.sockets {
                 assert_eq!(socket.local_addr().expect("bound").port(), port);
             }
         }
         drop(group);
-        SocketGroup::bind(port, BUFFERS, 2).expect("nobody has it any more");
+        SocketGroup::bind(port, BUFFERS, 2).expect("it is free");
     }
 }

@@ -1,11 +1,12 @@
-//! Why there is no state to go on from, each in one line that an operator can act on.
+//! Why no state can be restored or saved, each reason in one line that an operator can act on.
 
 use postern_core::ledger::ImageError;
+use rustix::process::Pid;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// See the module's documentation. Prints no secret.
+/// An error about the state file. Prints no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The directory is on a disk, or might be.
@@ -15,42 +16,36 @@ pub enum StateError {
         path = path.display(), directory = directory.display()
     )]
     NotInMemory {
-        /// The state file.
         path: PathBuf,
-        /// What was looked at.
+        /// The directory that was checked.
         directory: PathBuf,
     },
-    /// Somebody else could have written the file, or could read it.
+    /// Another user could have written the file, or can read it.
     #[error("state file {path}: refused, because {why}", path = path.display())]
     Unsafe {
-        /// The file in question.
         path: PathBuf,
-        /// Completes "because".
+        /// Completes the sentence after "because".
         why: &'static str,
     },
-    /// Another process works with the file.
+    /// Another process holds the lock of the file.
     #[error(
         "state file {path}: in use by {holder}",
         path = path.display(), holder = holder(*pid)
     )]
     Locked {
-        /// The state file.
         path: PathBuf,
-        /// The process; `None` if it has not said so yet.
-        pid: Option<i32>,
+        /// The process; `None` if it has not written its id yet.
+        pid: Option<Pid>,
     },
-    /// Too old to go on from, or from the future.
+    /// Written longer ago than is allowed.
     #[error(
         "state file {path}: ignored, because it is {age} old, and at most {max_age} is allowed",
         path = path.display(),
         age = humantime::format_duration(*age), max_age = humantime::format_duration(*max_age)
     )]
     Stale {
-        /// The state file.
         path: PathBuf,
-        /// Since it was written.
         age: Duration,
-        /// What is allowed.
         max_age: Duration,
     },
     /// Written at a time that has not come yet.
@@ -58,38 +53,28 @@ pub enum StateError {
         "state file {path}: ignored, because it was written {ahead} in the future",
         path = path.display(), ahead = humantime::format_duration(*ahead)
     )]
-    FromTheFuture {
-        /// The state file.
-        path: PathBuf,
-        /// Until then.
-        ahead: Duration,
-    },
-    /// Its content cannot be used.
+    FromTheFuture { path: PathBuf, ahead: Duration },
+    /// The content does not decode.
     #[error("state file {path}: ignored, because {source}", path = path.display())]
-    Unusable {
-        /// The state file.
-        path: PathBuf,
-        /// Why.
-        source: ImageError,
-    },
-    /// The operating system refused.
+    Unusable { path: PathBuf, source: ImageError },
+    /// The operating system refused an operation on the file.
     #[error("state file {path}: {source}", path = path.display())]
-    Io {
-        /// The file in question.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl StateError {
-    /// For `map_err`.
+    /// Makes an [`Self::Io`] of an error about the file at `path`; for `map_err`.
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+
+    pub(super) fn refused(path: &Path, why: &'static str) -> Self {
+        let path = path.to_owned();
+        Self::Unsafe { path, why }
+    }
 }
 
-fn holder(pid: Option<i32>) -> String {
+fn holder(pid: Option<Pid>) -> String {
     pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }

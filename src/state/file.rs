@@ -1,8 +1,8 @@
-//! The file itself: read once at the start, replaced as a whole at every save.
+//! The state file itself: read once at the start, replaced as a whole at every save.
 
-use super::StateError;
 use super::lock::Lock;
-use super::place::{self, beside};
+use super::{StateError, location};
+use crate::private_files::{beside, remove_if_there};
 use postern_core::UnixTime;
 use postern_core::ledger::LedgerLimits;
 use postern_core::ledger::image::{self, ImageError, SavedState};
@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Far beyond what the largest number of clients takes, and little for the memory of a host.
+/// Upper limit of the file: far more than the largest number of clients takes, and little for the
+/// memory of a host.
 pub const MAX_STATE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The state file of this process, which alone may write it while this lives.
+/// The state file of this process. No other process writes it until this is dropped.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -25,22 +26,18 @@ pub struct StateFile {
     lock: StateLock,
 }
 
-/// Keeps other processes from the state file for as long as it lives, and the file itself does not.
+/// Keeps other processes from the state file until it and its clones are dropped; the file may be
+/// dropped before.
 #[derive(Debug, Clone)]
 pub struct StateLock(#[expect(dead_code, reason = "it is held, not read")] Arc<Lock>);
 
 impl StateFile {
     /// Claims the state file at `path`, sealed with `key` (see [`super::identity_key`]). Blocks for
     /// at most `patience` while another process still holds it.
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::NotInMemory`], [`StateError::Unsafe`], [`StateError::Locked`],
-    /// [`StateError::Io`].
     pub fn open(path: &Path, key: [u8; 32], patience: Duration) -> Result<Self, StateError> {
         let key = Zeroizing::new(key);
-        place::prepare(path)?;
-        place::open_existing(path)?;
+        location::prepare(path)?;
+        location::open_existing(path)?;
         let lock = Lock::take(path, patience)?;
         Ok(Self {
             path: path.to_owned(),
@@ -49,43 +46,37 @@ impl StateFile {
         })
     }
 
-    /// A share of the lock.
-    #[must_use]
+    /// A clone of the lock, which may outlive the file.
     pub fn lock(&self) -> StateLock {
         self.lock.clone()
     }
 
-    /// How many processes in a row have taken this state over, as noted.
-    #[must_use]
+    /// How many processes in a row have taken this state over, as noted by
+    /// [`Self::note_attempts`].
     pub fn attempts(&self) -> u32 {
-        let noted = std::fs::read_to_string(beside(&self.path, "attempts"));
-        noted
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0)
+        let noted = fs::read_to_string(beside(&self.path, "attempts"));
+        noted.map_or(0, |text| text.trim().parse().unwrap_or(0))
     }
 
-    /// Notes it; 0 forgets it. What cannot be noted is not counted.
+    /// Notes the number of attempts; 0 removes the note. An attempt that cannot be noted does not
+    /// count.
     pub fn note_attempts(&self, attempts: u32) {
         let path = beside(&self.path, "attempts");
         let _ = match attempts {
             0 => remove_if_there(&path),
-            _ => std::fs::write(&path, attempts.to_string()),
+            _ => fs::write(&path, attempts.to_string()),
         };
     }
 
     /// The saved state, if there is one that is at most `max_age` old.
-    ///
-    /// # Errors
-    ///
-    /// Everything but [`StateError::Locked`] and [`StateError::NotInMemory`]. The file stays.
+    /// On an error, the file stays.
     pub fn load(
         &self,
         now: UnixTime,
         max_age: Duration,
         limits: LedgerLimits,
     ) -> Result<Option<SavedState>, StateError> {
-        let Some(file) = place::open_existing(&self.path)? else {
+        let Some(file) = location::open_existing(&self.path)? else {
             return Ok(None);
         };
         let bytes = self.read(file)?;
@@ -102,7 +93,7 @@ impl StateFile {
             let limit = MAX_STATE_BYTES;
             return Err(self.unusable(ImageError::TooLarge { bytes, limit }));
         }
-        // In one piece: a vector that grows leaves secrets behind where it was.
+        // Allocated once: a vector that grows leaves secrets behind in its former place.
         let mut image = Zeroizing::new(vec![0; bytes]);
         match file.read_exact(&mut image) {
             Ok(()) => Ok(image),
@@ -138,29 +129,24 @@ impl StateFile {
         Ok(())
     }
 
-    /// Replaces the file as a whole: whoever reads it finds the former state or this one.
+    /// Replaces the file as a whole: a reader finds the former state or this one.
     ///
     /// # Errors
-    ///
-    /// Of the file system, and [`ErrorKind::FileTooLarge`] beyond [`MAX_STATE_BYTES`]; the former
-    /// state then stays as it is.
+    /// Those of the file system, and [`ErrorKind::FileTooLarge`] beyond [`MAX_STATE_BYTES`]; the
+    /// former state then stays as it is.
     pub fn save(&mut self, state: &SavedState) -> io::Result<()> {
         let image = image::encode(state, &self.key, MAX_STATE_BYTES)
             .map_err(|error| io::Error::new(ErrorKind::FileTooLarge, error))?;
         let new = beside(&self.path, "new");
         let saved = write_new(&new, &image).and_then(|()| fs::rename(&new, &self.path));
         if saved.is_err() {
-            // Half a state is of no use, and takes the room that the next attempt needs.
+            // Half a state is useless and takes the room that the next attempt needs.
             let _ = remove_if_there(&new);
         }
         saved
     }
 
-    /// Removes the file: the next process begins with nothing.
-    ///
-    /// # Errors
-    ///
-    /// Of the file system; that there is no file is none.
+    /// Removes the file: the next process begins without a state.
     pub fn remove(&mut self) -> io::Result<()> {
         remove_if_there(&beside(&self.path, "new"))?;
         self.note_attempts(0);
@@ -168,24 +154,13 @@ impl StateFile {
     }
 }
 
-/// Only ever into a file that did not exist, so that no link leads elsewhere.
+/// Creates the file and never opens an existing one, so that no link leads elsewhere.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     remove_if_there(path)?;
     let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path)?.write_all(bytes)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// How far two clocks, or one before and after it was set, may disagree.
+/// How far two clocks, or one clock before and after it was set, may disagree.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);

@@ -1,16 +1,15 @@
-//! By what a gateway recognises its own state file.
+//! The key by which a gateway recognises its own state file.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The key that seals the state of the gateway that `gateway_id` and `token` name to the portal at
-/// `portal_url`. Whoever lacks the token can neither forge a state nor tell whose it is.
-#[must_use]
+/// The key that seals the state of the gateway with this identity. Without the token, a state can
+/// be neither forged nor attributed to a gateway.
 pub fn identity_key(portal_url: &str, gateway_id: &str, token: &str) -> [u8; 32] {
     let mac = Hmac::<Sha256>::new_from_slice(token.as_bytes());
     let mut mac = mac.expect("HMAC takes keys of any length");
     mac.update(CONTEXT);
-    // With their lengths, so that no two identities are written alike.
+    // With their lengths, so that no two identities give the same bytes.
     for part in [portal_url, gateway_id, token] {
         mac.update(&(part.len() as u64).to_le_bytes());
         mac.update(part.as_bytes());

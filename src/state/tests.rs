@@ -1,6 +1,8 @@
 //! Tests of the state file on a memory file system.
 
-use super::{MAX_STATE_BYTES, StateError, StateFile, identity_key, lock_holder};
+use super::file::MAX_STATE_BYTES;
+use super::lock::LockHolder;
+use super::{StateError, StateFile, identity_key, lock_holder};
 use postern_core::UnixTime;
 use postern_core::grant::{AccessRequest, AnnouncedName};
 use postern_core::grant::{Resource, ResourceKind, TunnelAddresses};
@@ -20,13 +22,13 @@ const NOW: UnixTime = UnixTime(1_700_000_000);
 const MAX_AGE: Duration = Duration::from_secs(300);
 const NO_PATIENCE: Duration = Duration::ZERO;
 
-/// A directory in memory and the state file in it.
-struct Place {
+/// A directory in memory and the path of the state file in it.
+struct Fixture {
     directory: TempDir,
     path: PathBuf,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::Builder::new()
             .prefix("postern-state-")
@@ -44,11 +46,11 @@ impl Place {
         self.open().expect("these tests need a tmpfs at /dev/shm")
     }
 
-    /// With a state in it that nobody holds.
+    /// With a saved state that no process holds.
     fn saved() -> Self {
-        let place = Self::new();
-        place.opened().save(&state()).expect("there is room");
-        place
+        let fixture = Self::new();
+        fixture.opened().save(&state()).expect("there is room");
+        fixture
     }
 }
 
@@ -104,23 +106,26 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn what_was_saved_is_loaded() {
-    let place = Place::new();
-    let mut file = place.opened();
+fn a_saved_state_is_loaded() {
+    let fixture = Fixture::new();
+    let mut file = fixture.opened();
     assert!(load(&file).expect("no file is no error").is_none());
     file.save(&state()).expect("there is room");
     file.save(&state()).expect("a second time");
     drop(file);
-    let loaded = load(&place.opened()).expect("a state").expect("a file");
+    let loaded = load(&fixture.opened()).expect("a state").expect("a file");
     assert_eq!(loaded.gateway_key, state().gateway_key);
     assert_eq!(loaded.udp_port, 51820);
     assert!(loaded.ledger.clients().eq(state().ledger.clients()));
 }
 
 #[test]
-fn nobody_else_may_read_it() {
-    let place = Place::new();
-    let path = place.directory.path().join("postern/deeper/gateway.state");
+fn no_other_user_may_read_it() {
+    let fixture = Fixture::new();
+    let path = fixture
+        .directory
+        .path()
+        .join("postern/deeper/gateway.state");
     let mut file = StateFile::open(&path, key("token"), NO_PATIENCE).expect("a tmpfs");
     file.save(&state()).expect("there is room");
     assert_eq!(mode(&path), 0o600);
@@ -144,26 +149,26 @@ fn another_file_system_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_directory_where_others_may_replace_files_is_refused() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let everyones = Permissions::from_mode(0o777);
-    fs::set_permissions(place.directory.path(), everyones).expect("it is ours");
-    assert!(complaint(place.open()).contains("others may replace files"));
+    fs::set_permissions(fixture.directory.path(), everyones).expect("it is ours");
+    assert!(complaint(fixture.open()).contains("others may replace files"));
     let sticky = Permissions::from_mode(0o1777);
-    fs::set_permissions(place.directory.path(), sticky).expect("it is ours");
-    place.opened();
+    fs::set_permissions(fixture.directory.path(), sticky).expect("it is ours");
+    fixture.opened();
 }
 
 #[test]
 fn a_symbolic_link_is_refused_and_never_followed() {
-    let place = Place::saved();
-    let elsewhere = place.directory.path().join("elsewhere");
-    fs::rename(&place.path, &elsewhere).expect("it is ours");
-    symlink(&elsewhere, &place.path).expect("a link");
-    assert!(complaint(place.open()).contains("symbolic link"));
-    fs::remove_file(&place.path).expect("it is ours");
-    let mut file = place.opened();
+    let fixture = Fixture::saved();
+    let elsewhere = fixture.directory.path().join("elsewhere");
+    fs::rename(&fixture.path, &elsewhere).expect("it is ours");
+    symlink(&elsewhere, &fixture.path).expect("a link");
+    assert!(complaint(fixture.open()).contains("symbolic link"));
+    fs::remove_file(&fixture.path).expect("it is ours");
+    let mut file = fixture.opened();
     for suffix in ["state", "state.new"] {
-        symlink(&elsewhere, place.path.with_extension(suffix)).expect("a link");
+        symlink(&elsewhere, fixture.path.with_extension(suffix)).expect("a link");
     }
     assert!(complaint(load(&file)).contains("symbolic link"));
     let before = fs::read(&elsewhere).expect("a file");
@@ -178,71 +183,71 @@ fn a_symbolic_link_is_refused_and_never_followed() {
 
 #[test]
 fn a_lock_that_is_a_symbolic_link_is_refused() {
-    let place = Place::new();
-    let elsewhere = place.directory.path().join("elsewhere");
-    symlink(&elsewhere, place.path.with_extension("state.lock")).expect("a link");
-    assert!(complaint(place.open()).contains("symbolic link"));
+    let fixture = Fixture::new();
+    let elsewhere = fixture.directory.path().join("elsewhere");
+    symlink(&elsewhere, fixture.path.with_extension("state.lock")).expect("a link");
+    assert!(complaint(fixture.open()).contains("symbolic link"));
     assert!(!elsewhere.exists());
 }
 
 #[test]
 fn a_file_that_others_may_read_is_refused() {
-    let place = Place::saved();
+    let fixture = Fixture::saved();
     for mode in [0o640, 0o604, 0o620, 0o602] {
-        fs::set_permissions(&place.path, Permissions::from_mode(mode)).expect("it is ours");
-        assert!(complaint(place.open()).contains("0600"), "{mode:o}");
+        fs::set_permissions(&fixture.path, Permissions::from_mode(mode)).expect("it is ours");
+        assert!(complaint(fixture.open()).contains("0600"), "{mode:o}");
     }
 }
 
 #[test]
 fn a_file_of_another_user_is_refused() {
-    let place = Place::saved();
-    if std::os::unix::fs::chown(&place.path, Some(12_345), None).is_err() {
+    let fixture = Fixture::saved();
+    if std::os::unix::fs::chown(&fixture.path, Some(12_345), None).is_err() {
         // Only root can give files away; then only root can be given one.
         assert!(!nix::unistd::geteuid().is_root());
         return;
     }
-    assert!(complaint(place.open()).contains("another user"));
+    assert!(complaint(fixture.open()).contains("another user"));
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
-    let place = Place::new();
-    nix::unistd::mkfifo(&place.path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+fn a_pipe_is_refused() {
+    let fixture = Fixture::new();
+    nix::unistd::mkfifo(&fixture.path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     assert!(
-        place
+        fixture
             .path
             .metadata()
             .expect("it is there")
             .file_type()
             .is_fifo()
     );
-    assert!(complaint(place.open()).contains("no regular file"));
+    assert!(complaint(fixture.open()).contains("no regular file"));
 }
 
 #[test]
-fn a_damaged_byte_anywhere_is_noticed() {
-    let place = Place::saved();
-    let file = place.opened();
-    let whole = fs::read(&place.path).expect("a file");
+fn any_damaged_byte_is_detected() {
+    let fixture = Fixture::saved();
+    let file = fixture.opened();
+    let whole = fs::read(&fixture.path).expect("a file");
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] = !damaged[at];
-        fs::write(&place.path, &damaged).expect("it is ours");
+        fs::write(&fixture.path, &damaged).expect("it is ours");
         assert!(complaint(load(&file)).contains("ignored"), "byte {at}");
     }
     for length in 0..whole.len() {
-        fs::write(&place.path, &whole[..length]).expect("it is ours");
+        fs::write(&fixture.path, &whole[..length]).expect("it is ours");
         assert!(complaint(load(&file)).contains("cut off"), "{length} bytes");
     }
-    fs::write(&place.path, &whole).expect("it is ours");
+    fs::write(&fixture.path, &whole).expect("it is ours");
     assert!(load(&file).is_ok());
 }
 
 #[test]
-fn the_state_of_another_gateway_is_told_by_name() {
-    let place = Place::saved();
-    let other = StateFile::open(&place.path, key("another token"), NO_PATIENCE);
+fn the_state_of_another_gateway_is_reported() {
+    let fixture = Fixture::saved();
+    let other = StateFile::open(&fixture.path, key("another token"), NO_PATIENCE);
     let line = complaint(load(&other.expect("a tmpfs")));
     assert!(line.contains("belongs to another gateway"), "{line}");
     assert!(!line.contains("token\""), "{line}");
@@ -250,8 +255,8 @@ fn the_state_of_another_gateway_is_told_by_name() {
 
 #[test]
 fn a_stale_state_is_ignored() {
-    let place = Place::saved();
-    let file = place.opened();
+    let fixture = Fixture::saved();
+    let file = fixture.opened();
     let at = |now| file.load(UnixTime(now), MAX_AGE, LedgerLimits::default());
     for fresh in [NOW.0 - 60, NOW.0, NOW.0 + 300] {
         assert!(at(fresh).expect("fresh").is_some(), "{fresh}");
@@ -261,14 +266,14 @@ fn a_stale_state_is_ignored() {
 }
 
 #[test]
-fn a_file_beyond_the_bound_is_not_even_read() {
-    let place = Place::saved();
-    let sparse = fs::OpenOptions::new().write(true).open(&place.path);
+fn a_file_beyond_the_limit_is_not_read() {
+    let fixture = Fixture::saved();
+    let sparse = fs::OpenOptions::new().write(true).open(&fixture.path);
     let length = MAX_STATE_BYTES as u64 + 1;
     sparse
         .and_then(|file| file.set_len(length))
         .expect("a sparse file");
-    let refused = load(&place.opened());
+    let refused = load(&fixture.opened());
     let source = ImageError::TooLarge {
         bytes: MAX_STATE_BYTES + 1,
         limit: MAX_STATE_BYTES,
@@ -277,44 +282,59 @@ fn a_file_beyond_the_bound_is_not_even_read() {
 }
 
 #[test]
-fn half_a_save_is_no_obstacle() {
-    let place = Place::saved();
-    let mut file = place.opened();
-    fs::write(place.path.with_extension("state.new"), "half").expect("it is ours");
+fn an_incomplete_save_does_not_prevent_the_next_one() {
+    let fixture = Fixture::saved();
+    let mut file = fixture.opened();
+    fs::write(fixture.path.with_extension("state.new"), "half").expect("it is ours");
     file.save(&state()).expect("there is room");
     assert!(load(&file).expect("a state").is_some());
-    assert!(!place.path.with_extension("state.new").exists());
+    assert!(!fixture.path.with_extension("state.new").exists());
 }
 
 #[test]
-fn what_is_removed_is_gone() {
-    let place = Place::saved();
-    let mut file = place.opened();
+fn a_removed_state_does_not_exist() {
+    let fixture = Fixture::saved();
+    let mut file = fixture.opened();
     file.remove().expect("it is ours");
     file.remove().expect("nothing is no error");
     assert!(load(&file).expect("no error").is_none());
-    assert!(!place.path.exists());
+    assert!(!fixture.path.exists());
 }
 
 #[test]
 fn one_process_holds_it_at_a_time() {
-    let place = Place::new();
-    assert_eq!(lock_holder(&place.path).expect("no file"), None);
-    let file = place.opened();
-    let ours = std::process::id() as i32;
-    assert!(complaint(place.open()).ends_with(&format!("in use by process {ours}")));
-    assert_eq!(lock_holder(&place.path).expect("a lock"), Some(ours));
+    let fixture = Fixture::new();
+    assert_eq!(lock_holder(&fixture.path).expect("no file"), None);
+    let file = fixture.opened();
+    let holder = || lock_holder(&fixture.path).expect("a lock");
+    let ours = std::process::id();
+    assert!(complaint(fixture.open()).ends_with(&format!("in use by process {ours}")));
+    let held_by = holder().expect("it is held");
+    assert_eq!(held_by.pid.as_raw_pid().cast_unsigned(), ours);
+    assert!(held_by.is_of_this_namespace());
     drop(file);
-    assert_eq!(lock_holder(&place.path).expect("a lock"), None);
-    place.opened();
+    assert_eq!(holder(), None);
+    fixture.opened();
+}
+
+#[test]
+fn a_process_of_another_pid_namespace_is_told_apart() {
+    let fixture = Fixture::new();
+    let _file = fixture.opened();
+    for (text, is_ours) in [("7 1\n", false), ("7\n", true), ("7 x\n", true)] {
+        fs::write(fixture.path.with_extension("state.lock"), text).expect("it is ours");
+        let holder = lock_holder(&fixture.path).expect("a lock").expect("held");
+        assert_eq!(holder.pid.as_raw_pid(), 7);
+        assert_eq!(holder.is_of_this_namespace(), is_ours, "{text:?}");
+    }
 }
 
 /// A process that holds the lock until its input ends, as one that was killed with the pid still in
 /// the file.
 #[test]
 fn the_lock_of_a_process_that_ends_is_taken_over() {
-    let place = Place::new();
-    let lock = place.path.with_extension("state.lock");
+    let fixture = Fixture::new();
+    let lock = fixture.path.with_extension("state.lock");
     fs::write(&lock, "4242\n").expect("it is ours");
     fs::set_permissions(&lock, Permissions::from_mode(0o600)).expect("it is ours");
     let mut holder = Command::new("flock")
@@ -329,9 +349,11 @@ fn the_lock_of_a_process_that_ends_is_taken_over() {
     let output = holder.stdout.take().expect("a pipe");
     BufReader::new(output).read_line(&mut line).expect("a line");
     assert_eq!(line, "held\n");
-    assert!(complaint(place.open()).ends_with("in use by process 4242"));
-    assert_eq!(lock_holder(&place.path).expect("a lock"), Some(4242));
-    let path = place.path.clone();
+    assert!(complaint(fixture.open()).ends_with("in use by process 4242"));
+    let pid = |it: LockHolder| it.pid.as_raw_pid();
+    let held_by = lock_holder(&fixture.path).expect("a lock").map(pid);
+    assert_eq!(held_by, Some(4242));
+    let path = fixture.path.clone();
     let patient = std::thread::spawn(move || {
         StateFile::open(&path, key("token"), Duration::from_secs(60)).map(drop)
     });
@@ -339,16 +361,16 @@ fn the_lock_of_a_process_that_ends_is_taken_over() {
     input.write_all(b"end\n").expect("it reads");
     holder.wait().expect("it ends");
     patient.join().expect("no panic").expect("the lock is free");
-    assert_eq!(lock_holder(&place.path).expect("a lock"), None);
+    assert_eq!(lock_holder(&fixture.path).expect("a lock"), None);
 }
 
 #[test]
 fn a_lock_never_names_a_group_of_processes() {
-    let place = Place::new();
-    let _file = place.opened();
-    for text in ["", "0", "-1", "12x", "99999999999"] {
-        fs::write(place.path.with_extension("state.lock"), text).expect("it is ours");
-        let line = complaint(lock_holder(&place.path));
+    let fixture = Fixture::new();
+    let _file = fixture.opened();
+    for text in ["\n", "0\n", "-1\n", "12x\n", "99999999999\n", "12"] {
+        fs::write(fixture.path.with_extension("state.lock"), text).expect("it is ours");
+        let line = complaint(lock_holder(&fixture.path));
         assert!(
             line.ends_with("in use by another process"),
             "{text:?}: {line}"

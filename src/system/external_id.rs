@@ -1,55 +1,43 @@
-//! The external id: the name under which the portal knows this machine, for ever.
+//! The external id: the permanent name of this machine at the portal.
 //!
-//! Taken from, in this order: the configuration; the id file, written by us (64 hex digits) or by a
-//! Firezone gateway (`{"id":"<64 hex>"}`, docs/protocol.md 7; the machine id of systemd,
-//! hashed so that nobody can tell it from the external id; chance. An id that was made is kept in
-//! the file.
+//! Sources, in this order: the configuration; the id file, written by this program (64 hex digits)
+//! or by a Firezone gateway (`{"id":"<64 hex>"}`, docs/protocol.md 7); the machine id of systemd,
+//! hashed so that it cannot be derived from the external id; random bytes. A new id is kept in the
+//! file.
 //!
-//! An id file that exists but cannot be used stops the start: a new id would be a new gateway in
-//! the portal's eyes. A directory that cannot be written to does not, it is a warning.
+//! An id file that exists but cannot be used stops the start: with a new id, the portal would see a
+//! new gateway. A directory that is not writable is only a warning.
 
 use crate::config::PortalConfig;
+use crate::private_files::{beside, create_directory_of};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tracing::{debug, warn};
 
-/// Why there is no id.
+/// The reason why there is no external id.
 #[derive(Debug, thiserror::Error)]
 pub enum ExternalIdError {
     /// The file exists, but cannot be read.
     #[error(
         "portal.id_file {path:?} cannot be read: {source}; make it readable for the gateway's user"
     )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// From the system.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// The file does not hold an id.
     #[error(
         "portal.id_file {path:?} holds no id (64 hex digits, or JSON with such an \"id\"); restore it, or remove it to \
          register as a new gateway"
     )]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system has no randomness to give.
+    Invalid { path: PathBuf },
+    /// The kernel gives no random bytes.
     #[error("no random id can be made: {0}; set portal.id")]
     NoRandomness(String),
 }
 
-/// The external id, as configured or as kept. Makes and keeps one if there is none yet. How it is
-/// sent is the portal protocol's business.
-///
-/// # Errors
-///
-/// [`ExternalIdError`], with the remedy.
+/// The external id, as configured or as kept. Creates and keeps one if there is none yet.
 pub fn external_id(config: &PortalConfig) -> Result<String, ExternalIdError> {
     if let Some(id) = &config.id {
         return Ok(id.clone());
@@ -76,7 +64,7 @@ fn from_file_or_new(id_file: &Path, machine_id: &Path) -> Result<String, Externa
     }
 }
 
-/// Either format; case is kept, because the portal compares ids byte by byte.
+/// Parses either format. Keeps the case, because the portal compares ids byte by byte.
 fn parse(text: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Json {
@@ -90,7 +78,7 @@ fn parse(text: &str) -> Option<String> {
     valid.then_some(id)
 }
 
-/// `None` on systems without one, and in container images that ship it empty or unset.
+/// `None` on systems without a machine id, and in container images with an empty or unset one.
 fn from_machine_id(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let machine_id = text.trim();
@@ -123,34 +111,21 @@ fn keep(path: &Path, id: &str) {
     }
 }
 
-/// Through a neighbour file and a rename, so that a crash leaves the whole id or none.
+/// Writes another file and renames it, so that a crash leaves the whole id or none.
 fn write(path: &Path, id: &str) -> io::Result<()> {
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-    }
-    let mut neighbour = path.as_os_str().to_owned();
-    neighbour.push(".new");
-    let neighbour = PathBuf::from(neighbour);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&neighbour)?;
+    create_directory_of(path)?;
+    let new = beside(path, "new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new)?;
     writeln!(file, "{id}")?;
     file.sync_all()?;
-    fs::rename(neighbour, path)
+    fs::rename(new, path)
 }
 
-/// See machine-id(5).
+/// The file of machine-id(5).
 const MACHINE_ID: &str = "/etc/machine-id";
-/// Ties the hash to this program, as machine-id(5) asks for. Must never change.
+/// Binds the hash to this program, as machine-id(5) requires. Must never change.
 const APPLICATION: &[u8] = b"postern gateway external id 1:";
 
 #[cfg(test)]
@@ -179,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_id_is_kept_for_the_next_start_for_our_eyes_only() {
+    fn a_random_id_is_kept_for_the_next_start_with_mode_0600() {
         let fixture = Fixture::new();
         let first = fixture.id().expect("an id");
         assert_eq!(parse(&first), Some(first.clone()));
@@ -198,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_id_decides_where_there_is_one_but_cannot_be_seen() {
+    fn the_machine_id_determines_the_id_but_is_not_visible_in_it() {
         let (one, two) = (Fixture::new(), Fixture::new());
         let machine_id = "0123456789abcdef0123456789abcdef";
         for fixture in [&one, &two] {
@@ -210,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unset_machine_id_is_no_machine_id() {
+    fn an_unset_machine_id_is_not_used() {
         let fixture = Fixture::new();
         for text in ["", "uninitialized\n", "0123"] {
             fs::write(fixture.path("machine-id"), text).expect("writable");
@@ -241,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_made_is_not_fatal() {
+    fn a_directory_that_cannot_be_created_is_not_fatal() {
         let fixture = Fixture::new();
         fs::write(
             fixture.path("state"),

@@ -1,10 +1,10 @@
-//! The kernel's forwarding, without which nothing leaves the gateway.
+//! Forwarding in the kernel, without which no packet reaches a resource.
 //!
-//! Switched on when the configuration says so, and left on: others may have come to rely on it.
-//! IPv4 is needed; IPv6 is set where the kernel has it, and its absence is a warning, because a
-//! container without IPv6 is common and its IPv4 resources are reachable all the same.
+//! Switched on when the configuration says so, and left on: other programs may depend on it by
+//! then. IPv4 is required. IPv6 is set where the kernel has it; its absence is a warning, because a
+//! container without IPv6 is common and its IPv4 resources are reachable.
 
-use super::sysctl::{self, Switch};
+use super::sysctl::{self, Setting};
 use crate::config::TunnelConfig;
 use std::fs;
 use std::io;
@@ -20,42 +20,40 @@ pub struct ForwardingError {
     source: io::Error,
 }
 
-/// What to do when forwarding cannot be switched on.
+/// The remedy when forwarding cannot be switched on.
 pub(super) const REMEDY: &str = "set net.ipv4.ip_forward=1 for the gateway (docker: --sysctl net.ipv4.ip_forward=1; \
      otherwise: a file in /etc/sysctl.d), or run it with CAP_NET_ADMIN";
 
-/// Switches forwarding on if `config` asks for it, and says so in the log where it makes a
-/// difference.
+/// Switches forwarding on if `config` asks for it, and logs each setting that it changes.
 ///
 /// # Errors
-///
 /// [`ForwardingError`] when IPv4 forwarding is wanted, off, and the kernel refuses.
 pub fn enable(config: &TunnelConfig) -> Result<(), ForwardingError> {
     let (v4, v6) = (sysctl::state(IPV4), sysctl::state(IPV6));
     if !config.forwarding {
-        if !matches!(v4, Switch::On) {
+        if !matches!(v4, Setting::On) {
             warn!(
                 "forwarding is off in the kernel and tunnel.forwarding is false: no packet will reach a resource"
             );
         }
         return Ok(());
     }
-    if !matches!(v4, Switch::On) {
+    if !matches!(v4, Setting::On) {
         sysctl::write(IPV4, "1").map_err(|source| ForwardingError { source })?;
         info!(
             sysctl = "net.ipv4.ip_forward",
             "switched on; it stays on after exit"
         );
     }
-    if matches!(v6, Switch::Off | Switch::Locked) {
+    if matches!(v6, Setting::Off | Setting::Locked) {
         enable_v6();
     }
     Ok(())
 }
 
 fn enable_v6() {
-    // Forwarding hosts ignore router advertisements unless told otherwise (kernel documentation,
-    // ip-sysctl, accept_ra): the host would lose a default route that it learned that way.
+    // A forwarding host ignores router advertisements by default (kernel documentation, ip-sysctl,
+    // accept_ra): it loses a default route that it learned from one.
     let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
     match sysctl::write(IPV6, "1") {
         Ok(()) => {
@@ -78,8 +76,10 @@ fn enable_v6() {
     }
 }
 
-/// The interface of a default route that was learned from a router advertisement, from the text of
-/// `/proc/net/ipv6_route`: destination, its length, four more, metric, counters, flags, interface.
+/// The interface of a default route that the kernel learned from a router advertisement, from the
+/// text of `/proc/net/ipv6_route`: destination, its length, four more, metric, counters, flags,
+/// interface. Netlink does not tell these routes, which expire, from those of a network manager,
+/// which stay: both have the protocol "ra".
 fn advertised_default_route(routes: &str) -> Option<&str> {
     routes.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -87,12 +87,12 @@ fn advertised_default_route(routes: &str) -> Option<&str> {
             return None;
         };
         let flags = u32::from_str_radix(flags, 16).ok()?;
-        let default = *length == "00" && destination.bytes().all(|digit| digit == b'0');
-        (default && flags & RTF_ADDRCONF != 0).then_some(*interface)
+        let is_default = *length == "00" && destination.bytes().all(|digit| digit == b'0');
+        (is_default && flags & RTF_ADDRCONF != 0).then_some(*interface)
     })
 }
 
-/// "Learned from a router advertisement" (linux/ipv6_route.h).
+/// Learned from a router advertisement by the kernel (linux/ipv6_route.h).
 const RTF_ADDRCONF: u32 = 0x0004_0000;
 
 #[cfg(test)]
@@ -111,17 +111,17 @@ mod tests {
     #[test]
     fn switches_both_families_on_only_when_asked() {
         in_private_netns(|| {
-            sysctl::write(IPV4, "0").expect("a switch");
-            sysctl::write(IPV6, "0").expect("a switch");
+            sysctl::write(IPV4, "0").expect("a setting");
+            sysctl::write(IPV6, "0").expect("a setting");
             enable(&config(false)).expect("nothing to do");
             assert_eq!(
                 (sysctl::state(IPV4), sysctl::state(IPV6)),
-                (Switch::Off, Switch::Off)
+                (Setting::Off, Setting::Off)
             );
             enable(&config(true)).expect("permitted");
             assert_eq!(
                 (sysctl::state(IPV4), sysctl::state(IPV6)),
-                (Switch::On, Switch::On)
+                (Setting::On, Setting::On)
             );
             enable(&config(true)).expect("idempotent");
         });

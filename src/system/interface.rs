@@ -1,15 +1,15 @@
 //! Addresses and routes of the TUN interface.
 //!
-//! The interface is made by the TunActor; here it is found by its name. Addresses and routes are
-//! set by `defguard_wireguard_rs`, whose calls work by interface name on any interface; what it has
-//! no call for (removing an old address, the MTU, link-local addresses, reading routes back) is
-//! asked of the kernel directly. It reports neither a missing interface nor a route that belongs to
-//! another interface nor a refused IPv6 route, so the result is read back and compared.
+//! Finds the interface by its name; `tunnel::create` creates it. Sets addresses and routes by
+//! `defguard_wireguard_rs`, which works by name on any interface. Calls netlink for the rest:
+//! removing an old address, the MTU, link-local addresses, reading routes. Reads the routes back,
+//! because the crate reports neither a missing interface, nor a route that belongs to another
+//! interface, nor a refused IPv6 route.
 //!
-//! Everything is idempotent: the portal repeats the addresses on every join.
+//! All of it is idempotent: the portal repeats the addresses on every join.
 
 use super::netlink;
-use super::sysctl::{self, Switch};
+use super::sysctl::{self, Setting};
 use super::{TUNNEL_RANGE_V4, TUNNEL_RANGE_V6};
 use crate::config::InterfaceName;
 use defguard_wireguard_rs::key::Key;
@@ -22,57 +22,41 @@ use std::io;
 use std::net::IpAddr;
 use tracing::{debug, warn};
 
-/// MTU of the tunnel, bytes: the minimum of IPv6, which every path carries with our headers around
-/// it (docs/protocol.md 5.7 and 6).
+/// MTU of the tunnel in bytes: the minimum of IPv6, which fits into every path with our headers
+/// around it (docs/protocol.md 5.7 and 6).
 pub const MTU_BYTES: u16 = 1280;
 
-/// Why the interface could not be set up.
+/// An error while the interface is set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
-    /// There is no such interface (any more).
+    /// The interface does not exist, or no longer.
     #[error("the interface {name} does not exist: {source}")]
-    Missing {
-        /// As configured.
-        name: String,
-        /// From the kernel.
-        source: io::Error,
-    },
-    /// The kernel refused.
+    Missing { name: String, source: io::Error },
+    /// The kernel refused an operation.
     #[error("cannot {what} on {name}: {reason}; the gateway needs CAP_NET_ADMIN")]
     Refused {
-        /// As configured.
         name: String,
-        /// What was tried.
+        /// The operation; completes "cannot".
         what: &'static str,
-        /// From the kernel.
         reason: String,
     },
-    /// The range is routed elsewhere.
+    /// The range is routed over another interface.
     #[error(
         "{range} is not routed over {name}; another program holds this range (see `ip route show {range}`), stop it"
     )]
-    RouteTaken {
-        /// As configured.
-        name: String,
-        /// A tunnel range.
-        range: IpNet,
-    },
+    RouteTaken { name: String, range: IpNet },
 }
 
-/// The TUN interface, by name.
+/// The TUN interface of this name.
 pub struct Interface {
     name: String,
     api: WGApi<Userspace>,
-    /// So that the absence of IPv6 is said once, not on every join.
+    /// Whether the absence of IPv6 was logged: once, not on every join.
     ipv6_warned: bool,
 }
 
 impl Interface {
     /// The interface called `name`, which need not exist yet.
-    ///
-    /// # Errors
-    ///
-    /// [`InterfaceError::Refused`] when the WireGuard crate cannot be used.
     pub fn new(name: &InterfaceName) -> Result<Self, InterfaceError> {
         let name = name.as_str().to_owned();
         let api = WGApi::new(name.clone()).map_err(|error| InterfaceError::Refused {
@@ -88,12 +72,8 @@ impl Interface {
     }
 
     /// Gives the interface exactly these addresses (as /32 and /128), brings it up with
-    /// [`MTU_BYTES`], and routes both tunnel ranges over it. Addresses of an earlier call are
-    /// removed. Without IPv6 in the kernel only IPv4 is set up, with one warning.
-    ///
-    /// # Errors
-    ///
-    /// [`InterfaceError`], with the remedy. Repeating the call is harmless.
+    /// [`MTU_BYTES`], and routes both tunnel ranges over it. Removes the addresses of an earlier
+    /// call. Without IPv6 in the kernel, sets up IPv4 only and logs one warning.
     pub fn configure(&mut self, addresses: TunnelAddresses) -> Result<(), InterfaceError> {
         let index = netlink::index(&self.name).map_err(|source| InterfaceError::Missing {
             name: self.name.clone(),
@@ -110,16 +90,16 @@ impl Interface {
         self.route(index, ipv6)
     }
 
-    /// Whether there is IPv6 on the interface, switching it on if need be.
+    /// Switches IPv6 on if it is off. Returns whether the interface has IPv6.
     fn prepare_ipv6(&mut self, index: u32) -> bool {
         let switch = format!("net/ipv6/conf/{}/disable_ipv6", self.name);
         let usable = match sysctl::state(&switch) {
-            Switch::Off | Switch::Locked => true,
-            Switch::On => sysctl::write(&switch, "0").is_ok(),
-            Switch::Absent => false,
+            Setting::Off | Setting::Locked => true,
+            Setting::On => sysctl::write(&switch, "0").is_ok(),
+            Setting::Absent => false,
         };
         if usable {
-            // Cosmetic: a link-local address on the tunnel is never used, and removed below.
+            // Cosmetic: a link-local address on the tunnel is not used, and is removed below.
             if let Err(error) = netlink::disable_link_local(index) {
                 debug!(%error, interface = self.name, "link-local addresses stay enabled");
             }
@@ -148,9 +128,12 @@ impl Interface {
         Ok(())
     }
 
-    /// The crate derives routes from the allowed addresses of peers; ours has no other use.
+    /// The crate derives routes from the allowed addresses of peers; this peer has no other use.
     fn route(&self, index: u32, ipv6: bool) -> Result<(), InterfaceError> {
-        let ranges = tunnel_ranges(ipv6);
+        let mut ranges = vec![IpNet::V4(TUNNEL_RANGE_V4)];
+        if ipv6 {
+            ranges.push(IpNet::V6(TUNNEL_RANGE_V6));
+        }
         let mut peer = Peer::new(Key::default());
         let masks = ranges
             .iter()
@@ -176,16 +159,6 @@ impl Interface {
             reason: error.to_string(),
         }
     }
-}
-
-fn tunnel_ranges(ipv6: bool) -> Vec<IpNet> {
-    let (v4, v4_length) = TUNNEL_RANGE_V4;
-    let (v6, v6_length) = TUNNEL_RANGE_V6;
-    let mut ranges = vec![IpNet::new_assert(v4.into(), v4_length)];
-    if ipv6 {
-        ranges.push(IpNet::new_assert(v6.into(), v6_length));
-    }
-    ranges
 }
 
 #[cfg(test)]
@@ -267,7 +240,7 @@ mod tests {
     #[test]
     fn ipv6_that_is_disabled_by_default_is_enabled_on_the_tunnel() {
         in_private_netns(|| {
-            sysctl::write("net/ipv6/conf/default/disable_ipv6", "1").expect("a switch");
+            sysctl::write("net/ipv6/conf/default/disable_ipv6", "1").expect("a setting");
             let _tun = tun("pt0");
             interface("pt0")
                 .configure(addresses(1))

@@ -1,24 +1,20 @@
-//! The addresses of this host that clients may reach us at.
+//! The addresses of this host at which clients may reach the gateway.
 //!
-//! Left out are interfaces that are switched off or excluded, the tunnel's own, loopback unless its
-//! interface is named, link-local and other addresses that nobody outside could use, and everything
-//! inside the tunnel's ranges. An interface without a carrier is listed: it may get one any moment,
+//! Leaves out interfaces that are down or excluded, the tunnel's own, loopback unless its interface
+//! is named, link-local and other addresses that are of no use outside the host, and all addresses
+//! inside the tunnel's ranges. Lists an interface without a carrier: it may get one at any time,
 //! and the kernel reports that late.
 
 use super::{TUNNEL_RANGE_V4, TUNNEL_RANGE_V6};
-use crate::config::{InterfaceName, NetworkConfig};
-use ipnet::{Ipv4Net, Ipv6Net};
+use crate::config::{InterfaceName, InterfacePattern, NetworkConfig};
+use ipnet::Ipv4Net;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses to offer, best first: IPv6 before IPv4 (as their ICE priorities, docs/protocol.md
-/// 3.3.2, and within a family public before private; equal ones in numeric order.
-///
-/// # Errors
-///
-/// When the system cannot list its interfaces.
+/// 3.3.2), within a family public before private, then in numeric order.
 pub fn host_addresses(network: &NetworkConfig, tunnel: &InterfaceName) -> io::Result<Vec<IpAddr>> {
     let listed: Vec<Listed> = getifaddrs()?
         .filter_map(|entry| Listed::new(&entry))
@@ -35,13 +31,13 @@ struct Listed {
 }
 
 impl Listed {
-    /// `None` for entries that are no IP address.
+    /// `None` for an entry without an IP address.
     fn new(entry: &InterfaceAddress) -> Option<Self> {
         let address = entry.address.as_ref()?;
         let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
         let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
         Some(Self {
-            // Aliases of old tools are called eth0:1 and belong to eth0.
+            // Old tools name an alias of eth0 eth0:1.
             interface: entry.interface_name.split(':').next()?.to_owned(),
             ip: v4.or(v6)?,
             is_up: entry.flags.contains(InterfaceFlags::IFF_UP),
@@ -63,41 +59,30 @@ fn choose(listed: &[Listed], network: &NetworkConfig, tunnel: &InterfaceName) ->
 }
 
 fn is_wanted(listed: &Listed, network: &NetworkConfig) -> bool {
-    let name = listed.interface.as_str();
-    let named = |pattern: &&crate::config::InterfacePattern| pattern.matches(name);
-    let included = network.interfaces.iter().filter(named);
-    if included.clone().any(|pattern| pattern.is_exact()) {
+    let matches = |pattern: &&InterfacePattern| pattern.matches(&listed.interface);
+    let included = network.interfaces.iter().filter(matches);
+    if included.clone().any(InterfacePattern::is_exact) {
         return true;
     }
-    let included = network.interfaces.is_empty() || included.count() > 0;
-    let excluded = network
-        .exclude_interfaces
-        .iter()
-        .any(|pattern| pattern.matches(name));
-    included && !excluded && !listed.ip.is_loopback()
+    let is_included = network.interfaces.is_empty() || included.count() > 0;
+    let is_excluded = network.exclude_interfaces.iter().any(|it| matches(&it));
+    is_included && !is_excluded && !listed.ip.is_loopback()
 }
 
 fn is_usable(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let (network, length) = TUNNEL_RANGE_V4;
-            let unusable = ip.is_unspecified() || ip.is_link_local() || ip.is_multicast();
-            !unusable && !Ipv4Net::new_assert(network, length).contains(ip)
-        }
-        IpAddr::V6(ip) => {
-            let (network, length) = TUNNEL_RANGE_V6;
-            let unusable = ip.is_unspecified() || ip.is_unicast_link_local() || ip.is_multicast();
-            !unusable && !Ipv6Net::new_assert(network, length).contains(ip)
-        }
-    }
+    let is_reserved = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || TUNNEL_RANGE_V4.contains(ip),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || TUNNEL_RANGE_V6.contains(ip),
+    };
+    !is_reserved && !ip.is_unspecified() && !ip.is_multicast()
 }
 
 /// Not reachable from everywhere: RFC 1918, RFC 6598, RFC 4193 and loopback.
 fn is_private(ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
-            let shared = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
-            ip.is_private() || ip.is_loopback() || shared.contains(ip)
+            const SHARED: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
+            ip.is_private() || ip.is_loopback() || SHARED.contains(ip)
         }
         IpAddr::V6(ip) => ip.is_unique_local() || *ip == Ipv6Addr::LOCALHOST,
     }
@@ -106,7 +91,6 @@ fn is_private(ip: &IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::InterfacePattern;
     use crate::system::netns::{in_private_netns, ip, tunnel};
 
     fn listed(interface: &str, ip: &str) -> Listed {
@@ -124,12 +108,9 @@ mod tests {
 
     fn network(interfaces: &[&str], exclude: &[&str]) -> NetworkConfig {
         NetworkConfig {
-            udp_port: 0,
             interfaces: patterns(interfaces),
             exclude_interfaces: patterns(exclude),
-            stun_servers: Vec::new(),
-            receive_buffer_bytes: 0,
-            send_buffer_bytes: 0,
+            ..NetworkConfig::default()
         }
     }
 
@@ -163,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_can_reach_is_left_out() {
+    fn addresses_that_no_client_can_reach_are_left_out() {
         let mut down = listed("eth1", "198.51.100.9");
         down.is_up = false;
         let interfaces = [
@@ -181,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_beats_the_exclusion_and_a_pattern_does_not() {
+    fn an_exact_name_overrides_the_exclusion_and_a_pattern_does_not() {
         let interfaces = [
             listed("lo", "127.0.0.1"),
             listed("veth0", "198.51.100.1"),
@@ -196,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_own_list_is_understood() {
+    fn the_list_of_the_kernel_is_parsed() {
         in_private_netns(|| {
             ip("link add up0 type veth peer name peer0");
             ip("link set peer0 up");

@@ -1,13 +1,10 @@
-//! How much the kernel lets the process have.
+//! The limits of the kernel on this process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Lets the process have as many open files as it may: the usual soft limit of 1024 is for programs
-/// that `select(2)`, and each name that is being looked up holds a socket for each family and
-/// server. Returns the limit.
-///
-/// # Errors
-/// That of the kernel; the limit stays what it was.
+/// Raises the limit of open files to the hard limit, and returns it. The usual soft limit of 1024
+/// is for programs that call `select(2)`, and each pending DNS query holds a socket for each family
+/// and server.
 pub fn raise_open_files() -> nix::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {

@@ -1,10 +1,10 @@
-//! The gateway's nftables table: lets tunnel traffic through and hides clients behind our
-//! addresses.
+//! The gateway's nftables table: accepts tunnel traffic and masquerades clients behind the
+//! gateway's addresses.
 //!
 //! One table, `inet postern_<interface>`, applied in one transaction and removed when the guard is
-//! dropped; nothing else in the ruleset is touched. What it cannot do: overrule another table. In
-//! nftables a packet must be accepted by every base chain of a hook, so a host firewall whose
-//! forward chain drops by default must be told to accept packets from and to the interface.
+//! dropped; the rest of the ruleset stays as it is. It cannot overrule another table: in nftables a
+//! packet must be accepted by every base chain of a hook, so a host firewall with a forward chain
+//! that drops by default must accept packets from and to the interface.
 //!
 //! After a kill the table stays until the next start, which replaces it.
 
@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 use tracing::{debug, warn};
 
-/// The rules are in force while this lives.
+/// Removes the rules when it is dropped.
 #[derive(Debug)]
 pub struct Masquerade {
     table: String,
@@ -30,10 +30,10 @@ pub enum MasqueradeError {
         "the nft program is missing; install the package nftables, or set tunnel.masquerade = false and masquerade by other means"
     )]
     NoNft,
-    /// It could not be run.
+    /// The program did not start.
     #[error("nft cannot be run: {0}")]
     CannotRun(#[source] io::Error),
-    /// The kernel or nft refused.
+    /// The kernel or nft refused the rules.
     #[error(
         "nft refused the rules: {0}; the kernel needs nf_tables with inet, nat and masquerade, and the gateway CAP_NET_ADMIN"
     )]
@@ -41,11 +41,10 @@ pub enum MasqueradeError {
 }
 
 impl Masquerade {
-    /// Applies the rules for `config`, replacing those of an earlier run. Idempotent. When
-    /// masquerading is switched off nothing is applied, and no nft is needed.
+    /// Applies the rules for `config` and replaces those of an earlier run. Idempotent. If
+    /// masquerading is off, applies nothing and needs no nft.
     ///
     /// # Errors
-    ///
     /// [`MasqueradeError`], with the remedy. The ruleset is then unchanged.
     pub fn apply(config: &TunnelConfig) -> Result<Self, MasqueradeError> {
         let table = table_name(config);
@@ -59,25 +58,24 @@ impl Masquerade {
         })
     }
 
-    /// Removes the rules.
+    /// Removes the rules and reports an error, which a drop only logs.
     ///
     /// # Errors
-    ///
-    /// [`MasqueradeError`] when they cannot be removed. No further attempt is made.
+    /// [`MasqueradeError`] when they cannot be removed. There is no further attempt.
     pub fn remove(mut self) -> Result<(), MasqueradeError> {
-        self.take_away()
+        self.remove_table()
     }
 
-    /// Leaves the rules in the kernel, for a process that goes on with the flows they translate.
+    /// Leaves the rules in the kernel, for a process that continues the flows they translate.
     pub fn leave(mut self) {
         self.applied = false;
     }
 
-    fn take_away(&mut self) -> Result<(), MasqueradeError> {
+    fn remove_table(&mut self) -> Result<(), MasqueradeError> {
         if !std::mem::take(&mut self.applied) {
             return Ok(());
         }
-        // Declared first, so that it is no error when somebody has removed it already.
+        // Declared first, so that it is no error when another program has removed it already.
         let table = &self.table;
         run_nft(&format!(
             "add table inet {table}\ndelete table inet {table}\n"
@@ -87,18 +85,14 @@ impl Masquerade {
 
 impl Drop for Masquerade {
     fn drop(&mut self) {
-        if let Err(error) = self.take_away() {
+        if let Err(error) = self.remove_table() {
             warn!(%error, table = self.table, "the nftables rules stay; remove them with `nft delete table inet {}`", self.table);
         }
     }
 }
 
-/// Whether nft and the kernel can do what is needed: applies the rules under another name and
-/// deletes them in the same transaction, so that they are never in force.
-///
-/// # Errors
-///
-/// As [`Masquerade::apply`].
+/// Checks that nft and the kernel support the rules: applies them under another name and deletes
+/// them in the same transaction, so that they are never in force.
 pub fn probe(config: &TunnelConfig) -> Result<(), MasqueradeError> {
     let table = format!("{}_probe", table_name(config));
     let mut transaction = ruleset(config, &table);
@@ -110,16 +104,14 @@ fn table_name(config: &TunnelConfig) -> String {
     format!("postern_{}", config.interface)
 }
 
-/// The transaction: declare and flush make it the same whether the table was there or not.
+/// The transaction. It adds and deletes the table first, so that it is valid whether or not the
+/// table exists.
 fn ruleset(config: &TunnelConfig, table: &str) -> String {
     let interface = &config.interface;
     let mut rules = String::new();
     for (family, range) in [
-        ("ip", format!("{}/{}", TUNNEL_RANGE_V4.0, TUNNEL_RANGE_V4.1)),
-        (
-            "ip6",
-            format!("{}/{}", TUNNEL_RANGE_V6.0, TUNNEL_RANGE_V6.1),
-        ),
+        ("ip", TUNNEL_RANGE_V4.to_string()),
+        ("ip6", TUNNEL_RANGE_V6.to_string()),
     ] {
         if config.egress_interfaces.is_empty() {
             let _ = writeln!(
@@ -158,28 +150,23 @@ fn run_nft(transaction: &str) -> Result<(), MasqueradeError> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn();
-    let mut child = spawned.map_err(|error| {
-        if error.kind() == io::ErrorKind::NotFound {
-            MasqueradeError::NoNft
-        } else {
-            MasqueradeError::CannotRun(error)
-        }
+    let mut child = spawned.map_err(|error| match error.kind() == io::ErrorKind::NotFound {
+        true => MasqueradeError::NoNft,
+        false => MasqueradeError::CannotRun(error),
     })?;
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    // A ruleset fits into the pipe. Should nft be gone already, its status says why.
+    // A ruleset fits into the pipe. If nft has ended already, its status says why.
     let _ = stdin.write_all(transaction.as_bytes());
     drop(stdin);
-    let output = child
-        .wait_with_output()
-        .map_err(MasqueradeError::CannotRun)?;
+    let output = child.wait_with_output();
+    let output = output.map_err(MasqueradeError::CannotRun)?;
     if output.status.success() {
         return Ok(());
     }
     let errors = String::from_utf8_lossy(&output.stderr);
     let first = errors.lines().map(str::trim).find(|line| !line.is_empty());
-    Err(MasqueradeError::Refused(
-        first.unwrap_or("without a reason").to_owned(),
-    ))
+    let reason = first.unwrap_or("without a reason").to_owned();
+    Err(MasqueradeError::Refused(reason))
 }
 
 #[cfg(test)]
@@ -228,7 +215,7 @@ table inet postern_pt0 {
     }
 
     #[test]
-    fn without_masquerading_nothing_is_touched() {
+    fn without_masquerading_the_ruleset_is_unchanged() {
         in_private_netns(|| {
             let mut config = tunnel("pt0");
             config.masquerade = false;

@@ -1,10 +1,10 @@
-//! The gateway's dealings with its host: what it needs, sets up and takes away again.
+//! The gateway's host: what the gateway needs of it, sets up on it and removes again.
 //!
-//! In the order of a start: [`capabilities`] puts the one privilege to use, [`limits`] asks for
-//! room, [`preflight`] names what is missing,
-//! [`external_id`] says who we are, [`forwarding`] and [`masquerade`] open the way to the
-//! resources, [`interface`] addresses the TUN, [`interfaces`] lists where clients can reach us.
-//! Nothing here touches packets.
+//! In the order of a start: [`capabilities`] makes the one privilege effective, [`limits`] raises
+//! the number of open files, [`preflight`] reports what is missing, [`external_id`] identifies this
+//! gateway, [`forwarding`] and [`masquerade`] prepare the way to the resources, [`interface`] sets
+//! the addresses of the TUN, [`interfaces`] lists the addresses that clients can reach. Nothing
+//! here handles packets.
 
 pub mod capabilities;
 pub mod external_id;
@@ -19,11 +19,12 @@ mod netns;
 pub mod preflight;
 mod sysctl;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Addresses of clients and gateways inside the tunnel, IPv4 (docs/protocol.md 6.
-pub const TUNNEL_RANGE_V4: (Ipv4Addr, u8) = (Ipv4Addr::new(100, 64, 0, 0), 11);
+/// IPv4 addresses of clients and gateways inside the tunnel (docs/protocol.md 6).
+const TUNNEL_RANGE_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 11);
 
-/// Addresses of clients and gateways inside the tunnel, IPv6 (docs/protocol.md 6.
-pub const TUNNEL_RANGE_V6: (Ipv6Addr, u8) =
-    (Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 0), 107);
+/// IPv6 addresses of clients and gateways inside the tunnel (docs/protocol.md 6).
+const TUNNEL_RANGE_V6: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 0), 107);

@@ -1,10 +1,11 @@
-//! The four rtnetlink requests that the WireGuard crate has no public call for.
+//! The rtnetlink requests that `defguard_wireguard_rs` has no public call for.
 //!
-//! Blocking, a socket per request: they run at start and when the portal changes our addresses.
+//! Blocking, with a socket per request: they run at the start and when the portal changes the
+//! gateway's addresses.
 //! Source: rtnetlink(7), linux/if_link.h.
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the kernel's messages and attributes are open-ended; all but a few are of no interest"
+    reason = "the kernel's messages and attributes are open-ended; only a few matter here"
 )]
 
 use ipnet::IpNet;
@@ -22,41 +23,40 @@ use netlink_sys::{Socket, SocketAddr};
 use std::io;
 use std::net::IpAddr;
 
-/// Index of the interface with this name.
+/// Returns the index of the interface with this name.
 pub(super) fn index(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)
 }
 
-/// Brings the link up and sets its MTU.
+/// Brings the interface up and sets its MTU.
 pub(super) fn bring_up(index: u32, mtu_bytes: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
-    link.header.index = index;
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
-    link.attributes.push(LinkAttribute::Mtu(mtu_bytes));
-    request(RouteNetlinkMessage::SetLink(link), NLM_F_ACK).map(drop)
+    set_link(link, index, LinkAttribute::Mtu(mtu_bytes))
 }
 
-/// Keeps the kernel from giving the link an IPv6 link-local address by itself.
+/// Stops the kernel from assigning an IPv6 link-local address to the interface.
 pub(super) fn disable_link_local(index: u32) -> io::Result<()> {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
     let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-    link.attributes
-        .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
-            vec![mode],
-        )]));
+    let families = vec![AfSpecUnspec::Inet6(vec![mode])];
+    let link = LinkMessage::default();
+    set_link(link, index, LinkAttribute::AfSpecUnspec(families))
+}
+
+fn set_link(mut link: LinkMessage, index: u32, attribute: LinkAttribute) -> io::Result<()> {
+    link.header.index = index;
+    link.attributes.push(attribute);
     request(RouteNetlinkMessage::SetLink(link), NLM_F_ACK).map(drop)
 }
 
 /// An address of an interface, as the kernel lists it.
 pub(super) struct Assigned {
-    /// The address itself.
     pub(super) ip: IpAddr,
     message: AddressMessage,
 }
 
-/// All addresses of an interface.
+/// Lists all addresses of an interface.
 pub(super) fn addresses(index: u32) -> io::Result<Vec<Assigned>> {
     let listed = request(
         RouteNetlinkMessage::GetAddress(AddressMessage::default()),
@@ -72,8 +72,8 @@ pub(super) fn addresses(index: u32) -> io::Result<Vec<Assigned>> {
     Ok(assigned.collect())
 }
 
-/// On point-to-point links `Address` is the other end's and `Local` ours; IPv6 may have only the
-/// former.
+/// On point-to-point links `Address` is that of the other end and `Local` that of this one. IPv6
+/// addresses may have `Address` only.
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
     for attribute in &message.attributes {
@@ -86,7 +86,7 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     address
 }
 
-/// Removes an address; it is no error when it is gone already.
+/// Removes an address; it is no error when it does not exist.
 pub(super) fn remove_address(assigned: Assigned) -> io::Result<()> {
     match request(RouteNetlinkMessage::DelAddress(assigned.message), NLM_F_ACK) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
@@ -94,7 +94,7 @@ pub(super) fn remove_address(assigned: Assigned) -> io::Result<()> {
     }
 }
 
-/// The interfaces that the main table's routes to exactly `network` lead over.
+/// The interfaces of the main table's routes to exactly `network`.
 pub(super) fn route_interfaces(network: IpNet) -> io::Result<Vec<u32>> {
     let mut query = RouteMessage::default();
     query.header.address_family = match network {
@@ -129,8 +129,8 @@ fn interface_of(route: &RouteMessage, network: IpNet) -> Option<u32> {
     interface.filter(|_| destination == Some(network.network()))
 }
 
-/// Sends one request and collects what the kernel answers, up to the acknowledgement or the end of
-/// a dump.
+/// Sends one request and collects the answers of the kernel, up to the acknowledgement or the end
+/// of a dump.
 fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
@@ -152,7 +152,7 @@ fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetl
     }
 }
 
-/// Takes the messages of one datagram; true when the answer is complete.
+/// Collects the messages of one datagram. Returns whether the answer is complete.
 fn collect(mut datagram: &[u8], answers: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
     while !datagram.is_empty() {
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)

@@ -1,11 +1,11 @@
-//! For tests: code in a network namespace of its own.
+//! For tests: runs code in its own network namespace.
 
 use crate::config::TunnelConfig;
 use nix::sched::{CloneFlags, unshare};
 use std::process::Command;
 
-/// Runs `test` on a thread of its own in a new network namespace, which ends with the thread.
-/// Without the privilege to make one there is nothing to test, which is said on stderr.
+/// Runs `test` on a new thread in a new network namespace, which ends with the thread. Without the
+/// privilege to create one, tests nothing and says so on stderr.
 pub(super) fn in_private_netns(test: impl FnOnce() + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         #[expect(
@@ -27,12 +27,12 @@ pub(super) fn in_private_netns(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// `ip` with these words; must succeed. Returns what it printed.
+/// Runs `ip` with these arguments, which must succeed. Returns its output.
 pub(super) fn ip(words: &str) -> String {
     run("ip", words)
 }
 
-/// `nft` with these words; must succeed. Returns what it printed.
+/// Runs `nft` with these arguments, which must succeed. Returns its output.
 pub(super) fn nft(words: &str) -> String {
     run("nft", words)
 }
@@ -50,10 +50,7 @@ fn run(program: &str, words: &str) -> String {
 /// A configuration with this interface and the defaults otherwise.
 pub(super) fn tunnel(interface: &str) -> TunnelConfig {
     TunnelConfig {
-        shards: None,
         interface: interface.to_owned().try_into().expect("a valid name"),
-        masquerade: true,
-        forwarding: true,
-        egress_interfaces: Vec::new(),
+        ..TunnelConfig::default()
     }
 }

@@ -1,33 +1,32 @@
-//! Kernel switches under `/proc/sys/net`, which follow the network namespace of the calling thread.
+//! Kernel settings under `/proc/sys/net`, of the network namespace of the calling thread.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 
-/// A switch of the kernel and how it stands.
+/// The state of a setting that is on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Switch {
-    /// Any value but 0.
+pub(super) enum Setting {
+    /// Any value other than 0.
     On,
-    /// 0, and we may change it.
+    /// 0, and writable for this process.
     Off,
-    /// 0, and we may not change it.
+    /// 0, and not writable for this process.
     Locked,
-    /// This kernel has no such switch.
+    /// Unknown to this kernel.
     Absent,
 }
 
-/// Reads `name`, which is written with slashes: `net/ipv4/ip_forward`.
-pub(super) fn state(name: &str) -> Switch {
+/// Reads `name`, with slashes: `net/ipv4/ip_forward`.
+pub(super) fn state(name: &str) -> Setting {
     match fs::read_to_string(path(name)) {
-        Ok(value) if value.trim() != "0" => Switch::On,
-        Ok(_) if OpenOptions::new().write(true).open(path(name)).is_ok() => Switch::Off,
-        Ok(_) => Switch::Locked,
-        Err(_) => Switch::Absent,
+        Ok(value) if value.trim() != "0" => Setting::On,
+        Ok(_) if OpenOptions::new().write(true).open(path(name)).is_ok() => Setting::Off,
+        Ok(_) => Setting::Locked,
+        Err(_) => Setting::Absent,
     }
 }
 
-/// Sets `name` to `value`.
 pub(super) fn write(name: &str, value: &str) -> io::Result<()> {
     fs::write(path(name), value)
 }

@@ -12,7 +12,7 @@ use postern_lab::playground::process::Process;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::{Playground, Role};
 use postern_lab::portal::client_wire::ClientGrant;
-use postern_lab::portal::hub::Guest;
+use postern_lab::portal::hub::ExternalClient;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl Admitted {
 
     /// The client's address in the tunnel.
     pub fn address(&self) -> Ipv4Addr {
-        Guest::addresses(self.number).0
+        ExternalClient::addresses(self.number).0
     }
 
     /// Lets the gateway admit the client to a resource. For a DNS resource, `proxy_ip` and the

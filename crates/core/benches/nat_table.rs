@@ -1,18 +1,18 @@
-//! What a translated packet costs in a table of 100,000 flows: `cargo bench -p postern-core --bench
-//! nat_table`.
+//! The cost of a translated packet in a table of 100,000 flows: `cargo bench -p postern-core
+//! --bench nat_table`.
 //!
-//! 50 clients with 2,000 TCP flows each, visited in an order that no cache foresees. The packet
-//! itself is one buffer that is used again, as warm as one that was just decrypted. The heap is
-//! what divan's allocator counted.
+//! 50 clients with 2,000 TCP flows each, visited in an order that caches do not predict. The packet
+//! itself is one reused buffer, as warm as one that was just decrypted. The heap figures are those
+//! of divan's allocator.
 
 use divan::{AllocProfiler, Bencher, black_box};
 use postern_core::DropReason;
 use postern_core::nat_table::flows::{
-    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Target, TcpFlags,
+    Binding, FlowLimits, FlowProtocol, FlowTable, FlowTarget, Inside, Lookup,
 };
 use postern_core::nat_table::rewrite::{self, Layout};
 use postern_core::nat_table::{ClientSlot, MappingId};
-use postern_core::packet::IpPacket;
+use postern_core::packet::{IpPacket, TcpFlags};
 use std::time::{Duration, Instant};
 
 #[global_allocator]
@@ -44,8 +44,8 @@ fn inbound_packet(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// As [`inbound_packet`], but packets come as they do in practice: a number of one flow in a row.
-/// The figure is that of one packet.
+/// As [`inbound_packet`], but with several packets of one flow in a row, as in practice. The figure
+/// is that of one packet.
 #[divan::bench(sample_size = 10_000)]
 fn inbound_burst(bencher: Bencher<'_, '_>) {
     let (mut table, now) = full_table(true);
@@ -141,7 +141,7 @@ fn open_without_the_own_port(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The worst second: everything ends at once.
+/// The worst second: all flows end together.
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn hundred_thousand_flows_end(bencher: Bencher<'_, '_>) {
     bencher
@@ -183,8 +183,8 @@ fn key(number: u32) -> Inside {
     }
 }
 
-fn target() -> Target {
-    Target {
+fn target() -> FlowTarget {
+    FlowTarget {
         real: [10, 20, 0, 100].into(),
         mapping: MappingId {
             index: 0,

@@ -1,27 +1,27 @@
-//! Exponential backoff with jitter: how long to wait before the next attempt.
+//! Exponential backoff with jitter: the delays between attempts.
 //!
-//! It only computes durations; who waits, and for what, is the caller's business. The numbers of
-//! the portal's reconnect policy come from docs/protocol.md 1.7.
+//! Only computes durations; the caller waits. The numbers of the portal's reconnect policy come
+//! from docs/protocol.md 1.7.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::time::Duration;
 
-/// The shape of a [`Backoff`].
+/// The parameters of a [`Backoff`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BackoffConfig {
-    /// The first wait, before jitter.
+    /// The first delay, before jitter.
     pub initial: Duration,
-    /// What each wait is multiplied with to give the next; at least 1.
+    /// Factor from each delay to the next; at least 1.
     pub factor: f64,
-    /// No wait is longer than this, jitter included.
+    /// Upper limit of every delay, jitter included.
     pub cap: Duration,
-    /// Share of a wait by which it is lengthened or shortened at random, from 0 to 1.
+    /// Share of a delay by which it is randomly lengthened or shortened, from 0 to 1.
     pub jitter: f64,
 }
 
 impl Default for BackoffConfig {
-    /// 0.5 s, growing by half to at most 60 s, ±50 % (docs/protocol.md 1.7.
+    /// 0.5 s, growing by half to at most 60 s, ±50 % (docs/protocol.md 1.7).
     fn default() -> Self {
         Self {
             initial: Duration::from_millis(500),
@@ -32,7 +32,7 @@ impl Default for BackoffConfig {
     }
 }
 
-/// A growing sequence of waits.
+/// A growing sequence of delays.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     config: BackoffConfig,
@@ -51,11 +51,11 @@ impl Backoff {
         }
     }
 
-    /// The next wait; the one after it is longer.
+    /// The next delay; the one after it is longer.
     ///
     /// The jitter is uniform between `interval × (1 - jitter)` and the smaller of
-    /// `interval × (1 + jitter)` and the cap. Cutting the range rather than the result keeps those
-    /// who wait at the cap from waking together.
+    /// `interval × (1 + jitter)` and the cap. Limiting the range rather than the result prevents
+    /// callers at the cap from waking simultaneously.
     pub fn next_delay(&mut self) -> Duration {
         let interval = self.interval.as_secs_f64();
         let cap = self.config.cap.as_secs_f64();
@@ -66,11 +66,11 @@ impl Backoff {
         Duration::from_secs_f64(delay)
     }
 
-    /// As [`Self::next_delay`], unless the other side said how long to wait: its word replaces the
-    /// computed value, which grows all the same.
-    pub fn next_delay_unless(&mut self, told: Option<Duration>) -> Duration {
+    /// As [`Self::next_delay`], unless the remote side requested a delay: it replaces the computed
+    /// value, which grows all the same.
+    pub fn next_delay_unless(&mut self, requested: Option<Duration>) -> Duration {
         let computed = self.next_delay();
-        told.unwrap_or(computed)
+        requested.unwrap_or(computed)
     }
 
     /// Starts over, because the last attempt succeeded.
@@ -116,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn the_other_sides_word_replaces_the_value_but_not_the_growth() {
+    fn a_requested_delay_replaces_the_value_but_not_the_growth() {
         let mut backoff = without_jitter();
-        let told = Duration::from_secs(7);
-        assert_eq!(backoff.next_delay_unless(Some(told)), told);
+        let requested = Duration::from_secs(7);
+        assert_eq!(backoff.next_delay_unless(Some(requested)), requested);
         assert_eq!(backoff.next_delay_unless(None), Duration::from_millis(750));
     }
 
     #[test]
-    fn two_seeds_do_not_wake_together() {
+    fn two_seeds_give_different_delays() {
         let mut one = Backoff::new(BackoffConfig::default(), [1; 32]);
         let mut two = Backoff::new(BackoffConfig::default(), [2; 32]);
         assert_ne!(one.next_delay(), two.next_delay());
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_wait_is_within_half_of_its_interval_and_below_the_cap(
+        fn every_delay_is_within_half_of_its_interval_and_below_the_cap(
             seed: [u8; 32], steps in 1usize..40,
         ) {
             let mut backoff = Backoff::new(BackoffConfig::default(), seed);

@@ -1,6 +1,6 @@
-//! What the portal grants: the vocabulary shared by the portal protocol, the policy and the peers.
+//! Types for grants of the portal, shared by the portal protocol, the policy and the peers.
 //!
-//! Plain values without behaviour. Nothing here knows JSON; `portal/wire.rs` translates.
+//! Plain values without behaviour and without JSON; `portal/wire.rs` translates.
 
 use crate::ids::{ClientId, PublicKey, RelayId, ResourceId, UnixTime};
 use ipnet::IpNet;
@@ -12,14 +12,14 @@ use zeroize::Zeroizing;
 /// The pair of tunnel addresses that the portal assigns to a client or to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelAddresses {
-    /// Inside 100.64.0.0/11.
+    /// IPv4 address inside 100.64.0.0/11.
     pub ipv4: Ipv4Addr,
-    /// Inside fd00:2021:1111::/107.
+    /// IPv6 address inside fd00:2021:1111::/107.
     pub ipv6: Ipv6Addr,
 }
 
 impl TunnelAddresses {
-    /// Whether `ip` is one of the two.
+    /// Whether `ip` is one of the two addresses.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip {
@@ -29,7 +29,7 @@ impl TunnelAddresses {
     }
 }
 
-/// ICE user name fragment and password (RFC 8445, section 5.3).
+/// ICE user name fragment and password (RFC 8445, 5.3).
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceCredentials {
     /// The user name fragment, 4 characters from a portal.
@@ -56,122 +56,130 @@ impl fmt::Debug for PresharedKey {
     }
 }
 
-/// One permitted protocol of a resource. An empty list of filters permits everything.
+/// One permitted protocol of a resource. A resource without filters permits everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// TCP to these ports.
+    /// TCP to a port in this range.
     Tcp(RangeInclusive<u16>),
-    /// UDP to these ports.
+    /// UDP to a port in this range.
     Udp(RangeInclusive<u16>),
-    /// ICMP and ICMPv6.
+    /// ICMP and ICMPv6 messages.
     Icmp,
 }
 
-/// What a resource is.
+/// The destinations that a resource covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceKind {
     /// A network; a single host is a /32 or /128.
     Cidr(IpNet),
     /// A name or a pattern of names (`*`, `?`, `**` on labels).
     Dns(String),
-    /// Everything that is not private.
+    /// All addresses that are not private or reserved.
     Internet,
 }
 
-/// A resource as the gateway sees it.
+/// A network destination that can be granted to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// The portal's name for it.
+    /// Identifier assigned by the portal.
     pub id: ResourceId,
-    /// For people; may be empty.
+    /// Display name; may be empty.
     pub name: String,
-    /// What it is.
+    /// The destinations that it covers.
     pub kind: ResourceKind,
-    /// What may reach it; empty means everything.
+    /// The permitted protocols and ports; empty permits everything.
     pub filters: Vec<Filter>,
 }
 
-/// What the portal says about a client when it grants access.
+/// A client as described by the portal in a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientProfile {
-    /// Stable name of the client.
+    /// Identifier that stays the same when the client's keys change.
     pub id: ClientId,
-    /// Its WireGuard public key; changes when it roams.
+    /// The client's WireGuard public key; changes when it roams.
     pub public_key: PublicKey,
-    /// Shared by this pair of keys.
+    /// WireGuard preshared key for this client key and the gateway's.
     pub preshared_key: PresharedKey,
-    /// Its tunnel addresses.
+    /// The client's own tunnel addresses.
     pub tunnel: TunnelAddresses,
 }
 
-/// Everything that decides whether an existing transport may be kept: equal keys, equal transport
-/// (docs/protocol.md 3.4.
+/// The values that identify a transport: while they are equal, the existing transport is kept
+/// (docs/protocol.md 3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportKeys {
     /// The client's WireGuard public key.
     pub client_public_key: PublicKey,
-    /// Shared by this pair of keys.
+    /// WireGuard preshared key for this client key and the gateway's.
     pub preshared_key: PresharedKey,
-    /// Ours.
+    /// The gateway's ICE credentials for this client.
     pub local_ice: IceCredentials,
-    /// The client's.
+    /// The client's ICE credentials.
     pub remote_ice: IceCredentials,
 }
 
 /// A grant of one resource to one client, to be acknowledged with `reply_ref`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationRequest {
-    /// Opaque; echoed in the acknowledgement.
+    /// Opaque reference, echoed in the acknowledgement.
     pub reply_ref: String,
-    /// Who.
+    /// The client that receives the grant.
     pub client: ClientProfile,
-    /// What.
+    /// The granted resource.
     pub resource: Resource,
     /// The gateway's ICE credentials for this client.
     pub gateway_ice: IceCredentials,
     /// The client's ICE credentials.
     pub client_ice: IceCredentials,
-    /// `None` never expires.
+    /// End of the grant; `None` never expires.
     pub expires_at: Option<UnixTime>,
-    /// The name that the client wants to reach, where the portal already says so (generation 0).
+    /// The name that the client wants to reach, if the portal includes it (generation 0).
     pub announced: Option<AnnouncedName>,
-    /// What the acknowledgement has to say.
+    /// Shape of the acknowledgement.
     pub reply: ReplyKind,
 }
 
-/// A name and the addresses under which a client will speak to it (docs/protocol.md 4 and
-/// 11.1). As the client chose them: to be checked before use (docs/lessons.md 16).
+/// A name and the proxy IPs that a client has assigned to it (docs/protocol.md 4 and 11.1). The
+/// client chooses them: to be checked before use (docs/lessons.md 16).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnouncedName {
-    /// As announced, echoed in answers.
+    /// The name as announced, echoed in answers.
     pub domain: String,
-    /// 4 of one family or 4 of each, where the client says so.
+    /// 4 of one family or 4 of each, if the client lists them.
     pub proxy_ips: Vec<IpAddr>,
 }
 
-/// A further grant to a client whose transport is set up by another message (generation 0,
+impl AnnouncedName {
+    /// Whether a client can have sent this: a name that fits the DNS (with its final dot), and at
+    /// most four addresses of each family.
+    pub(crate) fn is_within_limits(domain: &str, proxy_ips: &[IpAddr]) -> bool {
+        domain.len() <= 255 && proxy_ips.len() <= 8
+    }
+}
+
+/// A further grant to a client; another message sets up its transport (generation 0,
 /// `allow_access`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRequest {
-    /// Opaque; echoed in the acknowledgement.
+    /// Opaque reference, echoed in the acknowledgement.
     pub reply_ref: String,
-    /// Who.
+    /// The client that receives the grant.
     pub client: ClientId,
-    /// Its tunnel addresses, where the portal says them: enough to grant before the client is known
-    /// (docs/lessons.md 18).
+    /// The client's tunnel addresses, if the portal includes them: sufficient for a grant before
+    /// the client is known (docs/lessons.md 18).
     pub tunnel: Option<TunnelAddresses>,
-    /// What.
+    /// The granted resource.
     pub resource: Resource,
-    /// `None` never expires.
+    /// End of the grant; `None` never expires.
     pub expires_at: Option<UnixTime>,
-    /// The name that the client wants to reach; without one nobody waits for an acknowledgement.
+    /// The name that the client wants to reach; without one no acknowledgement is expected.
     pub announced: Option<AnnouncedName>,
 }
 
-/// The shape of an acknowledgement.
+/// The content of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyKind {
-    /// Generations 1 and 2: the ref alone.
+    /// Generations 1 and 2: only the reference.
     Granted,
     /// Generation 0: the gateway's own ICE credentials, and an empty list of addresses for the
     /// announced name, because names are resolved later.
@@ -191,25 +199,25 @@ impl AuthorizationRequest {
     }
 }
 
-/// One line of the list of grants that the portal sends on every (re)join.
+/// One entry of the list of grants that the portal sends on every (re)join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthorizationEntry {
-    /// Who.
+    /// The client that holds the grant.
     pub client: ClientId,
-    /// What.
+    /// The granted resource.
     pub resource: ResourceId,
-    /// `None` never expires.
+    /// End of the grant; `None` never expires.
     pub expires_at: Option<UnixTime>,
 }
 
 /// A relay (STUN and TURN server), one entry for each address family.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Relay {
-    /// Entries of one relay share the id.
+    /// Identifier of the relay; its entries share it.
     pub id: RelayId,
-    /// Where it answers; it answers from exactly this address.
+    /// The address of the server, from which it also answers.
     pub addr: SocketAddr,
-    /// Long-term credentials (RFC 8489, section 9.2); `None` for a STUN-only server.
+    /// Long-term credentials (RFC 8489, 9.2); `None` for a STUN-only server.
     pub credentials: Option<RelayCredentials>,
 }
 
@@ -222,19 +230,19 @@ impl fmt::Debug for Relay {
 /// TURN long-term credentials. The realm is fixed: `firezone`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RelayCredentials {
-    /// `<expiry>:<salt>`.
+    /// User name in the form `<expiry>:<salt>`.
     pub username: String,
-    /// Derived by the portal from the relay's secret.
+    /// Password that the portal derives from the relay's secret.
     pub password: Zeroizing<String>,
 }
 
-/// What a (re)join delivers, and every later change of it.
+/// The state that the portal delivers on a (re)join and on every later change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayInit {
     /// The gateway's own tunnel addresses.
     pub tunnel: TunnelAddresses,
     /// All relays known to the portal at this time.
     pub relays: Vec<Relay>,
-    /// All grants that are still valid. Grants the gateway holds beyond these are revoked.
+    /// All valid grants. Grants that the gateway holds beyond these are revoked.
     pub authorizations: Vec<AuthorizationEntry>,
 }

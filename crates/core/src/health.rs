@@ -1,71 +1,70 @@
-//! Whether the gateway is ready for clients, judged from plain facts and told in words.
+//! Readiness of the gateway for clients, derived from plain facts, with reasons in words.
 //!
-//! Three answers, not two (docs/lessons.md 31): *ready*; *degraded*, which serves the clients that
-//! it has and lacks something all the same; *not ready*. Refuses to find facts out: whoever asks
-//! brings them.
+//! There are three answers, not two (docs/lessons.md 31): *ready*; *degraded*, which serves its
+//! present clients despite a problem; *not ready*. The caller collects the facts.
 
 use std::fmt;
 
-/// How the portal is reached.
+/// State of the connection to the portal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortalState {
-    /// It has not let this gateway in yet.
+    /// The portal has not accepted this gateway yet.
     NeverJoined,
-    /// It has.
+    /// The gateway is connected and joined.
     Joined,
-    /// It had, and is away.
+    /// The gateway was joined and lost the connection.
     Away,
 }
 
-/// Whether name servers answer.
+/// Whether the name servers answer questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResolverState {
-    /// Nobody was asked yet.
+    /// No question has been asked yet.
     #[default]
     Unproven,
-    /// The last question was answered, whatever the answer.
+    /// The last question was answered, positively or negatively.
     Answering,
-    /// The last question was answered by nobody.
+    /// The last question remained unanswered.
     Silent,
 }
 
-/// What is known when somebody asks.
+/// The facts from which readiness is derived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthFacts {
-    /// Actors that do not answer, as log lines name them.
+    /// Names of actors that do not answer, as in log lines.
     pub silent: Vec<&'static str>,
-    /// How the portal is reached.
+    /// State of the connection to the portal.
     pub portal: PortalState,
     /// Whether the tunnel interface has its addresses and routes.
     pub is_interface_up: bool,
-    /// Whether name servers answer.
+    /// Whether the name servers answer.
     pub resolver: ResolverState,
-    /// Clients that are served.
+    /// Number of clients served now.
     pub clients: usize,
-    /// Whether new clients are refused because the gateway is about to end.
+    /// Whether new clients are refused because the gateway will stop.
     pub is_draining: bool,
-    /// Whether the gateway is ending.
+    /// Whether the gateway is stopping.
     pub is_stopping: bool,
 }
 
-/// Something that is not as it should be.
+/// A condition that impairs the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The process is ending.
+    /// The process is stopping.
     Stopping,
     /// New clients are refused.
     Draining,
     /// An actor does not answer; it is replaced within seconds.
     ActorSilent(&'static str),
-    /// Nobody can be admitted before the portal was joined.
+    /// Clients cannot be admitted before the portal was joined.
     PortalNeverJoined,
-    /// Who is connected is served, nobody else can be admitted.
+    /// Connected clients are served, new ones cannot be admitted.
     PortalAway,
     /// Packets cannot reach resources.
     InterfaceDown,
     /// No name server has answered yet.
     ResolverUnproven,
-    /// No name server answers any more.
+    /// The name servers no longer answer.
     ResolverSilent,
 }
 
@@ -97,19 +96,19 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// The answer, with every reason for it.
+/// The readiness, with all reasons against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// All is well.
+    /// No trouble is present.
     Ready,
-    /// Clients are served, and something is missing.
+    /// Clients are served in spite of these troubles.
     Degraded(Vec<Trouble>),
-    /// No client should be sent here.
+    /// Clients should not be sent to this gateway.
     NotReady(Vec<Trouble>),
 }
 
 impl Readiness {
-    /// One word for it.
+    /// The readiness as one word, for probes and reports.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -119,7 +118,7 @@ impl Readiness {
         }
     }
 
-    /// The reasons; none when all is well.
+    /// The reasons; empty when ready.
     #[must_use]
     pub fn troubles(&self) -> &[Trouble] {
         match self {
@@ -130,8 +129,8 @@ impl Readiness {
 }
 
 impl HealthFacts {
-    /// Judges them. A portal outage alone leaves a gateway ready, if degraded, for as long as it
-    /// serves somebody (docs/lessons.md 24).
+    /// Derives the readiness. A portal outage alone makes a gateway degraded, not unready, while it
+    /// serves clients (docs/lessons.md 24).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let troubles = self.troubles();
@@ -145,7 +144,7 @@ impl HealthFacts {
         }
     }
 
-    /// The most fundamental first.
+    /// All troubles, the most fundamental first.
     fn troubles(&self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let mut note = |is_so: bool, trouble: Trouble| {
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_lacks_nothing_is_ready() {
+    fn a_gateway_without_trouble_is_ready() {
         assert_eq!(well().readiness(), Readiness::Ready);
         let alone = HealthFacts {
             clients: 0,
@@ -199,7 +198,7 @@ mod tests {
         assert_eq!(alone.readiness(), Readiness::Ready);
     }
 
-    /// docs/lessons.md 31: every single trouble shows.
+    /// docs/lessons.md 31: every single trouble is visible.
     #[test]
     fn each_trouble_alone_makes_it_not_ready() {
         let cases = [
@@ -260,7 +259,7 @@ mod tests {
 
     /// docs/lessons.md 24: the data plane outlives the portal.
     #[test]
-    fn without_its_portal_it_is_degraded_while_it_serves_somebody() {
+    fn without_the_portal_it_is_degraded_while_it_serves_clients() {
         let away = HealthFacts {
             portal: PortalState::Away,
             ..well()

@@ -1,4 +1,4 @@
-//! The names of things: one newtype for each kind of identifier, so that two cannot be swapped.
+//! Identifiers: one newtype for each kind, so that two kinds cannot be confused.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,15 +26,17 @@ macro_rules! uuid_newtype {
 }
 
 uuid_newtype! {
-    /// A client, as the portal names it. Stable while its keys change (roaming).
+    /// Identifies a client. Assigned by the portal, stable while the client's keys change
+    /// (roaming).
     ClientId
 }
 uuid_newtype! {
-    /// A resource, as the portal names it.
+    /// Identifies a resource. Assigned by the portal.
     ResourceId
 }
 
-/// A relay, as the portal names it. Opaque: real portals use UUIDs, nothing depends on it.
+/// Identifies a relay. Assigned by the portal and opaque: real portals use UUIDs, but nothing
+/// depends on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RelayId(pub String);

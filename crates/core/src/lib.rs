@@ -22,6 +22,18 @@
 //! * Wall-clock time is a [`UnixTime`] argument beside `now`, where the wire speaks of dates.
 //! * Every queue and map has a limit in its config and a documented answer for when it is full.
 //! * A dropped packet is a [`DropReason`]: counted, never formatted.
+//!
+//! # Floors
+//!
+//! A module imports only from floors below its own, so there is no circle of imports:
+//!
+//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`].
+//! 2. One concern each: [`policy`], [`replies`], [`health`], [`portal`], [`supervision`].
+//! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
+//! 4. [`nat_table`] (flows and rewriting on top of [`domains`]).
+//! 5. [`ledger`] (the records that all of the above is rebuilt from).
+//! 6. [`connection`] (one client: [`policy`] and [`peer`], restored from the [`ledger`]).
+//! 7. [`diagnosis`] (reads the facts that each floor's `explain` returns; nothing imports it).
 
 pub mod backoff;
 pub mod connection;
@@ -38,7 +50,9 @@ pub mod packet;
 pub mod peer;
 pub mod policy;
 pub mod portal;
+pub mod replies;
 pub mod supervision;
+pub mod target;
 
 #[cfg(test)]
 mod testing;

@@ -1,8 +1,8 @@
-//! Names and what became of looking them up: the vocabulary shared by the lookups, the mappings of
-//! proxy IPs and the connections.
+//! Names and the results of their lookups: types shared by the lookups, the mappings of proxy IPs
+//! and the connections.
 //!
-//! Plain values without behaviour beyond their own invariants. The families are kept apart
-//! everywhere, because they are asked for, fail and heal on their own (docs/lessons.md 9).
+//! Plain values without behaviour beyond their invariants. The address families are separate
+//! everywhere, because they are queried, fail and recover independently (docs/lessons.md 9).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,18 +10,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A complete name of the DNS: lower case, without a trailing dot, at most 253 bytes (RFC 1035,
-/// section 2.3.4). Cheap to clone.
+/// A complete DNS name: lower case, without a trailing dot, at most 253 bytes (RFC 1035, 2.3.4).
+/// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainName(Arc<str>);
 
-/// The text is no name that could be looked up.
+/// The text is not a name that could be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a domain name: labels of 1 to 63 letters, digits, '-' or '_', 253 bytes in all")]
 pub struct NotADomainName;
 
 impl DomainName {
-    /// The text, without a trailing dot.
+    /// The name as text, without a trailing dot.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,20 +57,20 @@ impl fmt::Debug for DomainName {
     }
 }
 
-/// Which kind of address: A or AAAA records.
+/// IP version of an address, and the record type that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressFamily {
-    /// A records.
+    /// IPv4 addresses, in A records.
     V4,
-    /// AAAA records.
+    /// IPv6 addresses, in AAAA records.
     V6,
 }
 
 impl AddressFamily {
-    /// Both, in order.
+    /// Both families, IPv4 first.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// That of an address.
+    /// The family of an address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
         match ip {
@@ -80,8 +80,8 @@ impl AddressFamily {
     }
 }
 
-/// Why a name has no address of a family. Kept apart because they call for different treatment
-/// (docs/lessons.md 7).
+/// Why a name has no address of a family. The reasons are separate because they require different
+/// treatment (docs/lessons.md 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameFailure {
     /// The name does not exist (NXDOMAIN).
@@ -90,16 +90,16 @@ pub enum NameFailure {
     NoData,
     /// The server failed or refused.
     ServerFailure,
-    /// Nobody answered in time.
+    /// No server answered in time.
     Timeout,
-    /// The question could not be sent, or no server is known.
+    /// The question could not be sent, or no server is configured.
     Network,
-    /// The client has too many questions waiting; it was not asked.
+    /// The client has too many questions waiting; the question was not asked.
     Quota,
 }
 
 impl NameFailure {
-    /// Whether an authority said so, as opposed to nobody having been able to say.
+    /// Whether an authority gave this answer, as opposed to a failure to obtain one.
     #[must_use]
     pub fn is_definite(self) -> bool {
         match self {
@@ -118,7 +118,7 @@ impl NameFailure {
         Self::Quota,
     ];
 
-    /// What metrics call it.
+    /// The failure's value in the labels of the metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -132,32 +132,32 @@ impl NameFailure {
     }
 }
 
-/// What a lookup found for one family. Both families of a name are asked for at once; each answer
-/// comes as soon as it is there.
+/// The result of a lookup for one family. Both families of a name are queried at once; each answer
+/// is delivered as soon as it arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameAnswer {
-    /// As asked.
+    /// The name that was looked up.
     pub name: DomainName,
-    /// Of what kind the addresses are.
+    /// The family of the addresses.
     pub family: AddressFamily,
     /// The addresses, or why there are none.
     pub outcome: Result<ResolvedAddresses, NameFailure>,
-    /// Whether this was known before somebody asked without wanting it anew: it says nothing about
-    /// a lookup past the cache, which has an answer of its own.
+    /// Whether the answer comes from the cache. If so, it is not the answer of a pending lookup
+    /// that bypasses the cache; that delivers a separate one.
     pub from_cache: bool,
 }
 
 /// The addresses of a name in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedAddresses {
-    /// At least one, sorted, each once, all of one family.
+    /// At least one, sorted, without duplicates, all of one family.
     pub ips: Vec<IpAddr>,
-    /// How long they may be used without asking again; between the limits of the configuration.
+    /// Time for which they are valid; between the limits of the configuration.
     pub ttl: Duration,
 }
 
 const MAX_NAME_BYTES: usize = 253;
-/// RFC 1035, section 2.3.4.
+/// The longest label of a name (RFC 1035, 2.3.4).
 const MAX_LABEL_BYTES: usize = 63;
 
 #[cfg(test)]
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_asked_for_is_no_name() {
+    fn text_that_no_dns_question_can_hold_is_refused() {
         let long = "a".repeat(64);
         let longer = [
             "a".repeat(63),

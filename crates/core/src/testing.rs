@@ -1,8 +1,8 @@
-//! What tests of several modules share.
+//! Helpers shared by the tests of several modules.
 
 use std::time::Instant;
 
-/// Where virtual time begins.
+/// Start of virtual time.
 #[expect(
     clippy::disallowed_methods,
     reason = "an Instant cannot be made from nothing; tests only ever add to this one"

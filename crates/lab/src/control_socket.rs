@@ -1,8 +1,8 @@
 //! A control socket: one JSON command a line, one JSON answer a line.
 //!
 //! Every answer has `ok`; a refused command has `error` beside it. Only the owner of the process
-//! can connect (the socket has mode 0600). Refuses lines beyond a megabyte, and to take over a
-//! socket on which somebody still answers.
+//! can connect (the socket has mode 0600). Refuses lines beyond a megabyte, and to replace a
+//! socket on which another process answers.
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, info};
 
-/// The longest command; a pushed frame may be large on purpose.
+/// The longest command; a tester may push large frames.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
 /// The socket file, removed when dropped.
@@ -23,10 +23,10 @@ pub(crate) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Makes the socket. A stale one of a dead process is replaced.
+    /// Creates the socket. Replaces the stale one of a dead process.
     ///
     /// # Errors
-    /// When something else is at `path`, somebody answers there, or it cannot be made.
+    /// When `path` has another file or a socket with a process behind it, or cannot be created.
     pub(crate) fn bind(path: &Path) -> anyhow::Result<Self> {
         remove_stale(path)?;
         let listener = UnixListener::bind(path)
@@ -39,8 +39,8 @@ impl ControlSocket {
         })
     }
 
-    /// Answers each line with what `execute` makes of it: the members of an object, or the reason
-    /// why not. Never returns unless the socket breaks.
+    /// Answers each line with the result of `execute`: the members of an object, or an error.
+    /// Returns only when the socket breaks.
     ///
     /// # Errors
     /// When the socket breaks.
@@ -65,7 +65,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Nothing to be done about a failure: the next process finds a stale socket.
+        // After a failure the next process finds a stale socket.
         let _ = std::fs::remove_file(&self.path);
     }
 }

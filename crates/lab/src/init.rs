@@ -1,48 +1,48 @@
-//! `postern-lab init`: writes what the programs of a small lab are told, for docker/compose.yml.
+//! `postern-lab init`: writes the files of a small lab for docker/compose.yml.
 //!
 //! The portal, the gateway, the client and the name server each get a file, the first three their
-//! secrets too. A second run writes the files anew and keeps the secrets, so that nobody who runs
-//! is cut off. Refuses to be a tool for real set-ups: everything may be reached by its one client.
+//! secrets too. A second run writes the files again and keeps the secrets, so that running
+//! programs stay connected. Not for real set-ups: its one client may reach everything.
 
 use crate::dns::zone::{NameRecords, Zone};
-use crate::relay::credentials::read_or_create_secret;
+use crate::secret;
 use anyhow::{Context, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// Where everything is.
+/// Writes the files of a small lab
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where to write; must exist.
+    /// Directory for the files; must exist
     pub directory: PathBuf,
-    /// Where the portal listens.
+    /// Address on which the portal listens
     #[arg(long, value_name = "IP:PORT")]
     pub portal: SocketAddr,
-    /// Where the portal keeps its grants.
+    /// File in which the portal keeps its grants
     #[arg(long, value_name = "FILE")]
     pub portal_state: PathBuf,
-    /// Where the relay answers.
+    /// Address on which the relay answers
     #[arg(long, value_name = "IP:PORT")]
     pub relay: SocketAddr,
-    /// Whom the gateway asks for names.
+    /// Name server of the gateway
     #[arg(long, value_name = "IP:PORT")]
     pub name_server: SocketAddr,
-    /// Where the web server is, which only the gateway reaches.
+    /// Address of the web server, which only the gateway reaches
     #[arg(long, value_name = "IP")]
     pub web: Ipv4Addr,
 }
 
-/// Every name below it is the web server's.
+/// The zone; all names below it lead to the web server.
 pub const ORIGIN: &str = "lab.example";
 
-/// Writes the files.
+/// Writes all files of the lab.
 ///
 /// # Errors
 /// When the directory cannot be written to.
 #[expect(clippy::unused_async, reason = "as all programs of the lab")]
 pub async fn run(args: Args) -> Result<()> {
     for secret in SECRETS {
-        read_or_create_secret(&args.directory.join(secret))?;
+        secret::read_or_create(&args.directory.join(secret))?;
     }
     for (name, text) in [
         ("portal.toml", portal(&args)),
@@ -108,7 +108,7 @@ fn zone(args: &Args) -> Result<String> {
 }
 
 const SECRETS: [&str; 3] = ["gateway.token", "client.token", "relay.secret"];
-/// Short, so that what a name server's absence does can be seen.
+/// Short, so that the effect of a failed name server shows soon.
 const TTL_SECONDS: u32 = 5;
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_program_understands_what_it_is_told() {
+    async fn every_program_can_read_its_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let directory = directory.path();
         run(args(directory)).await.expect("written");

@@ -2,6 +2,7 @@
 //! namespaces.
 
 pub mod client;
+pub mod clock;
 mod control_socket;
 pub mod demo;
 pub mod dns;
@@ -11,4 +12,5 @@ pub mod playground;
 pub mod portal;
 pub mod program;
 pub mod relay;
+mod secret;
 pub mod web;

@@ -1,28 +1,43 @@
-//! A web server for the lab's private network: a page, bytes by the number, and a trickle; and a
-//! UDP echo beside it.
+//! A web server for the lab's private network: a page, byte patterns and slow streams; and a UDP
+//! echo.
 //!
-//! | path              | what comes                                                      |
+//! | path              | response                                                        |
 //! |-------------------|-----------------------------------------------------------------|
-//! | `/`               | a page that names both ends of the connection and the host      |
-//! |                   | that was asked for                                              |
+//! | `/`               | a page with both addresses of the connection and the host name  |
+//! |                   | of the request                                                  |
 //! | `/bytes/N`        | N bytes, byte i being i modulo 251, at most 4 GiB               |
 //! | `/slow/N/SECONDS` | the same, evenly over that time, at most an hour                |
 //! | `/paced/N/MS`     | N such bytes every MS milliseconds, for an hour                 |
 //! | `/drip/SECONDS`   | one short line every 20 ms, at most for an hour                 |
 //!
-//! HTTP/1.0 (RFC 1945): one request per connection; `X-Host` in every answer repeats what the host
-//! was called. Refuses request heads beyond 8 KiB or 5 s, methods other than GET, and more than 256
-//! connections at a time (the next ones wait).
+//! It serves HTTP/1.0 and HTTP/1.1 with one request per connection; `X-Host` in every response
+//! repeats the host name of the request. It refuses request heads beyond 8 KiB or 5 s and methods
+//! other than GET and HEAD, and serves at most 256 connections at a time (further ones wait).
 
 use anyhow::{Context, Result};
-use std::fmt::Write;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::Listener;
+use futures_util::{Stream, StreamExt, stream};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Serves the lab's web page.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,20 +79,21 @@ pub async fn run(args: Args) -> Result<()> {
 }
 
 const CONNECTIONS_MAX: usize = 256;
-const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Also limits what a connection buffers of its response, so that a stalled client stops a stream.
+const BUFFER_BYTES_MAX: usize = 8 * 1024;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 const BYTES_MAX: u64 = 4 << 30;
 const SECONDS_MAX: u64 = 3600;
-/// How often `/slow` sends a piece.
+/// Time between two pieces of `/slow`.
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
-/// The most that `/paced` sends at once.
-const PIECE_BYTES_MAX: u64 = 64 * 1024;
-/// How often `/drip` sends a line.
+/// Largest piece of a stream, and so of `/paced`.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+/// Time between two lines of `/drip`.
 pub const DRIP_INTERVAL: Duration = Duration::from_millis(20);
 /// The period of the bytes of `/bytes`: a prime, so that a shift by a power of two shows.
 const BYTE_PERIOD: u8 = 251;
 
-/// The bytes that `/bytes` and `/slow` send, without end.
+/// The endless byte sequence that `/bytes`, `/slow` and `/paced` send.
 pub fn pattern() -> impl Iterator<Item = u8> {
     (0..BYTE_PERIOD).cycle()
 }
@@ -89,252 +105,214 @@ pub fn pattern_at(offset: u64) -> u8 {
     u8::try_from(offset % u64::from(BYTE_PERIOD)).unwrap_or_default()
 }
 
-/// Sends every datagram back to where it came from.
+/// `length` bytes of [`pattern`] from `offset` on, at most [`PIECE_BYTES_MAX`].
+fn piece(offset: u64, length: usize) -> Bytes {
+    static PATTERN: LazyLock<Bytes> = LazyLock::new(|| {
+        let longest = PIECE_BYTES_MAX + usize::from(BYTE_PERIOD);
+        pattern().take(longest).collect()
+    });
+    let start = usize::from(pattern_at(offset));
+    PATTERN.slice(start..start + length)
+}
+
+/// Sends every datagram back to its sender.
 async fn echo(socket: UdpSocket) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
-        // An error here is about an earlier datagram, whose sender is gone.
+        // An error here belongs to an earlier datagram, the sender of which is gone.
         if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let _sender_gone = socket.send_to(&buffer[..length], from).await;
         }
     }
 }
 
-/// Accepts for ever.
-async fn serve(listener: TcpListener, slots: Arc<Semaphore>) {
+/// Accepts connections and never returns.
+async fn serve(mut listener: TcpListener, slots: Arc<Semaphore>) {
+    let router = router();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(async move {
-                    if let Err(error) = answer(stream).await {
-                        tracing::debug!(%error, "a request was not served to its end");
-                    }
-                    drop(slot);
-                });
+        let (stream, _) = Listener::accept(&mut listener).await;
+        let router = router.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serve_connection(stream, router).await {
+                tracing::debug!(%error, "a request was not served to its end");
             }
-            // Out of file descriptors, or the peer was gone before we looked: the next may be well.
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+            drop(slot);
+        });
     }
 }
 
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
-    Page,
-    Bytes(u64),
-    Slow { bytes: u64, seconds: u64 },
-    Paced { bytes: u64, millis: u64 },
-    Drip(u64),
-    NotFound,
-    WrongMethod,
-    Malformed,
-}
-
-impl Request {
-    /// Reads the request line; headers do not matter.
-    fn parse(head: &[u8]) -> Self {
-        let line = head.split(|byte| *byte == b'\r' || *byte == b'\n').next();
-        let line = line.and_then(|line| std::str::from_utf8(line).ok());
-        let mut words = line.unwrap_or_default().split(' ');
-        let (Some(method), Some(path)) = (words.next(), words.next()) else {
-            return Self::Malformed;
-        };
-        if method != "GET" {
-            return Self::WrongMethod;
-        }
-        let number = |text: &str, max| text.parse().ok().filter(|number: &u64| *number <= max);
-        let parts: Vec<&str> = path.split('/').skip(1).collect();
-        let found = match parts[..] {
-            [""] => Some(Self::Page),
-            ["bytes", count] => number(count, BYTES_MAX).map(Self::Bytes),
-            ["slow", bytes, seconds] => number(bytes, BYTES_MAX)
-                .zip(number(seconds, SECONDS_MAX))
-                .map(|(bytes, seconds)| Self::Slow { bytes, seconds }),
-            ["paced", bytes, millis] => number(bytes, PIECE_BYTES_MAX)
-                .zip(number(millis, SECONDS_MAX * 1000).filter(|millis| *millis > 0))
-                .map(|(bytes, millis)| Self::Paced { bytes, millis }),
-            ["drip", seconds] => number(seconds, SECONDS_MAX).map(Self::Drip),
-            _ => None,
-        };
-        found.unwrap_or(Self::NotFound)
-    }
-
-    fn status(self) -> &'static str {
-        match self {
-            Self::Page
-            | Self::Bytes(_)
-            | Self::Slow { .. }
-            | Self::Paced { .. }
-            | Self::Drip(_) => "200 OK",
-            Self::NotFound => "404 Not Found",
-            Self::WrongMethod => "405 Method Not Allowed",
-            Self::Malformed => "400 Bad Request",
-        }
-    }
-}
-
-/// Serves one connection.
-async fn answer(mut stream: TcpStream) -> Result<()> {
-    let head = tokio::time::timeout(HEAD_TIME_MAX, read_head(&mut stream)).await??;
-    let request = Request::parse(&head);
-    let host = host(&head);
-    let header = |length: Option<u64>| {
-        let mut header = format!(
-            "HTTP/1.0 {}\r\nContent-Type: text/plain\r\nX-Host: {host}\r\n",
-            request.status()
-        );
-        if let Some(length) = length {
-            // Writing to a String cannot fail.
-            let _infallible = write!(header, "Content-Length: {length}\r\n");
-        }
-        header + "Connection: close\r\n\r\n"
+async fn serve_connection(stream: TcpStream, router: Router<Endpoints>) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let endpoints = Endpoints {
+        server: stream.local_addr()?,
+        client: stream.peer_addr()?,
     };
-    match request {
-        Request::Bytes(count) => {
-            stream.write_all(header(Some(count)).as_bytes()).await?;
-            send_bytes(&mut stream, count).await?;
-        }
-        Request::Slow { bytes, seconds } => {
-            stream.write_all(header(Some(bytes)).as_bytes()).await?;
-            send_slowly(&mut stream, bytes, Duration::from_secs(seconds)).await?;
-        }
-        Request::Paced { bytes, millis } => {
-            stream.write_all(header(None).as_bytes()).await?;
-            send_paced(&mut stream, bytes, Duration::from_millis(millis)).await?;
-        }
-        Request::Drip(seconds) => {
-            stream.write_all(header(None).as_bytes()).await?;
-            drip(&mut stream, seconds).await?;
-        }
-        Request::Page => {
-            let page = page(stream.local_addr()?, stream.peer_addr()?, &host);
-            let whole = header(Some(u64::try_from(page.len())?)) + &page;
-            stream.write_all(whole.as_bytes()).await?;
-        }
-        Request::NotFound | Request::WrongMethod | Request::Malformed => {
-            stream.write_all(header(Some(0)).as_bytes()).await?;
-        }
-    }
-    Ok(stream.shutdown().await?)
+    let service = TowerToHyperService::new(router.with_state(endpoints));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .keep_alive(false)
+        .half_close(true)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
+    Ok(connection.await?)
 }
 
-/// Reads up to the empty line that ends the head, or to its limit, or to the end.
-async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let mut chunk = [0; 1024];
-    while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut chunk).await?;
-        if length == 0 {
-            break;
-        }
-        head.extend_from_slice(&chunk[..length]);
-    }
-    Ok(head)
+/// The two addresses of a connection.
+#[derive(Clone, Copy)]
+struct Endpoints {
+    server: SocketAddr,
+    client: SocketAddr,
 }
 
-/// What the request calls the host; a dash when it does not say.
-fn host(head: &[u8]) -> String {
-    let head = String::from_utf8_lossy(head);
-    let host = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("host")
-            .then(|| value.trim().to_owned())
-    });
-    host.unwrap_or_else(|| "-".to_owned())
+fn router() -> Router<Endpoints> {
+    let page = |state, headers: HeaderMap| ready(page(state, &headers));
+    Router::new()
+        .route("/", get(page))
+        .route("/bytes/{count}", get(|path| ready(bytes(path))))
+        .route("/slow/{bytes}/{seconds}", get(|path| ready(slow(path))))
+        .route("/paced/{bytes}/{millis}", get(|path| ready(paced(path))))
+        .route("/drip/{seconds}", get(|path| ready(drip(path))))
+        .layer(middleware::from_fn(repeat_host))
 }
 
-fn page(here: SocketAddr, there: SocketAddr, host: &str) -> String {
+async fn repeat_host(request: Request, next: Next) -> Response {
+    let host = host(request.headers());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert("x-host", host);
+    response
+}
+
+/// The host name of the request, or a dash.
+fn host(headers: &HeaderMap) -> HeaderValue {
+    let host = headers.get(HOST).cloned();
+    host.unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn page(State(endpoints): State<Endpoints>, headers: &HeaderMap) -> String {
+    let Endpoints { server, client } = endpoints;
+    let host = host(headers);
     format!(
         "Hello from the private network.\n\
-         This page is at {here}; the request came from {there}.\n\
-         It was asked for as {host}.\n\
-         Nobody reaches it but through the gateway.\n"
+         This page is at {server}; the request came from {client}.\n\
+         It was asked for as {}.\n\
+         Nobody reaches it but through the gateway.\n",
+        String::from_utf8_lossy(host.as_bytes())
     )
 }
 
-async fn send_bytes(stream: &mut TcpStream, count: u64) -> Result<()> {
-    // A whole number of periods, so that every chunk begins alike.
-    let chunk: Vec<u8> = pattern().take(usize::from(BYTE_PERIOD) * 256).collect();
-    let mut left = count;
-    while left > 0 {
-        let length = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
-        stream.write_all(&chunk[..length]).await?;
-        left -= u64::try_from(length)?;
-    }
-    Ok(())
+/// The numbers in a path. A path with other text or with numbers out of range does not exist.
+type Numbers<T> = Result<Path<T>, PathRejection>;
+type Found = Result<Response, StatusCode>;
+
+fn within<T>(numbers: Numbers<T>, in_range: impl FnOnce(&T) -> bool) -> Result<T, StatusCode> {
+    let numbers = numbers.ok().map(|Path(numbers)| numbers);
+    numbers.filter(in_range).ok_or(StatusCode::NOT_FOUND)
 }
 
-/// A piece every 10 ms; what a late piece owes, the next one brings.
-async fn send_slowly(stream: &mut TcpStream, bytes: u64, over: Duration) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let mut source = pattern();
-    let mut sent = 0;
-    let begun = tokio::time::Instant::now();
-    let mut interval = tokio::time::interval(SLOW_INTERVAL);
-    while sent < bytes {
-        interval.tick().await;
-        let passed = begun.elapsed().as_secs_f64() / over.as_secs_f64();
-        // Without a duration the quotient is no number, and everything is due.
+fn bytes(numbers: Numbers<u64>) -> Found {
+    let count = within(numbers, |count| *count <= BYTES_MAX)?;
+    let pieces = stream::unfold(0, move |sent| async move {
+        let length = length_of_piece(count - sent);
+        (sent < count).then(|| (piece(sent, length), sent + length as u64))
+    });
+    Ok(streamed(Some(count), pieces))
+}
+
+/// Sends a piece every 10 ms. A piece that follows a late one catches up.
+fn slow(numbers: Numbers<(u64, u64)>) -> Found {
+    let in_range = |(bytes, seconds): &(u64, u64)| *bytes <= BYTES_MAX && *seconds <= SECONDS_MAX;
+    let (bytes, seconds) = within(numbers, in_range)?;
+    let begun = Instant::now();
+    let state = (interval(SLOW_INTERVAL), 0);
+    let pieces = stream::unfold(state, move |(mut ticks, sent)| async move {
+        if sent >= bytes {
+            return None;
+        }
+        ticks.tick().await;
+        let passed = begun.elapsed().as_secs_f64() / seconds as f64;
+        // A duration of zero makes the quotient infinite or not a number: everything is due.
         let due = match passed < 1.0 {
             true => (bytes as f64 * passed) as u64,
             false => bytes,
         };
-        let length = usize::try_from(due.saturating_sub(sent))?.min(64 * 1024);
-        let piece: Vec<u8> = source.by_ref().take(length).collect();
-        stream.write_all(&piece).await?;
-        sent += u64::try_from(length)?;
-    }
-    Ok(())
+        let length = length_of_piece(due.saturating_sub(sent));
+        Some((piece(sent, length), (ticks, sent + length as u64)))
+    });
+    Ok(streamed(Some(bytes), pieces))
 }
 
-/// A piece every `every`, each of the same length, for an hour. A piece that is late delays those
-/// that follow: a path that comes back is not met by all that it missed.
-async fn send_paced(stream: &mut TcpStream, bytes: u64, every: Duration) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let mut source = pattern();
-    let length = usize::try_from(bytes)?;
-    let begun = tokio::time::Instant::now();
-    let mut interval = tokio::time::interval(every);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while begun.elapsed() < Duration::from_secs(SECONDS_MAX) {
-        interval.tick().await;
-        let piece: Vec<u8> = source.by_ref().take(length).collect();
-        stream.write_all(&piece).await?;
-    }
-    Ok(())
+/// Sends pieces of equal length for an hour. A late piece delays those that follow: a path that
+/// recovers does not get a burst of all that it missed.
+fn paced(numbers: Numbers<(u64, u64)>) -> Found {
+    let in_range = |(bytes, millis): &(u64, u64)| {
+        *bytes <= PIECE_BYTES_MAX as u64 && (1..=SECONDS_MAX * 1000).contains(millis)
+    };
+    let (bytes, millis) = within(numbers, in_range)?;
+    let begun = Instant::now();
+    let mut ticks = interval(Duration::from_millis(millis));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let pieces = stream::unfold((ticks, 0), move |(mut ticks, sent)| async move {
+        if begun.elapsed() >= Duration::from_secs(SECONDS_MAX) {
+            return None;
+        }
+        ticks.tick().await;
+        let piece = piece(sent, length_of_piece(bytes));
+        Some((piece, (ticks, sent + bytes)))
+    });
+    Ok(streamed(None, pieces))
 }
 
-async fn drip(stream: &mut TcpStream, seconds: u64) -> Result<()> {
-    stream.set_nodelay(true)?;
+fn drip(numbers: Numbers<u64>) -> Found {
+    let seconds = within(numbers, |seconds| *seconds <= SECONDS_MAX)?;
     let lines = u128::from(seconds) * 1000 / DRIP_INTERVAL.as_millis();
-    let mut interval = tokio::time::interval(DRIP_INTERVAL);
-    for line in 0..lines {
-        interval.tick().await;
-        stream
-            .write_all(format!("drip {line}\n").as_bytes())
-            .await?;
+    let state = (interval(DRIP_INTERVAL), 0);
+    let lines = stream::unfold(state, move |(mut ticks, line)| async move {
+        if line >= lines {
+            return None;
+        }
+        ticks.tick().await;
+        Some((format!("drip {line}\n").into(), (ticks, line + 1)))
+    });
+    Ok(streamed(None, lines))
+}
+
+fn length_of_piece(left: u64) -> usize {
+    usize::try_from(left).map_or(PIECE_BYTES_MAX, |left| left.min(PIECE_BYTES_MAX))
+}
+
+/// A response with these pieces as its body. Without a length, the end of the connection or of
+/// the chunks ends it.
+fn streamed(length: Option<u64>, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_stream(pieces.map(Ok::<_, Infallible>));
+    let mut response = ([(CONTENT_TYPE, "text/plain")], body).into_response();
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    Ok(())
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// A server on loopback, and what it answers to `request`.
-    async fn ask(request: &str) -> Vec<u8> {
+    /// A connection to a server on loopback that has sent `request`.
+    async fn request(request: &str) -> (TcpStream, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("an address");
         let server = tokio::spawn(serve(listener, Arc::new(Semaphore::new(1))));
         let mut stream = TcpStream::connect(address).await.expect("connects");
         stream.write_all(request.as_bytes()).await.expect("asks");
+        (stream, server)
+    }
+
+    async fn ask(text: &str) -> Vec<u8> {
+        let (mut stream, server) = request(text).await;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.expect("answers");
         server.abort();
@@ -345,7 +323,8 @@ mod tests {
     async fn serves_the_page_with_both_ends() {
         let answer = ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         let answer = String::from_utf8(answer).expect("text");
-        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
         assert!(answer.contains("came from 127.0.0.1:"), "{answer}");
         assert!(answer.contains("asked for as x.\n"), "{answer}");
     }
@@ -418,23 +397,45 @@ mod tests {
         );
     }
 
-    #[test]
-    fn refuses_what_it_does_not_serve() {
+    #[tokio::test]
+    async fn answers_requests_of_http_1_0_in_kind() {
+        let answer = ask("GET /bytes/1 HTTP/1.0\r\n\r\n").await;
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("\r\nContent-Length: 1\r\n"), "{answer}");
+        assert!(answer.contains("\r\nX-Host: -\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn refuses_other_paths_methods_and_nonsense() {
+        const NOT_FOUND: &str = "404 Not Found";
         for (head, expected) in [
-            ("POST / HTTP/1.0\r\n", Request::WrongMethod),
-            ("GET /bytes/-1 HTTP/1.0\r\n", Request::NotFound),
-            ("GET /bytes/99999999999 HTTP/1.0\r\n", Request::NotFound),
-            ("GET /drip/3601 HTTP/1.0\r\n", Request::NotFound),
-            ("GET /drip/ HTTP/1.0\r\n", Request::NotFound),
-            ("GET /slow/1 HTTP/1.0\r\n", Request::NotFound),
-            ("GET /slow/1/3601 HTTP/1.0\r\n", Request::NotFound),
-            ("GET /paced/1/0 HTTP/1.0\r\n", Request::NotFound),
-            ("GET /paced/65537/1 HTTP/1.0\r\n", Request::NotFound),
-            ("GET", Request::Malformed),
-            ("", Request::Malformed),
-            ("GET /drip/3600 HTTP/1.0\r\n", Request::Drip(3600)),
+            ("POST / HTTP/1.0\r\n", "405 Method Not Allowed"),
+            ("GET /bytes/-1 HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /bytes/99999999999 HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /drip/3601 HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /drip/ HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /slow/1 HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /slow/1/3601 HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /paced/1/0 HTTP/1.0\r\n", NOT_FOUND),
+            ("GET /paced/65537/1 HTTP/1.0\r\n", NOT_FOUND),
         ] {
-            assert_eq!(Request::parse(head.as_bytes()), expected, "{head}");
+            let answer = ask(&format!("{head}Host: x\r\n\r\n")).await;
+            let answer = String::from_utf8(answer).expect("text");
+            let status = format!("HTTP/1.0 {expected}\r\n");
+            assert!(answer.starts_with(&status), "{head}: {answer}");
+            assert!(answer.contains("\r\nX-Host: x\r\n"), "{head}: {answer}");
         }
+        let answer = ask("GET\r\n\r\n").await;
+        assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
+    }
+
+    #[tokio::test]
+    async fn drips_for_an_hour_at_most() {
+        let (mut stream, server) = request("GET /drip/3600 HTTP/1.0\r\n\r\n").await;
+        let mut status = [0; 15];
+        stream.read_exact(&mut status).await.expect("answers");
+        assert_eq!(&status, b"HTTP/1.0 200 OK");
+        server.abort();
     }
 }

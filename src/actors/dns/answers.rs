@@ -1,4 +1,4 @@
-//! Reads what a name server answered to a question for addresses. Touches nothing else.
+//! Reads a name server's answer to a query for addresses. Does no IO.
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
@@ -7,22 +7,20 @@ use postern_core::names::NameFailure;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What an answer says about a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// These are its addresses.
     Addresses(FoundAddresses),
-    /// It stands for this name, about which the answer says nothing. With the TTL of that.
+    /// The name is an alias for this one, with the alias's TTL; the answer has no records of it.
     Alias(Name, Duration),
 }
 
-/// Follows the aliases (RFC 1034, section 3.6.2) from `name` to the records of `kind`. Records of
-/// other names are nobody's business, and not taken.
+/// Follows the aliases (RFC 1034, section 3.6.2) from `name` to the records of `kind`. Ignores
+/// records of other names.
 ///
 /// # Errors
 ///
-/// [`NameFailure::NoSuchName`] or [`NameFailure::NoData`]: the answer is that there is none.
-/// [`NameFailure::ServerFailure`]: the answer makes no sense.
+/// [`NameFailure::NoSuchName`] or [`NameFailure::NoData`]: the server denies the name or the
+/// records. [`NameFailure::ServerFailure`]: the aliases form a loop.
 pub(super) fn read_addresses(
     message: &Message,
     name: &Name,
@@ -55,11 +53,11 @@ pub(super) fn read_addresses(
     Err(NameFailure::ServerFailure)
 }
 
-/// Longer chains of aliases are loops, or there to make work.
+/// Longer chains of aliases are loops or attacks.
 pub(super) const MAX_ALIASES: usize = 16;
 
-/// With the SOA of the zone beside it, an alias without addresses is a complete negative answer
-/// (RFC 2308, section 2.2).
+/// An alias without addresses but with the SOA of the zone is a complete negative answer (RFC 2308,
+/// section 2.2).
 fn has_soa(message: &Message) -> bool {
     let mut authorities = message.authorities.iter();
     authorities.any(|record| record.record_type() == RecordType::SOA)
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_come_with_the_shortest_ttl_of_the_way() {
+    fn addresses_get_the_shortest_ttl_of_the_chain() {
         let direct = message([a("A.Example.", 60, 1), a("a.example.", 30, 2)]);
         assert_eq!(read(&direct), addresses(&[1, 2], 30));
         let chain = [
@@ -133,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_without_an_end_is_left() {
+    fn gives_up_on_a_chain_that_is_too_long() {
         let owner = |number: usize| match number {
             0 => "a.example.".to_owned(),
             number => format!("a{number}.example."),
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_were_not_asked_for_are_not_taken() {
+    fn ignores_records_of_other_names() {
         let mut foreign = message([a("other.example.", 60, 1)]);
         assert_eq!(read(&foreign), Err(NameFailure::NoData));
         foreign.answers.push(a("a.example.", 60, 2));
@@ -160,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_that_leads_out_of_the_answer_is_followed_elsewhere() {
+    fn returns_an_alias_that_the_answer_does_not_resolve() {
         let mut message = message([cname("a.example.", 20, "b.example.")]);
         let elsewhere = Reading::Alias(name("b.example."), Duration::from_secs(20));
         assert_eq!(read(&message), Ok(elsewhere));
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_end_and_missing_names_are_missing() {
+    fn detects_loops_and_missing_names() {
         let ring = [
             cname("a.example.", 20, "b.example."),
             cname("b.example.", 20, "a.example."),

@@ -1,7 +1,7 @@
-//! The files that tell a host about names: `/etc/resolv.conf` and `/etc/hosts`.
+//! The host's files about names: `/etc/resolv.conf` and `/etc/hosts`.
 //!
-//! Their content is what is watched, not their metadata: both are replaced, linked and mounted over
-//! by whoever manages the network, and may be missing for a while at boot (docs/lessons.md 21).
+//! Their content is watched, not their metadata: network managers replace, link and mount over
+//! both, and both may be missing for a while at boot (docs/lessons.md 21).
 
 use super::resolver::Hosts;
 use crate::config::{DnsServer, DnsTransport};
@@ -12,19 +12,18 @@ use std::io::Read as _;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
-/// A small file whose content may change at any time.
+/// A small file that may change at any time.
 pub(super) struct Watched {
     path: PathBuf,
     last: Option<Vec<u8>>,
 }
 
 impl Watched {
-    /// Not read yet.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, last: None }
     }
 
-    /// The content, if it is there and another than the last time.
+    /// The content, if the file exists and has changed since the last call.
     pub(super) fn changed(&mut self) -> Option<&[u8]> {
         let content = self.read()?;
         if self.last.as_ref() == Some(&content) {
@@ -46,14 +45,14 @@ impl Watched {
     }
 }
 
-/// Half a name is another name.
+/// A cut name is another name.
 fn drop_cut_line(content: &mut Vec<u8>) {
     let end = content.iter().rposition(|byte| *byte == b'\n');
     content.truncate(end.unwrap_or_default());
 }
 
-/// The servers that a `resolv.conf` names, asked at `port`. Search domains and options do not
-/// concern us: names are complete, and patience is our own.
+/// The servers in a `resolv.conf`, at `port`. Search domains and options are ignored: names are
+/// complete, and time-outs are our own.
 pub(super) fn servers(resolv_conf: &[u8], port: u16) -> Vec<DnsServer> {
     let server = |address| DnsServer {
         address,
@@ -68,8 +67,7 @@ pub(super) fn servers(resolv_conf: &[u8], port: u16) -> Vec<DnsServer> {
     addresses.take(SERVERS_MAX).map(server).collect()
 }
 
-/// A server on a link is found through the interface after % alone: by name, or by number
-/// (RFC 4007, section 11.2).
+/// A link-local server needs its interface, after `%`: a name or a number (RFC 4007, section 11.2).
 fn address(text: &str, port: u16) -> Option<SocketAddr> {
     let Some((ip, zone)) = text.split_once('%') else {
         return Some(SocketAddr::new(text.parse().ok()?, port));
@@ -81,7 +79,7 @@ fn address(text: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, scope).into())
 }
 
-/// The names that a hosts file gives addresses to.
+/// The names in a hosts file, with their addresses.
 pub(super) fn hosts(text: &[u8]) -> Hosts {
     let mut hosts = Hosts::new();
     for line in lines(text) {
@@ -96,16 +94,16 @@ pub(super) fn hosts(text: &[u8]) -> Hosts {
     hosts
 }
 
-/// Without comments; `;` begins one in a resolv.conf, and is in no name.
+/// Lines without comments; `;` begins one in a resolv.conf, and is in no name.
 fn lines(text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
     let code = |line: &str| line.split(['#', ';']).next().unwrap_or_default().to_owned();
     text.lines().map(code).collect()
 }
 
-/// Real ones have a few hundred bytes; blocklists in the hosts file a few hundred thousand.
+/// Usual files have a few hundred bytes; blocklists in the hosts file a few hundred thousand.
 const BYTES_MAX: u64 = 4 << 20;
-/// The C library stops at three; a list that is longer on purpose may be.
+/// More than the C library's three, for deliberately longer lists.
 const SERVERS_MAX: usize = 8;
 
 #[cfg(test)]
@@ -113,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_taken_from_whatever_else_is_written() {
+    fn finds_servers_among_other_lines() {
         let text = b"# managed\nsearch corp.example\noptions edns0 trust-ad\n\
                      nameserver 10.0.0.53 # first\nnameserver fd00::53\nnameserver fe80::1%lo\n\
                      nameserver fe80::1%7\nnameserver fe80::1%missing0\n\
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_endless_file_whole_lines_are_read() {
+    fn reads_only_whole_lines_of_an_oversized_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("hosts");
         let line = "10.0.0.1 app.example\n";
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_once_and_a_missing_file_is_none() {
+    fn reports_a_change_once_and_a_missing_file_never() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("resolv.conf");
         let mut watched = Watched::new(path.clone());

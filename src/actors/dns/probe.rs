@@ -1,8 +1,8 @@
-//! Whether name servers answer, found out by asking them.
+//! Asks name servers periodically whether they answer.
 //!
-//! The default servers are asked for the name servers of the root, a question that any of them
-//! answers in some way; a refusal is an answer. Servers of suffixes are not asked: what is wrong
-//! with them shows at their names.
+//! The query to the default servers is for the name servers of the root: every server answers it in
+//! some way, and a refusal is an answer. Servers of suffixes are not asked: their failures show at
+//! their names.
 
 use super::DnsActor;
 use super::resolver::Resolver;
@@ -16,7 +16,6 @@ use postern_core::names::NameFailure;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What is known, and when it is looked up anew.
 #[derive(Default)]
 pub(super) struct Probe {
     state: ResolverState,
@@ -25,7 +24,7 @@ pub(super) struct Probe {
 }
 
 impl DnsActor {
-    /// Asks now; later ones follow by themselves.
+    /// Asks now, and schedules the next query.
     pub(super) fn probe(&mut self, ctx: &mut Context<Self>) {
         let Some(probe) = self.probe.as_mut().filter(|probe| !probe.is_asking) else {
             return;
@@ -38,7 +37,7 @@ impl DnsActor {
         ctx.spawn(answer.map(|state, actor, ctx| actor.note_probe(state, ctx)));
     }
 
-    /// Nobody answered a lookup: the servers may all be gone.
+    /// After a lookup without an answer: all servers may be gone.
     pub(super) fn suspect_silence(&mut self, ctx: &mut Context<Self>) {
         let state = self.probe.as_ref().map(|probe| probe.state);
         if state == Some(ResolverState::Answering) {
@@ -86,5 +85,5 @@ async fn ask(resolver: Rc<Resolver>) -> ResolverState {
 const WHILE_WELL: Duration = Duration::from_secs(10);
 /// A server that comes back is noticed soon.
 const WHILE_SILENT: Duration = Duration::from_secs(2);
-/// As patient as with a client's lookup would be too long for a probe.
+/// Shorter than for a client's lookup, so that a dead server is reported soon.
 const PATIENCE: Duration = Duration::from_millis(2500);

@@ -1,21 +1,21 @@
-//! The words of the responder: reads queries of clients and writes replies. Touches no socket.
+//! The responder's protocol: reads queries of clients and writes replies. Uses no socket.
 //!
-//! Takes one question for SRV or TXT records (docs/protocol.md 5.8 and refuses the rest,
-//! addresses above all: those are what the gateway's other half is for. Bytes that are no query at
-//! all are not answered, so that nobody is made to talk to himself.
+//! Accepts one question for SRV or TXT records (docs/protocol.md 5.8) and refuses all others,
+//! addresses above all: clients get those as proxy IPs. Bytes that are not a query get no answer,
+//! so that a reply with a forged source cannot start a loop.
 
-use hickory_resolver::proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_resolver::proto::op::{
+    Edns, Header, Message, MessageType, OpCode, Query, ResponseCode,
+};
 use hickory_resolver::proto::rr::{DNSClass, RecordType};
+use hickory_resolver::proto::serialize::binary::BinDecodable as _;
 use postern_core::names::NameFailure;
 
-/// What to do about some bytes.
 #[derive(Debug)]
 pub(super) enum Received {
     /// Look this up, then reply.
     Ask(Asked),
-    /// Send this.
     Reply(Vec<u8>),
-    /// Nothing.
     Silence,
 }
 
@@ -24,31 +24,25 @@ pub(super) enum Received {
 pub(super) struct Asked {
     id: u16,
     recursion_desired: bool,
-    /// What for.
     pub(super) query: Query,
-    /// The datagram size that the client can take, if it said so.
+    /// The datagram size that the client accepts, if it sent one.
     edns_payload: Option<u16>,
 }
 
-/// How the reply travels.
+/// The transport of the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carrier {
-    /// A reply that does not fit is cut, and marked so.
+    /// A reply that does not fit is emptied and marked as truncated.
     Udp,
-    /// Everything fits.
     Tcp,
 }
 
-/// Reads a query.
 pub(super) fn read(bytes: &[u8]) -> Received {
-    let [high, low, flags, ..] = *bytes else {
-        return Received::Silence;
+    let header = match Header::from_bytes(bytes) {
+        Ok(header) if header.message_type == MessageType::Query => header,
+        Ok(_) | Err(_) => return Received::Silence,
     };
-    let is_response = flags & 0x80 != 0;
-    if bytes.len() < HEADER_BYTES || is_response {
-        return Received::Silence;
-    }
-    let id = u16::from_be_bytes([high, low]);
+    let id = header.id;
     let Ok(message) = Message::from_vec(bytes) else {
         return refuse(id, OpCode::Query, ResponseCode::FormErr, None);
     };
@@ -81,7 +75,7 @@ fn refuse(id: u16, op_code: OpCode, code: ResponseCode, query: Option<&Query>) -
 }
 
 impl Asked {
-    /// Writes the reply: what the server answered, or SERVFAIL.
+    /// Writes the reply: the name server's answer, or SERVFAIL.
     pub(super) fn reply(&self, outcome: Result<Message, NameFailure>, by: Carrier) -> Vec<u8> {
         let whole = self.message(outcome);
         let limit = match by {
@@ -121,10 +115,9 @@ impl Asked {
     }
 }
 
-const HEADER_BYTES: usize = 12;
-/// RFC 1035, section 4.2.1.
+/// The limit without EDNS (RFC 1035, section 4.2.1).
 const DATAGRAM_WITHOUT_EDNS: u16 = 512;
-/// Fits into one packet of the tunnel, whose MTU is 1280 bytes, under an IPv6 and a UDP header.
+/// Fits into one packet of the tunnel (MTU 1280 bytes) with an IPv6 and a UDP header.
 const DATAGRAM_MAX: u16 = 1_232;
 
 #[cfg(test)]
@@ -182,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn only_srv_and_txt_are_looked_up() {
+    fn looks_up_srv_and_txt_only() {
         for kind in [RecordType::SRV, RecordType::TXT] {
             asked(kind, None);
         }
@@ -198,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_an_error_or_nothing() {
+    fn malformed_messages_get_an_error_and_non_queries_no_answer() {
         let good = query(RecordType::TXT, None);
         let mut response = good.clone();
         response.metadata.message_type = MessageType::Response;
@@ -222,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_over_udp_are_cut_to_what_the_client_can_take() {
+    fn truncates_replies_over_udp_to_the_client_s_limit() {
         assert_eq!(size(None, 4, Carrier::Udp), (4, false));
         assert_eq!(size(None, 5, Carrier::Udp), (0, true));
         assert_eq!(size(Some(4_096), 9, Carrier::Udp), (9, false));
@@ -232,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_servfail_and_missing_names_stay_missing() {
+    fn failures_become_servfail_and_nxdomain_is_passed_on() {
         let asked = asked(RecordType::SRV, None);
         let bytes = asked.reply(Err(NameFailure::Timeout), Carrier::Udp);
         assert_eq!(code(&Received::Reply(bytes)), Some(ResponseCode::ServFail));

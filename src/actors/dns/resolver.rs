@@ -1,13 +1,13 @@
-//! Asks name servers until one has an answer or the time is up.
+//! Asks name servers until one answers or the deadline comes.
 //!
-//! Which servers: those of the longest suffix that fits the name, else the default ones. While
-//! nobody has answered the question is put again every second, to the next server in turn, and the
-//! earlier ones keep waiting: a slow server still answers, and one that comes back is noticed
-//! within a second. A server at which the question still waits is asked again on the same socket.
-//! A server that fails hands over to the next at once.
+//! Asks the servers of the longest suffix of the name, else the default ones. While there is no
+//! answer, it sends the query again every second, to the next server in turn, and keeps waiting for
+//! the earlier ones: a slow server still answers, and one that comes back is noticed within a
+//! second. A server at which the query still waits is asked again on the same socket. When a server
+//! fails, the next one is asked immediately.
 
 use super::answers::{MAX_ALIASES, Reading, read_addresses};
-use super::server::{Again, Server};
+use super::server::{Again, NameServer};
 use crate::config::{DnsServer, DnsSuffix};
 use crate::shell;
 use futures_util::StreamExt as _;
@@ -24,12 +24,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-type Group = Rc<[Rc<Server>]>;
+type Group = Rc<[Rc<NameServer>]>;
 
 /// The names of the hosts file.
 pub(super) type Hosts = BTreeMap<DomainName, Vec<IpAddr>>;
 
-/// See the module's documentation. Shared by the lookups and the responder.
+/// Shared by the lookups and the responder.
 pub(super) struct Resolver {
     context: RefCell<Arc<PoolContext>>,
     servers: RefCell<Group>,
@@ -38,7 +38,7 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Without default servers.
+    /// Has no default servers yet.
     pub(super) fn new(suffixes: &[DnsSuffix], context: Arc<PoolContext>) -> Self {
         Self {
             suffixes: RefCell::new(by_suffix(suffixes, &context)),
@@ -48,14 +48,14 @@ impl Resolver {
         }
     }
 
-    /// Asks these from the next question on where a suffix fits; a question that still waits at the
-    /// former ones is put to these as well. The default servers stay.
+    /// Asks these servers from the next query on where a suffix fits; queries under way are sent to
+    /// them as well. The default servers stay.
     pub(super) fn use_suffixes(&self, suffixes: &[DnsSuffix], context: Arc<PoolContext>) {
         self.suffixes.replace(by_suffix(suffixes, &context));
         self.context.replace(context);
     }
 
-    /// Asks these from the next question on, where no suffix fits.
+    /// Asks these servers from the next query on where no suffix fits.
     pub(super) fn use_servers(&self, servers: Vec<DnsServer>) {
         self.servers.replace(group(servers, &self.context.borrow()));
     }
@@ -64,13 +64,8 @@ impl Resolver {
         self.hosts.replace(hosts);
     }
 
-    /// The addresses of `name`. The hosts file has the last word on the names in it, also on the
-    /// family that it has no address of: whoever writes a name there wants it to lead there and
-    /// nowhere else.
-    ///
-    /// # Errors
-    ///
-    /// Why there are none.
+    /// The addresses of `name`. For names in the hosts file only its addresses count, also in a
+    /// family of which it has none: such a name is meant to lead there and nowhere else.
     pub(super) async fn addresses(
         &self,
         name: &DomainName,
@@ -97,7 +92,7 @@ impl Resolver {
                     found.ttl = found.ttl.min(ttl);
                     return Ok(found);
                 }
-                // The server knows the alias, but not what it stands for: others may.
+                // The server knows the alias, but not its target: others may.
                 Reading::Alias(target, alias_ttl) => {
                     (name, ttl) = (target, ttl.min(alias_ttl));
                 }
@@ -106,12 +101,12 @@ impl Resolver {
         Err(NameFailure::ServerFailure)
     }
 
-    /// Puts a question to the servers that the name belongs to.
+    /// Sends a query to the servers responsible for the name.
     ///
     /// # Errors
     ///
-    /// `ServerFailure` as soon as all have failed and one of them said so; else what is known when
-    /// the deadline comes.
+    /// `ServerFailure` as soon as all have failed and one of them reported a failure; otherwise the
+    /// summary of the failures at the deadline.
     pub(super) async fn ask(
         &self,
         query: &Query,
@@ -169,13 +164,13 @@ impl Resolver {
     }
 }
 
-/// The servers at which a question was put.
+/// The servers to which a query was sent.
 #[derive(Default)]
-struct Waiting(Vec<(Rc<Server>, Rc<Again>)>);
+struct Waiting(Vec<(Rc<NameServer>, Rc<Again>)>);
 
 impl Waiting {
-    /// Puts the question once more where it waits, or says what a new try needs.
-    fn again(&mut self, server: &Rc<Server>) -> Option<Rc<Again>> {
+    /// Repeats the query on the server's socket where it waits, or returns the state for a new try.
+    fn again(&mut self, server: &Rc<NameServer>) -> Option<Rc<Again>> {
         let Self(tries) = self;
         let same = tries.iter().position(|(it, _)| Rc::ptr_eq(it, server));
         if let Some(place) = same {
@@ -190,7 +185,7 @@ impl Waiting {
     }
 }
 
-/// What the failures of several servers amount to.
+/// Summary of the failures of several servers.
 #[derive(Default)]
 struct Verdict {
     server_failed: bool,
@@ -209,10 +204,10 @@ impl Verdict {
         }
     }
 
-    fn at_the_end(&self, somebody_is_silent: bool) -> NameFailure {
+    fn at_the_end(&self, some_are_silent: bool) -> NameFailure {
         if self.server_failed {
             NameFailure::ServerFailure
-        } else if self.timed_out || somebody_is_silent {
+        } else if self.timed_out || some_are_silent {
             NameFailure::Timeout
         } else {
             NameFailure::Network
@@ -235,14 +230,14 @@ fn by_suffix(suffixes: &[DnsSuffix], context: &Arc<PoolContext>) -> BTreeMap<Nam
 }
 
 fn group(servers: Vec<DnsServer>, context: &Arc<PoolContext>) -> Group {
-    let server = |config| Rc::new(Server::new(config, Arc::clone(context)));
+    let server = |config| Rc::new(NameServer::new(config, Arc::clone(context)));
     servers.into_iter().map(server).collect()
 }
 
-/// Complete, so that no search domain is ever appended.
+/// Fully qualified, so that no search domain is appended.
 fn wire_name(name: &DomainName) -> Option<Name> {
     Name::from_ascii(format!("{name}.")).ok()
 }
 
-/// How long a question may go unanswered before it is put again.
+/// A query without an answer is repeated after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

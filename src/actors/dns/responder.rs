@@ -1,10 +1,13 @@
 //! Answers the SRV and TXT queries that clients send to the gateway's own tunnel addresses
-//! (docs/protocol.md 5.8. [`super::reply`] decides what to say; this carries it.
+//! (docs/protocol.md 5.8). [`super::reply`] makes the replies; this file does the IO.
 //!
-//! Only clients are served: whoever else can route to the gateway would have a resolver there.
-//! Queries and connections are bounded in all and per source: beyond that a query is answered
-//! SERVFAIL at once, and a connection closed. Every query is read and looked up in a task of its
-//! own, so nothing in one can end the rest.
+//! Serves only clients: any other host with a route to the gateway would have an open resolver.
+//! Queries and connections are limited in total and per source: beyond that, a query gets SERVFAIL
+//! immediately, and a connection is closed. Every query has its own task, so a panic in one does
+//! not end the others.
+//!
+//! hickory-server would add a listener without these limits per source, and needs `Send` handlers;
+//! the messages themselves are hickory's.
 
 use super::reply::{self, Asked, Carrier, Received};
 use super::resolver::Resolver;
@@ -25,62 +28,61 @@ use tokio::task::JoinHandle;
 /// Listens until it is dropped.
 pub(super) struct Responder {
     addresses: TunnelAddresses,
-    service: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Responder {
-    /// Listens on both addresses, over UDP and TCP, as soon as they exist and `previous` has let go
-    /// of its own.
+    /// Listens on both addresses, over UDP and TCP, as soon as they exist and `previous` has closed
+    /// its sockets.
     pub(super) fn start(
         addresses: TunnelAddresses,
         port: u16,
-        desk: Desk,
+        service: Service,
         previous: Option<Self>,
     ) -> Self {
         let v4 = SocketAddr::new(addresses.ipv4.into(), port);
         let v6 = SocketAddr::new(addresses.ipv6.into(), port);
-        let service = actix_rt::spawn(async move {
+        let task = actix_rt::spawn(async move {
             if let Some(previous) = previous {
                 previous.stop().await;
             }
-            let desk = Rc::new(desk);
+            let service = Rc::new(service);
             tokio::join!(
-                desk.serve_udp(v4),
-                desk.serve_udp(v6),
-                desk.serve_tcp(v4),
-                desk.serve_tcp(v6),
+                service.serve_udp(v4),
+                service.serve_udp(v6),
+                service.serve_tcp(v4),
+                service.serve_tcp(v6),
             );
         });
-        Self { addresses, service }
+        Self { addresses, task }
     }
 
     pub(super) fn addresses(&self) -> TunnelAddresses {
         self.addresses
     }
 
-    /// The sockets are closed when this is done.
+    /// Returns when the sockets are closed.
     async fn stop(mut self) {
-        self.service.abort();
-        let _ = (&mut self.service).await;
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        self.service.abort();
+        self.task.abort();
     }
 }
 
-/// Where queries are taken in.
-pub(super) struct Desk {
+/// Shared by the tasks of a responder.
+pub(super) struct Service {
     resolver: Rc<Resolver>,
     is_client: fn(IpAddr) -> bool,
     queries: Rc<Quota>,
     connections: Rc<Quota>,
 }
 
-impl Desk {
-    /// Serves sources that are clients.
+impl Service {
     pub(super) fn new(resolver: &Rc<Resolver>, is_client: fn(IpAddr) -> bool) -> Self {
         Self {
             resolver: Rc::clone(resolver),
@@ -94,16 +96,16 @@ impl Desk {
         loop {
             let socket = Rc::new(bind(at, || UdpSocket::bind(at)).await);
             let mut buffer = [0; DATAGRAM_BYTES_MAX];
-            // An error of the socket is about a reply that came back, or the end of the interface.
+            // A socket error reports an undeliverable reply, or the end of the interface.
             while let Ok((length, source)) = socket.recv_from(&mut buffer).await {
                 if !(self.is_client)(source.ip()) {
                     continue;
                 }
                 let query = buffer[..length].to_vec();
-                // A query under way does not keep the address.
-                let (desk, socket) = (Rc::clone(self), Rc::downgrade(&socket));
+                // A query under way must not keep the address bound.
+                let (service, socket) = (Rc::clone(self), Rc::downgrade(&socket));
                 actix_rt::spawn(async move {
-                    let reply = desk.handle(&query, source.ip(), Carrier::Udp).await;
+                    let reply = service.handle(&query, source.ip(), Carrier::Udp).await;
                     if let Some((bytes, socket)) = reply.zip(socket.upgrade()) {
                         let _ = socket.send_to(&bytes, source).await;
                     }
@@ -121,9 +123,9 @@ impl Desk {
                     continue;
                 }
                 if let Some(slot) = self.connections.take(source.ip()) {
-                    let desk = Rc::clone(self);
+                    let service = Rc::clone(self);
                     actix_rt::spawn(async move {
-                        let conversation = desk.converse(stream, source.ip());
+                        let conversation = service.converse(stream, source.ip());
                         let _ = tokio::time::timeout(CONVERSATION, conversation).await;
                         drop(slot);
                     });
@@ -133,8 +135,8 @@ impl Desk {
         }
     }
 
-    /// One query after the other, each behind its length (RFC 1035, section 4.2.2), until the
-    /// client says nothing for a while, or something that is no query.
+    /// Reads one query after another, each prefixed by its length (RFC 1035, section 4.2.2), until
+    /// the client is idle or sends something that is not a query.
     async fn converse(&self, mut stream: TcpStream, source: IpAddr) -> io::Result<()> {
         loop {
             let reading = async {
@@ -153,7 +155,6 @@ impl Desk {
         }
     }
 
-    /// The reply, if any.
     async fn handle(&self, query: &[u8], source: IpAddr, by: Carrier) -> Option<Vec<u8>> {
         match reply::read(query) {
             Received::Ask(asked) => Some(self.look_up(&asked, source, by).await),
@@ -172,13 +173,13 @@ impl Desk {
     }
 }
 
-/// Tries until it succeeds: the address appears when the interface is configured.
+/// Retries until it succeeds: the address appears when the interface is configured.
 async fn bind<T, F: Future<Output = io::Result<T>>>(at: SocketAddr, attempt: impl Fn() -> F) -> T {
     let mut backoff = BACKOFF_MIN;
     loop {
         match attempt().await {
             Ok(socket) => return socket,
-            // Said once, when it can no longer be a matter of waiting for the interface.
+            // Logged once, when the interface should have been configured long ago.
             Err(error) if backoff == BACKOFF_MAX / 2 => {
                 tracing::warn!(%at, %error, "SRV and TXT queries of clients are not answered");
             }
@@ -189,14 +190,14 @@ async fn bind<T, F: Future<Output = io::Result<T>>>(at: SocketAddr, attempt: imp
     }
 }
 
-/// How many at one time, in all and for one source.
+/// Limits a number, in total and per source.
 struct Quota {
     max: usize,
     max_per_source: usize,
     taken: RefCell<BTreeMap<IpAddr, usize>>,
 }
 
-/// One of a quota, until it is dropped.
+/// One unit of a quota, until it is dropped.
 struct Slot {
     quota: Rc<Quota>,
     source: IpAddr,
@@ -243,11 +244,11 @@ const QUERIES: usize = 256;
 const QUERIES_PER_SOURCE: usize = 16;
 const CONNECTIONS: usize = 128;
 const CONNECTIONS_PER_SOURCE: usize = 4;
-/// RFC 7766, section 6.2.3, leaves it to the server: some seconds.
+/// RFC 7766, section 6.2.3 leaves it to the server: some seconds.
 const IDLE: Duration = Duration::from_secs(10);
-/// Whoever has more to ask comes again; the slot is not for keeps.
+/// A client with more queries reconnects; the slot is needed by others.
 const CONVERSATION: Duration = Duration::from_secs(60);
-/// The tunnel's MTU is 1280 bytes; a query has less.
+/// More than any query: the tunnel's MTU is 1280 bytes.
 const DATAGRAM_BYTES_MAX: usize = 2_048;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// A power of two times the minimum.

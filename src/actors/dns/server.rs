@@ -1,11 +1,11 @@
 //! One name server, and the connections to it.
 //!
-//! Puts a question and waits; when to put it again is the resolver's affair. Over UDP each question
-//! has a socket of its own, with a random port, connected, so that nobody else's packets get in and
-//! an ICMP error is noticed at once; hickory's sockets are not connected, so this is done here. It
-//! is put again on the same socket: a server that is silent must not cost one for every second.
-//! TCP, TLS and HTTPS share a connection, until a question on it fails or goes unanswered for a
-//! while: then the next question opens another. An answer counts only if it is to the question.
+//! Sends a query and waits; the resolver decides when to repeat it. Over UDP each query has its own
+//! connected socket with a random port, so that packets of other hosts do not get in and an ICMP
+//! error is noticed immediately; hickory's sockets are not connected, so this file does the IO. A
+//! query is repeated on the same socket: a silent server must not cost a socket per second. TCP,
+//! TLS and HTTPS share a connection until a query on it fails or stays unanswered for a while; the
+//! next query opens another. An answer counts only if it repeats the query.
 
 use crate::config::{DnsServer, DnsTransport};
 use crate::shell;
@@ -14,17 +14,15 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::ProtoError;
-use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Header, Message, MessageType};
 use hickory_resolver::proto::op::{Query, ResponseCode};
 use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::serialize::binary::BinDecodable as _;
 use hickory_resolver::{ConnectionProvider, PoolContext, TlsConfig};
 use postern_core::names::NameFailure;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +30,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, OnceCell};
 
-/// What all servers share: how long hickory waits, and whom TLS trusts.
+/// Shared by all servers: hickory's time-outs, and the authorities that TLS trusts.
 pub(super) fn context(tls: rustls::ClientConfig) -> Arc<PoolContext> {
     let mut options = ResolverOpts::default();
     options.timeout = NEVER_FIRST;
@@ -40,25 +38,24 @@ pub(super) fn context(tls: rustls::ClientConfig) -> Arc<PoolContext> {
     Arc::new(PoolContext::new(options, TlsConfig { config: tls }))
 }
 
-/// See the module's documentation.
-pub(super) struct Server {
+pub(super) struct NameServer {
     config: DnsServer,
     /// For everything but UDP.
     stream_config: ConnectionConfig,
     context: Arc<PoolContext>,
-    /// Keeps the tasks that drive the connections; they end with it.
+    /// Owns the tasks that drive the connections; they end with it.
     provider: TokioRuntimeProvider,
     connection: RefCell<Rc<Connection>>,
-    /// Answers that ever came.
+    /// Number of answers so far.
     answers: Cell<u64>,
-    /// Tries that nothing came of, since the last answer.
+    /// Tries without an answer since the last answer.
     failed_tries: Cell<u32>,
     /// Whether its silence was reported.
     is_silent: Cell<bool>,
     last_error: RefCell<Option<NetError>>,
 }
 
-/// How a question that is waiting at a server is put once more.
+/// Repeats a query that waits at a server.
 #[derive(Default)]
 pub(super) struct Again {
     wanted: Notify,
@@ -66,7 +63,7 @@ pub(super) struct Again {
 }
 
 impl Again {
-    /// Returns whether the question is put once more. If not, it takes another try.
+    /// Returns whether the query is repeated. If not, it needs a new try.
     pub(super) fn ask(&self) -> bool {
         if self.is_heard.get() {
             self.wanted.notify_one();
@@ -77,10 +74,10 @@ impl Again {
 
 type Connection = OnceCell<DnsExchange<TokioRuntimeProvider>>;
 
-impl Server {
+impl NameServer {
     pub(super) fn new(config: DnsServer, context: Arc<PoolContext>) -> Self {
         let mut stream_config = match &config.transport {
-            // TCP is what UDP falls back to.
+            // UDP falls back to TCP.
             DnsTransport::Udp | DnsTransport::Tcp => ConnectionConfig::tcp(),
             DnsTransport::Tls { name } => ConnectionConfig::tls(name.as_str().into()),
             DnsTransport::Https { name, path } => {
@@ -101,12 +98,9 @@ impl Server {
         }
     }
 
-    /// Puts `query`, and over UDP once more whenever `again` says so. Waits for ever if nobody
-    /// answers.
-    ///
-    /// # Errors
-    ///
-    /// How the server failed. That a name does not exist, or has no such records, is an answer.
+    /// Sends `query`, and over UDP repeats it whenever `again` requests it. Waits without a limit
+    /// if the server does not answer. A denial of the name or the records is an answer, not an
+    /// error.
     pub(super) async fn ask(&self, query: &Query, again: &Again) -> Result<Message, NameFailure> {
         let attempt = Try::new(self);
         let mut outcome = self.ask_with(&request(query, true), again).await;
@@ -144,7 +138,7 @@ impl Server {
         }
     }
 
-    /// The answer, or `None` if it does not fit into a datagram.
+    /// Returns `None` if the answer does not fit into a datagram.
     async fn ask_by_datagram(
         &self,
         request: &Message,
@@ -169,11 +163,11 @@ impl Server {
                 }
             };
             let datagram = &buffer[..length];
-            // Forged, or late; nothing in it may end the wait for the true answer.
-            if !is_response_to(request.metadata.id, datagram) {
+            // A forged or late datagram must not end the wait for the true answer.
+            let Some(header) = response_header(request.metadata.id, datagram) else {
                 continue;
-            }
-            if is_marked_cut(datagram) {
+            };
+            if header.truncation {
                 return Ok(None);
             }
             let answer = Message::from_vec(datagram)?;
@@ -187,7 +181,7 @@ impl Server {
         let connection = Rc::clone(&self.connection.borrow());
         let was_used = connection.initialized();
         let outcome = self.ask_over(&connection, request).await;
-        // Servers close idle connections when they like.
+        // Servers may close idle connections at any time.
         if was_used && outcome.is_err() {
             let connection = Rc::clone(&self.connection.borrow());
             return self.ask_over(&connection, request).await;
@@ -227,7 +221,8 @@ impl Server {
         let exchange = connection.get_or_try_init(connect).await?;
         let answer = loop {
             match exchange.send(request.clone()).first_answer().await {
-                // Its queue of a few dozen is full; it drains as fast as the network takes it.
+                // Its queue of a few dozen queries is full; it drains as fast as the network
+                // allows.
                 Err(NetError::Busy) => tokio::time::sleep(QUEUE_IS_FULL).await,
                 outcome => break outcome?.into_message(),
             }
@@ -238,7 +233,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// The next question opens another connection. Questions on this one keep waiting.
+    /// Makes the next query open another connection. Queries on this one keep waiting.
     fn retire(&self, connection: &Rc<Connection>) {
         let mut current = self.connection.borrow_mut();
         if Rc::ptr_eq(&current, connection) {
@@ -246,8 +241,8 @@ impl Server {
         }
     }
 
-    /// Says once that a server answers nothing, and below once that it does again (docs/lessons.md
-    /// 4).
+    /// Logs once that a server is silent; `note_answer` logs once that it answers again
+    /// (docs/lessons.md 4).
     fn note_failed_try(&self) {
         let count = self.failed_tries.get().saturating_add(1);
         self.failed_tries.set(count);
@@ -267,17 +262,17 @@ impl Server {
     }
 }
 
-/// One question at a server. Given up after a while, it failed; but not if the server answered
-/// others meanwhile: some have no answer for AAAA, and are well.
+/// One query at a server. If it is dropped after a while, it counts as failed, unless the server
+/// answered others meanwhile: some servers never answer AAAA and work otherwise.
 struct Try<'a> {
-    server: &'a Server,
+    server: &'a NameServer,
     since: Instant,
     answers_before: u64,
     is_over: Cell<bool>,
 }
 
 impl<'a> Try<'a> {
-    fn new(server: &'a Server) -> Self {
+    fn new(server: &'a NameServer) -> Self {
         Self {
             server,
             since: shell::now(),
@@ -314,7 +309,7 @@ fn request(query: &Query, use_edns: bool) -> DnsRequest {
     DnsRequest::from_query(query.clone(), options)
 }
 
-/// A server that is older than EDNS must be asked without (RFC 6891, section 7).
+/// A server older than EDNS must be asked without it (RFC 6891, section 7).
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the codes are the DNS's; two of them mean this"
@@ -328,7 +323,7 @@ fn knows_no_edns(answer: &Message) -> bool {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the codes are the DNS's; whatever is not an answer is the server's failure"
+    reason = "the codes are the DNS's; all that are not answers are failures of the server"
 )]
 fn answered(message: Message) -> Result<Message, NameFailure> {
     match message.metadata.response_code {
@@ -338,7 +333,7 @@ fn answered(message: Message) -> Result<Message, NameFailure> {
     }
 }
 
-/// A server that does not recurse and sends us elsewhere has not said that there is no data.
+/// A server that does not recurse and refers to another has not denied the data.
 fn is_referral(message: &Message) -> bool {
     let has = |kind| {
         message
@@ -354,7 +349,7 @@ fn is_referral(message: &Message) -> bool {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the errors are many and grow; whatever is no answer is the network's fault"
+    reason = "the errors are many and grow; all others are failures of the network"
 )]
 fn classify(error: &NetError) -> NameFailure {
     match error {
@@ -364,27 +359,21 @@ fn classify(error: &NetError) -> NameFailure {
     }
 }
 
-/// The bit TC of the header (RFC 1035, section 4.1.1).
-fn is_marked_cut(answer: &[u8]) -> bool {
-    answer.get(2).is_some_and(|flags| flags & 0x02 != 0)
+/// The header, if it is that of a response with this id.
+fn response_header(id: u16, datagram: &[u8]) -> Option<Header> {
+    let header = Header::from_bytes(datagram).ok()?;
+    let is_response = header.message_type == MessageType::Response;
+    (is_response && header.id == id).then_some(header)
 }
 
-/// Whether the header is that of a response with this id (RFC 1035, section 4.1.1).
-fn is_response_to(id: u16, datagram: &[u8]) -> bool {
-    let [high, low, flags, ..] = *datagram else {
-        return false;
-    };
-    u16::from_be_bytes([high, low]) == id && flags & 0x80 != 0
-}
-
-/// Whether the answer is to these questions. A server that fails may do so without repeating them.
+/// Whether the answer is to these queries. A server that reports a failure may omit them.
 fn is_about(queries: &[Query], answer: &Message) -> bool {
     let code = answer.metadata.response_code;
     let has_failed = code != ResponseCode::NoError && code != ResponseCode::NXDomain;
     answer.queries == queries || (has_failed && answer.queries.is_empty())
 }
 
-/// Reads a datagram, or the ICMP error that came instead: readers are not woken for those.
+/// Reads a datagram, or the ICMP error that came instead: those do not wake readers.
 async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
     let would_block = || io::Error::from(io::ErrorKind::WouldBlock);
     loop {
@@ -402,48 +391,17 @@ async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Whom TLS trusts: the public authorities and the certificates in the file, if there is one.
-///
-/// # Errors
-///
-/// What is wrong with the file, in words that name it.
-pub(super) fn trust(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(path) = ca_file {
-        let shown = path.display();
-        let wrong = |error: &dyn std::fmt::Display| {
-            format!("dns.ca_file: {shown}: {error}; name a file with certificates in PEM")
-        };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
-        let mut count = 0;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| wrong(&error))?;
-            roots.add(certificate).map_err(|error| wrong(&error))?;
-            count += 1;
-        }
-        if count == 0 {
-            return Err(wrong(&"no certificate in it"));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// More than the 1232 bytes that we say we take; nobody who sends more is punished for it.
+/// More than the 1232 bytes that we announce, for servers that send more.
 const DATAGRAM_BYTES: usize = 4_096;
 /// The resolver's deadline always comes first.
 const NEVER_FIRST: Duration = Duration::from_secs(60);
-/// Every question that can be in flight fits on one connection.
+/// All queries that can be in flight fit on one connection.
 const MAX_ACTIVE: usize = 4_096;
-/// A connection on which a question waits for this long may be dead.
+/// A connection on which a query waits for this long may be dead.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
-/// Two names, each asked for in both families.
+/// Two names, in both families.
 const FAILED_TRIES: u32 = 4;
-/// One round trip in a building.
+/// A round trip within a building.
 const QUEUE_IS_FULL: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -454,12 +412,12 @@ mod tests {
         attempt.since -= SUSPICIOUS;
     }
 
-    /// docs/lessons.md 4.
+    /// docs/lessons.md 4: a server that leaves some queries unanswered is not down.
     #[test]
-    fn a_server_is_silent_when_it_answers_nothing_at_all() {
-        let tls = trust(None).expect("the public authorities");
+    fn a_server_counts_as_silent_only_if_it_answers_nothing() {
+        let tls = crate::reload::trust(None).expect("the public authorities");
         let config = "10.0.0.53".parse().expect("a server");
-        let server = Server::new(config, context(tls));
+        let server = NameServer::new(config, context(tls));
         // No answers for AAAA, and all the others.
         for _ in 0..2 * FAILED_TRIES {
             let (v4, v6) = (Try::new(&server), Try::new(&server));
@@ -470,7 +428,7 @@ mod tests {
         for _ in 0..FAILED_TRIES {
             drop(Try::new(&server));
         }
-        assert!(!server.is_silent.get(), "nobody waited for these");
+        assert!(!server.is_silent.get(), "these were dropped immediately");
         for _ in 1..FAILED_TRIES {
             give_up(Try::new(&server));
         }

@@ -1,4 +1,4 @@
-//! The portal's websocket: dialling, reading, writing. Moves frames and understands none.
+//! The portal's websocket: dialling, reading, writing. Does not interpret frames.
 //!
 //! Reading and writing do not wait for each other, and neither waits for the data path: both run on
 //! the main thread (docs/lessons.md 24). Source: docs/protocol.md 1.2, 1.6 and 1.7.
@@ -23,27 +23,23 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-/// An open websocket.
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Why there is none.
 pub(super) enum OpenError {
-    /// The portal answered with something else.
+    /// The portal answered the upgrade with another status.
     Refused(UpgradeFailure),
-    /// Nobody answered; in words, without names and addresses.
+    /// No answer; the text has no names and addresses.
     Unreachable(String),
 }
 
-/// What a websocket delivers; nothing follows `Closed`.
+/// An item from a websocket; `Closed` is the last.
 pub(super) enum Incoming {
     Text(Utf8Bytes),
     Binary,
-    /// In words.
     Closed(String),
 }
 
-/// The way to the portal: a bounded queue into a task that writes. Dropping it closes the
-/// websocket.
+/// Writes to the portal: a bounded queue into a writing task. Dropping it closes the websocket.
 pub(super) struct Writer {
     frames: mpsc::Sender<String>,
     task: JoinHandle<()>,
@@ -52,7 +48,7 @@ pub(super) struct Writer {
 /// Opens the websocket. The caller bounds the time that it may take.
 pub(super) async fn open(request: ConnectRequest) -> Result<Socket, OpenError> {
     let unreachable = |error: &dyn std::fmt::Display| OpenError::Unreachable(error.to_string());
-    // Fails only when there is one already, which is then as good.
+    // Fails only if a provider is installed already, which then serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let upgrade = upgrade(&request).map_err(|error| unreachable(&error))?;
     let tcp = dial(&request.host, request.port)
@@ -66,7 +62,7 @@ pub(super) async fn open(request: ConnectRequest) -> Result<Socket, OpenError> {
     }
 }
 
-/// Resolves the name anew, so that a portal that moved is found.
+/// Resolves the name again for each attempt, so that a portal that moved is found.
 async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((host, port)).await?;
     let tcp = race(addresses.take(MAX_ADDRESSES)).await?;
@@ -75,8 +71,8 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// Dials all addresses at once; the first to answer wins. docs/lessons.md 28: a dead address family
-/// must not cost a time-out.
+/// Dials all addresses at the same time; the first to answer wins. docs/lessons.md 28: a dead
+/// address family must not cost a time-out.
 async fn race(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let attempts: Vec<_> = addresses
         .map(|address| Box::pin(TcpStream::connect(address)))
@@ -119,7 +115,7 @@ fn failure(response: &Response<Option<Vec<u8>>>) -> UpgradeFailure {
     }
 }
 
-/// Divides a websocket into what arrives and what is sent.
+/// Splits a websocket into its reading and its writing half.
 pub(super) fn split(socket: Socket) -> (impl Stream<Item = Incoming>, Writer) {
     let (sink, source) = socket.split();
     let (frames, queue) = mpsc::channel(MAX_UNWRITTEN);
@@ -128,13 +124,13 @@ pub(super) fn split(socket: Socket) -> (impl Stream<Item = Incoming>, Writer) {
 }
 
 impl Writer {
-    /// Queues a frame; `false` when the portal has taken nothing for so long that the queue is
-    /// full, or the socket is broken.
+    /// Queues a frame; `false` if the portal has read so little that the queue is full, or if the
+    /// socket is broken.
     pub(super) fn send(&self, frame: String) -> bool {
         self.frames.try_send(frame).is_ok()
     }
 
-    /// Lets the queue drain, closes with code 1000, and says when that is done.
+    /// Drains the queue and closes with code 1000; the returned task ends when that is done.
     pub(super) fn close(self) -> JoinHandle<()> {
         self.task
     }
@@ -154,10 +150,10 @@ async fn next(source: &mut SplitStream<Socket>) -> Incoming {
         match source.next().await {
             Some(Ok(Message::Text(text))) => return Incoming::Text(text),
             Some(Ok(Message::Binary(_))) => return Incoming::Binary,
-            // The library has the answer to a ping ready and sends it when it is asked to read on.
+            // The library has prepared the answer to a ping and sends it at the next read.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             Some(Ok(Message::Close(_))) => {
-                // As for a ping: reading on echoes the close frame.
+                // As for a ping: the next read echoes the close frame.
                 let _ = timeout(CLOSE_TIMEOUT, source.next()).await;
                 return Incoming::Closed("the portal closed the websocket".to_owned());
             }
@@ -167,7 +163,8 @@ async fn next(source: &mut SplitStream<Socket>) -> Incoming {
     }
 }
 
-/// Writes what is queued, in as few segments as it fits, and closes when nobody can queue any more.
+/// Writes queued frames, in as few segments as possible, and closes when the queue's sender is
+/// dropped.
 async fn write(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::Receiver<String>) {
     while let Some(frame) = queue.recv().await {
         let mut next = Some(frame);
@@ -192,20 +189,20 @@ async fn in_time(writing: impl Future<Output = Result<(), Error>>) -> bool {
     matches!(timeout(WRITE_TIMEOUT, writing).await, Ok(Ok(())))
 }
 
-/// For TCP alone (docs/protocol.md 1.6.
+/// For TCP alone (docs/protocol.md 1.6).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Addresses of the portal's name that are dialled; real ones have two to eight.
+/// Addresses of the portal's name that are dialled; real names have two to eight.
 const MAX_ADDRESSES: usize = 16;
 
-/// For one write. A portal that takes nothing for so long is gone.
+/// For one write. A portal that reads nothing for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the close handshake: courtesy only.
+/// For the close handshake, which is a courtesy.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Frames that wait to be written: all that one turn of the event loop can bring for thousands of
-/// clients.
+/// Frames that wait to be written: as many as one turn of the event loop can produce for thousands
+/// of clients.
 const MAX_UNWRITTEN: usize = 8_192;
 
 /// An `init` with the grants of all clients comes in one frame; 130 bytes a grant make room for
@@ -217,15 +214,15 @@ mod tests {
     use super::*;
     use tokio::net::TcpListener;
 
-    /// docs/lessons.md 28.
+    /// docs/lessons.md 28: a dead address must not cost a time-out.
     #[actix::test]
-    async fn a_dead_address_does_not_delay_a_living_one() {
-        let living = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (living_at, dead_at) = (living.local_addr().unwrap(), dead.local_addr().unwrap());
-        drop(dead);
-        let tcp = race([dead_at, living_at].into_iter()).await.unwrap();
-        assert_eq!(tcp.peer_addr().unwrap(), living_at);
+    async fn a_closed_address_does_not_delay_an_open_one() {
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (open_at, closed_at) = (open.local_addr().unwrap(), closed.local_addr().unwrap());
+        drop(closed);
+        let tcp = race([closed_at, open_at].into_iter()).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), open_at);
     }
 
     #[actix::test]

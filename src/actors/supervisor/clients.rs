@@ -1,7 +1,7 @@
-//! The clients' connections: opening them, building them anew, and giving one up.
+//! The clients' connections: starting, restarting and ending them.
 
 use super::SupervisorActor;
-use super::tree::{Condition, FRONT};
+use super::tree::{ChildState, FRONT, Instance};
 use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
 use crate::messages::connection::{AllowAccess, CloseConnection, OpenConnection, StopConnection};
@@ -12,7 +12,6 @@ use crate::shell::{self, tell, tell_addr};
 use crate::supervision::DeathNotice;
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
-use futures_util::future::AbortHandle;
 use postern_core::connection::ConnectionConfig;
 use postern_core::grant::{AccessRequest, AuthorizationRequest, TunnelAddresses};
 use postern_core::ids::ClientId;
@@ -23,36 +22,32 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// All clients, by their ids.
 #[derive(Default)]
-pub(super) struct Clients {
-    known: BTreeMap<ClientId, Client>,
-    /// Connections that were told to stop, and the life that will have been their last.
+pub(super) struct ClientTable {
+    known: BTreeMap<ClientId, ClientEntry>,
+    /// Connections that were told to stop, each with its last instance.
     retiring: BTreeMap<PeerIndex, InstanceId>,
     /// Deaths of clients' connections within the window of the budget, and the last of them.
     restarts: BTreeMap<ClientId, (Restarts, Instant)>,
-    /// Clients that were cut off, and until when.
+    /// Clients that were cut off, each with the end of its quarantine.
     quarantine: BTreeMap<ClientId, Instant>,
     refused_for_capacity: u64,
 }
 
 /// A client and its connection.
-pub(super) struct Client {
+pub(super) struct ClientEntry {
     pub(super) connection: Addr<ConnectionActor>,
-    pub(super) abort: AbortHandle,
+    /// Counts as recovered when it has a session.
+    pub(super) instance: Instance,
     pub(super) index: PeerIndex,
     pub(super) tunnel: TunnelAddresses,
-    pub(super) instance: InstanceId,
-    /// How many requests were passed on to this instance.
+    /// Number of requests passed on to this instance.
     pub(super) opened: u64,
-    /// When the connection died, until its successor has a session.
-    pub(super) died_at: Option<Instant>,
-    pub(super) condition: Condition,
-    /// Requests that are not acknowledged yet: whoever dies over them leaves them to its successor.
+    /// Requests that are not acknowledged yet: if the connection dies, its successor gets them.
     pending: VecDeque<Request>,
 }
 
-/// What the portal asks for, and waits to hear about.
+/// A request of the portal.
 #[derive(Clone)]
 pub(super) enum Request {
     Open(Box<AuthorizationRequest>),
@@ -67,7 +62,7 @@ impl Request {
         }
     }
 
-    /// Whether an acknowledgement will come.
+    /// Whether the connection will acknowledge it.
     fn is_acknowledged(&self) -> bool {
         match self {
             Self::Open(_) => true,
@@ -75,7 +70,7 @@ impl Request {
         }
     }
 
-    /// As the ledger has it now; `None` if the portal has taken it back meanwhile.
+    /// Takes over what the ledger has for it now; `None` if the portal has revoked it meanwhile.
     fn renewed(mut self, record: &ClientRecord) -> Option<Self> {
         let (resource, expires_at) = match &mut self {
             Self::Open(request) => (&mut request.resource, &mut request.expires_at),
@@ -96,14 +91,14 @@ impl Request {
     }
 }
 
-impl Client {
-    /// Where messages go; whoever is not up has a successor soon, who knows all from the ledger.
+impl ClientEntry {
+    /// The running connection. A dead one will have a successor, which is built from the ledger.
     fn addressee(&self) -> Option<&Addr<ConnectionActor>> {
-        (self.condition == Condition::Up).then_some(&self.connection)
+        self.instance.is_running().then_some(&self.connection)
     }
 }
 
-impl Clients {
+impl ClientTable {
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
@@ -112,11 +107,11 @@ impl Clients {
         self.known.keys().copied()
     }
 
-    pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
+    pub(super) fn get(&self, id: ClientId) -> Option<&ClientEntry> {
         self.known.get(&id)
     }
 
-    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut ClientEntry> {
         self.known.get_mut(&id)
     }
 
@@ -134,7 +129,7 @@ impl Clients {
         self.tell_those(message, |_| true);
     }
 
-    /// As [`Self::tell_all`], only on those shards.
+    /// As [`Self::tell_all`], only on the shards for which `is_meant` holds.
     pub(super) fn tell_those<M>(&self, message: &M, is_meant: impl Fn(u8) -> bool)
     where
         M: Message<Result = ()> + Clone + Send + 'static,
@@ -143,12 +138,11 @@ impl Clients {
     {
         let all = self.known.values();
         let meant = all.filter(|client| is_meant(client.index.shard()));
-        for connection in meant.filter_map(Client::addressee) {
+        for connection in meant.filter_map(ClientEntry::addressee) {
             tell_addr(connection, message.clone());
         }
     }
 
-    /// Where a client lives.
     pub(super) fn shard_of(&self, id: ClientId) -> Option<u8> {
         Some(self.known.get(&id)?.index.shard())
     }
@@ -169,7 +163,7 @@ impl Clients {
         ConnectionActor: Handler<M>,
         Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
     {
-        match self.known.get(&id).and_then(Client::addressee) {
+        match self.known.get(&id).and_then(ClientEntry::addressee) {
             Some(connection) => tell_addr(connection, message),
             None => tracing::debug!(client = %id, "message for nobody"),
         }
@@ -191,7 +185,7 @@ impl Clients {
         }
     }
 
-    /// A request was acknowledged.
+    /// Removes a request that was acknowledged.
     pub(super) fn settle(&mut self, id: ClientId, reply_ref: &str) {
         if let Some(client) = self.known.get_mut(&id) {
             client.pending.retain(|it| it.reply_ref() != reply_ref);
@@ -208,7 +202,7 @@ impl Clients {
         sent.map_err(|error| format!("the connection takes no fault: {error}"))
     }
 
-    /// The connection with this index is gone for good. Returns whether it was on its way out.
+    /// Returns whether this instance was the last of a connection that was told to stop.
     pub(super) fn note_end(&mut self, index: PeerIndex, instance: InstanceId) -> bool {
         let is_last = self.retiring.get(&index) == Some(&instance);
         if is_last {
@@ -219,12 +213,12 @@ impl Clients {
 
     pub(super) fn child_in(&self, instance: InstanceId) -> Option<Child> {
         let mut all = self.known.iter();
-        let (id, client) = all.find(|(_, client)| client.instance == instance)?;
+        let (id, client) = all.find(|(_, client)| client.instance.id == instance)?;
         Some(Child::Connection(*id, client.index))
     }
 
-    /// A connection of the client died. The count outlives the connection: a client that says
-    /// goodbye in between is not forgiven.
+    /// Counts the death of a connection of the client. The count outlives the connection: a goodbye
+    /// in between does not reset it.
     pub(super) fn count_death(&mut self, id: ClientId, now: Instant) -> RestartVerdict {
         let within = RestartPolicy::CONNECTION.within;
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= within;
@@ -240,7 +234,7 @@ impl Clients {
         self.quarantine.contains_key(&id)
     }
 
-    /// For how long the client is not served.
+    /// The rest of the client's quarantine.
     pub(super) fn cut_off_for(&self, id: ClientId, now: Instant) -> Option<Duration> {
         let until = self.quarantine.get(&id)?;
         until
@@ -248,8 +242,7 @@ impl Clients {
             .filter(|rest| !rest.is_zero())
     }
 
-    /// Said when it begins and then ever more rarely: a full gateway is refused many times a
-    /// second.
+    /// Logged at powers of two: a full gateway refuses many requests a second.
     fn note_refusal(&mut self, limit: usize) {
         self.refused_for_capacity += 1;
         if self.refused_for_capacity.is_power_of_two() {
@@ -263,9 +256,8 @@ impl Clients {
 }
 
 impl SupervisorActor {
-    /// Whether there is a connection that a request can be passed on to; started if need be. There
-    /// is none when there is no room for it; the portal then tells the client that the gateway is
-    /// offline.
+    /// Starts a connection for the client unless it has one. Returns whether it has one now. If the
+    /// gateway is full, it has none, and the portal tells the client that the gateway is offline.
     pub(super) fn admit(
         &mut self,
         id: ClientId,
@@ -278,7 +270,7 @@ impl SupervisorActor {
         }
         let shard = self.clients.shard_of(id);
         if known.is_some() {
-            self.make_room(id, ctx);
+            self.end_former(id, ctx);
         }
         if self.stopping {
             return false;
@@ -301,7 +293,7 @@ impl SupervisorActor {
             self.clients.note_refusal(self.spec.max_clients);
             return false;
         };
-        // One that a former process left, and whose turn has not come yet.
+        // A client of the previous process that has not been restored yet.
         let left = self.spec.ledger.client(id);
         let left = left.filter(|record| record.tunnel == tunnel).cloned();
         if left.is_none() {
@@ -311,45 +303,45 @@ impl SupervisorActor {
         true
     }
 
-    /// On the shard where the client has been, or where the fewest are.
+    /// On the client's previous shard, or on the one with the fewest clients.
     fn allocate(&mut self, shard: Option<u8>) -> Option<PeerIndex> {
         let emptiest = || self.indices.emptiest(self.spec.shards);
         let shard = shard.unwrap_or_else(emptiest);
         self.indices.allocate(shard)
     }
 
-    /// A client comes back with another tunnel address: its former connection ends.
-    fn make_room(&mut self, id: ClientId, ctx: &mut Context<Self>) {
+    /// Ends the connection of a client that comes back with another tunnel address.
+    fn end_former(&mut self, id: ClientId, ctx: &mut Context<Self>) {
         self.spec.ledger.remove_client(id);
         let Some(former) = self.clients.get(id) else {
             return;
         };
-        if former.condition == Condition::Dead {
-            return self.bury(id);
+        if former.instance.state == ChildState::Dead {
+            return self.remove(id);
         }
-        let abort = former.abort.clone();
+        let abort = former.instance.abort.clone();
         if let Some(former) = self.retire(id) {
             tell_addr(&former, CloseConnection);
             tell_addr(&former, StopConnection);
         }
-        // Nobody looks after it any more, should it hang.
+        // The watchdog no longer watches it.
         ctx.run_later(GOODBYE_TAKES, move |_, _| abort.abort());
     }
 
-    /// Takes the clients over that the former process left, as many at a time as may shake hands.
+    /// Takes over the clients of the previous process.
     pub(super) fn take_over(&mut self, ctx: &mut Context<Self>) {
         let left = self.spec.ledger.clients().map(|(id, _)| (id, None));
         let left: VecDeque<_> = left.take(self.spec.max_clients).collect();
         if !left.is_empty() {
             let clients = left.len();
             tracing::info!(milestone = "taken_over", clients, "clients taken over");
-            self.revive_in_portions(left, ctx);
+            self.restart_in_batches(left, ctx);
         }
     }
 
-    /// Builds connections from the ledger, not more in a second than may shake hands with us. Each
-    /// takes the place of this instance; one that has come to another meanwhile is left alone.
-    pub(super) fn revive_in_portions(
+    /// Starts connections from the ledger, in one second at most as many as may handshake. Each
+    /// replaces the given instance; a client that has another instance meanwhile is left alone.
+    pub(super) fn restart_in_batches(
         &mut self,
         mut waiting: VecDeque<(ClientId, Option<InstanceId>)>,
         ctx: &mut Context<Self>,
@@ -357,26 +349,26 @@ impl SupervisorActor {
         if self.stopping {
             return;
         }
-        let portion = (self.spec.handshakes_per_second / PORTIONS_PER_SECOND).max(1);
-        for (id, instance) in waiting.drain(..portion.min(waiting.len())) {
-            if self.clients.get(id).map(|client| client.instance) == instance {
-                self.revive(id, ctx);
+        let batch = (self.spec.handshakes_per_second / BATCHES_PER_SECOND).max(1);
+        for (id, instance) in waiting.drain(..batch.min(waiting.len())) {
+            if self.clients.get(id).map(|client| client.instance.id) == instance {
+                self.restart_connection(id, ctx);
             }
         }
         if !waiting.is_empty() {
             ctx.run_later(
-                Duration::from_secs(1) / PORTIONS_PER_SECOND as u32,
+                Duration::from_secs(1) / BATCHES_PER_SECOND as u32,
                 |actor, ctx| {
-                    actor.revive_in_portions(waiting, ctx);
+                    actor.restart_in_batches(waiting, ctx);
                 },
             );
         }
     }
 
-    /// Builds one connection from the ledger; without a record there is nothing to be built.
-    pub(super) fn revive(&mut self, id: ClientId, ctx: &mut Context<Self>) {
+    /// Starts a connection from its ledger record; without one, removes the client.
+    pub(super) fn restart_connection(&mut self, id: ClientId, ctx: &mut Context<Self>) {
         let Some(record) = self.spec.ledger.client(id).cloned() else {
-            self.bury(id);
+            self.remove(id);
             return;
         };
         let index = match self.clients.get(id) {
@@ -390,7 +382,7 @@ impl SupervisorActor {
         self.start_connection((id, index), tunnel, Some(record), ctx);
     }
 
-    /// Starts a connection, or its successor, which inherits what is not acknowledged.
+    /// Starts a connection. One that replaces another gets its unacknowledged requests.
     fn start_connection(
         &mut self,
         (id, index): (ClientId, PeerIndex),
@@ -423,19 +415,16 @@ impl SupervisorActor {
         if former.is_none() {
             self.route(id, tunnel, shard);
         }
-        let mut client = Client {
+        let mut client = ClientEntry {
             connection,
-            abort,
+            instance: Instance::new(instance, abort),
             index,
             tunnel,
-            instance,
             opened: 0,
-            died_at: None,
-            condition: Condition::Up,
             pending: VecDeque::new(),
         };
         if let Some(former) = former {
-            client.died_at = former.died_at;
+            client.instance.died_at = former.instance.died_at;
             let pending = former.pending.into_iter();
             client.pending = match granted {
                 Some(granted) => pending.filter_map(|it| it.renewed(&granted)).collect(),
@@ -465,22 +454,24 @@ impl SupervisorActor {
             resolve: self.tree.dns.as_ref()?.resolve.clone(),
             gathered: ctx.address().recipient(),
             accepted: ctx.address().recipient(),
-            news: ctx.address().recipient(),
+            changed: ctx.address().recipient(),
             closed: ctx.address().recipient(),
         })
     }
 
-    /// Takes a client out, whose connection is to stop. Its index is free when that has happened.
+    /// Removes a client and returns its connection, which is to stop. Its index is released when it
+    /// has stopped.
     pub(super) fn retire(&mut self, id: ClientId) -> Option<Addr<ConnectionActor>> {
         let client = self.clients.known.remove(&id)?;
         self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.forget(Child::Connection(id, client.index));
-        self.clients.retiring.insert(client.index, client.instance);
+        let last = client.instance.id;
+        self.clients.retiring.insert(client.index, last);
         Some(client.connection)
     }
 
-    /// A client whose connection is dead and will not be built anew.
-    pub(super) fn bury(&mut self, id: ClientId) {
+    /// Removes a client that has a dead connection.
+    pub(super) fn remove(&mut self, id: ClientId) {
         if let Some(client) = self.clients.known.remove(&id) {
             self.spec.metrics.clients.set(self.clients.len());
             self.watchdog.forget(Child::Connection(id, client.index));
@@ -489,17 +480,17 @@ impl SupervisorActor {
         }
     }
 
-    /// Gives a client up whose connection dies again and again, so that the others have peace.
+    /// Quarantines a client with a connection that dies repeatedly, for the sake of the others.
     pub(super) fn cut_off(&mut self, id: ClientId, ctx: &mut Context<Self>) {
         tracing::error!(client = %id, "cut off: its connection died too often");
         let until = shell::now() + QUARANTINE;
         self.clients.quarantine.insert(id, until);
         self.spec.ledger.remove_client(id);
-        self.bury(id);
+        self.remove(id);
         self.save_soon(ctx);
     }
 
-    /// A connection that died could not detach anything itself.
+    /// Does for a dead connection what it does itself when it stops.
     pub(super) fn detach(&self, client: ClientId, index: PeerIndex) {
         let shard = self.tree.shard(index.shard());
         let front = (index.shard() != FRONT).then(|| self.tree.front());
@@ -510,7 +501,7 @@ impl SupervisorActor {
         if let Some(nat_table) = &shard.nat_table {
             tell(&nat_table.inputs.detach, DetachClient { client, index });
         }
-        // Unless it has come back meanwhile.
+        // Unless the client has come back meanwhile.
         if self.clients.get(client).is_none() {
             for (_, sibling) in self.tree.siblings(index.shard()) {
                 tell(&sibling.unroute, UnrouteClient(client));
@@ -518,7 +509,7 @@ impl SupervisorActor {
         }
     }
 
-    /// All other shards learn where the client lives.
+    /// Sends the client's shard to all other shards.
     fn route(&self, client: ClientId, tunnel: TunnelAddresses, shard: u8) {
         for (_, sibling) in self.tree.siblings(shard) {
             let route = RouteClient {
@@ -531,16 +522,15 @@ impl SupervisorActor {
     }
 }
 
-/// Requests of one client that may wait for their acknowledgement; older ones the portal repeats.
+/// Requests of one client that may wait for their acknowledgement; the portal repeats older ones.
 const PENDING: usize = 32;
-/// For so long a client that was cut off is not served.
 const QUARANTINE: Duration = Duration::from_secs(30);
-/// A connection that was told to end has done so by then.
+/// A connection that was told to stop has stopped by then.
 const GOODBYE_TAKES: Duration = Duration::from_secs(5);
-/// Clients that are taken over come in portions.
-const PORTIONS_PER_SECOND: usize = 4;
-/// Connections are many, so each is looked after less often.
+/// Connections are restarted in batches, to spread their handshakes.
+const BATCHES_PER_SECOND: usize = 4;
+/// There are many connections, so each is pinged less often.
 const CONNECTION_PACE: WatchPace = WatchPace {
     interval: Duration::from_secs(4),
-    patience: Duration::from_millis(1500),
+    timeout: Duration::from_millis(1500),
 };

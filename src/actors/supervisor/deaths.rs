@@ -1,11 +1,11 @@
-//! What becomes of a child that died, or that lives and does not answer.
+//! Deaths of children, and children that do not answer.
 //!
-//! A death costs one actor: its successor is built from its spec and the ledger, at once or, if it
-//! dies again and again, after a growing delay. A shared child that spends its budget ends the
-//! process; a client's connection that does is cut off alone.
+//! A death costs one actor: its successor is built from its spec and the ledger, immediately or, if
+//! it dies repeatedly, after a growing delay. A shared child that spends its restart budget ends
+//! the process; a client's connection that does is cut off alone.
 
 use super::spawner::Place;
-use super::tree::{Condition, Tree};
+use super::tree::{ChildState, Instance, Tree};
 use super::{EXIT_BUDGET_SPENT, SupervisorActor};
 use crate::messages::supervisor::{
     Child, ChildDied, DeathCause, InstanceId, Shutdown, ShutdownMode,
@@ -23,83 +23,81 @@ impl Handler<ChildDied> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, death: ChildDied, ctx: &mut Context<Self>) {
-        if let Child::Connection(client, index) = death.child {
-            self.connection_died((client, index), death.instance, &death.cause, ctx);
-        } else {
-            self.shared_died(death.child, death.instance, &death.cause, ctx);
+        let ChildDied {
+            child,
+            instance,
+            cause,
+        } = death;
+        if let Child::Connection(client, index) = child
+            && self.clients.note_end(index, instance)
+        {
+            return self.retired_died((client, index), &cause, ctx);
         }
-    }
-}
-
-impl SupervisorActor {
-    fn shared_died(
-        &mut self,
-        child: Child,
-        instance: InstanceId,
-        cause: &DeathCause,
-        ctx: &mut Context<Self>,
-    ) {
-        let living = self.tree.living.get_mut(&child);
-        let Some(living) = living.filter(|it| it.instance == instance && !self.stopping) else {
+        let stopping = self.stopping;
+        let dead = self.instance_mut(child);
+        let Some(dead) = dead.filter(|it| it.id == instance && !stopping) else {
             return;
         };
         let now = shell::now();
-        living.died_at.get_or_insert(now);
-        let is_hung = std::mem::replace(&mut living.condition, Condition::Dead) == Condition::Hung;
-        self.report_death(child, cause, is_hung);
+        let was_hung = dead.note_death(now);
+        self.report_death(child, &cause, was_hung);
         self.watchdog.forget(child);
-        match self.tree.restarts(child).handle_death(now) {
+        match self.count_death(child, now) {
             RestartVerdict::Restart { after } => later(after, ctx, move |actor, ctx| {
-                let current = actor.tree.living.get(&child);
-                if !actor.stopping && current.is_some_and(|it| it.instance == instance) {
-                    actor.start_child(child, ctx);
+                let current = actor.instance_mut(child).map(|it| it.id);
+                if !actor.stopping && current == Some(instance) {
+                    actor.restart(child, ctx);
                 }
             }),
             RestartVerdict::GiveUp => self.give_up(child, ctx),
         }
     }
+}
 
-    fn connection_died(
+impl SupervisorActor {
+    /// A connection that was told to stop has stopped, or panicked on the way.
+    fn retired_died(
         &mut self,
-        (id, index): (ClientId, PeerIndex),
-        instance: InstanceId,
+        (client, index): (ClientId, PeerIndex),
         cause: &DeathCause,
         ctx: &mut Context<Self>,
     ) {
-        let child = Child::Connection(id, index);
-        if self.clients.note_end(index, instance) {
-            if matches!(cause, DeathCause::Panicked(_)) {
-                self.report_death(child, cause, false);
-                if self.clients.count_death(id, shell::now()) == RestartVerdict::GiveUp {
-                    self.cut_off(id, ctx);
-                }
+        if matches!(cause, DeathCause::Panicked(_)) {
+            let child = Child::Connection(client, index);
+            self.report_death(child, cause, false);
+            if self.count_death(child, shell::now()) == RestartVerdict::GiveUp {
+                self.cut_off(client, ctx);
             }
-            self.detach(id, index);
-            self.indices.release(index);
-            return;
         }
-        let client = self.clients.get_mut(id);
-        let Some(client) = client.filter(|it| it.instance == instance && !self.stopping) else {
-            return;
-        };
-        let now = shell::now();
-        client.died_at.get_or_insert(now);
-        let is_hung = std::mem::replace(&mut client.condition, Condition::Dead) == Condition::Hung;
-        let verdict = self.clients.count_death(id, now);
-        self.report_death(child, cause, is_hung);
-        self.watchdog.forget(child);
-        match verdict {
-            RestartVerdict::Restart { after } => later(after, ctx, move |actor, ctx| {
-                let current = actor.clients.get(id);
-                if !actor.stopping && current.is_some_and(|it| it.instance == instance) {
-                    actor.revive(id, ctx);
-                }
-            }),
-            RestartVerdict::GiveUp => self.cut_off(id, ctx),
+        self.detach(client, index);
+        self.indices.release(index);
+    }
+
+    fn instance_mut(&mut self, child: Child) -> Option<&mut Instance> {
+        match child.client() {
+            Some(id) => Some(&mut self.clients.get_mut(id)?.instance),
+            None => Some(&mut self.tree.children.get_mut(&child)?.instance),
+        }
+    }
+
+    fn count_death(&mut self, child: Child, now: Instant) -> RestartVerdict {
+        match child.client() {
+            Some(id) => self.clients.count_death(id, now),
+            None => self.tree.restarts(child).handle_death(now),
+        }
+    }
+
+    fn restart(&mut self, child: Child, ctx: &mut Context<Self>) {
+        match child.client() {
+            Some(id) => self.restart_connection(id, ctx),
+            None => self.start_child(child, ctx),
         }
     }
 
     fn give_up(&mut self, child: Child, ctx: &mut Context<Self>) {
+        if let Some(id) = child.client() {
+            return self.cut_off(id, ctx);
+        }
         tracing::error!(%child, shard = child.shard(), "died too often, the process ends");
         ctx.notify(Shutdown {
             exit_code: EXIT_BUDGET_SPENT,
@@ -107,8 +105,8 @@ impl SupervisorActor {
         });
     }
 
-    /// One line, and no more.
-    fn report_death(&self, child: Child, cause: &DeathCause, is_hung: bool) {
+    /// Logs exactly one line for a death.
+    fn report_death(&self, child: Child, cause: &DeathCause, was_hung: bool) {
         self.spec.metrics.count_death(child);
         let (client, shard) = (child.client().map(tracing::field::display), child.shard());
         match cause {
@@ -120,7 +118,7 @@ impl SupervisorActor {
                 at = report.location,
                 "actor died"
             ),
-            DeathCause::Stopped if is_hung => {
+            DeathCause::Stopped if was_hung => {
                 tracing::error!(%child, client, shard, "actor did not answer and was ended");
             }
             DeathCause::Stopped => tracing::error!(%child, client, shard, "actor stopped unasked"),
@@ -137,7 +135,7 @@ impl SupervisorActor {
 
     // ---- The watchdog
 
-    /// Does what the watchdog wants, then asks for the next wake-up.
+    /// Handles the watchdog's events, then re-arms the timer.
     pub(super) fn watch(&mut self, ctx: &mut Context<Self>) {
         while let Some(event) = self.watchdog.poll_event() {
             match event {
@@ -164,75 +162,58 @@ impl SupervisorActor {
         }));
     }
 
+    /// The child's instance and its mailbox for pings, if it runs.
     fn pings(&self, child: Child) -> Option<(InstanceId, Recipient<Ping>)> {
-        if let Child::Connection(id, _) = child {
+        let (instance, pings) = if let Some(id) = child.client() {
             let client = self.clients.get(id)?;
-            let pings = client.connection.clone().recipient();
-            return (client.condition == Condition::Up).then_some((client.instance, pings));
-        }
-        let living = self.tree.living.get(&child)?;
-        let pings = living.handle.pings.clone();
-        (living.condition == Condition::Up).then_some((living.instance, pings))
+            (&client.instance, client.connection.clone().recipient())
+        } else {
+            let entry = self.tree.children.get(&child)?;
+            (&entry.instance, entry.handle.pings.clone())
+        };
+        instance.is_running().then_some((instance.id, pings))
     }
 
     fn answered(&mut self, child: Child, instance: InstanceId, ctx: &mut Context<Self>) {
-        if self
-            .pings(child)
-            .is_none_or(|(current, _)| current != instance)
-        {
+        let current = self.pings(child).map(|(current, _)| current);
+        if current != Some(instance) {
             return;
         }
         self.watchdog.handle_pong(child, shell::now());
-        let living = self.tree.living.get_mut(&child);
+        let entry = self.tree.children.get_mut(&child);
         // A connection has recovered when it has a session.
-        if let Some(died_at) = living.and_then(|living| living.died_at.take()) {
+        if let Some(died_at) = entry.and_then(|entry| entry.instance.died_at.take()) {
             self.note_recovery(child, died_at);
         }
         self.watch(ctx);
     }
 
-    /// Ends an actor that does not answer. If that does not help, its thread is stuck.
+    /// Ends an actor that does not answer. If it is still there after that, its thread is stuck.
     fn end_hung(&mut self, child: Child, ctx: &mut Context<Self>) {
         let Some(instance) = self.abort(child) else {
             return;
         };
         ctx.run_later(ABORT_TAKES, move |actor, ctx| {
-            if actor.hung_instance(child) == Some(instance) && !actor.stopping {
+            let current = actor.instance_mut(child);
+            let is_stuck =
+                current.is_some_and(|it| it.id == instance && it.state == ChildState::Hung);
+            if is_stuck && !actor.stopping {
                 actor.replace_thread(child, ctx);
             }
         });
     }
 
-    /// The child is dropped as soon as its thread comes round to it.
+    /// The child's thread drops it the next time it polls it.
     fn abort(&mut self, child: Child) -> Option<InstanceId> {
-        let now = shell::now();
-        if let Child::Connection(id, _) = child {
-            let client = self.clients.get_mut(id)?;
-            client.condition = Condition::Hung;
-            client.died_at.get_or_insert(now);
-            client.abort.abort();
-            return Some(client.instance);
-        }
-        let living = self.tree.living.get_mut(&child)?;
-        living.condition = Condition::Hung;
-        living.died_at.get_or_insert(now);
-        living.handle.abort.abort();
-        Some(living.instance)
+        let instance = self.instance_mut(child)?;
+        instance.state = ChildState::Hung;
+        instance.died_at.get_or_insert(shell::now());
+        instance.abort.abort();
+        Some(instance.id)
     }
 
-    fn hung_instance(&self, child: Child) -> Option<InstanceId> {
-        let (condition, instance) = if let Child::Connection(id, _) = child {
-            let client = self.clients.get(id)?;
-            (client.condition, client.instance)
-        } else {
-            let living = self.tree.living.get(&child)?;
-            (living.condition, living.instance)
-        };
-        (condition == Condition::Hung).then_some(instance)
-    }
-
-    /// Builds everybody anew who lived on a thread that is stuck. Charged is whose code is stuck,
-    /// not who was noticed first.
+    /// Replaces a stuck thread and restarts every actor on it. The death counts for the actor that
+    /// is stuck, not for the first one that was noticed.
     fn replace_thread(&mut self, noticed: Child, ctx: &mut Context<Self>) {
         let place = Place::of(noticed);
         let busy = self.spec.spawner.busy_with(place);
@@ -242,15 +223,14 @@ impl SupervisorActor {
         tracing::error!(child = %culprit, ?place, "a thread is stuck and was given up");
         self.spec.metrics.count_death(culprit);
         let now = shell::now();
-        if let Child::Connection(id, _) = culprit {
-            if self.clients.count_death(id, now) == RestartVerdict::GiveUp {
-                self.cut_off(id, ctx);
+        if self.count_death(culprit, now) == RestartVerdict::GiveUp {
+            self.give_up(culprit, ctx);
+            if culprit.client().is_none() {
+                return;
             }
-        } else if self.tree.restarts(culprit).handle_death(now) == RestartVerdict::GiveUp {
-            return self.give_up(culprit, ctx);
         }
         self.spec.spawner.replace_thread(place);
-        // Whoever is stuck must hear of no successor: he would attach himself to it when he wakes.
+        // Introduced to a successor, a stuck actor would attach itself to it when it wakes up.
         self.tree.forget(place);
         let waiting = match place {
             Place::Control | Place::Admin => VecDeque::new(),
@@ -263,19 +243,19 @@ impl SupervisorActor {
         for child in shared {
             self.start_child(child, ctx);
         }
-        self.revive_in_portions(waiting, ctx);
+        self.restart_in_batches(waiting, ctx);
     }
 
     fn child_in(&self, instance: InstanceId) -> Option<Child> {
-        let mut shared = self.tree.living.iter();
-        let shared = shared.find(|(_, living)| living.instance == instance);
+        let mut shared = self.tree.children.iter();
+        let shared = shared.find(|(_, entry)| entry.instance.id == instance);
         shared
             .map(|(child, _)| *child)
             .or_else(|| self.clients.child_in(instance))
     }
 
-    /// Ends all connections of a shard. Each begins a new life at once, so that no late word of the
-    /// former counts, although it is some time until that life is built.
+    /// Ends all connections of a shard. Each gets its next instance id here, although it is started
+    /// later, so that late messages of the ended one do not count.
     fn end_connections(
         &mut self,
         shard: u8,
@@ -287,33 +267,32 @@ impl SupervisorActor {
             .collect();
         let mut ended = VecDeque::with_capacity(all.len());
         for id in all {
-            let instance = self.next_instance();
+            let next = self.next_instance();
             if let Some(client) = self.clients.get_mut(id) {
-                client.abort.abort();
-                client.died_at.get_or_insert(now);
-                client.instance = instance;
-                client.condition = Condition::Dead;
+                client.instance.abort.abort();
+                client.instance.note_death(now);
+                client.instance.id = next;
                 self.watchdog.forget(Child::Connection(id, client.index));
-                ended.push_back((id, Some(instance)));
+                ended.push_back((id, Some(next)));
             }
         }
         ended
     }
 }
 
-/// At once if there is nothing to wait for.
+/// Runs `work` after a delay, or in the next turn of the event loop: the caller is in the middle of
+/// something.
 fn later<A: Driven>(
     after: Duration,
     ctx: &mut Context<A>,
     work: impl FnOnce(&mut A, &mut Context<A>) + 'static,
 ) {
     if after.is_zero() {
-        // In a turn of its own: whoever calls is in the middle of something.
         ctx.spawn(actix::fut::ready(()).map(move |(), actor: &mut A, ctx| work(actor, ctx)));
     } else {
         ctx.run_later(after, work);
     }
 }
 
-/// An actor that is not stuck on its thread is gone by then.
+/// An actor on a thread that is not stuck is gone by then.
 const ABORT_TAKES: Duration = Duration::from_millis(500);

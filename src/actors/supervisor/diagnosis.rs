@@ -1,7 +1,7 @@
-//! Why something works or does not: asks those who know, and has the core judge.
+//! Answers `postern why`: collects the facts from the actors; the core judges them.
 
 use super::SupervisorActor;
-use super::tree::{Condition, FRONT};
+use super::tree::FRONT;
 use crate::messages::diagnosis::{Diagnosis, ExplainAccess, ExplainName};
 use crate::messages::supervisor::Child;
 use crate::shell;
@@ -9,12 +9,13 @@ use actix::prelude::*;
 use futures_util::future::join;
 use postern_core::connection::ConnectionFacts;
 use postern_core::diagnosis::{
-    ClientFacts, Facts, GatewayFacts, Identified, Report, Subject, Target, Told, diagnose, identify,
+    ClientFacts, ClientMatch, Facts, GatewayFacts, Report, Response, Subject, diagnose, identify,
 };
 use postern_core::grant::TunnelAddresses;
 use postern_core::health::PortalState;
 use postern_core::ids::ClientId;
 use postern_core::nat_table::NatFacts;
+use postern_core::target::Target;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -26,9 +27,9 @@ impl Handler<Diagnosis> for SupervisorActor {
     fn handle(&mut self, question: Diagnosis, _: &mut Context<Self>) -> Self::Result {
         self.note_ended();
         let subject = match identify(&question.client, &self.known_clients()) {
-            Identified::One(id) => return self.examine_client(id, question),
-            Identified::Several(ids) => Subject::Several(ids),
-            Identified::Nobody { nearest } => Subject::Nobody {
+            ClientMatch::One(id) => return self.examine_client(id, question),
+            ClientMatch::Several(ids) => Subject::Ambiguous(ids),
+            ClientMatch::None { nearest } => Subject::Unknown {
                 nearest,
                 served: self.clients.len(),
             },
@@ -39,18 +40,19 @@ impl Handler<Diagnosis> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// Takes over from the ledger what has ended, with the time.
+    /// Moves ended clients and grants from the ledger into the journal, with the time.
     pub(super) fn note_ended(&mut self) {
         for ended in self.spec.ledger.take_ended() {
             self.journal.note(ended, shell::unix_now());
         }
     }
 
-    /// Everybody who is served, waits to be, or was lately. Who is served says best where it is.
+    /// All clients that are served, wait to be restored, or were served lately. For an id with
+    /// several addresses the last of these sources in this order counts: journal, ledger, clients.
     fn known_clients(&self) -> BTreeMap<ClientId, TunnelAddresses> {
         let former = self.journal.latest().map(|it| (it.client, it.tunnel));
         let former: Vec<_> = former.collect();
-        // The latest come first there, and last here.
+        // The journal has the latest first; here the latest must come last.
         let former = former.into_iter().rev();
         let recorded = self.spec.ledger.clients().map(|(id, it)| (id, it.tunnel));
         let served = self.clients.ids().filter_map(|id| {
@@ -75,15 +77,14 @@ impl SupervisorActor {
         &self,
         id: ClientId,
         target: Target,
-    ) -> impl Future<Output = Told<ConnectionFacts>> + use<> {
-        let client = self.clients.get(id);
-        let whom = match client.map(|client| (client.condition, &client.connection)) {
-            None => Err(Told::Absent),
-            Some((Condition::Up, connection)) => Ok(connection.clone()),
-            Some((Condition::Hung | Condition::Dead, _)) => Err(Told::Rebuilding),
+    ) -> impl Future<Output = Response<ConnectionFacts>> + use<> {
+        let connection = match self.clients.get(id) {
+            None => Err(Response::Absent),
+            Some(client) if client.instance.is_running() => Ok(client.connection.clone()),
+            Some(_) => Err(Response::Restarting),
         };
         async move {
-            match whom {
+            match connection {
                 Ok(connection) => ask(connection.send(ExplainAccess(target)), |it| it.0).await,
                 Err(told) => told,
             }
@@ -94,17 +95,17 @@ impl SupervisorActor {
         &self,
         client: ClientId,
         target: Target,
-    ) -> impl Future<Output = Told<NatFacts>> + use<> {
+    ) -> impl Future<Output = Response<NatFacts>> + use<> {
         let shard = self.clients.shard_of(client).unwrap_or(FRONT);
-        let living = self.tree.living.get(&Child::NatTable(shard));
-        let condition = living.map(|living| living.condition);
+        let entry = self.tree.children.get(&Child::NatTable(shard));
+        let is_running = entry.is_some_and(|entry| entry.instance.is_running());
         let links = self.tree.shard(shard).nat_table.as_ref();
-        let whom = links.filter(|_| condition == Some(Condition::Up));
-        let whom = whom.map(|links| links.explain.clone());
+        let links = links.filter(|_| is_running);
+        let nat_table = links.map(|links| links.explain.clone());
         async move {
-            match whom {
-                Some(whom) => ask(whom.send(ExplainName { client, target }), |it| it.0).await,
-                None => Told::Rebuilding,
+            match nat_table {
+                Some(it) => ask(it.send(ExplainName { client, target }), |it| it.0).await,
+                None => Response::Restarting,
             }
         }
     }
@@ -112,8 +113,8 @@ impl SupervisorActor {
     fn client_facts(
         &self,
         id: ClientId,
-        connection: Told<ConnectionFacts>,
-        nat: Told<NatFacts>,
+        connection: Response<ConnectionFacts>,
+        nat: Response<NatFacts>,
     ) -> ClientFacts {
         let record = self.spec.ledger.client(id);
         let ended = self.journal.latest().filter(|it| it.client == id);
@@ -148,17 +149,17 @@ impl SupervisorActor {
     }
 }
 
-/// An actor that is gone is about to have a successor.
+/// A closed mailbox means that the actor is being restarted.
 async fn ask<T, U>(
     answer: impl Future<Output = Result<T, MailboxError>>,
     into: impl FnOnce(T) -> U,
-) -> Told<U> {
+) -> Response<U> {
     match timeout(PATIENCE, answer).await {
-        Ok(Ok(answer)) => Told::Answer(into(answer)),
-        Ok(Err(MailboxError::Closed)) => Told::Rebuilding,
-        Ok(Err(MailboxError::Timeout)) | Err(_) => Told::Silence,
+        Ok(Ok(answer)) => Response::Answer(into(answer)),
+        Ok(Err(MailboxError::Closed)) => Response::Restarting,
+        Ok(Err(MailboxError::Timeout)) | Err(_) => Response::Timeout,
     }
 }
 
-/// An actor that is well answers within milliseconds.
+/// A healthy actor answers within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);

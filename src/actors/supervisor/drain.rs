@@ -1,11 +1,11 @@
-//! The end of a gateway that is to be replaced: new clients are refused, the others may finish.
+//! Draining: new clients are refused, the others may finish, then the process ends.
 //!
-//! The portal is not left: what it revokes meanwhile counts. A client that is refused hears nothing
-//! and is led to another gateway by the portal when it asks again, two seconds later.
+//! The gateway stays joined, because revocations still count. A refused client gets no answer; when
+//! it asks again two seconds later, the portal leads it to another gateway.
 
 use super::SupervisorActor;
-use crate::admin::reports::DrainReport;
 use crate::messages::operator::{CancelDrain, DrainGateway};
+use crate::messages::reports::DrainReport;
 use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::shell;
 use actix::prelude::*;
@@ -13,17 +13,15 @@ use postern_core::connection::ConnectionStats;
 use postern_core::ids::ClientId;
 use std::time::{Duration, Instant};
 
-/// A gateway that refuses new clients.
 pub(super) struct Drain {
     ends_at: Instant,
     refused: u64,
-    /// Clients that had something to say lately, when it was last counted.
+    /// Clients with recent traffic, as counted last.
     active: usize,
     timer: SpawnHandle,
 }
 
 impl Drain {
-    /// Somebody came too late.
     pub(super) fn note_refusal(&mut self) {
         self.refused += 1;
     }
@@ -72,7 +70,7 @@ impl Handler<CancelDrain> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// How far it is; `None` when nobody wants it to end.
+    /// The progress; `None` while the gateway is not draining.
     pub(super) fn drain_report(&self) -> Option<DrainReport> {
         let drain = self.drain.as_ref()?;
         let remaining = drain.ends_at.saturating_duration_since(shell::now());
@@ -96,7 +94,7 @@ impl SupervisorActor {
         }));
     }
 
-    /// A client whose connection does not answer may be in the middle of something.
+    /// A client counts as active if its connection does not answer.
     fn count_active(&self) -> impl ActorFuture<Self, Output = ()> + use<> {
         let described = self.describe_clients(usize::MAX).into_actor(self);
         described.map(|described, actor: &mut Self, _| {
@@ -107,7 +105,7 @@ impl SupervisorActor {
     }
 }
 
-/// So that the last second is one.
+/// Rounded up, so that the last second is reported as 1.
 fn rounded_up(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
@@ -119,10 +117,10 @@ fn is_active((_, stats): &(ClientId, Option<ConnectionStats>)) -> bool {
     last.is_some_and(|before| before < QUIET)
 }
 
-/// How often it is looked whether anybody is left.
+/// How often the remaining clients are counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Whoever neither sends nor receives for so long has nothing under way, or something that can wait
-/// for another gateway.
+/// A client without traffic for this long has nothing under way that could not continue at another
+/// gateway.
 pub(super) const QUIET: Duration = Duration::from_secs(60);
-/// A year: so that no sum of times overflows.
+/// A year, so that no sum of times overflows.
 const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,9 +1,8 @@
-//! What the supervisor was told about the world, and how the gateway is.
+//! The gateway's health, as far as actors have reported it, and the health check.
 
 use super::SupervisorActor;
-use super::tree::Condition;
-use crate::admin::reports::{HealthReport, HealthStatus};
 use crate::messages::operator::HealthCheck;
+use crate::messages::reports::{HealthReport, HealthStatus};
 use crate::messages::supervisor::{
     Child, InterfaceConfigured, PortalStateChanged, ResolverStateChanged,
 };
@@ -16,7 +15,6 @@ use postern_core::health::{HealthFacts, PortalState, Readiness, ResolverState};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// See the module's documentation.
 pub(super) struct HealthState {
     pub(super) started_at: UnixTime,
     pub(super) portal: PortalState,
@@ -26,7 +24,7 @@ pub(super) struct HealthState {
 }
 
 impl HealthState {
-    /// A process that takes clients over goes on with what the portal said to the former one.
+    /// A process that takes clients over goes on with the grants of the previous one.
     pub(super) fn new(takes_over: bool) -> Self {
         let now = shell::unix_now();
         Self {
@@ -41,7 +39,7 @@ impl HealthState {
         }
     }
 
-    /// Its successor joins anew.
+    /// A restarted PortalActor joins again.
     pub(super) fn note_portal_death(&mut self) {
         if self.portal == PortalState::Joined {
             self.set_portal(PortalState::Away);
@@ -87,11 +85,11 @@ impl Handler<HealthCheck> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// Asks every shared actor to answer, and judges.
+    /// Pings every shared actor and judges the gateway's health.
     pub(super) fn examine(&self) -> ResponseActFuture<Self, HealthReport> {
-        let all = self.tree.living.iter().map(|(child, living)| {
-            let is_up = living.condition == Condition::Up;
-            let pings = living.handle.pings.clone();
+        let all = self.tree.children.iter().map(|(child, entry)| {
+            let is_up = entry.instance.is_running();
+            let pings = entry.handle.pings.clone();
             let kind = Child::KINDS[child.kind()];
             async move {
                 let answered =
@@ -102,7 +100,7 @@ impl SupervisorActor {
         let answers = join_all(all.collect::<Vec<_>>());
         Box::pin(answers.into_actor(self).map(|silent, actor, _| {
             let mut silent: Vec<_> = silent.into_iter().flatten().collect();
-            // The same on several shards: the children stand in this order.
+            // Children of one kind on several shards are neighbours in this order.
             silent.dedup();
             actor.health(silent)
         }))
@@ -133,5 +131,5 @@ impl SupervisorActor {
     }
 }
 
-/// An actor that is well answers within milliseconds; the watchdog is as patient.
+/// A healthy actor answers within milliseconds; the watchdog has the same patience.
 const PATIENCE: Duration = Duration::from_millis(1500);

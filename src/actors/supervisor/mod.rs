@@ -1,16 +1,15 @@
-//! SupervisorActor: the parent of all others.
+//! SupervisorActor: the parent of all other actors.
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
 //! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`,
-//! `ConnectionChanged`,
-//! `ConnectionClosed`, `NatTableChanged`, `ChildDied`, `Shutdown`, how the world is, and what the
-//! operator asks. Emits: commands to connections,
-//! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to everybody the
-//! successors of those who died. When its mailbox is full: control messages only, they wait. On
-//! death: the process ends with code 70, and the next one takes the clients over.
+//! `ConnectionChanged`, `ConnectionClosed`, `NatTableChanged`, `ChildDied`, `Shutdown`, changes of
+//! the gateway's health, and the operator's questions. Emits: commands to connections,
+//! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to all actors the
+//! addresses of restarted ones. When its mailbox is full: control messages wait. On death: the
+//! process ends with code 70, and the next one takes the clients over.
 //!
-//! A command of the portal is written into the ledger before the actor that it concerns is told:
-//! whoever dies next is built anew from what the portal said last.
+//! The supervisor writes a command of the portal into the ledger before it passes it on, so that
+//! every restarted actor is built from the portal's last word.
 
 mod clients;
 mod deaths;
@@ -32,18 +31,18 @@ use crate::messages::connection::{
     RevokeAccess, SetExpiry, StopConnection, UpdateResource,
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
+use crate::messages::reload::ReloadReport;
 use crate::messages::supervisor::{
     Child, ConnectionChanged, ConnectionClosed, ConnectionFact, GatewayInitialized, InstanceId,
     InterfaceFailed, NatTableChanged, PortalRefused, RelaysChanged, Shutdown, ShutdownMode,
 };
 use crate::messages::udp::UseRelays;
 use crate::metrics::Metrics;
-use crate::reload::ReloadReport;
 use crate::service_manager::ServiceManager;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
 use crate::supervision::ExitGuard;
 use actix::prelude::*;
-use clients::{Clients, Request};
+use clients::{ClientTable, Request};
 use drain::Drain;
 use health_state::HealthState;
 use postern_core::diagnosis::Journal;
@@ -60,54 +59,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tree::Tree;
 
-/// Everything a SupervisorActor is built from.
 pub struct SupervisorSpec {
-    /// The gateway's key pair.
     pub keys: GatewayKeys,
-    /// For the peer indices.
     pub seed: [u8; 32],
-    /// Threads of the data path, at least one.
+    /// Number of threads of the data path, at least 1.
     pub shards: u8,
-    /// Clients at one time.
     pub max_clients: usize,
-    /// Resources of one client at one time.
+    /// Limit for each client.
     pub max_resources: usize,
-    /// How many clients may be shaken hands with in a second.
+    /// WireGuard handshakes that the gateway answers per second.
     pub handshakes_per_second: usize,
-    /// Makes the other actors.
     pub spawner: Box<dyn Spawner>,
-    /// Empty, or what the former process left.
+    /// Empty, or that of the previous process.
     pub ledger: Ledger,
-    /// For the next process; `None` when it shall find nothing.
+    /// `None` if the state is not saved for the next process.
     pub state_saver: Option<StateSaver>,
-    /// Set when the next process finds the clients connected.
+    /// Set if the next process will find the clients connected.
     pub handed_over: Arc<AtomicBool>,
-    /// Set every second.
     pub alive: Arc<AtomicBool>,
-    /// Where clients reach us, for the operator.
     pub udp_port: u16,
-    /// Who started the gateway, and wants to know how it is.
     pub service_manager: ServiceManager,
-    /// Shared counters.
     pub metrics: Arc<Metrics>,
 }
 
-/// See the module's documentation.
 pub struct SupervisorActor {
     spec: SupervisorSpec,
     indices: PeerIndexPool,
     tree: Tree,
-    clients: Clients,
+    clients: ClientTable,
     watchdog: Watchdog<Child>,
     health_state: HealthState,
     drain: Option<Drain>,
     journal: Journal,
-    lives: InstanceId,
+    last_instance: InstanceId,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
     is_saving: bool,
     is_examining: bool,
-    /// What became of the last attempt to read the configuration again.
     last_reload: Option<ReloadReport>,
     stopping: bool,
     wakeup: Wakeup,
@@ -118,10 +106,8 @@ impl SupervisorActor {
     /// Control messages that may wait.
     pub const MAILBOX: usize = 1024;
 
-    /// Which starts its children when it is started.
-    #[must_use]
     pub fn new(spec: SupervisorSpec) -> Self {
-        // Should it die itself, the next process finds the last state that was saved.
+        // If the supervisor itself dies, the next process finds the last saved state.
         let is_kept = spec.state_saver.is_some();
         let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
         let takes_over = spec.ledger.clients().len() > 0;
@@ -133,9 +119,9 @@ impl SupervisorActor {
             journal: Journal::default(),
             spec,
             tree: Tree::new(shards),
-            clients: Clients::default(),
+            clients: ClientTable::default(),
             watchdog: Watchdog::new(),
-            lives: InstanceId::default(),
+            last_instance: InstanceId::default(),
             relays: BTreeMap::new(),
             asked_for_relays: false,
             is_saving: false,
@@ -154,7 +140,7 @@ impl SupervisorActor {
 impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
-    /// The portal comes last: clients that are taken over do not wait for it.
+    /// Starts the portal last: restored clients do not wait for it.
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(Self::MAILBOX);
         let alive = Arc::clone(&self.spec.alive);
@@ -208,8 +194,8 @@ impl Handler<OpenConnection> for SupervisorActor {
 impl Handler<AllowAccess> for SupervisorActor {
     type Result = ();
 
-    /// docs/lessons.md 18: it may come before its client's `OpenConnection`, if it says enough to
-    /// go on.
+    /// docs/lessons.md 18: it may come before its client's `OpenConnection`, if the tunnel
+    /// addresses are known.
     fn handle(&mut self, AllowAccess(mut request): AllowAccess, ctx: &mut Context<Self>) {
         let id = request.client;
         let connected = self.clients.get(id).map(|client| client.tunnel);
@@ -349,7 +335,7 @@ impl Handler<ConnectionChanged> for SupervisorActor {
         let Some(known) = self
             .clients
             .get_mut(client)
-            .filter(|it| it.instance == instance)
+            .filter(|it| it.instance.id == instance)
         else {
             return;
         };
@@ -357,13 +343,13 @@ impl Handler<ConnectionChanged> for SupervisorActor {
         match fact {
             ConnectionFact::NameAnnounced(name) => ledger.record_name(client, name),
             ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
-            // A further grant that is on its way may bring another transport.
+            // If a further grant is on its way, it may bring another transport.
             ConnectionFact::TransportLost if known.opened == opened => {
                 ledger.forget_transport(client);
             }
             ConnectionFact::TransportLost => {}
             ConnectionFact::SessionEstablished => {
-                if let Some(died_at) = known.died_at.take() {
+                if let Some(died_at) = known.instance.died_at.take() {
                     let child = Child::Connection(client, known.index);
                     self.note_recovery(child, died_at);
                 }
@@ -376,9 +362,9 @@ impl Handler<ConnectionChanged> for SupervisorActor {
 impl Handler<NatTableChanged> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, news: NatTableChanged, ctx: &mut Context<Self>) {
+    fn handle(&mut self, change: NatTableChanged, ctx: &mut Context<Self>) {
         let ledger = &mut self.spec.ledger;
-        match news {
+        match change {
             NatTableChanged::NameLearned(known) => ledger.record_known(known),
             NatTableChanged::FlowPinned(client, flow) => ledger.record_pin(client, flow),
             NatTableChanged::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
@@ -393,7 +379,7 @@ impl Handler<ConnectionClosed> for SupervisorActor {
     fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
         let current = self.clients.get(message.client);
         let is_meant = current.is_some_and(|client| {
-            client.instance == message.instance && client.opened == message.opened
+            client.instance.id == message.instance && client.opened == message.opened
         });
         if is_meant && let Some(connection) = self.retire(message.client) {
             self.spec.ledger.remove_client(message.client);
@@ -454,9 +440,9 @@ impl Handler<InjectFault> for SupervisorActor {
 
 impl SupervisorActor {
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
-        let living = self.tree.living.get(&child);
-        let living = living.ok_or_else(|| format!("{child} is not there just now"))?;
-        let sent = living.handle.faults.try_send(crate::faults::Fault(kind));
+        let entry = self.tree.children.get(&child);
+        let entry = entry.ok_or_else(|| format!("{child} is not there just now"))?;
+        let sent = entry.handle.faults.try_send(crate::faults::Fault(kind));
         sent.map_err(|error| format!("{child} takes no fault: {error}"))
     }
 
@@ -475,8 +461,8 @@ impl SupervisorActor {
         }
     }
 
-    /// Once for each time that none is left: the portal sends those it has, at once or when one
-    /// comes.
+    /// Asks once each time that no relay is left: the portal sends those it has, immediately or
+    /// when one joins.
     fn ask_for_relays(&mut self) {
         let none_left = self.relays.is_empty();
         if none_left
@@ -489,7 +475,8 @@ impl SupervisorActor {
     }
 }
 
-/// The budget of a part is spent: the container starts the process anew.
+/// A child has spent its restart budget, or the supervisor panicked: the service manager restarts
+/// the process.
 const EXIT_BUDGET_SPENT: i32 = 70;
-/// How often the supervisor shows that its own thread is not stuck.
+/// How often the supervisor shows the heartbeat that its thread is not stuck.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);

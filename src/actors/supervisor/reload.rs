@@ -1,15 +1,9 @@
-//! Other settings, for those who live and for those who come after them.
+//! New settings, for running actors and for actors that are started later.
 
 use super::SupervisorActor;
-use super::tree::FRONT;
-use crate::config::changes::Step;
+use crate::config::{LimitsConfig, UseSettings};
 use crate::messages::connection::LimitResources;
-use crate::messages::dns::{LimitLookups, UseNameServers};
-use crate::messages::nat_table::LimitNatTable;
-use crate::messages::portal::TolerateOutage;
-use crate::messages::supervisor::{ConfigurationReloaded, ReloadBegan, UseSettings};
-use crate::messages::udp::{LimitHandshakes, OfferAddresses};
-use crate::reload::LiveSettings;
+use crate::messages::reload::{ConfigurationReloaded, ReloadBegan};
 use crate::shell::tell;
 use actix::prelude::*;
 
@@ -24,11 +18,20 @@ impl Handler<ReloadBegan> for SupervisorActor {
 impl Handler<UseSettings> for SupervisorActor {
     type Result = ();
 
-    /// Successors first: whoever dies in between is built with what it would have been told.
-    fn handle(&mut self, UseSettings { settings, steps }: UseSettings, _: &mut Context<Self>) {
-        self.spec.spawner.take_over(&settings);
-        for step in steps {
-            self.take_step(step, &settings);
+    /// The spawner comes first: an actor that dies in between is built with the new settings.
+    fn handle(&mut self, message: UseSettings, _: &mut Context<Self>) {
+        self.spec.spawner.take_over(&message.after);
+        self.limit_clients(&message.after.config.limits);
+        let shards = self.tree.shards.iter();
+        let of_shards = shards.flat_map(|shard| {
+            let nat_table = shard.nat_table.as_ref().map(|links| &links.settings);
+            let udp = shard.udp.as_ref().map(|links| &links.settings);
+            nat_table.into_iter().chain(udp)
+        });
+        let dns = self.tree.dns.as_ref().map(|links| &links.settings);
+        let portal = self.tree.portal.as_ref().map(|links| &links.settings);
+        for settings in dns.into_iter().chain(portal).chain(of_shards) {
+            tell(settings, message.clone());
         }
     }
 }
@@ -44,69 +47,15 @@ impl Handler<ConfigurationReloaded> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    fn take_step(&mut self, step: Step, settings: &LiveSettings) {
-        let tree = &self.tree;
-        match step {
-            Step::NameServers => {
-                if let Some(dns) = &tree.dns {
-                    tell(&dns.servers, UseNameServers(settings.name_servers()));
-                }
-            }
-            Step::Lookups => {
-                if let Some(dns) = &tree.dns {
-                    tell(&dns.limit, LimitLookups(settings.lookups()));
-                }
-            }
-            Step::NatTable => {
-                let limit = LimitNatTable(settings.nat_table().divided(self.spec.shards));
-                for nat_table in tree.shards.iter().filter_map(|it| it.nat_table.as_ref()) {
-                    tell(&nat_table.limit, limit);
-                }
-            }
-            Step::Clients => self.limit_clients(settings),
-            Step::Handshakes => self.limit_handshakes(settings.limits.handshakes_per_second),
-            Step::Addresses => self.offer_addresses(settings),
-            Step::Outage => {
-                if let Some(portal) = &tree.portal {
-                    tell(&portal.tolerate, TolerateOutage(settings.max_outage));
-                }
-            }
-            // These are nobody's whom the supervisor knows.
-            Step::Farewell | Step::LogFilter | Step::NextProcess => {}
-        }
-    }
-
-    fn limit_clients(&mut self, settings: &LiveSettings) {
-        let limits = settings.limits;
-        self.spec.max_clients = limits.clients;
-        self.spec.max_resources = limits.resources_per_client;
-        let ledger = &mut self.spec.ledger;
-        ledger.limit(limits.clients, limits.resources_per_client);
-        let limit = LimitResources(limits.resources_per_client);
-        self.clients.tell_all(&limit);
-    }
-
-    fn limit_handshakes(&mut self, per_second: u32) {
+    fn limit_clients(&mut self, limits: &LimitsConfig) {
+        let per_second = limits.handshakes_per_second;
         self.spec.handshakes_per_second = usize::try_from(per_second).unwrap_or(usize::MAX);
-        let shards = self.tree.shards.iter();
-        for udp in shards.filter_map(|shard| shard.udp.as_ref()) {
-            tell(&udp.handshakes, LimitHandshakes(per_second.into()));
-        }
-    }
-
-    /// Every shard needs to know which addresses are ours; one asks for more.
-    fn offer_addresses(&self, settings: &LiveSettings) {
-        for (number, shard) in (0..).zip(&self.tree.shards) {
-            let offer = OfferAddresses {
-                list_addresses: settings.list_addresses(),
-                stun_servers: match number {
-                    FRONT => settings.network.stun_servers.clone(),
-                    _ => Vec::new(),
-                },
-            };
-            if let Some(udp) = &shard.udp {
-                tell(&udp.offer, offer);
-            }
+        self.spec.max_clients = limits.clients;
+        let per_client = limits.resources_per_client;
+        let former = std::mem::replace(&mut self.spec.max_resources, per_client);
+        self.spec.ledger.limit(limits.clients, per_client);
+        if former != per_client {
+            self.clients.tell_all(&LimitResources(per_client));
         }
     }
 }

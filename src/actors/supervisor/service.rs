@@ -1,11 +1,11 @@
-//! How the gateway is, for the service manager that started it.
+//! Reports the gateway's health to the service manager that started it.
 
 use super::SupervisorActor;
-use crate::admin::reports::{HealthReport, HealthStatus};
+use crate::messages::reports::HealthReport;
 use actix::prelude::*;
 
 impl SupervisorActor {
-    /// Begins to tell, if there is somebody to be told.
+    /// Starts reporting, if there is a service manager.
     pub(super) fn report_to_service_manager(&mut self, ctx: &mut Context<Self>) {
         if let Some(interval) = self.spec.service_manager.interval() {
             self.look_at_health(ctx);
@@ -13,7 +13,7 @@ impl SupervisorActor {
         }
     }
 
-    /// Asks everybody, unless somebody is still being waited for.
+    /// Runs a health check, unless the previous one is still running.
     fn look_at_health(&mut self, ctx: &mut Context<Self>) {
         if self.stopping || std::mem::replace(&mut self.is_examining, true) {
             return;
@@ -30,13 +30,9 @@ impl SupervisorActor {
     }
 }
 
-/// As the service manager shows it: what is the matter, and not what to do about it.
+/// The status line that the service manager shows: the troubles without their remedies.
 fn status_line(health: &HealthReport, clients: usize) -> String {
-    let status = match health.status {
-        HealthStatus::Ready => "ready",
-        HealthStatus::Degraded => "degraded",
-        HealthStatus::NotReady => "not ready",
-    };
+    let status = health.status.word().replace('_', " ");
     let mut line = format!("{status}, {clients} clients");
     for (index, reason) in health.reasons.iter().enumerate() {
         line += if index == 0 { ": " } else { "; " };

@@ -1,4 +1,4 @@
-//! The end of the process: goodbyes, or a hand-over to the next one.
+//! Shutdown: goodbyes, or a handover to the next process.
 
 use super::SupervisorActor;
 use crate::actors::connection::ConnectionActor;
@@ -38,7 +38,7 @@ impl Handler<Shutdown> for SupervisorActor {
         let flushes: Vec<_> = udps.map(|udp| udp.flush.clone()).collect();
         let leave = self.tree.portal.as_ref().map(|portal| portal.leave.clone());
         let mode = async move {
-            // Whoever does not answer in time is not waited for: the process must end within 2 s.
+            // Each step has a time-out: the process must end within 2 s.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbyes).await;
             let flushed = join_all(flushes.iter().map(|flush| flush.send(FlushDatagrams)));
             let _ = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
@@ -58,7 +58,7 @@ impl Handler<Shutdown> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// Leaves everything for the next process, if that can use it.
+    /// Saves the state for the next process, if that can use it.
     fn hand_over(&mut self, exit_code: i32) -> bool {
         let is_saved = self.save_for_successor(exit_code);
         self.spec.handed_over.store(is_saved, Ordering::Relaxed);
@@ -72,15 +72,10 @@ impl SupervisorActor {
     }
 }
 
-/// In portions that fit the mailbox of the UdpActor, to which each goodbye goes.
+/// In batches that fit into the mailbox of the UdpActor, which receives each goodbye.
 async fn say_goodbye(connections: Vec<Addr<ConnectionActor>>) {
-    for portion in connections.chunks(UdpActor::MAILBOX / 2) {
-        join_all(
-            portion
-                .iter()
-                .map(|connection| connection.send(CloseConnection)),
-        )
-        .await;
+    for batch in connections.chunks(UdpActor::MAILBOX / 2) {
+        join_all(batch.iter().map(|it| it.send(CloseConnection))).await;
     }
 }
 

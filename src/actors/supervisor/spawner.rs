@@ -1,40 +1,34 @@
-//! Where children are made: what the supervisor asks of those who know threads, sockets and
-//! devices.
+//! The supervisor's view of the code that owns threads, sockets and devices: it starts children.
 
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::nat_table::NatSnapshot;
 use crate::actors::portal::PortalOutputs;
 use crate::actors::tun::TunOutputs;
+use crate::config::LiveSettings;
 use crate::faults::Fault;
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{Child, InstanceId, NatTableChanged, ResolverStateChanged};
-use crate::reload::LiveSettings;
 use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
+use std::sync::Arc;
 
-/// A child that runs, or will in a moment: messages to it wait in its mailbox.
+/// A started child. Messages to it wait in its mailbox until its thread has built it.
 pub struct Started<L> {
-    /// How others reach it.
     pub links: L,
-    /// How the supervisor holds it.
     pub handle: ActorHandle,
 }
 
-/// What the supervisor does to a child, whatever its kind.
+/// The supervisor's access to a child of any kind.
 pub struct ActorHandle {
-    /// Whether it still answers.
     pub pings: Recipient<Ping>,
-    /// For chaos runs.
     pub faults: Recipient<Fault>,
-    /// Drops the actor as soon as its thread comes round to it.
+    /// Makes the actor's thread drop it at the next poll.
     pub abort: AbortHandle,
 }
 
 impl ActorHandle {
-    /// Of an actor that was launched.
-    #[must_use]
     pub fn of<A>(addr: &Addr<A>, abort: AbortHandle) -> Self
     where
         A: Actor<Context = Context<A>> + Handler<Ping> + Handler<Fault>,
@@ -47,20 +41,18 @@ impl ActorHandle {
     }
 }
 
-/// The threads besides the supervisor's own.
+/// A thread other than the supervisor's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Portal and names: what may take its time.
+    /// Portal and name lookups, which may block for a while.
     Control,
-    /// Everything that the packets of some clients meet.
+    /// The whole data path of some clients.
     Shard(u8),
-    /// Who answers the operator, whatever the others are stuck in.
+    /// Answers the operator, even if another thread is stuck.
     Admin,
 }
 
 impl Place {
-    /// Where a child lives.
-    #[must_use]
     pub fn of(child: Child) -> Self {
         match child {
             Child::Portal | Child::Dns => Self::Control,
@@ -71,42 +63,39 @@ impl Place {
     }
 }
 
-/// Makes children, as often as it takes. A child that cannot be made has died: its notice says so.
+/// Starts children. If a child cannot be built, its death notice reports it as dead.
 pub trait Spawner {
-    /// On the queue of a shard, which all its lives share.
+    /// On the TUN queue of a shard, which all instances share.
     fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks>;
 
-    /// With what its predecessor left behind.
     fn nat_table(
         &self,
         shard: u8,
         death: DeathNotice,
         snapshot: NatSnapshot,
-        news: Recipient<NatTableChanged>,
+        changed: Recipient<NatTableChanged>,
     ) -> Started<NatTableLinks>;
 
-    /// On the sockets of a shard, which all its lives share.
+    /// On the sockets of a shard, which all instances share.
     fn udp(&self, shard: u8, death: DeathNotice) -> Started<UdpLinks>;
 
-    /// With an empty cache.
     fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks>;
 
-    /// Which joins at once.
     fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks>;
 
-    /// On the listeners that all its lives share.
+    /// On the listeners, which all instances share.
     fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> ActorHandle;
 
-    /// On the thread of the shard that its index names.
+    /// On the thread of the shard in the connection's index.
     fn connection(&self, spec: ConnectionSpec) -> (Addr<ConnectionActor>, AbortHandle);
 
-    /// Makes whoever is made from now on with these settings.
-    fn take_over(&mut self, settings: &LiveSettings);
+    /// Starts actors with these settings from now on.
+    fn take_over(&mut self, settings: &Arc<LiveSettings>);
 
-    /// Whose code a thread runs at this moment, or for ever.
+    /// The instance that a thread runs now, or in which it is stuck.
     fn busy_with(&self, place: Place) -> Option<InstanceId>;
 
-    /// Gives up a thread that is stuck; who is made from now on lives on another. Those who lived
-    /// on it die when it comes round to them, if ever.
+    /// Abandons a stuck thread and starts later actors on a new one. The actors on the old thread
+    /// die if it ever polls them again.
     fn replace_thread(&mut self, place: Place);
 }

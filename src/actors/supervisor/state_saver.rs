@@ -1,4 +1,5 @@
-//! What the next process will find: the ledger and the gateway's key, on a memory file system.
+//! Saves the state for the next process: the ledger and the gateway's keys, on a memory file
+//! system.
 
 use super::{EXIT_BUDGET_SPENT, SupervisorActor};
 use crate::shell;
@@ -10,43 +11,31 @@ use std::io;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Saves the ledger, together with what does not change.
+/// Writes the state file.
 pub struct StateSaver {
-    file: StateFile,
-    gateway_key: Zeroizing<[u8; 32]>,
-    ice_secret: Zeroizing<[u8; 32]>,
-    udp_port: u16,
-    taken_over_at: Option<UnixTime>,
-    /// The revision that was saved last.
+    spec: StateSaverSpec,
+    /// The revision of the ledger that was saved last.
     saved: Option<u64>,
     is_failing: bool,
     pace: Duration,
 }
 
-/// What a [`StateSaver`] saves besides the ledger.
+/// The state file, and its contents besides the ledger.
 pub struct StateSaverSpec {
-    /// Ours alone.
     pub file: StateFile,
-    /// The gateway's private key.
     pub gateway_key: Zeroizing<[u8; 32]>,
-    /// What its ICE credentials are derived from (generation 0).
+    /// The gateway's ICE credentials are derived from it (generation 0).
     pub ice_secret: Zeroizing<[u8; 32]>,
-    /// Where clients know it.
+    /// The port that clients know.
     pub udp_port: u16,
-    /// Since when this process serves clients of a former one.
+    /// When this process took over clients of a previous one, if it did.
     pub taken_over_at: Option<UnixTime>,
 }
 
 impl StateSaver {
-    /// Nothing is saved yet.
-    #[must_use]
     pub fn new(spec: StateSaverSpec) -> Self {
         Self {
-            file: spec.file,
-            gateway_key: spec.gateway_key,
-            ice_secret: spec.ice_secret,
-            udp_port: spec.udp_port,
-            taken_over_at: spec.taken_over_at,
+            spec,
             saved: None,
             is_failing: false,
             pace: SAVE_AFTER,
@@ -55,23 +44,23 @@ impl StateSaver {
 
     fn save(&mut self, ledger: &Ledger) -> io::Result<()> {
         let begun = shell::now();
-        let result = self.file.save(&SavedState {
+        let result = self.spec.file.save(&SavedState {
             saved_at: shell::unix_now(),
-            gateway_key: self.gateway_key.clone(),
-            ice_secret: self.ice_secret.clone(),
-            udp_port: self.udp_port,
-            taken_over_at: self.taken_over_at,
+            gateway_key: self.spec.gateway_key.clone(),
+            ice_secret: self.spec.ice_secret.clone(),
+            udp_port: self.spec.udp_port,
+            taken_over_at: self.spec.taken_over_at,
             ledger: ledger.clone(),
         });
         self.saved = Some(ledger.revision());
-        // Saving may take a twentieth of the time, however many clients there are.
+        // Saving takes at most a twentieth of the time, however many clients there are.
         let took = shell::now().saturating_duration_since(begun);
         self.pace = SAVE_AFTER.max(took * 20);
         self.note(&result);
         result
     }
 
-    /// Said once for each time that it begins.
+    /// Logs once for each series of failures.
     fn note(&mut self, result: &io::Result<()>) {
         let was_failing = std::mem::replace(&mut self.is_failing, result.is_err());
         if let Err(error) = result
@@ -81,9 +70,9 @@ impl StateSaver {
         }
     }
 
-    /// Whether this process has just taken over what may be the reason for its troubles.
+    /// Whether this process took over recently, so that the state may be the cause of its deaths.
     fn is_suspicious(&self, now: UnixTime) -> bool {
-        let since = self.taken_over_at.map(|at| now.0.saturating_sub(at.0));
+        let since = self.spec.taken_over_at.map(|at| now.0.saturating_sub(at.0));
         since.is_some_and(|seconds| seconds < SUSPICIOUS.as_secs())
     }
 }
@@ -117,7 +106,7 @@ impl SupervisorActor {
         self.note_ended();
     }
 
-    /// Whether the next process will find everything.
+    /// Returns whether the next process will find the state.
     pub(super) fn save_for_successor(&mut self, exit_code: i32) -> bool {
         let Some(state_saver) = &mut self.spec.state_saver else {
             return false;
@@ -127,43 +116,43 @@ impl SupervisorActor {
             return false;
         }
         if exit_code == 0 {
-            state_saver.file.note_attempts(0);
+            state_saver.spec.file.note_attempts(0);
         }
         let is_saved = state_saver.save(&self.spec.ledger).is_ok();
         self.spec.metrics.count_save(is_saved);
         is_saved
     }
 
-    /// The last word, when nobody can change the ledger any more.
+    /// Saves once more, when the ledger can no longer change.
     pub(super) fn save_at_the_end(&mut self) {
         if let Some(state_saver) = &mut self.spec.state_saver {
-            // What was saved when the end began is good enough.
+            // If it fails, the state that was saved when the shutdown began remains.
             let result = state_saver.save(&self.spec.ledger);
             self.spec.metrics.count_save(result.is_ok());
         }
     }
 
-    /// This process has lived long enough: what it took over is no poison.
+    /// The process has run long enough: the state that it took over is harmless.
     pub(super) fn trust_state(&mut self) {
         if let Some(state_saver) = &self.spec.state_saver {
-            state_saver.file.note_attempts(0);
+            state_saver.spec.file.note_attempts(0);
         }
     }
 
-    /// The clients are told goodbye: there is nothing to take over.
+    /// The clients get a goodbye: nothing remains to be taken over.
     pub(super) fn forget_state(&mut self) {
         if let Some(state_saver) = &mut self.spec.state_saver
-            && let Err(error) = state_saver.file.remove()
+            && let Err(error) = state_saver.spec.file.remove()
         {
             tracing::warn!(%error, "the state file stays");
         }
     }
 }
 
-/// Changes come in groups.
+/// Changes come in bursts.
 const SAVE_AFTER: Duration = Duration::from_millis(50);
-/// How often the file is renewed without a change; far below any sensible `state.max_age`.
+/// How often the file is renewed without a change: far below any sensible `state.max_age`.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(15);
-/// A process that spends its budget this soon after taking over leaves nothing to the next one, or
-/// both might die of the same cause for ever.
+/// A process that spends its restart budget this soon after taking over leaves no state to the next
+/// one, or process after process might die of the same cause.
 pub(super) const SUSPICIOUS: Duration = Duration::from_secs(60);

@@ -1,14 +1,15 @@
-//! Everything that an operator may want to see, gathered from those who know it.
+//! Answers `postern status`: collects the state of the actors and the clients.
 
 use super::SupervisorActor;
 use crate::actors::connection::ConnectionActor;
-use crate::admin::reports::{
+use crate::messages::connection::DescribeConnection;
+use crate::messages::operator::GatewayStatus;
+use crate::messages::reload::{ReloadOutcome, ReloadReport};
+use crate::messages::reports::{
     ActorReport, ClientReport, HealthReport, PortalReport, ReloadSummary, ResourceReport,
     StatusReport, TrafficReport,
 };
-use crate::messages::connection::DescribeConnection;
-use crate::messages::operator::GatewayStatus;
-use crate::reload::{ReloadOutcome, ReloadReport};
+use crate::metrics::ActorCounters;
 use crate::shell;
 use actix::prelude::*;
 use futures_util::future::join_all;
@@ -38,7 +39,8 @@ impl Handler<GatewayStatus> for SupervisorActor {
 }
 
 impl SupervisorActor {
-    /// Asks the connections of the first so many clients how they are; `None` says nothing in time.
+    /// Asks the connections of the first `limit` clients for their stats; `None` for a connection
+    /// that does not answer in time.
     pub(super) fn describe_clients(
         &self,
         limit: usize,
@@ -85,15 +87,14 @@ impl SupervisorActor {
     }
 
     fn actor_reports(&self) -> BTreeMap<String, ActorReport> {
-        let lives = self.spec.metrics.lives().into_iter();
-        let report = lives.map(|(kind, counts)| {
+        let report = |(kind, counters): (&str, &ActorCounters)| {
             let report = ActorReport {
-                deaths: counts.deaths,
-                recoveries: counts.recoveries,
+                deaths: counters.deaths.get(),
+                recoveries: counters.recoveries.get(),
             };
             (kind.to_owned(), report)
-        });
-        report.collect()
+        };
+        self.spec.metrics.actors().map(report).collect()
     }
 
     fn drop_reports(&self) -> BTreeMap<String, u64> {
@@ -122,30 +123,27 @@ fn portal_word(state: &PortalState) -> &'static str {
 
 fn reload_summary(report: &ReloadReport) -> ReloadSummary {
     let owned = |keys: &[&str]| keys.iter().map(ToString::to_string).collect();
-    let empty = ReloadSummary {
+    let mut summary = ReloadSummary {
         at: report.at.0,
         ..ReloadSummary::default()
     };
-    match &report.outcome {
+    let outcome = match &report.outcome {
         ReloadOutcome::Applied {
             changed,
             needs_restart,
-        } => ReloadSummary {
-            outcome: "applied".to_owned(),
-            changed: owned(changed),
-            needs_restart: owned(needs_restart),
-            ..empty
-        },
-        ReloadOutcome::Unchanged => ReloadSummary {
-            outcome: "unchanged".to_owned(),
-            ..empty
-        },
-        ReloadOutcome::Refused { problems } => ReloadSummary {
-            outcome: "refused".to_owned(),
-            problems: problems.clone(),
-            ..empty
-        },
-    }
+        } => {
+            summary.changed = owned(changed);
+            summary.needs_restart = owned(needs_restart);
+            "applied"
+        }
+        ReloadOutcome::Unchanged => "unchanged",
+        ReloadOutcome::Refused { problems } => {
+            summary.problems.clone_from(problems);
+            "refused"
+        }
+    };
+    summary.outcome = outcome.to_owned();
+    summary
 }
 
 fn client_report(
@@ -194,5 +192,5 @@ fn resource_report((id, grant): (&ResourceId, &Grant)) -> ResourceReport {
     }
 }
 
-/// A connection that is well answers within milliseconds.
+/// A healthy connection answers within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! The children that all clients share: starting them, and introducing them to each other.
+//! The shared children: starting them, and introducing them to each other.
 
 use super::SupervisorActor;
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
@@ -16,19 +16,18 @@ use crate::messages::tun::ConfigureInterface;
 use crate::shell::{self, tell};
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
+use futures_util::future::AbortHandle;
 use postern_core::grant::TunnelAddresses;
 use postern_core::nat_table::RestoredName;
 use postern_core::supervision::{RestartPolicy, Restarts, WatchPace};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The shared children, and how each was last reached.
 pub(super) struct Tree {
-    /// By their numbers.
     pub(super) shards: Vec<Shard>,
     pub(super) dns: Option<DnsLinks>,
     pub(super) portal: Option<PortalLinks>,
-    pub(super) living: BTreeMap<Child, Living>,
+    pub(super) children: BTreeMap<Child, ChildEntry>,
     restarts: BTreeMap<Child, Restarts>,
 }
 
@@ -40,40 +39,63 @@ pub(super) struct Shard {
     pub(super) udp: Option<UdpLinks>,
 }
 
-/// A child in one of its lives.
-pub(super) struct Living {
-    pub(super) instance: InstanceId,
+pub(super) struct ChildEntry {
+    pub(super) instance: Instance,
     pub(super) handle: ActorHandle,
-    /// When its predecessor died, until it has shown that it works.
-    pub(super) died_at: Option<Instant>,
-    pub(super) condition: Condition,
 }
 
-/// How a child is, as far as the supervisor knows. Only who is up is spoken to.
+/// The present instance of a child: of a shared one or of a client's connection.
+pub(super) struct Instance {
+    pub(super) id: InstanceId,
+    pub(super) abort: AbortHandle,
+    pub(super) state: ChildState,
+    /// When it or its predecessor died; cleared when the present instance has shown that it works.
+    pub(super) died_at: Option<Instant>,
+}
+
+impl Instance {
+    pub(super) fn new(id: InstanceId, abort: AbortHandle) -> Self {
+        Self {
+            id,
+            abort,
+            state: ChildState::Running,
+            died_at: None,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.state == ChildState::Running
+    }
+
+    /// Returns whether the watchdog had ended it.
+    pub(super) fn note_death(&mut self, now: Instant) -> bool {
+        self.died_at.get_or_insert(now);
+        std::mem::replace(&mut self.state, ChildState::Dead) == ChildState::Hung
+    }
+}
+
+/// The supervisor's knowledge of a child. Messages are sent only to running ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// It works, or is about to.
-    Up,
-    /// The watchdog has ended it, and it may not have noticed.
+pub(super) enum ChildState {
+    Running,
+    /// Ended by the watchdog; its thread may not have dropped it yet.
     Hung,
-    /// It is gone.
     Dead,
 }
 
 impl Tree {
-    /// Nobody lives yet.
     pub(super) fn new(shards: u8) -> Self {
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             dns: None,
             portal: None,
-            living: BTreeMap::new(),
+            children: BTreeMap::new(),
             restarts: BTreeMap::new(),
         }
     }
 
     /// # Panics
-    /// When there is no such shard: clients and children are only ever given one that there is.
+    /// If the gateway has no such shard: clients and children only get shards that exist.
     pub(super) fn shard(&self, number: u8) -> &Shard {
         &self.shards[usize::from(number)]
     }
@@ -82,25 +104,24 @@ impl Tree {
         &mut self.shards[usize::from(number)]
     }
 
-    /// The shard that gets what names no other, and learns our addresses.
+    /// The shard that receives what names no other, and learns our addresses.
     pub(super) fn front(&self) -> &Shard {
         self.shard(FRONT)
     }
 
-    /// The NATs of all shards but this one, as far as they live.
+    /// The NatTableActors of all other shards, where they run.
     pub(super) fn siblings(&self, shard: u8) -> impl Iterator<Item = (u8, &NatTableLinks)> {
         let all = (0..).zip(&self.shards);
         let others = all.filter(move |(number, _)| *number != shard);
         others.filter_map(|(number, other)| Some((number, other.nat_table.as_ref()?)))
     }
 
-    /// How often this child has died lately.
     pub(super) fn restarts(&mut self, child: Child) -> &mut Restarts {
         let fresh = || Restarts::new(RestartPolicy::SHARED);
         self.restarts.entry(child).or_insert_with(fresh)
     }
 
-    /// Nobody is introduced any more to those who lived on this thread.
+    /// Forgets how to reach the children on this thread.
     pub(super) fn forget(&mut self, place: Place) {
         match place {
             Place::Control => (self.dns, self.portal) = (None, None),
@@ -126,8 +147,8 @@ impl Tree {
 }
 
 impl SupervisorActor {
-    /// Starts a shared child, for the first time or again, and introduces it to all who speak to
-    /// it and whom it speaks to.
+    /// Starts or restarts a shared child, and introduces it to the actors that send to it and that
+    /// it sends to.
     pub(super) fn start_child(&mut self, child: Child, ctx: &mut Context<Self>) {
         let instance = self.next_instance();
         let notice = DeathNotice::new(child, instance, ctx.address().recipient());
@@ -140,25 +161,22 @@ impl SupervisorActor {
             Child::Admin => self.start_admin(notice, ctx),
             Child::Connection(..) => return,
         };
-        let died_at = self.tree.living.remove(&child).and_then(|it| it.died_at);
-        let living = Living {
-            instance,
-            handle,
-            died_at,
-            condition: Condition::Up,
-        };
-        self.tree.living.insert(child, living);
+        let former = self.tree.children.remove(&child);
+        let mut instance = Instance::new(instance, handle.abort.clone());
+        instance.died_at = former.and_then(|it| it.instance.died_at);
+        let entry = ChildEntry { instance, handle };
+        self.tree.children.insert(child, entry);
         self.watchdog.watch(child, SHARED_PACE, shell::now());
         self.ping(child, ctx);
         self.watch(ctx);
     }
 
     pub(super) fn next_instance(&mut self) -> InstanceId {
-        self.lives.0 += 1;
-        self.lives
+        self.last_instance.0 += 1;
+        self.last_instance
     }
 
-    /// The gateway's own addresses are known, or known again.
+    /// Distributes the gateway's own tunnel addresses.
     pub(super) fn configure(&self, tunnel: TunnelAddresses) {
         if let Some(tun) = &self.tree.front().tun {
             tell(&tun.configure, ConfigureInterface(tunnel));
@@ -175,16 +193,13 @@ impl SupervisorActor {
         ctx: &mut Context<Self>,
     ) -> ActorHandle {
         let spawner = &self.spec.spawner;
-        let outputs = TunOutputs {
-            configured: ctx.address().recipient(),
-            failed: ctx.address().recipient(),
-        };
+        let outputs = TunOutputs::from(&ctx.address());
         let Started { links, handle } = spawner.tun(shard, notice, outputs);
         if let Some(nat_table) = &self.tree.shard(shard).nat_table {
             tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
             tell(&nat_table.use_tun, UseTun(links.packets.clone()));
         }
-        // Its predecessor may have died over this very thing.
+        // Its predecessor may have died while it configured the interface.
         if shard == FRONT
             && let Some(tunnel) = self.spec.ledger.gateway()
         {
@@ -200,10 +215,10 @@ impl SupervisorActor {
         notice: DeathNotice,
         ctx: &mut Context<Self>,
     ) -> ActorHandle {
-        let snapshot = self.nat_heritage(shard);
-        let news = ctx.address().recipient();
+        let snapshot = self.nat_snapshot(shard);
+        let changed = ctx.address().recipient();
         let spawner = &self.spec.spawner;
-        let Started { links, handle } = spawner.nat_table(shard, notice, snapshot, news);
+        let Started { links, handle } = spawner.nat_table(shard, notice, snapshot, changed);
         if let Some(tun) = &self.tree.shard(shard).tun {
             tell(&links.use_tun, UseTun(tun.packets.clone()));
             tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
@@ -262,7 +277,7 @@ impl SupervisorActor {
 
     fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
         self.health_state.note_portal_death();
-        let outputs = PortalOutputs::all_to(&ctx.address());
+        let outputs = PortalOutputs::from(&ctx.address());
         let Started { links, handle } = self.spec.spawner.portal(notice, outputs);
         self.tree.portal = Some(links);
         self.clients.tell_all(&PortalRestarted);
@@ -270,17 +285,11 @@ impl SupervisorActor {
     }
 
     fn start_admin(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
-        let links = OperatorLinks {
-            health: ctx.address().recipient(),
-            status: ctx.address().recipient(),
-            drain: ctx.address().recipient(),
-            cancel: ctx.address().recipient(),
-            why: ctx.address().recipient(),
-        };
+        let links = OperatorLinks::from(&ctx.address());
         self.spec.spawner.admin(notice, links)
     }
 
-    fn nat_heritage(&self, shard: u8) -> NatSnapshot {
+    fn nat_snapshot(&self, shard: u8) -> NatSnapshot {
         let (ledger, now) = (&self.spec.ledger, shell::unix_now());
         let names = ledger.known_names().map(|known| RestoredName {
             name: known.name.clone(),
@@ -288,12 +297,12 @@ impl SupervisorActor {
             ips: known.ips.clone(),
             age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
         });
-        // Whoever has no shard yet may come to this one.
+        // A client without a shard may be put on this one.
         let may_come = |id| self.clients.shard_of(id).is_none_or(|on| on == shard);
         let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
         let with_pins = with_pins.filter(|(id, _)| may_come(*id));
         let pins = with_pins.map(|(id, record)| (id, record.pins.values().cloned().collect()));
-        let had_table = self.tree.living.contains_key(&Child::NatTable(shard));
+        let had_table = self.tree.children.contains_key(&Child::NatTable(shard));
         NatSnapshot {
             is_successor: had_table || ledger.clients().len() > 0,
             names: names.collect(),
@@ -303,10 +312,10 @@ impl SupervisorActor {
     }
 }
 
-/// The shard that gets what names no other.
+/// The shard that receives what names no other.
 pub(super) const FRONT: u8 = 0;
 /// A shared child that does not answer is replaced within three seconds.
 const SHARED_PACE: WatchPace = WatchPace {
     interval: Duration::from_secs(1),
-    patience: Duration::from_millis(1500),
+    timeout: Duration::from_millis(1500),
 };

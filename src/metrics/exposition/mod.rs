@@ -1,15 +1,15 @@
-//! All numbers as text that Prometheus reads (OpenMetrics 1.0). docs/metrics.md is the other half:
-//! what is written here is explained there, which a test compares.
+//! All numbers as text for Prometheus (OpenMetrics 1.0). docs/metrics.md explains each of them; a
+//! test compares the two.
 
 mod page;
 
-use super::control::{DNS_RESULTS, Reload};
+use super::control::{ActorCounters, DNS_RESULTS, RELOADS};
+use super::counters::Counter;
 use super::histogram::{Histogram, Reading};
 use super::lag::Lag;
 use super::mailboxes::Receiver;
 use super::process::Process;
-use super::{LifeCounts, Metrics, Portions, ShardMetrics, Volume};
-use crate::messages::supervisor::Child;
+use super::{BatchCounters, Metrics, ShardMetrics, Volume};
 use page::{Page, bytes, plain, seconds};
 use postern_core::DropReason;
 use postern_core::domains::HealSignal;
@@ -21,30 +21,30 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What [`Metrics::render`] is to be served as.
+/// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn render(metrics: &Arc<Metrics>, now: Instant, process: Option<Process>) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Look {
+    registry.register_collector(Box::new(Scrape {
         metrics: Arc::clone(metrics),
         now,
         process,
     }));
     let mut page = String::with_capacity(PAGE_BYTES);
-    text::encode(&mut page, &registry).expect("a string takes whatever is written to it");
+    text::encode(&mut page, &registry).expect("writing to a string cannot fail");
     page
 }
 
-/// One look at everything.
+/// One reading of all numbers.
 #[derive(Debug)]
-struct Look {
+struct Scrape {
     metrics: Arc<Metrics>,
     now: Instant,
     process: Option<Process>,
 }
 
-impl Collector for Look {
+impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let page = &mut Page(encoder);
         self.process(page)?;
@@ -61,11 +61,11 @@ impl Collector for Look {
 }
 
 /// One of the volumes of a shard.
-type OfShard = fn(&ShardMetrics) -> &Volume;
+type VolumeOf = fn(&ShardMetrics) -> &Volume;
 /// What a shard handed over, of one kind.
-type OfHandOver = fn(&ShardMetrics) -> &Portions;
+type BatchesOf = fn(&ShardMetrics) -> &BatchCounters;
 
-impl Look {
+impl Scrape {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let build = plain("postern_build", "The version that runs.");
         page.info(build, "version", env!("CARGO_PKG_VERSION"))?;
@@ -136,11 +136,11 @@ impl Look {
     }
 
     fn traffic(&self, page: &mut Page<'_>) -> fmt::Result {
-        let tun: [(_, OfShard); 2] = [
+        let tun: [(_, VolumeOf); 2] = [
             ("inbound", |shard| &shard.tun_inbound),
             ("outbound", |shard| &shard.tun_outbound),
         ];
-        let udp: [(_, OfShard); 2] = [
+        let udp: [(_, VolumeOf); 2] = [
             ("received", |shard| &shard.udp_received),
             ("sent", |shard| &shard.udp_sent),
         ];
@@ -162,7 +162,7 @@ impl Look {
     }
 
     fn handed_over(&self, page: &mut Page<'_>) -> fmt::Result {
-        let kinds: [(_, OfHandOver); 2] = [
+        let kinds: [(_, BatchesOf); 2] = [
             ("udp", |shard| &shard.handed_over.udp),
             ("tun", |shard| &shard.handed_over.tun),
         ];
@@ -245,34 +245,34 @@ impl Look {
     }
 
     fn actors(&self, page: &mut Page<'_>) -> fmt::Result {
-        let lives = self.metrics.lives();
-        let counts = |of: fn(&LifeCounts) -> u64| {
-            let lives = lives.iter();
-            ("actor", lives.map(move |(kind, it)| (*kind, of(it))))
+        let counts = |of: fn(&ActorCounters) -> u64| {
+            let actors = self.metrics.actors();
+            ("actor", actors.map(move |(kind, it)| (kind, of(it))))
         };
-        let times = |of: fn(&LifeCounts) -> Duration| {
-            let lives = lives.iter();
-            let times = lives.map(move |(kind, it)| (*kind, of(it).as_secs_f64()));
+        let times = |of: fn(&ActorCounters) -> Duration| {
+            let actors = self.metrics.actors();
+            let times = actors.map(move |(kind, it)| (kind, of(it).as_secs_f64()));
             ("actor", times)
         };
         let deaths = plain("postern_actor_deaths", "Actors that died.");
-        page.counters(deaths, counts(|it| it.deaths))?;
+        page.counters(deaths, counts(|it| it.deaths.get()))?;
         let recoveries = plain("postern_actor_recoveries", "Successors that work.");
-        page.counters(recoveries, counts(|it| it.recoveries))?;
+        page.counters(recoveries, counts(|it| it.recoveries.get()))?;
         let recovery = seconds("postern_actor_recovery", "From deaths to recoveries.");
-        page.counters(recovery, times(|it| it.recovery))?;
+        page.counters(recovery, times(|it| it.recovery.get()))?;
         let longest = seconds(
             "postern_actor_recovery_longest",
             "The longest of these times.",
         );
-        page.gauges(longest, times(|it| it.longest))?;
-        let answers = self.metrics.lives.iter().map(|it| it.answers.read());
+        page.gauges(longest, times(|it| it.longest.get()))?;
+        let actors = self.metrics.actors();
+        let answers = actors.map(|(kind, it)| (kind, it.answers.read()));
         page.histograms(
             seconds(
                 "postern_actor_answer",
                 "How long actors took to answer the watchdog.",
             ),
-            ("actor", Child::KINDS.into_iter().zip(answers)),
+            ("actor", answers),
         )?;
         self.mailboxes(page)
     }
@@ -353,16 +353,13 @@ impl Look {
                 ],
             ),
         )?;
-        let reloads = Reload::ALL.map(|outcome| {
-            let count = metrics.reloads[outcome as usize].get();
-            (outcome.label(), count)
-        });
+        let reloads = metrics.reloads.iter().map(Counter::get);
         page.counters(
             plain(
                 "postern_config_reloads",
                 "Times the configuration was read again.",
             ),
-            ("outcome", reloads),
+            ("outcome", RELOADS.into_iter().zip(reloads)),
         )
     }
 
@@ -371,8 +368,8 @@ impl Look {
     }
 }
 
-/// A direction, and where its volume is counted.
+/// A direction and its volume.
 type Flow = (&'static str, fn(&ShardMetrics) -> &Volume);
 
-/// A page is some 25 kB; to ask for the room once is cheaper than to grow.
+/// A page has some 25 kB; one allocation is cheaper than growing.
 const PAGE_BYTES: usize = 48 << 10;

@@ -1,4 +1,4 @@
-//! The text as it grows: the few shapes that our numbers have, written by `prometheus-client`.
+//! Writes the few shapes of our numbers with `prometheus-client`.
 
 use crate::metrics::histogram::Reading;
 use prometheus_client::encoding::{
@@ -10,17 +10,16 @@ use std::fmt;
 
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
 
-/// Series that differ in one label, all of whose values are known.
+/// A label, and the series that differ in it.
 pub(super) type Series<'a, I> = (&'a str, I);
 
-/// A number with its meaning. The name is given without what unit and kind append to it.
+/// A number with its help text. The name is without the suffixes for unit and kind.
 pub(super) struct Family {
     name: &'static str,
     unit: Option<Unit>,
     help: &'static str,
 }
 
-/// Of things without a unit.
 pub(super) fn plain(name: &'static str, help: &'static str) -> Family {
     let unit = None;
     Family { name, unit, help }
@@ -94,7 +93,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// What does not change while the process lives.
+    /// A constant of the process.
     pub(super) fn info(&mut self, family: Family, label: &str, value: &str) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Info)?;
         family.encode_info(&[(label, value)])

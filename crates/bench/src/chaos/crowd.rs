@@ -6,6 +6,7 @@
 use super::meter::{Meters, Target};
 use super::trace::{At, LOST_AFTER, Trace};
 use anyhow::{Context, Result, bail};
+use postern_lab::clock::unix_ms;
 use postern_lab::playground::component::Component;
 use postern_lab::playground::injector::{ActorFault, ActorKind, Injector};
 use postern_lab::playground::lab::Lab;
@@ -16,7 +17,6 @@ use postern_lab::playground::scene::APP;
 use postern_lab::playground::setup::{ECHO_PORT, GATEWAY, Setup, StateFile, WEB_PORT};
 use postern_lab::playground::wait::Interrupt;
 use postern_lab::playground::{Plan, Playground, Role, lookup};
-use postern_lab::portal::clock::unix_ms;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;

@@ -25,10 +25,10 @@ pub use report::{Aims, Outcome, Section, Tally};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use postern_lab::clock::unix_ms;
 use postern_lab::playground::injector::ActorFault;
 use postern_lab::playground::programs::Programs;
 use postern_lab::playground::wait::{Interrupt, Interrupted, run_interruptibly};
-use postern_lab::portal::clock::unix_ms;
 use restarts::StateFault;
 use serde_json::json;
 use std::io::Write;

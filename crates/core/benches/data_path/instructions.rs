@@ -1,8 +1,7 @@
-//! How many instructions a packet costs between the socket and the TUN: run by callgrind, which
-//! counts only what happens in [`Scene::inbound`] and [`Scene::outbound`] (see `./dev bench
-//! instructions`).
+//! The number of instructions of a packet between the socket and the TUN: run by callgrind, which
+//! counts only [`Scene::inbound`] and [`Scene::outbound`] (see `./dev bench instructions`).
 //!
-//! `instructions inbound|outbound LOAD` lets a fixed number of packets through.
+//! `instructions inbound|outbound LOAD` passes a fixed number of packets.
 
 mod scene;
 

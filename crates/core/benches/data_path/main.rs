@@ -1,4 +1,4 @@
-//! What a packet costs between the socket and the TUN, without the kernel and without actors:
+//! The cost of a packet between the socket and the TUN, without the kernel and without actors:
 //! `cargo bench -p postern-core --bench data_path`.
 //!
 //! A sample is one batch of [`SEGMENTS`] packets; the figure is that of the batch.
@@ -51,7 +51,7 @@ fn parse(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A super-packet into its segments.
+/// Cuts a super-packet into its segments.
 #[divan::bench]
 fn cut(bencher: Bencher<'_, '_>) {
     let scene = Scene::new(Load::TcpByAddress);
@@ -63,7 +63,7 @@ fn cut(bencher: Bencher<'_, '_>) {
         });
 }
 
-/// Segments into one super-packet, the copy of each to its place included.
+/// Merges segments into one super-packet, including the copy of each.
 #[divan::bench]
 fn merge(bencher: Bencher<'_, '_>) {
     let packets = cut_packets();
@@ -79,7 +79,7 @@ fn merge(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The least that sealing costs: the cipher alone, in place.
+/// The lower bound of sealing: the cipher alone, in place.
 #[divan::bench]
 fn cipher_alone(bencher: Bencher<'_, '_>) {
     let key = UnboundKey::new(&CHACHA20_POLY1305, &[1; 32]).expect("32 bytes");
@@ -107,5 +107,5 @@ fn cut_packets() -> Vec<Vec<u8>> {
     packets
 }
 
-/// More than divan asks for: 100 samples, and as many to find out how long one takes.
+/// More than divan needs: 100 samples, and as many to measure the duration of one.
 const BATCHES: usize = 6000;

@@ -1,4 +1,4 @@
-//! A gateway's cores with one client, joined as its actors join them, and the client's engine.
+//! A gateway's cores with one client, connected as by its actors, and the client's engine.
 
 use boringtun::noise::{Tunn, TunnResult};
 use etherparse::PacketBuilder;
@@ -29,19 +29,19 @@ pub(crate) const SEGMENTS: usize = 49;
 /// The payload of a full TCP segment over IPv4 with the tunnel's MTU.
 pub(crate) const TCP_PAYLOAD: usize = 1240;
 
-/// What is carried, and how the resource is granted.
+/// The kind of traffic, and how the resource is granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     /// Full segments of one TCP flow, to an address.
     TcpByAddress,
-    /// The same, to a name.
+    /// Full segments of one TCP flow, to a name.
     TcpByName,
     /// Datagrams of 64 bytes of one UDP flow, to a name.
     SmallUdpByName,
 }
 
 impl Load {
-    /// All, as they are listed.
+    /// All loads, in this order.
     pub(crate) const ALL: [Self; 3] = [Self::TcpByAddress, Self::TcpByName, Self::SmallUdpByName];
 
     fn is_by_name(self) -> bool {
@@ -68,7 +68,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// With a session, and with a flow that was answered.
+    /// A client with a session and with an answered flow.
     #[expect(clippy::disallowed_methods, reason = "a measurement needs a clock")]
     pub(crate) fn new(load: Load) -> Self {
         let now = Instant::now();
@@ -122,7 +122,7 @@ impl Scene {
         reply.bytes().to_vec()
     }
 
-    /// What the actors pass on.
+    /// The messages that actors would pass on.
     fn assign(&mut self) {
         let client = ClientId(Uuid::from_u128(1));
         self.nat.attach(client, tunnel(CLIENT, 0x102));
@@ -156,7 +156,7 @@ impl Scene {
         }
     }
 
-    /// What one read of the socket brings: sealed by the client, of one flow.
+    /// One read of the socket: a batch of one flow, sealed by the client.
     pub(crate) fn sealed(&mut self, segments: usize) -> DatagramBatch {
         let payload_bytes = self.load.payload_bytes();
         let to = match self.load.is_by_name() {
@@ -179,7 +179,7 @@ impl Scene {
         DatagramBatch::new(self.path, Ecn::NotEct, datagram_bytes, datagrams)
     }
 
-    /// What one read of the TUN brings: of one flow, from the resource.
+    /// One read of the TUN: a super-packet of one flow, from the resource.
     pub(crate) fn super_packet(&self, segments: usize) -> PacketBatch {
         let payload_bytes = self.load.payload_bytes();
         let mut whole = self.packet((RESOURCE, 5000), (CLIENT, 4000), segments * payload_bytes);
@@ -209,7 +209,7 @@ impl Scene {
         packet
     }
 
-    /// From the socket to the TUN; returns how many packets got there.
+    /// From the socket to the TUN; returns the number of packets that arrived.
     #[inline(never)]
     pub(crate) fn inbound(&mut self, datagrams: &DatagramBatch) -> usize {
         let mut count = 0;
@@ -227,7 +227,7 @@ impl Scene {
         count
     }
 
-    /// From the TUN to the socket; returns how many datagrams got there.
+    /// From the TUN to the socket; returns the number of datagrams that arrived.
     #[inline(never)]
     pub(crate) fn outbound(&mut self, packets: PacketBatch) -> usize {
         let mut count = 0;

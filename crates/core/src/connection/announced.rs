@@ -1,7 +1,7 @@
-//! What a client announced, kept so that whoever forgot the mappings can be told again.
+//! The names that a client announced, to be repeated to a NAT that was restarted.
 //!
-//! The policy is the truth about who owns a proxy IP; what is kept here and no longer in force
-//! there is passed over, and thrown away before there is more of it than of the rest.
+//! The policy decides about the owner of a proxy IP; entries that it no longer confirms are
+//! skipped, and removed before they outnumber the rest.
 
 use crate::grant::AnnouncedName;
 use crate::ids::ResourceId;
@@ -13,19 +13,20 @@ use std::net::IpAddr;
 /// The names of one client.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedNames {
-    by_name: BTreeMap<(DomainName, ResourceId), Kept>,
-    /// How many may be kept before those that are not in force are looked for.
+    by_name: BTreeMap<(DomainName, ResourceId), Entry>,
+    /// Number of entries at which outdated ones are removed.
     unpruned: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Entry {
     announced: AnnouncedName,
     in_tunnel: bool,
 }
 
 impl AnnouncedNames {
-    /// The policy took this over. Families that it does not name keep what they had.
+    /// Records a name that the policy has accepted. A family without proxy IPs keeps its earlier
+    /// ones.
     pub(super) fn insert(
         &mut self,
         (name, resource): (&DomainName, ResourceId),
@@ -43,7 +44,7 @@ impl AnnouncedNames {
         let of_other_family = former.into_iter().flat_map(|kept| kept.announced.proxy_ips);
         let of_other_family = of_other_family.filter(|ip| !is_named(ip));
         let proxy_ips = announced.proxy_ips.iter().copied().chain(of_other_family);
-        let kept = Kept {
+        let kept = Entry {
             announced: AnnouncedName {
                 domain: announced.domain.clone(),
                 proxy_ips: proxy_ips.collect(),
@@ -56,7 +57,7 @@ impl AnnouncedNames {
         }
     }
 
-    /// Throws away what is not in force.
+    /// Removes entries that the policy no longer confirms.
     fn prune(&mut self, policy: &Policy) {
         self.by_name.retain(|(name, resource), kept| {
             let mut ips = kept.announced.proxy_ips.iter();
@@ -65,7 +66,7 @@ impl AnnouncedNames {
         self.unpruned = 2 * self.by_name.len() + PRUNE_ABOVE;
     }
 
-    /// All that are in force: resource, name, what to announce, and whether the client waits for a
+    /// The confirmed entries: resource, name, announcement, and whether the client waits for a
     /// DomainStatus.
     pub(super) fn in_force(
         &mut self,

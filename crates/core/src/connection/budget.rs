@@ -1,18 +1,18 @@
-//! How many names a client may announce: each costs the NAT, the resolver and the tunnel work that
-//! the client does not pay for.
+//! Limits a client's announcements: each costs the NAT, the resolver and the tunnel work that costs
+//! the client nothing.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket.
+/// A token bucket for announcements.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncementBudget {
     spent: u32,
-    /// When the first of the spent tokens began to come back.
+    /// When the first of the spent tokens began to refill.
     since: Option<Instant>,
 }
 
 impl AnnouncementBudget {
-    /// Whether one more announcement is to be looked at. A client that is refused hears nothing and
+    /// Whether one more announcement is accepted. A client without a token gets no answer and
     /// announces again after 2 s.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         if let Some(since) = self.since {
@@ -31,7 +31,7 @@ impl AnnouncementBudget {
     }
 }
 
-/// A page of a browser asks for some dozens of names at once, each of them for A and AAAA.
+/// A web page needs some dozens of names at once, each for A and AAAA.
 const BURST: u32 = 256;
 /// 64 announcements a second in the long run.
 const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / 64);
@@ -42,7 +42,7 @@ mod tests {
     use crate::testing::beginning;
 
     #[test]
-    fn a_burst_is_granted_and_then_so_many_a_second() {
+    fn accepts_a_burst_and_then_a_constant_rate() {
         let (mut budget, start) = (AnnouncementBudget::default(), beginning());
         let mut granted = |at: Duration| (0..1000).filter(|_| budget.take(start + at)).count();
         assert_eq!(granted(Duration::ZERO), 256);

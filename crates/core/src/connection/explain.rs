@@ -1,38 +1,39 @@
-//! What a connection answers to people who ask why something does not work.
+//! The facts of a connection that a diagnosis reads.
 
 use super::Connection;
-use crate::diagnosis::{RepliesSeen, Target};
 use crate::peer::PeerFacts;
 use crate::policy::Explanation;
+use crate::replies::ReplyFacts;
+use crate::target::Target;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// What a connection knows about a target.
+/// The state of a connection for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionFacts {
-    /// How the client is reached.
+    /// The transport to the client.
     pub transport: TransportFacts,
-    /// Whether it may reach the target.
+    /// The policy's decision about the target.
     pub policy: Explanation,
-    /// What went to the target's address and came back, where that is not translated; `None` if
-    /// nothing is remembered.
-    pub replies: Option<RepliesSeen>,
+    /// Packets to the target's address and replies from it, if it is not translated; `None` if
+    /// there is no record.
+    pub replies: Option<ReplyFacts>,
 }
 
-/// How a client is reached.
+/// The transport to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportFacts {
-    /// The portal has told no keys yet, or the last way was lost.
+    /// No keys from the portal yet, or the transport was lost.
     None {
-        /// How long ago that was.
+        /// Time since the transport was lost.
         lost: Option<Duration>,
     },
-    /// There is, or may soon be, a way.
+    /// There is a transport, with or without a path.
     Peer(PeerFacts),
 }
 
 impl Connection {
-    /// What is known here about a target. Changes nothing.
+    /// The facts about a target. Changes nothing.
     #[must_use]
     pub fn explain(&self, target: &Target, now: Instant) -> ConnectionFacts {
         let lost = self.lost_at;
@@ -43,7 +44,7 @@ impl Connection {
                 Some((_, peer)) => TransportFacts::Peer(peer.explain(now)),
                 None => TransportFacts::None { lost },
             },
-            policy: self.policy.explain(&target.place, target.asked),
+            policy: self.policy.explain(&target.host, target.service),
             replies: target.ip().and_then(replies),
         }
     }

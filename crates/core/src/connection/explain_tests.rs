@@ -1,11 +1,12 @@
-//! What a connection answers to people who ask.
+//! Tests of the facts of a connection.
 
 use super::tests::{CLIENT, Pair, WEB, resource};
 use super::*;
-use crate::diagnosis::{Asked, Correspondence, Refusal, Target};
 use crate::packet::samples::{Shape, packet};
 use crate::peer::testing::ipv4_packet;
 use crate::policy::Access;
+use crate::replies::{RefusalKind, ReplyStatus};
+use crate::target::{Service, Target};
 use std::time::Duration;
 
 const RST_ACK: u8 = 0x14;
@@ -32,9 +33,9 @@ impl Pair {
         self.connection.explain(&web(), self.now)
     }
 
-    fn correspondence(&self) -> Correspondence {
+    fn status(&self) -> ReplyStatus {
         let replies = self.explain().replies.expect("it is remembered");
-        replies.correspondence(Asked::Tcp(80))
+        replies.status(Service::Tcp(80))
     }
 
     fn wait(&mut self, millis: u64) {
@@ -48,7 +49,7 @@ impl Pair {
 }
 
 #[test]
-fn a_client_is_followed_from_its_grant_to_its_session() {
+fn explains_a_client_from_its_grant_to_its_session() {
     let mut pair = Pair::new();
     let transport = |pair: &Pair| pair.explain().transport;
     assert_eq!(transport(&pair), TransportFacts::None { lost: None });
@@ -79,7 +80,7 @@ fn a_client_is_followed_from_its_grant_to_its_session() {
 }
 
 #[test]
-fn a_transport_that_failed_is_remembered_as_lost() {
+fn explains_a_failed_transport_as_lost() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.wait(11_000);
@@ -90,7 +91,7 @@ fn a_transport_that_failed_is_remembered_as_lost() {
 }
 
 #[test]
-fn packets_and_replies_of_a_network_are_remembered_by_address() {
+fn records_packets_and_replies_of_a_network_by_address() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -99,31 +100,31 @@ fn packets_and_replies_of_a_network_are_remembered_by_address() {
     pair.receive(&from_web(ACK, 7));
     pair.wait(2000);
     let ago = Duration::from_secs(2);
-    assert_eq!(pair.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(pair.status(), ReplyStatus::Answered { ago });
     let other = "10.20.0.101".parse().expect("a target");
     assert_eq!(pair.connection.explain(&other, pair.now).replies, None);
 }
 
 #[test]
-fn a_reset_that_answers_a_syn_refuses_and_another_one_only_ends() {
+fn a_reset_of_a_handshake_is_a_refusal_and_others_are_not() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
     pair.receive(&from_web(RST_ACK, 0));
-    let refused = Correspondence::Refused {
+    let refused = ReplyStatus::Refused {
         ago: Duration::ZERO,
-        how: Refusal::Reset,
+        how: RefusalKind::Reset,
     };
-    assert_eq!(pair.correspondence(), refused);
+    assert_eq!(pair.status(), refused);
 
     pair.wait(1000);
     pair.receive(&from_web(RST_ACK, 7));
     let ago = Duration::ZERO;
-    assert_eq!(pair.correspondence(), Correspondence::Answered { ago });
+    assert_eq!(pair.status(), ReplyStatus::Answered { ago });
 }
 
 #[test]
-fn what_the_client_sends_is_counted_until_a_reply_comes() {
+fn counts_packets_until_a_reply() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -132,27 +133,27 @@ fn what_the_client_sends_is_counted_until_a_reply_comes() {
         pair.send_packet(&packet);
         pair.wait(3000);
     }
-    let unanswered = Correspondence::Unanswered {
+    let unanswered = ReplyStatus::Unanswered {
         since: Duration::from_secs(9),
         packets: 3,
         replied: None,
     };
-    assert_eq!(pair.correspondence(), unanswered);
+    assert_eq!(pair.status(), unanswered);
 }
 
 #[test]
-fn a_question_changes_nothing_and_sees_what_the_policy_does() {
+fn explaining_changes_nothing_and_agrees_with_the_policy() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let before = pair.events().len();
     let facts = pair.explain();
     assert!(before > 0);
     assert_eq!(pair.events().len(), 0);
-    let [(Asked::Tcp(80), tcp), (Asked::Udp(80), udp)] = &facts.policy.access[..] else {
+    let [(Service::Tcp(80), tcp), (Service::Udp(80), udp)] = &facts.policy.access[..] else {
         panic!("{facts:?}");
     };
     assert!(tcp.is_permitted() && udp.is_permitted());
     let strange = "192.0.2.1".parse().expect("a target");
     let facts = pair.connection.explain(&strange, pair.now);
-    assert_eq!(facts.policy.access, [(Asked::Any, Access::Uncovered)]);
+    assert_eq!(facts.policy.access, [(Service::Any, Access::Uncovered)]);
 }

@@ -1,10 +1,10 @@
-//! What a client that says nothing costs: how often its path is checked, and by whom.
+//! The cost of an idle client: how often each side checks the path.
 
 use super::tests::{Pair, resource};
 use crate::peer::Demux;
 use std::time::Duration;
 
-/// An established pair, idle for long enough that both ends know it.
+/// An established pair, idle for long enough that both sides know it.
 fn idle() -> Pair {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
@@ -14,8 +14,8 @@ fn idle() -> Pair {
     pair
 }
 
-/// Lets so many seconds pass; returns how many checks the gateway sent. The client checks, or is
-/// gone.
+/// Advances by `seconds`; returns the number of checks that the gateway sent. The client checks, or
+/// is gone.
 fn requests(pair: &mut Pair, seconds: u64, is_there: bool) -> usize {
     let mut requests = 0;
     for _ in 0..seconds {
@@ -50,7 +50,7 @@ fn a_client_that_checks_its_path_is_checked_rarely() {
 }
 
 #[test]
-fn a_client_that_falls_silent_is_checked_as_often_as_any_idle_one() {
+fn a_silent_client_is_checked_as_often_as_any_idle_one() {
     let mut pair = idle();
     let first = requests(&mut pair, 60, false);
     let ours = requests(&mut pair, 250, false);

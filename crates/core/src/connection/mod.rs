@@ -1,8 +1,8 @@
-//! One client of the gateway: its authorizations and its transport, and what passes between them.
+//! One client of the gateway: its authorizations, its transport and its packets.
 //!
-//! The authorizations outlive the transport: a client whose path broke, or which roamed to new
-//! keys, finds them as they were. When the last one goes, the client is told goodbye and the
-//! connection closes. Source: docs/protocol.md 3.4, 4 and 5.
+//! The authorizations outlive the transport: they stay for a client that lost its path or roams to
+//! new keys. When the last one ends, the client gets a goodbye and the connection closes. Source:
+//! docs/protocol.md 3.4, docs/protocol.md 4 and docs/protocol.md 5.
 
 mod announced;
 mod budget;
@@ -38,66 +38,66 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// What a [`Connection`] is made of.
+/// The keys, addresses and limits of a [`Connection`].
 #[derive(Clone)]
 pub struct ConnectionConfig {
-    /// Ours.
+    /// The gateway's WireGuard keys.
     pub keys: GatewayKeys,
-    /// Unique while the connection lives.
+    /// Unique while the connection exists.
     pub index: PeerIndex,
     /// The client's tunnel addresses.
     pub client: TunnelAddresses,
-    /// The gateway's own, once the portal has told them.
+    /// The gateway's own tunnel addresses; `None` until the portal has sent them.
     pub gateway: Option<TunnelAddresses>,
-    /// Resources that one client may hold.
+    /// Limit of the client's resources.
     pub max_resources: usize,
 }
 
-/// What the owner must do or know, in this order.
+/// An action or a report for the owner, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ConnectionEvent {
     /// Acknowledge the request to the portal; always before any candidate.
     Accepted {
-        /// As in the request.
+        /// The reference in the request.
         reply_ref: String,
     },
     /// The request cannot be granted.
     Refused(policy::PolicyError),
     /// Deliver this client's datagrams from now on.
     PeerAttached {
-        /// Finds its handshakes.
+        /// Identifies its handshakes.
         public_key: PublicKey,
-        /// Finds its STUN requests: `<our fragment>:<its fragment>`.
+        /// Identifies its STUN requests: `<our fragment>:<its fragment>`.
         stun_username: String,
     },
     /// The transport is gone; the authorizations stay.
     PeerDetached,
-    /// Signal these to the client.
+    /// Signal these candidates to the client.
     CandidatesGathered(Vec<String>),
-    /// For the log.
+    /// ICE nominated a path; for the log.
     PathNominated(Path),
-    /// Packets for the client go this way from now on: to be recorded.
+    /// Packets for the client take this path from now on; record it.
     PathInUse(Path),
-    /// For the log.
+    /// A WireGuard session exists; for the log.
     SessionEstablished,
-    /// For the log: the authorization has run out.
+    /// An authorization expired; for the log.
     Expired(ResourceId),
-    /// The client was granted this one name and will soon ask for it: look it up.
+    /// The client was granted this one name and will soon announce it: look it up.
     NameExpected(DomainName),
-    /// The client announced proxy IPs of a name and is entitled to it.
+    /// The client announced proxy IPs of a name, and the policy accepted them.
     ProxyIpsAssigned {
-        /// Through which resource.
+        /// The resource that covers the name.
         resource: ResourceId,
-        /// As announced.
+        /// The name and proxy IPs as announced.
         announced: AnnouncedName,
-        /// As it is looked up.
+        /// The name in the form that is looked up.
         name: DomainName,
         /// Whether the client waits for a DomainStatus.
         in_tunnel: bool,
     },
-    /// The client lost a resource; its names go with it.
+    /// The client lost a resource, and its names with it.
     ResourceReleased(ResourceId),
-    /// Nothing is left to serve.
+    /// The connection has ended; remove it.
     Closed,
 }
 
@@ -110,7 +110,7 @@ pub struct Connection {
     announcements: AnnouncementBudget,
     names: AnnouncedNames,
     destinations: Destinations,
-    /// When the last transport was lost, for people who ask.
+    /// When the last transport was lost, for a diagnosis.
     lost_at: Option<Instant>,
     inbound: VecDeque<PacketBatch>,
     events: VecDeque<ConnectionEvent>,
@@ -122,7 +122,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A client without authorizations.
+    /// A connection without authorizations and without a transport.
     #[must_use]
     pub fn new(config: ConnectionConfig) -> Self {
         Self {
@@ -144,8 +144,8 @@ impl Connection {
         }
     }
 
-    /// The portal grants a resource: remember it, keep or replace the transport, acknowledge. Names
-    /// are looked up later (docs/lessons.md 1).
+    /// The portal grants a resource: records it, keeps or replaces the transport, acknowledges.
+    /// Names are looked up later (docs/lessons.md 1).
     pub fn handle_authorization(
         &mut self,
         request: AuthorizationRequest,
@@ -167,7 +167,7 @@ impl Connection {
     }
 
     /// The portal grants a further resource, or a further name of one, and leaves the transport as
-    /// it is (generation 0). Somebody waits for the answer only where a name is announced.
+    /// it is (generation 0). The portal waits for an answer only if a name is announced.
     pub fn handle_access(&mut self, request: AccessRequest, unix_now: UnixTime, now: Instant) {
         let resource = request.resource.id;
         let expected = expected_name(&request.resource);
@@ -183,7 +183,7 @@ impl Connection {
         self.announce(resource, request.announced);
     }
 
-    /// Whether the client now holds the resource, as told or as before.
+    /// Whether the client holds the resource now, in the new form or the former.
     fn admit(
         &mut self,
         resource: Resource,
@@ -197,13 +197,13 @@ impl Connection {
             if full {
                 return false;
             }
-            // Anything else is the portal's mistake: the earlier grant stands and is acknowledged.
+            // Other errors are mistakes of the portal: the earlier grant stays and is acknowledged.
         }
         self.closed = false;
         true
     }
 
-    /// A name without proxy IPs is only a hint at what will be asked for.
+    /// A name without proxy IPs only indicates a later announcement.
     fn announce(&mut self, resource: ResourceId, announced: Option<AnnouncedName>) {
         if let Some(announced) = announced.filter(|name| !name.proxy_ips.is_empty())
             && let Err(error) = self.assign(resource, announced, false)
@@ -257,7 +257,7 @@ impl Connection {
         }
     }
 
-    /// Our addresses, or their change.
+    /// Sets the gateway's local addresses.
     pub fn handle_local_addresses(&mut self, addresses: LocalAddresses, now: Instant) {
         self.addresses = addresses;
         if let Some((_, peer)) = &mut self.transport {
@@ -266,7 +266,7 @@ impl Connection {
         self.after_peer(now);
     }
 
-    /// Candidates of the client. Returns how many did not parse.
+    /// Adds candidates of the client. Returns how many did not parse.
     pub fn add_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
         let peer = self.transport.as_mut().map(|(_, peer)| peer);
         let odd = peer.map_or(0, |peer| peer.add_remote_candidates(candidates, now));
@@ -274,7 +274,7 @@ impl Connection {
         odd
     }
 
-    /// Candidates that the client withdrew. Returns how many did not parse.
+    /// Removes candidates that the client withdrew. Returns how many did not parse.
     pub fn remove_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
         let peer = self.transport.as_mut().map(|(_, peer)| peer);
         let odd = peer.map_or(0, |peer| peer.remove_remote_candidates(candidates, now));
@@ -282,32 +282,32 @@ impl Connection {
         odd
     }
 
-    /// The portal takes a resource away.
+    /// The portal revokes a resource.
     pub fn handle_revocation(&mut self, resource: ResourceId, now: Instant) {
         self.policy.revoke(resource);
         self.after_policy(now);
     }
 
-    /// A resource changed somewhere: its filters apply if this client has it.
+    /// A resource changed: updates its filters if this client holds it.
     pub fn handle_resource_update(&mut self, resource: &Resource) {
         self.policy.update_filters(resource);
     }
 
-    /// The expiry of one authorization moved.
+    /// The portal changes the expiry of one authorization.
     pub fn handle_expiry(&mut self, entry: AuthorizationEntry, unix_now: UnixTime, now: Instant) {
         self.policy
             .set_expiry(entry.resource, entry.expires_at, unix_now, now);
         self.after_policy(now);
     }
 
-    /// How many resources the client may hold from now on; those that it holds stay.
+    /// Changes the limit of resources; held ones stay.
     pub fn limit_resources(&mut self, max_resources: usize) {
         self.config.max_resources = max_resources;
         self.policy.limit_resources(max_resources);
     }
 
-    /// The list of all that is still granted to this client; everything else is revoked (lesson
-    /// 23).
+    /// Revokes everything that is absent from the portal's list for this client
+    /// (docs/lessons.md 23).
     pub fn handle_reconciliation(
         &mut self,
         gateway: TunnelAddresses,
@@ -324,7 +324,7 @@ impl Connection {
         self.after_policy(now);
     }
 
-    /// Datagrams from the client.
+    /// Handles datagrams from the client.
     pub fn handle_datagrams(&mut self, datagrams: &DatagramBatch, now: Instant) {
         let Some((_, peer)) = &mut self.transport else {
             self.drops
@@ -332,8 +332,8 @@ impl Connection {
             return;
         };
         let mut packets = peer.handle_datagrams(datagrams, &mut self.drops, now);
-        // What a client announces counts for the packets beside it: they reach the NAT later, and
-        // must be judged by the names that it will translate them by.
+        // A client's announcement applies to the packets beside it: they reach the NAT later, and
+        // must be decided by the names that it will translate them for.
         packets.retain_mut(|packet| {
             let control = ControlPacket::parse(packet.bytes);
             control
@@ -376,7 +376,7 @@ impl Connection {
         }
     }
 
-    /// Whoever keeps the mappings answers; here only what the client is not entitled to.
+    /// The NAT answers accepted announcements; this answers only the refused ones.
     fn handle_assigned_ips(&mut self, assigned: AssignedIps, now: Instant) {
         if !self.announcements.take(now) {
             return self.drops.count(DropReason::ControlRejected);
@@ -397,8 +397,8 @@ impl Connection {
         }
     }
 
-    /// A name of the client's can be used now, or cannot. A client without a session is not told:
-    /// it announces again until it is.
+    /// Sends the status of a name to the client. A client without a session gets none: it repeats
+    /// its announcement until it does.
     pub fn handle_domain_status(&mut self, status: &DomainStatus, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             let packet = PacketBatch::of(&ControlPacket::domain_status(status));
@@ -406,7 +406,7 @@ impl Connection {
         }
     }
 
-    /// Packets for the client.
+    /// Handles packets for the client.
     pub fn handle_packets(&mut self, mut packets: PacketBatch, now: Instant) {
         let (policy, drops) = (&mut self.policy, &mut self.drops);
         let destinations = &mut self.destinations;
@@ -436,7 +436,7 @@ impl Connection {
         }
     }
 
-    /// Tell the client goodbye and close.
+    /// Sends the client a goodbye and closes the connection.
     pub fn close(&mut self, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             let goodbye = PacketBatch::of(&ControlPacket::goodbye());
@@ -447,7 +447,7 @@ impl Connection {
         self.forget_everything();
     }
 
-    /// Drives expiry, ICE and WireGuard.
+    /// Runs the timers of the policy, ICE and WireGuard.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.policy.handle_timeout(now);
         self.after_policy(now);
@@ -479,34 +479,34 @@ impl Connection {
         })
     }
 
-    /// The next batch of admitted packets on their way to a resource.
+    /// The next batch of admitted packets towards a resource.
     pub fn poll_inbound(&mut self) -> Option<PacketBatch> {
         self.inbound.pop_front()
     }
 
-    /// The next event.
+    /// The next action or report for the owner.
     pub fn poll_event(&mut self) -> Option<ConnectionEvent> {
         self.events.pop_front()
     }
 
-    /// What was dropped since the last call.
+    /// Dropped packets since the last call.
     pub fn take_drops(&mut self) -> DropCounts {
         std::mem::take(&mut self.drops)
     }
 
-    /// What became of the client's handshake messages since the last call.
+    /// Counts of the client's handshake messages since the last call.
     pub fn take_handshakes(&mut self) -> HandshakeCounts {
         let peer = self.transport.as_mut().map(|(_, peer)| peer);
         peer.map(Peer::take_handshakes).unwrap_or_default()
     }
 
-    /// Whether packets can be exchanged with the client, as far as known.
+    /// Whether there is a WireGuard session, as far as known.
     #[must_use]
     pub fn has_session(&self) -> bool {
         (self.transport.as_ref()).is_some_and(|(_, peer)| peer.has_session())
     }
 
-    /// How the client's end of the path that ICE settled on is known.
+    /// How the client's address on the nominated path is known.
     #[must_use]
     pub fn path_kind(&self) -> Option<PathKind> {
         self.transport.as_ref()?.1.path_kind()
@@ -536,7 +536,7 @@ impl Connection {
         let Some((_, peer)) = &mut self.transport else {
             return;
         };
-        let in_vain = peer.take_waited_in_vain();
+        let in_vain = peer.take_held_dropped();
         self.drops.count_many(DropReason::NotConnected, in_vain);
         while let Some(event) = peer.poll_event() {
             self.events.push_back(match event {
@@ -556,7 +556,7 @@ impl Connection {
         }
     }
 
-    /// A later authorization opens the connection anew.
+    /// A later authorization starts the connection again.
     fn forget_everything(&mut self) {
         if std::mem::replace(&mut self.closed, true) {
             return;
@@ -588,7 +588,7 @@ fn attached(keys: &TransportKeys) -> ConnectionEvent {
     }
 }
 
-/// A resource of one name says what will be asked for, before the client does.
+/// A resource with one name predicts the client's announcement.
 fn expected_name(resource: &Resource) -> Option<ConnectionEvent> {
     let name = match &resource.kind {
         ResourceKind::Dns(pattern) => pattern::exact_name(pattern),
@@ -597,8 +597,8 @@ fn expected_name(resource: &Resource) -> Option<ConnectionEvent> {
     name.map(ConnectionEvent::NameExpected)
 }
 
-/// Where a decrypted packet goes that may go on to its resource; otherwise counts it and, where the
-/// client should know, appends the ICMP error to `replies`.
+/// Decides about a decrypted packet; counts a refused one and, if the client gets an answer,
+/// appends the ICMP error to `replies`.
 fn admit(
     policy: &Policy,
     packet: &mut PacketMut<'_>,

@@ -1,4 +1,5 @@
-//! Names over a connection: what it accepts, what it refuses, and in which order it speaks.
+//! Names over a connection: announcements that it accepts and refuses, and the order of its
+//! messages.
 
 use super::tests::{Pair, UNIX_NOW, resource};
 use super::*;
@@ -54,7 +55,7 @@ fn assigned(in_tunnel: bool) -> ConnectionEvent {
     }
 }
 
-/// The statuses among what was sent.
+/// The DomainStatus messages among the sent packets.
 fn statuses(pair: &mut Pair, sent: &[Vec<u8>]) -> Vec<DomainStatus> {
     let opened = sent.iter().map(|datagram| pair.wireguard.open(datagram));
     opened
@@ -73,9 +74,9 @@ fn status(active: bool) -> DomainStatus {
     }
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
-fn a_grant_of_a_name_is_acknowledged_before_the_name_is_even_asked_for() {
+fn acknowledges_a_grant_of_a_name_before_its_lookup() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "app.example.com"));
     let events = pair.events();
@@ -87,7 +88,7 @@ fn a_grant_of_a_name_is_acknowledged_before_the_name_is_even_asked_for() {
 }
 
 #[test]
-fn a_pattern_says_nothing_about_what_will_be_asked_for() {
+fn a_pattern_predicts_no_name() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "*.example.com"));
     let is_expected = |event: &_| matches!(event, ConnectionEvent::NameExpected(_));
@@ -95,7 +96,7 @@ fn a_pattern_says_nothing_about_what_will_be_asked_for() {
 }
 
 #[test]
-fn announced_proxy_ips_go_on_to_the_mappings_and_packets_to_them_to_the_nat() {
+fn passes_announced_proxy_ips_to_the_nat_before_packets_to_them() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "*.example.com"));
     pair.establish();
@@ -118,9 +119,9 @@ fn announced_proxy_ips_go_on_to_the_mappings_and_packets_to_them_to_the_nat() {
     assert_eq!(pair.inbound().len(), 1);
 }
 
-/// docs/lessons.md 16.
+/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
 #[test]
-fn what_the_client_is_not_entitled_to_is_inactive_at_once_and_changes_nothing() {
+fn a_refused_announcement_is_inactive_immediately_without_effect() {
     let outside = vec![[10, 20, 0, 1].into()];
     for (packet, domain) in [
         (assigned_packet(1, "other.org", proxy_ips()), "other.org"),
@@ -142,7 +143,7 @@ fn what_the_client_is_not_entitled_to_is_inactive_at_once_and_changes_nothing() 
 }
 
 #[test]
-fn a_resource_that_is_not_granted_or_no_name_is_inactive() {
+fn an_ungranted_resource_or_an_invalid_name_is_inactive() {
     let mut pair = Pair::new();
     pair.grant(resource(2, vec![]));
     pair.establish();
@@ -158,7 +159,7 @@ fn a_resource_that_is_not_granted_or_no_name_is_inactive() {
 }
 
 #[test]
-fn a_status_travels_through_the_tunnel() {
+fn sends_a_status_through_the_tunnel() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "*.example.com"));
     pair.establish();
@@ -193,7 +194,7 @@ fn access(announced: Option<AnnouncedName>) -> AccessRequest {
     }
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
 fn access_may_come_before_the_transport() {
     let mut pair = Pair::new();
@@ -210,7 +211,7 @@ fn access_may_come_before_the_transport() {
 }
 
 #[test]
-fn access_without_a_name_is_granted_in_silence() {
+fn grants_access_without_a_name_without_an_answer() {
     let mut pair = Pair::new();
     pair.connection
         .handle_access(access(None), UNIX_NOW, pair.now);
@@ -218,7 +219,7 @@ fn access_without_a_name_is_granted_in_silence() {
 }
 
 #[test]
-fn names_go_with_their_resource() {
+fn names_are_removed_with_their_resource() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "*.example.com"));
     pair.grant(resource(2, vec![]));
@@ -231,7 +232,7 @@ fn names_go_with_their_resource() {
 }
 
 #[test]
-fn packets_beside_an_announcement_are_judged_after_it() {
+fn decides_packets_beside_an_announcement_after_it() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "app.example.com"));
     let guarded = Resource {
@@ -247,13 +248,13 @@ fn packets_beside_an_announcement_are_judged_after_it() {
     let announcement = assigned_packet(2, "other.example.com", proxy_ips());
     pair.send_packets(&[&to_proxy, &announcement]);
     assert_eq!(pair.inbound().len(), 0);
-    // And the other way round: what is announced beside a packet is there for it.
+    // In the reverse order: an announcement beside a packet applies to it.
     pair.send_packets(&[&to_proxy, &assigned_packet(1, DOMAIN, proxy_ips())]);
     assert_eq!(pair.inbound().len(), 1);
 }
 
 #[test]
-fn a_client_that_announces_without_end_is_not_listened_to() {
+fn ignores_announcements_beyond_the_budget() {
     let mut pair = Pair::new();
     pair.grant(dns(1, "*.example.com"));
     pair.establish();

@@ -1,5 +1,4 @@
-//! A connection built anew from the ledger, and what to repeat to those who were built anew
-//! themselves.
+//! Restores a connection from the ledger, and repeats events to actors that were restarted.
 
 use super::{Connection, ConnectionConfig, ConnectionEvent, attached};
 use crate::UnixTime;
@@ -10,12 +9,12 @@ use crate::peer::Peer;
 use std::time::Instant;
 
 impl Connection {
-    /// The connection of a client that was served before, as the ledger knows it. Nothing is
-    /// acknowledged, and no name is expected: that was done.
+    /// Restores the connection of a client from its record. It acknowledges nothing and expects no
+    /// name, as both were done before.
     ///
-    /// What has expired in the meantime is released. The names' proxy IPs are announced once more,
-    /// the peer is attached once more. If the path to the client is known, the client is called
-    /// there at once: it does not know that its sessions are gone. The local addresses come later,
+    /// Resources that have expired are released. The proxy IPs of names are announced again, and
+    /// the peer is attached again. If the path to the client is known, a handshake starts there
+    /// immediately: the client does not know that its sessions are gone. The local addresses follow
     /// by [`Self::handle_local_addresses`].
     #[must_use]
     pub fn restore(
@@ -26,7 +25,7 @@ impl Connection {
     ) -> Self {
         let max_resources = config.max_resources;
         let mut connection = Self::new(config);
-        // What was granted before the limit was lowered stays granted.
+        // Grants from before a lower limit stay.
         connection.limit_resources(max_resources.max(record.grants.len()));
         for grant in record.grants.values() {
             let resource = grant.resource.clone();
@@ -66,7 +65,7 @@ impl Connection {
         self.after_peer(now);
     }
 
-    /// Names that are not the client's any more are passed over: their resource was released.
+    /// Skips names of released resources.
     fn restore_names(&mut self, names: &[RecordedName]) {
         for name in names {
             let announced = &name.announced;
@@ -84,7 +83,7 @@ impl Connection {
         self.announce_again();
     }
 
-    /// The NAT has forgotten the mappings: repeats every name that the client holds.
+    /// The NAT was restarted without its mappings: repeats every name of the client.
     pub fn handle_nat_table_restarted(&mut self) {
         self.announce_again();
     }
@@ -102,14 +101,14 @@ impl Connection {
             }));
     }
 
-    /// Whoever reads the socket has forgotten the peers: attaches this one again.
+    /// The UDP actor was restarted without its peers: attaches this one again.
     pub fn handle_udp_restarted(&mut self) {
         if let Some((keys, _)) = &self.transport {
             self.events.push_back(attached(keys));
         }
     }
 
-    /// What was signalled through the portal may not have arrived: repeats it if ICE needs it.
+    /// Signals sent through the portal may be lost: repeats them if ICE needs them.
     pub fn handle_portal_restarted(&mut self, now: Instant) {
         if let Some((_, peer)) = &mut self.transport {
             peer.handle_portal_restarted();

@@ -1,4 +1,4 @@
-//! A connection that takes the place of one that died, against the client that knew the former one.
+//! A restored connection against the client of its predecessor.
 
 use super::tests::{
     CLIENT, Pair, UNIX_NOW, WEB, addr, config, local_addresses, resource, udp_to_web,
@@ -67,7 +67,7 @@ trait Restart {
     fn path(&self) -> Path;
     fn record(&self) -> ClientRecord;
     fn restore(&mut self, record: &ClientRecord);
-    fn answer_call(&mut self);
+    fn answer_initiation(&mut self);
     fn answer_with(&mut self, initiation: &[u8]);
     fn assert_flows(&mut self);
     fn pass(&mut self, time: Duration) -> Vec<(Duration, DatagramBatch)>;
@@ -78,7 +78,7 @@ impl Restart for Pair {
         self.agent.path_to(addr(GATEWAY))
     }
 
-    /// What the ledger knows of a client with one network.
+    /// The ledger's record of a client with one network.
     fn record(&self) -> ClientRecord {
         let request = self.request(resource(1, vec![]), None);
         let grant = Grant {
@@ -98,8 +98,8 @@ impl Restart for Pair {
         self.connection = Connection::restore(config(), record, UNIX_NOW, self.now);
     }
 
-    /// The client answers the gateway's handshake, without a word of ICE.
-    fn answer_call(&mut self) {
+    /// The client answers the gateway's handshake, without ICE.
+    fn answer_initiation(&mut self) {
         let initiation = self.sent().pop().expect("an initiation");
         self.answer_with(&initiation);
     }
@@ -123,7 +123,7 @@ impl Restart for Pair {
         }
     }
 
-    /// Time passes; returns when what was sent to WireGuard.
+    /// Advances the clock; returns the times of datagrams to WireGuard.
     fn pass(&mut self, time: Duration) -> Vec<(Duration, DatagramBatch)> {
         let (begin, end) = (self.now, self.now + time);
         let mut sent = Vec::new();
@@ -144,7 +144,7 @@ impl Restart for Pair {
     }
 }
 
-/// A client whose connection died and was restored.
+/// A client with a restored connection.
 fn restored() -> Pair {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
@@ -156,22 +156,22 @@ fn restored() -> Pair {
 }
 
 #[test]
-fn the_client_is_called_at_once_and_packets_flow_before_ice_has_said_a_word() {
+fn handshakes_immediately_and_forwards_packets_before_ice() {
     let mut pair = restored();
     assert!(matches!(
         pair.events()[..],
         [ConnectionEvent::PeerAttached { .. }]
     ));
-    pair.answer_call();
+    pair.answer_initiation();
     assert_eq!(pair.events(), [ConnectionEvent::SessionEstablished]);
     pair.assert_flows();
     assert_eq!(pair.connection.take_drops().total(), 0);
-    // And nobody calls again.
+    // No further handshake.
     assert!(pair.pass(Duration::from_secs(20)).is_empty());
 }
 
 #[test]
-fn grants_beyond_a_limit_that_was_lowered_meanwhile_are_kept() {
+fn keeps_grants_beyond_a_lowered_limit() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -188,11 +188,11 @@ fn grants_beyond_a_limit_that_was_lowered_meanwhile_are_kept() {
     assert!(pair.events().iter().any(refused));
 }
 
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: A restart is announced and remembered.
 #[test]
-fn ice_starts_again_with_the_same_credentials() {
+fn restarts_ice_with_the_same_credentials() {
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
     let mut events = Vec::new();
@@ -208,7 +208,7 @@ fn ice_starts_again_with_the_same_credentials() {
 }
 
 #[test]
-fn a_lost_call_is_repeated_after_250_milliseconds() {
+fn repeats_a_lost_initiation_after_250_milliseconds() {
     let mut pair = restored();
     assert_eq!(pair.sent().len(), 1, "lost");
     let calls = pair.pass(Duration::from_millis(749));
@@ -219,7 +219,7 @@ fn a_lost_call_is_repeated_after_250_milliseconds() {
 }
 
 #[test]
-fn an_answer_that_is_slower_than_the_next_call_still_counts() {
+fn accepts_a_response_that_is_slower_than_the_next_initiation() {
     let mut pair = restored();
     let initiation = pair.sent().pop().expect("an initiation");
     let response = pair.wireguard.respond(&initiation).expect("a response");
@@ -232,7 +232,7 @@ fn an_answer_that_is_slower_than_the_next_call_still_counts() {
 }
 
 #[test]
-fn a_client_that_missed_the_proof_of_the_session_is_given_another() {
+fn repeats_the_keepalive_for_a_client_that_missed_it() {
     let mut pair = restored();
     let initiation = pair.sent().pop().expect("an initiation");
     let response = pair.wireguard.respond(&initiation).expect("a response");
@@ -248,7 +248,7 @@ fn a_client_that_missed_the_proof_of_the_session_is_given_another() {
 }
 
 #[test]
-fn the_proof_of_the_session_is_repeated_until_the_client_is_heard() {
+fn repeats_the_keepalive_until_the_client_answers() {
     let mut pair = restored();
     let initiation = pair.sent().pop().expect("an initiation");
     let response = pair.wireguard.respond(&initiation).expect("a response");
@@ -260,18 +260,18 @@ fn the_proof_of_the_session_is_repeated_until_the_client_is_heard() {
     pair.assert_flows();
 
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     assert_eq!(pair.pass(Duration::from_millis(100)).len(), 1);
     pair.assert_flows();
     assert!(pair.pass(Duration::from_secs(5)).is_empty(), "it was heard");
 }
 
 #[test]
-fn calls_and_handshakes_of_both_sides_at_the_same_time_end_in_a_session() {
+fn simultaneous_handshakes_of_both_sides_end_in_a_session() {
     let mut pair = restored();
     let of_gateway = pair.sent().pop().expect("an initiation");
     let of_client = pair.wireguard.initiation();
-    // Both are on their way before either arrives.
+    // Both are in transit before either arrives.
     let to_gateway = pair.wireguard.respond(&of_gateway).expect("a response");
     let to_client = pair.exchange(of_client).pop().expect("a response");
     let keepalive_of_client = pair.wireguard.handle_response(&to_client);
@@ -281,12 +281,12 @@ fn calls_and_handshakes_of_both_sides_at_the_same_time_end_in_a_session() {
     pair.assert_flows();
     assert!(
         pair.pass(Duration::from_secs(20)).is_empty(),
-        "nobody calls"
+        "no initiation"
     );
 }
 
 #[test]
-fn a_client_that_begins_the_handshake_itself_is_served() {
+fn serves_a_client_that_starts_the_handshake() {
     let mut pair = restored();
     let _lost = pair.sent();
     let initiation = pair.wireguard.initiation();
@@ -296,11 +296,11 @@ fn a_client_that_begins_the_handshake_itself_is_served() {
     pair.assert_flows();
 }
 
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: A restart is announced and remembered.
 #[test]
-fn a_client_that_roamed_meanwhile_is_called_where_its_ice_agent_is_heard() {
+fn handshakes_with_a_roamed_client_where_ice_hears_it() {
     let mut pair = restored();
-    assert_eq!(pair.sent().len(), 1, "to where nobody is");
+    assert_eq!(pair.sent().len(), 1, "to the former path");
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
     pair.pass(Duration::from_millis(100));
@@ -322,7 +322,7 @@ fn a_client_that_roamed_meanwhile_is_called_where_its_ice_agent_is_heard() {
 }
 
 #[test]
-fn repeated_calls_go_to_both_paths_and_a_replayed_check_gains_little() {
+fn repeats_initiations_on_both_paths_and_bounds_replayed_checks() {
     let mut pair = restored();
     let recorded = pair.path();
     pair.connection
@@ -350,7 +350,7 @@ fn repeated_calls_go_to_both_paths_and_a_replayed_check_gains_little() {
 }
 
 #[test]
-fn an_initiation_that_may_be_an_old_one_moves_nothing() {
+fn a_possibly_replayed_initiation_changes_no_path() {
     let mut pair = restored();
     let recorded = pair.path();
     pair.pass(Duration::ZERO);
@@ -370,7 +370,7 @@ fn an_initiation_that_may_be_an_old_one_moves_nothing() {
 }
 
 #[test]
-fn a_client_that_is_gone_is_called_six_times_then_given_up_with_its_grants_kept() {
+fn stops_after_six_initiations_and_keeps_the_grants() {
     let mut pair = restored();
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
@@ -389,15 +389,15 @@ fn a_client_that_is_gone_is_called_six_times_then_given_up_with_its_grants_kept(
 }
 
 #[test]
-fn a_client_that_never_nominates_again_is_kept_for_ever_while_it_is_heard() {
+fn keeps_a_client_without_nomination_while_it_is_heard() {
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
     pair.agent = TestAgent::new("198.51.100.5:4000");
     pair.agent
         .add_remote_candidate("candidate:1 1 udp 2130706431 192.0.2.10 52625 typ host ufrag 6m26");
-    pair.agent.be_deaf_to_answers();
+    pair.agent.ignore_responses();
     for _ in 0..3 * 3600 {
         for check in pair.agent.progress(pair.now) {
             pair.connection.handle_datagrams(&check, pair.now);
@@ -418,9 +418,9 @@ fn a_client_that_never_nominates_again_is_kept_for_ever_while_it_is_heard() {
 }
 
 #[test]
-fn what_ice_says_does_not_count_while_the_client_speaks() {
+fn ignores_ice_failures_while_the_client_sends() {
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
     for _ in 0..1500 {
@@ -430,19 +430,19 @@ fn what_ice_says_does_not_count_while_the_client_speaks() {
     assert_eq!(pair.inbound().len(), 1500);
     let is_lost = |event: &ConnectionEvent| *event == ConnectionEvent::PeerDetached;
     assert!(!pair.events().iter().any(is_lost));
-    // A client that falls silent is given up as any other.
+    // A client that falls silent times out as usual.
     pair.pass(Duration::from_secs(2000));
     assert!(pair.events().iter().any(is_lost));
 }
 
 #[test]
-fn a_session_that_was_just_resumed_outlives_ice_for_a_minute() {
+fn a_resumed_session_outlives_ice_for_a_minute() {
     let mut pair = restored();
-    // No candidate of the client is known, so that ICE gives up after ten seconds.
+    // No candidate of the client is known, so that ICE fails after ten seconds.
     let mut record = pair.record();
     record.remote_candidates.clear();
     pair.restore(&record);
-    pair.answer_call();
+    pair.answer_initiation();
     pair.send_packet(&udp_to_web());
     pair.connection
         .handle_local_addresses(local_addresses(), pair.now);
@@ -454,7 +454,7 @@ fn a_session_that_was_just_resumed_outlives_ice_for_a_minute() {
 }
 
 #[test]
-fn packets_wait_for_the_session_and_go_out_in_their_order() {
+fn holds_packets_for_the_session_and_sends_them_in_order() {
     let mut pair = restored();
     let packets: Vec<_> = (0..40).map(|number| answer(&[number; 100])).collect();
     for packet in &packets {
@@ -473,7 +473,7 @@ fn packets_wait_for_the_session_and_go_out_in_their_order() {
 }
 
 #[test]
-fn packets_that_waited_for_a_second_are_dropped_and_counted() {
+fn drops_and_counts_packets_after_a_second_of_waiting() {
     let mut pair = restored();
     pair.connection
         .handle_packets(PacketBatch::of(&answer(b"old")), pair.now);
@@ -483,14 +483,14 @@ fn packets_that_waited_for_a_second_are_dropped_and_counted() {
         .handle_packets(PacketBatch::of(&answer(b"young")), pair.now);
     pair.pass(Duration::from_secs(100));
     assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
-    // Nobody is called any more.
+    // No further handshakes.
     pair.connection
         .handle_packets(PacketBatch::of(&answer(b"late")), pair.now);
     assert_eq!(pair.connection.take_drops().of(DropReason::NotConnected), 1);
 }
 
 #[test]
-fn without_a_path_the_client_is_awaited_as_a_new_one() {
+fn without_a_path_waits_for_the_client_like_for_a_new_one() {
     let mut pair = Pair::new();
     let record = ClientRecord {
         path: None,
@@ -505,7 +505,7 @@ fn without_a_path_the_client_is_awaited_as_a_new_one() {
 }
 
 #[test]
-fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
+fn repeats_the_events_that_restarted_actors_need() {
     let mut pair = Pair::new();
     let mut record = pair.record();
     let grant = |resource, expires_at| Grant {
@@ -524,7 +524,7 @@ fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
     let names = [assigned("a.example.com", 0), assigned("b.example.com", 1)];
     assert_eq!(events[1..], names);
 
-    pair.answer_call();
+    pair.answer_initiation();
     let to_proxy = ipv4_packet(CLIENT, [100, 96, 1, 3], b"x");
     pair.send_packet(&to_proxy);
     assert_eq!(pair.inbound(), [to_proxy]);
@@ -535,7 +535,7 @@ fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
     pair.connection.handle_udp_restarted();
     let events = pair.events();
     assert!(is_attached(&events[0]) && events.len() == 1);
-    // Nothing is kept for a resource that is gone.
+    // No state is kept for a removed resource.
     pair.connection.handle_revocation(id(2), pair.now);
     pair.events();
     pair.connection.handle_nat_table_restarted();
@@ -543,7 +543,7 @@ fn the_events_of_a_restored_connection_repeat_what_others_may_have_forgotten() {
 }
 
 #[test]
-fn a_cookie_moves_nothing() {
+fn a_cookie_changes_no_path() {
     let mut pair = restored();
     pair.events();
     let initiation = pair.sent().pop().expect("an initiation");
@@ -552,7 +552,7 @@ fn a_cookie_moves_nothing() {
         ..pair.path()
     };
     let cookie = pair.wireguard.cookie_for(&initiation);
-    assert!(sent_by_stranger(&mut pair, cookie, elsewhere).is_empty());
+    assert!(answers_to_third_party(&mut pair, cookie, elsewhere).is_empty());
     assert_eq!(pair.events(), []);
     let calls = pair.pass(Duration::from_millis(300));
     let paths: Vec<_> = calls.iter().map(|(_, batch)| batch.path).collect();
@@ -561,7 +561,7 @@ fn a_cookie_moves_nothing() {
 }
 
 #[test]
-fn a_first_connection_without_a_nomination_is_answered_where_it_came_from() {
+fn answers_a_first_connection_without_nomination_on_its_path() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.connection.handle_timeout(pair.now);
@@ -587,7 +587,7 @@ fn a_first_connection_without_a_nomination_is_answered_where_it_came_from() {
 }
 
 #[test]
-fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
+fn repeats_announcements_in_their_current_form() {
     let mut pair = Pair::new();
     pair.grant(dns(2));
     pair.establish();
@@ -603,7 +603,7 @@ fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
     announce(&mut pair, "a.example.com", vec![v6]);
     announce(&mut pair, "a.example.com", proxy_ips(0));
     announce(&mut pair, "b.example.com", proxy_ips(1));
-    // docs/lessons.md 17: the name that had them is gone.
+    // docs/lessons.md 17: the former name of the addresses is gone.
     announce(&mut pair, "c.example.com", proxy_ips(1));
     pair.events();
     pair.connection.handle_nat_table_restarted();
@@ -624,7 +624,7 @@ fn what_is_announced_in_parts_and_anew_is_repeated_as_it_is_in_force() {
 }
 
 #[test]
-fn what_expired_meanwhile_is_released_and_nothing_else() {
+fn releases_only_expired_resources() {
     let mut pair = Pair::new();
     let mut record = pair.record();
     let expired = Grant {
@@ -649,43 +649,43 @@ fn what_expired_meanwhile_is_released_and_nothing_else() {
     assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
     assert!(
         pair.pass(Duration::from_secs(10)).is_empty(),
-        "nobody calls"
+        "no initiation"
     );
 }
 
 #[test]
-fn an_expiry_that_is_still_to_come_is_kept() {
+fn keeps_a_future_expiry() {
     let mut pair = Pair::new();
     let mut record = pair.record();
     for grant in record.grants.values_mut() {
         grant.expires_at = Some(UnixTime(UNIX_NOW.0 + 30));
     }
     pair.restore(&record);
-    pair.answer_call();
+    pair.answer_initiation();
     pair.assert_flows();
     pair.events();
     pair.pass(Duration::from_secs(30));
     assert_eq!(pair.events()[0], ConnectionEvent::Expired(id(1)));
 }
 
-/// docs/lessons.md 25.
+/// docs/lessons.md 25: A restart is announced and remembered.
 #[test]
 fn a_goodbye_after_a_restore_closes_either_way() {
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.events();
     pair.send_packet(&ControlPacket::goodbye());
     assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
 
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.connection.close(pair.now);
     let sent = pair.sent();
     assert_eq!(pair.wireguard.open(&sent[0]), ControlPacket::goodbye());
 }
 
 #[test]
-fn the_restart_of_the_portal_repeats_candidates_only_while_no_path_is_nominated() {
+fn a_portal_restart_repeats_candidates_only_without_a_nominated_path() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let gathered = pair.events().pop();
@@ -703,8 +703,8 @@ fn the_restart_of_the_portal_repeats_candidates_only_while_no_path_is_nominated(
     assert_eq!(pair.events(), []);
 }
 
-/// What a stranger sends from `elsewhere`; returns the paths of the answers.
-fn sent_by_stranger(pair: &mut Pair, datagram: Vec<u8>, elsewhere: Path) -> Vec<Path> {
+/// The paths of the answers to a datagram of a third party from `elsewhere`.
+fn answers_to_third_party(pair: &mut Pair, datagram: Vec<u8>, elsewhere: Path) -> Vec<Path> {
     let batch = DatagramBatch::of(elsewhere, datagram);
     pair.connection.handle_datagrams(&batch, pair.now);
     let answers = std::iter::from_fn(|| pair.connection.poll_transmit());
@@ -712,17 +712,17 @@ fn sent_by_stranger(pair: &mut Pair, datagram: Vec<u8>, elsewhere: Path) -> Vec<
 }
 
 #[test]
-fn an_old_initiation_moves_nothing_once_the_session_stands() {
+fn an_old_initiation_changes_no_path_of_a_session() {
     let mut pair = restored();
     let old = pair.wireguard.initiation();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.assert_flows();
     pair.events();
     let elsewhere = Path {
         remote: addr("203.0.113.66:6666"),
         ..pair.path()
     };
-    let answers = sent_by_stranger(&mut pair, old, elsewhere);
+    let answers = answers_to_third_party(&mut pair, old, elsewhere);
     assert_eq!(answers, [elsewhere], "answered where it came from");
     pair.connection
         .handle_packets(PacketBatch::of(&answer(b"to the client")), pair.now);
@@ -736,12 +736,12 @@ fn an_old_initiation_moves_nothing_once_the_session_stands() {
 }
 
 #[test]
-fn the_path_in_use_is_told_when_it_changes_and_only_then() {
+fn reports_the_path_in_use_only_on_change() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
     let nominated = pair.path();
-    let told = |pair: &mut Pair| {
+    let reported = |pair: &mut Pair| {
         let events = pair.events().into_iter();
         let mut paths = Vec::new();
         for event in events {
@@ -751,7 +751,7 @@ fn the_path_in_use_is_told_when_it_changes_and_only_then() {
         }
         paths
     };
-    assert_eq!(told(&mut pair), [nominated]);
+    assert_eq!(reported(&mut pair), [nominated]);
     pair.assert_flows();
     let elsewhere = Path {
         remote: addr("203.0.113.50:50000"),
@@ -760,22 +760,22 @@ fn the_path_in_use_is_told_when_it_changes_and_only_then() {
     let datagram = pair.wireguard.seal(&udp_to_web());
     pair.connection
         .handle_datagrams(&DatagramBatch::of(elsewhere, datagram), pair.now);
-    assert_eq!(told(&mut pair), []);
+    assert_eq!(reported(&mut pair), []);
     pair.now += Duration::from_secs(6);
     let packet = PacketBatch::of(&answer(b"answer"));
     pair.connection.handle_packets(packet, pair.now);
-    assert_eq!(told(&mut pair), [elsewhere]);
+    assert_eq!(reported(&mut pair), [elsewhere]);
     pair.send_packet(&udp_to_web());
     pair.pass(Duration::from_millis(999));
-    assert_eq!(told(&mut pair), [], "not yet");
+    assert_eq!(reported(&mut pair), [], "not yet");
     pair.pass(Duration::from_millis(1));
-    assert_eq!(told(&mut pair), [nominated]);
+    assert_eq!(reported(&mut pair), [nominated]);
 }
 
 #[test]
-fn a_path_that_flaps_is_told_once_a_second() {
+fn reports_a_flapping_path_once_a_second() {
     let mut pair = restored();
-    pair.answer_call();
+    pair.answer_initiation();
     pair.assert_flows();
     pair.events();
     let end = |port| Path {
@@ -783,17 +783,17 @@ fn a_path_that_flaps_is_told_once_a_second() {
         ..pair.path()
     };
     let ends = [end(1), end(2)];
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for round in 0..100 {
         let datagram = pair.wireguard.seal(&udp_to_web());
         let batch = DatagramBatch::of(ends[round % 2], datagram);
         pair.connection.handle_datagrams(&batch, pair.now);
         pair.pass(Duration::from_millis(30));
         let events = pair.events().into_iter();
-        told.extend(events.filter(|event| matches!(event, ConnectionEvent::PathInUse(_))));
+        reported.extend(events.filter(|event| matches!(event, ConnectionEvent::PathInUse(_))));
     }
-    assert_eq!(told.len(), 4, "after 0, 1, 2 and 3 s: {told:?}");
+    assert_eq!(reported.len(), 4, "after 0, 1, 2 and 3 s: {reported:?}");
     pair.pass(Duration::from_secs(1));
-    told.extend(pair.events());
-    assert_eq!(told.last(), Some(&ConnectionEvent::PathInUse(ends[1])));
+    reported.extend(pair.events());
+    assert_eq!(reported.last(), Some(&ConnectionEvent::PathInUse(ends[1])));
 }

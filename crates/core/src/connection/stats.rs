@@ -1,32 +1,32 @@
-//! What an operator is told about a client's connection.
+//! Statistics of a client's connection for the operator.
 
 use super::Connection;
 use crate::packet::{PacketBatch, Path};
 use std::time::{Duration, Instant};
 
-/// A connection at one moment.
+/// A snapshot of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionStats {
-    /// Where its datagrams go; `None` before a path was found.
+    /// The path of its datagrams; `None` before one was found.
     pub path: Option<Path>,
-    /// Whether a WireGuard session stands.
+    /// Whether a WireGuard session exists.
     pub has_session: bool,
-    /// How long ago the client was heard.
+    /// Time since the client was last heard.
     pub heard_before: Option<Duration>,
-    /// Towards resources, after the policy.
+    /// Packets to resources, after the policy.
     pub inbound: TrafficStats,
-    /// Towards the client, after the policy.
+    /// Packets to the client, after the policy.
     pub outbound: TrafficStats,
 }
 
 /// Packets of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficStats {
-    /// How many.
+    /// Number of packets, super-packets cut.
     pub packets: u64,
-    /// Their IP bytes.
+    /// Total bytes of the IP packets.
     pub bytes: u64,
-    /// How long ago the last of them was; `None` when there was none.
+    /// Time since the last packet; `None` without any.
     pub last_before: Option<Duration>,
 }
 
@@ -57,7 +57,7 @@ impl TrafficMeter {
 }
 
 impl Connection {
-    /// How it is at this moment.
+    /// The statistics at `now`.
     #[must_use]
     pub fn stats(&self, now: Instant) -> ConnectionStats {
         let peer = self.transport.as_ref().map(|(_, peer)| peer);

@@ -1,4 +1,4 @@
-//! A connection against a client of other parts: a controlling ICE agent and a WireGuard initiator,
+//! A connection against an independent client: a controlling ICE agent and a WireGuard initiator,
 //! over a lossless wire in virtual time.
 
 use super::*;
@@ -115,7 +115,7 @@ impl Pair {
         std::iter::from_fn(|| self.connection.poll_event()).collect()
     }
 
-    /// ICE until nothing moves.
+    /// Runs ICE until neither side sends.
     pub(super) fn connect(&mut self) {
         for event in self.events() {
             if let ConnectionEvent::CandidatesGathered(lines) = event {
@@ -147,7 +147,7 @@ impl Pair {
         self.exchange(keepalive);
     }
 
-    /// Sends one datagram; returns what comes back, STUN left out.
+    /// Sends one datagram; returns the answers without STUN.
     pub(super) fn exchange(&mut self, datagram: Vec<u8>) -> Vec<Vec<u8>> {
         self.exchange_marked(datagram, Ecn::NotEct)
     }
@@ -215,9 +215,9 @@ fn the_acknowledgement_comes_before_any_candidate() {
     assert!(matches!(events[2], ConnectionEvent::CandidatesGathered(_)));
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
-fn is_acknowledged_without_any_address_or_relay() {
+fn acknowledges_without_any_address_or_relay() {
     let mut pair = Pair::new();
     pair.connection
         .handle_local_addresses(LocalAddresses::default(), pair.now);
@@ -232,7 +232,7 @@ fn is_acknowledged_without_any_address_or_relay() {
 }
 
 #[test]
-fn a_packet_travels_to_the_resource_and_its_answer_back() {
+fn forwards_a_packet_and_its_answer() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -248,7 +248,7 @@ fn a_packet_travels_to_the_resource_and_its_answer_back() {
     assert_eq!(pair.connection.take_drops().total(), 0);
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn a_filtered_packet_is_answered_with_prohibited() {
     let mut pair = Pair::new();
@@ -303,7 +303,7 @@ fn new_keys_replace_the_transport_and_keep_the_authorizations() {
 }
 
 #[test]
-fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
+fn a_revocation_stops_traffic_and_the_last_one_sends_a_goodbye() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -325,9 +325,9 @@ fn a_revocation_stops_traffic_at_once_and_the_last_one_says_goodbye() {
     assert!(pair.inbound().is_empty());
 }
 
-/// docs/lessons.md 23.
+/// docs/lessons.md 23: Authorizations are reconciled on every `init`.
 #[test]
-fn a_client_absent_from_the_list_loses_everything() {
+fn revokes_all_grants_of_a_client_absent_from_the_list() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -359,7 +359,7 @@ fn an_expired_authorization_stops_traffic() {
 }
 
 #[test]
-fn a_goodbye_of_the_client_ends_everything_and_a_later_grant_begins_anew() {
+fn a_goodbye_closes_and_a_later_grant_starts_again() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -387,7 +387,7 @@ fn control_packets_never_reach_the_resource() {
 }
 
 #[test]
-fn congestion_on_the_way_is_told_to_the_inner_packet() {
+fn marks_congestion_in_the_inner_packet() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -400,7 +400,7 @@ fn congestion_on_the_way_is_told_to_the_inner_packet() {
 }
 
 #[test]
-fn without_candidates_for_ten_seconds_the_transport_is_given_up_and_the_grant_kept() {
+fn drops_the_transport_after_ten_seconds_without_candidates_and_keeps_the_grant() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.events();
@@ -415,7 +415,7 @@ fn without_candidates_for_ten_seconds_the_transport_is_given_up_and_the_grant_ke
 }
 
 #[test]
-fn answers_follow_a_client_that_is_heard_elsewhere_when_the_nominated_path_is_silent() {
+fn answers_follow_the_client_when_the_nominated_path_is_silent() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     pair.establish();
@@ -447,7 +447,7 @@ fn answers_follow_a_client_that_is_heard_elsewhere_when_the_nominated_path_is_si
 }
 
 #[test]
-fn packets_for_a_client_without_a_session_are_dropped_and_counted() {
+fn drops_and_counts_packets_for_a_client_without_a_session() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let answer = ipv4_packet(WEB, CLIENT, b"early");
@@ -457,7 +457,7 @@ fn packets_for_a_client_without_a_session_are_dropped_and_counted() {
 }
 
 #[test]
-fn more_resources_than_the_limit_are_refused_without_acknowledgement() {
+fn refuses_resources_beyond_the_limit_without_acknowledgement() {
     let mut pair = Pair::new();
     for number in 1..=8 {
         pair.grant(resource(number, vec![]));
@@ -468,7 +468,7 @@ fn more_resources_than_the_limit_are_refused_without_acknowledgement() {
 }
 
 #[test]
-fn handshakes_are_counted_and_a_session_and_a_path_are_known() {
+fn reports_handshakes_session_and_path() {
     let mut pair = Pair::new();
     pair.grant(resource(1, vec![]));
     let known = (pair.connection.has_session(), pair.connection.path_kind());
@@ -480,12 +480,12 @@ fn handshakes_are_counted_and_a_session_and_a_path_are_known() {
     };
     assert_eq!(pair.connection.take_handshakes(), counts);
     assert!(pair.connection.has_session());
-    // Nobody has signalled the client's address.
+    // No candidate of the client was signalled.
     let kind = pair.connection.path_kind();
     assert_eq!(kind, Some(PathKind::PeerReflexive));
 
-    let stranger = TestClient::with_private([8; 32]).initiation();
-    assert!(pair.exchange(stranger).is_empty());
+    let third_party = TestClient::with_private([8; 32]).initiation();
+    assert!(pair.exchange(third_party).is_empty());
     let counts = HandshakeCounts {
         rejected: 1,
         ..HandshakeCounts::default()
@@ -497,7 +497,7 @@ fn handshakes_are_counted_and_a_session_and_a_path_are_known() {
 }
 
 #[test]
-fn a_path_has_the_kind_of_the_clients_candidate() {
+fn a_path_has_the_kind_of_the_client_candidate() {
     for (text, kind) in [
         ("host", PathKind::Host),
         ("srflx raddr 0.0.0.0 rport 0", PathKind::ServerReflexive),
@@ -515,9 +515,9 @@ fn a_path_has_the_kind_of_the_clients_candidate() {
     }
 }
 
-/// What an idle client costs is a matter of how often it is looked at.
+/// The cost of an idle client is the number of its wake-ups.
 #[test]
-fn a_connection_without_packets_is_woken_rarely() {
+fn an_idle_connection_wakes_rarely() {
     let mut pair = Pair::new();
     pair.grant(resource(1, Vec::new()));
     pair.establish();

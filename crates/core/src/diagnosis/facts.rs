@@ -1,91 +1,92 @@
-//! What is known, as it was told by those who know it.
+//! The input of a diagnosis: facts from each part of the gateway.
 
-use super::{Ended, Target};
+use super::JournalEntry;
 use crate::connection::ConnectionFacts;
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, UnixTime};
 use crate::ledger::Grant;
 use crate::nat_table::NatFacts;
+use crate::target::Target;
 use std::time::Duration;
 
-/// Everything that [`diagnose`](super::diagnose) judges by.
+/// The input of [`diagnose`](super::diagnose).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// The client, as it was asked for.
+    /// The client as the user wrote it.
     pub asked: String,
-    /// What the client wants to reach.
+    /// The target of the question.
     pub target: Target,
-    /// Who is meant.
+    /// The client that was found.
     pub client: Subject,
-    /// About the gateway as a whole.
+    /// Facts about the gateway as a whole.
     pub gateway: GatewayFacts,
-    /// By the wall clock.
+    /// The current wall-clock time.
     pub unix_now: UnixTime,
 }
 
-/// The client that is meant.
+/// The client that a question is about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
-    /// Nobody is called like that.
-    Nobody {
-        /// Who is called almost like that.
+    /// No client matches the text.
+    Unknown {
+        /// The client with the most similar id.
         nearest: Option<ClientId>,
-        /// How many clients the gateway serves.
+        /// Number of clients that the gateway serves.
         served: usize,
     },
-    /// Several are.
-    Several(Vec<ClientId>),
-    /// This one.
+    /// Several clients match the text.
+    Ambiguous(Vec<ClientId>),
+    /// Exactly one client matches.
     Client(Box<ClientFacts>),
 }
 
-/// A client that is, or was lately, served.
+/// The facts about a client that is or was recently served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientFacts {
-    /// Which.
+    /// The id of the client.
     pub id: ClientId,
-    /// Its tunnel addresses.
+    /// The client's tunnel addresses.
     pub tunnel: Option<TunnelAddresses>,
-    /// For how long it is not served, because its connection died too often.
+    /// How long it stays cut off, because its connection crashed too often.
     pub cut_off_for: Option<Duration>,
-    /// What its connection says.
-    pub connection: Told<ConnectionFacts>,
-    /// What the NAT says.
-    pub nat: Told<NatFacts>,
-    /// What the ledger grants it.
+    /// The answer of its connection.
+    pub connection: Response<ConnectionFacts>,
+    /// The answer of its shard's NAT.
+    pub nat: Response<NatFacts>,
+    /// The client's grants in the ledger.
     pub grants: Vec<Grant>,
-    /// What it was granted before, the latest first.
-    pub ended: Vec<Ended>,
+    /// The client's former grants, the latest first.
+    pub ended: Vec<JournalEntry>,
 }
 
-/// What became of a question to an actor.
+/// The response of an actor to a question.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told<T> {
-    /// It answered.
+pub enum Response<T> {
+    /// The answer that the actor gave.
     Answer(T),
-    /// It did not answer in time.
-    Silence,
-    /// It died, or hangs and is being ended, and has no successor yet.
-    Rebuilding,
-    /// There is none.
+    /// The actor did not answer in time.
+    Timeout,
+    /// The actor crashed or hangs, and has not been restarted yet.
+    Restarting,
+    /// There is no such actor.
     Absent,
 }
 
-impl<T> Told<T> {
+impl<T> Response<T> {
     /// The answer, if there is one.
     pub fn answer(&self) -> Option<&T> {
         match self {
             Self::Answer(answer) => Some(answer),
-            Self::Silence | Self::Rebuilding | Self::Absent => None,
+            Self::Timeout | Self::Restarting | Self::Absent => None,
         }
     }
 }
 
-/// What is not about the client, and may matter to it.
+/// Facts about the gateway that may concern any client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GatewayFacts {
-    /// Whether it refuses new connections and will end.
+    /// Whether it refuses new connections and will stop.
     pub is_draining: bool,
-    /// For how long the portal has been away, if it is.
+    /// How long the portal has been disconnected, if it is.
     pub portal_away: Option<Duration>,
 }

@@ -1,37 +1,37 @@
-//! What was taken from clients lately: the difference between "never allowed" and "no longer".
+//! The recently ended grants: they distinguish "never allowed" from "no longer allowed".
 
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, UnixTime};
 use crate::ledger::{EndedGrant, Grant, GrantEnd};
 use std::collections::VecDeque;
 
-/// An authorization that a client had.
+/// A grant that a client held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Whose.
+pub struct JournalEntry {
+    /// The client that held the grant.
     pub client: ClientId,
-    /// Where the client was.
+    /// The client's tunnel addresses.
     pub tunnel: TunnelAddresses,
-    /// What.
+    /// The grant when it ended.
     pub grant: Grant,
-    /// When it ended.
+    /// When the grant ended.
     pub at: UnixTime,
-    /// Why.
+    /// The reason of the end.
     pub end: GrantEnd,
 }
 
-/// The last [`Ended`], oldest first. When full, the oldest gives way.
+/// The last [`JournalEntry`]s, oldest first. When full, the oldest is dropped.
 #[derive(Debug, Default)]
 pub struct Journal {
-    entries: VecDeque<Ended>,
+    entries: VecDeque<JournalEntry>,
 }
 
 impl Journal {
-    /// How many are kept: some hundred bytes each.
+    /// Number of entries: some hundred bytes each.
     pub const ENTRIES: usize = 1024;
 
-    /// The ledger let go of a grant. One whose time was over has ended by that, whoever cleared it
-    /// away, and at that time.
+    /// Records a grant that the ledger removed. If it had expired, the expiry is its reason and
+    /// time, for any cause of the removal.
     pub fn note(&mut self, ended: EndedGrant, unix_now: UnixTime) {
         let EndedGrant {
             client,
@@ -44,7 +44,7 @@ impl Journal {
         if self.entries.len() >= Self::ENTRIES {
             self.entries.pop_front();
         }
-        self.entries.push_back(Ended {
+        self.entries.push_back(JournalEntry {
             client,
             tunnel,
             grant,
@@ -53,8 +53,8 @@ impl Journal {
         });
     }
 
-    /// All, the latest first.
-    pub fn latest(&self) -> impl Iterator<Item = &Ended> {
+    /// All entries, the latest first.
+    pub fn latest(&self) -> impl Iterator<Item = &JournalEntry> {
         self.entries.iter().rev()
     }
 }

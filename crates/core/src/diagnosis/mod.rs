@@ -1,33 +1,26 @@
-//! Why something works or does not: from what the parts of the gateway know, to one verdict with
-//! its reason and its remedy.
+//! Why a connection to a target works or does not: from facts to one verdict with its reason and
+//! its remedy.
 //!
-//! [`Facts`] in, [`Report`] out, by [`diagnose`]. The facts are the answers of those who know: the
-//! ledger and the [`Journal`], a client's connection, the NAT. Whoever does not answer is a fact
-//! too. It refuses to try anything out: a diagnosis sends no packet and asks no DNS server.
+//! [`Facts`] in, [`Report`] out, by [`diagnose`]. The facts come from the ledger and the
+//! [`Journal`], the client's connection and the NAT. A missing response is a fact too. It performs
+//! no test: a diagnosis sends no packet and no DNS query.
 
 mod causes;
 mod facts;
+mod identify;
 mod journal;
-mod judge;
-mod refusal;
-mod replies;
 mod report;
-mod target;
+mod steps;
 #[cfg(test)]
 mod tests;
-mod who;
 mod words;
 
 pub use causes::{
-    Cause, ClientCause, NameCause, Permits, ResourceCause, RightsCause, Severity, Unable,
+    Cause, ClientCause, DnsFailure, NameCause, Permits, ResourceCause, RightsCause, Severity,
 };
-pub use facts::{ClientFacts, Facts, GatewayFacts, Subject, Told};
-pub use journal::{Ended, Journal};
-pub use judge::diagnose;
-pub(crate) use refusal::source_port;
-pub use refusal::{Refusal, Refused};
-pub use replies::{Correspondence, Replies, RepliesSeen};
+pub use facts::{ClientFacts, Facts, GatewayFacts, Response, Subject};
+pub use identify::{ClientMatch, identify};
+pub use journal::{Journal, JournalEntry};
 pub use report::{Report, Step, StepName, StepState};
-pub use target::{Asked, NotATarget, Place, Target};
-pub use who::{Identified, identify};
+pub use steps::diagnose;
 pub use words::Seconds;

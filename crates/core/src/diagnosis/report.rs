@@ -1,74 +1,74 @@
-//! What is told: the verdict, how far the packets would come, and what to do.
+//! The output of a diagnosis: the verdict, its steps, and the remedy.
 
 use super::{Cause, Severity};
 use serde::{Deserialize, Serialize};
 
-/// One verdict about one client and one target.
+/// The verdict about one client and one target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// The client: its id where it is known, else as asked for.
+    /// The client: its id if known, else as the user wrote it.
     pub client: String,
-    /// As asked for.
+    /// The target as the user wrote it.
     pub target: String,
-    /// How bad it is.
+    /// The severity of the cause.
     pub severity: Severity,
-    /// What is the matter, for programs.
+    /// The cause, for programs.
     pub cause: Cause,
-    /// What is the matter, in one sentence.
+    /// The cause, in one sentence.
     pub verdict: String,
-    /// What to do, unless it works.
+    /// The remedy, unless it works.
     pub remedy: Option<String>,
-    /// How far it came.
+    /// All steps, passed or not.
     pub steps: Vec<Step>,
-    /// What else the reader should know.
+    /// Further facts that the reader should know.
     pub notes: Vec<String>,
 }
 
-/// One of the things that have to be right.
+/// One condition for packets to pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Which.
+    /// The condition that was checked.
     pub name: StepName,
-    /// How it is.
+    /// The result of the check.
     pub state: StepState,
-    /// Why, in few words; empty if nobody looked.
+    /// The reason, in few words; empty if it was not checked.
     pub text: String,
 }
 
-/// What has to be right, in the order in which a packet meets it.
+/// The conditions, in the order in which a packet meets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepName {
-    /// The client is known.
+    /// The client is known to the gateway.
     Client,
-    /// It has a session.
+    /// The client has a session.
     Session,
-    /// It may reach the target.
+    /// The client may reach the target.
     Authorization,
-    /// By that protocol, at that port.
+    /// The filters permit the service.
     Filter,
-    /// It has announced the name.
+    /// The client has announced the name.
     Name,
     /// The name has addresses.
     Addresses,
     /// There is room for a flow.
     Flow,
-    /// Somebody answers.
+    /// The target answers packets of the client.
     Reply,
 }
 
-/// How a step is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// Right.
+    /// The condition is known to hold.
     Passed,
-    /// Not seen to be right.
+    /// The condition is not confirmed.
     Open,
-    /// Wrong.
+    /// The condition does not hold.
     Failed,
-    /// Nothing depends on it here.
+    /// The condition does not apply here.
     NotNeeded,
-    /// Nobody could look.
+    /// The condition could not be checked.
     Unknown,
 }

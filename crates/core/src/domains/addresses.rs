@@ -1,9 +1,9 @@
-//! The real addresses of a name in one family: which proxy IP leads to which, and which of them are
-//! shunned.
+//! The real addresses of a name in one family: the address of each proxy IP, and the shunned ones.
 
 use super::explain::AddressFacts;
 use super::{MAX_ADDRESSES, Sent};
 use crate::names::ResolvedAddresses;
+use crate::replies::{PACKET_SPAN, PACKETS, SYN_SPAN, SYNS};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,29 +11,21 @@ use std::time::{Duration, Instant};
 /// How long an address is shunned after an ICMP error about it, or after it did not answer.
 pub(super) const SHUN_FOR: Duration = Duration::from_secs(30);
 
-/// How long a definite "no such name" leaves addresses in use that were good before.
+/// How long good addresses stay in use after a definite "no such name".
 ///
-/// A zone that was loaded empty by mistake is mended within the hour. Longer than that, the address
-/// may well have been given to somebody else, who should not get the client's packets.
+/// A zone that was loaded empty by mistake is repaired within the hour. After a longer time the
+/// address may belong to another host, which must not get the client's packets.
 pub(super) const DENIED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// Handshake signal: so many SYNs …
-pub(super) const SYNS: u32 = 2;
-/// … over so long. The first retransmission comes after 1 s (RFC 6298, section 2.1).
-pub(super) const SYN_SPAN: Duration = Duration::from_millis(900);
-/// One-way signal: so many packets …
-pub(super) const PACKETS: u32 = 3;
-/// … over so long.
-pub(super) const PACKET_SPAN: Duration = Duration::from_secs(5);
-/// A gap after which unanswered packets are counted anew, because what went before was given up:
-/// as long as a flow without an answer lives.
+/// A gap after which the count of unanswered packets starts again, because the client has given up
+/// the earlier attempts: the lifetime of a flow without an answer.
 pub(super) const COUNTED_FOR: Duration = Duration::from_secs(60);
 
-/// Packets that went out and were not answered.
+/// Packets without an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unanswered {
     count: u32,
-    /// When the first and the last of them went out.
+    /// Time of the first and of the last.
     span: Option<(Instant, Instant)>,
 }
 
@@ -57,14 +49,13 @@ impl Unanswered {
     }
 }
 
-/// One real address.
 #[derive(Clone, Debug)]
 struct Address {
     ip: IpAddr,
     shunned_until: Option<Instant>,
-    /// SYNs of flows that nothing came back of, since a flow was last confirmed.
+    /// SYNs of unconfirmed flows since a flow was last confirmed.
     syns: Unanswered,
-    /// Other packets of such flows.
+    /// Other packets of unconfirmed flows.
     others: Unanswered,
 }
 
@@ -92,11 +83,12 @@ impl Address {
     }
 }
 
-/// The addresses of one family. Empty means that none is known, or none that is still good.
+/// The addresses of one family. Empty if none is known, or none is still valid.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    /// As the DNS named them, each once: sorted, or as they were before a rebuild. The order
-    /// decides where a proxy IP leads, so it stays as long as the set does.
+    /// As the DNS named them, without duplicates: sorted, or in the order from before a rebuild.
+    /// The order decides the address of each proxy IP, so it does not change while the set stays
+    /// the same.
     list: Vec<Address>,
     offset: usize,
     epoch: u32,
@@ -112,7 +104,7 @@ impl Addresses {
         self.list.is_empty()
     }
 
-    /// Rises whenever flows that nothing came back of should ask again for their address.
+    /// Increases whenever unconfirmed flows must look up their address again.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -121,9 +113,8 @@ impl Addresses {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// Where the proxy IP at `place` among those of its family leads: round robin from the offset,
-    /// past the shunned ones. Shunning prefers, it does not forbid: when all are shunned, all are
-    /// used.
+    /// The address of the proxy IP at index `place` of its family: round robin from the offset,
+    /// without the shunned addresses. If all are shunned, all are used.
     pub(super) fn pick(&self, place: usize, now: Instant) -> Option<IpAddr> {
         let count = self.list.len();
         let at = |step: usize| &self.list[(place + self.offset + step) % count];
@@ -135,7 +126,7 @@ impl Addresses {
         self.list.iter().any(|it| it.ip == real)
     }
 
-    /// All, in the order in which proxy IPs lead to them unless one is shunned.
+    /// All, in the order of the proxy IPs, ignoring shunning.
     pub(super) fn order(&self) -> Vec<IpAddr> {
         let (after, before) = self.list.split_at(self.offset);
         before.iter().chain(after).map(|it| it.ip).collect()
@@ -145,7 +136,7 @@ impl Addresses {
         self.resolved_at
     }
 
-    /// In the order in which proxy IPs lead to them, for people who ask.
+    /// All, in the order of the proxy IPs, for a diagnosis.
     pub(super) fn explain(&self, now: Instant) -> Vec<AddressFacts> {
         let (after, before) = self.list.split_at(self.offset.min(self.list.len()));
         let all = before.iter().chain(after);
@@ -159,7 +150,8 @@ impl Addresses {
         all.map(facts).collect()
     }
 
-    /// These were good at `resolved_at`. They are stale, so the next flow asks for them.
+    /// Takes over addresses that were valid at `resolved_at`. They are stale, so the next flow
+    /// triggers a lookup.
     pub(super) fn restore(&mut self, ips: &[IpAddr], resolved_at: Instant, now: Instant) {
         self.list = ips.iter().copied().map(Address::new).collect();
         self.offset = 0;
@@ -168,7 +160,7 @@ impl Addresses {
         self.raise_epoch();
     }
 
-    /// The DNS named these. Returns whether the set is another one than before.
+    /// Takes over the addresses of a DNS answer. Returns whether the set changed.
     pub(super) fn resolve(&mut self, resolved: &ResolvedAddresses, now: Instant) -> bool {
         self.resolved_at = Some(now);
         self.fresh_until = Some(now + resolved.ttl);
@@ -190,12 +182,12 @@ impl Addresses {
         true
     }
 
-    /// The DNS said that there are none.
+    /// Records that the DNS denied the name.
     pub(super) fn deny(&mut self, now: Instant) {
         self.denied_at.get_or_insert(now);
     }
 
-    /// Forgets addresses that the DNS has not named for `last_known_good`, or has denied for an
+    /// Removes addresses that the DNS has not named for `last_known_good`, or has denied for an
     /// hour.
     pub(super) fn expire(&mut self, last_known_good: Duration, now: Instant) {
         let is_past = |since: Option<Instant>, limit| since.is_some_and(|at| now - at >= limit);
@@ -211,12 +203,12 @@ impl Addresses {
         self.raise_epoch();
     }
 
-    /// Whether the DNS said that it should be asked again by now.
+    /// Whether the TTL of the addresses is over.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.fresh_until.is_some_and(|until| until <= now)
     }
 
-    /// Counts a packet towards `real`; returns whether that address owes an answer.
+    /// Counts a packet to `real`; returns whether that address owes an answer.
     pub(super) fn note_inbound(&mut self, real: IpAddr, sent: Sent, now: Instant) -> bool {
         let Some(address) = self.of(real) else {
             return false;
@@ -229,32 +221,32 @@ impl Addresses {
         address.is_silent()
     }
 
-    /// A flow to `real` was confirmed: it answers, whatever was thought of it.
+    /// A flow to `real` is confirmed: the address works, so its record is cleared.
     pub(super) fn note_confirmed(&mut self, real: IpAddr) {
         if let Some(address) = self.of(real) {
             *address = Address::new(real);
         }
     }
 
-    /// Somebody answered for `real` by an ICMP error.
+    /// An ICMP error answered for `real`.
     pub(super) fn note_icmp(&mut self, real: IpAddr) {
         if let Some(address) = self.of(real) {
             address.forget_unanswered();
         }
     }
 
-    /// Whether an address owes an answer.
+    /// Whether any address owes an answer.
     pub(super) fn is_any_silent(&self) -> bool {
         self.list.iter().any(Address::is_silent)
     }
 
-    /// Whether an address is left that is neither shunned nor owes an answer.
+    /// Whether an address is neither shunned nor owes an answer.
     pub(super) fn has_better(&self, now: Instant) -> bool {
         let is_better = |it: &Address| !it.is_shunned(now) && !it.is_silent();
         self.list.iter().any(is_better)
     }
 
-    /// The network says that `real` cannot be reached. Returns whether it is one of ours.
+    /// `real` is unreachable. Returns whether it is one of these addresses.
     pub(super) fn shun(&mut self, real: IpAddr, now: Instant) -> bool {
         let Some(address) = self.of(real) else {
             return false;
@@ -269,9 +261,9 @@ impl Addresses {
         true
     }
 
-    /// On to the next address: those that owe an answer are shunned, and where that decides
-    /// nothing, everyone moves by one place. (Moving all by one place alone would only swap the
-    /// sides when one of two addresses is dead.)
+    /// Moves to the next address: shuns those that owe an answer; if none does, every proxy IP
+    /// moves by one address. (If they always moved, and one of two addresses were dead, they would
+    /// only swap.)
     pub(super) fn move_on(&mut self, now: Instant) {
         let mut is_any_shunned = false;
         for address in &mut self.list {

@@ -1,57 +1,57 @@
-//! What is known of a name, for people who ask why something does not work.
+//! The facts about a name that a diagnosis reads.
 
 use super::Domains;
-use crate::diagnosis::{Refused, RepliesSeen};
+use super::{ClientSlot, MappingId};
 use crate::names::{AddressFamily, DomainName, NameFailure};
-use crate::nat_table::slot::{ClientSlot, MappingId};
+use crate::replies::{Refusal, ReplyFacts};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A name of a client.
+/// The state of a client's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingFacts {
-    /// Which.
+    /// The name, as it is looked up.
     pub name: DomainName,
-    /// Under which addresses the client speaks to it, by family.
+    /// The proxy IPs of the name, by family.
     pub proxy_ips: [Vec<IpAddr>; 2],
-    /// What is known, by family.
+    /// The state of each family.
     pub families: [FamilyFacts; 2],
-    /// For how long the DNS has been asked, if it is being asked.
+    /// How long the current lookup has run, if there is one.
     pub asking: Option<Duration>,
-    /// Packets that wait for an address.
+    /// Number of packets that wait for an address.
     pub held_packets: usize,
 }
 
 /// One family of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FamilyFacts {
-    /// In the order in which proxy IPs lead to them.
+    /// The real addresses, in the order of the proxy IPs.
     pub addresses: Vec<AddressFacts>,
-    /// How long ago the DNS named them last.
+    /// Time since the DNS last named them.
     pub resolved: Option<Duration>,
-    /// Why the last lookup found nothing, and for how long that has been so.
+    /// Why the last lookup found nothing, and for how long lookups have failed.
     pub failure: Option<(NameFailure, Duration)>,
-    /// When the DNS is asked again at the earliest, if somebody uses the name.
+    /// Time until the next lookup at the earliest, if the name is in use.
     pub next_try: Option<Duration>,
-    /// What went out and came back.
-    pub replies: RepliesSeen,
-    /// Who answered last.
+    /// Packets to the addresses and replies from them.
+    pub replies: ReplyFacts,
+    /// The address that answered last.
     pub heard_from: Option<IpAddr>,
 }
 
-/// A real address.
+/// The state of a real address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressFacts {
-    /// Which.
+    /// The real address that this is about.
     pub ip: IpAddr,
-    /// For how long others are preferred.
+    /// How long other addresses are still preferred.
     pub shunned_for: Option<Duration>,
-    /// Whether it did not answer what was sent to it lately.
+    /// Whether it did not answer recent packets.
     pub owes_answer: bool,
 }
 
 impl Domains {
-    /// What is known of a client's name. Changes nothing.
+    /// The facts about a mapping. Changes nothing.
     #[must_use]
     pub fn explain(&self, id: MappingId, now: Instant) -> Option<MappingFacts> {
         Some(self.table.get(id)?.explain(now.max(self.now)))
@@ -63,16 +63,16 @@ impl Domains {
         self.table.by_name(client, name)
     }
 
-    /// How many names a client has, and how many it may have.
+    /// Number of names of a client, and the limit.
     #[must_use]
     pub fn names_of(&self, client: ClientSlot) -> (usize, usize) {
         let limit = self.shared.config.mappings_per_client;
         (self.table.count_of_client(client), limit)
     }
 
-    /// Somebody refused a packet to `real`, for people who ask; what follows from it for the name
-    /// is told by the other calls.
-    pub fn note_refusal(&mut self, id: MappingId, real: IpAddr, refused: Refused, now: Instant) {
+    /// Records a refusal of a packet to `real` for a diagnosis. Healing does not depend on it: the
+    /// other calls report what matters for that.
+    pub fn note_refusal(&mut self, id: MappingId, real: IpAddr, refused: Refusal, now: Instant) {
         let now = self.clock(now);
         if let Some(mapping) = self.table.get_mut(id) {
             let family = mapping.family(AddressFamily::of(real));

@@ -1,60 +1,60 @@
-//! One family of a mapping: its addresses, the signs that they are no good, and when the DNS may be
-//! asked about it.
+//! One family of a mapping: its addresses, the signals that they do not work, and when the DNS may
+//! be asked.
 
-use super::addresses::{Addresses, PACKET_SPAN, PACKETS, Unanswered};
+use super::addresses::{Addresses, Unanswered};
 use super::explain::FamilyFacts;
 use super::health::{HealCounts, HealSignal as Signal, Health};
 use super::waits::{SETTLED, TRANSIENT, Wait};
 use super::{Route, Sent};
-use crate::diagnosis::{Refused, Replies};
 use crate::names::{NameFailure, ResolvedAddresses};
+use crate::replies::{PACKET_SPAN, PACKETS, Refusal, ReplyTracker};
 use rand_chacha::ChaCha8Rng;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A name is in use while packets for it came within this time.
+/// A name is in use if a packet for it came within this time.
 pub(super) const IN_USE: Duration = Duration::from_secs(10);
 
-/// What an answer has to do with what this mapping asked.
+/// How an answer relates to the lookup of this mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Nothing: another client wanted to know.
-    NotByUs,
-    /// It may come from the cache.
+pub(super) enum LookupSource {
+    /// Requested by another client.
+    Unrequested,
+    /// Possibly from the cache.
     Cached,
-    /// It was asked for past the cache.
+    /// Requested past the cache.
     Refreshed,
 }
 
-/// When the DNS may be asked again, by reason.
+/// The backoffs of lookups, by reason.
 #[derive(Debug, Default)]
 struct Waits {
-    /// After a lookup that nobody could answer.
+    /// After a lookup without an answer.
     transient: Wait,
-    /// After one about silence that did not help. Over when anything comes back.
+    /// After a lookup for silence that changed nothing. Reset by any packet that comes back.
     silence: Wait,
-    /// After one for any other reason that did not help. Packets of older flows to other addresses
-    /// prove nothing here, or they would let every new flow ask: over when a flow is confirmed.
+    /// After a lookup for any other reason that changed nothing. Reset when a flow is confirmed:
+    /// packets of older flows to other addresses prove nothing, and would let every new flow cause
+    /// a lookup.
     settled: Wait,
-    /// After a failure to renew addresses that are in good use.
+    /// After a failure to renew addresses that are in use.
     background: Wait,
 }
 
-/// The state of one family.
 #[derive(Debug, Default)]
 pub(super) struct Family {
     pub(super) addresses: Addresses,
-    /// Why the last lookup failed, if it did.
+    /// The error of the last lookup, if it failed.
     failure: Option<NameFailure>,
-    /// Since when lookups fail, or find nothing.
+    /// Since when lookups fail or find nothing.
     failing_since: Option<Instant>,
     last_inbound: Option<Instant>,
-    replies: Replies,
-    /// Who answered last.
+    replies: ReplyTracker,
+    /// The address that answered last.
     heard_from: Option<IpAddr>,
-    /// Packets that went to any address, since anything came back from any.
+    /// Packets to any address since the last packet from any.
     unanswered: Unanswered,
-    /// Whether a packet went out since the last move to another address.
+    /// Whether a packet was sent since the last move to another address.
     is_tried: bool,
     signal: Option<Signal>,
     waits: Waits,
@@ -62,7 +62,8 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Where the proxy IP at `place` leads. Without an address, this is the unmapped signal.
+    /// The address of the proxy IP at index `place`. Without an address, this raises the unmapped
+    /// signal.
     pub(super) fn route(
         &mut self,
         place: usize,
@@ -83,18 +84,17 @@ impl Family {
         Route::Hold
     }
 
-    /// Whether the DNS said that there is no address, and none is known from before.
+    /// Whether the DNS denied the name and no earlier address is known.
     pub(super) fn is_denied(&self) -> bool {
         self.addresses.is_empty() && self.failure.is_some_and(NameFailure::is_definite)
     }
 
-    /// Whether a new flow should have stale addresses looked up in the background (docs/lessons.md
-    /// 33).
+    /// Whether a new flow must renew stale addresses in the background (docs/lessons.md 33).
     pub(super) fn wants_renewal(&self, now: Instant) -> bool {
         self.addresses.is_stale(now) && self.waits.background.is_over(now)
     }
 
-    /// A packet goes to `real`. Returns whether there may be something to ask.
+    /// Records a packet to `real`. Returns whether a lookup may be due.
     pub(super) fn note_inbound(
         &mut self,
         real: IpAddr,
@@ -109,8 +109,9 @@ impl Family {
         if self.addresses.note_inbound(real, sent, now) {
             let is_news = self.signal.is_none() && !self.waits.settled.is_over(now);
             if is_news && sent == Sent::Syn && self.addresses.has_better(now) {
-                // The DNS was asked a moment ago; no need to wait for it to try the next address.
-                // Only for TCP, which expects answers: a one-way stream would wander.
+                // The DNS was asked a moment ago, so the next address is tried without another
+                // lookup. Only for TCP, which expects answers: a one-way stream would move from
+                // address to address.
                 self.move_on(now);
                 return false;
             }
@@ -119,7 +120,7 @@ impl Family {
         self.unanswered.is(PACKETS, PACKET_SPAN) && self.raise(Signal::Silence, counts, now)
     }
 
-    /// A packet came from `real`.
+    /// Records a packet from `real`.
     pub(super) fn note_outbound(
         &mut self,
         real: IpAddr,
@@ -131,10 +132,10 @@ impl Family {
         self.heard_from = Some(real);
         self.waits.silence.reset();
         if self.signal == Some(Signal::Silence) {
-            self.calm();
+            self.clear_signal();
         }
         if is_newly_confirmed {
-            self.replies.forgive(None);
+            self.replies.clear_refusal(None);
             self.waits.settled.reset();
             self.addresses.note_confirmed(real);
             let is_proved = match self.signal {
@@ -142,10 +143,10 @@ impl Family {
                 Some(Signal::Silence | Signal::Unmapped) | None => false,
             };
             if is_proved {
-                self.calm();
+                self.clear_signal();
             }
         }
-        let is_healed = match self.health.trouble() {
+        let is_healed = match self.health.incident() {
             Some(Signal::Silence) => self.signal.is_none() && !self.addresses.is_any_silent(),
             Some(Signal::Handshake | Signal::Unreachable | Signal::Unmapped) => {
                 is_newly_confirmed && !self.addresses.is_any_silent()
@@ -157,8 +158,8 @@ impl Family {
         }
     }
 
-    /// An ICMP error answered for `real`: no silence, but no proof of health either, so no wait is
-    /// cut short (docs/lessons.md 2).
+    /// Records an ICMP error about `real`. It ends silence, but proves no health, so no backoff is
+    /// reset (docs/lessons.md 2).
     pub(super) fn note_icmp(&mut self, real: IpAddr) {
         self.unanswered.reset();
         self.addresses.note_icmp(real);
@@ -168,12 +169,11 @@ impl Family {
             Some(Signal::Unreachable | Signal::Unmapped) | None => false,
         };
         if is_answered {
-            self.calm();
+            self.clear_signal();
         }
     }
 
-    /// The network says that `real` cannot be reached. Returns whether there may be something to
-    /// ask.
+    /// Records that `real` is unreachable. Returns whether a lookup may be due.
     pub(super) fn note_unreachable(
         &mut self,
         real: IpAddr,
@@ -183,26 +183,26 @@ impl Family {
         self.addresses.shun(real, now) && self.raise(Signal::Unreachable, counts, now)
     }
 
-    /// Whether the DNS is to be asked now, and if so, whether past the cache. Nobody asks for a
-    /// name that is not in use (docs/lessons.md 3).
+    /// `Some` if a lookup is due, with whether it bypasses the cache. A name that is not in use is
+    /// not looked up (docs/lessons.md 3).
     pub(super) fn wants_lookup(&mut self, now: Instant) -> Option<bool> {
         let signal = self.signal?;
         let is_in_use = self.last_inbound.is_some_and(|at| now - at <= IN_USE);
         if !is_in_use {
-            self.calm();
+            self.clear_signal();
             return None;
         }
         let is_unasked = signal == Signal::Unmapped && self.failure.is_none();
         self.is_open(signal, now).then_some(!is_unasked)
     }
 
-    /// When [`Self::wants_lookup`] may change its mind; in the past when it waits for nothing.
+    /// When [`Self::wants_lookup`] may become `Some`; in the past if no backoff is running.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let gates = self.gates(self.signal?);
         gates.iter().filter_map(|wait| wait.until()).max()
     }
 
-    /// Whether all that a signal waits for is over.
+    /// Whether all backoffs of a signal are over.
     fn is_open(&self, signal: Signal, now: Instant) -> bool {
         self.gates(signal).iter().all(|wait| wait.is_over(now))
     }
@@ -217,73 +217,74 @@ impl Family {
         }
     }
 
-    /// The DNS named addresses.
+    /// Takes over an answer with addresses.
     pub(super) fn resolved(
         &mut self,
         resolved: &ResolvedAddresses,
-        asked: Asked,
+        asked: LookupSource,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
         (self.failure, self.failing_since) = (None, None);
         self.waits.transient.reset();
         self.waits.background.reset();
         let signal = self.signal;
-        let has_waited = asked == Asked::Refreshed && signal.is_some_and(is_about_an_address);
+        let has_waited =
+            asked == LookupSource::Refreshed && signal.is_some_and(is_about_an_address);
         if self.addresses.resolve(resolved, now) {
             self.unanswered.reset();
             self.waits = Waits::default();
-            self.calm();
+            self.clear_signal();
         } else if has_waited {
             if signal != Some(Signal::Unreachable) {
                 self.move_on(now);
             }
-            self.calm();
+            self.clear_signal();
         }
         if has_waited {
-            // Also after new addresses, from the start again: a name whose addresses differ with
-            // every question would otherwise be asked for without a pause.
+            // Also after new addresses, starting again from the first wait: otherwise a name with
+            // different addresses in every answer would be looked up without a pause.
             self.waits.settled.extend(SETTLED, now, rng);
             self.waits.silence = self.waits.settled;
         }
     }
 
-    /// The DNS said that there are no addresses. Ones that are in good use stay for an hour; ones
-    /// that are silent too have two witnesses against them.
+    /// Takes over a denial. Addresses in use stay for an hour; addresses that are also silent are
+    /// removed, as two observations agree.
     pub(super) fn denied(
         &mut self,
         failure: NameFailure,
-        asked: Asked,
+        asked: LookupSource,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
         self.note_failure(failure, now);
         self.waits.transient.reset();
-        let is_refreshed = asked == Asked::Refreshed;
+        let is_refreshed = asked == LookupSource::Refreshed;
         if is_refreshed && self.signal.is_some_and(is_about_an_address) {
             self.addresses.clear();
-            self.calm();
+            self.clear_signal();
         }
         if !self.addresses.is_empty() {
             self.addresses.deny(now);
-            if asked != Asked::NotByUs {
+            if asked != LookupSource::Unrequested {
                 self.waits.background.extend(SETTLED, now, rng);
             }
             return;
         }
-        // Repeated announcements ask too; they do not make the wait of the packets grow.
+        // Repeated announcements also cause lookups; they do not lengthen the wait of packets.
         let is_repeated = self.signal.is_some() || !self.waits.settled.has_begun();
-        if asked != Asked::NotByUs && is_repeated && self.waits.settled.is_over(now) {
+        if asked != LookupSource::Unrequested && is_repeated && self.waits.settled.is_over(now) {
             self.waits.settled.extend(SETTLED, now, rng);
         }
     }
 
-    /// Nobody could say. Erases nothing (docs/lessons.md 7).
+    /// Records a lookup without an answer. Removes no address (docs/lessons.md 7).
     pub(super) fn failed(
         &mut self,
         failure: NameFailure,
-        asked: Asked,
+        asked: LookupSource,
         (now, rng): (Instant, &mut ChaCha8Rng),
     ) {
-        if asked == Asked::NotByUs {
+        if asked == LookupSource::Unrequested {
             return;
         }
         self.note_failure(failure, now);
@@ -294,7 +295,7 @@ impl Family {
             self.waits.background.extend(SETTLED, now, rng);
         }
         let is_silent = matches!(signal, Some(Signal::Silence | Signal::Handshake));
-        if is_silent && asked == Asked::Refreshed && self.is_tried {
+        if is_silent && asked == LookupSource::Refreshed && self.is_tried {
             self.move_on(now);
         }
     }
@@ -306,12 +307,12 @@ impl Family {
         }
     }
 
-    /// Somebody refused a packet.
-    pub(super) fn note_refusal(&mut self, refused: Refused, now: Instant) {
+    /// Records a refusal for a diagnosis.
+    pub(super) fn note_refusal(&mut self, refused: Refusal, now: Instant) {
         self.replies.note_refusal(refused, now);
     }
 
-    /// What is known, for people who ask.
+    /// The facts for a diagnosis.
     pub(super) fn explain(&self, now: Instant) -> FamilyFacts {
         let ago = |at: Instant| now.saturating_duration_since(at);
         let next_try = self.deadline().filter(|at| *at > now);
@@ -320,20 +321,19 @@ impl Family {
             resolved: self.addresses.resolved_at().map(ago),
             failure: self.failure.zip(self.failing_since.map(ago)),
             next_try: next_try.map(|at| at.saturating_duration_since(now)),
-            replies: self.replies.seen(now),
+            replies: self.replies.facts(now),
             heard_from: self.heard_from,
         }
     }
 
-    /// On to the next address.
     fn move_on(&mut self, now: Instant) {
         self.addresses.move_on(now);
         self.unanswered.reset();
         self.is_tried = false;
     }
 
-    /// Returns whether there may be something to ask: the signal is news, or its wait is over, as
-    /// it may be early because something came back.
+    /// Returns whether a lookup may be due: the signal is new, or its backoff is over, possibly
+    /// early because a packet came back.
     fn raise(&mut self, signal: Signal, counts: &mut HealCounts, now: Instant) -> bool {
         let is_news = self.signal < Some(signal);
         if is_news {
@@ -345,20 +345,20 @@ impl Family {
         is_news || self.is_open(signal, now)
     }
 
-    /// There is an address, whoever found it: that is all that some troubles wait for.
+    /// An address is known, from any source: this ends the incidents that began without one.
     pub(super) fn note_known(&mut self, counts: &mut HealCounts, now: Instant) {
-        if self.health.trouble() == Some(Signal::Unmapped) && !self.addresses.is_empty() {
+        if self.health.incident() == Some(Signal::Unmapped) && !self.addresses.is_empty() {
             self.health.note_healed(counts, now);
         }
     }
 
-    fn calm(&mut self) {
+    fn clear_signal(&mut self) {
         self.signal = None;
         self.waits.transient.reset();
     }
 }
 
-/// Whether an address is suspected, as opposed to none being known.
+/// Whether the signal suspects an address, as opposed to having none.
 fn is_about_an_address(signal: Signal) -> bool {
     match signal {
         Signal::Silence | Signal::Handshake | Signal::Unreachable => true,

@@ -1,30 +1,30 @@
-//! What went wrong with names and how long it lasted, for whoever watches the gateway. Decides
-//! nothing.
+//! Counters of failures of names and of how long they last, for metrics. They decide nothing.
 //!
-//! A *trouble* of a family begins with the first signal, whatever signals follow. It ends when
-//! traffic works again: one that began without an address when an address is known, one that began
-//! with silence when a packet comes back, every one when a flow is confirmed and no address owes
-//! an answer. One that was given up, because for a minute nobody tried, counts nowhere: packets of
-//! flows that were answered are no try, unless it is they who meet silence.
+//! An *incident* of a family begins with the first signal; later signals do not change it. It ends
+//! when traffic works again: after [`HealSignal::Unmapped`] when an address is known, after
+//! [`HealSignal::Silence`] when a packet comes back, after any signal when a flow is confirmed and
+//! no address owes an answer. An incident without a packet for a minute is abandoned and not
+//! counted. Packets of confirmed flows do not count as an attempt, except after
+//! [`HealSignal::Silence`].
 
 use super::addresses::COUNTED_FOR;
 use std::time::{Duration, Instant};
 
-/// Why the DNS should be asked. Ordered: a later one covers an earlier one.
+/// Why the DNS must be asked again. Ordered: a later signal includes an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealSignal {
-    /// Nothing came back from any address.
+    /// No packet came back from any address.
     Silence,
-    /// New flows are not answered by an address, whatever older ones say.
+    /// An address does not answer new flows, while older ones may work.
     Handshake,
-    /// The network says that an address cannot be reached.
+    /// The network reports that an address is unreachable.
     Unreachable,
-    /// There is no address.
+    /// No address is known for the family.
     Unmapped,
 }
 
 impl HealSignal {
-    /// All, in order, for counters and metrics.
+    /// All signals in order, for counters and metrics.
     pub const ALL: [Self; 4] = [
         Self::Silence,
         Self::Handshake,
@@ -32,7 +32,7 @@ impl HealSignal {
         Self::Unmapped,
     ];
 
-    /// What metrics call it.
+    /// The value of the `signal` label in metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -44,35 +44,34 @@ impl HealSignal {
     }
 }
 
-/// What was noticed since somebody asked last.
+/// Counts since the last [`Domains::take_heals`](super::Domains::take_heals).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealCounts {
-    /// How often each signal was raised, by its place in [`HealSignal::ALL`].
+    /// How often each signal was raised, indexed as in [`HealSignal::ALL`].
     pub raised: [u64; HealSignal::ALL.len()],
-    /// The signals that troubles began with which are over, and how long these lasted. As many as
-    /// one call can end; to be taken after each.
+    /// The incidents that ended: first signal and duration. At most as many as one call can end;
+    /// take them after each call.
     pub healed: Vec<(HealSignal, Duration)>,
 }
 
-/// The trouble of a family, if it has one.
+/// The current incident of a family.
 #[derive(Debug, Default)]
-pub(super) struct Health(Option<Trouble>);
+pub(super) struct Health(Option<Incident>);
 
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
+struct Incident {
     began_with: HealSignal,
     since: Instant,
-    /// When somebody last tried.
+    /// When a packet last tried the name.
     tried_at: Instant,
 }
 
 impl Health {
-    /// What the trouble began with.
-    pub(super) fn trouble(&self) -> Option<HealSignal> {
-        self.0.map(|trouble| trouble.began_with)
+    /// The signal that the incident began with.
+    pub(super) fn incident(&self) -> Option<HealSignal> {
+        self.0.map(|incident| incident.began_with)
     }
 
-    /// A signal was raised.
     pub(super) fn note_signal(
         &mut self,
         signal: HealSignal,
@@ -80,28 +79,28 @@ impl Health {
         now: Instant,
     ) {
         counts.raised[signal as usize] += 1;
-        self.forget_if_given_up(now);
-        self.0.get_or_insert(Trouble {
+        self.expire_if_untried(now);
+        self.0.get_or_insert(Incident {
             began_with: signal,
             since: now,
             tried_at: now,
         });
     }
 
-    /// A packet for the name comes: of a flow that was answered, or not.
+    /// Records a packet for the name, of a confirmed flow or not.
     pub(super) fn note_inbound(&mut self, is_confirmed: bool, now: Instant) {
-        self.forget_if_given_up(now);
-        if let Some(trouble) = &mut self.0
-            && (!is_confirmed || trouble.began_with == HealSignal::Silence)
+        self.expire_if_untried(now);
+        if let Some(incident) = &mut self.0
+            && (!is_confirmed || incident.began_with == HealSignal::Silence)
         {
-            trouble.tried_at = now;
+            incident.tried_at = now;
         }
     }
 
-    /// Traffic works.
+    /// Ends the incident: traffic works.
     pub(super) fn note_healed(&mut self, counts: &mut HealCounts, now: Instant) {
-        self.forget_if_given_up(now);
-        if let Some(Trouble {
+        self.expire_if_untried(now);
+        if let Some(Incident {
             began_with, since, ..
         }) = self.0.take()
         {
@@ -109,9 +108,9 @@ impl Health {
         }
     }
 
-    fn forget_if_given_up(&mut self, now: Instant) {
-        let is_given_up = |trouble: Trouble| now - trouble.tried_at > COUNTED_FOR;
-        if self.0.is_some_and(is_given_up) {
+    fn expire_if_untried(&mut self, now: Instant) {
+        let is_expired = |incident: Incident| now - incident.tried_at > COUNTED_FOR;
+        if self.0.is_some_and(is_expired) {
             self.0 = None;
         }
     }

@@ -19,7 +19,7 @@ struct Held {
 }
 
 impl HeldPackets {
-    /// Keeps a copy. Whoever calls keeps the limits and passes an `until` that never goes back.
+    /// Stores a copy. The caller enforces the limits and passes an `until` that never decreases.
     pub(super) fn push(&mut self, packet: &[u8], family: AddressFamily, until: Instant) {
         self.bytes += packet.len();
         let bytes = packet.to_vec();
@@ -30,7 +30,7 @@ impl HeldPackets {
         });
     }
 
-    /// Takes out those of a family.
+    /// Removes and returns the packets of a family.
     pub(super) fn take(&mut self, family: AddressFamily) -> Vec<Vec<u8>> {
         if self.packets.iter().all(|held| held.family != family) {
             return Vec::new();
@@ -42,14 +42,14 @@ impl HeldPackets {
         taken.into_iter().map(|held| held.bytes).collect()
     }
 
-    /// Takes out the oldest one, if its time is over.
+    /// Removes and returns the oldest packet if its time is over.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Option<Vec<u8>> {
         let held = self.packets.pop_front_if(|held| held.until <= now)?;
         self.bytes -= held.bytes.len();
         Some(held.bytes)
     }
 
-    /// When the time of the oldest one is over.
+    /// When the time of the oldest packet is over.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.packets.front().map(|held| held.until)
     }

@@ -1,56 +1,57 @@
-//! The addresses that the owner knows of: what it was told, and what it told after a rebuild.
+//! The addresses that the owner has recorded: those reported to it, and those that it restored
+//! after a rebuild.
 
+use super::{ClientSlot, MappingId};
 use super::{Domains, DomainsEvent, MAX_ADDRESSES};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Addresses that a name had before the table was built anew.
+/// Addresses of a name from before the table was rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoredName {
-    /// As it is looked up.
+    /// The name in the form that is looked up.
     pub name: DomainName,
-    /// Of these addresses.
+    /// The family of all the addresses.
     pub family: AddressFamily,
-    /// In the order in which proxy IPs lead to them.
+    /// The addresses, in the order of the proxy IPs.
     pub ips: Vec<IpAddr>,
-    /// How long ago the DNS said so.
+    /// Time since the DNS last named them.
     pub age: Duration,
 }
 
-/// By name and family.
+/// Addresses by name and family.
 #[derive(Debug, Default)]
-pub(super) struct KnownNames {
-    /// Those of names that are mapped, as told to the owner last.
-    told: BTreeMap<(DomainName, AddressFamily), Told>,
-    /// Kept for mappings to come. At most [`DomainsConfig::mappings`](super::DomainsConfig) of
-    /// them; further ones are looked up like any other name.
+pub(super) struct AddressRecords {
+    /// Of mapped names, as last reported to the owner.
+    reported: BTreeMap<(DomainName, AddressFamily), Reported>,
+    /// For mappings that are yet to be announced. At most
+    /// [`DomainsConfig::mappings`](super::DomainsConfig); further names are looked up as usual.
     restored: BTreeMap<(DomainName, AddressFamily), Restored>,
-    /// Nobody comes back for them later.
+    /// When unclaimed restored addresses are dropped.
     restored_until: Option<Instant>,
 }
 
-/// What the owner knows.
+/// The owner's record of a name.
 #[derive(Debug)]
-struct Told {
+struct Reported {
     ips: Vec<IpAddr>,
     at: Instant,
 }
 
-/// Addresses that were good once.
+/// Addresses that were valid at `resolved_at`.
 #[derive(Clone, Debug)]
 pub(super) struct Restored {
     pub(super) ips: Vec<IpAddr>,
     pub(super) resolved_at: Instant,
 }
 
-impl KnownNames {
-    /// Nobody has the name any more.
+impl AddressRecords {
+    /// The last mapping of the name is gone.
     pub(super) fn forget(&mut self, name: &DomainName) {
         for family in AddressFamily::ALL {
-            self.told.remove(&(name.clone(), family));
+            self.reported.remove(&(name.clone(), family));
         }
     }
 
@@ -64,7 +65,7 @@ impl KnownNames {
         }
     }
 
-    /// What is kept for mappings to come follows the DNS.
+    /// Applies an answer to the restored addresses.
     fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         let key = (answer.name.clone(), answer.family);
         let Some(restored) = self.restored.get_mut(&key) else {
@@ -87,9 +88,9 @@ impl KnownNames {
 
 impl Domains {
     /// Takes over addresses from before a rebuild, for names that will be announced: their packets
-    /// go on at once, and the lookup that an announcement starts renews them. Those that are older
-    /// than [`DomainsConfig::last_known_good`](super::DomainsConfig) are passed over, and what is
-    /// not announced within 5 minutes is forgotten.
+    /// pass immediately, and the lookup that an announcement starts renews them. Ignores addresses
+    /// older than [`DomainsConfig::last_known_good`](super::DomainsConfig). Drops addresses without
+    /// an announcement within 5 minutes.
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         let now = self.clock(now);
         for name in names {
@@ -122,7 +123,7 @@ impl Domains {
         Some(((name.name, name.family), Restored { ips, resolved_at }))
     }
 
-    /// A mapping without addresses takes over what is kept for its name.
+    /// Gives a mapping without addresses those restored for its name.
     pub(super) fn claim(&mut self, id: MappingId, now: Instant) {
         self.known.handle_timeout(now);
         for family in AddressFamily::ALL {
@@ -137,18 +138,18 @@ impl Domains {
             if age >= self.shared.config.last_known_good {
                 self.known.restored.remove(&key);
             } else if mapping.restore(family, restored, &mut self.shared, now) {
-                let told = Told {
+                let reported = Reported {
                     ips: restored.ips.clone(),
                     at: restored.resolved_at,
                 };
-                self.known.told.insert(key, told);
+                self.known.reported.insert(key, reported);
             }
         }
     }
 
-    /// What became of a lookup. Holds for the mappings of all clients with that name; the owner is
-    /// told once if the addresses are others than before, and again when the DNS still names them
-    /// after 10 minutes: how old they are decides whether they are good after a rebuild.
+    /// Applies the result of a lookup to the mappings of all clients with that name. Reports the
+    /// addresses to the owner once if they changed, and again if the DNS still names them after 10
+    /// minutes: their age decides whether they are valid after a rebuild.
     pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         let now = self.clock(now);
         self.known.handle_answer(answer, now);
@@ -165,33 +166,33 @@ impl Domains {
             self.arm(id);
         }
         let key = (&answer.name, answer.family);
-        self.tell_addresses(key, moved);
+        self.report_addresses(key, moved);
         if answer.outcome.is_ok() && !answer.from_cache {
-            self.tell_age(key, now);
+            self.report_age(key, now);
         }
     }
 
-    /// The DNS has just named the addresses that the owner was told some time ago.
-    fn tell_age(&mut self, (name, family): (&DomainName, AddressFamily), now: Instant) {
-        let Some(told) = self.known.told.get_mut(&(name.clone(), family)) else {
+    /// Reports that the DNS still names the addresses, if the last report is old.
+    fn report_age(&mut self, (name, family): (&DomainName, AddressFamily), now: Instant) {
+        let Some(reported) = self.known.reported.get_mut(&(name.clone(), family)) else {
             return;
         };
-        let is_old = now.saturating_duration_since(told.at) >= TOLD_AGAIN_AFTER;
-        if is_old && !told.ips.is_empty() {
-            told.at = now;
+        let is_old = now.saturating_duration_since(reported.at) >= REPORT_AGAIN_AFTER;
+        if is_old && !reported.ips.is_empty() {
+            reported.at = now;
             self.shared.events.push_back(DomainsEvent::NameKnown {
                 name: name.clone(),
                 family,
-                ips: told.ips.clone(),
+                ips: reported.ips.clone(),
                 is_news: false,
             });
         }
     }
 
-    /// Tells the owner the addresses of a name if it does not know them: another set of them, or
-    /// another order if the mapping `moved` went on to another address. There is one order for a
-    /// name, though its clients may have moved apart: that of the one that moved last.
-    pub(super) fn tell_addresses(
+    /// Reports the addresses of a name to the owner if they differ from its record: another set, or
+    /// another order if the mapping `moved` went to its next address. There is one order for each
+    /// name, though clients may be at different addresses: that of the mapping that moved last.
+    pub(super) fn report_addresses(
         &mut self,
         (name, family): (&DomainName, AddressFamily),
         moved: Option<MappingId>,
@@ -209,19 +210,23 @@ impl Domains {
         };
         let order = of_moved.or_else(of_anybody).unwrap_or_default();
         let key = (name.clone(), family);
-        let told = self.known.told.get(&key).map_or(&[][..], |told| &told.ips);
+        let reported = self
+            .known
+            .reported
+            .get(&key)
+            .map_or(&[][..], |reported| &reported.ips);
         let is_known = match has_moved {
-            true => *told == order,
-            false => is_same_set(told, &order),
+            true => *reported == order,
+            false => is_same_set(reported, &order),
         };
         if is_known {
             return;
         }
-        let told = Told {
+        let reported = Reported {
             ips: order.clone(),
             at: self.now,
         };
-        self.known.told.insert(key, told);
+        self.known.reported.insert(key, reported);
         self.shared.events.push_back(DomainsEvent::NameKnown {
             name: name.clone(),
             family,
@@ -230,8 +235,8 @@ impl Domains {
         });
     }
 
-    /// As [`Self::tell_addresses`], if the epoch of a mapping is not the one it was.
-    pub(super) fn tell_if_moved(&mut self, id: MappingId, epochs: [u32; 2]) {
+    /// Calls [`Self::report_addresses`] if an epoch of the mapping changed.
+    pub(super) fn report_if_moved(&mut self, id: MappingId, epochs: [u32; 2]) {
         let Some(mapping) = self.table.get(id) else {
             return;
         };
@@ -242,11 +247,11 @@ impl Domains {
         }
         let name = mapping.name.clone();
         for family in moved {
-            self.tell_addresses((&name, family), Some(id));
+            self.report_addresses((&name, family), Some(id));
         }
     }
 
-    /// The proxy IPs of a client that lead to `real`, shunned or not; `max` of them at most.
+    /// The client's proxy IPs that map to `real`, shunned or not; at most `max`.
     #[must_use]
     pub fn proxy_ips_to(&self, client: ClientSlot, real: IpAddr, max: usize) -> Vec<IpAddr> {
         let ids = self.table.of_client(client);
@@ -255,18 +260,22 @@ impl Domains {
         proxy_ips.take(max).collect()
     }
 
-    /// Where a proxy IP of a mapping leads by the addresses that the owner was told last.
+    /// The address of a proxy IP according to the last report to the owner.
     #[must_use]
-    pub fn told_real(&self, id: MappingId, proxy_ip: IpAddr) -> Option<IpAddr> {
+    pub fn reported_real(&self, id: MappingId, proxy_ip: IpAddr) -> Option<IpAddr> {
         let mapping = self.table.get(id)?;
         let family = AddressFamily::of(proxy_ip);
         let proxy_ips = &mapping.proxy_ips[family as usize];
         let place = proxy_ips.binary_search(&proxy_ip).ok()?;
-        let order = &self.known.told.get(&(mapping.name.clone(), family))?.ips;
+        let order = &self
+            .known
+            .reported
+            .get(&(mapping.name.clone(), family))?
+            .ips;
         order.get(place.checked_rem(order.len())?).copied()
     }
 
-    /// The name of a mapping.
+    /// The name of a mapping; `None` if the id is not current.
     #[must_use]
     pub fn name(&self, id: MappingId) -> Option<&DomainName> {
         Some(&self.table.get(id)?.name)
@@ -280,26 +289,26 @@ impl Domains {
             .collect()
     }
 
-    /// Whoever looks names up was built anew and has forgotten what it was asked: asks again, each
-    /// question as before. What waits for an answer waits no longer than before.
+    /// Repeats all lookups in progress, because the resolver was restarted and has lost them. Held
+    /// packets wait no longer than before.
     pub fn handle_resolver_restarted(&mut self, now: Instant) {
         let now = self.clock(now);
         for id in self.table.ids() {
             if let Some(mapping) = self.table.get_mut(id) {
-                mapping.ask_again(&mut self.shared, now);
+                mapping.repeat_lookup(&mut self.shared, now);
             }
         }
     }
 }
 
-/// Whether both name the same addresses, in whatever order; each names them once.
+/// Whether both contain the same addresses in any order; neither contains duplicates.
 fn is_same_set(a: &[IpAddr], b: &[IpAddr]) -> bool {
     a.len() == b.len() && a.iter().all(|ip| b.contains(ip))
 }
 
-/// Seldom enough to cost nothing, often enough to count beside
+/// Rarely enough to cost nothing, often enough for
 /// [`DomainsConfig::last_known_good`](super::DomainsConfig).
-const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// Clients announce what they use as soon as they are attached; what comes later is better looked
-/// up than remembered.
+const REPORT_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Clients announce the names they use when they attach; names announced later are better looked
+/// up.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(300);

@@ -1,39 +1,39 @@
-//! One name of one client: its proxy IPs, its addresses, and the lookup that is under way.
+//! One name of one client: its proxy IPs, its addresses and its lookup in progress.
 
 use super::explain::MappingFacts;
-use super::family::{Asked, Family};
+use super::family::{Family, LookupSource};
 use super::held::HeldPackets;
 use super::known::Restored;
-use super::{DomainsEvent, Fate, HeldPacket, Route, Shared};
+use super::{ClientSlot, MappingId};
+use super::{Context, DomainsEvent, HeldOutcome, HeldPacket, Route};
 use crate::DropReason;
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure};
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A lookup that is not answered by then has failed: whoever was asked is gone. Longer than any
-/// lookup takes.
+/// A lookup without an answer after this time has failed, because the resolver is gone. Longer than
+/// any lookup takes.
 pub(super) const LOOKUP_LOST: Duration = Duration::from_secs(12);
 
-/// Announcements ask at most once in this time.
+/// Minimum time between lookups for announcements.
 pub(super) const ANNOUNCED_PAUSE: Duration = Duration::from_secs(1);
 
 /// A name of a client. Exists from the moment its proxy IPs are known, resolved or not.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    /// Given when it is put into the table.
+    /// Set when the mapping is added to the table.
     pub(super) id: MappingId,
     pub(super) client: ClientSlot,
     pub(super) name: DomainName,
-    /// By family, sorted, each once.
+    /// By family, sorted, without duplicates.
     pub(super) proxy_ips: [Vec<IpAddr>; 2],
-    /// Through which the client reaches the name (docs/lessons.md 18).
+    /// The resources that cover the name (docs/lessons.md 18).
     pub(super) resources: BTreeMap<ResourceId, Announced>,
-    /// When it was last announced or a packet came by, in either direction.
+    /// When it was last announced or used by a packet in either direction.
     pub(super) used_at: Instant,
-    /// The timer that is set for it.
+    /// The timer that is set for the mapping.
     pub(super) armed: Option<Instant>,
     families: [Family; 2],
     lookup: Option<Lookup>,
@@ -44,18 +44,17 @@ pub(super) struct Mapping {
 /// The name as announced for one resource.
 #[derive(Debug)]
 pub(super) struct Announced {
-    /// As announced, to be echoed.
+    /// The announced spelling, to be echoed.
     pub(super) domain: String,
-    /// What the client was last told inside the tunnel, if it was.
-    pub(super) told_active: Option<bool>,
+    /// The last status sent to the client inside the tunnel.
+    pub(super) reported_active: Option<bool>,
 }
 
-/// The one lookup under way.
 #[derive(Debug)]
 struct Lookup {
     since: Instant,
     is_refresh: bool,
-    /// By family: whether its answer is still to come.
+    /// By family: whether the answer is missing.
     awaited: [bool; 2],
 }
 
@@ -91,7 +90,7 @@ impl Mapping {
         AddressFamily::ALL.map(|family| self.epoch(family))
     }
 
-    /// What is known of the name, for people who ask.
+    /// The facts about the name for a diagnosis.
     pub(super) fn explain(&self, now: Instant) -> MappingFacts {
         let (packets, _) = self.held();
         MappingFacts {
@@ -103,12 +102,12 @@ impl Mapping {
         }
     }
 
-    /// The addresses in the order in which proxy IPs lead to them, whether shunned or not.
+    /// The addresses in the order of the proxy IPs, ignoring shunning.
     pub(super) fn order(&self, family: AddressFamily) -> Vec<IpAddr> {
         self.families[family as usize].addresses.order()
     }
 
-    /// The proxy IPs that lead to `real` unless it is shunned.
+    /// The proxy IPs that map to `real` if it is not shunned.
     pub(super) fn proxy_ips_to(&self, real: IpAddr) -> Vec<IpAddr> {
         let family = AddressFamily::of(real);
         let addresses = &self.families[family as usize].addresses;
@@ -122,12 +121,12 @@ impl Mapping {
         leads.map(|(proxy_ip, _)| proxy_ip).collect()
     }
 
-    /// Takes over addresses from before a rebuild if it has none. Returns whether it did.
+    /// Takes over addresses from before a rebuild if there are none. Returns whether it did.
     pub(super) fn restore(
         &mut self,
         family: AddressFamily,
         restored: &Restored,
-        shared: &mut Shared,
+        shared: &mut Context,
         now: Instant,
     ) -> bool {
         let state = &mut self.families[family as usize];
@@ -137,12 +136,12 @@ impl Mapping {
         let Restored { ips, resolved_at } = restored;
         state.addresses.restore(ips, *resolved_at, now);
         state.note_known(&mut shared.heals, now);
-        self.let_go(family, shared);
+        self.release_held(family, shared);
         true
     }
 
-    /// The lookup under way, if any, is lost: asks anew.
-    pub(super) fn ask_again(&mut self, shared: &mut Shared, now: Instant) {
+    /// Repeats the lookup in progress, which is lost.
+    pub(super) fn repeat_lookup(&mut self, shared: &mut Context, now: Instant) {
         if let Some(lookup) = &mut self.lookup {
             lookup.since = now;
             shared.events.push_back(DomainsEvent::Resolve {
@@ -153,7 +152,7 @@ impl Mapping {
         }
     }
 
-    /// Takes over the proxy IPs of one family; returns those that are no longer in use.
+    /// Replaces the proxy IPs of one family; returns those no longer in use.
     pub(super) fn set_proxy_ips(&mut self, family: AddressFamily, ips: Vec<IpAddr>) -> Vec<IpAddr> {
         let old = std::mem::replace(&mut self.proxy_ips[family as usize], ips);
         let new = &self.proxy_ips[family as usize];
@@ -164,8 +163,8 @@ impl Mapping {
         old.into_iter().filter(is_gone).collect()
     }
 
-    /// The client announced the name: ask through the cache, unless that was just done.
-    pub(super) fn note_announced(&mut self, shared: &mut Shared, now: Instant) {
+    /// Starts a lookup through the cache for an announcement, unless there was one just before.
+    pub(super) fn note_announced(&mut self, shared: &mut Context, now: Instant) {
         self.used_at = now;
         let is_due = |at: Instant| now - at >= ANNOUNCED_PAUSE;
         if self.lookup.is_none() && self.announced_at.is_none_or(is_due) {
@@ -175,7 +174,7 @@ impl Mapping {
     }
 
     /// Where a packet for `proxy_ip` goes.
-    pub(super) fn route(&mut self, proxy_ip: IpAddr, shared: &mut Shared, now: Instant) -> Route {
+    pub(super) fn route(&mut self, proxy_ip: IpAddr, shared: &mut Context, now: Instant) -> Route {
         self.used_at = now;
         let family = AddressFamily::of(proxy_ip);
         let Ok(place) = self.proxy_ips[family as usize].binary_search(&proxy_ip) else {
@@ -191,11 +190,11 @@ impl Mapping {
         route
     }
 
-    /// Keeps a packet until the addresses of its family come.
+    /// Holds a packet until the addresses of its family are known.
     pub(super) fn hold(
         &mut self,
         packet: &[u8],
-        shared: &mut Shared,
+        shared: &mut Context,
         now: Instant,
     ) -> Result<(), DropReason> {
         let config = &shared.config;
@@ -214,15 +213,15 @@ impl Mapping {
         self.held.push(packet, family, now + config.hold_for);
         shared.note_held(self.client, packet.len());
         // An answer may have come between the decision to hold and this call.
-        self.let_go(family, shared);
+        self.release_held(family, shared);
         Ok(())
     }
 
-    /// A new flow begins: renew stale addresses in the background.
+    /// A new flow begins: renews stale addresses in the background.
     pub(super) fn note_new_flow(
         &mut self,
         family: AddressFamily,
-        shared: &mut Shared,
+        shared: &mut Context,
         now: Instant,
     ) {
         if self.lookup.is_none() && self.family(family).wants_renewal(now) {
@@ -230,8 +229,13 @@ impl Mapping {
         }
     }
 
-    /// What became of a lookup, whoever asked.
-    pub(super) fn handle_answer(&mut self, answer: &NameAnswer, shared: &mut Shared, now: Instant) {
+    /// Applies the result of a lookup, requested by any client.
+    pub(super) fn handle_answer(
+        &mut self,
+        answer: &NameAnswer,
+        shared: &mut Context,
+        now: Instant,
+    ) {
         let family = answer.family;
         let asked = self.take_awaited(family, answer.from_cache);
         let state = &mut self.families[family as usize];
@@ -243,12 +247,13 @@ impl Mapping {
             Err(failure) => state.failed(*failure, asked, at),
         }
         state.note_known(&mut shared.heals, now);
-        self.let_go(family, shared);
+        self.release_held(family, shared);
         self.settle(shared, now);
     }
 
-    pub(super) fn handle_timeout(&mut self, shared: &mut Shared, now: Instant) {
-        // Taken once: the next lookup may begin while the families of this one are given up.
+    pub(super) fn handle_timeout(&mut self, shared: &mut Context, now: Instant) {
+        // Removed before it is failed: the next lookup may start while the families of this one
+        // fail.
         let is_lost = |it: &&Lookup| now - it.since >= LOOKUP_LOST;
         let lost = self.lookup.as_ref().filter(is_lost).map(|it| it.awaited);
         for family in AddressFamily::ALL {
@@ -263,12 +268,12 @@ impl Mapping {
             }
         }
         while let Some(bytes) = self.held.take_overdue(now) {
-            shared.let_go((self.client, self.id), bytes, Fate::Unreachable);
+            shared.release_held((self.client, self.id), bytes, HeldOutcome::Unreachable);
         }
         self.settle(shared, now);
     }
 
-    /// When to call [`Self::handle_timeout`].
+    /// When [`Self::handle_timeout`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let lookup = match &self.lookup {
             Some(lookup) => Some(lookup.since + LOOKUP_LOST),
@@ -277,9 +282,9 @@ impl Mapping {
         lookup.into_iter().chain(self.held.deadline()).min()
     }
 
-    /// Does what became due: asks the DNS, tells the client.
-    pub(super) fn settle(&mut self, shared: &mut Shared, now: Instant) {
-        self.tell(shared);
+    /// Performs what is due: a lookup, a status to the client.
+    pub(super) fn settle(&mut self, shared: &mut Context, now: Instant) {
+        self.report_status(shared);
         if self.lookup.is_some() {
             return;
         }
@@ -289,12 +294,12 @@ impl Mapping {
         }
     }
 
-    /// The packets held, to be counted as dropped.
+    /// Number and bytes of the held packets.
     pub(super) fn held(&self) -> (usize, usize) {
         (self.held.packets(), self.held.bytes())
     }
 
-    fn look_up(&mut self, is_refresh: bool, shared: &mut Shared, now: Instant) {
+    fn look_up(&mut self, is_refresh: bool, shared: &mut Context, now: Instant) {
         self.lookup = Some(Lookup {
             since: now,
             is_refresh,
@@ -307,21 +312,22 @@ impl Mapping {
         });
     }
 
-    /// Ticks an answer off; the lookup is over with the second. What another client was told from
-    /// the cache is no answer to a refresh, or old news would count as news that nothing changed.
-    fn take_awaited(&mut self, family: AddressFamily, from_cache: bool) -> Asked {
+    /// Marks the answer of a family as received; the second one ends the lookup. An answer from the
+    /// cache to another client does not answer a refresh, as it would make old addresses count as a
+    /// fresh confirmation.
+    fn take_awaited(&mut self, family: AddressFamily, from_cache: bool) -> LookupSource {
         let Some(lookup) = &mut self.lookup else {
-            return Asked::NotByUs;
+            return LookupSource::Unrequested;
         };
         if from_cache && lookup.is_refresh {
-            return Asked::NotByUs;
+            return LookupSource::Unrequested;
         }
         if !std::mem::take(&mut lookup.awaited[family as usize]) {
-            return Asked::NotByUs;
+            return LookupSource::Unrequested;
         }
         let asked = match lookup.is_refresh {
-            true => Asked::Refreshed,
-            false => Asked::Cached,
+            true => LookupSource::Refreshed,
+            false => LookupSource::Cached,
         };
         if lookup.awaited == [false; 2] {
             self.lookup = None;
@@ -329,31 +335,31 @@ impl Mapping {
         asked
     }
 
-    /// Lets held packets go whose fate is known.
-    fn let_go(&mut self, family: AddressFamily, shared: &mut Shared) {
+    /// Releases or refuses held packets once their outcome is known.
+    fn release_held(&mut self, family: AddressFamily, shared: &mut Context) {
         let state = &self.families[family as usize];
-        let fate = match (state.addresses.is_empty(), state.is_denied()) {
-            (false, _) => Fate::Released,
-            (true, true) => Fate::Unreachable,
+        let outcome = match (state.addresses.is_empty(), state.is_denied()) {
+            (false, _) => HeldOutcome::Released,
+            (true, true) => HeldOutcome::Unreachable,
             (true, false) => return,
         };
         for bytes in self.held.take(family) {
-            shared.let_go((self.client, self.id), bytes, fate);
+            shared.release_held((self.client, self.id), bytes, outcome);
         }
     }
 
-    /// Tells each resource that was told otherwise whether the name is good.
-    fn tell(&mut self, shared: &mut Shared) {
+    /// Reports the status of the name for each resource with another last status.
+    fn report_status(&mut self, shared: &mut Context) {
         let Some(is_active) = self.verdict() else {
             return;
         };
         for (resource, announced) in &mut self.resources {
             let Announced {
                 domain,
-                told_active,
+                reported_active,
             } = announced;
-            if *told_active == Some(!is_active) {
-                *told_active = Some(is_active);
+            if *reported_active == Some(!is_active) {
+                *reported_active = Some(is_active);
                 shared.events.push_back(DomainsEvent::Status {
                     client: self.client,
                     resource: *resource,
@@ -364,8 +370,8 @@ impl Mapping {
         }
     }
 
-    /// Whether the name is good, where that is certain: it is not when the DNS denied it in each
-    /// family that the client has proxy IPs of. While a lookup is under way, there is hope.
+    /// Whether the name works, if that is certain. It does not if the DNS denied it in each family
+    /// that has proxy IPs and no lookup is in progress.
     fn verdict(&self) -> Option<bool> {
         let of_interest = || {
             let pairs = self.families.iter().zip(&self.proxy_ips);
@@ -379,14 +385,19 @@ impl Mapping {
     }
 }
 
-impl Shared {
-    fn let_go(&mut self, (client, mapping): (ClientSlot, MappingId), bytes: Vec<u8>, fate: Fate) {
+impl Context {
+    fn release_held(
+        &mut self,
+        (client, mapping): (ClientSlot, MappingId),
+        bytes: Vec<u8>,
+        outcome: HeldOutcome,
+    ) {
         self.note_unheld(client, (1, bytes.len()));
         self.released.push_back(HeldPacket {
             client,
             mapping,
             bytes,
-            fate,
+            outcome,
         });
     }
 

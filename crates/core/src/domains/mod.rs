@@ -1,40 +1,38 @@
 //! The names that clients reach through proxy IPs, and the rules by which they heal.
 //!
-//! A *mapping* is a name of a client: the proxy IPs under which the client speaks to it and the
-//! real addresses behind it. It exists from the moment the proxy IPs are known, resolved or not
-//! (docs/lessons.md 1). There is one for each client and name, not one for each resource: a client
-//! uses the same proxy IPs for all its resources that match a name, so the mapping holds the set of
-//! them (docs/lessons.md 18). The families keep their addresses and their troubles apart
-//! (docs/lessons.md 9).
+//! A *mapping* connects a client's name with its proxy IPs and its real addresses. It exists from
+//! the moment the proxy IPs are known, resolved or not (docs/lessons.md 1). There is one mapping
+//! for each client and name, not for each resource: a client uses the same proxy IPs for all its
+//! resources that match a name, so the mapping holds the set of them (docs/lessons.md 18). Each
+//! family has its own addresses and its own failures (docs/lessons.md 9).
 //!
-//! [`Domains`] decides where a new flow goes, holds packets while a name is being looked up, and
-//! watches the traffic for signs that the DNS should be asked again:
+//! [`Domains`] decides where a new flow goes, holds packets during a lookup, and watches the
+//! traffic for signals that the DNS must be asked again:
 //!
 //! * *unmapped*: a packet for a family without an address;
-//! * *one-way*: at least 3 packets over at least 5 s went out, and nothing came back from any
-//!   address of the family;
+//! * *one-way*: at least 3 packets over at least 5 s were sent, and none came back from any address
+//!   of the family;
 //! * *handshake*: 2 SYNs over at least 0.9 s, or 3 other packets of unanswered flows over 5 s, to
 //!   one address, and no flow to it was confirmed since the first of them. An old flow that still
-//!   lives elsewhere hides the one-way signal, not this one (docs/lessons.md 6);
-//! * *unreachable*: an ICMP error says that an address is no good.
+//!   works elsewhere hides the one-way signal, but not this one (docs/lessons.md 6);
+//! * *unreachable*: an ICMP error reports that an address does not work.
 //!
 //! Where these rules differ from the obvious, and why:
 //!
-//! * The doubling wait of the one-way signal is over when anything comes back; that of the other
-//!   signals only when a flow is confirmed. Otherwise one living flow would let each new flow that
-//!   fails ask the DNS (docs/lessons.md 2).
+//! * Any packet that comes back resets the backoff of the one-way signal; only a confirmed flow
+//!   resets that of the other signals. Otherwise one working flow would let each failing new flow
+//!   cause a lookup (docs/lessons.md 2).
 //! * Unanswered handshakes are counted by address, and an address that owes answers is shunned for
-//!   30 s when it is time for the next one. Moving everyone by one place alone would only swap the
-//!   sides when one of two addresses is dead.
-//! * A definite "no such name" erases no address that is in good use for an hour, but at once one
-//!   that a refresh asked about because it was silent: then there are two witnesses.
-//! * A transient failure is tried again after at most 1 s, so that a name heals within 1.5 s of the
-//!   revival of its DNS server.
+//!   30 s when the next one is due. Only moving every proxy IP by one address would swap the two if
+//!   one of them is dead.
+//! * A definite "no such name" leaves addresses in use for an hour, but immediately removes
+//!   addresses that a refresh suspected because they were silent: then two observations agree.
+//! * A transient failure is retried after at most 1 s, so that a name heals within 1.5 s after its
+//!   DNS server is back.
 //!
-//! It refuses to ask about a name that nobody uses (docs/lessons.md 3), to cut a live flow
-//! (docs/lessons.md 5: flows are not its business, it only answers for new and unanswered ones), to
-//! forget an address because a lookup failed (docs/lessons.md 7), and to translate between families
-//! (docs/lessons.md 10).
+//! It does not look up a name that is not in use (docs/lessons.md 3), cut a live flow
+//! (docs/lessons.md 5: it only answers for new and unanswered flows), forget an address because a
+//! lookup failed (docs/lessons.md 7), or translate between families (docs/lessons.md 10).
 
 mod addresses;
 mod explain;
@@ -43,6 +41,7 @@ mod health;
 mod held;
 mod known;
 mod mapping;
+mod slot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -52,17 +51,17 @@ mod waits;
 pub use explain::{AddressFacts, FamilyFacts, MappingFacts};
 pub use health::{HealCounts, HealSignal};
 pub use known::RestoredName;
+pub use slot::{ClientSlot, MappingId};
 pub use vocabulary::{
-    Announcement, AssignError, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
+    Announcement, AssignError, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
 };
 
 use crate::DropReason;
 use crate::ids::ResourceId;
 use crate::names::AddressFamily;
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use crate::packet::DropCounts;
 use crate::policy::ranges::is_proxy;
-use known::KnownNames;
+use known::AddressRecords;
 use mapping::{Announced, Mapping};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -75,15 +74,15 @@ use table::Table;
 #[derive(Debug)]
 pub struct Domains {
     table: Table,
-    known: KnownNames,
+    known: AddressRecords,
     timers: BTreeSet<(Instant, MappingId)>,
-    shared: Shared,
+    shared: Context,
     now: Instant,
 }
 
-/// What the mappings have in common.
+/// State shared by all mappings.
 #[derive(Debug)]
-struct Shared {
+struct Context {
     config: DomainsConfig,
     rng: ChaCha8Rng,
     events: VecDeque<DomainsEvent>,
@@ -96,16 +95,16 @@ struct Shared {
 }
 
 impl Domains {
-    /// No names yet; the same seed gives the same jitter.
+    /// Creates a table without names. The same seed gives the same jitter.
     #[must_use]
     pub fn new(config: DomainsConfig, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let hash_key = std::array::from_fn(|_| rng.next_u64());
         Self {
             table: Table::new(hash_key),
-            known: KnownNames::default(),
+            known: AddressRecords::default(),
             timers: BTreeSet::new(),
-            shared: Shared {
+            shared: Context {
                 config,
                 rng,
                 events: VecDeque::new(),
@@ -120,27 +119,26 @@ impl Domains {
         }
     }
 
-    /// Goes by other limits from now on: what exceeds them is let go when it is looked at next.
+    /// Changes the limits. Entries above a lower limit stay until they are next touched.
     pub fn use_config(&mut self, config: DomainsConfig) {
         self.shared.config = config;
     }
 
-    // ---- What the clients announce
+    // ---- Announcements of clients
 
-    /// Maps the proxy IPs to the name. Repeating it changes nothing but asks the DNS through its
+    /// Maps the proxy IPs to the name. A repeated announcement only starts a lookup through the
     /// cache, at most once a second; the order of announcements does not matter.
     ///
-    /// A proxy IP that another name of the client had makes an end of that other name: the client
-    /// started its numbering anew (docs/lessons.md 17). Its id is not current any more, and its
-    /// held packets are dropped. A new set of proxy IPs for the same name takes the place of the
-    /// old.
+    /// A proxy IP of another name of the client removes that other name, because the client has
+    /// restarted its numbering (docs/lessons.md 17): its id is no longer current, and its held
+    /// packets are dropped. A new set of proxy IPs for the same name replaces the old set.
     ///
-    /// A client that waits for a DomainStatus is told `Active` at once (docs/lessons.md 1), and
-    /// `Inactive` later should the DNS deny the name.
+    /// A client that waits for a DomainStatus gets `Active` immediately (docs/lessons.md 1), and
+    /// `Inactive` later if the DNS denies the name.
     ///
     /// # Errors
     ///
-    /// See [`AssignError`]. The name is as it was then; see [`Self::unmap`] for the proxy IPs.
+    /// See [`AssignError`]. The name stays as it was; see [`Self::unmap`] for the proxy IPs.
     pub fn assign(
         &mut self,
         announcement: Announcement<'_>,
@@ -170,7 +168,7 @@ impl Domains {
         Ok(id)
     }
 
-    /// The client lost a resource. Names that no other resource covers are gone.
+    /// Removes a resource of a client, and the names that no other resource covers.
     pub fn release(&mut self, client: ClientSlot, resource: ResourceId) {
         for id in self.table.of_client(client).collect::<Vec<_>>() {
             let Some(mapping) = self.table.get_mut(id) else {
@@ -183,39 +181,33 @@ impl Domains {
         }
     }
 
-    /// The client is gone, with all its names.
+    /// Removes a client with all its names.
     pub fn remove_client(&mut self, client: ClientSlot) {
         for id in self.table.of_client(client).collect::<Vec<_>>() {
             self.remove(id);
         }
     }
 
-    // ---- What the data path asks
+    // ---- Queries of the data path
 
-    /// The mapping of a client's proxy IP. One look into a hash table.
+    /// The mapping of a client's proxy IP, by one hash table lookup.
     #[must_use]
     pub fn find(&self, client: ClientSlot, proxy_ip: IpAddr) -> Option<MappingId> {
         self.table.by_proxy(client, proxy_ip)
     }
 
-    /// Whether the mapping is still there.
-    #[must_use]
-    pub fn is_current(&self, id: MappingId) -> bool {
-        self.table.get(id).is_some()
-    }
-
-    /// Rises whenever flows of the family that nothing came back of should ask for their route
-    /// again: addresses or proxy IPs changed, or it is time to try the next address.
+    /// Increases whenever unconfirmed flows of the family must query their route again: addresses
+    /// or proxy IPs changed, or the next address is due.
     #[must_use]
     pub fn epoch(&self, id: MappingId, family: AddressFamily) -> Option<u32> {
         self.table.get(id).map(|mapping| mapping.epoch(family))
     }
 
-    /// Where a packet of a new flow, or of one that nothing came back of, goes.
+    /// Where a packet of a new or unconfirmed flow goes.
     ///
     /// [`Route::Hold`] and [`Route::Unreachable`] count as a packet for a name without an address
-    /// (the unmapped signal), so they are not to be noted by [`Self::note_inbound`]. A mapping that
-    /// is not current leads nowhere.
+    /// (the unmapped signal), so do not report it by [`Self::note_inbound`]. A mapping that is not
+    /// current gives [`Route::Unreachable`].
     pub fn route(&mut self, id: MappingId, proxy_ip: IpAddr, now: Instant) -> Route {
         let now = self.clock(now);
         let Some(mapping) = self.table.get_mut(id) else {
@@ -226,20 +218,20 @@ impl Domains {
         match route {
             Route::To { .. } => {}
             Route::Hold | Route::Unreachable => {
-                self.tell_if_moved(id, epochs);
+                self.report_if_moved(id, epochs);
                 self.arm(id);
             }
         }
         route
     }
 
-    /// Keeps a packet until its fate is known (see [`Self::poll_released`]), for at most
+    /// Holds a packet until its outcome is known (see [`Self::poll_released`]), for at most
     /// [`DomainsConfig::hold_for`].
     ///
     /// # Errors
     ///
-    /// [`DropReason::HoldFull`] beyond the limits, [`DropReason::Unmapped`] when the mapping is not
-    /// current, [`DropReason::MalformedIp`] when it is no IP packet. The caller counts it.
+    /// [`DropReason::HoldFull`] beyond the limits, [`DropReason::Unmapped`] if the mapping is not
+    /// current, [`DropReason::MalformedIp`] if it is no IP packet. The caller counts it.
     pub fn hold(&mut self, id: MappingId, packet: &[u8], now: Instant) -> Result<(), DropReason> {
         let now = self.clock(now);
         let mapping = self.table.get_mut(id).ok_or(DropReason::Unmapped)?;
@@ -248,10 +240,10 @@ impl Domains {
         Ok(())
     }
 
-    // ---- What the data path tells
+    // ---- Reports of the data path
 
     /// A flow to `real` begins: stale addresses are looked up in the background, through the cache,
-    /// while they are still used (docs/lessons.md 33).
+    /// while they stay in use (docs/lessons.md 33).
     pub fn note_new_flow(&mut self, id: MappingId, real: IpAddr, now: Instant) {
         let now = self.clock(now);
         if let Some(mapping) = self.table.get_mut(id) {
@@ -260,7 +252,7 @@ impl Domains {
         }
     }
 
-    /// A packet goes to `real`. To be told for each packet or super-packet of the mapping.
+    /// A packet goes to `real`. Call it for each packet or super-packet of the mapping.
     pub fn note_inbound(&mut self, id: MappingId, real: IpAddr, sent: Sent, now: Instant) {
         let now = self.clock(now);
         let Some(mapping) = self.table.get_mut(id) else {
@@ -273,12 +265,12 @@ impl Domains {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         } else if mapping.epochs() != epochs {
-            self.tell_if_moved(id, epochs);
+            self.report_if_moved(id, epochs);
         }
     }
 
     /// A packet of a flow came from `real`, a RST included. `newly_confirmed`: it is the first of
-    /// its flow; a RST that refuses a handshake is one.
+    /// its flow, as is a RST that refuses a handshake.
     pub fn note_outbound(
         &mut self,
         id: MappingId,
@@ -295,8 +287,8 @@ impl Domains {
         }
     }
 
-    /// An ICMP error says that `real` cannot be reached: it is shunned for 30 s, and the DNS is
-    /// asked. No silence, so the one-way signal counts anew (docs/lessons.md 2).
+    /// An ICMP error reports that `real` is unreachable: it is shunned for 30 s, and a lookup may
+    /// start. The error is no silence, so the one-way signal starts from zero (docs/lessons.md 2).
     pub fn note_unreachable(&mut self, id: MappingId, real: IpAddr, now: Instant) {
         let now = self.clock(now);
         let Some(mapping) = self.table.get_mut(id) else {
@@ -308,10 +300,10 @@ impl Domains {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         }
-        self.tell_if_moved(id, epochs);
+        self.report_if_moved(id, epochs);
     }
 
-    /// Another ICMP error about a flow to `real`: an answer, but no proof that it is well.
+    /// Another ICMP error about a flow to `real`: an answer, but no proof of health.
     pub fn note_answer_by_icmp(&mut self, id: MappingId, real: IpAddr, now: Instant) {
         self.clock(now);
         if let Some(mapping) = self.table.get_mut(id) {
@@ -322,7 +314,7 @@ impl Domains {
 
     // ---- Time and results
 
-    /// Asks again what is due, and gives up what waited too long.
+    /// Starts lookups that are due, and fails lookups and packets that waited too long.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.clock(now);
         self.known.handle_timeout(now);
@@ -333,7 +325,7 @@ impl Domains {
                 mapping.armed = None;
                 let epochs = mapping.epochs();
                 mapping.handle_timeout(&mut self.shared, now);
-                self.tell_if_moved(id, epochs);
+                self.report_if_moved(id, epochs);
             }
             self.arm(id);
         }
@@ -346,12 +338,12 @@ impl Domains {
         timer.into_iter().chain(self.known.poll_timeout()).min()
     }
 
-    /// What is to be done.
+    /// The next action for the owner.
     pub fn poll_event(&mut self) -> Option<DomainsEvent> {
         self.shared.events.pop_front()
     }
 
-    /// Held packets whose fate is known, in the order in which they came within their family.
+    /// The next held packet with a known outcome, in order of arrival within its family.
     pub fn poll_released(&mut self) -> Option<HeldPacket> {
         self.shared.released.pop_front()
     }
@@ -362,32 +354,32 @@ impl Domains {
         std::mem::take(&mut self.shared.drops)
     }
 
-    /// What went wrong and was healed since the last call.
+    /// Signals and ended incidents since the last call.
     pub fn take_heals(&mut self) -> HealCounts {
         std::mem::take(&mut self.shared.heals)
     }
 
-    /// How many names are mapped.
+    /// Number of mappings of all clients.
     #[must_use]
     pub fn mappings(&self) -> usize {
         self.table.len()
     }
 
-    /// How many packets are held.
+    /// Number of held packets of all mappings.
     #[must_use]
     pub fn held_packets(&self) -> usize {
         self.shared.held_packets
     }
 
-    /// How many bytes of packets are held.
+    /// Total bytes of the held packets.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.shared.held_bytes
     }
 
-    // ---- Inside
+    // ---- Internals
 
-    /// Refuses what must not change anything.
+    /// Checks an announcement before anything changes.
     fn check(&self, announcement: &Announcement<'_>) -> Result<(), AssignError> {
         let ips = announcement.proxy_ips;
         if let Some(ip) = ips.iter().find(|ip| !is_proxy(**ip)) {
@@ -410,7 +402,7 @@ impl Domains {
         Ok(())
     }
 
-    /// Makes sure that the client can have another name.
+    /// Evicts an unused name if a limit is reached.
     fn make_room(&mut self, client: ClientSlot, now: Instant) -> Result<(), AssignError> {
         let config = self.shared.config;
         if self.table.count_of_client(client) >= config.mappings_per_client {
@@ -426,8 +418,8 @@ impl Domains {
         Ok(())
     }
 
-    /// A name of anybody's that no flow can need any more. By a few draws: to know the longest
-    /// unused of all would cost each packet.
+    /// An unused name of any client, by a few random draws: an exact order by last use would cost
+    /// time for each packet.
     fn draw_unused(&mut self, now: Instant) -> Option<MappingId> {
         let draws = (0..DRAWS).map(|_| self.shared.rng.next_u32());
         let drawn = draws.filter_map(|random| self.table.draw(random));
@@ -437,15 +429,15 @@ impl Domains {
             .map(|mapping| mapping.id)
     }
 
-    /// A walk over the names of one client, for one announcement of a client that has them all.
+    /// A walk over the names of one client, only when that client is at its limit.
     fn longest_unused(&self, client: ClientSlot) -> Option<(Instant, MappingId)> {
         let ids = self.table.of_client(client);
         ids.filter_map(|id| Some((self.table.get(id)?.used_at, id)))
             .min()
     }
 
-    /// Makes an end of the names that have any of these proxy IPs. For announcements that were
-    /// refused: what the proxy IPs meant before is not what the client means now.
+    /// Removes the names that have any of these proxy IPs, after a refused announcement: the client
+    /// no longer means the former names.
     pub fn unmap(&mut self, client: ClientSlot, proxy_ips: &[IpAddr]) {
         for ip in proxy_ips {
             if let Some(id) = self.table.by_proxy(client, *ip) {
@@ -454,7 +446,7 @@ impl Domains {
         }
     }
 
-    /// Puts into an existing mapping what was announced.
+    /// Applies an announcement to a mapping.
     fn take_over(&mut self, id: MappingId, announcement: &Announcement<'_>, now: Instant) {
         let Announcement {
             client,
@@ -481,11 +473,11 @@ impl Domains {
         };
         let known = mapping.resources.entry(resource).or_insert(Announced {
             domain: String::new(),
-            told_active: None,
+            reported_active: None,
         });
         known.domain = domain.to_owned();
         if in_tunnel {
-            known.told_active = Some(true);
+            known.reported_active = Some(true);
             self.shared.events.push_back(DomainsEvent::Status {
                 client,
                 resource,
@@ -514,8 +506,8 @@ impl Domains {
         drops.count_many(DropReason::Unmapped, packets);
     }
 
-    /// Sets the timer of a mapping if it is due earlier than before. A later one is left to fire
-    /// early once, which is cheaper than moving it for each packet.
+    /// Sets the timer of a mapping if it is due earlier than before. A later deadline lets the old
+    /// timer fire once too early, which costs less than moving it for each packet.
     fn arm(&mut self, id: MappingId) {
         let Some(mapping) = self.table.get_mut(id) else {
             return;
@@ -532,21 +524,21 @@ impl Domains {
         self.timers.insert((deadline, id));
     }
 
-    /// Time never goes back.
+    /// Keeps time from going backwards.
     fn clock(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now
     }
 }
 
-/// Clients use eight for a name (docs/protocol.md 4.
+/// Clients use eight for a name (docs/protocol.md 4).
 const MAX_PROXY_IPS: usize = 16;
-/// Resources of a client that match one name; each is a string of at most 255 bytes.
+/// Resources of a client that match one name; each holds a string of at most 255 bytes.
 const MAX_RESOURCES: usize = 64;
-/// Addresses of a name that are used, per family; four proxy IPs cannot lead to more at a time.
+/// Addresses of a name in use, per family; four proxy IPs cannot map to more at a time.
 const MAX_ADDRESSES: usize = 32;
-/// A flow lives for 2 h 4 min without a packet (RFC 5382, section 5, REQ-5); after that nothing can
-/// depend on a name that was not used.
+/// A flow lasts 2 h 4 min without a packet (RFC 5382, 5, REQ-5); after that no flow can depend on
+/// an unused name.
 const EVICTED_AFTER: Duration = Duration::from_secs(7440);
-/// With half of the names unused, one in four billion times none of them is drawn.
+/// If half of the names are unused, all draws miss once in four billion times.
 const DRAWS: usize = 32;

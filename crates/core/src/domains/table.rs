@@ -1,8 +1,8 @@
-//! Where the mappings are kept, and the ways to find them: by id, proxy IP, name and client.
+//! The storage of mappings, indexed by id, proxy IP, name and client.
 
 use super::mapping::Mapping;
+use super::{ClientSlot, MappingId};
 use crate::names::DomainName;
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use ahash::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -10,25 +10,25 @@ use std::net::IpAddr;
 /// All mappings of a shard.
 #[derive(Debug)]
 pub(super) struct Table {
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Looked up in for each packet, never walked.
+    /// Read for each packet, never iterated.
     by_proxy: HashMap<(ClientSlot, IpAddr), MappingId, RandomState>,
     by_name: BTreeMap<(DomainName, ClientSlot), MappingId>,
     by_client: BTreeMap<ClientSlot, BTreeSet<MappingId>>,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Slot {
     generation: u32,
     mapping: Option<Box<Mapping>>,
 }
 
 impl Table {
-    /// Keyed, so that nobody can choose proxy IPs that collide, and a seed replays a run.
+    /// Keyed, so that a client cannot choose proxy IPs that collide, and a seed replays a run.
     pub(super) fn new([a, b, c, d]: [u64; 4]) -> Self {
         Self {
-            places: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
             by_proxy: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             by_name: BTreeMap::new(),
@@ -37,15 +37,15 @@ impl Table {
     }
 
     pub(super) fn get(&self, id: MappingId) -> Option<&Mapping> {
-        let place = self.places.get(id.index as usize)?;
-        let mapping = place.mapping.as_deref();
-        mapping.filter(|_| place.generation == id.generation)
+        let slot = self.slots.get(id.index as usize)?;
+        let mapping = slot.mapping.as_deref();
+        mapping.filter(|_| slot.generation == id.generation)
     }
 
     pub(super) fn get_mut(&mut self, id: MappingId) -> Option<&mut Mapping> {
-        let place = self.places.get_mut(id.index as usize)?;
-        let mapping = place.mapping.as_deref_mut();
-        mapping.filter(|_| place.generation == id.generation)
+        let slot = self.slots.get_mut(id.index as usize)?;
+        let mapping = slot.mapping.as_deref_mut();
+        mapping.filter(|_| slot.generation == id.generation)
     }
 
     pub(super) fn by_proxy(&self, client: ClientSlot, proxy_ip: IpAddr) -> Option<MappingId> {
@@ -56,13 +56,13 @@ impl Table {
         self.by_name.get(&(name.clone(), client)).copied()
     }
 
-    /// A mapping drawn by a random number, if that hits one.
+    /// The mapping at a random index, if there is one.
     pub(super) fn draw(&self, random: u32) -> Option<&Mapping> {
-        let place = random.checked_rem(u32::try_from(self.places.len()).ok()?)?;
-        self.places.get(place as usize)?.mapping.as_deref()
+        let slot = random.checked_rem(u32::try_from(self.slots.len()).ok()?)?;
+        self.slots.get(slot as usize)?.mapping.as_deref()
     }
 
-    /// Those of all clients with that name.
+    /// The mappings of all clients with that name.
     pub(super) fn all_by_name(&self, name: &DomainName) -> Vec<MappingId> {
         let first = (name.clone(), ClientSlot(0));
         let last = (name.clone(), ClientSlot(u32::MAX));
@@ -79,7 +79,7 @@ impl Table {
         self.by_name.range(first..=last).next().is_some()
     }
 
-    /// All, in the order of their names.
+    /// All ids, in the order of their names.
     pub(super) fn ids(&self) -> Vec<MappingId> {
         self.by_name.values().copied().collect()
     }
@@ -96,43 +96,43 @@ impl Table {
         self.by_name.len()
     }
 
-    /// Adds a mapping whose name its client has none for, and which has no proxy IPs yet.
+    /// Adds a mapping for a name that its client does not have yet, without proxy IPs.
     pub(super) fn insert(&mut self, mut mapping: Mapping) -> MappingId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::default());
-            u32::try_from(self.places.len() - 1).expect("the limits are far below 2^32")
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("the limits are far below 2^32")
         });
-        let place = &mut self.places[index as usize];
-        let generation = place.generation;
+        let slot = &mut self.slots[index as usize];
+        let generation = slot.generation;
         let id = MappingId { index, generation };
         let name = (mapping.name.clone(), mapping.client);
         self.by_client.entry(mapping.client).or_default().insert(id);
         self.by_name.insert(name, id);
         mapping.id = id;
-        place.mapping = Some(Box::new(mapping));
+        slot.mapping = Some(Box::new(mapping));
         id
     }
 
-    /// From now on the mapping is found by these proxy IPs, in addition.
+    /// Indexes the mapping by further proxy IPs.
     pub(super) fn index_proxies(&mut self, id: MappingId, client: ClientSlot, ips: &[IpAddr]) {
         for ip in ips {
             self.by_proxy.insert((client, *ip), id);
         }
     }
 
-    /// From now on the mapping is found by these proxy IPs no more.
+    /// Removes proxy IPs from the index.
     pub(super) fn forget_proxies(&mut self, client: ClientSlot, ips: &[IpAddr]) {
         for ip in ips {
             self.by_proxy.remove(&(client, *ip));
         }
     }
 
-    /// Takes a mapping out; its id is never current again.
+    /// Removes a mapping; its id is never current again.
     pub(super) fn remove(&mut self, id: MappingId) -> Option<Mapping> {
         self.get(id)?;
-        let place = &mut self.places[id.index as usize];
-        let mapping = *place.mapping.take()?;
-        place.generation = place.generation.wrapping_add(1);
+        let slot = &mut self.slots[id.index as usize];
+        let mapping = *slot.mapping.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
         for ips in &mapping.proxy_ips {
             self.forget_proxies(mapping.client, ips);

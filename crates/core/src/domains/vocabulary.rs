@@ -1,33 +1,33 @@
-//! What [`Domains`](super::Domains) is told and what it answers.
+//! Inputs and outputs of [`Domains`](super::Domains): plain values.
 
+use super::{ClientSlot, MappingId};
 use super::{MAX_PROXY_IPS, MAX_RESOURCES};
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName};
-use crate::nat_table::slot::{ClientSlot, MappingId};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// The limits of [`Domains`](super::Domains).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DomainsConfig {
-    /// Names that one client can have at once. When full, a name of the client that was not used
-    /// for longer than any flow lives gives way; else the announcement is refused.
+    /// Names of one client. At the limit, a name of the client that was unused for longer than a
+    /// flow lasts is evicted; else the announcement is refused.
     pub mappings_per_client: usize,
-    /// Names of all clients. When full, a name of anybody's that was not used for longer than any
-    /// flow lives gives way, if a few tries find one; else announcements of new ones are refused.
+    /// Names of all clients. At the limit, a name of any client that was unused for longer than a
+    /// flow lasts is evicted, if a few draws find one; else new announcements are refused.
     pub mappings: usize,
-    /// Packets held for one name. When full, further ones are dropped as
+    /// Held packets of one name. Further packets are dropped as
     /// [`HoldFull`](crate::DropReason::HoldFull).
     pub held_packets: usize,
-    /// Bytes held for one name.
+    /// Bytes of held packets of one name.
     pub held_bytes: usize,
-    /// Bytes held for all names of one client, so that none can take the room of the others.
+    /// Bytes of held packets of one client, so that no client takes the room of the others.
     pub held_bytes_of_client: usize,
-    /// Bytes held for all names.
+    /// Bytes of held packets of all names.
     pub held_bytes_in_all: usize,
-    /// How long a packet waits for the address of its name.
+    /// How long a packet is held.
     pub hold_for: Duration,
-    /// How long addresses are used after the DNS last named them, while it cannot be asked.
+    /// How long addresses stay in use after the DNS last named them, while lookups fail.
     pub last_known_good: Duration,
 }
 
@@ -46,36 +46,36 @@ impl Default for DomainsConfig {
     }
 }
 
-/// A client uses these proxy IPs for a name of a resource that was found to be its own.
+/// A client's proxy IPs for a name, checked against the client's resources.
 #[derive(Clone, Copy, Debug)]
 pub struct Announcement<'a> {
-    /// Who.
+    /// The client that announced them.
     pub client: ClientSlot,
-    /// Through which resource.
+    /// The resource that covers the name.
     pub resource: ResourceId,
-    /// As it is looked up.
+    /// The name in the form that is looked up.
     pub name: &'a DomainName,
-    /// As announced, to be echoed.
+    /// The announced spelling, to be echoed.
     pub domain: &'a str,
-    /// Of one family or of both, in any order. Families that are not named keep theirs.
+    /// Of one family or of both, in any order. A family without any keeps its earlier ones.
     pub proxy_ips: &'a [IpAddr],
     /// Whether the client waits for a DomainStatus inside the tunnel.
     pub in_tunnel: bool,
 }
 
-/// Why an announcement was refused. Nothing changed.
+/// Why an announcement was refused. A refused announcement changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
-    /// docs/lessons.md 16.
+    /// The address is outside the ranges of proxy IPs (docs/lessons.md 16).
     #[error("{0} is not in the ranges for proxy IPs")]
     NotAProxyIp(IpAddr),
-    /// Nothing to translate from.
+    /// The announcement contains no proxy IP.
     #[error("no proxy IPs")]
     NoProxyIps,
-    /// More than any client uses.
+    /// More proxy IPs than any client uses.
     #[error("more than {MAX_PROXY_IPS} proxy IPs for a name")]
     TooManyProxyIps,
-    /// More resources of one client match the name than is sensible.
+    /// Too many resources of one client match the name.
     #[error("more than {MAX_RESOURCES} resources for a name")]
     TooManyResources,
     /// See [`DomainsConfig::mappings_per_client`].
@@ -86,37 +86,37 @@ pub enum AssignError {
     Full(usize),
 }
 
-/// Where a flow that is new, or that nothing came back of, goes.
+/// Where a new or unconfirmed flow goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To this address, until the epoch of the family is another one.
+    /// To this address, while the epoch of the family stays the same.
     To {
-        /// The real address.
+        /// The real address of the proxy IP.
         real: IpAddr,
-        /// As [`Domains::epoch`](super::Domains::epoch) says now.
+        /// The current [`Domains::epoch`](super::Domains::epoch).
         epoch: u32,
     },
-    /// Nobody knows yet: [`Domains::hold`](super::Domains::hold) it.
+    /// Not known yet: [`Domains::hold`](super::Domains::hold) the packet.
     Hold,
     /// Nowhere: answer with ICMP unreachable, never prohibited (docs/lessons.md 8).
     Unreachable,
 }
 
-/// What kind of packet went to a resource.
+/// The kind of a packet sent to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// A TCP SYN, first or repeated, of a flow that nothing came back of.
+    /// A TCP SYN, first or repeated, of an unconfirmed flow.
     Syn,
-    /// Another packet of a flow that nothing came back of.
+    /// Another packet of an unconfirmed flow.
     Unconfirmed,
-    /// A packet of a flow that something came back of.
+    /// A packet of a confirmed flow.
     Confirmed,
 }
 
-/// What becomes of a held packet.
+/// What to do with a held packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Route it once more.
+pub enum HeldOutcome {
+    /// Route it again, the name has an address.
     Released,
     /// Answer it with ICMP unreachable.
     Unreachable,
@@ -125,52 +125,51 @@ pub enum Fate {
 /// A packet that was held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldPacket {
-    /// Whose.
+    /// The client that sent it.
     pub client: ClientSlot,
-    /// The name that it was for when it came.
+    /// The mapping of its destination when it arrived.
     pub mapping: MappingId,
-    /// As given to [`Domains::hold`](super::Domains::hold).
+    /// The packet, as given to [`Domains::hold`](super::Domains::hold).
     pub bytes: Vec<u8>,
-    /// What becomes of it.
-    pub fate: Fate,
+    /// What to do with the packet.
+    pub outcome: HeldOutcome,
 }
 
-/// What the owner of [`Domains`](super::Domains) must do.
+/// An action for the owner of [`Domains`](super::Domains).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainsEvent {
-    /// Look a name up, both families; each is to be answered by
+    /// Look up both families of a name; answer each by
     /// [`Domains::handle_answer`](super::Domains::handle_answer).
     Resolve {
-        /// For whom: the quota is per client.
+        /// The client whose quota applies.
         client: ClientSlot,
-        /// What.
+        /// The name to look up, in both families.
         name: DomainName,
-        /// Whether what a cache holds is not good enough.
+        /// Whether to bypass the cache.
         refresh: bool,
     },
-    /// Record the addresses of a name, for the time after a rebuild. Once for all clients that
-    /// have the name.
+    /// Record the addresses of a name for the time after a rebuild. Sent once for all clients with
+    /// the name.
     NameKnown {
-        /// As it is looked up.
+        /// The name in the form that is looked up.
         name: DomainName,
-        /// Of these addresses.
+        /// The family of all the addresses.
         family: AddressFamily,
-        /// In the order in which proxy IPs lead to them, those that are shunned for a moment
-        /// included. Empty when they are no good any more.
+        /// In the order of the proxy IPs, including shunned addresses. Empty if none is valid any
+        /// more.
         ips: Vec<IpAddr>,
-        /// Whether they differ from those that were told before; if not, the DNS has confirmed
-        /// them.
+        /// Whether they differ from the last report; if not, the DNS has confirmed them.
         is_news: bool,
     },
-    /// Tell a client inside the tunnel.
+    /// Send a DomainStatus inside the tunnel.
     Status {
-        /// Whom.
+        /// The client that gets the status.
         client: ClientSlot,
-        /// As announced.
+        /// The announced resource.
         resource: ResourceId,
-        /// As announced.
+        /// The announced spelling.
         domain: String,
-        /// Whether the name is good.
+        /// Whether the name works.
         active: bool,
     },
 }

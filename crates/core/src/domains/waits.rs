@@ -1,37 +1,37 @@
-//! How long to wait before a name is asked for again: waits that double, with jitter.
+//! Backoff of lookups: waits that double, with jitter.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::RngCore;
 use std::time::{Duration, Instant};
 
-/// How a wait grows.
+/// The parameters of a growing wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+pub(super) struct Growth {
     /// The first wait, before jitter.
     pub(super) first: Duration,
-    /// No wait is longer, jitter apart.
+    /// The longest wait, before jitter.
     pub(super) cap: Duration,
 }
 
-/// After a lookup that nobody could answer: 0.25, 0.5, 1, 1, … s.
+/// After a lookup without an answer: 0.25, 0.5, 1, 1, … s.
 ///
-/// The cap is 1 s so that a name heals within 1.5 s of the revival of its DNS server.
-pub(super) const TRANSIENT: Scale = Scale {
+/// The cap is 1 s so that a name heals within 1.5 s after its DNS server is back.
+pub(super) const TRANSIENT: Growth = Growth {
     first: Duration::from_millis(250),
     cap: Duration::from_secs(1),
 };
 
-/// After a lookup that was answered but did not help: 5, 10, … 300 s (docs/lessons.md 2).
-pub(super) const SETTLED: Scale = Scale {
+/// After an answer that did not help: 5, 10, … 300 s (docs/lessons.md 2).
+pub(super) const SETTLED: Growth = Growth {
     first: Duration::from_secs(5),
     cap: Duration::from_secs(300),
 };
 
-/// Share of a wait by which it is lengthened or shortened at random, so that names that failed
-/// together do not ask together.
+/// Random share by which a wait is longer or shorter, so that names that failed together are not
+/// looked up together.
 pub(super) const JITTER: f64 = 0.2;
 
-/// A growing wait. A fresh one is over.
+/// A growing wait. The default is over.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wait {
     steps: u32,
@@ -40,14 +40,14 @@ pub(super) struct Wait {
 
 impl Wait {
     /// Waits from `now` on, twice as long as the last time.
-    pub(super) fn extend(&mut self, scale: Scale, now: Instant, rng: &mut ChaCha8Rng) {
-        let doubled = scale.first.saturating_mul(1 << self.steps.min(16));
+    pub(super) fn extend(&mut self, growth: Growth, now: Instant, rng: &mut ChaCha8Rng) {
+        let doubled = growth.first.saturating_mul(1 << self.steps.min(16));
         let share = 1.0 - JITTER + 2.0 * JITTER * unit(rng);
-        self.until = Some(now + doubled.min(scale.cap).mul_f64(share));
+        self.until = Some(now + doubled.min(growth.cap).mul_f64(share));
         self.steps = self.steps.saturating_add(1);
     }
 
-    /// Is over at once, and begins small the next time.
+    /// Ends the wait; the next one is short again.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
@@ -61,7 +61,7 @@ impl Wait {
         self.steps > 0
     }
 
-    /// When it is over; `None` is always.
+    /// When it is over; `None` if it has not begun.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }
@@ -78,11 +78,11 @@ mod tests {
     use crate::testing::beginning;
     use rand_chacha::rand_core::SeedableRng;
 
-    fn waits(scale: Scale, count: usize) -> Vec<f64> {
+    fn waits(growth: Growth, count: usize) -> Vec<f64> {
         let (now, mut rng) = (beginning(), ChaCha8Rng::from_seed([3; 32]));
         let mut wait = Wait::default();
         let mut next = || {
-            wait.extend(scale, now, &mut rng);
+            wait.extend(growth, now, &mut rng);
             (wait.until().expect("it was extended") - now).as_secs_f64()
         };
         (0..count).map(|_| next()).collect()
@@ -95,19 +95,19 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_answer_is_asked_again_within_a_second() {
+    fn retries_a_failed_lookup_within_a_second() {
         assert_near(&waits(TRANSIENT, 5), &[0.25, 0.5, 1.0, 1.0, 1.0]);
     }
 
     #[test]
-    fn what_did_not_help_is_asked_again_after_5_seconds_doubling_to_5_minutes() {
+    fn retries_a_useless_answer_after_5_seconds_doubling_to_5_minutes() {
         let expected = [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0];
         assert_near(&waits(SETTLED, 8), &expected);
         assert!(waits(SETTLED, 100)[99] <= 360.0);
     }
 
     #[test]
-    fn two_waits_of_one_length_end_apart() {
+    fn two_waits_of_one_length_end_at_different_times() {
         let waits = waits(TRANSIENT, 5);
         assert_ne!(waits[3], waits[4]);
     }

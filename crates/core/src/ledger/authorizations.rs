@@ -1,5 +1,5 @@
-//! What the portal says about grants. The rules are those of [`crate::policy::Policy`] and of
-//! [`crate::connection::Connection`], for all clients at once.
+//! The portal's grants. The rules are those of [`crate::policy::Policy`] and of
+//! [`crate::connection::Connection`], for all clients together.
 
 use super::record::{ClientRecord, EndedGrant, Grant, GrantEnd};
 use super::{Ledger, names, note_ended, pins};
@@ -13,8 +13,8 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 impl Ledger {
-    /// The portal grants a resource and says how the client is reached. Other keys than before are
-    /// another transport: its candidates and its path are unknown.
+    /// The portal grants a resource and sends the client's keys. Other keys than before are another
+    /// transport: its candidates and its path are unknown.
     pub fn record_authorization(&mut self, request: &AuthorizationRequest) {
         let limit = self.limits.resources_per_client;
         let names = self.limits.names_per_client;
@@ -30,7 +30,7 @@ impl Ledger {
     }
 
     /// The portal grants a further resource and leaves the transport as it is. Without tunnel
-    /// addresses only a client that is known already can be granted anything.
+    /// addresses, it is ignored for an unknown client.
     pub fn record_access(&mut self, request: &AccessRequest) {
         let limit = self.limits.resources_per_client;
         let names = self.limits.names_per_client;
@@ -45,20 +45,33 @@ impl Ledger {
         });
     }
 
-    /// The portal takes a resource away. Its names go with it, and the client with its last one.
+    /// The portal revokes a resource. Its names are removed with it, and the client with its last
+    /// resource.
     pub fn revoke(&mut self, client: ClientId, resource: ResourceId) {
-        self.remove_grant(client, resource, GrantEnd::Revoked, |_| true);
-    }
-
-    /// A client's connection says that the time of a resource is over. A grant that the portal has
-    /// extended meanwhile stays.
-    pub fn release_resource(&mut self, client: ClientId, resource: ResourceId, unix_now: UnixTime) {
-        self.remove_grant(client, resource, GrantEnd::Expired, |grant| {
-            grant.is_over(unix_now)
+        let Entry::Occupied(mut entry) = self.clients.entry(client) else {
+            return;
+        };
+        if !entry.get().grants.contains_key(&resource) {
+            return;
+        }
+        let record = Arc::make_mut(entry.get_mut());
+        let tunnel = record.tunnel;
+        let ended = record.grants.remove(&resource).map(|grant| EndedGrant {
+            client,
+            tunnel,
+            grant,
+            end: GrantEnd::Revoked,
         });
+        note_ended(&mut self.ended, ended);
+        record.names.retain(|name| name.resource != resource);
+        pins::forget_unnamed(record);
+        if record.grants.is_empty() {
+            entry.remove();
+        }
+        self.note(true);
     }
 
-    /// Moves the expiry of a held grant.
+    /// Changes the expiry of a held grant.
     pub fn set_expiry(&mut self, entry: AuthorizationEntry) {
         self.change(entry.client, |record| {
             let grant = record.grants.get_mut(&entry.resource);
@@ -66,8 +79,8 @@ impl Ledger {
         });
     }
 
-    /// A resource changed: every client that holds it takes over its filters and its name. An
-    /// update to another kind is ignored (docs/protocol.md 2.2.
+    /// A resource changed: updates its filters and its name for every client that holds it. An
+    /// update to another kind is ignored (docs/protocol.md 2.2).
     pub fn update_resource(&mut self, resource: &Resource) {
         let mut changed = false;
         for record in self.clients.values_mut() {
@@ -84,9 +97,9 @@ impl Ledger {
         self.note(changed);
     }
 
-    /// The list of all that is still granted: everything else is revoked, the expiry of the rest is
-    /// taken over (docs/lessons.md 23). What is not held is not created: only the portal's grant
-    /// carries what that takes.
+    /// Revokes everything that is absent from the portal's list, and updates the expiry of the rest
+    /// (docs/lessons.md 23). It creates no grant: only a grant of the portal carries what that
+    /// needs.
     pub fn reconcile(&mut self, gateway: TunnelAddresses, granted: &[AuthorizationEntry]) {
         self.set_gateway(gateway);
         let granted: BTreeMap<_, _> = granted
@@ -97,51 +110,21 @@ impl Ledger {
         self.remove_grants(GrantEnd::Unlisted, is_unlisted);
         let mut changed = false;
         for (client, record) in &mut self.clients {
-            let told = |id: &ResourceId| granted.get(&(*client, *id)).copied();
-            let is_moved = |(id, grant): (_, &Grant)| told(id) != Some(grant.expires_at);
+            let listed = |id: &ResourceId| granted.get(&(*client, *id)).copied();
+            let is_moved = |(id, grant): (_, &Grant)| listed(id) != Some(grant.expires_at);
             if !record.grants.iter().any(is_moved) {
                 continue;
             }
             for (id, grant) in &mut Arc::make_mut(record).grants {
-                grant.expires_at = told(id).unwrap_or(grant.expires_at);
+                grant.expires_at = listed(id).unwrap_or(grant.expires_at);
             }
             changed = true;
         }
         self.note(changed);
     }
 
-    fn remove_grant(
-        &mut self,
-        client: ClientId,
-        resource: ResourceId,
-        end: GrantEnd,
-        is_over: impl Fn(&Grant) -> bool,
-    ) {
-        let Entry::Occupied(mut entry) = self.clients.entry(client) else {
-            return;
-        };
-        if !entry.get().grants.get(&resource).is_some_and(is_over) {
-            return;
-        }
-        let record = Arc::make_mut(entry.get_mut());
-        let tunnel = record.tunnel;
-        let ended = record.grants.remove(&resource).map(|grant| EndedGrant {
-            client,
-            tunnel,
-            grant,
-            end,
-        });
-        note_ended(&mut self.ended, ended);
-        record.names.retain(|name| name.resource != resource);
-        pins::forget_unnamed(record);
-        if record.grants.is_empty() {
-            entry.remove();
-        }
-        self.note(true);
-    }
-
-    /// As [`Ledger::change`]; a client that is unknown comes into being, if there is room and
-    /// `change` grants it anything.
+    /// As [`Ledger::change`]; creates a record for an unknown client if there is room and `change`
+    /// grants it something.
     fn change_or_create(
         &mut self,
         client: ClientId,
@@ -162,8 +145,8 @@ impl Ledger {
     }
 }
 
-/// Whether anything changed; `None` if the client holds as many resources as it may. A grant of
-/// another kind is the portal's mistake: the earlier one stands.
+/// Whether anything changed; `None` if the client is at its limit of resources. A grant of another
+/// kind is a mistake of the portal: the earlier one stays.
 fn admit(
     record: &mut ClientRecord,
     resource: &Resource,
@@ -174,11 +157,11 @@ fn admit(
     match record.grants.get_mut(&resource.id) {
         Some(grant) if !is_same_kind(&grant.resource.kind, &resource.kind) => Some(false),
         Some(grant) => {
-            let told = Grant {
+            let update = Grant {
                 resource: resource.clone(),
                 expires_at,
             };
-            Some(replace(grant, told))
+            Some(replace(grant, update))
         }
         None if held >= limit => None,
         None => {
@@ -192,12 +175,12 @@ fn admit(
     }
 }
 
-fn is_outdated(held: &Resource, told: &Resource) -> bool {
-    let is_same_kind = std::mem::discriminant(&held.kind) == std::mem::discriminant(&told.kind);
-    is_same_kind && (held.filters != told.filters || held.name != told.name)
+fn is_outdated(held: &Resource, update: &Resource) -> bool {
+    let is_same_kind = std::mem::discriminant(&held.kind) == std::mem::discriminant(&update.kind);
+    is_same_kind && (held.filters != update.filters || held.name != update.name)
 }
 
-/// Whether `new` is another value than `place` had.
+/// Stores `new`; returns whether it differs from the former value.
 fn replace<T: PartialEq>(place: &mut T, new: T) -> bool {
     let is_other = *place != new;
     *place = new;

@@ -1,29 +1,29 @@
-//! What names resolved to, so that mappings come back at once with the addresses that they had.
+//! Resolved addresses of names, so that restored mappings have their former addresses immediately.
 
-use super::record::KnownName;
+use super::record::ResolvedName;
 use crate::ids::UnixTime;
 use crate::names::{AddressFamily, DomainName};
 use std::collections::{BTreeMap, BTreeSet};
 
 type Key = (DomainName, AddressFamily);
 
-/// At most so many names, by family.
+/// A limited number of names, by family.
 #[derive(Clone, Debug)]
-pub(super) struct KnownNames {
+pub(super) struct ResolvedNames {
     limit: usize,
     by_name: BTreeMap<Key, Entry>,
-    /// The same, the one that was looked up longest ago first.
+    /// The same entries, the longest ago resolved first.
     by_age: BTreeSet<(UnixTime, Key)>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
-    known: KnownName,
-    /// Its age at the last change that counted, so that many small steps make a large one.
+    known: ResolvedName,
+    /// The time of the last change that counted, so that many small steps add up.
     counted: UnixTime,
 }
 
-impl KnownNames {
+impl ResolvedNames {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -32,13 +32,12 @@ impl KnownNames {
         }
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &KnownName> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &ResolvedName> {
         self.by_name.values().map(|entry| &entry.known)
     }
 
-    /// Whether another address is known than before, or the same ones are confirmed so much later
-    /// that it is worth saving.
-    pub(super) fn record(&mut self, mut known: KnownName) -> bool {
+    /// Whether the addresses changed, or were confirmed so much later that saving is worthwhile.
+    pub(super) fn record(&mut self, mut known: ResolvedName) -> bool {
         known
             .ips
             .retain(|ip| AddressFamily::of(*ip) == known.family);
@@ -80,7 +79,7 @@ impl KnownNames {
     }
 }
 
-/// In seconds.
+/// Seconds within which a confirmation is not saved.
 const SAME_AGE: u64 = 300;
-/// More than a name has proxy IPs of one family, so that each of them leads where it did.
+/// More than a name's proxy IPs of one family, so that each of them keeps its address.
 const MAX_ADDRESSES: usize = 64;

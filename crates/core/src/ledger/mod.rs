@@ -1,13 +1,13 @@
-//! The authorization ledger: what the portal granted and the client announced.
+//! The authorization ledger: the portal's grants and the clients' announcements.
 //!
-//! Plain records, written before the actor that they concern is told. Whatever dies is built anew
-//! from them: a ConnectionActor from its client's [`ClientRecord`], the NAT's mappings from the
-//! names in it and from the [`KnownName`]s, a whole process from the saved ledger ([`image`]).
+//! Plain records, written before the affected actor is notified. Restarted parts restore from them:
+//! a ConnectionActor from its client's [`ClientRecord`], the NAT's mappings from the names in it
+//! and from the [`ResolvedName`]s, a whole process from the saved ledger ([`image`]).
 //!
-//! The ledger follows the same rules as the actors' cores, so that what is rebuilt from it is what
-//! died: a grant of another kind is refused, a name takes its proxy IPs from other names, whatever
-//! the portal no longer lists is revoked. Every call may come twice and in any order. A record that
-//! was handed out never changes.
+//! The ledger follows the same rules as the actors' cores, so that a restored part equals its
+//! predecessor: a grant of another kind is refused, a name takes over its proxy IPs from other
+//! names, a grant that the portal no longer lists is revoked. Calls may be repeated and come in any
+//! order. A record that was handed out never changes.
 
 mod authorizations;
 pub mod image;
@@ -23,28 +23,28 @@ mod tests;
 mod transport;
 
 pub use image::{ImageError, SavedState};
-pub use record::{ClientRecord, EndedGrant, FlowKey, Grant, GrantEnd, KnownName, RecordedName};
+pub use record::{ClientRecord, EndedGrant, FlowKey, Grant, GrantEnd, RecordedName, ResolvedName};
 
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, ResourceId, UnixTime};
-use known::KnownNames;
+use known::ResolvedNames;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// How much a [`Ledger`] holds.
+/// The limits of a [`Ledger`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerLimits {
-    /// One client more is not recorded.
+    /// Further clients are not recorded.
     pub clients: usize,
-    /// One grant more is refused, as by the policy.
+    /// Further grants are refused, as by the policy.
     pub resources_per_client: usize,
-    /// The name that was announced first gives way.
+    /// A further name replaces the one that was announced first.
     pub names_per_client: usize,
-    /// The oldest candidate gives way.
+    /// A further candidate replaces the oldest.
     pub candidates_per_client: usize,
-    /// One pinned flow more is not recorded.
+    /// Further pinned flows are not recorded.
     pub pins_per_client: usize,
-    /// Names by family; the one that was looked up longest ago gives way.
+    /// Names by family; a further one replaces the longest ago resolved.
     pub known_names: usize,
 }
 
@@ -61,58 +61,58 @@ impl Default for LedgerLimits {
     }
 }
 
-/// See the module's documentation. Clients without a grant are not in it.
+/// See the module's documentation. It holds no client without a grant.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     limits: LedgerLimits,
     gateway: Option<TunnelAddresses>,
     clients: BTreeMap<ClientId, Arc<ClientRecord>>,
-    known: KnownNames,
+    known: ResolvedNames,
     revision: u64,
-    /// Told to nobody yet. At most [`ENDED`]; the oldest gives way.
+    /// Not yet taken. At most [`ENDED`]; then the oldest is dropped.
     ended: VecDeque<EndedGrant>,
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// A ledger without any record.
     #[must_use]
     pub fn new(limits: LedgerLimits) -> Self {
         Self {
             limits,
             gateway: None,
             clients: BTreeMap::new(),
-            known: KnownNames::new(limits.known_names),
+            known: ResolvedNames::new(limits.known_names),
             revision: 0,
             ended: VecDeque::new(),
         }
     }
 
-    /// Holds as many clients and grants as these limits say from now on; what it has stays. The
-    /// other limits are for ever.
+    /// Changes the limits of clients and grants; existing ones stay. The other limits cannot
+    /// change.
     pub fn limit(&mut self, clients: usize, resources_per_client: usize) {
         self.limits.clients = clients;
         self.limits.resources_per_client = resources_per_client;
     }
 
-    /// Rises with every change that is worth saving, and only then.
+    /// Increases with every change that is worth saving, and only then.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// The gateway's own tunnel addresses, once the portal has told them.
+    /// The gateway's own tunnel addresses; `None` until the portal has sent them.
     #[must_use]
     pub fn gateway(&self) -> Option<TunnelAddresses> {
         self.gateway
     }
 
-    /// Takes over the gateway's own tunnel addresses.
+    /// Sets the gateway's own tunnel addresses.
     pub fn set_gateway(&mut self, gateway: TunnelAddresses) {
         let before = self.gateway.replace(gateway);
         self.note(before != Some(gateway));
     }
 
-    /// What is known of a client.
+    /// The record of a client; `None` without a grant.
     #[must_use]
     pub fn client(&self, id: ClientId) -> Option<&Arc<ClientRecord>> {
         self.clients.get(&id)
@@ -123,7 +123,7 @@ impl Ledger {
         self.clients.iter().map(|(id, record)| (*id, record))
     }
 
-    /// The client is gone, with all that it had.
+    /// Removes a client with all its records.
     pub fn remove_client(&mut self, client: ClientId) {
         let Some(record) = self.clients.remove(&client) else {
             return;
@@ -140,21 +140,20 @@ impl Ledger {
         }
     }
 
-    /// The grants that ended since the last call, or the last so many of them.
+    /// The grants that ended since the last call; at most the last 1024.
     pub fn take_ended(&mut self) -> impl Iterator<Item = EndedGrant> {
         std::mem::take(&mut self.ended).into_iter()
     }
 
-    /// A name's addresses as the DNS told them last. Replaces the former; an empty list removes
-    /// them. The same addresses again are no change until 5 minutes have passed, though the name
-    /// counts as looked up now.
-    pub fn record_known(&mut self, known: KnownName) {
+    /// Replaces the addresses of a name by those of the last DNS answer; an empty list removes
+    /// them. The same addresses within 5 minutes are no change, but update the time of the answer.
+    pub fn record_known(&mut self, known: ResolvedName) {
         let changed = self.known.record(known);
         self.note(changed);
     }
 
-    /// What names resolved to, in the order of the names.
-    pub fn known_names(&self) -> impl ExactSizeIterator<Item = &KnownName> {
+    /// The resolved names, in the order of the names.
+    pub fn known_names(&self) -> impl ExactSizeIterator<Item = &ResolvedName> {
         self.known.iter()
     }
 
@@ -162,7 +161,7 @@ impl Ledger {
         self.revision += u64::from(changed);
     }
 
-    /// Lets `change` work on a client's record and say whether it changed anything.
+    /// Calls `change` on a client's record; `change` returns whether it changed anything.
     fn change(&mut self, client: ClientId, change: impl FnOnce(&mut ClientRecord) -> bool) {
         if let Some(record) = self.clients.get_mut(&client) {
             let changed = change(Arc::make_mut(record));
@@ -170,7 +169,8 @@ impl Ledger {
         }
     }
 
-    /// Removes the grants that `is_over` names, their names and the clients that hold no other.
+    /// Removes the grants for which `is_over` is true, with their names, and the clients without
+    /// any other.
     fn remove_grants(
         &mut self,
         end: GrantEnd,
@@ -210,7 +210,7 @@ impl Ledger {
         self.note(changed);
     }
 
-    /// Removes the grants whose time is over.
+    /// Removes the grants that have expired.
     pub fn prune_expired(&mut self, unix_now: UnixTime) {
         self.remove_grants(GrantEnd::Expired, |_, _, grant| grant.is_over(unix_now));
     }
@@ -223,5 +223,5 @@ fn note_ended(all: &mut VecDeque<EndedGrant>, ended: Option<EndedGrant>) {
     }
 }
 
-/// As many as anybody remembers.
+/// As many as the diagnosis journal holds.
 const ENDED: usize = 1024;

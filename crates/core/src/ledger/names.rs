@@ -1,9 +1,8 @@
-//! The names that a client uses and their proxy IPs.
+//! The names of a client and their proxy IPs.
 //!
-//! The rules of the policy and of the mappings, so that the order in which the records are replayed
-//! does not matter: what is announced for a name replaces what was announced for it before, family
-//! by family, and a proxy IP under another name takes all of the former name with it
-//! (docs/lessons.md 17).
+//! The same rules as in the policy and the mappings, so that the records can be replayed in any
+//! order: an announcement for a name replaces the earlier one, family by family, and a proxy IP
+//! under another name removes the whole former name (docs/lessons.md 17).
 
 use super::Ledger;
 use super::pins::forget_unnamed;
@@ -15,15 +14,14 @@ use crate::policy::{pattern, ranges};
 use std::net::IpAddr;
 
 impl Ledger {
-    /// The client uses a name through one of its resources. Whatever it is not entitled to is
-    /// ignored.
+    /// Records a client's name of one of its resources. Ignores a name that the client may not use.
     pub fn record_name(&mut self, client: ClientId, name: RecordedName) {
         let limit = self.limits.names_per_client;
         self.change(client, |record| assign(record, name, limit));
     }
 }
 
-/// As [`assign`], for what the portal says in a grant. A name without proxy IPs is only a hint.
+/// As [`assign`], for an announcement in a grant of the portal. Ignores a name without proxy IPs.
 pub(super) fn announce(
     record: &mut ClientRecord,
     resource: ResourceId,
@@ -41,14 +39,14 @@ pub(super) fn announce(
     assign(record, name, limit)
 }
 
-/// Whether anything changed.
+/// Returns whether anything changed.
 fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bool {
     if limit == 0 || !is_entitled(record, &name) {
         return false;
     }
     sort(&mut name.announced.proxy_ips);
-    let told = name.announced.proxy_ips.clone();
-    let is_it = |held: &RecordedName| held.resource == name.resource && is_same_name(held, &name);
+    let announced = name.announced.proxy_ips.clone();
+    let is_it = |held: &RecordedName| held.resource == name.resource && held.is_same_name(&name);
     let place = record.names.iter().position(is_it);
     if let Some(at) = place {
         keep_other_family(&mut name, &record.names[at].announced.proxy_ips);
@@ -59,8 +57,8 @@ fn assign(record: &mut ClientRecord, mut name: RecordedName, limit: usize) -> bo
     }
     forget_former_owners(record, &name);
     record.names.retain_mut(|held| {
-        let is_other = held.resource != name.resource && is_same_name(held, &name);
-        !is_other || yields(held, &told)
+        let is_other = held.resource != name.resource && held.is_same_name(&name);
+        !is_other || keep_matching_families(held, &announced)
     });
     if place.is_none() {
         if record.names.len() >= limit {
@@ -84,51 +82,55 @@ fn is_entitled(record: &ClientRecord, name: &RecordedName) -> bool {
     }
 }
 
-/// Whether a client may speak to a name under these addresses.
+/// Whether a client may use these proxy IPs for a name.
 pub(super) fn is_plausible(ips: &[IpAddr]) -> bool {
     let v6 = ips.iter().filter(|ip| ip.is_ipv6()).count();
     let most = v6.max(ips.len() - v6);
     (1..=MAX_PROXY_IPS).contains(&most) && ips.iter().all(|ip| ranges::is_proxy(*ip))
 }
 
-/// By family, so that it does not matter which was announced last. The order within a family says
-/// which address each proxy IP leads to, and stays.
+/// Sorts by family, so that the order of announcements does not matter. The order within a family
+/// decides the address of each proxy IP, and stays.
 fn sort(ips: &mut [IpAddr]) {
     ips.sort_by_key(IpAddr::is_ipv6);
 }
 
-/// Keeps the addresses of the family that `name` says nothing of.
+/// Adds the former addresses of a family that `name` does not contain.
 fn keep_other_family(name: &mut RecordedName, former: &[IpAddr]) {
-    let told = name.announced.proxy_ips.clone();
-    let is_untouched = |ip: &&IpAddr| told.iter().all(|other| other.is_ipv4() != ip.is_ipv4());
+    let announced = name.announced.proxy_ips.clone();
+    let is_untouched = |ip: &&IpAddr| {
+        announced
+            .iter()
+            .all(|other| other.is_ipv4() != ip.is_ipv4())
+    };
     let kept = former.iter().filter(is_untouched);
     let ips = &mut name.announced.proxy_ips;
     ips.extend(kept);
     sort(ips);
 }
 
-/// Other names that had one of the proxy IPs go, through whichever resource they were announced.
+/// Removes other names with one of the proxy IPs, through any resource.
 fn forget_former_owners(record: &mut ClientRecord, new: &RecordedName) {
-    let told = &new.announced.proxy_ips;
-    let is_taken = |ip: &IpAddr| told.contains(ip);
+    let announced = &new.announced.proxy_ips;
+    let is_taken = |ip: &IpAddr| announced.contains(ip);
     let owners = record
         .names
         .iter()
-        .filter(|held| !is_same_name(held, new) && held.announced.proxy_ips.iter().any(is_taken));
+        .filter(|held| !held.is_same_name(new) && held.announced.proxy_ips.iter().any(is_taken));
     let owners: Vec<_> = owners.cloned().collect();
     if !owners.is_empty() {
-        let is_owner = |held: &RecordedName| owners.iter().any(|owner| is_same_name(owner, held));
+        let is_owner = |held: &RecordedName| owners.iter().any(|owner| owner.is_same_name(held));
         record.names.retain(|held| !is_owner(held));
     }
 }
 
-/// Of each family that `told` names, another record of the same name takes over the same addresses
-/// or loses its own; whether anything of it is left. Where sets overlap in part (no client does
-/// that: a name has one set), the policy keeps the common part for both resources; here it goes
-/// with the former, or the records could not be replayed in any order.
-fn yields(held: &mut RecordedName, told: &[IpAddr]) -> bool {
+/// For each family in `announced`, another record of the same name either takes over the same
+/// addresses or loses its own; returns whether it has any left. If sets overlap in part (no client
+/// does that: a name has one set), the policy keeps the common part for both resources; here it is
+/// removed, or the records could not be replayed in any order.
+fn keep_matching_families(held: &mut RecordedName, announced: &[IpAddr]) -> bool {
     for is_v6 in [false, true] {
-        let new: Vec<_> = told
+        let new: Vec<_> = announced
             .iter()
             .filter(|ip| ip.is_ipv6() == is_v6)
             .copied()
@@ -150,20 +152,6 @@ fn yields(held: &mut RecordedName, told: &[IpAddr]) -> bool {
     !held.announced.proxy_ips.is_empty()
 }
 
-/// As [`DomainName`] compares, without building one.
-fn is_same_name(one: &RecordedName, other: &RecordedName) -> bool {
-    bare(&one.announced.domain).eq_ignore_ascii_case(bare(&other.announced.domain))
-}
-
-/// Whether it is the record of this name.
-pub(super) fn is_called(record: &RecordedName, name: &DomainName) -> bool {
-    bare(&record.announced.domain).eq_ignore_ascii_case(name.as_str())
-}
-
-fn bare(domain: &str) -> &str {
-    domain.strip_suffix('.').unwrap_or(domain)
-}
-
-/// Of each family: as many as one message may announce, and with both no more than the mappings
-/// take.
+/// Of each family: the maximum of one message, and with both families no more than the mappings
+/// accept.
 const MAX_PROXY_IPS: usize = 8;

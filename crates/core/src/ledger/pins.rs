@@ -1,16 +1,16 @@
-//! Flows to names that a rebuilt NAT could not make anew by its rule. None outlives its name: what
-//! its client may no longer reach, or reaches under other proxy IPs, it must not come back to.
+//! Flows to names that a restored NAT could not recreate by its rule. They are removed with their
+//! name: the client must not return to one that it may not reach any more, or reaches under other
+//! proxy IPs.
 
 use super::Ledger;
-use super::names::is_called;
 use super::record::{ClientRecord, FlowKey, RecordedName};
 use crate::ids::ClientId;
 use crate::nat_table::flows::PinnedFlow;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Ledger {
-    /// A flow deviates from the rule. Takes the place of one with the same key. Ignored unless its
-    /// proxy IP belongs to its name by what is recorded.
+    /// Records a deviating flow, in place of one with the same key. Ignored unless its proxy IP
+    /// belongs to its name according to the records.
     pub fn record_pin(&mut self, client: ClientId, flow: PinnedFlow) {
         let limit = self.limits.pins_per_client;
         let key = (flow.protocol, flow.port, flow.proxy);
@@ -25,21 +25,21 @@ impl Ledger {
         });
     }
 
-    /// It has ended, or follows the rule again.
+    /// Removes a flow that has ended or follows the rule again.
     pub fn forget_pin(&mut self, client: ClientId, key: FlowKey) {
         self.change(client, |record| record.pins.remove(&key).is_some());
     }
 }
 
-/// Whether the proxy IP of the flow belongs to the name of the flow.
+/// Whether the proxy IP of the flow belongs to its name.
 fn is_named(record: &ClientRecord, flow: &PinnedFlow) -> bool {
     let is_of_flow = |name: &RecordedName| {
-        name.announced.proxy_ips.contains(&flow.proxy) && is_called(name, &flow.name)
+        name.announced.proxy_ips.contains(&flow.proxy) && name.is_for(&flow.name)
     };
     record.names.iter().any(is_of_flow)
 }
 
-/// Names went or were renumbered: the flows to them go, too. Returns whether there were any.
+/// Removes the flows of removed or renumbered names. Returns whether there were any.
 pub(super) fn forget_unnamed(record: &mut ClientRecord) -> bool {
     if record.pins.is_empty() {
         return false;
@@ -53,7 +53,7 @@ pub(super) fn forget_unnamed(record: &mut ClientRecord) -> bool {
     let before = record.pins.len();
     record.pins.retain(|_, flow| {
         let owner = owners.get(&flow.proxy);
-        owner.is_some_and(|name| is_called(name, &flow.name))
+        owner.is_some_and(|name| name.is_for(&flow.name))
     });
     before != record.pins.len()
 }
@@ -109,12 +109,12 @@ mod tests {
         record.pins.values().cloned().collect()
     }
 
-    /// docs/lessons.md 5.
+    /// docs/lessons.md 5: A refresh does not cut live flows.
     #[test]
-    fn a_pin_lasts_until_it_is_taken_back_and_there_is_a_limit() {
+    fn a_pin_lasts_until_it_is_removed_and_there_is_a_limit() {
         let mut ledger = ledger();
         ledger.record_pin(client(2), pin(1, 1));
-        assert!(ledger.client(client(2)).is_none(), "nobody is made up");
+        assert!(ledger.client(client(2)).is_none(), "no client is created");
         ledger.record_pin(client(1), pin(1, 1));
         ledger.record_pin(client(1), pin(1, 2));
         ledger.record_pin(client(1), pin(2, 2));
@@ -128,10 +128,10 @@ mod tests {
         assert_eq!(pins(&ledger), [pin(2, 2)]);
     }
 
-    /// docs/lessons.md 17.
+    /// docs/lessons.md 17: A reused proxy IP resets its mapping.
     #[test]
-    fn no_pin_outlives_its_name_or_comes_before_it() {
-        let ends: [fn(&mut Ledger); 7] = [
+    fn removes_pins_with_their_name_and_ignores_late_ones() {
+        let ends: [fn(&mut Ledger); 6] = [
             |ledger| ledger.revoke(client(1), resource_id(0)),
             |ledger| ledger.record_name(client(1), named("b.lab.example", 1)),
             |ledger| ledger.record_name(client(1), named(NAME, 2)),
@@ -146,14 +146,10 @@ mod tests {
             },
             |ledger| {
                 ledger.set_expiry(over());
-                ledger.release_resource(client(1), resource_id(0), UnixTime(1));
-            },
-            |ledger| {
-                ledger.set_expiry(over());
                 ledger.prune_expired(UnixTime(1));
             },
             |ledger| {
-                // Two names more than there is room for.
+                // Two names more than the limit.
                 ledger.record_name(client(1), named("b.lab.example", 2));
                 ledger.record_name(client(1), named("c.d.lab.example", 3));
             },

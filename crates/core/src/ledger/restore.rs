@@ -1,4 +1,4 @@
-//! Taking over the records of a saved ledger: only what this one could have recorded itself.
+//! Restores the records of a saved ledger, limited to what this ledger could have recorded itself.
 
 use super::names::is_plausible;
 use super::pins::forget_unnamed;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Ledger {
-    /// Takes over what was recorded of a client, as far as there is room for it.
+    /// Restores a client's record, within the limits.
     pub(super) fn restore(&mut self, client: ClientId, mut record: ClientRecord) {
         let is_known = self.clients.contains_key(&client);
         if !is_known && self.clients.len() >= self.limits.clients {
@@ -46,7 +46,7 @@ fn fit(record: &mut ClientRecord, limits: &LedgerLimits) {
     }
 }
 
-/// Leaves each name once for each resource, and each proxy IP to one name.
+/// Keeps each name once for each resource, and each proxy IP for one name.
 fn fit_names(record: &mut ClientRecord, limit: usize) {
     let grants = &record.grants;
     let is_dns = |resource: &ResourceId| {

@@ -1,4 +1,5 @@
-//! Arbitrary lives of a ledger for property tests: a small world, so that its parts meet often.
+//! Random histories of a ledger for property tests: few clients, resources and names, so that they
+//! interact often.
 
 use super::{Ledger, LedgerLimits, RecordedName};
 use crate::grant::{
@@ -6,7 +7,7 @@ use crate::grant::{
     IceCredentials, PresharedKey, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use crate::ids::{ClientId, PublicKey, ResourceId, UnixTime};
-use crate::ledger::KnownName;
+use crate::ledger::ResolvedName;
 use crate::names::AddressFamily;
 use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
@@ -25,7 +26,7 @@ pub(super) const TIGHT: LedgerLimits = LedgerLimits {
     known_names: 2,
 };
 
-/// One call; the last number decides about everything that has no number of its own.
+/// One call; `detail` selects everything that has no number of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
     pub(super) kind: u8,
@@ -65,7 +66,7 @@ impl Step {
                 }
             }
             15 => ledger.forget_transport(client),
-            16 => ledger.release_resource(client, resource_id(self.resource), self.time()),
+            16 => ledger.prune_expired(self.time()),
             17 => match self.detail {
                 0..200 => ledger.prune_expired(self.time()),
                 200.. => ledger.remove_client(client),
@@ -108,7 +109,7 @@ impl Step {
         }
     }
 
-    /// Two thirds are names; sometimes the portal is of another mind about what a resource is.
+    /// Two thirds are names; sometimes the portal changes the kind of a resource.
     pub(super) fn resource(self) -> Resource {
         let dns = ResourceKind::Dns("**.lab.example".into());
         let cidr = ResourceKind::Cidr("10.1.2.3/16".parse().expect("a network"));
@@ -159,7 +160,7 @@ impl Step {
         }
     }
 
-    /// About half of the world's grants.
+    /// About half of all possible grants.
     pub(super) fn entries(self) -> Vec<AuthorizationEntry> {
         let all = (0..5).flat_map(|client| (0..4).map(move |resource| (client, resource)));
         let is_listed = |(at, _): &(usize, _)| self.detail >> (at % 8) & 1 == 1;
@@ -187,11 +188,11 @@ impl Step {
         UnixTime(1_700_000_000 + u64::from(self.detail % 32))
     }
 
-    fn known(self) -> KnownName {
+    fn known(self) -> ResolvedName {
         let family = AddressFamily::ALL[usize::from(self.detail % 2)];
         let is_of_family = |ip: &IpAddr| AddressFamily::of(*ip) == family;
         let ips = announced(self.detail).proxy_ips;
-        KnownName {
+        ResolvedName {
             name: NAMES[usize::from(self.client % 3)].parse().expect("a name"),
             family,
             ips: ips.into_iter().filter(is_of_family).collect(),
@@ -215,15 +216,15 @@ fn tunnel(number: u8) -> TunnelAddresses {
     }
 }
 
-/// All proxy IPs of the small world.
+/// All proxy IPs of the tests.
 pub(super) fn proxy_ips() -> impl Iterator<Item = IpAddr> {
     let v4 = (0..4).map(|n| IpAddr::from([100, 96, 0, n]));
     let v6 = (0..4).map(|n| IpAddr::from([0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, n]));
     v4.chain(v6)
 }
 
-/// Of one family, of both, or of none; in rare cases not what a client may announce. The sets of
-/// one name are equal or have nothing in common, those of two names may overlap.
+/// Of one family, of both, or of none; rarely an invalid one. The sets of one name are equal or
+/// disjoint, those of two names may overlap.
 fn announced(detail: u8) -> AnnouncedName {
     let name = usize::from(detail % 5);
     let sets: [[&[usize]; 2]; 3] = [[&[0, 1], &[2, 3]], [&[0, 2], &[1]], [&[3], &[2, 1]]];
@@ -265,7 +266,7 @@ fn path(detail: u8) -> Path {
     }
 }
 
-/// The second is the first in another dress; the last is none that a resource covers.
+/// The second is the first in another spelling; no resource covers the last.
 const NAMES: [&str; 5] = [
     "a.lab.example",
     "A.Lab.example.",
@@ -273,6 +274,6 @@ const NAMES: [&str; 5] = [
     "c.d.lab.example",
     "elsewhere.example",
 ];
-/// In every secret text of the small world.
+/// Part of every secret text of the tests.
 pub(super) const SECRET: &str = "hush";
 const SECRET_BYTE: u8 = 0xa7;

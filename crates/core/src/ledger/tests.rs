@@ -1,4 +1,4 @@
-//! Tests of the ledger.
+//! Tests of the ledger: its rules, its limits, and restored policies.
 
 use super::scripts::{Step, TIGHT, client, proxy_ips, resource_id, script};
 use super::*;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// All that is worth saving.
+/// Everything that is worth saving.
 type Content = (
     Option<TunnelAddresses>,
     Vec<(ClientId, ClientRecord)>,
@@ -113,7 +113,7 @@ fn other_keys_are_another_transport() {
 }
 
 #[test]
-fn the_oldest_candidate_gives_way() {
+fn a_further_candidate_replaces_the_oldest() {
     let mut ledger = granted();
     let line = |n: usize| format!("candidate:{n}");
     for n in 0..70 {
@@ -128,7 +128,7 @@ fn the_oldest_candidate_gives_way() {
 }
 
 #[test]
-fn lower_limits_keep_what_is_there() {
+fn lower_limits_keep_existing_records() {
     let mut ledger = granted();
     ledger.record_authorization(&step(0, 1, 0, 3).authorization());
     ledger.limit(1, 1);
@@ -144,7 +144,7 @@ fn lower_limits_keep_what_is_there() {
 }
 
 #[test]
-fn a_client_goes_with_its_last_grant() {
+fn a_client_is_removed_with_its_last_grant() {
     let mut ledger = granted();
     ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.1"]));
     ledger.revoke(client(0), resource_id(0));
@@ -154,7 +154,7 @@ fn a_client_goes_with_its_last_grant() {
 }
 
 #[test]
-fn an_expiry_that_was_extended_meanwhile_is_no_end() {
+fn an_extended_expiry_keeps_the_grant() {
     let mut ledger = granted();
     let entry = |at| AuthorizationEntry {
         client: client(0),
@@ -162,16 +162,16 @@ fn an_expiry_that_was_extended_meanwhile_is_no_end() {
         expires_at: Some(UnixTime(at)),
     };
     ledger.set_expiry(entry(200));
-    ledger.release_resource(client(0), resource_id(0), UnixTime(100));
+    ledger.prune_expired(UnixTime(100));
     assert!(record(&ledger).grants.contains_key(&resource_id(0)));
     ledger.set_expiry(entry(100));
-    ledger.release_resource(client(0), resource_id(0), UnixTime(100));
+    ledger.prune_expired(UnixTime(100));
     assert!(!record(&ledger).grants.contains_key(&resource_id(0)));
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
+fn a_proxy_ip_under_another_name_removes_the_former_name() {
     let mut ledger = granted();
     let v6 = "fd00:2021:1111:8000::1";
     ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.1", v6]));
@@ -197,7 +197,7 @@ fn a_name_is_replaced_family_by_family() {
 }
 
 #[test]
-fn the_name_that_was_announced_first_gives_way() {
+fn a_further_name_replaces_the_one_announced_first() {
     let mut ledger = granted();
     for n in 0..2050_u16 {
         let ip = IpAddr::from([100, 96, (n / 256) as u8, (n % 256) as u8]).to_string();
@@ -209,12 +209,12 @@ fn the_name_that_was_announced_first_gives_way() {
 }
 
 #[test]
-fn the_name_that_was_looked_up_longest_ago_gives_way() {
+fn a_further_resolved_name_replaces_the_longest_ago_resolved() {
     let mut ledger = Ledger::new(LedgerLimits {
         known_names: 2,
         ..LedgerLimits::default()
     });
-    let known = |name: &str, at| KnownName {
+    let known = |name: &str, at| ResolvedName {
         name: name.parse().expect("a name"),
         family: crate::names::AddressFamily::V4,
         ips: vec![IpAddr::from([10, 0, 0, 1])],
@@ -229,7 +229,7 @@ fn the_name_that_was_looked_up_longest_ago_gives_way() {
         before,
         "the same addresses are no change"
     );
-    // Many small steps count as one large one: an old age must not be what is saved.
+    // Many small steps count as one large one: the saved age must not be outdated.
     for at in [200, 302, 303] {
         ledger.record_known(known("a.lab.example", at));
         assert_eq!(ledger.revision(), before + u64::from(at > 301), "{at}");
@@ -243,7 +243,7 @@ fn the_name_that_was_looked_up_longest_ago_gives_way() {
 
 proptest! {
     #[test]
-    fn every_life_keeps_the_limits(script in script()) {
+    fn every_history_keeps_the_limits(script in script()) {
         let mut ledger = Ledger::new(TIGHT);
         for step in script {
             step.apply(&mut ledger);
@@ -282,9 +282,9 @@ proptest! {
         }
     }
 
-    /// What a policy knows after a life is what a new one learns from the ledger.
+    /// A policy after a history equals a new one that is restored from the ledger.
     #[test]
-    fn a_policy_that_is_rebuilt_is_the_one_that_died(script in script()) {
+    fn a_restored_policy_equals_the_former_one(script in script()) {
         let now = beginning();
         let config = PolicyConfig {
             client: step(0, 0, 0, 0).authorization().client.tunnel,
@@ -316,7 +316,7 @@ proptest! {
     }
 }
 
-/// As the connection tells its policy.
+/// Applies a step as the connection does to its policy.
 fn live(step: Step, policy: &mut Policy, now: std::time::Instant) {
     let then = UnixTime(0);
     let announce = |policy: &mut Policy, resource, announced: &crate::grant::AnnouncedName| {
@@ -362,7 +362,7 @@ fn live(step: Step, policy: &mut Policy, now: std::time::Instant) {
     }
 }
 
-/// As a connection restores its policy.
+/// Restores a policy as the connection does.
 fn rebuild(record: &ClientRecord, policy: &mut Policy, now: std::time::Instant) {
     for grant in record.grants.values() {
         let allowed = policy.allow(grant.resource.clone(), None, UnixTime(0), now);

@@ -1,4 +1,4 @@
-//! How a client is reached: keys, candidates, path.
+//! The transport of a client: keys, candidates, path.
 
 use super::Ledger;
 use super::record::ClientRecord;
@@ -7,19 +7,19 @@ use crate::ids::ClientId;
 use crate::packet::Path;
 
 impl Ledger {
-    /// Candidates of the client. Without a transport they belong to nothing and are ignored, as are
-    /// lines of more than 512 bytes.
+    /// Adds candidates of the client. Ignores them without a transport, and lines of more than 512
+    /// bytes.
     pub fn add_candidates(&mut self, client: ClientId, candidates: &[String]) {
         let limit = self.limits.candidates_per_client;
         let is_fit = |line: &&String| line.len() <= MAX_CANDIDATE_BYTES;
-        let told: Vec<_> = candidates.iter().filter(is_fit).collect();
-        let told = &told[told.len().saturating_sub(limit)..];
+        let added: Vec<_> = candidates.iter().filter(is_fit).collect();
+        let added = &added[added.len().saturating_sub(limit)..];
         self.change(client, |record| {
-            record.transport.is_some() && record.add_candidates(told, limit)
+            record.transport.is_some() && record.add_candidates(added, limit)
         });
     }
 
-    /// Candidates that the client withdrew.
+    /// Removes candidates that the client withdrew.
     pub fn remove_candidates(&mut self, client: ClientId, candidates: &[String]) {
         self.change(client, |record| {
             let before = record.remote_candidates.len();
@@ -29,7 +29,7 @@ impl Ledger {
         });
     }
 
-    /// Where the client's datagrams go now.
+    /// Records the path of the client's datagrams.
     pub fn record_path(&mut self, client: ClientId, path: Path) {
         self.change(client, |record| {
             let is_new = record.transport.is_some() && record.path != Some(path);
@@ -40,37 +40,38 @@ impl Ledger {
         });
     }
 
-    /// The client cannot be reached any more; what it may reach stays.
+    /// Removes the transport; the grants stay.
     pub fn forget_transport(&mut self, client: ClientId) {
         self.change(client, |record| {
             let had = record.transport.take().is_some();
-            record.forget_way();
+            record.forget_path();
             had
         });
     }
 }
 
 impl ClientRecord {
-    /// Whether these are other keys than before.
+    /// Sets the keys; returns whether they differ from the former ones.
     pub(super) fn attach(&mut self, keys: TransportKeys) -> bool {
         if self.transport.as_ref() == Some(&keys) {
             return false;
         }
         self.transport = Some(keys);
-        self.forget_way();
+        self.forget_path();
         true
     }
 
-    /// Whether any was new. At most `limit` of them; those that are not told again give way first.
-    fn add_candidates(&mut self, told: &[&String], limit: usize) -> bool {
+    /// Returns whether any was new. Keeps at most `limit`; evicts candidates that are not in
+    /// `added` first.
+    fn add_candidates(&mut self, added: &[&String], limit: usize) -> bool {
         let held = &mut self.remote_candidates;
         let mut is_changed = false;
-        for candidate in told {
+        for candidate in added {
             if held.contains(candidate) {
                 continue;
             }
             if held.len() >= limit
-                && let Some(oldest) = held.iter().position(|line| !told.contains(&line))
+                && let Some(oldest) = held.iter().position(|line| !added.contains(&line))
             {
                 held.remove(oldest);
             }
@@ -80,7 +81,7 @@ impl ClientRecord {
         is_changed
     }
 
-    fn forget_way(&mut self) {
+    fn forget_path(&mut self) {
         self.remote_candidates.clear();
         self.path = None;
     }

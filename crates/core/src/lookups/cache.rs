@@ -1,4 +1,4 @@
-//! What was answered, until its time is up. Bounded: the oldest entry gives way.
+//! Cached answers with their expiry. Bounded: a full cache evicts its oldest entry.
 
 use super::{Key, Outcome};
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Cache {
     limit: usize,
     entries: BTreeMap<Key, Entry>,
-    /// By age: the first was put in first.
+    /// Keys by age, the oldest first.
     ages: BTreeMap<u64, Key>,
     next_age: u64,
 }
@@ -28,7 +28,7 @@ impl Cache {
         }
     }
 
-    /// What is known, with the time that is left as the TTL.
+    /// The cached outcome, with the remaining time as its TTL.
     pub(super) fn get(&mut self, key: &Key, now: Instant) -> Option<Outcome> {
         let entry = self.entries.get(key)?;
         if entry.expires <= now {
@@ -43,7 +43,7 @@ impl Cache {
         Some(outcome)
     }
 
-    /// What was learned `now` counts for `ttl`.
+    /// Caches an outcome, received at `now`, for `ttl`.
     pub(super) fn put(&mut self, key: Key, outcome: Outcome, ttl: Duration, now: Instant) {
         self.remove(&key);
         let age = self.next_age;

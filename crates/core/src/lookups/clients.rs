@@ -1,47 +1,48 @@
-//! Whose turn it is: what each client has in flight, waits for and has queued.
+//! Fair scheduling of questions: for each client those in flight, awaited and queued.
 //!
 //! A key is in a client's queue exactly while the client waits for it and it is not in flight, so
-//! the limit on outstanding questions bounds the queues too.
+//! the limit on outstanding questions also bounds the queues.
 
 use super::Key;
 use crate::ids::ClientId;
 use std::collections::{BTreeMap, VecDeque};
 
-pub(super) struct Clients {
-    max_flying: usize,
+pub(super) struct ClientQueues {
+    max_in_flight: usize,
     max_outstanding: usize,
-    clients: BTreeMap<ClientId, Client>,
-    /// Clients with something queued, the next first. May name one whose queue has emptied since.
+    clients: BTreeMap<ClientId, ClientQueue>,
+    /// ClientQueues with queued keys, the next first. May contain a client with a queue emptied
+    /// since.
     turns: VecDeque<ClientId>,
 }
 
 #[derive(Default)]
-struct Client {
+struct ClientQueue {
     /// Questions in flight that are charged to it.
-    flying: usize,
-    /// Questions that it waits for an answer to, charged to it or not.
+    in_flight: usize,
+    /// Questions to which it awaits an answer, charged to it or not.
     outstanding: usize,
     queue: VecDeque<Key>,
     has_turn: bool,
 }
 
-impl Clients {
-    pub(super) fn new(max_flying: usize, max_outstanding: usize) -> Self {
+impl ClientQueues {
+    pub(super) fn new(max_in_flight: usize, max_outstanding: usize) -> Self {
         Self {
-            max_flying,
+            max_in_flight,
             max_outstanding,
             clients: BTreeMap::new(),
             turns: VecDeque::new(),
         }
     }
 
-    /// Goes by other limits; what is in flight or queued beyond them stays.
-    pub(super) fn limit(&mut self, max_flying: usize, max_outstanding: usize) {
-        self.max_flying = max_flying;
+    /// Replaces the limits; questions in flight or queued beyond them stay.
+    pub(super) fn limit(&mut self, max_in_flight: usize, max_outstanding: usize) {
+        self.max_in_flight = max_in_flight;
         self.max_outstanding = max_outstanding;
     }
 
-    /// Counts one more question of `client`, unless it has too many.
+    /// Counts one more question of `client`; returns false if it has too many.
     pub(super) fn admit(&mut self, client: ClientId) -> bool {
         let entry = self.clients.entry(client).or_default();
         let admitted = entry.outstanding < self.max_outstanding;
@@ -52,13 +53,13 @@ impl Clients {
         admitted
     }
 
-    /// Whether a question of `client` would have its turn at once, were there room in all.
+    /// Whether a question of `client` could start immediately, the global limit aside.
     pub(super) fn is_free(&self, client: ClientId) -> bool {
-        let is_free = |it: &Client| it.flying < self.max_flying && it.queue.is_empty();
+        let is_free = |it: &ClientQueue| it.in_flight < self.max_in_flight && it.queue.is_empty();
         self.clients.get(&client).is_none_or(is_free)
     }
 
-    /// A question of `client` is answered.
+    /// A question of `client` has been answered.
     pub(super) fn answered(&mut self, client: ClientId) {
         if let Some(entry) = self.clients.get_mut(&client) {
             entry.outstanding = entry.outstanding.saturating_sub(1);
@@ -66,10 +67,10 @@ impl Clients {
         self.forget_idle(client);
     }
 
-    /// A question that `client` was charged for has come back.
-    pub(super) fn landed(&mut self, client: ClientId) {
+    /// A question charged to `client` is no longer in flight.
+    pub(super) fn finished(&mut self, client: ClientId) {
         if let Some(entry) = self.clients.get_mut(&client) {
-            entry.flying = entry.flying.saturating_sub(1);
+            entry.in_flight = entry.in_flight.saturating_sub(1);
         }
         self.forget_idle(client);
     }
@@ -89,16 +90,16 @@ impl Clients {
         }
     }
 
-    /// Takes the next question and charges its client, who then has to wait for all the others.
+    /// Takes the next question and charges its client, which then waits for all the others.
     pub(super) fn take_turn(&mut self) -> Option<(ClientId, Key)> {
         for _ in 0..self.turns.len() {
             let id = self.turns.pop_front()?;
             let Some(client) = self.clients.get_mut(&id) else {
                 continue;
             };
-            let may_start = client.flying < self.max_flying;
+            let may_start = client.in_flight < self.max_in_flight;
             let key = may_start.then(|| client.queue.pop_front()).flatten();
-            client.flying += usize::from(key.is_some());
+            client.in_flight += usize::from(key.is_some());
             client.has_turn = !client.queue.is_empty();
             if client.has_turn {
                 self.turns.push_back(id);
@@ -112,8 +113,11 @@ impl Clients {
     }
 
     fn forget_idle(&mut self, client: ClientId) {
-        let is_idle = |entry: &Client| {
-            entry.flying == 0 && entry.outstanding == 0 && !entry.has_turn && entry.queue.is_empty()
+        let is_idle = |entry: &ClientQueue| {
+            entry.in_flight == 0
+                && entry.outstanding == 0
+                && !entry.has_turn
+                && entry.queue.is_empty()
         };
         if self.clients.get(&client).is_some_and(is_idle) {
             self.clients.remove(&client);

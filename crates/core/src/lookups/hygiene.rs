@@ -1,12 +1,12 @@
-//! Which of the addresses that a server gave can be a resource's.
+//! Filters the addresses that a server returned: which of them can belong to a resource.
 
 use crate::names::AddressFamily;
 use crate::policy::ranges;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Sorted, each once, at most [`MAX_ADDRESSES`], all of `family`; without addresses that no
-/// resource behind a gateway has. Whoever answers for a name must not be able to point a client at
-/// the gateway itself, at other clients, or at nobody.
+/// Sorted, without duplicates, at most [`MAX_ADDRESSES`], all of `family`; without addresses that
+/// no resource behind a gateway can have. A name's authority must not be able to direct a client to
+/// the gateway itself, to other clients, or to an address that cannot exist.
 pub(super) fn usable(mut ips: Vec<IpAddr>, family: AddressFamily, nat64: bool) -> Vec<IpAddr> {
     ips.retain(|ip| AddressFamily::of(*ip) == family && is_usable(*ip, nat64));
     ips.sort_unstable();
@@ -24,17 +24,17 @@ fn is_usable(ip: IpAddr, nat64: bool) -> bool {
     is_possible && !is_reserved
 }
 
-/// "This network" (RFC 1122, section 3.2.1.3) and loopback addresses mean the gateway itself;
-/// link-local ones are never forwarded (RFC 3927, section 7).
+/// "This network" (RFC 1122, 3.2.1.3) and loopback addresses mean the gateway itself;
+/// link-local ones are never forwarded (RFC 3927, 7).
 fn is_usable_v4(ip: Ipv4Addr) -> bool {
     let [first, ..] = ip.octets();
     !(first == 0 || ip.is_loopback() || ip.is_link_local())
 }
 
-/// ::/96 holds the unspecified and the loopback address and otherwise nobody's. IPv4-mapped
-/// addresses are no addresses on a wire. Link-local ones are never forwarded (RFC 4291, section
-/// 2.5.6). 64:ff9b::/96 leads nowhere without a NAT64 on the way (docs/lessons.md 11), and with one
-/// to the IPv4 address inside (RFC 6052).
+/// ::/96 holds the unspecified and the loopback address and no other valid one. IPv4-mapped
+/// addresses do not occur on the wire. Link-local ones are never forwarded (RFC 4291, 2.5.6).
+/// 64:ff9b::/96 is unreachable without a NAT64 on the path (docs/lessons.md 11), and with one it
+/// leads to the embedded IPv4 address (RFC 6052).
 fn is_usable_v6(ip: Ipv6Addr, nat64: bool) -> bool {
     let [.., high, low] = ip.segments();
     if ip.to_bits() >> 32 == NAT64_PREFIX.to_bits() >> 32 {
@@ -45,7 +45,7 @@ fn is_usable_v6(ip: Ipv6Addr, nat64: bool) -> bool {
     !(is_ipv4_compatible || ip.to_ipv4_mapped().is_some() || ip.is_unicast_link_local())
 }
 
-/// More than any proxy address can use; keeps a hostile answer from filling the memory.
+/// More than any proxy address can use; bounds the memory that a hostile answer can occupy.
 pub(super) const MAX_ADDRESSES: usize = 32;
 
 const NAT64_PREFIX: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_a_resource_is_dropped() {
+    fn addresses_that_no_resource_can_have_are_dropped() {
         let v4 = [
             "0.0.0.0",
             "0.1.2.3",
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_sorted_unique_and_of_one_family() {
+    fn the_remaining_addresses_are_sorted_unique_and_of_one_family() {
         let mixed = ips(&[
             "192.168.1.2",
             "10.0.0.1",
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(v6, ips(&["2001:db8::2", "fd00::1"]));
     }
 
-    /// docs/lessons.md 11.
+    /// docs/lessons.md 11: DNS64 answers without a NAT64 are dropped.
     #[test]
     fn translated_addresses_count_only_where_there_is_a_nat64() {
         let both = ips(&["64:ff9b::192.0.2.1", "2001:db8::1"]);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_answer_is_cut() {
+    fn an_overlong_answer_is_truncated() {
         let many = (1..=200).map(|host| Ipv4Addr::new(10, 0, 0, host).into());
         let kept = usable(many.rev().collect(), AddressFamily::V4, false);
         assert_eq!(kept.len(), MAX_ADDRESSES);

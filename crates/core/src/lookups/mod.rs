@@ -1,24 +1,23 @@
-//! Lookups: which name is asked for when, for whom, and for how long the answer counts.
+//! Lookups: which names are resolved when, for which clients, and how long the answers are valid.
 //!
-//! Knows no server and sends nothing: it is asked by whoever needs addresses, says which question
-//! to put to the DNS, and hands the answer to everyone who waits for it. A name is two questions,
-//! one per family, that start, fail and are answered on their own (docs/lessons.md 9).
+//! Knows no server and sends nothing: it accepts requests for addresses, emits the questions to put
+//! to the DNS, and returns each answer to every requester. A name is two questions, one per family,
+//! that start, fail and are answered independently (docs/lessons.md 9).
 //!
-//! * A question is in flight at most once in the whole gateway, whoever asks: later askers join. A
-//!   refresh passes over the cache, but joins like the rest. Whoever asks a question twice, for
-//!   several clients, is answered once.
-//! * Addresses are kept for their TTL within limits, definite negatives for a short time, passing
-//!   failures for an instant only (docs/lessons.md 7): long enough that a server that fails fast is
-//! not
-//!   asked for the same by every client in turn (RFC 9520, section 3.2), not even for a refresh.
-//!   When the cache is full the oldest entry gives way.
-//! * When the servers change, what the old ones still answer is told to those who asked, and not
-//!   kept.
+//! * A question is in flight at most once in the whole gateway: later requesters join it. A refresh
+//!   bypasses the cache, but joins too. A requester that asks one question for several clients is
+//!   answered once.
+//! * Addresses are kept for their TTL within limits, definite negatives for a short time, transient
+//!   failures only for half a second (docs/lessons.md 7): long enough that a server that fails
+//!   fast is not asked the same by every client in turn (RFC 9520, 3.2), not even for a refresh. A
+//!   full cache evicts its oldest entry.
+//! * When the servers change, late answers of the old ones go to their requesters, but not into the
+//!   cache.
 //! * A question is charged to the client that started it. Beyond the limits questions wait, and
 //!   clients take turns, so that none can starve the rest (docs/lessons.md 22). A client with too
-//! many
-//!   questions outstanding is answered `Quota` at once, and so is, after the deadline, a question
-//!   whose turn has not come. What only warms the cache starts at once or not at all.
+//!   many outstanding questions is answered `Quota` immediately, and so is, after the deadline, a
+//!   question that could not start. A question that only warms the cache starts immediately or not
+//!   at all.
 
 mod cache;
 mod clients;
@@ -29,31 +28,31 @@ mod tests;
 use crate::ids::ClientId;
 use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure, ResolvedAddresses};
 use cache::Cache;
-use clients::Clients;
+use clients::ClientQueues;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// The limits of [`Lookups`]. Names count once, although each is two questions.
+/// The limits of [`Lookups`]. Each name counts once, although it is two questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LookupsConfig {
-    /// Addresses are kept at least this long, whatever their TTL.
+    /// Minimum time for which addresses are kept; a shorter TTL is raised to it.
     pub min_ttl: Duration,
-    /// Addresses are kept no longer than this.
+    /// Maximum time for which addresses are kept.
     pub max_ttl: Duration,
-    /// How long it is remembered that a name does not exist or has no address.
+    /// Time for which a non-existent name or a name without addresses is remembered.
     pub negative_ttl: Duration,
-    /// Whether addresses in 64:ff9b::/96 lead anywhere: there is a NAT64 on the way.
+    /// Whether addresses in 64:ff9b::/96 are usable: there is a NAT64 on the path.
     pub nat64: bool,
-    /// Names that are being looked up at one time.
+    /// Names that may be looked up at the same time.
     pub concurrent: usize,
-    /// Names that are being looked up at one time on behalf of one client.
+    /// Names that may be looked up at the same time for one client.
     pub per_client: usize,
     /// Names that one client may have waiting beyond those.
     pub queued_per_client: usize,
-    /// Names whose answers are kept.
+    /// Names with cached answers.
     pub cached_names: usize,
-    /// How long a lookup may take, and how long a question waits for its turn.
+    /// Maximum duration of a lookup, and of a question's wait for its start.
     pub deadline: Duration,
 }
 
@@ -73,89 +72,89 @@ impl Default for LookupsConfig {
     }
 }
 
-/// Somebody wants the addresses of a name, in both families.
+/// A request for the addresses of a name, in both families.
 #[derive(Clone, Debug)]
 pub struct Question<A> {
-    /// What.
+    /// The name to look up in the DNS.
     pub name: DomainName,
-    /// On whose behalf.
+    /// The client to which the lookup is charged.
     pub client: ClientId,
-    /// Whether an answer from the cache will not do.
+    /// Whether the cache must be bypassed.
     pub refresh: bool,
-    /// Given back with each answer; `None` only warms the cache. Equal ones are one asker.
-    pub asker: Option<A>,
+    /// Returned with each answer; `None` only warms the cache. Equal values are one requester.
+    pub requester: Option<A>,
 }
 
-/// Addresses as a server gave them.
+/// Addresses as received from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundAddresses {
-    /// In any order, with anything among them.
+    /// In any order, unfiltered.
     pub ips: Vec<IpAddr>,
-    /// The shortest TTL on the way to them.
+    /// The shortest TTL of the records that lead to them.
     pub ttl: Duration,
 }
 
-/// One question in flight. Never used twice, so a late answer is told from a current one.
+/// Identifies one question in flight. Never reused, so a late answer cannot match a later question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LookupId(u64);
 
-/// What the owner must do.
+/// Actions for the owner of [`Lookups`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupsEvent<A> {
-    /// Put this question to the DNS and report to [`Lookups::handle_result`].
+    /// Put this question to the DNS and report the result to [`Lookups::handle_result`].
     Start {
-        /// To be reported with the result.
+        /// To be passed back with the result.
         lookup: LookupId,
-        /// What to ask for.
+        /// The name of the question.
         name: DomainName,
-        /// A or AAAA.
+        /// Selects A or AAAA records.
         family: AddressFamily,
     },
-    /// Tell the asker.
+    /// Deliver an answer to its requester.
     Answer {
-        /// As in [`Question::asker`].
-        asker: A,
-        /// For one family.
+        /// The value of [`Question::requester`].
+        requester: A,
+        /// The answer for one family.
         answer: NameAnswer,
     },
 }
 
-/// What was answered since somebody asked last. A name is two questions, one for each family.
+/// Answers since the counts were last taken. A name is two questions, one for each family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookupCounts {
-    /// Questions that were put to the DNS: what came of each, and after how long. As many as end
-    /// in one call; to be taken after each.
+    /// Questions that were put to the DNS, each with its outcome and duration. Take the counts
+    /// after every call, so that the list stays short.
     pub ended: Vec<(Result<(), NameFailure>, Duration)>,
-    /// Questions that the cache answered.
+    /// Number of questions answered from the cache.
     pub cached: u64,
-    /// Askers who were refused for their quota, and questions whose turn never came.
+    /// Number of requests refused for a quota, and of questions that never started.
     pub refused: u64,
 }
 
 type Key = (DomainName, AddressFamily);
 type Outcome = Result<ResolvedAddresses, NameFailure>;
 
-/// See the module's documentation. `A` is how the owner knows who asked.
+/// See the module's documentation. `A` identifies a requester for the owner.
 pub struct Lookups<A> {
     config: LookupsConfig,
     now: Option<Instant>,
     cache: Cache,
-    clients: Clients,
-    /// Every question that somebody waits for.
+    clients: ClientQueues,
+    /// All questions without an answer yet.
     pending: BTreeMap<Key, Pending<A>>,
-    /// By number, so the first is due first.
+    /// By number, so the first entry is due first.
     waiting: BTreeMap<u64, Waiting>,
-    flying: BTreeMap<LookupId, Flight<A>>,
+    in_flight: BTreeMap<LookupId, InFlight<A>>,
     next_number: u64,
     events: VecDeque<LookupsEvent<A>>,
     counts: LookupCounts,
 }
 
-type Askers<A> = Vec<(ClientId, Option<A>)>;
+type Requesters<A> = Vec<(ClientId, Option<A>)>;
 
 struct Pending<A> {
-    askers: Askers<A>,
-    /// Its number in `waiting`; `None` once it is in flight.
+    requesters: Requesters<A>,
+    /// Its number in `waiting`; `None` while in flight.
     waits: Option<u64>,
 }
 
@@ -164,46 +163,46 @@ struct Waiting {
     deadline: Instant,
 }
 
-struct Flight<A> {
+struct InFlight<A> {
     key: Key,
     client: ClientId,
     since: Instant,
     deadline: Instant,
-    /// Who waits for it alone: the servers have changed since it began.
-    outdated: Option<Askers<A>>,
+    /// Its only requesters, if the servers have changed since it began.
+    outdated: Option<Requesters<A>>,
 }
 
 impl<A: PartialEq> Lookups<A> {
-    /// Nothing is cached, nothing in flight.
+    /// An empty cache and no questions in flight.
     #[must_use]
     pub fn new(config: LookupsConfig) -> Self {
-        let (flying, outstanding) = per_client(&config);
+        let (in_flight, outstanding) = per_client(&config);
         Self {
             cache: Cache::new(config.cached_names.saturating_mul(FAMILIES)),
-            clients: Clients::new(flying, outstanding),
+            clients: ClientQueues::new(in_flight, outstanding),
             config,
             now: None,
             pending: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            flying: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             next_number: 0,
             events: VecDeque::new(),
             counts: LookupCounts::default(),
         }
     }
 
-    /// Goes by other limits from now on; only the number of cached names stays. What is in flight
-    /// or waits goes on, and what is cached keeps the time it was given.
+    /// Replaces the limits, except the number of cached names. Questions in flight or waiting
+    /// continue, and cached answers keep their expiry.
     pub fn use_config(&mut self, config: LookupsConfig, now: Instant) {
         let now = self.at(now);
         self.config = config;
-        let (flying, outstanding) = per_client(&config);
-        self.clients.limit(flying, outstanding);
+        let (in_flight, outstanding) = per_client(&config);
+        self.clients.limit(in_flight, outstanding);
         self.start_waiting(now);
     }
 
-    /// Answers from the cache, joins a question that is pending, or starts one. The asker is
-    /// answered exactly once per family, and once for equal questions that wait together.
+    /// Answers from the cache, joins a pending question, or starts one. The requester is answered
+    /// exactly once per family, and once for equal questions that wait together.
     pub fn handle_question(&mut self, question: Question<A>, now: Instant)
     where
         A: Clone,
@@ -215,7 +214,7 @@ impl<A: PartialEq> Lookups<A> {
         }
     }
 
-    /// What became of a question in flight. Ignored when its deadline has passed.
+    /// Handles the result of a question in flight. Ignored after the question's deadline.
     pub fn handle_result(
         &mut self,
         lookup: LookupId,
@@ -223,24 +222,24 @@ impl<A: PartialEq> Lookups<A> {
         now: Instant,
     ) {
         let now = self.at(now);
-        let Some(flight) = self.flying.get(&lookup) else {
+        let Some(flight) = self.in_flight.get(&lookup) else {
             return;
         };
         let (_, family) = flight.key;
         let outcome = result.and_then(|found| self.usable(found, family));
-        self.land(lookup, &outcome, now);
+        self.finish(lookup, &outcome, now);
         self.start_waiting(now);
     }
 
-    /// Gives up on what is overdue.
+    /// Ends questions that are overdue.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.at(now);
-        while let Some((&lookup, flight)) = self.flying.first_key_value()
+        while let Some((&lookup, flight)) = self.in_flight.first_key_value()
             && flight.deadline <= now
         {
-            self.land(lookup, &Err(NameFailure::Timeout), now);
+            self.finish(lookup, &Err(NameFailure::Timeout), now);
         }
-        // Whoever can start now must not be turned away.
+        // Questions that can start now must not be refused.
         self.start_waiting(now);
         while let Some((_, waiting)) = self.waiting.first_key_value()
             && waiting.deadline <= now
@@ -252,31 +251,35 @@ impl<A: PartialEq> Lookups<A> {
         }
     }
 
-    /// When something becomes overdue.
+    /// When the next question becomes overdue.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let flying = self.flying.values().next().map(|flight| flight.deadline);
+        let in_flight = self.in_flight.values().next().map(|flight| flight.deadline);
         let waiting = self.waiting.values().next().map(|waiting| waiting.deadline);
-        flying.into_iter().chain(waiting).min()
+        in_flight.into_iter().chain(waiting).min()
     }
 
-    /// The next thing to do.
+    /// The next action for the owner.
     pub fn poll_event(&mut self) -> Option<LookupsEvent<A>> {
         self.events.pop_front()
     }
 
-    /// What was answered since the last call.
+    /// The counts since the last call.
     pub fn take_counts(&mut self) -> LookupCounts {
         std::mem::take(&mut self.counts)
     }
 
-    /// Forgets what was answered, and what is being answered: the servers have changed, and others
-    /// may say otherwise.
+    /// Clears the cache and detaches questions in flight: the servers have changed, and the new
+    /// ones may answer differently.
     pub fn forget_answers(&mut self) {
         self.cache.clear();
-        for flight in self.flying.values_mut().filter(|it| it.outdated.is_none()) {
+        for flight in self
+            .in_flight
+            .values_mut()
+            .filter(|it| it.outdated.is_none())
+        {
             let pending = self.pending.remove(&flight.key);
-            flight.outdated = Some(pending.map(|it| it.askers).unwrap_or_default());
+            flight.outdated = Some(pending.map(|it| it.requesters).unwrap_or_default());
         }
     }
 
@@ -291,30 +294,30 @@ impl<A: PartialEq> Lookups<A> {
             if let Ok(found) = &mut outcome {
                 found.ttl = found.ttl.max(self.config.min_ttl);
             }
-            // To a refresh it is the only answer that it gets.
+            // A refresh gets no second answer: it must not take this one for outdated.
             let from_cache = !question.refresh;
             self.counts.cached += 1;
-            self.answer(question.asker.clone(), &key, &outcome, from_cache);
-        } else if question.asker.is_none() && !self.can_start(&key, question.client) {
-            // It would have to wait, and nobody waits for it.
+            self.answer(question.requester.clone(), &key, &outcome, from_cache);
+        } else if question.requester.is_none() && !self.can_start(&key, question.client) {
+            // It would have to wait, and has no requester.
         } else if self.clients.admit(question.client) {
-            self.wait(question.client, question.asker.clone(), key, now);
+            self.wait(question.client, question.requester.clone(), key, now);
         } else {
             let quota = Err(NameFailure::Quota);
             self.counts.refused += 1;
-            self.answer(question.asker.clone(), &key, &quota, false);
+            self.answer(question.requester.clone(), &key, &quota, false);
         }
     }
 
-    /// Whether a question would be in flight at once, and is not yet.
+    /// Whether a question would be in flight immediately, and is not yet.
     fn can_start(&self, key: &Key, client: ClientId) -> bool {
-        let has_room = self.flying.len() < self.config.concurrent.saturating_mul(FAMILIES);
+        let has_room = self.in_flight.len() < self.config.concurrent.saturating_mul(FAMILIES);
         has_room && !self.pending.contains_key(key) && self.clients.is_free(client)
     }
 
-    /// Joins the askers of a question; one that is not in flight also gets into the client's own
-    /// queue, so that it starts as soon as any of its askers has a turn.
-    fn wait(&mut self, client: ClientId, asker: Option<A>, key: Key, now: Instant) {
+    /// Adds a requester to a question. If the question is not in flight, it also enters the
+    /// requesting client's queue, so that it starts as soon as any of its clients has a turn.
+    fn wait(&mut self, client: ClientId, requester: Option<A>, key: Key, now: Instant) {
         if !self.pending.contains_key(&key) {
             let number = self.number();
             let deadline = now + self.config.deadline;
@@ -324,15 +327,15 @@ impl<A: PartialEq> Lookups<A> {
             };
             self.waiting.insert(number, waiting);
             let pending = Pending {
-                askers: Vec::new(),
+                requesters: Vec::new(),
                 waits: Some(number),
             };
             self.pending.insert(key.clone(), pending);
         }
         let pending = self.pending.get_mut(&key).expect("inserted if missing");
         let is_first =
-            pending.waits.is_some() && pending.askers.iter().all(|(other, _)| *other != client);
-        pending.askers.push((client, asker));
+            pending.waits.is_some() && pending.requesters.iter().all(|(other, _)| *other != client);
+        pending.requesters.push((client, requester));
         if is_first {
             self.clients.enqueue(client, key);
         }
@@ -340,7 +343,7 @@ impl<A: PartialEq> Lookups<A> {
 
     fn start_waiting(&mut self, now: Instant) {
         let limit = self.config.concurrent.saturating_mul(FAMILIES);
-        while self.flying.len() < limit {
+        while self.in_flight.len() < limit {
             let Some((client, key)) = self.clients.take_turn() else {
                 return;
             };
@@ -348,14 +351,14 @@ impl<A: PartialEq> Lookups<A> {
             let lookup = LookupId(self.number());
             let (name, family) = key.clone();
             let deadline = now + self.config.deadline;
-            let flight = Flight {
+            let flight = InFlight {
                 key,
                 client,
                 since: now,
                 deadline,
                 outdated: None,
             };
-            self.flying.insert(lookup, flight);
+            self.in_flight.insert(lookup, flight);
             self.events.push_back(LookupsEvent::Start {
                 lookup,
                 name,
@@ -364,7 +367,7 @@ impl<A: PartialEq> Lookups<A> {
         }
     }
 
-    /// The question waits no longer.
+    /// Removes a question from the queues.
     fn leave_queues(&mut self, key: &Key) {
         let Some(pending) = self.pending.get_mut(key) else {
             return;
@@ -372,27 +375,27 @@ impl<A: PartialEq> Lookups<A> {
         if let Some(number) = pending.waits.take() {
             self.waiting.remove(&number);
         }
-        for (client, _) in &pending.askers {
+        for (client, _) in &pending.requesters {
             self.clients.dequeue(*client, key);
         }
     }
 
-    /// Ends a flight.
-    fn land(&mut self, lookup: LookupId, outcome: &Outcome, now: Instant) {
-        let Some(flight) = self.flying.remove(&lookup) else {
+    /// Ends a question in flight.
+    fn finish(&mut self, lookup: LookupId, outcome: &Outcome, now: Instant) {
+        let Some(flight) = self.in_flight.remove(&lookup) else {
             return;
         };
-        self.clients.landed(flight.client);
+        self.clients.finished(flight.client);
         let plain = outcome.as_ref().map(|_| ()).map_err(|failure| *failure);
         self.counts.ended.push((plain, now - flight.since));
-        if let Some(askers) = flight.outdated {
-            self.answer_each(askers, &flight.key, outcome);
+        if let Some(requesters) = flight.outdated {
+            self.answer_each(requesters, &flight.key, outcome);
             return;
         }
         let ttl = match outcome {
             Ok(found) => found.ttl,
             Err(failure) if failure.is_definite() => self.config.negative_ttl,
-            Err(_) => FRESH,
+            Err(_) => TRANSIENT_TTL,
         };
         let key = flight.key;
         self.cache.put(key.clone(), outcome.clone(), ttl, now);
@@ -401,26 +404,26 @@ impl<A: PartialEq> Lookups<A> {
 
     fn answer_all(&mut self, key: &Key, outcome: &Outcome) {
         if let Some(pending) = self.pending.remove(key) {
-            self.answer_each(pending.askers, key, outcome);
+            self.answer_each(pending.requesters, key, outcome);
         }
     }
 
-    /// Whoever asks for a thousand clients is told once.
-    fn answer_each(&mut self, askers: Askers<A>, key: &Key, outcome: &Outcome) {
-        let mut told = Vec::new();
-        for (client, asker) in askers {
+    /// Answers each requester once, even if it asks for a thousand clients.
+    fn answer_each(&mut self, requesters: Requesters<A>, key: &Key, outcome: &Outcome) {
+        let mut answered = Vec::new();
+        for (client, requester) in requesters {
             self.clients.answered(client);
-            if !told.contains(&asker) {
-                told.push(asker);
+            if !answered.contains(&requester) {
+                answered.push(requester);
             }
         }
-        for asker in told {
-            self.answer(asker, key, outcome, false);
+        for requester in answered {
+            self.answer(requester, key, outcome, false);
         }
     }
 
-    fn answer(&mut self, asker: Option<A>, key: &Key, outcome: &Outcome, from_cache: bool) {
-        let Some(asker) = asker else { return };
+    fn answer(&mut self, requester: Option<A>, key: &Key, outcome: &Outcome, from_cache: bool) {
+        let Some(requester) = requester else { return };
         let (name, family) = key;
         let answer = NameAnswer {
             name: name.clone(),
@@ -429,7 +432,7 @@ impl<A: PartialEq> Lookups<A> {
             from_cache,
         };
         self.events
-            .push_back(LookupsEvent::Answer { asker, answer });
+            .push_back(LookupsEvent::Answer { requester, answer });
     }
 
     fn usable(&self, found: FoundAddresses, family: AddressFamily) -> Outcome {
@@ -453,14 +456,14 @@ impl<A: PartialEq> Lookups<A> {
     }
 }
 
-/// Whether nobody could say.
+/// Whether the failure is transient: no authority answered.
 fn is_passing(outcome: &Outcome) -> bool {
     outcome
         .as_ref()
         .is_err_and(|failure| !failure.is_definite())
 }
 
-/// Questions that one client may have in flight, and outstanding in all.
+/// Questions that one client may have in flight, and outstanding in total.
 fn per_client(config: &LookupsConfig) -> (usize, usize) {
     let outstanding = config.per_client.saturating_add(config.queued_per_client);
     (
@@ -469,7 +472,7 @@ fn per_client(config: &LookupsConfig) -> (usize, usize) {
     )
 }
 
-/// How long a passing failure counts.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long a transient failure is cached.
+const TRANSIENT_TTL: Duration = Duration::from_millis(500);
 /// A name is a question for A records and one for AAAA records.
 const FAMILIES: usize = 2;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The lookups, and what they said.
+/// The lookups with their clock, and the events they have emitted.
 struct Scene {
     lookups: Lookups<u32>,
     now: Instant,
@@ -26,32 +26,32 @@ impl Scene {
         }
     }
 
-    fn ask(&mut self, text: &str, who: u8, asker: u32) {
-        self.question(text, who, asker, false);
+    fn ask(&mut self, text: &str, client_number: u8, requester: u32) {
+        self.question(text, client_number, requester, false);
     }
 
-    fn refresh(&mut self, text: &str, who: u8, asker: u32) {
-        self.question(text, who, asker, true);
+    fn refresh(&mut self, text: &str, client_number: u8, requester: u32) {
+        self.question(text, client_number, requester, true);
     }
 
-    /// Client 1 will soon want to know.
+    /// Warms the cache for client 1.
     fn warm(&mut self, text: &str) {
         let question = Question {
             name: name(text),
             client: client(1),
             refresh: false,
-            asker: None,
+            requester: None,
         };
         self.lookups.handle_question(question, self.now);
         self.drain();
     }
 
-    fn question(&mut self, text: &str, who: u8, asker: u32, refresh: bool) {
+    fn question(&mut self, text: &str, client_number: u8, requester: u32, refresh: bool) {
         let question = Question {
             name: name(text),
-            client: client(who),
+            client: client(client_number),
             refresh,
-            asker: Some(asker),
+            requester: Some(requester),
         };
         self.lookups.handle_question(question, self.now);
         self.drain();
@@ -62,7 +62,7 @@ impl Scene {
         self.drain();
     }
 
-    /// Both families of the oldest lookup started and not yet reported by this.
+    /// Reports both families of the oldest unreported lookup.
     fn result_of_both(&mut self, v4: &str, v6: Result<&str, NameFailure>, ttl: Duration) {
         let (lookup, _, family) = self.started.remove(0);
         assert_eq!(family, AddressFamily::V4);
@@ -85,16 +85,19 @@ impl Scene {
                     name,
                     family,
                 } => self.started.push((lookup, name, family)),
-                LookupsEvent::Answer { asker, answer } => self.answers.push((asker, answer)),
+                LookupsEvent::Answer { requester, answer } => {
+                    self.answers.push((requester, answer))
+                }
             }
         }
     }
 
-    /// Who was told what since the last look, without the names.
-    fn told(&mut self) -> Vec<(u32, AddressFamily, Outcome)> {
+    /// The answers since the last call, without the names.
+    fn take_answers(&mut self) -> Vec<(u32, AddressFamily, Outcome)> {
         let answers = std::mem::take(&mut self.answers);
-        let told = |(asker, answer): (u32, NameAnswer)| (asker, answer.family, answer.outcome);
-        answers.into_iter().map(told).collect()
+        let parts =
+            |(requester, answer): (u32, NameAnswer)| (requester, answer.family, answer.outcome);
+        answers.into_iter().map(parts).collect()
     }
 
     fn started_names(&mut self) -> Vec<String> {
@@ -125,36 +128,43 @@ fn ok(ip: &str, ttl: Duration) -> Outcome {
 
 use AddressFamily::{V4, V6};
 
-/// docs/lessons.md 9.
+/// docs/lessons.md 9: the families are independent.
 #[test]
-fn each_family_is_answered_as_soon_as_it_is_there() {
+fn each_family_is_answered_as_soon_as_its_result_arrives() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 7);
     assert_eq!(scene.started.len(), 2);
     let (v6, _, family) = scene.started[1].clone();
     assert_eq!(family, V6);
     scene.result(v6, found("2001:db8::1", 60 * SECOND));
-    assert_eq!(scene.told(), [(7, V6, ok("2001:db8::1", 60 * SECOND))]);
+    assert_eq!(
+        scene.take_answers(),
+        [(7, V6, ok("2001:db8::1", 60 * SECOND))]
+    );
     let (v4, ..) = scene.started[0].clone();
     scene.result(v4, Err(NameFailure::NoData));
-    assert_eq!(scene.told(), [(7, V4, Err(NameFailure::NoData))]);
+    assert_eq!(scene.take_answers(), [(7, V4, Err(NameFailure::NoData))]);
     assert_eq!(scene.lookups.clients.len(), 0);
 }
 
 #[test]
-fn later_askers_join_and_so_do_refreshes() {
+fn later_requesters_and_refreshes_join_a_question_in_flight() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.ask("APP.example.", 2, 2);
     scene.refresh("app.example", 3, 3);
     assert_eq!(scene.started.len(), 2);
     scene.result_of_both("10.0.0.1", Err(NameFailure::NoData), 60 * SECOND);
-    let askers: Vec<u32> = scene.told().iter().map(|(asker, ..)| *asker).collect();
-    assert_eq!(askers, [1, 2, 3, 1, 2, 3]);
+    let requesters: Vec<u32> = scene
+        .take_answers()
+        .iter()
+        .map(|(requester, ..)| *requester)
+        .collect();
+    assert_eq!(requesters, [1, 2, 3, 1, 2, 3]);
 }
 
 #[test]
-fn other_limits_count_from_now_on() {
+fn changed_limits_apply_immediately() {
     let limit = |per_client, queued_per_client, max_ttl| LookupsConfig {
         per_client,
         queued_per_client,
@@ -162,8 +172,8 @@ fn other_limits_count_from_now_on() {
         ..LookupsConfig::default()
     };
     let mut scene = Scene::new(limit(1, 8, 10 * SECOND));
-    for (asker, name) in [(1, "a.example"), (2, "b.example"), (3, "c.example")] {
-        scene.ask(name, 1, asker);
+    for (requester, name) in [(1, "a.example"), (2, "b.example"), (3, "c.example")] {
+        scene.ask(name, 1, requester);
     }
     let one = scene.started.len();
     scene
@@ -175,20 +185,23 @@ fn other_limits_count_from_now_on() {
         .lookups
         .use_config(limit(1, 0, 60 * SECOND), scene.now);
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
-    assert_eq!(scene.told()[0], (1, V4, ok("10.0.0.1", 60 * SECOND)));
+    assert_eq!(
+        scene.take_answers()[0],
+        (1, V4, ok("10.0.0.1", 60 * SECOND))
+    );
     scene.result_of_both("10.0.0.1", found_v6(), SECOND);
-    assert_eq!(scene.told().len(), 2, "what flies lands");
+    assert_eq!(scene.take_answers().len(), 2, "questions in flight finish");
     assert_eq!(
         scene.started_names(),
         ["c.example"],
-        "and what waits starts"
+        "and waiting questions start"
     );
     scene.ask("d.example", 1, 4);
     let quota = (4, V4, Err(NameFailure::Quota));
-    assert_eq!(scene.told()[0], quota);
+    assert_eq!(scene.take_answers()[0], quota);
 }
 
-/// docs/lessons.md 22.
+/// docs/lessons.md 22: the cache follows the TTL.
 #[test]
 fn answers_are_kept_for_their_ttl_within_limits() {
     let hour = 3_600 * SECOND;
@@ -200,15 +213,19 @@ fn answers_are_kept_for_their_ttl_within_limits() {
         let mut scene = Scene::new(LookupsConfig::default());
         scene.ask("app.example", 1, 1);
         scene.result_of_both("10.0.0.1", found_v6(), ttl);
-        assert_eq!(scene.told()[0], (1, V4, ok("10.0.0.1", kept)));
+        assert_eq!(scene.take_answers()[0], (1, V4, ok("10.0.0.1", kept)));
         scene.pass(kept - Duration::from_millis(1));
         scene.ask("app.example", 2, 2);
         let left = 5 * SECOND;
-        assert_eq!(scene.told()[0], (2, V4, ok("10.0.0.1", left)), "{ttl:?}");
+        assert_eq!(
+            scene.take_answers()[0],
+            (2, V4, ok("10.0.0.1", left)),
+            "{ttl:?}"
+        );
         assert_eq!(scene.started.len(), 0);
         scene.pass(Duration::from_millis(1));
         scene.ask("app.example", 2, 3);
-        assert_eq!(scene.told(), []);
+        assert_eq!(scene.take_answers(), []);
         assert_eq!(scene.started.len(), 2);
     }
 }
@@ -217,9 +234,9 @@ fn found_v6() -> Result<&'static str, NameFailure> {
     Ok("2001:db8::1")
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: NXDOMAIN, SERVFAIL and timeouts are kept apart.
 #[test]
-fn definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
+fn definite_negatives_are_cached_briefly_and_transient_failures_for_half_a_second() {
     for failure in [NameFailure::NoSuchName, NameFailure::NoData] {
         let mut scene = Scene::new(LookupsConfig::default());
         scene.ask("app.example", 1, 1);
@@ -229,7 +246,7 @@ fn definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
         assert_eq!(scene.started.len(), 0);
         scene.pass(SECOND);
         scene.ask("app.example", 1, 3);
-        // Only the family that nothing is known about is asked for again.
+        // Only the family without a cached answer is asked for again.
         let families: Vec<_> = scene.started.iter().map(|(.., family)| *family).collect();
         assert_eq!(families, [V6]);
     }
@@ -241,12 +258,12 @@ fn definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
         let mut scene = Scene::new(LookupsConfig::default());
         scene.ask("app.example", 1, 1);
         scene.result_of_both("10.0.0.1", Err(failure), 60 * SECOND);
-        scene.told();
-        scene.pass(FRESH - Duration::from_millis(1));
+        scene.take_answers();
+        scene.pass(TRANSIENT_TTL - Duration::from_millis(1));
         scene.ask("app.example", 2, 2);
         scene.ask("app.example", 3, 3);
         assert_eq!(scene.started.len(), 0, "{failure:?}");
-        assert_eq!(scene.told().len(), 4);
+        assert_eq!(scene.take_answers().len(), 4);
         scene.pass(Duration::from_millis(1));
         scene.ask("app.example", 1, 4);
         assert_eq!(scene.started.len(), 1, "{failure:?}");
@@ -254,81 +271,95 @@ fn definite_negatives_are_kept_briefly_and_passing_failures_for_an_instant() {
 }
 
 #[test]
-fn a_refresh_passes_over_the_cache_and_renews_it() {
+fn a_refresh_bypasses_the_cache_and_renews_it() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
     scene.refresh("app.example", 1, 2);
     scene.result_of_both("10.0.0.2", found_v6(), 60 * SECOND);
-    scene.told();
+    scene.take_answers();
     scene.ask("app.example", 1, 3);
-    assert_eq!(scene.told()[0], (3, V4, ok("10.0.0.2", 60 * SECOND)));
+    assert_eq!(
+        scene.take_answers()[0],
+        (3, V4, ok("10.0.0.2", 60 * SECOND))
+    );
 }
 
 #[test]
-fn an_answer_says_whether_it_comes_from_the_cache_but_a_refresh_never_hears_that() {
+fn an_answer_tells_whether_it_is_cached_except_to_a_refresh() {
     let mut scene = Scene::new(LookupsConfig::default());
     let failed = Err(NameFailure::ServerFailure);
     scene.ask("app.example", 1, 1);
     scene.result_of_both("10.0.0.1", failed, 60 * SECOND);
     scene.ask("app.example", 2, 2);
     scene.refresh("app.example", 2, 3);
-    let told: Vec<(u32, AddressFamily, bool)> = scene
+    let answered: Vec<(u32, AddressFamily, bool)> = scene
         .answers
         .iter()
-        .map(|(asker, answer)| (*asker, answer.family, answer.from_cache))
+        .map(|(requester, answer)| (*requester, answer.family, answer.from_cache))
         .collect();
     assert_eq!(
-        told[..4],
+        answered[..4],
         [(1, V4, false), (1, V6, false), (2, V4, true), (2, V6, true)]
     );
-    assert_eq!(told[4..], [(3, V6, false)], "the address is asked for anew");
+    assert_eq!(
+        answered[4..],
+        [(3, V6, false)],
+        "the address is queried again"
+    );
     assert_eq!(scene.started.len(), 1);
 }
 
 #[test]
-fn a_thousand_clients_with_one_asker_are_one_answer() {
+fn a_requester_for_hundreds_of_clients_is_answered_once() {
     let mut scene = Scene::new(LookupsConfig::default());
-    for who in 0..=255 {
-        scene.ask("app.example", who, 1);
+    for client_number in 0..=255 {
+        scene.ask("app.example", client_number, 1);
     }
     scene.ask("app.example", 1, 2);
     scene.result_of_both("10.0.0.1", Err(NameFailure::ServerFailure), 60 * SECOND);
-    let askers: Vec<u32> = scene.told().iter().map(|(asker, ..)| *asker).collect();
-    assert_eq!(askers, [1, 2, 1, 2]);
+    let requesters: Vec<u32> = scene
+        .take_answers()
+        .iter()
+        .map(|(requester, ..)| *requester)
+        .collect();
+    assert_eq!(requesters, [1, 2, 1, 2]);
     assert_eq!(scene.lookups.clients.len(), 0);
 }
 
 #[test]
-fn addresses_that_no_resource_has_are_no_data() {
+fn unusable_addresses_are_reported_as_no_data() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.result_of_both("127.0.0.1", Ok("64:ff9b::192.0.2.1"), 60 * SECOND);
     let no_data = Err(NameFailure::NoData);
-    assert_eq!(scene.told(), [(1, V4, no_data.clone()), (1, V6, no_data)]);
+    assert_eq!(
+        scene.take_answers(),
+        [(1, V4, no_data.clone()), (1, V6, no_data)]
+    );
 }
 
 #[test]
-fn nobody_waits_longer_than_the_deadline() {
+fn no_question_waits_longer_than_the_deadline() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     assert_eq!(scene.lookups.poll_timeout(), Some(scene.now + 6 * SECOND));
     scene.pass(5 * SECOND);
     scene.ask("app.example", 2, 2);
-    assert_eq!(scene.told(), []);
+    assert_eq!(scene.take_answers(), []);
     scene.pass(SECOND);
-    assert_eq!(scene.told().len(), 4);
+    assert_eq!(scene.take_answers().len(), 4);
     let (late, ..) = scene.started[0].clone();
     scene.started.clear();
-    scene.pass(FRESH);
+    scene.pass(TRANSIENT_TTL);
     scene.ask("app.example", 1, 3);
     assert_eq!(scene.started.len(), 2);
     scene.result(late, found("10.0.0.1", 60 * SECOND));
-    assert_eq!(scene.told(), [], "an answer to a question of the past");
+    assert_eq!(scene.take_answers(), [], "an answer to an expired question");
 }
 
 #[test]
-fn a_full_cache_forgets_the_oldest() {
+fn a_full_cache_evicts_the_oldest_entry() {
     let config = LookupsConfig {
         cached_names: 2,
         ..LookupsConfig::default()
@@ -345,7 +376,7 @@ fn a_full_cache_forgets_the_oldest() {
     assert_eq!(scene.started.len(), 2);
 }
 
-/// docs/lessons.md 22.
+/// docs/lessons.md 22: a quota per client.
 #[test]
 fn a_client_with_many_questions_does_not_starve_the_rest() {
     let config = LookupsConfig {
@@ -358,24 +389,35 @@ fn a_client_with_many_questions_does_not_starve_the_rest() {
     for text in ["a", "b", "c", "d"] {
         scene.ask(text, 1, 1);
     }
-    assert_eq!(scene.told(), []);
+    assert_eq!(scene.take_answers(), []);
     scene.ask("e", 1, 1);
     let quota = Err(NameFailure::Quota);
-    assert_eq!(scene.told(), [(1, V4, quota.clone()), (1, V6, quota)]);
-    assert_eq!(scene.started_names(), ["a"], "one name for one client");
+    assert_eq!(
+        scene.take_answers(),
+        [(1, V4, quota.clone()), (1, V6, quota)]
+    );
+    assert_eq!(scene.started_names(), ["a"], "one name per client");
     scene.ask("x", 2, 2);
-    assert_eq!(scene.started_names(), ["x"], "the other is not behind it");
+    assert_eq!(
+        scene.started_names(),
+        ["x"],
+        "the other client is not queued behind it"
+    );
     for text in ["y", "z"] {
         scene.ask(text, 3, 3);
     }
-    assert_eq!(scene.started_names(), [""; 0], "all in flight is all");
-    // Client 3 has waited for less, and yet its turn comes before the second of client 1.
+    assert_eq!(
+        scene.started_names(),
+        [""; 0],
+        "the global limit is reached"
+    );
+    // Client 3 has waited for less time, and yet has a turn before the second name of client 1.
     scene.pass(6 * SECOND);
     assert_eq!(scene.started_names(), ["b", "y"]);
 }
 
 #[test]
-fn a_question_that_waits_starts_with_the_first_turn_of_any_asker() {
+fn a_waiting_question_starts_with_the_first_turn_of_any_requester() {
     let config = LookupsConfig {
         per_client: 1,
         ..LookupsConfig::default()
@@ -389,7 +431,7 @@ fn a_question_that_waits_starts_with_the_first_turn_of_any_asker() {
 }
 
 #[test]
-fn a_turn_that_does_not_come_in_time_is_a_quota_failure() {
+fn a_question_without_a_turn_before_its_deadline_fails_with_quota() {
     let config = LookupsConfig {
         concurrent: 1,
         deadline: 6 * SECOND,
@@ -400,31 +442,31 @@ fn a_turn_that_does_not_come_in_time_is_a_quota_failure() {
     scene.pass(SECOND);
     scene.ask("b", 2, 2);
     scene.pass(5 * SECOND);
-    // The deadline of the first was the chance of the second.
+    // The deadline of the first question freed the slot of the second.
     assert_eq!(scene.started_names(), ["a", "b"]);
-    scene.told();
+    scene.take_answers();
     scene.ask("c", 3, 3);
     scene.now += 6 * SECOND;
     scene.ask("d", 3, 4);
     scene.lookups.config.concurrent = 0;
     scene.pass(Duration::ZERO);
-    let told = scene.told();
-    assert!(told.contains(&(2, V4, Err(NameFailure::Timeout))));
-    assert!(told.contains(&(3, V4, Err(NameFailure::Quota))));
+    let answered = scene.take_answers();
+    assert!(answered.contains(&(2, V4, Err(NameFailure::Timeout))));
+    assert!(answered.contains(&(3, V4, Err(NameFailure::Quota))));
 }
 
 #[test]
-fn without_an_asker_only_the_cache_is_warmed() {
+fn a_question_without_a_requester_only_warms_the_cache() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.warm("app.example");
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
-    assert_eq!(scene.told(), []);
+    assert_eq!(scene.take_answers(), []);
     scene.ask("app.example", 1, 1);
-    assert_eq!(scene.told().len(), 2);
+    assert_eq!(scene.take_answers().len(), 2);
 }
 
 #[test]
-fn answers_of_other_servers_are_forgotten() {
+fn a_change_of_servers_clears_the_cache() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.result_of_both("10.0.0.1", found_v6(), 60 * SECOND);
@@ -434,7 +476,7 @@ fn answers_of_other_servers_are_forgotten() {
 }
 
 #[test]
-fn what_old_servers_still_answer_is_neither_kept_nor_joined() {
+fn late_answers_of_old_servers_are_neither_cached_nor_joined() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.lookups.forget_answers();
@@ -442,30 +484,36 @@ fn what_old_servers_still_answer_is_neither_kept_nor_joined() {
     scene.lookups.forget_answers();
     scene.ask("app.example", 3, 3);
     assert_eq!(scene.started.len(), 6);
-    for (ip, asker) in [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)] {
+    for (ip, requester) in [("10.0.0.1", 1), ("10.0.0.2", 2), ("10.0.0.3", 3)] {
         scene.result_of_both(ip, Err(NameFailure::NoData), 60 * SECOND);
-        let told = scene.told();
-        assert_eq!(told[0], (asker, V4, ok(ip, 60 * SECOND)));
-        assert_eq!(told.len(), 2);
+        let answered = scene.take_answers();
+        assert_eq!(answered[0], (requester, V4, ok(ip, 60 * SECOND)));
+        assert_eq!(answered.len(), 2);
     }
     scene.ask("app.example", 4, 4);
-    assert_eq!(scene.told()[0], (4, V4, ok("10.0.0.3", 60 * SECOND)));
+    assert_eq!(
+        scene.take_answers()[0],
+        (4, V4, ok("10.0.0.3", 60 * SECOND))
+    );
     assert_eq!(scene.lookups.clients.len(), 0);
 }
 
 #[test]
-fn what_old_servers_never_answer_is_given_up_in_time() {
+fn questions_to_old_servers_time_out() {
     let mut scene = Scene::new(LookupsConfig::default());
     scene.ask("app.example", 1, 1);
     scene.lookups.forget_answers();
     scene.pass(6 * SECOND);
     let timeout = Err(NameFailure::Timeout);
-    assert_eq!(scene.told(), [(1, V4, timeout.clone()), (1, V6, timeout)]);
+    assert_eq!(
+        scene.take_answers(),
+        [(1, V4, timeout.clone()), (1, V6, timeout)]
+    );
     assert_eq!(scene.lookups.poll_timeout(), None);
 }
 
 #[test]
-fn what_only_warms_the_cache_starts_at_once_or_not_at_all() {
+fn a_warming_question_starts_immediately_or_not_at_all() {
     let config = LookupsConfig {
         per_client: 2,
         queued_per_client: 0,
@@ -482,10 +530,10 @@ fn what_only_warms_the_cache_starts_at_once_or_not_at_all() {
     scene.ask("d", 1, 1);
     scene.ask("e", 1, 1);
     assert_eq!(scene.started_names(), ["d", "e"]);
-    assert_eq!(scene.told(), []);
+    assert_eq!(scene.take_answers(), []);
 }
 
-/// What may happen to the lookups.
+/// One random input of the property test.
 #[derive(Clone, Debug)]
 enum Step {
     Ask { name: u8, client: u8, refresh: bool },
@@ -513,16 +561,16 @@ fn outcome(number: u8, family: AddressFamily) -> Result<FoundAddresses, NameFail
     }
 }
 
-/// What must be true of the lookups, whatever happens: a reference that only counts.
-struct Watch {
+/// A reference model that only counts, with the invariants of the lookups.
+struct Model {
     scene: Scene,
     config: LookupsConfig,
-    flying: BTreeMap<LookupId, (Key, Instant)>,
+    in_flight: BTreeMap<LookupId, (Key, Instant)>,
     due: BTreeSet<(u32, AddressFamily)>,
     asked: u32,
 }
 
-impl Watch {
+impl Model {
     fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match *step {
             Step::Ask {
@@ -536,16 +584,16 @@ impl Watch {
                 self.scene.question(&text, client, self.asked, refresh);
             }
             Step::Result { which, outcome: o } => {
-                let nth = which.checked_rem(self.flying.len()).unwrap_or_default();
-                if let Some(lookup) = self.flying.keys().nth(nth).copied() {
-                    let (key, _) = self.flying.remove(&lookup).expect("one of the keys");
+                let nth = which.checked_rem(self.in_flight.len()).unwrap_or_default();
+                if let Some(lookup) = self.in_flight.keys().nth(nth).copied() {
+                    let (key, _) = self.in_flight.remove(&lookup).expect("one of the keys");
                     self.scene.result(lookup, outcome(o, key.1));
                 }
             }
             Step::Pass { millis } => self.scene.pass(Duration::from_millis(millis)),
         }
         let now = self.scene.now;
-        self.flying
+        self.in_flight
             .retain(|_, (_, deadline)| *deadline > now || matches!(step, Step::Ask { .. }));
         self.check()
     }
@@ -554,17 +602,17 @@ impl Watch {
         let deadline = self.scene.now + self.config.deadline;
         for (lookup, name, family) in std::mem::take(&mut self.scene.started) {
             let key = (name, family);
-            let twice = self.flying.values().any(|(other, _)| *other == key);
+            let twice = self.in_flight.values().any(|(other, _)| *other == key);
             prop_assert!(!twice, "{key:?} twice at once");
-            self.flying.insert(lookup, (key, deadline));
+            self.in_flight.insert(lookup, (key, deadline));
         }
-        for (asker, answer) in std::mem::take(&mut self.scene.answers) {
-            let was_due = self.due.remove(&(asker, answer.family));
-            prop_assert!(was_due, "{asker} is answered twice: {answer:?}");
+        for (requester, answer) in std::mem::take(&mut self.scene.answers) {
+            let was_due = self.due.remove(&(requester, answer.family));
+            prop_assert!(was_due, "{requester} is answered twice: {answer:?}");
         }
-        prop_assert!(self.flying.len() <= 2 * self.config.concurrent);
+        prop_assert!(self.in_flight.len() <= 2 * self.config.concurrent);
         let mut charged: BTreeMap<ClientId, usize> = BTreeMap::new();
-        for flight in self.scene.lookups.flying.values() {
+        for flight in self.scene.lookups.in_flight.values() {
             *charged.entry(flight.client).or_default() += 1;
         }
         let most = charged.values().max().copied().unwrap_or_default();
@@ -577,7 +625,7 @@ impl Watch {
 
 proptest! {
     #[test]
-    fn everyone_is_answered_once_and_no_limit_is_passed(
+    fn every_requester_is_answered_once_and_no_limit_is_exceeded(
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let config = LookupsConfig {
@@ -587,27 +635,27 @@ proptest! {
             cached_names: 4,
             ..LookupsConfig::default()
         };
-        let mut watch = Watch {
+        let mut model = Model {
             scene: Scene::new(config),
             config,
-            flying: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             due: BTreeSet::new(),
             asked: 0,
         };
         for step in &steps {
-            watch.take(step)?;
+            model.take(step)?;
         }
         for _ in 0..20 {
-            watch.take(&Step::Pass { millis: 6_000 })?;
+            model.take(&Step::Pass { millis: 6_000 })?;
         }
-        prop_assert_eq!(watch.due.len(), 0);
-        prop_assert_eq!(watch.scene.lookups.clients.len(), 0);
-        prop_assert_eq!(watch.scene.lookups.pending.len(), 0);
+        prop_assert_eq!(model.due.len(), 0);
+        prop_assert_eq!(model.scene.lookups.clients.len(), 0);
+        prop_assert_eq!(model.scene.lookups.pending.len(), 0);
     }
 }
 
 #[test]
-fn what_was_asked_is_counted_with_its_outcome_and_its_time() {
+fn ended_questions_are_counted_with_outcome_and_duration() {
     let mut scene = Scene::new(LookupsConfig {
         per_client: 1,
         queued_per_client: 0,

@@ -1,33 +1,32 @@
-//! The clients of a shard, by id, by tunnel address and by slot; and the addresses of those who
-//! live on other shards.
+//! The clients of a shard, by id, tunnel address and slot; and the addresses of the clients of
+//! other shards.
 
-use super::slot::ClientSlot;
-use super::sorting::Home;
+use super::ClientSlot;
+use super::sorting::Location;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-/// Who is attached. Slots are dense and used again.
+/// The attached clients. Slots are dense and reused.
 #[derive(Default)]
-pub(super) struct Clients {
+pub(super) struct ClientTable {
     by_id: BTreeMap<ClientId, ClientSlot>,
-    by_address: HashMap<IpAddr, Home>,
-    /// Clients of other shards.
-    elsewhere: BTreeMap<ClientId, TunnelAddresses>,
-    slots: Vec<Option<Client>>,
+    by_address: HashMap<IpAddr, Location>,
+    /// The clients of other shards.
+    remote: BTreeMap<ClientId, TunnelAddresses>,
+    slots: Vec<Option<AttachedClient>>,
     free: Vec<ClientSlot>,
 }
 
-struct Client {
+struct AttachedClient {
     id: ClientId,
     tunnel: TunnelAddresses,
 }
 
-impl Clients {
-    /// From now on these addresses are the client's; an address that another client had is taken
-    /// over. Returns the slot that must be emptied first, when the client comes with other
-    /// addresses than before.
+impl ClientTable {
+    /// Assigns the addresses to the client; an address of another client is taken over. Returns the
+    /// slot to clear first if the client comes with other addresses than before.
     pub(super) fn attach(&mut self, id: ClientId, tunnel: TunnelAddresses) -> Option<ClientSlot> {
         self.unroute(id);
         let former = self
@@ -38,45 +37,44 @@ impl Clients {
         }
         let slot = self.slot(id).unwrap_or_else(|| self.allocate());
         self.by_id.insert(id, slot);
-        self.slots[slot.0 as usize] = Some(Client { id, tunnel });
+        self.slots[slot.0 as usize] = Some(AttachedClient { id, tunnel });
         for address in addresses(tunnel) {
-            self.by_address.insert(address, Home::Here(slot));
+            self.by_address.insert(address, Location::Local(slot));
         }
         former
     }
 
-    /// Forgets the client, and its addresses where they are still its own. Returns its slot.
+    /// Removes the client, and its addresses where they are still its own. Returns its slot.
     pub(super) fn detach(&mut self, id: ClientId) -> Option<ClientSlot> {
         let slot = self.by_id.remove(&id)?;
         let client = self.slots[slot.0 as usize].take()?;
-        self.vacate(client.tunnel, |home| home == Home::Here(slot));
+        self.vacate(client.tunnel, |location| location == Location::Local(slot));
         self.free.push(slot);
         Some(slot)
     }
 
-    /// From now on these addresses are those of a client of `shard`; an address that another client
-    /// had is taken over.
+    /// Assigns the addresses to a client of `shard`; an address of another client is taken over.
     pub(super) fn route(&mut self, id: ClientId, tunnel: TunnelAddresses, shard: u8) {
         self.unroute(id);
         for address in addresses(tunnel) {
-            self.by_address.insert(address, Home::Elsewhere(shard, id));
+            self.by_address.insert(address, Location::Remote(shard, id));
         }
-        self.elsewhere.insert(id, tunnel);
+        self.remote.insert(id, tunnel);
     }
 
-    /// Forgets a client of another shard, and its addresses where they are still its own.
+    /// Removes a client of another shard, and its addresses where they are still its own.
     pub(super) fn unroute(&mut self, id: ClientId) {
-        if let Some(tunnel) = self.elsewhere.remove(&id) {
+        if let Some(tunnel) = self.remote.remove(&id) {
             self.vacate(
                 tunnel,
-                |home| matches!(home, Home::Elsewhere(_, owner) if owner == id),
+                |location| matches!(location, Location::Remote(_, owner) if owner == id),
             );
         }
     }
 
-    fn vacate(&mut self, tunnel: TunnelAddresses, is_meant: impl Fn(Home) -> bool) {
+    fn vacate(&mut self, tunnel: TunnelAddresses, is_meant: impl Fn(Location) -> bool) {
         for address in addresses(tunnel) {
-            if self.home(address).is_some_and(&is_meant) {
+            if self.location(address).is_some_and(&is_meant) {
                 self.by_address.remove(&address);
             }
         }
@@ -88,14 +86,14 @@ impl Clients {
 
     /// The client of this shard with this address.
     pub(super) fn at(&self, address: IpAddr) -> Option<ClientSlot> {
-        match self.home(address)? {
-            Home::Here(slot) => Some(slot),
-            Home::Elsewhere(..) => None,
+        match self.location(address)? {
+            Location::Local(slot) => Some(slot),
+            Location::Remote(..) => None,
         }
     }
 
-    /// To whom an address belongs, on whichever shard.
-    pub(super) fn home(&self, address: IpAddr) -> Option<Home> {
+    /// The owner of an address, on any shard.
+    pub(super) fn location(&self, address: IpAddr) -> Option<Location> {
         self.by_address.get(&address).copied()
     }
 

@@ -1,39 +1,40 @@
-//! What the NAT answers to people who ask why something does not work.
+//! The facts of the NAT that a diagnosis reads.
 
 use super::NatTable;
 use super::flows::Binding;
 use crate::DropReason;
-use crate::diagnosis::{Place, Refused, Target};
 use crate::domains::MappingFacts;
 use crate::ids::ClientId;
 use crate::packet::IpPacket;
+use crate::replies::Refusal;
+use crate::target::{Host, Target};
 use std::time::{Duration, Instant};
 
-/// What the NAT knows of a client and a target.
+/// The state of the NAT for a client and a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatFacts {
-    /// Whether it knows the client.
+    /// Whether the client is attached.
     pub is_attached: bool,
-    /// The name that was asked for, or that the address stands for.
+    /// The mapping of the target: of the name, or of the proxy IP.
     pub mapping: Option<MappingFacts>,
-    /// Names of the client, and how many it may have.
+    /// Number of names of the client, and the limit.
     pub names: (usize, usize),
-    /// Live flows of the client, and how many it may have.
+    /// Number of live flows of the client, and the limit.
     pub flows: (usize, u32),
-    /// How long ago a flow of the client could not be made, and why.
+    /// The last refusal of a new flow: time since, and reason.
     pub refused_flow: Option<(Duration, DropReason)>,
 }
 
 impl NatTable {
-    /// What is known here of a client and a target. Changes nothing.
+    /// The facts about a client and a target. Changes nothing.
     #[must_use]
     pub fn explain(&self, client: ClientId, target: &Target, now: Instant) -> NatFacts {
         let Some(slot) = self.clients.slot(client) else {
             return NatFacts::default();
         };
-        let mapping = match &target.place {
-            Place::Name(name) => self.domains.find_name(slot, name),
-            Place::Ip(ip) => self.domains.find(slot, *ip),
+        let mapping = match &target.host {
+            Host::Name(name) => self.domains.find_name(slot, name),
+            Host::Ip(ip) => self.domains.find(slot, *ip),
         };
         let refused = self.refused_flows.get(&slot);
         NatFacts {
@@ -45,10 +46,10 @@ impl NatTable {
         }
     }
 
-    /// A reset came back: whether it refused a handshake.
+    /// Records a reset from a resource if it refuses a handshake.
     pub(super) fn note_reset(&mut self, flow: &Binding, bytes: &[u8], now: Instant) {
         let refused = IpPacket::parse(bytes).ok();
-        let refused = refused.and_then(|packet| Refused::by_reset(&packet));
+        let refused = refused.and_then(|packet| Refusal::by_reset(&packet));
         if let Some(refused) = refused {
             let real = flow.outside.real;
             self.domains.note_refusal(flow.mapping, real, refused, now);

@@ -1,22 +1,21 @@
-//! The flows through proxy IPs: which outside tuple stands for which inside one, and how long.
+//! The flows through proxy IPs: the inside tuple of each outside tuple, and for how long.
 //!
 //! One table for all clients of a shard. It decides nothing about names (a flow carries its mapping
-//! and the epoch of its binding, and gives them back) and touches no packets. Nothing is scanned:
+//! and the epoch of its binding, and returns them) and touches no packets. Nothing is scanned:
 //! every call costs the same at 100 flows and at 100,000, except that [`FlowTable::handle_timeout`]
-//! and [`FlowTable::remove_client`] cost what they end.
+//! and [`FlowTable::remove_client`] pay for the flows that they end.
 //!
-//! A flow is *unconfirmed* until a packet came back, then *confirmed*. When it ends it is
-//! *remembered* for [`REMEMBERED`], so that packets which come too late are dropped and never
-//! passed untranslated (docs/lessons.md 13). What is remembered takes places of the table, but
-//! gives way first:
+//! A flow is *unconfirmed* until a packet comes back, then *confirmed*. When it ends it is
+//! *remembered* for [`REMEMBERED`], so that late packets are dropped and never passed untranslated
+//! (docs/lessons.md 13). Remembered flows use entries of the table, but are evicted first:
 //!
-//! * the table is full: the oldest that is remembered, else the client's own unconfirmed flow that
-//!   was silent longest, else [`DropReason::FlowTableFull`];
-//! * the client has all the flows it may have: its own unconfirmed flow that was silent longest,
-//!   else [`DropReason::FlowTableFull`].
+//! * the table is full: the oldest remembered flow, else the client's own unconfirmed flow that was
+//!   silent longest, else [`DropReason::FlowTableFull`];
+//! * the client is at its limit: its own unconfirmed flow that was silent longest, else
+//!   [`DropReason::FlowTableFull`].
 //!
-//! Time is counted in ticks of a second. No flow ends before its time, and none lives more than a
-//! second beyond it.
+//! Time is counted in ticks of a second. No flow ends early, and none lasts more than a second too
+//! long.
 
 mod binding;
 mod key;
@@ -25,14 +24,14 @@ mod ports;
 mod store;
 mod wheel;
 
-pub use binding::{Binding, FlowId, FlowLimits, Lookup, PinnedFlow, Target, TcpFlags};
+pub use binding::{Binding, FlowId, FlowLimits, FlowTarget, Lookup, PinnedFlow};
 pub use key::{FlowProtocol, Inside, Outside};
 
 use super::ClientSlot;
-use crate::packet::DropReason;
+use crate::packet::{DropReason, TcpFlags};
 use key::KeyHasher;
 use list::{CLOCK, List, OWNER};
-use ports::{Occupant, Ports};
+use ports::{Ports, TupleState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use store::{Node, State, Store};
@@ -47,16 +46,16 @@ pub struct FlowTable {
     next_tick: Instant,
     store: Store,
     wheel: Wheel,
-    /// Indexed by slot.
-    clients: Vec<Client>,
-    /// What is remembered of ended flows, oldest first.
+    /// Indexed by [`ClientSlot`].
+    clients: Vec<ClientFlows>,
+    /// Remembered flows, oldest first.
     remembered: List<CLOCK>,
     live: usize,
     ports: Ports,
 }
 
 /// The flows of one client.
-struct Client {
+struct ClientFlows {
     /// The one silent longest first.
     unconfirmed: List<OWNER>,
     confirmed: List<OWNER>,
@@ -64,7 +63,7 @@ struct Client {
     live: u32,
 }
 
-impl Client {
+impl ClientFlows {
     const NONE: Self = Self {
         unconfirmed: List::EMPTY,
         confirmed: List::EMPTY,
@@ -80,7 +79,7 @@ enum Direction {
 }
 
 impl FlowTable {
-    /// An empty table. Ports and the places of keys in memory follow from `seed`.
+    /// An empty table. `seed` determines ports and hashes.
     #[must_use]
     pub fn new(limits: FlowLimits, seed: [u8; 32], now: Instant) -> Self {
         let mut ports = Ports::new(seed);
@@ -98,8 +97,8 @@ impl FlowTable {
         }
     }
 
-    /// Goes by other limits from now on. No flow ends for them: a table that has more than it may
-    /// keeps what it has, and a new flow takes the place of another or is refused.
+    /// Changes the limits. No flow ends: a table above a lower limit keeps its flows, and a new
+    /// flow evicts another or is refused.
     pub fn limit(&mut self, limits: FlowLimits) {
         self.limits = limits.possible();
     }
@@ -112,8 +111,8 @@ impl FlowTable {
         self.store[at].state.is_live().then(|| self.binding(at))
     }
 
-    /// What an outside tuple stands for: that of a packet from a resource, or of the packet that an
-    /// ICMP error is about.
+    /// Looks up an outside tuple: that of a packet from a resource, or of the packet that an ICMP
+    /// error quotes.
     #[inline]
     pub fn find_outside(&mut self, outside: &Outside, now: Instant) -> Lookup {
         self.handle_timeout(now);
@@ -124,20 +123,20 @@ impl FlowTable {
         }
     }
 
-    /// Makes a flow for an inside tuple, or returns the one that it has.
+    /// Creates a flow for an inside tuple, or returns the existing one.
     ///
-    /// It keeps the client's port if that is free at the real IP. A flow that ended and is begun
-    /// anew towards the same real IP gets the port it had.
+    /// It keeps the client's port if that is free at the real IP. A flow that ended and starts
+    /// again to the same real IP gets its former port.
     ///
     /// # Errors
     ///
     /// * [`DropReason::FlowTableFull`]: see the module.
-    /// * [`DropReason::PortsExhausted`]: no free port was met.
+    /// * [`DropReason::PortsExhausted`]: no free port was found.
     /// * [`DropReason::Untranslatable`]: the real IP is not of the proxy IP's family.
     pub fn open(
         &mut self,
         inside: Inside,
-        target: Target,
+        target: FlowTarget,
         now: Instant,
     ) -> Result<Binding, DropReason> {
         self.open_or_find(inside, target, None, now)
@@ -151,7 +150,7 @@ impl FlowTable {
     pub fn open_at(
         &mut self,
         inside: Inside,
-        target: Target,
+        target: FlowTarget,
         port: u16,
         now: Instant,
     ) -> Result<Binding, DropReason> {
@@ -161,7 +160,7 @@ impl FlowTable {
     fn open_or_find(
         &mut self,
         inside: Inside,
-        target: Target,
+        target: FlowTarget,
         port: Option<u16>,
         now: Instant,
     ) -> Result<Binding, DropReason> {
@@ -192,9 +191,9 @@ impl FlowTable {
         Ok(self.binding(at))
     }
 
-    /// Leads an unconfirmed flow to another real IP; it keeps its port if that is free there. Late
-    /// answers from the old one are dropped as those of an ended flow. A confirmed flow stays as it
-    /// is (docs/lessons.md 5 and 6).
+    /// Moves an unconfirmed flow to another real IP; it keeps its port if that is free there. Late
+    /// answers from the former address are dropped as those of an ended flow. A confirmed flow
+    /// stays as it is (docs/lessons.md 5 and 6).
     ///
     /// # Errors
     ///
@@ -222,9 +221,9 @@ impl FlowTable {
         Ok(self.binding(at))
     }
 
-    /// The client opens a connection where it had one: the flow keeps its binding, but has to be
-    /// confirmed anew. `None` if it ended.
-    pub fn begin_anew(&mut self, flow: FlowId, now: Instant) -> Option<Binding> {
+    /// The client opens a connection on the tuple of an earlier one: the flow keeps its binding,
+    /// but becomes unconfirmed. `None` if it ended.
+    pub fn reopen(&mut self, flow: FlowId, now: Instant) -> Option<Binding> {
         self.handle_timeout(now);
         let at = self.live(flow)?;
         let node = &mut self.store[at];
@@ -242,7 +241,7 @@ impl FlowTable {
         Some(self.binding(at))
     }
 
-    /// A packet of `flow` goes from the client to the resource. A RST is the last one.
+    /// A packet of `flow` goes from the client to the resource. A RST ends the flow.
     #[inline]
     pub fn note_inbound(&mut self, flow: FlowId, flags: TcpFlags, now: Instant) {
         self.handle_timeout(now);
@@ -258,8 +257,8 @@ impl FlowTable {
         self.note_flags(at, flags, Direction::Inbound);
     }
 
-    /// A packet of `flow` comes back, a RST for the last time. Returns whether it was the first. An
-    /// ICMP error about a flow is no packet of it.
+    /// A packet of `flow` comes back; a RST ends the flow. Returns whether it was the first. ICMP
+    /// errors about a flow do not count as its packets.
     #[inline]
     pub fn note_outbound(&mut self, flow: FlowId, flags: TcpFlags, now: Instant) -> bool {
         self.handle_timeout(now);
@@ -279,7 +278,7 @@ impl FlowTable {
         is_first
     }
 
-    /// Ends a flow before its time; it is remembered.
+    /// Ends a flow early; it is remembered.
     pub fn expire(&mut self, flow: FlowId, now: Instant) {
         self.handle_timeout(now);
         if let Some(at) = self.live(flow) {
@@ -287,15 +286,7 @@ impl FlowTable {
         }
     }
 
-    /// Ends all flows of a client before their time; they are remembered.
-    pub fn expire_client(&mut self, client: ClientSlot, now: Instant) {
-        self.handle_timeout(now);
-        while let Some(at) = self.first_live(client) {
-            self.end(at);
-        }
-    }
-
-    /// Forgets a flow as if it had never been.
+    /// Removes a flow without remembering it.
     pub fn remove(&mut self, flow: FlowId) {
         if let Some(at) = self.live(flow) {
             self.end(at);
@@ -303,18 +294,18 @@ impl FlowTable {
         }
     }
 
-    /// Forgets a client as if it had never been: its slot may be given to another.
+    /// Removes all state of a client; its slot may be reused.
     pub fn remove_client(&mut self, client: ClientSlot) {
         while let Some(at) = self.first_live(client) {
             self.end(at);
         }
-        let first = |clients: &[Client]| clients.get(client.0 as usize)?.remembered.front();
+        let first = |clients: &[ClientFlows]| clients.get(client.0 as usize)?.remembered.front();
         while let Some(at) = first(&self.clients) {
             self.forget(at);
         }
     }
 
-    /// Ends the flows whose time is over, and forgets what was remembered long enough.
+    /// Ends flows that are due, and removes those remembered long enough.
     #[inline]
     pub fn handle_timeout(&mut self, now: Instant) {
         if now >= self.next_tick {
@@ -337,8 +328,8 @@ impl FlowTable {
         }
     }
 
-    /// When to call [`Self::handle_timeout`] next: a second after the last time at the earliest,
-    /// and `None` while there is nothing to wait for.
+    /// When to call [`Self::handle_timeout`] next: at least a second after the last time, and
+    /// `None` while the table is empty.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let oldest = self.remembered.front();
@@ -348,7 +339,7 @@ impl FlowTable {
         self.start.checked_add(Duration::from_secs(u64::from(tick)))
     }
 
-    /// The number of live flows.
+    /// Number of live flows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.live
@@ -360,20 +351,20 @@ impl FlowTable {
         self.live == 0
     }
 
-    /// The number of live flows of a client.
+    /// Number of live flows of a client.
     #[must_use]
     pub fn len_of(&self, client: ClientSlot) -> usize {
         let client = self.clients.get(client.0 as usize);
         client.map_or(0, |client| client.live as usize)
     }
 
-    /// The number of live flows that a client may have.
+    /// Limit of live flows of a client.
     #[must_use]
     pub fn limit_of_client(&self) -> u32 {
         self.limits.flows_per_client
     }
 
-    /// The confirmed flows of a client. A walk.
+    /// The confirmed flows of a client, by iteration.
     pub fn confirmed_of(&self, client: ClientSlot) -> impl Iterator<Item = Binding> {
         let client = self.clients.get(client.0 as usize);
         let first = client.and_then(|client| client.confirmed.front());
@@ -381,18 +372,18 @@ impl FlowTable {
         std::iter::successors(first, next).map(|at| self.binding(at))
     }
 
-    /// The number of ended flows that are remembered.
+    /// Number of remembered flows.
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.store.len() - self.live
     }
 
-    /// Bytes on the heap, computed from what the table has reserved.
+    /// Bytes on the heap, computed from the reserved capacity.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.store.heap_bytes()
             + self.wheel.heap_bytes()
-            + self.clients.capacity() * size_of::<Client>()
+            + self.clients.capacity() * size_of::<ClientFlows>()
     }
 
     #[inline]
@@ -421,7 +412,7 @@ impl FlowTable {
         }
     }
 
-    /// Whether [`Self::make_room`] can.
+    /// Whether [`Self::make_room`] can succeed.
     fn require_room(&self, client: ClientSlot) -> Result<(), DropReason> {
         let has_unconfirmed = (self.clients.get(client.0 as usize))
             .is_some_and(|client| !client.unconfirmed.is_empty());
@@ -434,9 +425,9 @@ impl FlowTable {
         }
     }
 
-    /// Makes others give way, so that one more flow of `client` exceeds no limit.
+    /// Evicts flows so that one more flow of `client` exceeds no limit.
     fn make_room(&mut self, client: ClientSlot) {
-        let silent_longest = |clients: &[Client]| {
+        let silent_longest = |clients: &[ClientFlows]| {
             let client = clients.get(client.0 as usize)?;
             client.unconfirmed.front()
         };
@@ -456,7 +447,7 @@ impl FlowTable {
         }
     }
 
-    /// An outside tuple that no live flow has; what was remembered of it is forgotten.
+    /// An outside tuple that no live flow has; a remembered flow on it is removed.
     fn choose_outside(
         &mut self,
         inside: &Inside,
@@ -470,12 +461,12 @@ impl FlowTable {
             real,
         };
         let store = &self.store;
-        let occupant = |port| match store.find_outside(&outside(port)).map(|at| &store[at]) {
-            None => Occupant::Nobody,
-            Some(node) if node.state == State::Remembered => Occupant::Remembered(node.inside()),
-            Some(_) => Occupant::Live,
+        let state_of = |port| match store.find_outside(&outside(port)).map(|at| &store[at]) {
+            None => TupleState::Free,
+            Some(node) if node.state == State::Remembered => TupleState::Remembered(node.inside()),
+            Some(_) => TupleState::Live,
         };
-        let port = self.ports.choose(inside, former, occupant);
+        let port = self.ports.choose(inside, former, state_of);
         let outside = outside(port.ok_or(DropReason::PortsExhausted)?);
         if let Some(at) = self.store.find_outside(&outside) {
             self.forget(at);
@@ -491,7 +482,7 @@ impl FlowTable {
         let node = &mut self.store[at];
         match direction {
             Direction::Inbound => {
-                // The client uses the port again: the FINs were of another connection.
+                // The client reuses the port: the FINs were of the earlier connection.
                 if flags.syn {
                     (node.fin_inbound, node.fin_outbound) = (false, false);
                 }
@@ -502,7 +493,7 @@ impl FlowTable {
         if flags.rst {
             self.end(at);
         } else if flags.fin && node.fin_inbound && node.fin_outbound {
-            // The one way in which a deadline comes nearer.
+            // The only case in which a deadline moves closer.
             let due = deadline(node);
             self.wheel.take(&mut self.store.chains, at);
             self.wheel.file(&mut self.store.chains, at, due);
@@ -536,7 +527,7 @@ impl FlowTable {
         self.retire(at);
     }
 
-    /// As [`Self::end`], for what the wheel has given back.
+    /// As [`Self::end`], for a flow that the wheel has returned.
     fn retire(&mut self, at: u32) {
         let node = &mut self.store[at];
         let was_confirmed = node.state == State::Confirmed;
@@ -552,8 +543,8 @@ impl FlowTable {
         self.enqueue_remembered(at);
     }
 
-    /// Remembers the outside tuple that the flow `old` had, at the cost of the oldest that is
-    /// remembered. A table full of live flows has no place for it.
+    /// Remembers the outside tuple of the flow `old`, in place of the oldest remembered one. A
+    /// table full of live flows has no room for it.
     fn remember(&mut self, mut old: Node) {
         if self.store.len() >= self.limits.flows as usize {
             let Some(oldest) = self.remembered.front() else {
@@ -575,7 +566,7 @@ impl FlowTable {
         client.remembered.push_back(&mut self.store.chains, at);
     }
 
-    /// Frees the place of a remembered flow.
+    /// Frees the entry of a remembered flow.
     fn forget(&mut self, at: u32) {
         let chains = &mut self.store.chains;
         self.remembered.remove(chains, at);
@@ -586,10 +577,10 @@ impl FlowTable {
     }
 }
 
-fn client_of(clients: &mut Vec<Client>, slot: ClientSlot) -> &mut Client {
+fn client_of(clients: &mut Vec<ClientFlows>, slot: ClientSlot) -> &mut ClientFlows {
     let at = slot.0 as usize;
     if at >= clients.len() {
-        clients.resize_with(at + 1, || Client::NONE);
+        clients.resize_with(at + 1, || ClientFlows::NONE);
     }
     &mut clients[at]
 }
@@ -601,8 +592,8 @@ fn require_one_family(inside: &Inside, real: IpAddr) -> Result<(), DropReason> {
     }
 }
 
-/// The tick at which a live flow ends unless packets come. One more than its lifetime, because the
-/// last packet may have come late in its tick.
+/// The tick at which a live flow ends without further packets: one more than its lifetime, because
+/// the last packet may have come late in its tick.
 fn deadline(node: &Node) -> u32 {
     let lifetime = match (node.state, node.inside().protocol) {
         (State::Confirmed, FlowProtocol::Tcp) if node.fin_inbound && node.fin_outbound => {
@@ -619,15 +610,14 @@ fn deadline(node: &Node) -> u32 {
 const TCP_TICKS: u32 = 7440;
 /// RFC 4787, REQ-5: at least 2 minutes. RFC 5508, REQ-2: at least 1 minute for ICMP queries.
 const DATAGRAM_TICKS: u32 = 120;
-/// Nothing came back yet (docs/protocol.md 5.4. RFC 5382, REQ-5 wants 4 minutes for
-/// half-open connections; a client that gets no answer has given up before, or its retries prolong
-/// this.
+/// Unconfirmed flows (docs/protocol.md 5.4). RFC 5382, REQ-5 asks for 4 minutes for half-open
+/// connections; a client without an answer gives up earlier, or its retries prolong the flow.
 const UNCONFIRMED_TICKS: u32 = 60;
-/// FIN seen in both directions (docs/protocol.md 5.4: time for the last acknowledgement and
-/// its loss.
+/// FIN seen in both directions (docs/protocol.md 5.4): time for the last acknowledgement and its
+/// loss.
 const CLOSED_TICKS: u32 = 5;
-/// How long an ended flow is remembered. Longer than anything on the far side keeps sending to
-/// someone who does not answer; RFC 9293, section 3.8.3 lets connections be given up after 100 s.
+/// How long an ended flow is remembered. Longer than a remote host keeps sending without an answer;
+/// RFC 9293, 3.8.3 allows it to abandon a connection after 100 s.
 pub const REMEMBERED: Duration = Duration::from_secs(REMEMBERED_TICKS as u64);
 const REMEMBERED_TICKS: u32 = 600;
 /// Where counting stops, after 136 years, so that no deadline overflows.

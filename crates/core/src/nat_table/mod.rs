@@ -1,11 +1,11 @@
-//! The NAT of a shard: proxy IPs of names towards resources, real addresses back, and which client
-//! a packet from a resource is for.
+//! The NAT of a shard: translates proxy IPs of names to real addresses and back, and finds the
+//! client of a packet from a resource.
 //!
-//! Composes the mappings ([`Domains`]: which real addresses a name has, and how that heals) with
-//! the flows ([`flows`]: who speaks to whom through which port) and the bytes ([`rewrite`]).
-//! Addresses that are no proxy IPs pass unchanged: they belong to CIDR and Internet resources. It
-//! refuses to decide who may reach what; that is the policy's business, before it inbound and after
-//! it outbound. Source: docs/protocol.md 5.2 to 5.4.
+//! Composes the mappings ([`Domains`]: the real addresses of a name, and their healing) with the
+//! flows ([`flows`]: clients, addresses and ports) and the bytes ([`rewrite`]). Addresses that are
+//! no proxy IPs pass unchanged: they belong to CIDR and Internet resources. It does not decide
+//! about access: the policy does, before it inbound and after it outbound. Source:
+//! docs/protocol.md 5.2 to 5.4.
 
 mod clients;
 mod explain;
@@ -13,29 +13,26 @@ pub mod flows;
 mod pins;
 mod recovery;
 pub mod rewrite;
-pub mod slot;
 mod sorting;
 
 pub use explain::NatFacts;
-pub use slot::{ClientSlot, MappingId};
 
 use crate::DropReason;
-use crate::diagnosis::Refused;
 use crate::domains::{
-    Announcement, Domains, DomainsConfig, DomainsEvent, Fate, HeldPacket, Route, Sent,
+    Announcement, Domains, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
 };
-pub use crate::domains::{HealCounts, RestoredName};
+pub use crate::domains::{ClientSlot, HealCounts, MappingId, RestoredName};
 use crate::grant::{AnnouncedName, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId};
 use crate::names::{AddressFamily, DomainName, NameAnswer};
 use crate::packet::icmp::{self, IcmpReply};
-use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, Transport, ip};
+use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, TcpFlags, Transport, ip};
 use crate::peer::DomainStatus;
 use crate::policy::ranges;
-use clients::Clients;
+use crate::replies::Refusal;
+use clients::ClientTable;
 use flows::{
-    Binding, FlowLimits, FlowProtocol, FlowTable, Inside, Lookup, Outside, PinnedFlow, Target,
-    TcpFlags,
+    Binding, FlowLimits, FlowProtocol, FlowTable, FlowTarget, Inside, Lookup, Outside, PinnedFlow,
 };
 use pins::Pins;
 use rand_chacha::ChaCha8Rng;
@@ -49,15 +46,15 @@ use std::time::Instant;
 /// The limits of a [`NatTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatTableConfig {
-    /// Of names.
+    /// The limits of names and held packets.
     pub domains: DomainsConfig,
-    /// Of flows.
+    /// The limits of flows, remembered ones included.
     pub flows: FlowLimits,
 }
 
 impl NatTableConfig {
-    /// The part of one of so many shards, each of which has a table of its own: of flows, which are
-    /// for all clients together. Of what is a client's, nothing is taken.
+    /// The share of one of `shards` tables: divides the limit of all flows. Limits for each client
+    /// stay.
     #[must_use]
     pub fn divided(self, shards: u8) -> Self {
         let FlowLimits {
@@ -73,7 +70,7 @@ impl NatTableConfig {
 }
 
 impl Default for NatTableConfig {
-    /// As in the example configuration.
+    /// The values of the example configuration.
     fn default() -> Self {
         Self {
             domains: DomainsConfig::default(),
@@ -85,111 +82,111 @@ impl Default for NatTableConfig {
     }
 }
 
-/// A client's announcement that was found to be within its rights.
+/// A client's announcement that the policy has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    /// Through which resource.
+    /// The resource that covers the name.
     pub resource: ResourceId,
-    /// As announced.
+    /// The name and proxy IPs as announced.
     pub announced: AnnouncedName,
-    /// As it is looked up.
+    /// The name in the form that is looked up.
     pub name: DomainName,
     /// Whether the client waits for a DomainStatus inside the tunnel.
     pub in_tunnel: bool,
 }
 
-/// What the owner must do.
+/// An action for the owner of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatTableEvent {
-    /// Look a name up, both families.
+    /// Look up both families of a name.
     Resolve {
-        /// Who needs it.
+        /// The client whose quota applies.
         client: ClientId,
-        /// What.
+        /// The name to look up, in both families.
         name: DomainName,
-        /// Whether what a cache holds is not good enough.
+        /// Whether to bypass the cache.
         refresh: bool,
     },
-    /// Record the addresses of a name for [`NatTable::restore_names`], and that the DNS says so
-    /// now. Once for all clients that have the name.
+    /// Record the addresses of a name for [`NatTable::restore_names`], as named by the DNS now.
+    /// Sent once for all clients with the name.
     NameKnown {
-        /// As it is looked up.
+        /// The name in the form that is looked up.
         name: DomainName,
-        /// Of these addresses.
+        /// The family of all the addresses.
         family: AddressFamily,
-        /// In the order in which proxy IPs lead to them. Empty when they are no good any more.
+        /// In the order of the proxy IPs. Empty if none is valid any more.
         ips: Vec<IpAddr>,
     },
-    /// Record a flow for [`NatTable::restore_pins`], in the place of one with the same protocol,
-    /// port and proxy IP. Until it is unpinned, or its client is detached.
+    /// Record a flow for [`NatTable::restore_pins`], in place of one with the same protocol, port
+    /// and proxy IP, until it is unpinned or its client is detached.
     FlowPinned {
-        /// Whose.
+        /// The client of the flow.
         client: ClientId,
-        /// Which.
+        /// The flow to record, with its key.
         flow: PinnedFlow,
     },
-    /// Forget a flow that was recorded: it ended some time ago, or follows the rule again.
+    /// Remove the record of a flow: it ended some time ago, or follows the rule again.
     FlowUnpinned {
-        /// Whose.
+        /// The client of the flow.
         client: ClientId,
-        /// As pinned.
+        /// The protocol of the pinned flow.
         protocol: FlowProtocol,
-        /// As pinned.
+        /// The client's source port.
         port: u16,
-        /// As pinned.
+        /// The proxy IP of the flow.
         proxy: IpAddr,
     },
-    /// Tell the client inside the tunnel.
+    /// Send a status inside the tunnel.
     Status {
-        /// Whom.
+        /// The client that gets the status.
         client: ClientId,
-        /// What.
+        /// The status of a name.
         status: DomainStatus,
     },
 }
 
-/// What a [`NatTable`] keeps at the moment.
+/// The current contents of a [`NatTable`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatUsage {
-    /// Flows that live.
+    /// Number of live flows.
     pub flows: usize,
-    /// Names of clients that lead somewhere, or will.
+    /// Number of mappings, resolved or not.
     pub mappings: usize,
     /// Packets that wait for the address of a name.
     pub held_packets: usize,
-    /// Their bytes.
+    /// Total bytes of the held packets.
     pub held_bytes: usize,
 }
 
 /// See the module's documentation.
 pub struct NatTable {
-    clients: Clients,
+    clients: ClientTable,
     domains: Domains,
     flows: FlowTable,
     recovery: Recovery,
     pins: Pins,
     inbound: VecDeque<PacketBatch>,
     outbound: VecDeque<(ClientId, PacketBatch)>,
-    /// For other shards.
+    /// Batches for other shards.
     strays: VecDeque<(u8, PacketBatch)>,
     events: VecDeque<NatTableEvent>,
     drops: DropCounts,
-    /// Why the last flow of a client could not be made, for people who ask.
+    /// Why the last flow of a client was refused, for a diagnosis.
     refused_flows: BTreeMap<ClientSlot, (Instant, DropReason)>,
 }
 
 /// Where a packet towards a proxy IP goes.
-enum Bound {
-    /// There, from the port that stands for the client's.
+enum InboundRoute {
+    /// To this address, from the outside port.
     To(Outside),
-    /// Its mapping keeps it until the name is resolved.
+    /// Held by its mapping until the name is resolved.
     Hold(MappingId),
-    /// Nowhere, and the client is told.
+    /// Nowhere; the client gets an ICMP error.
     Unreachable,
 }
 
 impl NatTable {
-    /// Without clients. The same seed gives the same ports and the same jitter.
+    /// A table without clients. The same seed gives the same ports and the same jitter.
     #[must_use]
     pub fn new(config: NatTableConfig, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = ChaCha8Rng::from_seed(seed);
@@ -199,7 +196,7 @@ impl NatTable {
             seed
         };
         Self {
-            clients: Clients::default(),
+            clients: ClientTable::default(),
             domains: Domains::new(config.domains, seed_of_each(), now),
             flows: FlowTable::new(config.flows, seed_of_each(), now),
             recovery: Recovery::default(),
@@ -213,14 +210,14 @@ impl NatTable {
         }
     }
 
-    /// Goes by other limits from now on; no flow and no address is given up at once.
+    /// Changes the limits; no flow and no address is removed immediately.
     pub fn use_config(&mut self, config: NatTableConfig) {
         self.domains.use_config(config.domains);
         self.flows.limit(config.flows);
     }
 
-    /// From now on these addresses are `client`'s. An address that another client had is taken
-    /// over; what was kept for the client stays, unless it comes with other addresses.
+    /// Assigns the addresses to `client`. An address of another client is taken over. The state of
+    /// the client stays, unless it comes with other addresses.
     pub fn attach(&mut self, client: ClientId, tunnel: TunnelAddresses) {
         if let Some(former) = self.clients.attach(client, tunnel) {
             self.forget(former);
@@ -230,7 +227,7 @@ impl NatTable {
         }
     }
 
-    /// Forgets the client and all that was kept for it.
+    /// Removes the client with all its state.
     pub fn detach(&mut self, client: ClientId) {
         if let Some(slot) = self.clients.detach(client) {
             self.forget(slot);
@@ -245,8 +242,8 @@ impl NatTable {
         self.refused_flows.remove(&slot);
     }
 
-    /// A client uses these proxy IPs for a name. What cannot be kept is answered with a
-    /// DomainStatus `Inactive` where the client waits for one.
+    /// Applies a client's proxy IPs for a name. Answers a refused announcement with a DomainStatus
+    /// `Inactive` if the client waits for one.
     pub fn handle_assignment(&mut self, client: ClientId, assignment: &Assignment, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
             return;
@@ -261,7 +258,7 @@ impl NatTable {
         };
         if let Err(error) = self.domains.assign(announcement, now) {
             tracing::debug!(%client, %error, "proxy IPs not assigned");
-            // The policy judges them by the new name already.
+            // The policy already decides by the new name.
             self.domains.unmap(slot, &assignment.announced.proxy_ips);
             if assignment.in_tunnel {
                 let status = DomainStatus {
@@ -276,7 +273,7 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// A client lost a resource: names that no other resource of its covers are gone.
+    /// Removes a resource of a client, and the names that no other resource covers.
     pub fn handle_release(&mut self, client: ClientId, resource: ResourceId, now: Instant) {
         if let Some(slot) = self.clients.slot(client) {
             self.domains.release(slot, resource);
@@ -284,29 +281,29 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// What became of a lookup, for all clients with that name.
+    /// Applies the result of a lookup for all clients with that name.
     pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         self.domains.handle_answer(answer, now);
         self.after_domains(now);
     }
 
-    /// Takes over the addresses that names had when they were looked up last. To be told before the
-    /// clients announce their names: these are then led to at once, and renewed by the lookup that
-    /// an announcement starts. Addresses older than [`DomainsConfig::last_known_good`] are passed
-    /// over, and so is what exceeds [`DomainsConfig::mappings`].
+    /// Takes over recorded addresses of names. Call it before the clients announce their names:
+    /// packets then pass immediately, and the lookup that an announcement starts renews the
+    /// addresses. Ignores addresses older than [`DomainsConfig::last_known_good`], and names beyond
+    /// [`DomainsConfig::mappings`].
     pub fn restore_names(&mut self, names: Vec<RestoredName>, now: Instant) {
         self.domains.restore_names(names, now);
         self.after_domains(now);
     }
 
-    /// Whoever looks names up was built anew: the lookups under way are asked for again, as they
-    /// were. Held packets wait no longer than before.
+    /// Repeats the lookups in progress after a restart of the resolver. Held packets wait no longer
+    /// than before.
     pub fn handle_resolver_restarted(&mut self, now: Instant) {
         self.domains.handle_resolver_restarted(now);
         self.after_domains(now);
     }
 
-    /// Packets of clients on their way to resources; the policy has admitted them.
+    /// Translates packets from clients to resources that the policy has admitted.
     pub fn handle_inbound(&mut self, mut batch: PacketBatch, now: Instant) {
         batch.retain_mut(|packet| {
             let is_translated = ip::destination(packet.bytes).is_some_and(ranges::is_proxy);
@@ -321,7 +318,7 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// Drives healing, held packets and the ends of flows.
+    /// Runs the timers of names, held packets and flows.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.flows.handle_timeout(now);
         self.domains.handle_timeout(now);
@@ -352,24 +349,24 @@ impl NatTable {
         self.outbound.pop_front()
     }
 
-    /// The next event.
+    /// The next action for the owner.
     pub fn poll_event(&mut self) -> Option<NatTableEvent> {
         self.events.pop_front()
     }
 
-    /// What was dropped since the last call.
+    /// Dropped packets since the last call.
     pub fn take_drops(&mut self) -> DropCounts {
         let mut drops = std::mem::take(&mut self.drops);
         drops.add(&self.domains.take_drops());
         drops
     }
 
-    /// What went wrong with names and was healed since the last call.
+    /// Signals and ended incidents since the last call.
     pub fn take_heals(&mut self) -> HealCounts {
         self.domains.take_heals()
     }
 
-    /// How much is kept just now.
+    /// The current numbers of flows, names and held packets.
     #[must_use]
     pub fn usage(&self) -> NatUsage {
         NatUsage {
@@ -380,7 +377,7 @@ impl NatTable {
         }
     }
 
-    /// Whether a packet to a network goes on; if not, it was counted.
+    /// Whether an untranslated packet is forwarded; if not, it was counted.
     fn passes_unchanged(&mut self, packet: &PacketMut<'_>, now: Instant) -> bool {
         let is_dropped = self.is_reset_of_guess(packet.bytes, now);
         if is_dropped {
@@ -390,7 +387,7 @@ impl NatTable {
         !is_dropped
     }
 
-    /// Whether the packet goes on; if not, it was held, answered or counted.
+    /// Whether the packet is forwarded; if not, it was held, answered or counted.
     fn translate_inbound(&mut self, packet: &mut PacketMut<'_>, now: Instant) -> bool {
         match self.try_translate_inbound(packet, now) {
             Ok(is_forwarded) => is_forwarded,
@@ -409,12 +406,12 @@ impl NatTable {
         let parsed = packet.parse()?;
         let layout = Layout::of(&parsed).ok_or(DropReason::Untranslatable)?;
         match self.bind(&parsed, now)? {
-            Bound::To(outside) => {
+            InboundRoute::To(outside) => {
                 rewrite::inbound(packet.bytes, layout, &outside)?;
                 return Ok(true);
             }
-            Bound::Hold(mapping) => packet.cut(|segment| self.hold(mapping, segment, now)),
-            Bound::Unreachable => self.refuse(packet),
+            InboundRoute::Hold(mapping) => packet.cut(|segment| self.hold(mapping, segment, now)),
+            InboundRoute::Unreachable => self.refuse(packet),
         }
         Ok(false)
     }
@@ -426,12 +423,12 @@ impl NatTable {
         }
     }
 
-    /// Finds or makes the flow of a packet.
-    fn bind(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<Bound, DropReason> {
+    /// Finds or creates the flow of a packet.
+    fn bind(&mut self, packet: &IpPacket<'_>, now: Instant) -> Result<InboundRoute, DropReason> {
         let client = self.clients.at(packet.source());
         let inside = Inside::of(client.ok_or(DropReason::UnknownClient)?, packet)?;
         let Some(mapping) = self.domains.find(inside.client, inside.proxy) else {
-            return Ok(Bound::Unreachable);
+            return Ok(InboundRoute::Unreachable);
         };
         let flags = TcpFlags::of(packet);
         let known = self.flow_of(&inside, (mapping, flags), now);
@@ -443,18 +440,18 @@ impl NatTable {
             Some(flow) if flow.confirmed || self.is_settled(&flow) => Ok(flow),
             Some(flow) => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.flows.rebind(flow.flow, real, epoch, now),
-                // Nothing came back, but nothing better is known either.
+                // Unanswered, but no better address is known.
                 Route::Hold => Ok(flow),
                 Route::Unreachable => {
                     self.flows.expire(flow.flow, now);
-                    return Ok(Bound::Unreachable);
+                    return Ok(InboundRoute::Unreachable);
                 }
             },
             None if let Some(pinned) = self.open_pinned(&inside, flags.syn, now) => pinned,
             None => match self.domains.route(mapping, inside.proxy, now) {
                 Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
-                Route::Hold => return Ok(Bound::Hold(mapping)),
-                Route::Unreachable => return Ok(Bound::Unreachable),
+                Route::Hold => return Ok(InboundRoute::Hold(mapping)),
+                Route::Unreachable => return Ok(InboundRoute::Unreachable),
             },
         }?;
         let sent = match (bound.confirmed, flags.syn) {
@@ -465,12 +462,12 @@ impl NatTable {
         self.flows.note_inbound(bound.flow, flags, now);
         self.domains
             .note_inbound(mapping, bound.outside.real, sent, now);
-        Ok(Bound::To(bound.outside))
+        Ok(InboundRoute::To(bound.outside))
     }
 
-    /// The flow that a packet belongs to. One that was made for another name is over: the proxy IP
-    /// means something else now (docs/lessons.md 17). A SYN begins a connection, so it has to prove
-    /// itself anew: a client that uses a port again must not be led to the address of long ago.
+    /// The flow of a packet. A flow of another name is removed: the proxy IP has changed its
+    /// meaning (docs/lessons.md 17). A SYN starts a connection, so the flow becomes unconfirmed: a
+    /// client that reuses a port must not reach an outdated address.
     fn flow_of(
         &mut self,
         inside: &Inside,
@@ -483,12 +480,12 @@ impl NatTable {
             return None;
         }
         if flow.confirmed && flags.syn {
-            return self.flows.begin_anew(flow.flow, now);
+            return self.flows.reopen(flow.flow, now);
         }
         Some(flow)
     }
 
-    /// Whether an unanswered flow need not think again about where it leads (docs/lessons.md 6).
+    /// Whether an unanswered flow keeps its address (docs/lessons.md 6).
     fn is_settled(&self, flow: &Binding) -> bool {
         let family = AddressFamily::of(flow.inside.proxy);
         self.domains.epoch(flow.mapping, family) == Some(flow.epoch)
@@ -502,7 +499,7 @@ impl NatTable {
         now: Instant,
     ) -> Result<Binding, DropReason> {
         self.domains.note_new_flow(mapping, real, now);
-        let target = Target {
+        let target = FlowTarget {
             real,
             mapping,
             epoch,
@@ -514,7 +511,7 @@ impl NatTable {
         })
     }
 
-    /// The new length of a packet that goes on to its client.
+    /// The new length of a packet that is forwarded to its client.
     fn translate_outbound(
         &mut self,
         client: ClientSlot,
@@ -522,7 +519,7 @@ impl NatTable {
         now: Instant,
     ) -> Result<usize, DropReason> {
         let unchanged = Ok(packet.bytes.len());
-        // What is no sound packet is left to the connection, which looks at every one.
+        // A malformed packet is left to the connection, which checks every packet.
         let Ok(parsed) = packet.parse() else {
             return unchanged;
         };
@@ -541,7 +538,7 @@ impl NatTable {
         let known = self.find_outside(&outside, now)?;
         let known = known.or_else(|| self.open_pinned_outside(&outside, flags.syn, now));
         let Some(flow) = known else {
-            self.show_around(&outside, (packet, layout, flags), now);
+            self.copy_to_candidates(&outside, (packet, layout, flags), now);
             return unchanged;
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);
@@ -557,8 +554,8 @@ impl NatTable {
         unchanged
     }
 
-    /// An error about a packet of a flow is told as if it had come from the proxy IP. Others pass:
-    /// they are about what is not translated.
+    /// An error about a packet of a flow is rewritten as if the proxy IP had sent it. Others pass:
+    /// they are about untranslated packets.
     fn translate_icmp_error(
         &mut self,
         error: Option<IcmpError>,
@@ -572,7 +569,7 @@ impl NatTable {
         let Some(flow) = self.find_outside(&outside, now)? else {
             return Ok(bytes.len());
         };
-        let refused = Refused::by_icmp(error.kind());
+        let refused = Refusal::from(error.kind());
         (self.domains).note_refusal(flow.mapping, outside.real, refused, now);
         match error.kind() {
             IcmpErrorKind::AddressUnreachable => {
@@ -587,7 +584,7 @@ impl NatTable {
         error.rewrite(bytes, &flow.inside)
     }
 
-    /// The flow that stands for an outside tuple; `None` for what is not translated at all.
+    /// The flow of an outside tuple; `None` for untranslated packets.
     fn find_outside(
         &mut self,
         outside: &Outside,
@@ -607,17 +604,17 @@ impl NatTable {
         }
     }
 
-    /// Lets held packets go on, or back with an answer, and passes on what the mappings want.
+    /// Forwards or answers released packets, and passes on the events of the mappings.
     fn after_domains(&mut self, now: Instant) {
         let mut batch = PacketBatch::default();
         while let Some(mut held) = self.domains.poll_released() {
-            match held.fate {
-                _ if !self.is_still_meant(&held) => self.drops.count(DropReason::Unmapped),
-                Fate::Released if self.translate_held(&mut held.bytes, now) => {
+            match held.outcome {
+                _ if !self.is_still_valid(&held) => self.drops.count(DropReason::Unmapped),
+                HeldOutcome::Released if self.translate_held(&mut held.bytes, now) => {
                     batch.push(&held.bytes);
                 }
-                Fate::Released => {}
-                Fate::Unreachable => self.refuse(&mut single(&mut held.bytes)),
+                HeldOutcome::Released => {}
+                HeldOutcome::Unreachable => self.refuse(&mut single(&mut held.bytes)),
             }
             if batch.len() >= PacketBatch::MAX_PACKETS {
                 self.inbound.push_back(std::mem::take(&mut batch));
@@ -640,9 +637,9 @@ impl NatTable {
         }
     }
 
-    /// Whether the proxy IP that a held packet is for still stands for the name that it was
-    /// admitted to, and its source for the same client.
-    fn is_still_meant(&self, held: &HeldPacket) -> bool {
+    /// Whether the proxy IP of a held packet still belongs to the name that it was admitted for,
+    /// and its source address to the same client.
+    fn is_still_valid(&self, held: &HeldPacket) -> bool {
         let Ok(packet) = IpPacket::parse(&held.bytes) else {
             return false;
         };
@@ -691,7 +688,8 @@ impl NatTable {
         self.answer_unreachable(packet.first());
     }
 
-    /// Unreachable, never prohibited: the client would ask for what it has (docs/lessons.md 8).
+    /// Unreachable, never prohibited: the client would request access that it has
+    /// (docs/lessons.md 8).
     fn answer_unreachable(&mut self, bytes: &[u8]) {
         let Ok(packet) = IpPacket::parse(bytes) else {
             return;

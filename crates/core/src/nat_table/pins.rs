@@ -1,13 +1,13 @@
-//! Flows that a rebuilt table could not make anew by the rule: told to the owner, and taken back.
+//! Flows that a rebuilt table could not recreate by the rule: recorded by the owner, and restored.
 //!
-//! The rule: a flow has its client's port, and leads where its proxy IP leads in the order of
-//! addresses that the owner was told last. Two kinds of flows deviate: those whose port was taken,
-//! and those that were confirmed before the addresses of their name changed (docs/lessons.md 5).
-//! Only confirmed ones are told; others may as well be led elsewhere. Echo has nothing to lose.
+//! The rule: a flow has its client's port, and goes to the address of its proxy IP in the order
+//! last reported to the owner. Two kinds of flows deviate: those with a port that was taken, and
+//! those that were confirmed before the addresses of their name changed (docs/lessons.md 5). Only
+//! confirmed flows are pinned; others may move. Echo flows have nothing to lose.
 //!
-//! Nothing here is on the path of a packet, except once for the first that comes back in a flow.
+//! None of this runs for every packet: only for the first one that comes back in a flow.
 
-use super::flows::{Binding, FlowProtocol, Inside, Outside, PinnedFlow, Target};
+use super::flows::{Binding, FlowProtocol, FlowTarget, Inside, Outside, PinnedFlow};
 use super::{ClientSlot, NatTable, NatTableEvent};
 use crate::DropReason;
 use crate::domains::Domains;
@@ -17,18 +17,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
-/// The flows that deviate.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
-    /// As the owner knows them, [`MAX_PINS`] at most; further ones are not told.
-    told: BTreeMap<Inside, Pin>,
-    /// How many of them each client has, [`MAX_PINS_OF_CLIENT`] at most.
+    /// The owner's record, at most [`MAX_PINS`]; further flows are not reported.
+    reported: BTreeMap<Inside, Pin>,
+    /// Pins of each client, at most [`MAX_PINS_OF_CLIENT`].
     counts: BTreeMap<ClientSlot, usize>,
-    /// Those of them that wait for a packet since the table was built.
+    /// Pins without a packet since the table was built.
     restored: BTreeMap<Inside, Pin>,
     restored_outside: BTreeMap<Outside, Inside>,
     restored_until: Option<Instant>,
-    /// When to look for those that ended.
+    /// When to look for ended flows.
     sweep_at: Option<Instant>,
 }
 
@@ -37,18 +36,18 @@ impl Pins {
         self.sweep_at
     }
 
-    /// The slot will be another client's. Its owner forgets the pins with the client.
+    /// The slot is reused. The owner removes the pins with the client.
     pub(super) fn forget(&mut self, client: ClientSlot) {
-        self.told.retain(|inside, _| inside.client != client);
+        self.reported.retain(|inside, _| inside.client != client);
         self.counts.remove(&client);
         self.restored.retain(|inside, _| inside.client != client);
         (self.restored_outside).retain(|outside, _| outside.client != client);
     }
 
-    /// Returns whether there was room, or one with the same key gave way.
-    fn note_told(&mut self, inside: Inside, pin: Pin) -> bool {
-        let is_full = self.told.len() >= MAX_PINS;
-        if let Entry::Occupied(mut place) = self.told.entry(inside) {
+    /// Returns whether there was room, or a pin with the same key to replace.
+    fn note_reported(&mut self, inside: Inside, pin: Pin) -> bool {
+        let is_full = self.reported.len() >= MAX_PINS;
+        if let Entry::Occupied(mut place) = self.reported.entry(inside) {
             place.insert(pin);
             return true;
         }
@@ -56,21 +55,21 @@ impl Pins {
         let has_room = !is_full && *count < MAX_PINS_OF_CLIENT;
         if has_room {
             *count += 1;
-            self.told.insert(inside, pin);
+            self.reported.insert(inside, pin);
         }
         has_room
     }
 
-    /// Returns whether it was told.
-    fn note_untold(&mut self, inside: &Inside) -> bool {
-        let was_told = self.told.remove(inside).is_some();
-        if was_told && let Some(count) = self.counts.get_mut(&inside.client) {
+    /// Returns whether it was in the owner's record.
+    fn forget_reported(&mut self, inside: &Inside) -> bool {
+        let was_reported = self.reported.remove(inside).is_some();
+        if was_reported && let Some(count) = self.counts.get_mut(&inside.client) {
             *count -= 1;
         }
-        was_told
+        was_reported
     }
 
-    /// A restored pin waits no longer.
+    /// A restored pin is used or void.
     fn settle(&mut self, inside: &Inside) {
         if let Some(pin) = self.restored.remove(inside) {
             self.restored_outside.remove(&pin.outside);
@@ -78,7 +77,7 @@ impl Pins {
     }
 }
 
-/// Where a flow leads, and for which name: its proxy IP may come to mean another.
+/// The outside tuple of a flow, and its name: the proxy IP may get another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pin {
     outside: Outside,
@@ -86,9 +85,9 @@ struct Pin {
 }
 
 impl NatTable {
-    /// Flows of a client that was attached to a table before this one, as told by
-    /// [`NatTableEvent::FlowPinned`]: the next packet of each, from either side, finds it as it
-    /// was. What exceeds the limits of 4096 and of 256 for a client is passed over.
+    /// Takes over flows of a client from before a rebuild, as recorded by
+    /// [`NatTableEvent::FlowPinned`]: the next packet of each, in either direction, finds its
+    /// former binding. Ignores pins beyond the limits of 4096 and of 256 for each client.
     pub fn restore_pins(&mut self, client: ClientId, pins: Vec<PinnedFlow>, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
             return;
@@ -98,7 +97,7 @@ impl NatTable {
             let is_one_family = pin.proxy.is_ipv4() == pin.real.is_ipv4();
             let name = pin.name;
             let pin = Pin { outside, name };
-            if is_one_family && self.pins.note_told(inside, pin.clone()) {
+            if is_one_family && self.pins.note_reported(inside, pin.clone()) {
                 self.pins.settle(&inside);
                 self.pins.restored.insert(inside, pin);
                 self.pins.restored_outside.insert(outside, inside);
@@ -108,9 +107,9 @@ impl NatTable {
         self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
     }
 
-    /// The flow of a restored pin, made by its first packet. A SYN begins anew instead, and a pin
-    /// of another name than its proxy IP stands for now is void: who may speak to the one may not
-    /// speak to the other (docs/lessons.md 17).
+    /// Opens the flow of a restored pin for its first packet. A SYN opens a new flow instead, and a
+    /// pin is void if its proxy IP now belongs to another name: access to one name does not permit
+    /// the other (docs/lessons.md 17).
     pub(super) fn open_pinned(
         &mut self,
         inside: &Inside,
@@ -128,7 +127,7 @@ impl NatTable {
         }
         let outside = pin.outside;
         let family = AddressFamily::of(outside.real);
-        let target = Target {
+        let target = FlowTarget {
             real: outside.real,
             mapping,
             epoch: self.domains.epoch(mapping, family)?,
@@ -141,8 +140,8 @@ impl NatTable {
         Some(opened)
     }
 
-    /// As [`Self::open_pinned`], by a packet from the resource. There, a SYN means nothing: a flow
-    /// begins with its client.
+    /// As [`Self::open_pinned`], for a packet from the resource. A SYN has no meaning there: the
+    /// client starts a flow.
     pub(super) fn open_pinned_outside(
         &mut self,
         outside: &Outside,
@@ -158,7 +157,7 @@ impl NatTable {
         (opened.outside == *outside).then_some(opened)
     }
 
-    /// A flow was confirmed: tells the owner if it deviates.
+    /// Reports a newly confirmed flow to the owner if it deviates.
     pub(super) fn pin_if_deviating(&mut self, flow: &Binding, now: Instant) {
         let Binding {
             inside, outside, ..
@@ -167,8 +166,8 @@ impl NatTable {
             return;
         }
         if !is_deviating(&self.domains, flow) {
-            if self.pins.note_untold(&inside) {
-                self.tell_pin(&inside, None);
+            if self.pins.forget_reported(&inside) {
+                self.report_pin(&inside, None);
             }
             return;
         }
@@ -176,14 +175,14 @@ impl NatTable {
             return;
         };
         let pin = Pin { outside, name };
-        let is_known = self.pins.told.get(&inside) == Some(&pin);
-        if !is_known && self.pins.note_told(inside, pin.clone()) {
+        let is_known = self.pins.reported.get(&inside) == Some(&pin);
+        if !is_known && self.pins.note_reported(inside, pin.clone()) {
             self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
-            self.tell_pin(&inside, Some(pin));
+            self.report_pin(&inside, Some(pin));
         }
     }
 
-    /// The addresses of a name changed: its flows that go on to former ones deviate now.
+    /// Pins the flows to former addresses of a name after its addresses changed.
     pub(super) fn pin_left_behind(
         &mut self,
         name: &DomainName,
@@ -201,7 +200,7 @@ impl NatTable {
         }
     }
 
-    /// Tells the owner which pinned flows ended since the last time.
+    /// Reports the pinned flows that ended since the last time.
     pub(super) fn sweep_pins(&mut self, now: Instant) {
         if self.pins.sweep_at.take_if(|at| *at <= now).is_none() {
             return;
@@ -211,7 +210,7 @@ impl NatTable {
             self.pins.restored_outside.clear();
         }
         let mut ended = Vec::new();
-        for (inside, pin) in &self.pins.told {
+        for (inside, pin) in &self.pins.reported {
             let live = self.flows.find_inside(inside, now);
             let is_live = live.is_some_and(|flow| flow.outside == pin.outside);
             if !is_live && !self.pins.restored.contains_key(inside) {
@@ -219,15 +218,15 @@ impl NatTable {
             }
         }
         for inside in ended {
-            self.pins.note_untold(&inside);
-            self.tell_pin(&inside, None);
+            self.pins.forget_reported(&inside);
+            self.report_pin(&inside, None);
         }
-        if !self.pins.told.is_empty() {
+        if !self.pins.reported.is_empty() {
             self.pins.sweep_at = Some(now + SWEEP_EVERY);
         }
     }
 
-    fn tell_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
+    fn report_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
         let Some(client) = self.clients.id(inside.client) else {
             return;
         };
@@ -259,9 +258,9 @@ impl NatTable {
     }
 }
 
-/// Whether the rule would make another flow of it.
+/// Whether the rule would create another flow.
 fn is_deviating(domains: &Domains, flow: &Binding) -> bool {
-    let by_rule = domains.told_real(flow.mapping, flow.inside.proxy);
+    let by_rule = domains.reported_real(flow.mapping, flow.inside.proxy);
     flow.outside.port != flow.inside.port || by_rule != Some(flow.outside.real)
 }
 
@@ -281,11 +280,11 @@ fn tuples(client: ClientSlot, pin: &PinnedFlow) -> (Inside, Outside) {
     (inside, outside)
 }
 
-/// As long as a TCP flow lives in silence (RFC 5382, section 5, REQ-5).
+/// The lifetime of a silent TCP flow (RFC 5382, 5, REQ-5).
 const FLOWS_LIVE: Duration = Duration::from_secs(7440);
-/// Half a megabyte of them; more deviate only when a name with thousands of flows moves.
+/// Half a megabyte; only a change of a name with thousands of flows needs more.
 const MAX_PINS: usize = 4096;
-/// A client cannot take what the others need.
+/// Keeps a client from using the room of the others.
 const MAX_PINS_OF_CLIENT: usize = 256;
-/// A pin that is kept too long does no harm: a flow that begins anew is told again.
+/// A pin kept too long does no harm: a flow that starts again is reported again.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -1,58 +1,56 @@
-//! How connections that lived before the table was built anew find their flows again.
+//! Recovery of connections from before a rebuild of the table.
 //!
-//! A flow that a client speaks in comes back by itself: its next packet gets the outside port it
-//! had, which is the client's own wherever that was free, and the real IP that its proxy IP leads
-//! to. But in a download it is the resource that speaks, and a client that hears nothing has
-//! nothing to acknowledge: without help both would wait until one of them gives up.
+//! A flow in which the client sends comes back without help: its next packet gets its former
+//! outside port, which is the client's own if that was free, and the real IP of its proxy IP. But
+//! in a download the resource sends, and a client that receives nothing has nothing to acknowledge:
+//! without help both would wait until one of them times out.
 //!
-//! So a TCP segment that belongs to no flow, and comes from an address that names of its client
-//! lead to, is shown to the client as if from each of the proxy IPs that could have been meant,
-//! most often four. The client's TCP answers one of them with an acknowledgement, which makes the
-//! flow, and the others with resets (RFC 9293, section 3.5.2), which must not reach the resource:
-//! they are dropped. No other packet is told apart by what its receiver makes of it, so UDP and
-//! ICMP wait for the client.
+//! So a TCP segment without a flow, from an address that names of its client map to, is copied to
+//! the client once from each of the proxy IPs that may be meant, usually four. The client's TCP
+//! answers one of them with an acknowledgement, which creates the flow, and the others with resets
+//! (RFC 9293, 3.5.2), which must not reach the resource: they are dropped. No other protocol
+//! reveals its flow by the reaction of the receiver, so UDP and ICMP wait for the client.
 //!
-//! The segment itself goes on as well: it may be of a connection to a network that the same address
-//! is in, of which the table knows nothing. If it is not, a client that may speak to that network
-//! resets it, under the real address. That reset is dropped, too, for some seconds after the guess.
-//! Should it have been meant, the resource learns of it with the next one: nothing but an end comes
-//! late, whereas to drop the segment would stall the connections to the network.
+//! The segment itself is also forwarded: it may belong to a connection to a network that contains
+//! the same address, which the table does not track. If it does not, a client with access to that
+//! network resets it, under the real address. That reset is also dropped, for some seconds after
+//! the copies. If it was genuine, the resource gets the next one: only an end is delayed, whereas
+//! dropping the segment would stall the connections to the network.
 //!
-//! All this is for the clients of the former table, soon after its end: most of what could be asked
-//! about has spoken by then.
+//! This applies to the clients of the former table, for a limited time after its end: most
+//! connections have sent a packet by then.
 
-use super::flows::{FlowProtocol, Inside, Outside, TcpFlags};
+use super::flows::{FlowProtocol, Inside, Outside};
 use super::rewrite::{self, Layout};
 use super::{ClientSlot, NatTable};
-use crate::packet::{IpPacket, PacketBatch, PacketMut, Transport};
+use crate::packet::{IpPacket, PacketBatch, PacketMut, TcpFlags, Transport};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// The segments that were shown around lately.
+/// The segments that were copied recently.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     until: Option<Instant>,
-    /// Until when clients count as those of the former table.
+    /// Until when attached clients count as clients of the former table.
     admits_until: Option<Instant>,
-    clients: BTreeMap<ClientSlot, Searched>,
+    clients: BTreeMap<ClientSlot, ClientSearch>,
 }
 
-/// What was tried for one client. Bounded in every way: a stranger may send what he likes from an
-/// address that a name leads to.
+/// The attempts for one client. Everything is bounded: any host at an address of a name can send
+/// segments.
 #[derive(Debug, Default)]
-struct Searched {
-    /// By outside port and real IP. At most [`MAX_GUESSES`]; beyond that, downloads wait for a
-    /// place.
-    guesses: BTreeMap<(u16, IpAddr), Guess>,
-    /// Real IPs that no name of the client leads to, and until when that is believed: most segments
-    /// without a flow are of networks, and must not cost a walk over the names each.
-    strangers: BTreeMap<IpAddr, Instant>,
+struct ClientSearch {
+    /// By outside port and real IP. At most [`MAX_GUESSES`]; further downloads wait for an entry.
+    guesses: BTreeMap<(u16, IpAddr), Attempts>,
+    /// Real IPs that no name of the client maps to, and until when this is cached: most segments
+    /// without a flow belong to networks, and must not each cost a walk over the names.
+    unmapped: BTreeMap<IpAddr, Instant>,
     budget: Budget,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Guess {
+struct Attempts {
     count: u32,
     last: Instant,
 }
@@ -81,14 +79,14 @@ impl Recovery {
         self.admits_until = Some(now + ADMITS);
     }
 
-    /// A client was attached.
+    /// Adds an attached client.
     pub(super) fn admit(&mut self, client: ClientSlot) {
         if self.admits_until.is_some() {
             self.clients.entry(client).or_default();
         }
     }
 
-    /// The slot will be another client's.
+    /// Forgets a client, as its slot is reused.
     pub(super) fn forget(&mut self, client: ClientSlot) {
         self.clients.remove(&client);
     }
@@ -104,44 +102,44 @@ impl Recovery {
         }
     }
 
-    /// Whether a reset from this port of a client may be its answer to a wrong guess.
+    /// Whether a reset from this port of a client may answer a wrong copy.
     pub(super) fn is_guessed(&self, client: ClientSlot, port: u16, now: Instant) -> bool {
-        let Some(searched) = self.clients.get(&client) else {
+        let Some(search) = self.clients.get(&client) else {
             return false;
         };
-        let of_port = searched.guesses.range((port, FIRST_IP)..);
+        let of_port = search.guesses.range((port, FIRST_IP)..);
         let mut of_port = of_port.take_while(|((at, _), _)| *at == port);
         of_port.any(|(_, guess)| guess.is_fresh(now))
     }
 
-    /// Whether no client is searched for at all; every packet asks.
+    /// Whether recovery is over; checked for every packet.
     pub(super) fn is_idle(&self) -> bool {
         self.clients.is_empty()
     }
 }
 
-impl Guess {
+impl Attempts {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) < ANSWERED_WITHIN
     }
 }
 
-impl Searched {
-    fn is_stranger(&self, real: IpAddr, now: Instant) -> bool {
-        let until = self.strangers.get(&real);
+impl ClientSearch {
+    fn is_unmapped(&self, real: IpAddr, now: Instant) -> bool {
+        let until = self.unmapped.get(&real);
         until.is_some_and(|until| *until > now)
     }
 
-    /// No name leads there, so there was nothing to guess.
-    fn note_stranger(&mut self, outside: &Outside, now: Instant) {
+    /// No name maps to the address, so there is nothing to copy.
+    fn note_unmapped(&mut self, outside: &Outside, now: Instant) {
         self.guesses.remove(&(outside.port, outside.real));
-        if self.strangers.len() >= MAX_STRANGERS {
-            self.strangers.clear();
+        if self.unmapped.len() >= MAX_UNMAPPED {
+            self.unmapped.clear();
         }
-        self.strangers.insert(outside.real, now + STRANGE_FOR);
+        self.unmapped.insert(outside.real, now + UNMAPPED_FOR);
     }
 
-    /// Whether a segment to this tuple may be shown around.
+    /// Whether a segment to this tuple may be copied.
     fn take(&mut self, outside: &Outside, now: Instant) -> bool {
         let key = (outside.port, outside.real);
         if let Some(guess) = self.guesses.get_mut(&key) {
@@ -159,7 +157,7 @@ impl Searched {
         }
         let has_room = self.guesses.len() < MAX_GUESSES;
         if has_room {
-            let first = Guess {
+            let first = Attempts {
                 count: 1,
                 last: now,
             };
@@ -170,17 +168,16 @@ impl Searched {
 }
 
 impl NatTable {
-    /// This table takes the place of another one: helps the TCP connections of its clients to find
-    /// their flows again, for 15 minutes. Its clients are those that are attached within the first
-    /// minute.
+    /// This table replaces another one: helps TCP connections to find their flows for 15 minutes.
+    /// It covers the clients that are attached within the first minute.
     pub fn begin_recovery(&mut self, now: Instant) {
         self.recovery.begin(now);
     }
 
-    /// A segment from a resource belongs to no flow. If it could belong to one from before this
-    /// table, the client is shown it as if from each proxy IP that may have been meant. The segment
-    /// itself goes on as it is, as it may be of no name at all: the policy knows.
-    pub(super) fn show_around(
+    /// Copies a segment from a resource without a flow to the client, once from each proxy IP that
+    /// may be meant, if it can be from before this table. The segment itself is forwarded
+    /// unchanged, as it may be untranslated: the policy decides.
+    pub(super) fn copy_to_candidates(
         &mut self,
         outside: &Outside,
         (packet, layout, flags): (&PacketMut<'_>, Layout, TcpFlags),
@@ -191,18 +188,17 @@ impl NatTable {
             return;
         }
         self.recovery.handle_timeout(now);
-        let Some(searched) = self.recovery.clients.get_mut(&client) else {
+        let Some(search) = self.recovery.clients.get_mut(&client) else {
             return;
         };
-        let is_worth_it = !searched.is_stranger(real, now)
-            && searched.take(outside, now)
-            && searched.budget.spend(now);
+        let is_worth_it =
+            !search.is_unmapped(real, now) && search.take(outside, now) && search.budget.spend(now);
         let Some(id) = self.clients.id(client).filter(|_| is_worth_it) else {
             return;
         };
         let proxy_ips = self.domains.proxy_ips_to(client, real, MAX_CANDIDATES);
         if proxy_ips.is_empty() {
-            return searched.note_stranger(outside, now);
+            return search.note_unmapped(outside, now);
         }
         let mut segment = packet.bytes.to_vec();
         let segmentation = packet.segmentation;
@@ -220,7 +216,7 @@ impl NatTable {
                 proxy,
             };
             let has_another = self.flows.find_inside(&inside, now).is_some();
-            if has_another || !searched.budget.spend(now) {
+            if has_another || !search.budget.spend(now) {
                 continue;
             }
             let mut copy = segment.clone();
@@ -230,8 +226,8 @@ impl NatTable {
         }
     }
 
-    /// Whether a packet to a network is a client's answer to a segment that was not of that network
-    /// but of a name: see the module's documentation.
+    /// Whether a packet to a network is a client's reset of a segment that belongs to a name: see
+    /// the module's documentation.
     pub(super) fn is_reset_of_guess(&self, bytes: &[u8], now: Instant) -> bool {
         if self.recovery.is_idle() {
             return false;
@@ -243,37 +239,37 @@ impl NatTable {
             return false;
         };
         let client = self.clients.at(packet.source());
-        let searched = client.and_then(|client| self.recovery.clients.get(&client));
-        let Some(searched) = searched.filter(|_| TcpFlags::of(&packet).rst) else {
+        let search = client.and_then(|client| self.recovery.clients.get(&client));
+        let Some(search) = search.filter(|_| TcpFlags::of(&packet).rst) else {
             return false;
         };
-        let guess = searched.guesses.get(&(source_port, packet.destination()));
+        let guess = search.guesses.get(&(source_port, packet.destination()));
         guess.is_some_and(|guess| guess.is_fresh(now))
     }
 }
 
-/// A resource that doubles its wait has tried most of its times by then.
+/// A resource that doubles its wait has done most of its retries by then.
 const LASTS: Duration = Duration::from_secs(15 * 60);
 /// A connection that outlived the former table is attached to this one within some seconds.
 const ADMITS: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
-/// By client: more than it downloads at a time from resources that wait for it.
+/// For each client: more than its parallel downloads from resources that wait for it.
 const MAX_GUESSES: usize = 64;
-/// By client and second.
+/// For each client and second.
 const MAX_WORK: usize = 256;
-/// By client: the servers of some web pages.
-const MAX_STRANGERS: usize = 256;
+/// For each client: the servers of some web pages.
+const MAX_UNMAPPED: usize = 256;
 /// Long enough to be cheap, short enough for a name that is announced a moment later.
-const STRANGE_FOR: Duration = Duration::from_millis(250);
-/// Shorter than a resource waits before it sends again (RFC 6298, section 2.4, in practice 200 ms).
+const UNMAPPED_FOR: Duration = Duration::from_millis(250);
+/// Shorter than the retransmission timeout of a resource (RFC 6298, 2.4, in practice 200 ms).
 const GUESS_PAUSE: Duration = Duration::from_millis(50);
 /// A resource that doubles its wait has tried for half a minute by then.
 const MAX_TRIES: u32 = 10;
 /// Then the same tuple may be tried again.
 const FORGET_AFTER: Duration = Duration::from_secs(120);
-/// The longest round trip to a client that resets should be recognised after.
+/// The longest round trip after which a reset of the client is recognised.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// Sixteen names that share an address, as behind a reverse proxy, with four proxy IPs each. The
-/// downloads of one that is left out stand still.
+/// Sixteen names that share an address, as behind a reverse proxy, with four proxy IPs each.
+/// Downloads of names beyond that stall.
 const MAX_CANDIDATES: usize = 64;
 const FIRST_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);

@@ -1,10 +1,8 @@
-//! The bytes of a translated packet: addresses, ports and every checksum that covers them, in
-//! place.
+//! Rewrites the bytes of a packet in place: addresses, ports and every checksum that covers them.
 //!
-//! Checksums are corrected by difference (RFC 1624), so one that was wrong stays wrong and the
-//! receiver still finds out (docs/lessons.md 30). It decides nothing: what a packet is translated
-//! to comes from the flow table. ICMP errors, which carry a second packet inside, are in
-//! [`IcmpError`].
+//! Checksums are corrected by difference (RFC 1624), so a wrong one stays wrong and the receiver
+//! still detects it (docs/lessons.md 30). The flow table decides about the new addresses. ICMP
+//! errors, which carry a second packet inside, are in [`IcmpError`].
 
 mod icmp_error;
 
@@ -15,7 +13,7 @@ use crate::packet::checksum::ChecksumUpdate;
 use crate::packet::{DropReason, IpPacket, Transport};
 use std::net::IpAddr;
 
-/// Where the translated fields of a packet are, kept from its [`IpPacket`] while its bytes change.
+/// The offsets of the translated fields, taken from an [`IpPacket`] before its bytes change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     is_v4: bool,
@@ -24,7 +22,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// `None` for what cannot be translated: all but TCP, UDP and ICMP echo.
+    /// `None` for protocols without translation: all but TCP, UDP and ICMP echo.
     #[must_use]
     pub fn of(packet: &IpPacket<'_>) -> Option<Self> {
         let protocol = match packet.transport() {
@@ -41,38 +39,38 @@ impl Layout {
     }
 }
 
-/// Turns a packet from a client to a proxy IP into one to the real IP, from the outside port.
+/// Rewrites a packet from a client to a proxy IP: to the real IP, from the outside port.
 ///
 /// # Errors
 ///
 /// The packet is unchanged: [`DropReason::Untranslatable`] if it is not of the family of `to`,
-/// [`DropReason::MalformedTransport`] if it is not the one that `layout` was made of.
+/// [`DropReason::MalformedTransport`] if `layout` does not belong to it.
 pub fn inbound(packet: &mut [u8], layout: Layout, to: &Outside) -> Result<(), DropReason> {
-    replace(packet, layout, End::Destination, (to.real, to.port))
+    replace(packet, layout, Endpoint::Destination, (to.real, to.port))
 }
 
-/// Turns a packet from a real IP into one from the proxy IP, to the client's port.
+/// Rewrites a packet from a real IP: from the proxy IP, to the client's port.
 ///
 /// # Errors
 ///
 /// As [`inbound`].
 pub fn outbound(packet: &mut [u8], layout: Layout, to: &Inside) -> Result<(), DropReason> {
-    replace(packet, layout, End::Source, (to.proxy, to.port))
+    replace(packet, layout, Endpoint::Source, (to.proxy, to.port))
 }
 
-/// Whose address is replaced. The port is that of the other end, the client.
+/// The replaced address. The port is that of the other end, the client.
 #[derive(Clone, Copy)]
-enum End {
+enum Endpoint {
     Source,
     Destination,
 }
 
-/// Replaces an address and the client's port. A transport header may be cut short behind the port:
-/// a checksum that is not there is not corrected.
+/// Replaces an address and the client's port. A transport header may end after the port: a missing
+/// checksum is not corrected.
 fn replace(
     packet: &mut [u8],
     layout: Layout,
-    end: End,
+    endpoint: Endpoint,
     (address, port): (IpAddr, u16),
 ) -> Result<(), DropReason> {
     if layout.is_v4 != address.is_ipv4() {
@@ -81,14 +79,14 @@ fn replace(
     let (header, segment) = packet
         .split_at_mut_checked(layout.transport_offset)
         .ok_or(DropReason::MalformedTransport)?;
-    let port_offset = match (layout.protocol, end) {
+    let port_offset = match (layout.protocol, endpoint) {
         (FlowProtocol::Echo, _) => 4,
-        (_, End::Destination) => 0,
-        (_, End::Source) => 2,
+        (_, Endpoint::Destination) => 0,
+        (_, Endpoint::Source) => 2,
     };
     let port_field = field(segment, port_offset).ok_or(DropReason::MalformedTransport)?;
     let old_port = u16::from_be_bytes(*port_field);
-    let old = replace_address(header, end, address).ok_or(DropReason::MalformedTransport)?;
+    let old = replace_address(header, endpoint, address).ok_or(DropReason::MalformedTransport)?;
     *field(segment, port_offset).ok_or(DropReason::MalformedTransport)? = port.to_be_bytes();
 
     let of_address = ChecksumUpdate::default().replace_addr(old, address);
@@ -109,11 +107,11 @@ fn replace(
     Ok(())
 }
 
-/// Writes an address into an IP header and returns the one that was there.
-fn replace_address(header: &mut [u8], end: End, address: IpAddr) -> Option<IpAddr> {
-    let (v4, v6) = match end {
-        End::Source => (12, 8),
-        End::Destination => (16, 24),
+/// Writes an address into an IP header and returns the former one.
+fn replace_address(header: &mut [u8], endpoint: Endpoint, address: IpAddr) -> Option<IpAddr> {
+    let (v4, v6) = match endpoint {
+        Endpoint::Source => (12, 8),
+        Endpoint::Destination => (16, 24),
     };
     match address {
         IpAddr::V4(address) => {
@@ -137,7 +135,7 @@ fn field(bytes: &mut [u8], offset: usize) -> Option<&mut [u8; 2]> {
     bytes.get_mut(offset..)?.first_chunk_mut()
 }
 
-/// RFC 791, section 3.1.
+/// RFC 791, 3.1, in the IPv4 header.
 const IPV4_CHECKSUM_OFFSET: usize = 10;
 
 #[cfg(test)]

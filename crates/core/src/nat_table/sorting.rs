@@ -1,12 +1,12 @@
-//! Whom packets from resources are for: a client of this shard, or one of another.
+//! Finds the client of packets from resources, on this shard or on another.
 //!
-//! The kernel chooses the queue of the TUN for each flow, and sometimes another than that of the
-//! client's shard. What comes to the wrong one is handed over whole and once: a packet that was
-//! handed over goes to a client or nowhere, so that two tables which disagree about a client for a
-//! moment do not play ball.
+//! The kernel chooses the queue of the TUN for each flow, and sometimes not that of the client's
+//! shard. Packets on the wrong queue are handed over whole and once: a packet that was handed over
+//! goes to a client or is dropped, so that two tables which disagree about a client for a moment do
+//! not pass it back and forth.
 
+use super::ClientSlot;
 use super::NatTable;
-use super::slot::ClientSlot;
 use crate::DropReason;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
@@ -14,45 +14,44 @@ use crate::packet::{PacketBatch, ip};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// To whom an address in the tunnel belongs.
+/// The owner of an address in the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Home {
-    /// To a client of this shard.
-    Here(ClientSlot),
-    /// To a client of this other shard.
-    Elsewhere(u8, ClientId),
+pub(super) enum Location {
+    /// A client of this shard.
+    Local(ClientSlot),
+    /// A client of this other shard.
+    Remote(u8, ClientId),
 }
 
-/// Where packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Destination {
     Client(ClientSlot),
     Shard(u8),
 }
 
-impl From<Home> for Destination {
-    fn from(home: Home) -> Self {
-        match home {
-            Home::Here(slot) => Self::Client(slot),
-            Home::Elsewhere(shard, _) => Self::Shard(shard),
+impl From<Location> for Destination {
+    fn from(location: Location) -> Self {
+        match location {
+            Location::Local(slot) => Self::Client(slot),
+            Location::Remote(shard, _) => Self::Shard(shard),
         }
     }
 }
 
 impl NatTable {
-    /// From now on these addresses are those of a client of another shard. An address that another
-    /// client had is taken over.
+    /// Assigns the addresses to a client of another shard. An address of another client is taken
+    /// over.
     pub fn route(&mut self, client: ClientId, tunnel: TunnelAddresses, shard: u8) {
         self.clients.route(client, tunnel, shard);
     }
 
-    /// The client is on no other shard any more.
+    /// The client has left its other shard.
     pub fn unroute(&mut self, client: ClientId) {
         self.clients.unroute(client);
     }
 
-    /// Packets from resources, to whichever client; order within a client is kept. Packets for
-    /// nobody are counted as [`DropReason::UnknownClient`].
+    /// Packets from resources to any client; the order within a client is kept. Packets for unknown
+    /// addresses are counted as [`DropReason::UnknownClient`].
     pub fn handle_outbound(&mut self, batch: PacketBatch, now: Instant) {
         for (destination, batch) in self.sort(batch) {
             match destination {
@@ -63,13 +62,13 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// As [`Self::handle_outbound`], of packets that another shard has read and found to be for a
-    /// client of this one.
+    /// As [`Self::handle_outbound`], for packets that another shard has read for a client of this
+    /// one.
     pub fn handle_strays(&mut self, batch: PacketBatch, now: Instant) {
         for (destination, batch) in self.sort(batch) {
             match destination {
                 Destination::Client(slot) => self.return_to(slot, batch, now),
-                // They have just parted, or are about to meet.
+                // The client has just left, or has not arrived yet.
                 Destination::Shard(_) => {
                     self.drops
                         .count_many(DropReason::UnknownClient, batch.segments());
@@ -79,7 +78,7 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// The next batch for another shard, and which.
+    /// The next batch for another shard, with the number of that shard.
     pub fn poll_stray(&mut self) -> Option<(u8, PacketBatch)> {
         self.strays.pop_front()
     }
@@ -97,7 +96,7 @@ impl NatTable {
         }
     }
 
-    /// One read of the TUN device is one flow, so one receiver is the rule.
+    /// A read of the TUN device is one flow, so it usually has one receiver.
     fn sort(&mut self, batch: PacketBatch) -> Vec<(Destination, PacketBatch)> {
         if let Some(destination) = self.sole_receiver(&batch) {
             return vec![(destination, batch)];
@@ -130,7 +129,7 @@ impl NatTable {
     }
 
     fn destination(&self, address: IpAddr) -> Option<Destination> {
-        self.clients.home(address).map(Destination::from)
+        self.clients.location(address).map(Destination::from)
     }
 }
 
@@ -142,7 +141,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// From a resource to client `number`; `mark` tells packets apart.
+    /// From a resource to client `number`; `mark` identifies the packet.
     fn answer_to(number: u8, mark: u16) -> Vec<u8> {
         let shape = Shape::Udp {
             from: mark,
@@ -161,7 +160,7 @@ mod tests {
         batch.iter().map(<[u8]>::to_vec).collect()
     }
 
-    /// Shard 0 with client 1; 2 and 3 live on shard 1, 4 on shard 2.
+    /// Shard 0 with client 1; 2 and 3 are on shard 1, 4 on shard 2.
     fn scene() -> Scene {
         let mut scene = Scene::new(&[1]);
         for (number, shard) in [(2, 1), (3, 1), (4, 2)] {
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_for_others_go_to_their_shards_in_one_batch_each_and_in_order() {
+    fn packets_for_other_shards_go_in_one_batch_each_and_in_order() {
         let mut scene = scene();
         let packets: Vec<_> = [2, 1, 3, 4, 2, 9].iter().zip(1..).collect();
         let packets: Vec<_> = packets
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_is_not_handed_on() {
+    fn a_packet_is_handed_over_only_once() {
         let mut scene = scene();
         let packets = [answer_to(1, 1), answer_to(2, 2)];
         scene.nat.handle_strays(batch(&packets), scene.now);
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_for_each_of_many_does_not_take_the_room_of_many() {
+    fn a_batch_for_many_clients_reserves_no_excess_memory() {
         let numbers: Vec<u8> = (1..=200).collect();
         let mut scene = Scene::new(&numbers);
         let packets: Vec<_> = numbers.iter().map(|number| answer_to(*number, 1)).collect();
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_super_packet_that_goes_nowhere_counts_as_all_that_it_stands_for() {
+    fn a_dropped_super_packet_counts_all_its_segments() {
         let mut scene = scene();
         let mut datagrams = PacketBatch::default();
         for _ in 0..5 {
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_here_is_nowhere_else_and_an_heir_keeps_what_it_has() {
+    fn a_client_is_on_one_shard_and_keeps_taken_over_addresses() {
         let mut scene = scene();
         let (id, tunnel) = client(2);
         scene.nat.attach(id, tunnel);
@@ -243,11 +242,11 @@ mod tests {
             .nat
             .handle_outbound(batch(&[answer_to(2, 1)]), scene.now);
         assert_eq!(scene.nat.poll_outbound().map(|(id, _)| id), Some(id));
-        // Late news of where it was before.
+        // Outdated news of its former shard.
         scene.nat.unroute(id);
         // Client 4 comes back to shard 1 with the addresses of client 3, which leaves.
-        let (heir, former) = (client(4).0, client(3));
-        scene.nat.route(heir, former.1, 1);
+        let (successor, former) = (client(4).0, client(3));
+        scene.nat.route(successor, former.1, 1);
         scene.nat.unroute(former.0);
         let packets = [answer_to(2, 1), answer_to(3, 2), answer_to(4, 3)];
         scene.nat.handle_outbound(batch(&packets), scene.now);
@@ -257,7 +256,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever lives where, and whichever shard reads what: each packet reaches its client's
+        /// For any placement of clients and any reading shard: each packet reaches its client's
         /// shard once, and the packets of a client stay in order.
         #[test]
         fn every_packet_reaches_the_shard_of_its_client_in_order(
@@ -266,11 +265,11 @@ mod tests {
         ) {
             let mut shards: Vec<Scene> = (0..4).map(|_| Scene::new(&[])).collect();
             for (shard, scene) in (0..).zip(&mut shards) {
-                for (number, home) in (0..).zip(&homes) {
+                for (number, location) in (0..).zip(&homes) {
                     let (id, tunnel) = client(number);
-                    match *home == shard {
+                    match *location == shard {
                         true => scene.nat.attach(id, tunnel),
-                        false => scene.nat.route(id, tunnel, *home),
+                        false => scene.nat.route(id, tunnel, *location),
                     }
                 }
             }
@@ -292,9 +291,9 @@ mod tests {
                     owner.nat.handle_strays(stray, owner.now);
                 }
             }
-            for (number, home) in (0..).zip(&homes) {
+            for (number, location) in (0..).zip(&homes) {
                 let of_client = &mut expected[usize::from(number)];
-                let scene = &mut shards[usize::from(*home)];
+                let scene = &mut shards[usize::from(*location)];
                 let mut arrived = Vec::new();
                 let mut others = Vec::new();
                 while let Some((id, packets)) = scene.nat.poll_outbound() {

@@ -1,4 +1,4 @@
-//! The NAT as a whole: clients on one side, resources on the other, names in between.
+//! The whole NAT: clients on one side, resources on the other, names between them.
 
 use super::*;
 use crate::names::{NameFailure, ResolvedAddresses};
@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use uuid::Uuid;
 
-mod explained;
+mod explain;
 mod interleavings;
-mod one_truth;
+mod policy_agreement;
 mod rebuilt;
 
 pub(super) const REAL: &str = "10.20.0.100";
@@ -41,7 +41,7 @@ fn own_v6(number: u8) -> String {
     client(number).1.ipv6.to_string()
 }
 
-/// The `n`th name of a client has the `n`th block of four addresses in each family.
+/// Name `n` of a client has block `n` of four addresses in each family.
 pub(super) fn proxy_v4(block: u8, place: u8) -> IpAddr {
     [100, 96, 0, 1 + 4 * block + place].into()
 }
@@ -85,7 +85,7 @@ pub(super) fn answer(
     }
 }
 
-/// A TCP segment with these flags and right checksums.
+/// A TCP segment with these flags and correct checksums.
 fn tcp(source: &str, destination: &str, from: u16, to: u16, flags: u8) -> Vec<u8> {
     let mut bytes = packet_between(source, destination, Shape::Tcp { from, to });
     let offset = IpPacket::parse(&bytes).expect("valid").transport_offset();
@@ -146,7 +146,7 @@ impl Scene {
         }
     }
 
-    /// What reaches the TUN.
+    /// The packets that reach the TUN.
     pub(super) fn send(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         self.nat.handle_inbound(PacketBatch::of(packet), self.now);
         self.forwarded()
@@ -159,7 +159,7 @@ impl Scene {
             .collect()
     }
 
-    /// What reaches a client when `packet` comes from the TUN.
+    /// The packets that reach a client after `packet` from the TUN.
     fn receive(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         self.nat.handle_outbound(PacketBatch::of(packet), self.now);
         self.delivered()
@@ -189,7 +189,7 @@ impl Scene {
             .collect()
     }
 
-    /// Lets time pass, deadline by deadline.
+    /// Advances the clock from deadline to deadline.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.nat.poll_timeout().filter(|at| *at <= end) {
@@ -210,7 +210,7 @@ fn syn(to: IpAddr, from: u16) -> Vec<u8> {
     tcp(&own, &to.to_string(), from, 80, SYN)
 }
 
-/// The answer to a packet that the TUN was given.
+/// The answer to a packet that reached the TUN.
 fn reply_to(sent: &[u8], flags: u8) -> Vec<u8> {
     let packet = IpPacket::parse(sent).expect("valid");
     let Transport::Tcp {
@@ -243,7 +243,7 @@ fn is_unreachable(packet: &[u8]) -> bool {
 }
 
 #[test]
-fn there_and_back_over_both_families() {
+fn translates_both_families_in_both_directions() {
     let mut scene = Scene::resolved();
     for (proxy, real) in [(proxy_v4(0, 2), REAL), (proxy_v6(0, 1), REAL_V6)] {
         let sent = scene.send(&syn(proxy, 5000));
@@ -254,9 +254,9 @@ fn there_and_back_over_both_families() {
     }
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
-fn packets_before_the_answer_are_held_and_then_go_on_in_order() {
+fn holds_packets_until_the_answer_and_forwards_them_in_order() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     assert_eq!(scene.statuses(), [true], "active at once");
@@ -270,31 +270,34 @@ fn packets_before_the_answer_are_held_and_then_go_on_in_order() {
     assert_eq!([port(&sent[0]), port(&sent[1])], [5000, 5001]);
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
-fn what_waits_too_long_is_unreachable_not_prohibited() {
+fn answers_unreachable_not_prohibited_after_the_hold_time() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.pass(Duration::from_millis(1999));
     assert_eq!(scene.delivered().len(), 0);
     scene.pass(Duration::from_millis(2));
-    let told = scene.delivered();
-    assert!(told.len() == 1 && is_unreachable(&told[0]), "{told:?}");
+    let answers = scene.delivered();
+    assert!(
+        answers.len() == 1 && is_unreachable(&answers[0]),
+        "{answers:?}"
+    );
     assert_eq!(scene.drops(DropReason::Unmapped), 1);
 }
 
-/// docs/lessons.md 9.
+/// docs/lessons.md 9: Every proxy IP is mapped, each family for itself.
 #[test]
-fn a_family_without_an_address_is_refused_at_once() {
+fn a_family_without_an_address_is_refused_immediately() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.send(&syn(proxy_v6(0, 0), 5000));
     scene.answer("app.example", AddressFamily::V6, Err(NameFailure::NoData));
-    let told = scene.delivered();
+    let answers = scene.delivered();
     assert!(
-        told.len() == 1 && is_unreachable(&told[0]),
-        "the held one: {told:?}"
+        answers.len() == 1 && is_unreachable(&answers[0]),
+        "the held one: {answers:?}"
     );
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
     scene.send(&syn(proxy_v6(0, 0), 5001));
@@ -303,7 +306,7 @@ fn a_family_without_an_address_is_refused_at_once() {
 }
 
 #[test]
-fn three_names_on_one_address_keep_one_source_port_apart() {
+fn three_names_on_one_address_get_different_outside_ports() {
     let mut scene = Scene::new(&[1]);
     for (block, name) in ["a.example", "b.example", "c.example"].iter().enumerate() {
         scene.assign(1, name, u8::try_from(block).expect("small"));
@@ -324,9 +327,9 @@ fn three_names_on_one_address_keep_one_source_port_apart() {
     }
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
-fn a_refresh_moves_new_and_unanswered_flows_and_never_a_live_one() {
+fn a_refresh_moves_new_and_unanswered_flows_but_no_live_one() {
     let mut scene = Scene::resolved();
     let live = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&live[0], SYN_ACK));
@@ -343,7 +346,7 @@ fn a_refresh_moves_new_and_unanswered_flows_and_never_a_live_one() {
 }
 
 #[test]
-fn a_syn_on_a_port_of_long_ago_is_not_led_to_the_address_of_then() {
+fn a_syn_on_a_reused_port_goes_to_the_current_address() {
     let mut scene = Scene::resolved();
     let old = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&old[0], SYN_ACK));
@@ -353,7 +356,7 @@ fn a_syn_on_a_port_of_long_ago_is_not_led_to_the_address_of_then() {
 }
 
 #[test]
-fn syns_on_a_port_of_long_ago_count_as_unanswered() {
+fn syns_on_a_reused_port_count_as_unanswered() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL, OTHER_REAL]));
@@ -371,7 +374,7 @@ fn syns_on_a_port_of_long_ago_count_as_unanswered() {
 }
 
 #[test]
-fn an_unanswered_flow_to_an_address_that_was_denied_goes_nowhere() {
+fn an_unanswered_flow_to_a_denied_address_is_refused() {
     let mut scene = Scene::resolved();
     for _ in 0..2 {
         scene.send(&syn(proxy_v4(0, 0), 5000));
@@ -388,7 +391,7 @@ fn an_unanswered_flow_to_an_address_that_was_denied_goes_nowhere() {
 }
 
 #[test]
-fn a_held_packet_is_not_let_go_to_a_name_that_it_was_not_admitted_to() {
+fn a_held_packet_is_not_released_to_another_name() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "guarded.example", 2);
     scene.answer("guarded.example", AddressFamily::V4, Ok(&[OTHER_REAL]));
@@ -402,7 +405,7 @@ fn a_held_packet_is_not_let_go_to_a_name_that_it_was_not_admitted_to() {
 }
 
 #[test]
-fn an_announcement_that_cannot_be_kept_ends_what_its_proxy_ips_meant() {
+fn a_refused_announcement_removes_the_former_names_of_its_proxy_ips() {
     let mut scene = Scene::new(&[1]);
     let of_resource = |number: u128, name, block| Assignment {
         resource: ResourceId(Uuid::from_u128(number)),
@@ -424,7 +427,7 @@ fn an_announcement_that_cannot_be_kept_ends_what_its_proxy_ips_meant() {
 }
 
 #[test]
-fn packets_beyond_what_may_be_held_are_answered() {
+fn answers_packets_beyond_the_hold_limit() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     for from in 5000..5033 {
@@ -434,9 +437,9 @@ fn packets_beyond_what_may_be_held_are_answered() {
     assert!(is_unreachable(&scene.delivered()[0]));
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
-fn an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_passes() {
+fn drops_answers_to_ended_flows_and_passes_untranslated_packets() {
     let mut scene = Scene::resolved();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     let late = reply_to(&sent[0], SYN_ACK);
@@ -448,9 +451,9 @@ fn an_answer_to_a_flow_that_is_over_is_dropped_and_what_is_no_flow_passes() {
     assert_eq!(scene.receive(&cidr), [cidr]);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn a_reset_ends_the_flow_after_it_was_delivered() {
+fn a_reset_is_delivered_and_ends_the_flow() {
     let mut scene = Scene::resolved();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     let reset = reply_to(&sent[0], RST);
@@ -458,9 +461,9 @@ fn a_reset_ends_the_flow_after_it_was_delivered() {
     assert_eq!(scene.receive(&reset).len(), 0);
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn a_proxy_ip_for_another_name_takes_nothing_over() {
+fn a_proxy_ip_for_another_name_keeps_no_state() {
     let mut scene = Scene::resolved();
     let old = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.receive(&reply_to(&old[0], SYN_ACK));
@@ -476,7 +479,7 @@ fn a_proxy_ip_for_another_name_takes_nothing_over() {
     assert_eq!(destination_of(&scene.forwarded()), [OTHER_REAL]);
 }
 
-/// What a router says about `offending`: destination unreachable with `code`.
+/// A router's ICMP error about `offending`: destination unreachable with `code`.
 fn unreachable_about(offending: &[u8], code: u8) -> Vec<u8> {
     let source = IpPacket::parse(offending)
         .expect("valid")
@@ -495,20 +498,20 @@ fn unreachable_about(offending: &[u8], code: u8) -> Vec<u8> {
     bytes
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
-fn an_unreachable_address_moves_on_at_once_and_the_client_hears_of_it() {
+fn an_unreachable_address_is_replaced_immediately_and_the_error_forwarded() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL, OTHER_REAL]));
     scene.events();
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     assert_eq!(destination_of(&sent), [REAL]);
-    let told = scene.receive(&unreachable_about(&sent[0], 1));
-    let outer = IpPacket::parse(&told[0]).expect("valid");
+    let answers = scene.receive(&unreachable_about(&sent[0], 1));
+    let outer = IpPacket::parse(&answers[0]).expect("valid");
     assert_eq!(outer.source(), proxy_v4(0, 0));
     assert_eq!(
-        told[0][28 + 16..28 + 20],
+        answers[0][28 + 16..28 + 20],
         [100, 96, 0, 1],
         "the embedded destination"
     );
@@ -517,7 +520,7 @@ fn an_unreachable_address_moves_on_at_once_and_the_client_hears_of_it() {
 }
 
 #[test]
-fn a_refused_port_moves_nothing() {
+fn a_refused_port_changes_no_address() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL, OTHER_REAL]));
@@ -527,9 +530,9 @@ fn a_refused_port_moves_nothing() {
     assert_eq!(destination_of(&again), [REAL]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn definite_failures_are_told_and_so_is_their_end() {
+fn reports_definite_failures_and_tsuccessor_end() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     assert_eq!(scene.statuses(), [true]);
@@ -537,7 +540,7 @@ fn definite_failures_are_told_and_so_is_their_end() {
     assert_eq!(
         scene.statuses(),
         [] as [bool; 0],
-        "nobody has said that there is no such name"
+        "no definite answer of the DNS"
     );
     scene.answer_both("app.example", NameFailure::NoSuchName);
     assert_eq!(scene.statuses(), [false]);
@@ -545,9 +548,9 @@ fn definite_failures_are_told_and_so_is_their_end() {
     assert_eq!(scene.statuses(), [true]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn a_failed_refresh_leaves_the_address_in_use() {
+fn a_failed_refresh_keeps_the_address() {
     let mut scene = Scene::resolved();
     scene.answer_both("app.example", NameFailure::Timeout);
     assert_eq!(
@@ -557,7 +560,7 @@ fn a_failed_refresh_leaves_the_address_in_use() {
 }
 
 #[test]
-fn a_name_of_nobody_is_unreachable_and_a_packet_from_a_proxy_ip_is_not_delivered() {
+fn an_unassigned_proxy_ip_is_unreachable_and_delivers_nothing() {
     let mut scene = Scene::resolved();
     assert_eq!(scene.send(&syn(proxy_v4(9, 0), 5000)).len(), 0);
     assert!(is_unreachable(&scene.delivered()[0]));
@@ -567,7 +570,7 @@ fn a_name_of_nobody_is_unreachable_and_a_packet_from_a_proxy_ip_is_not_delivered
 }
 
 #[test]
-fn what_cannot_be_translated_is_dropped() {
+fn drops_untranslatable_packets() {
     let mut scene = Scene::resolved();
     let gre = packet_between(&own_v4(1), &proxy_v4(0, 0).to_string(), Shape::Other(47));
     assert_eq!(scene.send(&gre).len(), 0);
@@ -575,14 +578,14 @@ fn what_cannot_be_translated_is_dropped() {
 }
 
 #[test]
-fn clients_do_not_share_names_and_lose_them_when_they_go() {
+fn clients_have_separate_names_and_lose_them_when_detached() {
     let mut scene = Scene::new(&[1, 2]);
     scene.assign(1, "app.example", 0);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
     let proxy = proxy_v4(0, 0).to_string();
     let of_two = tcp(&own_v4(2), &proxy, 5000, 80, SYN);
     assert_eq!(scene.send(&of_two).len(), 0);
-    assert_eq!(scene.delivered().len(), 1, "told that there is no way");
+    assert_eq!(scene.delivered().len(), 1, "answered as unreachable");
     let sent = scene.send(&syn(proxy_v4(0, 0), 5000));
     scene.nat.detach(client(1).0);
     assert_eq!(scene.receive(&reply_to(&sent[0], SYN_ACK)).len(), 0);
@@ -591,9 +594,9 @@ fn clients_do_not_share_names_and_lose_them_when_they_go() {
     assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5000)).len(), 0);
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
-fn a_name_goes_with_its_last_resource() {
+fn a_name_is_removed_with_its_last_resource() {
     let mut scene = Scene::resolved();
     let second = Assignment {
         resource: ResourceId(Uuid::from_u128(2)),
@@ -611,7 +614,7 @@ fn a_name_goes_with_its_last_resource() {
 }
 
 #[test]
-fn packets_of_two_clients_in_one_batch_part_ways_in_order() {
+fn splits_a_batch_for_two_clients_and_keeps_the_order() {
     let mut scene = Scene::new(&[1, 2]);
     let mut batch = PacketBatch::default();
     let packets: Vec<_> = [1, 2, 1, 9]
@@ -630,15 +633,15 @@ fn packets_of_two_clients_in_one_batch_part_ways_in_order() {
 }
 
 #[test]
-fn an_heir_keeps_its_address_when_the_former_owner_goes() {
+fn a_taken_over_address_stays_when_the_former_owner_leaves() {
     let mut scene = Scene::new(&[1]);
     let (old, tunnel) = client(1);
-    let (heir, _) = client(2);
-    scene.nat.attach(heir, tunnel);
+    let (successor, _) = client(2);
+    scene.nat.attach(successor, tunnel);
     scene.nat.detach(old);
     let packet = tcp("10.99.0.1", &own_v4(1), 80, 6000, ACK);
     scene
         .nat
         .handle_outbound(PacketBatch::of(&packet), scene.now);
-    assert_eq!(scene.nat.poll_outbound().map(|(id, _)| id), Some(heir));
+    assert_eq!(scene.nat.poll_outbound().map(|(id, _)| id), Some(successor));
 }

@@ -1,22 +1,21 @@
 //! Inner IP packets, many in one buffer.
 
 use super::buffer::Buffer;
-use super::merge::Tail;
+use super::merge::MergeState;
 use super::offload::{self, MAX_HEADER_BYTES, Segmentation, VNET_HEADER_BYTES};
 use super::{DropReason, IpPacket, TUNNEL_MTU_BYTES};
 
 /// IP packets, back to back in one buffer that the batch owns; any of them may be a super-packet
 /// ([`Segmentation`]).
 ///
-/// A batch is what actors hand to each other: one message, one buffer, many packets. Order is the
-/// order of arrival and is kept.
+/// Actors exchange batches: one message, one buffer, many packets, in the order of arrival.
 #[derive(Debug, Default)]
 pub struct PacketBatch {
     buffer: Buffer,
     packets: Vec<Slot>,
-    /// Of the last packet, where what comes next may continue it.
-    tail: Option<Tail>,
-    /// What was read and is none that we know to handle.
+    /// The state of the last packet, where the next may be merged into it.
+    merge_state: Option<MergeState>,
+    /// Number of packets that were read but are of no known kind.
     refused: usize,
 }
 
@@ -27,17 +26,17 @@ struct Slot {
     segmentation: Option<Segmentation>,
 }
 
-/// A packet of a batch, to be changed in place.
+/// A packet of a batch, mutable in place.
 #[derive(Debug)]
 pub struct PacketMut<'a> {
-    /// All of it, headers first.
+    /// The whole packet, headers first.
     pub bytes: &'a mut [u8],
-    /// How it is to be cut, if it is a super-packet.
+    /// How to cut it, for a super-packet.
     pub segmentation: Option<Segmentation>,
 }
 
 impl PacketMut<'_> {
-    /// A view of it, proven to be one whole packet of which no segment exceeds the tunnel's MTU.
+    /// A validated view of the packet; no segment of it exceeds the tunnel's MTU.
     ///
     /// # Errors
     /// As [`IpPacket::parse`].
@@ -45,13 +44,13 @@ impl PacketMut<'_> {
         parse(self.bytes, self.segmentation)
     }
 
-    /// How many packets it stands for.
+    /// The number of packets it represents: 1, or the segments of a super-packet.
     #[must_use]
     pub fn segments(&self) -> usize {
         segments(self.bytes.len(), self.segmentation)
     }
 
-    /// The first packet that it stands for; the others are lost.
+    /// The first packet that it represents; the others are lost.
     pub fn first(&mut self) -> &[u8] {
         match self.segmentation {
             Some(segmentation) => offload::first(self.bytes, segmentation),
@@ -59,7 +58,7 @@ impl PacketMut<'_> {
         }
     }
 
-    /// Hands each packet that it stands for to `take`; its bytes mean nothing afterwards.
+    /// Passes each packet that it represents to `take`; its bytes have no meaning afterwards.
     pub fn cut(&mut self, mut take: impl FnMut(&mut [u8])) {
         match self.segmentation {
             Some(segmentation) => offload::cut(self.bytes, segmentation, take),
@@ -83,7 +82,7 @@ fn segments(bytes: usize, segmentation: Option<Segmentation>) -> usize {
 }
 
 impl PacketBatch {
-    /// How many packets whoever gathers them one by one puts into one batch.
+    /// Packets per batch, for code that collects packets one by one.
     pub const MAX_PACKETS: usize = 64;
 
     /// An empty batch with room for `bytes` bytes of packets.
@@ -92,12 +91,12 @@ impl PacketBatch {
         Self {
             buffer: Buffer::with_room(bytes),
             packets: Vec::new(),
-            tail: None,
+            merge_state: None,
             refused: 0,
         }
     }
 
-    /// A batch of one packet.
+    /// A batch of one packet, which is copied.
     #[must_use]
     pub fn of(packet: &[u8]) -> Self {
         let mut batch = Self::with_capacity(packet.len());
@@ -105,12 +104,12 @@ impl PacketBatch {
         batch
     }
 
-    /// Copies `packet`, which is no super-packet, to the end.
+    /// Appends a copy of `packet`, which is not a super-packet.
     pub fn push(&mut self, packet: &[u8]) {
         self.push_segmented(packet, None);
     }
 
-    /// Copies `packet` to the end, which is to be cut as `segmentation` says.
+    /// Appends a copy of `packet`, to be cut as `segmentation` says.
     pub fn push_segmented(&mut self, packet: &[u8], segmentation: Option<Segmentation>) {
         let start = self.buffer.len();
         self.buffer.push(packet);
@@ -123,20 +122,22 @@ impl PacketBatch {
             end: self.buffer.len(),
             segmentation,
         });
-        self.tail = None;
+        self.merge_state = None;
     }
 
-    /// Lets `write` produce a packet in `max_bytes` bytes of room; it returns its length, or `None`
-    /// to add nothing. A packet that continues the one before becomes part of it.
+    /// Lets `write` produce a packet in `max_bytes` bytes of space; it returns the packet's length,
+    /// or `None` to add nothing. A packet that continues the previous one is merged into it.
     pub fn push_merging(
         &mut self,
         max_bytes: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
         let end = self.buffer.len();
-        // Written so that its payload lies where it belongs if it is merged; the end of the payload
-        // before, which its header then covers, is put aside.
-        let header_bytes = self.tail.map_or(0, |tail| tail.header_bytes());
+        // The payload is written where it belongs after a merge; the end of the previous payload,
+        // which the new header then covers, is saved.
+        let header_bytes = self
+            .merge_state
+            .map_or(0, |merge_state| merge_state.header_bytes());
         let start = end - header_bytes;
         let room = self.buffer.room_mut(end + max_bytes);
         let mut covered = [0; MAX_HEADER_BYTES];
@@ -154,40 +155,40 @@ impl PacketBatch {
             room.copy_within(start..start + bytes, end);
             room[start..end].copy_from_slice(&covered[..header_bytes]);
         }
-        let tail = Tail::of(&room[end..end + bytes]);
+        let merge_state = MergeState::of(&room[end..end + bytes]);
         self.buffer.set_len(end + bytes);
         self.append(end, None);
-        self.tail = tail;
+        self.merge_state = merge_state;
     }
 
-    /// Whether the packet at `start`, of `bytes` bytes, continues the last one, whose end its
-    /// header covers.
+    /// Merges the packet at `start`, of `bytes` bytes, into the last one, if it continues that;
+    /// returns whether it did. Its header covers the end of the last packet, saved in `covered`.
     fn merge(&mut self, start: usize, bytes: usize, covered: &[u8]) -> bool {
-        let (Some(tail), Some(last)) = (self.tail, self.packets.last_mut()) else {
+        let (Some(merge_state), Some(last)) = (self.merge_state, self.packets.last_mut()) else {
             return false;
         };
         let room = self.buffer.room_mut(0);
         let next = &room[start..start + bytes];
-        if !tail.is_continued(last.end - last.start, next) {
+        if !merge_state.can_append(last.end - last.start, next) {
             return false;
         }
         let header_bytes = covered.len();
-        let is_pushed = tail.is_pushed(next);
-        self.tail = tail.after(&next[..header_bytes], bytes - header_bytes);
+        let is_pushed = merge_state.is_pushed(next);
+        self.merge_state = merge_state.appended(&next[..header_bytes], bytes - header_bytes);
         room[start..last.end].copy_from_slice(covered);
         last.end = start + bytes;
-        last.segmentation = Some(tail.segmentation());
-        tail.complete(&mut room[last.start..last.end], is_pushed);
+        last.segmentation = Some(merge_state.segmentation());
+        merge_state.complete(&mut room[last.start..last.end], is_pushed);
         self.buffer.set_len(last.end);
         true
     }
 
-    /// Lets `read` fill `max_bytes` bytes of room with what a TUN queue with offloads hands over: a
-    /// header and a packet. It returns how many bytes it read. What does not fit its header is
-    /// dropped, and counted in [`Self::refused`].
+    /// Lets `read` fill `max_bytes` bytes of space with a header and a packet from a TUN queue with
+    /// offloads; it returns the number of bytes read. A packet that contradicts its header is
+    /// dropped and counted in [`Self::refused`].
     ///
     /// # Errors
-    /// Those of `read`, which then has added nothing.
+    /// The error of `read`; nothing is added then.
     pub fn push_offloaded<E>(
         &mut self,
         max_bytes: usize,
@@ -208,22 +209,22 @@ impl PacketBatch {
         Ok(())
     }
 
-    /// How much of what was read was dropped.
+    /// How many packets that were read were dropped.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused
     }
 
-    /// Whether `bytes` bytes more fit without moving the others.
+    /// Whether `bytes` more bytes fit without a reallocation.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
         self.buffer.spare() >= bytes
     }
 
-    /// Keeps the packets for which `keep` answers true; `keep` may rewrite the packet in place, but
-    /// not its length.
+    /// Keeps the packets for which `keep` returns true; `keep` may rewrite the packet in place, but
+    /// not change its length.
     pub fn retain_mut(&mut self, mut keep: impl FnMut(&mut PacketMut<'_>) -> bool) {
-        self.tail = None;
+        self.merge_state = None;
         let buffer = self.buffer.bytes_mut();
         self.packets.retain(|slot| {
             keep(&mut PacketMut {
@@ -233,10 +234,10 @@ impl PacketBatch {
         });
     }
 
-    /// As [`Self::retain_mut`], but the packet may become shorter: `keep` answers its new length,
+    /// As [`Self::retain_mut`], but the packet may become shorter: `keep` returns its new length,
     /// or `None` to drop it.
     pub fn retain_resized(&mut self, mut keep: impl FnMut(&mut PacketMut<'_>) -> Option<usize>) {
-        self.tail = None;
+        self.merge_state = None;
         let buffer = self.buffer.bytes_mut();
         self.packets.retain_mut(|slot| {
             let bytes = slot.end - slot.start;
@@ -250,7 +251,7 @@ impl PacketBatch {
         });
     }
 
-    /// Hands each packet to `take`, oldest first; they may be used up.
+    /// Passes each packet to `take`, oldest first; `take` may overwrite it.
     pub fn for_each_mut(&mut self, mut take: impl FnMut(PacketMut<'_>)) {
         self.retain_mut(|packet| {
             take(PacketMut {
@@ -269,13 +270,13 @@ impl PacketBatch {
             .map(|slot| &buffer[slot.start..slot.end])
     }
 
-    /// The packets with how they are to be cut, oldest first.
+    /// The packets with their segmentation, oldest first.
     pub fn segmented(&self) -> impl Iterator<Item = (&[u8], Option<Segmentation>)> {
         let segmentation = self.packets.iter().map(|slot| slot.segmentation);
         self.iter().zip(segmentation)
     }
 
-    /// How many packets there are, each super-packet counted as those that it stands for.
+    /// The number of packets, each super-packet counted as its segments.
     #[must_use]
     pub fn segments(&self) -> usize {
         let counts = self
@@ -291,13 +292,13 @@ impl PacketBatch {
         self.packets.len()
     }
 
-    /// Whether there is no packet.
+    /// Whether the batch holds no packet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
 
-    /// The number of bytes of all packets, each super-packet counted as those that it stands for.
+    /// The number of bytes of all packets, each super-packet counted as its segments.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         let bytes = self.packets.iter().map(|slot| {

@@ -1,34 +1,33 @@
-//! Memory for packets, used again instead of allocated anew.
+//! Reusable memory for packets.
 //!
-//! Each thread keeps up to [`POOLED`] large buffers that nobody uses just now; what is returned
-//! beyond that is freed, so an idle thread holds [`POOLED`] × [`BUFFER_BYTES`] at most. A large
-//! buffer is zeroed once in its life. Small contents (one packet, a handshake message) get memory
-//! of their own size.
+//! Each thread keeps up to [`POOLED`] unused large buffers and frees further ones, so an idle
+//! thread holds at most [`POOLED`] × [`BUFFER_BYTES`]. A large buffer is zeroed only when it is
+//! allocated. Small contents (one packet, a handshake message) get memory of their own size.
 
 use std::cell::RefCell;
 
-/// Room of a large buffer: a super-packet of 64 KiB, and as much again for what is read after it.
+/// Capacity of a large buffer: a super-packet of 64 KiB, and as much again for the next read.
 pub const BUFFER_BYTES: usize = 128 * 1024;
-/// Large buffers that a thread keeps: more than are on their way between its actors at any time
+/// Unused large buffers that a thread keeps: more than travel between its actors at any time
 /// while none of them is stuck.
 pub const POOLED: usize = 64;
-/// From here on a large buffer is worth it.
+/// From this size on a large buffer is used.
 const SMALL_BYTES: usize = 4096;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes with room behind them. What is in the room is initialized, but means nothing.
+/// Bytes with spare capacity behind them. The spare bytes are initialized but have no meaning.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    /// Always as long as its room.
+    /// Its length is the capacity.
     room: Vec<u8>,
     used: usize,
 }
 
 impl Buffer {
-    /// Empty, with room for at least `bytes` bytes.
+    /// An empty buffer with capacity for at least `bytes` bytes.
     #[must_use]
     pub fn with_room(bytes: usize) -> Self {
         let room = match bytes {
@@ -39,53 +38,54 @@ impl Buffer {
         Self { room, used: 0 }
     }
 
-    /// How many bytes there are.
+    /// The number of bytes in use.
     #[must_use]
     pub fn len(&self) -> usize {
         self.used
     }
 
-    /// Whether there are none.
+    /// Whether no bytes are in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// What is there.
+    /// The bytes in use, read-only.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.room[..self.used]
     }
 
-    /// What is there.
+    /// The bytes in use, for changes in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.room[..self.used]
     }
 
-    /// The first `bytes` bytes of all that can be written to, for whoever reads into it; more than
-    /// was asked for, if there is.
+    /// The whole writable memory from its start, for a read into it: at least `bytes` bytes, more
+    /// if the capacity is larger.
     pub fn room_mut(&mut self, bytes: usize) -> &mut [u8] {
         self.reserve_total(bytes);
         &mut self.room
     }
 
-    /// Says how many bytes from the start mean something from now on.
+    /// Declares the first `bytes` bytes in use.
     ///
     /// # Panics
-    /// When there is less room.
+    /// If the capacity is smaller.
     pub fn set_len(&mut self, bytes: usize) {
         assert!(bytes <= self.room.len(), "{bytes} of {}", self.room.len());
         self.used = bytes;
     }
 
-    /// How many bytes fit without moving.
+    /// How many further bytes fit without a reallocation.
     #[must_use]
     pub fn spare(&self) -> usize {
         self.room.len() - self.used
     }
 
-    /// Takes what is there: little of it as a copy in memory of its own size, because copying costs
-    /// less than another large buffer that is not in the cache; more of it with its memory.
+    /// Takes the bytes in use and leaves an empty buffer: few bytes as a copy in memory of their
+    /// own size, because copying costs less than another large buffer that is not in the cache;
+    /// many bytes with their memory.
     #[must_use]
     pub fn take_fitted(&mut self) -> Self {
         match self.used {
@@ -94,7 +94,7 @@ impl Buffer {
         }
     }
 
-    /// Appends.
+    /// Appends a copy of `bytes`.
     pub fn push(&mut self, bytes: &[u8]) {
         let start = self.used;
         self.reserve_total(start + bytes.len());
@@ -102,7 +102,7 @@ impl Buffer {
         self.used += bytes.len();
     }
 
-    /// Lets `bytes` bytes fit in all, at the price of a copy if they do not yet.
+    /// Ensures a capacity of `bytes` bytes in total; copies the content if it has to grow.
     fn reserve_total(&mut self, bytes: usize) {
         if bytes <= self.room.len() {
             return;
@@ -143,7 +143,7 @@ fn take() -> Vec<u8> {
     used_before.unwrap_or_else(|| vec![0; BUFFER_BYTES])
 }
 
-/// On a thread that ends there is no pool any more.
+/// Does nothing on a thread that is ending: its pool no longer exists.
 fn give_back(room: Vec<u8>) {
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_buffer_is_used_again_and_a_small_one_is_not_kept() {
+    fn a_large_buffer_is_reused_and_a_small_one_is_not_pooled() {
         let before = pooled();
         drop(Buffer::with_room(100));
         assert_eq!(pooled(), before);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_and_keeps_what_is_there() {
+    fn growth_keeps_the_content() {
         let mut buffer = Buffer::with_room(3);
         for n in 0..200u8 {
             buffer.push(&[n; 1000]);

@@ -1,4 +1,4 @@
-//! The Internet checksum: in full (RFC 1071), by difference (RFC 1624), and the one field of an IP
+//! The Internet checksum: in full (RFC 1071) and incremental (RFC 1624), and the one field of an IP
 //! packet that the tunnel itself changes, ECN.
 //!
 //! Checksums are `u16` in host byte order, as `u16::from_be_bytes` reads them from the wire.
@@ -6,19 +6,18 @@
 use super::{Ecn, ip};
 use std::net::IpAddr;
 
-/// The checksum of `bytes`, to be written where the summed field is zero. Over bytes that include a
-/// correct checksum the result is 0.
+/// The checksum of `bytes`, to be written where the summed field is zero. If `bytes` include a
+/// correct checksum, the result is 0.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u16 {
     !fold(sum(bytes))
 }
 
 /// The checksum of a TCP, UDP or ICMPv6 `segment` together with the pseudo header of its addresses
-/// (RFC 9293, section 3.1; RFC 8200, section 8.1). Over a segment that includes a correct checksum
-/// the result is 0.
+/// (RFC 9293, 3.1; RFC 8200, 8.1). If the segment includes a correct checksum, the result is 0.
 ///
-/// To be written into a UDP header, 0 has to be replaced by 0xffff (RFC 768). ICMP over IPv4 has no
-/// pseudo header: use [`checksum`].
+/// A UDP header carries 0xffff instead of a result of 0 (RFC 768). ICMP over IPv4 has no pseudo
+/// header: use [`checksum`].
 #[must_use]
 pub fn transport_checksum(
     source: IpAddr,
@@ -36,7 +35,7 @@ pub fn transport_checksum(
     !fold(total)
 }
 
-/// A change to summed fields, gathered and then applied to the checksum that covers them
+/// The accumulated change of summed fields, applied to the checksum that covers them
 /// (RFC 1624, equation 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChecksumUpdate {
@@ -44,14 +43,14 @@ pub struct ChecksumUpdate {
 }
 
 impl ChecksumUpdate {
-    /// A 16-bit field at an even offset changes from `old` to `new`.
+    /// Adds the change of a 16-bit field at an even offset from `old` to `new`.
     #[must_use]
     pub fn replace_u16(mut self, old: u16, new: u16) -> Self {
         self.difference += u64::from(!old) + u64::from(new);
         self
     }
 
-    /// An address, of the header or the pseudo header, changes from `old` to `new`.
+    /// Adds the change of an address, of the header or the pseudo header, from `old` to `new`.
     #[must_use]
     pub fn replace_addr(mut self, old: IpAddr, new: IpAddr) -> Self {
         // The one's complement negative of a sum is the complement of the folded sum.
@@ -59,13 +58,13 @@ impl ChecksumUpdate {
         self
     }
 
-    /// The new checksum. For IPv4 headers, TCP and ICMP.
+    /// The new checksum of an IPv4 header, TCP segment or ICMP message that had `checksum`.
     #[must_use]
     pub fn apply(self, checksum: u16) -> u16 {
         !fold(u64::from(!checksum) + self.difference)
     }
 
-    /// The new checksum of UDP: 0 means "none" and stays 0, and no sum becomes 0 (RFC 768).
+    /// The new checksum of UDP: 0 means "none" and stays 0, and no result becomes 0 (RFC 768).
     #[must_use]
     pub fn apply_udp(self, checksum: u16) -> u16 {
         if checksum == 0 {
@@ -79,7 +78,7 @@ impl ChecksumUpdate {
 }
 
 /// Sets the ECN field of an IP packet and corrects the IPv4 header checksum (docs/lessons.md 30).
-/// Does nothing to what is no IP, or cut before the checksum.
+/// Ignores bytes that are not IP or end before the checksum.
 pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
     match packet {
         [first, tos, ..] if *first >> 4 == 6 => {
@@ -98,46 +97,46 @@ pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
     }
 }
 
-/// Carries congestion on the outer path over to a decapsulated packet: an outer CE marks the inner
-/// one CE only if that is ECN-capable, else it stays as it is (docs/protocol.md 5.7.
+/// Applies the ECN field of the outer packet to a decapsulated packet: an outer CE marks the inner
+/// packet CE only if that is ECN-capable; otherwise it stays unchanged (docs/protocol.md 5.7).
 ///
-/// RFC 6040, section 4.2 drops the packet that is not ECN-capable instead; we follow the page,
-/// because clients behave the same way and a loss here would be charged to the wrong path.
+/// RFC 6040, 4.2 drops the packet that is not ECN-capable instead. The deviation is deliberate:
+/// clients behave the same way, and a loss here would be attributed to the wrong path.
 pub fn mark_congestion(packet: &mut [u8], outer: Ecn) {
     if outer == Ecn::Ce && matches!(ip::ecn(packet), Some(Ecn::Ect0 | Ecn::Ect1)) {
         set_ecn(packet, Ecn::Ce);
     }
 }
 
-/// A sum of 16-bit words that is gathered piece by piece, each of which begins at an even offset.
+/// A partial one's complement sum of 16-bit words; each piece begins at an even offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum(u64);
+pub struct PartialSum(u64);
 
-impl Sum {
-    /// With further bytes; an odd last one counts as if a zero came behind it.
+impl PartialSum {
+    /// Adds bytes; an odd last byte is padded with a zero.
     #[must_use]
     pub fn plus(self, bytes: &[u8]) -> Self {
         Self(self.0 + sum(bytes))
     }
 
-    /// With a length or a protocol number, as a pseudo header has them.
+    /// Adds a length or a protocol number, as a pseudo header contains them.
     #[must_use]
     pub fn plus_len(self, value: usize) -> Self {
         Self(self.0 + value as u64)
     }
 
-    /// The checksum.
+    /// The checksum: the complement of the folded sum.
     #[must_use]
     pub fn complement(self) -> u16 {
         !fold(self.0)
     }
 }
 
-/// Adds in the byte order of the machine, several words at a time, and turns the bytes of the
-/// result (RFC 1071, section 2 (B)).
+/// Adds several words at a time in native byte order and swaps the bytes of the result
+/// (RFC 1071, 2 (B)).
 fn sum(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<32>();
-    // So written because the compiler then adds four words with each instruction.
+    // With eight lanes the compiler adds four words with each instruction.
     let mut lanes = [0u64; 8];
     for block in blocks {
         for (lane, at) in lanes.iter_mut().zip([0, 4, 8, 12, 16, 20, 24, 28]) {
@@ -163,7 +162,7 @@ fn sum_of_address(address: IpAddr) -> u64 {
     }
 }
 
-/// Adds the carries back in until none is left. Never 0 for a sum that is not 0.
+/// Adds the carries until none is left. Never 0 for a sum that is not 0.
 fn fold(mut sum: u64) -> u16 {
     while sum > u64::from(u16::MAX) {
         sum = (sum & u64::from(u16::MAX)) + (sum >> 16);
@@ -179,32 +178,32 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// The example of RFC 1071, section 3.
+    /// The numerical example of RFC 1071, 3.
     #[test]
-    fn sums_the_example_of_the_rfc() {
+    fn sums_the_example_of_rfc_1071() {
         assert_eq!(
             checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
             !0xddf2
         );
     }
 
-    /// The example of RFC 1624, section 4.
+    /// The numerical example of RFC 1624, 4.
     #[test]
-    fn updates_the_example_of_the_rfc() {
+    fn updates_the_example_of_rfc_1624() {
         let update = ChecksumUpdate::default().replace_u16(0x5555, 0x3285);
         assert_eq!(update.apply(0xdd2f), 0x0000);
     }
 
     #[test]
-    fn a_udp_checksum_of_zero_stays_zero_and_none_becomes_zero() {
+    fn a_udp_checksum_of_zero_stays_zero_and_no_result_is_zero() {
         let update = ChecksumUpdate::default().replace_u16(0x5555, 0x3285);
         assert_eq!(update.apply_udp(0), 0);
         assert_eq!(update.apply_udp(0xdd2f), 0xffff);
     }
 
-    /// docs/lessons.md 30.
+    /// docs/lessons.md 30: the header checksum follows a changed ECN field.
     #[test]
-    fn a_congestion_mark_keeps_the_header_checksum_right() {
+    fn a_congestion_mark_updates_the_header_checksum() {
         let mut packet = Vec::new();
         PacketBuilder::ipv4([100, 64, 0, 5], [10, 20, 0, 100], 64)
             .udp(1234, 53)
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ecn_field_has_no_neighbours() {
+    fn setting_ecn_leaves_the_neighbouring_bits_unchanged() {
         let mut v6 = [0x6f, 0xff, 0xff, 0xff];
         set_ecn(&mut v6, Ecn::NotEct);
         assert_eq!(v6, [0x6f, 0xcf, 0xff, 0xff]);
@@ -259,13 +258,13 @@ mod tests {
     }
 
     proptest! {
-        /// docs/lessons.md 30.
+        /// docs/lessons.md 30: incremental checksums against full ones.
         #[test]
         fn an_incremental_update_equals_the_full_sum(
             mut words in vec(any::<u16>(), 1..40),
             changes in vec((any::<prop::sample::Index>(), any::<u16>()), 0..8),
         ) {
-            // Summed headers are never all zero: they carry a version or a protocol number.
+            // Real headers are never all zero: they carry a version or a protocol number.
             words.push(1);
             let before = checksum(&words_to_bytes(&words));
             let mut update = ChecksumUpdate::default();
@@ -277,7 +276,7 @@ mod tests {
             prop_assert_eq!(update.apply(before), checksum(&words_to_bytes(&words)));
         }
 
-        /// docs/lessons.md 30.
+        /// docs/lessons.md 30: incremental checksums against full ones.
         #[test]
         fn a_changed_address_and_port_equal_the_full_sum(
             (source, old) in any_address_pair(),
@@ -302,7 +301,7 @@ mod tests {
         }
 
         #[test]
-        fn full_sums_are_those_of_etherparse(
+        fn full_sums_match_etherparse(
             source in any::<[u8; 16]>(),
             destination in any::<[u8; 16]>(),
             payload in vec(any::<u8>(), 0..300),

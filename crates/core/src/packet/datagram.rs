@@ -1,4 +1,4 @@
-//! Outer UDP payloads between one pair of addresses.
+//! Batches of outer UDP payloads that share one pair of addresses.
 
 use super::Buffer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,24 +6,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The two ends of a UDP path as this host sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
-    /// Our end; its address pins the source of what we send, unless it is unspecified.
+    /// The local end; its address pins the source of sent datagrams, unless it is unspecified.
     pub local: SocketAddr,
-    /// The other end.
+    /// The end of the peer, relay or server.
     pub remote: SocketAddr,
 }
 
-/// The ECN field of an IP header (RFC 3168, section 5).
+/// The ECN field of an IP header (RFC 3168, 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ecn {
-    /// Not ECN-capable.
+    /// The sender does not support ECN.
     #[default]
     NotEct = 0b00,
-    /// ECN-capable, codepoint 1.
+    /// ECN-capable, codepoint ECT(1).
     Ect1 = 0b01,
-    /// ECN-capable, codepoint 0.
+    /// ECN-capable, codepoint ECT(0).
     Ect0 = 0b10,
-    /// Congestion experienced.
+    /// Congestion experienced: a router marked the packet.
     Ce = 0b11,
 }
 
@@ -40,11 +40,11 @@ impl Ecn {
     }
 }
 
-/// UDP payloads on one path, back to back, all `segment_bytes` long but the last, which may be
-/// shorter: what one GRO read delivers and one GSO write takes.
+/// UDP payloads on one path, back to back, all `segment_bytes` long except the last, which may be
+/// shorter: the shape of one GRO read and one GSO write.
 #[derive(Clone, Debug)]
 pub struct DatagramBatch {
-    /// Where from and where to.
+    /// The addresses that all datagrams of the batch share.
     pub path: Path,
     /// The ECN field of the outer IP headers; all datagrams of a batch share it.
     pub ecn: Ecn,
@@ -70,7 +70,7 @@ impl DatagramBatch {
         }
     }
 
-    /// A batch of one datagram.
+    /// A batch that holds one datagram, marked not ECN-capable.
     #[must_use]
     pub fn of(path: Path, datagram: Vec<u8>) -> Self {
         Self::new(path, Ecn::NotEct, 0, datagram)
@@ -78,11 +78,7 @@ impl DatagramBatch {
 
     /// Leaves the choice of the source address to the kernel.
     pub fn unpin_source(&mut self) {
-        let any: IpAddr = match self.path.remote {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        self.path.local.set_ip(any);
+        self.path.local.set_ip(unspecified_for(self.path.remote));
     }
 
     /// The datagrams, oldest first.
@@ -96,7 +92,7 @@ impl DatagramBatch {
         self.bytes.len().div_ceil(self.segment_bytes)
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the batch holds no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -108,7 +104,7 @@ impl DatagramBatch {
         self.bytes.bytes()
     }
 
-    /// How many bytes more its memory would hold.
+    /// How many further bytes fit without a reallocation.
     #[cfg(test)]
     pub(crate) fn spare(&self) -> usize {
         self.bytes.spare()
@@ -118,6 +114,14 @@ impl DatagramBatch {
     #[must_use]
     pub fn segment_bytes(&self) -> usize {
         self.segment_bytes
+    }
+}
+
+/// The unspecified address of the family of `remote`.
+pub(crate) fn unspecified_for(remote: SocketAddr) -> IpAddr {
+    match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

@@ -1,64 +1,64 @@
-//! Why a packet went no further. Counted by variant, never formatted on the data path.
+//! Why a packet was dropped. Counted by variant, never formatted on the data path.
 
-/// One counter each; the names are the labels of the metric.
+/// Reasons to drop a packet; one counter each, labelled [`Self::label`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// Not an IP packet, or a header that does not fit its length.
+    /// Not an IP packet, or a header that contradicts the packet's length.
     MalformedIp,
-    /// Longer than the tunnel's MTU.
+    /// Longer than the tunnel's MTU of 1280 bytes.
     OversizedIp,
     /// An IP fragment (docs/protocol.md 5.7: never forwarded).
     Fragment,
-    /// A TCP, UDP or ICMP header that is cut short.
+    /// A truncated TCP, UDP or ICMP header.
     MalformedTransport,
-    /// Multicast from a client.
+    /// A multicast destination, sent by a client.
     Multicast,
     /// An ICMP error sent by a client (docs/lessons.md 19).
     IcmpErrorFromClient,
     /// The source is not the client's tunnel address.
     SourceMismatch,
-    /// No authorization covers it, or its filter forbids it.
+    /// No authorization covers the destination, or the resource's filter forbids it.
     NotAuthorized,
-    /// Towards another client or the gateway's own range.
+    /// Addressed to another client or to the gateway's own range.
     TunnelRange,
-    /// A private or reserved address behind an Internet resource.
+    /// A private or reserved address, sent to an Internet resource.
     NotInternet,
-    /// A proxy IP that has no real address.
+    /// A proxy IP without a real address.
     Unmapped,
-    /// A packet of a flow whose translation is gone (docs/lessons.md 13).
+    /// A packet of a flow that expired (docs/lessons.md 13).
     ExpiredFlow,
     /// No free port is left for the translation.
     PortsExhausted,
-    /// The client has as many flows as it may, and none of them can give way.
+    /// The client has reached its flow limit, and none of its flows is evictable.
     FlowTableFull,
-    /// Too many packets wait for the address of a name already.
+    /// Too many packets already wait for the addresses of a name.
     HoldFull,
-    /// A protocol that cannot be translated.
+    /// An IP protocol that the NAT table cannot translate.
     Untranslatable,
-    /// From the resource side, for an address no client has.
+    /// From the resource side, to an address that no client has.
     UnknownClient,
-    /// For a client whose tunnel is not up.
+    /// To a client without a working tunnel.
     NotConnected,
-    /// From the tunnel, an address that no resource of the client covers.
+    /// From the resource side, from an address that no resource of the client covers.
     ReturnNotAuthorized,
     /// A UDP payload that is neither STUN, WireGuard nor ChannelData.
     UnknownDatagram,
-    /// STUN that does not parse, or for nobody here.
+    /// STUN that does not parse, or that no peer or server expects.
     StunRejected,
-    /// WireGuard that does not parse, does not decrypt, or for nobody here.
+    /// WireGuard that does not parse, does not decrypt, or matches no peer.
     WireguardRejected,
     /// A replayed or too old WireGuard counter.
     WireguardReplayed,
-    /// A handshake beyond the rate limit; a cookie was sent instead.
+    /// A handshake beyond the rate limit, answered with a cookie.
     HandshakeLimited,
-    /// ChannelData from an address that is no relay of ours.
+    /// ChannelData from an address that is not one of our relays.
     ChannelDataRejected,
     /// An in-tunnel control message that does not parse.
     ControlRejected,
     /// The receiving actor's mailbox is full.
     MailboxFull,
-    /// The kernel refused it (no buffer, no route).
+    /// The kernel refused to send it (no buffer, no route).
     SendFailed,
 }
 
@@ -95,7 +95,7 @@ impl DropReason {
         Self::SendFailed,
     ];
 
-    /// What metrics call it.
+    /// The reason's value in the `reason` label of the metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -131,41 +131,41 @@ impl DropReason {
     }
 }
 
-/// How many packets were dropped, by reason.
+/// Number of dropped packets per reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DropCounts([u64; DropReason::ALL.len()]);
 
 impl DropCounts {
-    /// Counts one packet.
+    /// Counts one packet dropped for `reason`.
     pub fn count(&mut self, reason: DropReason) {
         self.count_many(reason, 1);
     }
 
-    /// Counts `packets` packets.
+    /// Counts `packets` packets dropped for `reason`.
     pub fn count_many(&mut self, reason: DropReason, packets: usize) {
         self.0[reason as usize] += packets as u64;
     }
 
-    /// Adds all of `other`.
+    /// Adds all counts of `other`.
     pub fn add(&mut self, other: &Self) {
         for (total, more) in self.0.iter_mut().zip(other.0) {
             *total += more;
         }
     }
 
-    /// How many for this reason.
+    /// The number of packets dropped for `reason`.
     #[must_use]
     pub fn of(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// How many in all.
+    /// The number of packets dropped for any reason.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The reasons that occurred, with their counts.
+    /// The reasons with a count above zero, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
         let counts = self.0;
         DropReason::ALL
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_lists_each_variant_at_its_own_place() {
+    fn all_lists_each_variant_at_its_discriminant() {
         for (place, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, place);
         }

@@ -1,26 +1,25 @@
-//! ICMP errors that the gateway itself sends down the tunnel, about packets it refuses.
+//! ICMP errors that the gateway sends down the tunnel about packets it refuses.
 //!
-//! Two kinds, byte for byte as docs/protocol.md 5.6 has them. Never about another ICMP
-//! error, and never to or from an address that is not one host's (RFC 1122, section 3.2.2; RFC
-//! 4443, section 2.4 (e)): such packets are dropped in silence.
+//! There are two kinds, with the types, codes and lengths of docs/protocol.md 5.6. The gateway
+//! never answers an ICMP error, or a packet from or to an address that does not denote one host
+//! (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)): it drops such packets silently.
 
 use super::checksum::{checksum, transport_checksum};
-use super::{IpPacket, TUNNEL_MTU_BYTES, Transport, ip};
+use super::ip::{self, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES};
+use super::{IpPacket, TUNNEL_MTU_BYTES, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Which error to send.
+/// The two errors that the gateway sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpReply {
     /// The policy forbids it: ICMP type 3 code 13 (RFC 1812), ICMPv6 type 1 code 1. Clients read it
     /// as "ask for access again" (docs/lessons.md 8).
     Prohibited,
-    /// Permitted, but there is no way there: ICMP type 3 code 0, ICMPv6 type 1 code 3 (address
-    /// unreachable).
+    /// Permitted, but unreachable: ICMP type 3 code 0, ICMPv6 type 1 code 3 (address unreachable).
     NetworkUnreachable,
 }
 
-/// Builds the error about `packet`, addressed to its source and sent in the name of its
-/// destination.
+/// Builds the error about `packet`, from its destination to its source.
 ///
 /// At most 96 bytes for IPv4 and 1280 for IPv6. `None` if the packet must not be answered.
 #[must_use]
@@ -30,7 +29,7 @@ pub fn reply_to(packet: &IpPacket<'_>, reply: IcmpReply) -> Option<Vec<u8>> {
     }
     match (packet.source(), packet.destination()) {
         (IpAddr::V4(client), IpAddr::V4(target)) => {
-            let answerable = is_one_host_v4(client) && can_speak_v4(target);
+            let answerable = is_one_host_v4(client) && can_send_errors_v4(target);
             answerable.then(|| reply_v4(packet, reply, client, target))
         }
         (IpAddr::V6(client), IpAddr::V6(target)) => {
@@ -95,7 +94,7 @@ pub(crate) fn header_v4(
     let mut header = [0; IPV4_HEADER_BYTES];
     header[0] = 0x45;
     header[2..4].copy_from_slice(&length_u16(IPV4_HEADER_BYTES + message_bytes));
-    // Identification 0 and "don't fragment": an atomic datagram (RFC 6864, section 4.1).
+    // Identification 0 and "don't fragment": an atomic datagram (RFC 6864, 4.1).
     header[6] = 0x40;
     header[8] = REPLY_TTL;
     header[9] = ip::PROTOCOL_ICMP;
@@ -143,15 +142,16 @@ fn length_u16(bytes: usize) -> [u8; 2] {
         .to_be_bytes()
 }
 
-/// RFC 1122, section 3.2.2: not zero, loopback, broadcast, multicast or class E.
+/// RFC 1122, 3.2.2: not zero, loopback, broadcast, multicast or class E.
 fn is_one_host_v4(address: Ipv4Addr) -> bool {
     let [first, ..] = address.octets();
     !matches!(first, 0 | 127 | 224..)
 }
 
-/// A destination in whose name an error may be sent. Less strict than [`is_one_host_v4`]: an
-/// address that an Internet resource refuses, such as loopback, is answered (section 5.2.7).
-fn can_speak_v4(address: Ipv4Addr) -> bool {
+/// Whether an error may carry this source address. Less strict than [`is_one_host_v4`]: packets to
+/// an address that an Internet resource refuses, such as loopback, are answered
+/// (docs/protocol.md 5.2, step 7).
+fn can_send_errors_v4(address: Ipv4Addr) -> bool {
     !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified()
 }
 
@@ -159,17 +159,15 @@ fn is_one_host_v6(address: Ipv6Addr) -> bool {
     !address.is_multicast() && !address.is_unspecified()
 }
 
-/// Hops a reply may take: the client is one hop away, its neighbours not many more.
+/// Hop limit of a reply: the client is one hop away, hosts behind it a few more.
 const REPLY_TTL: u8 = 20;
 /// Destination unreachable (RFC 792).
 const ICMPV4_UNREACHABLE: u8 = 3;
-/// Destination unreachable (RFC 4443, section 3.1).
+/// Destination unreachable (RFC 4443, 3.1).
 const ICMPV6_UNREACHABLE: u8 = 1;
-/// What RFC 792 promises of the offending packet beyond its IP header (docs/lessons.md 20).
+/// The bytes beyond the IP header that RFC 792 guarantees in a quotation (docs/lessons.md 20).
 const IPV4_QUOTED_TRANSPORT_BYTES: usize = 8;
 const ICMP_HEADER_BYTES: usize = 8;
-const IPV4_HEADER_BYTES: usize = 20;
-const IPV6_HEADER_BYTES: usize = 40;
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
-//! Inner IP packets: parsed once at the door, viewed without a copy ever after.
+//! Inner IP packets: parsed once on arrival, then viewed without a copy.
 //!
 //! An [`IpPacket`] is the proof that its bytes are one whole IPv4 (RFC 791) or IPv6 (RFC 8200)
-//! packet with lengths that match, no fragment, and a transport header that can be read. Refused
-//! besides what is malformed: fragments, also IPv6 ones that are whole (docs/protocol.md
-//! 5.7, and packets that name further destinations than the one that policy looks at: IPv4
-//! source-route options (RFC 7126, sections 4.3 and 4.4) and IPv6 routing headers with segments
-//! left (RFC 5095). Checksums are not looked at: the receiving host does that, and offloads leave
-//! them unfinished.
+//! packet with lengths that match, no fragment, and a readable transport header. The parser also
+//! refuses well-formed packets of two kinds: fragments, including atomic IPv6 fragments
+//! (docs/protocol.md 5.7), and packets that name destinations other than the one that policy
+//! checks: IPv4 source-route options (RFC 7126, 4.3 and 4.4) and IPv6 routing headers with segments
+//! left (RFC 5095). It does not verify checksums: the receiving host does, and offloads leave them
+//! unfinished.
 
 use super::{DropReason, Ecn, TUNNEL_MTU_BYTES};
 use std::fmt;
@@ -21,7 +21,7 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// IP protocol number of ICMPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
-/// A view of one IP packet, borrowed from whoever owns the bytes.
+/// A validated view of one IP packet; borrows the bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IpPacket<'a> {
     bytes: &'a [u8],
@@ -32,55 +32,55 @@ pub struct IpPacket<'a> {
     transport_offset: usize,
 }
 
-/// What the transport header says, as far as policy and translation ask for it.
+/// The fields of the transport header that policy and translation use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// TCP (RFC 9293).
+    /// A TCP segment (RFC 9293).
     Tcp {
-        /// As in the header.
+        /// Source port, in host byte order.
         source_port: u16,
-        /// As in the header.
+        /// Destination port, in host byte order.
         destination_port: u16,
     },
-    /// UDP (RFC 768).
+    /// A UDP datagram (RFC 768).
     Udp {
-        /// As in the header.
+        /// Source port, in host byte order.
         source_port: u16,
-        /// As in the header.
+        /// Destination port, in host byte order.
         destination_port: u16,
     },
     /// An ICMP or ICMPv6 echo request or reply.
     IcmpEcho {
-        /// Tells the sender's conversations apart, as a port does.
+        /// Distinguishes the sender's echo sessions, as a port does.
         identifier: u16,
-        /// Whether it is a request; else a reply.
+        /// True for a request, false for a reply.
         request: bool,
     },
-    /// An ICMP message about another packet: the error types of RFC 1122, section 3.2.2, all types
-    /// below 128 of ICMPv6 (RFC 4443, section 2.1), and redirects of both.
+    /// An ICMP message about another packet: the error types of RFC 1122, 3.2.2, all types
+    /// below 128 of ICMPv6 (RFC 4443, 2.1), and redirects of both.
     IcmpError,
     /// Any other ICMP or ICMPv6 message.
     IcmpOther,
-    /// Neither TCP nor UDP nor the ICMP of this IP version; the IP protocol number.
+    /// An IP protocol number other than TCP, UDP and the ICMP of this IP version.
     Other(u8),
 }
 
 impl<'a> IpPacket<'a> {
-    /// Proves that `bytes` is one whole packet that fits the tunnel.
+    /// Parses `bytes` as one whole packet that fits the tunnel.
     ///
     /// # Errors
     ///
     /// * [`DropReason::OversizedIp`]: longer than [`TUNNEL_MTU_BYTES`].
-    /// * [`DropReason::MalformedIp`]: no IP, a length that is not that of `bytes`, malformed
+    /// * [`DropReason::MalformedIp`]: not IP, a length other than that of `bytes`, malformed
     ///   options or extension headers, or more than eight of the latter; source routing.
     /// * [`DropReason::Fragment`]: a fragment.
-    /// * [`DropReason::MalformedTransport`]: TCP, UDP or ICMP that is cut short.
+    /// * [`DropReason::MalformedTransport`]: a truncated TCP, UDP or ICMP header.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DropReason> {
         Self::parse_within(bytes, TUNNEL_MTU_BYTES)
     }
 
-    /// As [`Self::parse`], but for packets of up to 65535 bytes: what a TUN queue with segmentation
-    /// offload hands over, to be cut later.
+    /// As [`Self::parse`], but accepts packets of up to 65535 bytes: a TUN queue with segmentation
+    /// offload delivers them, and they are cut later.
     ///
     /// # Errors
     ///
@@ -152,37 +152,37 @@ impl<'a> IpPacket<'a> {
         })
     }
 
-    /// The source address.
+    /// The source address of the IP header.
     #[must_use]
     pub fn source(&self) -> IpAddr {
         self.source
     }
 
-    /// The destination address.
+    /// The destination address of the IP header.
     #[must_use]
     pub fn destination(&self) -> IpAddr {
         self.destination
     }
 
-    /// The IP protocol number of what follows the IP header and its extension headers.
+    /// The IP protocol number of the transport header, behind any IPv6 extension headers.
     #[must_use]
     pub fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// The transport header.
+    /// The parsed transport header.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// The ECN field (RFC 3168, section 5).
+    /// The ECN field (RFC 3168, 5).
     #[must_use]
     pub fn ecn(&self) -> Ecn {
         ecn(self.bytes).unwrap_or_default()
     }
 
-    /// The whole packet.
+    /// All bytes of the packet, IP header first.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -218,22 +218,7 @@ impl fmt::Debug for IpPacket<'_> {
     }
 }
 
-/// The length in bytes that the IP header claims, where `bytes` has room for it.
-///
-/// WireGuard pads its payload to 16 bytes (white paper, section 5.4.6): what follows the declared
-/// length is to be cut before [`IpPacket::parse`]. `None` if this is no IP, or cut short.
-#[must_use]
-pub fn declared_len(bytes: &[u8]) -> Option<usize> {
-    let header = bytes.first_chunk::<6>()?;
-    let declared = match header[0] >> 4 {
-        4 => usize::from(u16::from_be_bytes([header[2], header[3]])),
-        6 => IPV6_HEADER_BYTES + usize::from(u16::from_be_bytes([header[4], header[5]])),
-        _ => return None,
-    };
-    (declared <= bytes.len()).then_some(declared)
-}
-
-/// The destination address of an IP packet that need not be whole; `None` if this is no IP.
+/// The destination address of a possibly truncated IP packet; `None` if it is not IP.
 #[must_use]
 pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     match version(packet)? {
@@ -249,7 +234,7 @@ pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The ECN field of an IP packet that need not be whole; `None` if this is no IP.
+/// The ECN field of a possibly truncated IP packet; `None` if it is not IP.
 #[must_use]
 pub fn ecn(packet: &[u8]) -> Option<Ecn> {
     let second = *packet.get(1)?;
@@ -269,8 +254,8 @@ fn ipv6(bytes: &[u8]) -> IpAddr {
     Ipv6Addr::from(octets).into()
 }
 
-/// Walks the options of an IPv4 header: a source route would lead the packet on to addresses that
-/// no rule has looked at, and a malformed list could hide one.
+/// Refuses IPv4 options that carry a source route, which would lead the packet to addresses that no
+/// rule has checked, and malformed option lists, which could hide one.
 fn refuse_source_route(mut options: &[u8]) -> Result<(), DropReason> {
     while let [kind, rest @ ..] = options {
         options = match *kind {
@@ -289,9 +274,9 @@ fn refuse_source_route(mut options: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Returns the first protocol that is no extension header, and what follows from it on.
-/// The protocol and the bytes of what follows the extension headers of an IPv6 packet, of which
-/// `payload` is all behind the fixed header.
+/// Skips the extension headers of an IPv6 packet: returns the first protocol number that is not an
+/// extension header, and the bytes of that header and its payload. `payload` is everything after
+/// the fixed header.
 pub(super) fn skip_extension_headers(
     first_protocol: u8,
     payload: &[u8],
@@ -301,11 +286,11 @@ pub(super) fn skip_extension_headers(
     for place in 0..=IPV6_EXTENSION_HEADERS_MAX {
         match protocol {
             EXTENSION_FRAGMENT => return Err(DropReason::Fragment),
-            // RFC 8200, section 4.1: only directly after the IPv6 header.
+            // RFC 8200, 4.1: only directly after the IPv6 header.
             EXTENSION_HOP_BY_HOP if place > 0 => return Err(DropReason::MalformedIp),
             EXTENSION_HOP_BY_HOP | EXTENSION_ROUTING | EXTENSION_DESTINATION => {}
-            // Authentication headers end the walk: what they protect cannot be translated, and
-            // no filter names them.
+            // An authentication header ends the walk: its payload cannot be translated, and no
+            // filter names it.
             _ => return Ok((protocol, rest)),
         }
         let [next, eights, _, segments_left, ..] = *rest else {
@@ -354,7 +339,7 @@ fn parse_ports(protocol: u8, segment: &[u8]) -> Result<Transport, DropReason> {
     }
 }
 
-/// What differs between ICMP and ICMPv6 for [`Transport`].
+/// The type numbers that differ between ICMP and ICMPv6.
 struct IcmpTypes {
     echo_request: u8,
     echo_reply: u8,
@@ -371,7 +356,7 @@ const ICMPV4: IcmpTypes = IcmpTypes {
 const ICMPV6: IcmpTypes = IcmpTypes {
     echo_request: 128,
     echo_reply: 129,
-    // RFC 4443, section 2.1: errors have a zero high bit; 137 is a redirect (RFC 4861).
+    // RFC 4443, 2.1: errors have a zero high bit; 137 is a redirect (RFC 4861).
     is_error: |kind| kind < 128 || kind == 137,
 };
 
@@ -393,12 +378,12 @@ fn parse_icmp(segment: &[u8], types: &IcmpTypes) -> Result<Transport, DropReason
 }
 
 /// Bytes of an IPv4 header without options.
-const IPV4_HEADER_BYTES: usize = 20;
+pub(crate) const IPV4_HEADER_BYTES: usize = 20;
 /// Bytes of an IPv6 header without extension headers.
-const IPV6_HEADER_BYTES: usize = 40;
-/// "More fragments" and the fragment offset (RFC 791, section 3.1).
+pub(crate) const IPV6_HEADER_BYTES: usize = 40;
+/// "More fragments" and the fragment offset (RFC 791, 3.1).
 const IPV4_FRAGMENT_BITS: u16 = 0x3fff;
-/// More extension headers than any honest packet carries; RFC 8200, section 4.1 lists seven.
+/// More extension headers than a legitimate packet carries; RFC 8200, 4.1 lists seven.
 const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
 
 const OPTION_END: u8 = 0;

@@ -1,29 +1,28 @@
-//! Which packet continues the one before it, so that both are one super-packet.
+//! Merges consecutive packets of a flow into super-packets.
 //!
-//! The rules are those by which the kernel merges what it receives (GRO): only what it would cut
-//! apart again byte for byte, up to the numbers of IPv4 packets that may not be fragmented, whose
-//! numbers mean nothing (RFC 6864, section 4.1). A packet whose checksum is wrong is never merged,
-//! because the checksum would be made anew: it stays wrong, and its receiver finds out.
+//! The rules are those of the kernel's GRO: only packets that segmentation would restore byte for
+//! byte are merged, except the identification of IPv4 packets with "don't fragment", which has no
+//! meaning (RFC 6864, 4.1). A packet with a wrong checksum is never merged, because segmentation
+//! computes a new checksum: it stays wrong, and its receiver detects that.
 
-use super::ip::{PROTOCOL_TCP, PROTOCOL_UDP};
+use super::ip::{IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP};
 use super::offload::{
-    self, IPV6_HEADER_BYTES, MAX_HEADER_BYTES, Segmentation, TCP_ACK, TCP_FLAGS, TCP_PSH,
-    TCP_SEQUENCE, u16_at, u32_at,
+    self, MAX_HEADER_BYTES, Segmentation, TCP_ACK, TCP_FLAGS, TCP_PSH, TCP_SEQUENCE, u16_at, u32_at,
 };
 
-/// The end of a packet that may be continued.
+/// The state of the last packet of a batch, into which the next may be merged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tail {
+pub(super) struct MergeState {
     segmentation: Segmentation,
-    /// Of the first packet.
+    /// The headers of the first packet.
     header: [u8; MAX_HEADER_BYTES],
     payload_bytes: usize,
     next_sequence: u32,
     next_identification: u16,
 }
 
-impl Tail {
-    /// Of a single packet; `None` if nothing may be merged with it.
+impl MergeState {
+    /// The state after a single packet; `None` if nothing may be merged with it.
     pub(super) fn of(packet: &[u8]) -> Option<Self> {
         if !is_plain(packet) {
             return None;
@@ -54,7 +53,7 @@ impl Tail {
         })
     }
 
-    /// As the super-packet is to be cut.
+    /// How to cut the super-packet.
     pub(super) fn segmentation(&self) -> Segmentation {
         self.segmentation
     }
@@ -63,8 +62,8 @@ impl Tail {
         self.segmentation.header_bytes()
     }
 
-    /// Whether `next`, a single packet, continues the one that has grown to `packet_bytes`.
-    pub(super) fn is_continued(&self, packet_bytes: usize, next: &[u8]) -> bool {
+    /// Whether `next`, a single packet, continues the packet that has grown to `packet_bytes`.
+    pub(super) fn can_append(&self, packet_bytes: usize, next: &[u8]) -> bool {
         let header_bytes = self.header_bytes();
         let fits = next.len() > header_bytes
             && next.len() - header_bytes <= self.payload_bytes
@@ -79,7 +78,7 @@ impl Tail {
         let ip = self.segmentation.ip_header_bytes();
         let has_same_ip = match known[0] >> 4 {
             4 => {
-                // All but length, number and checksum.
+                // All fields except length, identification and checksum.
                 let follows = next[6] & IPV4_DONT_FRAGMENT != 0
                     || u16_at(next, 4) == self.next_identification;
                 follows
@@ -96,7 +95,7 @@ impl Tail {
             return is_whole_datagram(&next[ip..]);
         }
         let (known, new) = (&known[ip..header_bytes], &next[ip..header_bytes]);
-        // All but number, checksum and the word that more is to come.
+        // All fields except sequence number, checksum and PSH.
         u32_at(new, TCP_SEQUENCE) == self.next_sequence
             && new[TCP_FLAGS] & !TCP_PSH == TCP_ACK
             && new[8..TCP_FLAGS] == known[8..TCP_FLAGS]
@@ -104,14 +103,14 @@ impl Tail {
             && new[18..] == known[18..]
     }
 
-    /// Whether a segment says that its reader should not wait for more.
+    /// Whether a TCP segment has PSH set.
     pub(super) fn is_pushed(&self, header: &[u8]) -> bool {
         let at = self.segmentation.ip_header_bytes() + TCP_FLAGS;
         self.segmentation.is_tcp() && header[at] & TCP_PSH != 0
     }
 
-    /// What the packet ends with now that `next` belongs to it; `None` if nothing may follow.
-    pub(super) fn after(self, next_header: &[u8], next_payload_bytes: usize) -> Option<Self> {
+    /// The state after `next` was appended; `None` if nothing may follow.
+    pub(super) fn appended(self, next_header: &[u8], next_payload_bytes: usize) -> Option<Self> {
         let is_full = next_payload_bytes == self.payload_bytes;
         (is_full && !self.is_pushed(next_header)).then_some(Self {
             next_sequence: self.next_sequence.wrapping_add(next_payload_bytes as u32),
@@ -120,7 +119,7 @@ impl Tail {
         })
     }
 
-    /// Brings the header of the grown packet up to date.
+    /// Updates the lengths and flags of the grown packet.
     pub(super) fn complete(&self, packet: &mut [u8], is_pushed: bool) {
         let ip = self.segmentation.ip_header_bytes();
         offload::write_lengths(packet, self.segmentation);
@@ -130,7 +129,7 @@ impl Tail {
     }
 }
 
-/// A whole TCP or UDP packet without IP options, extension headers or fragmentation.
+/// Whether this is a whole TCP or UDP packet without IP options, extension headers or fragments.
 fn is_plain(packet: &[u8]) -> bool {
     match packet {
         [
@@ -163,11 +162,11 @@ fn is_plain(packet: &[u8]) -> bool {
     }
 }
 
-/// Its length is that of the packet, and it has a checksum (RFC 768: zero says that it has none).
+/// Whether the UDP length is the packet's and a checksum is present (RFC 768: zero means none).
 fn is_whole_datagram(datagram: &[u8]) -> bool {
     usize::from(u16_at(datagram, 4)) == datagram.len() && u16_at(datagram, 6) != 0
 }
 
 const IPV4_DONT_FRAGMENT: u8 = 0x40;
-/// The offset, and whether more follow (RFC 791, section 3.1).
+/// Fragment offset and "more fragments" (RFC 791, 3.1).
 const IPV4_FRAGMENT: u16 = 0x3fff;

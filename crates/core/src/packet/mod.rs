@@ -1,11 +1,11 @@
-//! Packets and datagrams: how they are held, parsed and refused.
+//! Packets and datagrams: buffers, parsing and drop reasons.
 //!
 //! * [`PacketBatch`]: inner IP packets in one buffer; any of them may be a super-packet.
-//! * [`offload`]: super-packets, and how the kernel hands them over and takes them.
+//! * [`offload`]: super-packets, and the headers with which the kernel delivers and accepts them.
 //! * [`DatagramBatch`]: outer UDP payloads between one local and one remote address, equally long
-//!   but for the last, which is the shape that GSO and GRO want.
-//! * [`IpPacket`]: what has been proven about one inner packet, once, at the door.
-//! * [`DropReason`]: why a packet went no further.
+//!   except the last: the shape that GSO and GRO require.
+//! * [`IpPacket`]: the validated view of one inner packet, parsed once on arrival.
+//! * [`DropReason`]: why a packet was dropped.
 
 pub mod batch;
 pub mod buffer;
@@ -18,6 +18,7 @@ mod merge;
 pub mod offload;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod tcp;
 
 pub use batch::{PacketBatch, PacketMut};
 pub use buffer::Buffer;
@@ -25,6 +26,7 @@ pub use datagram::{DatagramBatch, Ecn, Path};
 pub use drop_reason::{DropCounts, DropReason};
 pub use ip::{IpPacket, Transport};
 pub use offload::Segmentation;
+pub use tcp::TcpFlags;
 
-/// The MTU of the tunnel, in bytes of inner IP packet (docs/protocol.md 5.7.
+/// The MTU of the tunnel, in bytes of inner IP packet (docs/protocol.md 5.7).
 pub const TUNNEL_MTU_BYTES: usize = 1280;

@@ -1,18 +1,20 @@
-//! Segmentation offload: packets that stand for many, and the header that the kernel puts before
-//! each packet of a TUN queue.
+//! Segmentation offload: super-packets, and the header that the kernel puts before each packet of a
+//! TUN queue.
 //!
-//! A *super-packet* is one IP packet of up to 64 KiB with the payload of many: TCP segments that
-//! follow each other, or UDP datagrams of one flow. The kernel hands them over and takes them
-//! (virtio 1.2, section 5.1.6; `VIRTIO_NET_HDR_GSO_TCPV4`, `_TCPV6` and `_UDP_L4`), so that policy
-//! and translation look at one header instead of fifty. Whoever needs them singly cuts them.
+//! A *super-packet* is one IP packet of up to 64 KiB with the payload of many: consecutive TCP
+//! segments, or UDP datagrams of one flow. The kernel delivers and accepts them (virtio 1.2, 5.1.6;
+//! `VIRTIO_NET_HDR_GSO_TCPV4`, `_TCPV6` and `_UDP_L4`), so that policy and translation process one
+//! header instead of fifty. Code that needs single packets cuts them.
 //!
-//! The transport checksum of a super-packet means nothing: it is made when the packet is cut, or by
-//! the kernel. Its IP header, checksum included, is right.
+//! The transport checksum of a super-packet has no meaning: it is computed when the packet is cut,
+//! here or by the kernel. Its IP header, checksum included, is valid.
 
-use super::checksum::{self, Sum};
-use super::ip::{PROTOCOL_TCP, PROTOCOL_UDP, skip_extension_headers};
+use super::checksum::{self, PartialSum};
+use super::ip::{
+    IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, skip_extension_headers,
+};
 
-/// What a super-packet is cut into: segments with a header of `header_bytes` (IP and transport) and
+/// How to cut a super-packet: into segments with a header of `header_bytes` (IP and transport) and
 /// `payload_bytes` of payload each, less in the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segmentation {
@@ -29,7 +31,7 @@ enum Protocol {
 }
 
 impl Protocol {
-    /// Where the checksum is in the transport header.
+    /// Offset of the checksum in the transport header.
     fn checksum_offset(self) -> usize {
         match self {
             Self::Tcp => TCP_CHECKSUM,
@@ -46,8 +48,8 @@ impl Protocol {
 }
 
 impl Segmentation {
-    /// Of a packet, as its headers are; `None` for what cannot be cut: all but TCP and UDP, and
-    /// headers of more than [`MAX_HEADER_BYTES`].
+    /// Reads the headers of `packet`; `None` for packets that cannot be cut: protocols other than
+    /// TCP and UDP, and headers of more than [`MAX_HEADER_BYTES`].
     pub(super) fn of(packet: &[u8], payload_bytes: usize) -> Option<Self> {
         let (ip_header_bytes, protocol) = match packet.first()? >> 4 {
             4 => (usize::from(packet[0] & 0x0f) * 4, *packet.get(9)?),
@@ -79,20 +81,20 @@ impl Segmentation {
         })
     }
 
-    /// How many segments a super-packet of `packet_bytes` is cut into.
+    /// The number of segments in a super-packet of `packet_bytes`.
     #[must_use]
     pub fn segments(&self, packet_bytes: usize) -> usize {
         let payload = packet_bytes.saturating_sub(self.header_bytes);
         payload.div_ceil(self.payload_bytes.max(1)).max(1)
     }
 
-    /// The length of each segment but the last.
+    /// The length in bytes of every segment but the last, headers included.
     #[must_use]
     pub fn segment_bytes(&self) -> usize {
         self.header_bytes + self.payload_bytes
     }
 
-    /// IP and transport header.
+    /// Length of the IP and transport headers in bytes.
     pub(super) fn header_bytes(&self) -> usize {
         self.header_bytes
     }
@@ -101,16 +103,16 @@ impl Segmentation {
         self.ip_header_bytes
     }
 
-    /// Whether it is TCP; else it is UDP.
+    /// True for TCP, false for UDP.
     #[must_use]
     pub fn is_tcp(&self) -> bool {
         self.protocol == Protocol::Tcp
     }
 }
 
-/// Cuts a super-packet in place, and hands each segment to `take`, in order: a whole packet with
-/// its own lengths, number and checksums. Nothing but headers is copied; afterwards the bytes mean
-/// nothing any more.
+/// Cuts a super-packet in place and passes each segment to `take`, in order: a whole packet with
+/// its own lengths, identification and checksums. Only headers are copied; afterwards the bytes of
+/// `packet` have no meaning.
 pub fn cut(packet: &mut [u8], segmentation: Segmentation, mut take: impl FnMut(&mut [u8])) {
     let header_bytes = segmentation.header_bytes;
     let Some(template) = Template::of(packet, segmentation) else {
@@ -124,7 +126,7 @@ pub fn cut(packet: &mut [u8], segmentation: Segmentation, mut take: impl FnMut(&
             true => (header_bytes + payload, true),
             false => (header_bytes + step, false),
         };
-        // The header stands where the payload of the segment before, which is gone, ended.
+        // The header overwrites the end of the previous segment's payload, which is consumed.
         let segment = &mut packet[start..start + bytes];
         template.complete(segment, start, is_last);
         take(segment);
@@ -135,7 +137,7 @@ pub fn cut(packet: &mut [u8], segmentation: Segmentation, mut take: impl FnMut(&
     }
 }
 
-/// The first segment of a super-packet, as [`cut`] would make it; the others are lost.
+/// The first segment of a super-packet, as [`cut`] produces it; the others are lost.
 pub fn first(packet: &mut [u8], segmentation: Segmentation) -> &[u8] {
     let bytes = packet.len().min(segmentation.segment_bytes());
     let is_last = bytes == packet.len();
@@ -146,12 +148,12 @@ pub fn first(packet: &mut [u8], segmentation: Segmentation) -> &[u8] {
     &packet[..bytes]
 }
 
-/// The headers of a super-packet, and what all its segments have in common.
+/// The headers of a super-packet, and the values that all its segments share.
 struct Template {
     segmentation: Segmentation,
     header: [u8; MAX_HEADER_BYTES],
-    /// Addresses and protocol.
-    pseudo: Sum,
+    /// Addresses and protocol of the pseudo header.
+    pseudo: PartialSum,
     sequence: u32,
     flags: u8,
     identification: u16,
@@ -182,8 +184,7 @@ impl Template {
         })
     }
 
-    /// Writes the header of the segment whose payload begins `offset` bytes behind that of the
-    /// first.
+    /// Writes the header of a segment; its payload starts `offset` bytes into the super-packet's.
     fn complete(&self, segment: &mut [u8], offset: usize, is_last: bool) {
         let Segmentation {
             protocol,
@@ -202,7 +203,7 @@ impl Template {
         if protocol == Protocol::Tcp {
             let sequence = self.sequence.wrapping_add(offset as u32);
             segment[ip + TCP_SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
-            // The ends are told at the end, that congestion was answered at the beginning.
+            // FIN and PSH belong to the last segment, CWR to the first.
             let mut flags = self.flags;
             if !is_last {
                 flags &= !(TCP_FIN | TCP_PSH);
@@ -215,30 +216,30 @@ impl Template {
         let at = ip + protocol.checksum_offset();
         put_u16(segment, at, 0);
         let sum = self.pseudo.plus_len(bytes - ip).plus(&segment[ip..]);
-        put_u16(segment, at, finished(protocol, sum));
+        put_u16(segment, at, checksum_field(protocol, sum));
     }
 }
 
-fn finished(protocol: Protocol, sum: Sum) -> u16 {
+fn checksum_field(protocol: Protocol, sum: PartialSum) -> u16 {
     match (protocol, sum.complement()) {
-        // RFC 768: zero says that there is none.
+        // RFC 768: zero means that there is no checksum.
         (Protocol::Udp, 0) => u16::MAX,
         (_, checksum) => checksum,
     }
 }
 
-/// Addresses and protocol, without the length.
-fn pseudo_header(header: &[u8], segmentation: Segmentation) -> Sum {
+/// The sum of addresses and protocol, without the length.
+fn pseudo_header(header: &[u8], segmentation: Segmentation) -> PartialSum {
     let addresses = match header[0] >> 4 {
         4 => &header[12..20],
         _ => &header[8..40],
     };
-    Sum::default()
+    PartialSum::default()
         .plus(addresses)
         .plus_len(segmentation.protocol.number().into())
 }
 
-/// The length of the whole packet, into its headers.
+/// Writes the length of the whole packet into its headers.
 pub(super) fn write_lengths(packet: &mut [u8], segmentation: Segmentation) {
     let (bytes, ip) = (packet.len(), segmentation.ip_header_bytes);
     if packet[0] >> 4 == 4 {
@@ -254,7 +255,7 @@ pub(super) fn write_lengths(packet: &mut [u8], segmentation: Segmentation) {
     }
 }
 
-/// Whether the checksums of a single packet are right.
+/// Whether the checksums of a single packet are valid.
 pub(super) fn is_sound(packet: &[u8], segmentation: Segmentation) -> bool {
     let ip = segmentation.ip_header_bytes;
     if packet[0] >> 4 == 4 && checksum::checksum(&packet[..ip]) != 0 {
@@ -264,15 +265,15 @@ pub(super) fn is_sound(packet: &[u8], segmentation: Segmentation) -> bool {
     pseudo.plus(&packet[ip..]).complement() == 0
 }
 
-/// The header before each packet of a TUN queue (`struct virtio_net_hdr`, virtio 1.2, section
-/// 5.1.6.1), in the byte order of the machine.
+/// Length of the header before each packet of a TUN queue (`struct virtio_net_hdr`, virtio 1.2,
+/// 5.1.6.1), in native byte order.
 pub const VNET_HEADER_BYTES: usize = 10;
 
-/// Takes what a TUN queue with offloads handed over: completes the checksum of a single packet that
-/// the kernel left unfinished, and says how a super-packet is to be cut.
+/// Accepts a packet from a TUN queue with offloads: completes the checksum of a single packet that
+/// the kernel left unfinished, and returns how to cut a super-packet.
 ///
 /// # Errors
-/// When header and packet do not fit together.
+/// If header and packet contradict each other.
 pub fn receive(
     header: [u8; VNET_HEADER_BYTES],
     packet: &mut [u8],
@@ -296,14 +297,16 @@ pub fn receive(
     }
 }
 
-/// A packet from the kernel that is none of those that we asked for.
+/// The kernel delivered a kind of packet that was not requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a packet of the TUN queue does not fit its header")]
 pub struct NotOffloaded;
 
-/// The field holds the sum of the pseudo header.
+/// Completes a partial checksum: the field holds the sum of the pseudo header.
 fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<()> {
-    let sum = Sum::default().plus(packet.get(start..)?).complement();
+    let sum = PartialSum::default()
+        .plus(packet.get(start..)?)
+        .complement();
     let field = packet.get_mut(start + offset..)?.first_chunk_mut::<2>()?;
     let is_udp = offset == UDP_CHECKSUM;
     let sum = if is_udp && sum == 0 { u16::MAX } else { sum };
@@ -311,7 +314,7 @@ fn complete_checksum(packet: &mut [u8], start: usize, offset: usize) -> Option<(
     Some(())
 }
 
-/// What a TUN queue with offloads wants to be told about a packet; the packet is made ready for it.
+/// Returns the header with which a TUN queue accepts `packet`, and prepares the packet's checksum.
 #[must_use]
 pub fn transmit(packet: &mut [u8], segmentation: Option<Segmentation>) -> [u8; VNET_HEADER_BYTES] {
     let Some(segmentation) = segmentation else {
@@ -346,20 +349,18 @@ fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+/// The flag `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 const NEEDS_CHECKSUM: u8 = 1;
-/// `VIRTIO_NET_HDR_GSO_NONE`, and so on.
+/// The values `VIRTIO_NET_HDR_GSO_*`.
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
-/// `VIRTIO_NET_HDR_GSO_ECN`.
+/// The flag `VIRTIO_NET_HDR_GSO_ECN`.
 const GSO_ECN: u8 = 0x80;
 
-/// IPv4 and TCP, each with all options; IPv6 and TCP with some.
+/// IPv4 and TCP with all options each, or IPv6 and TCP with some.
 pub(super) const MAX_HEADER_BYTES: usize = 120;
-const IPV4_HEADER_BYTES: usize = 20;
-pub(super) const IPV6_HEADER_BYTES: usize = 40;
 const IPV4_CHECKSUM: usize = 10;
 const UDP_HEADER_BYTES: usize = 8;
 const UDP_CHECKSUM: usize = 6;

@@ -1,11 +1,11 @@
-//! Packets for the tests of this crate, built by etherparse: a second opinion on every field.
+//! Packets for the tests of this crate, built by etherparse as an independent implementation.
 
 use etherparse::{Icmpv4Type, Icmpv6Type, IpHeaders};
 use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep, icmpv4, icmpv6};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
-/// What is inside the IP packet.
+/// The transport layer of a sample packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Tcp {
@@ -18,11 +18,11 @@ pub(crate) enum Shape {
     },
     EchoRequest(u16),
     EchoReply(u16),
-    /// Destination unreachable.
+    /// A destination unreachable message.
     IcmpError,
     /// A timestamp request (v4), a node information query (v6).
     IcmpOther,
-    /// Any protocol number that is neither TCP, UDP, ICMP nor an extension header.
+    /// A protocol number other than TCP, UDP, ICMP and the extension headers.
     Other(u8),
 }
 
@@ -31,13 +31,13 @@ pub(crate) fn packet(source: IpAddr, destination: IpAddr, shape: Shape, payload:
     finish(ip(source, destination), source.is_ipv4(), shape, payload)
 }
 
-/// As [`packet`], from text.
+/// As [`packet`], with addresses in text form.
 pub(crate) fn packet_between(source: &str, destination: &str, shape: Shape) -> Vec<u8> {
     let parse = |text: &str| text.parse().expect("an address");
     packet(parse(source), parse(destination), shape, b"payload")
 }
 
-/// As [`packet`], behind IP headers of the test's choice.
+/// As [`packet`], with the given IP headers.
 pub(crate) fn packet_behind(headers: IpHeaders, shape: Shape, payload: &[u8]) -> Vec<u8> {
     let is_v4 = headers.ipv4().is_some();
     finish(PacketBuilder::ip(headers), is_v4, shape, payload)

@@ -1,54 +1,48 @@
-//! The messages that client and gateway exchange inside the tunnel (docs/protocol.md 4.
+//! The messages that client and gateway exchange inside the tunnel (docs/protocol.md 4).
 //!
-//! Each is an IPv6 packet from `::` to `::` with next header 0xFF: an 8-byte header whose first
-//! byte is the type, then the body. Unknown types are recognised, so that they are not taken for
-//! traffic.
+//! Each is an IPv6 packet from `::` to `::` with next header 0xFF: an 8-byte header with the
+//! message type in its first byte, then the body. Messages of unknown type are recognised too, so
+//! that they are not forwarded as traffic.
 
 use crate::DropReason;
+use crate::grant::AnnouncedName;
 use crate::ids::ResourceId;
+use crate::packet::ip::IPV6_HEADER_BYTES;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// A control packet that was received.
+/// A received control packet, by message type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlPacket {
     /// The client announces the proxy IPs of a name.
     AssignedIps(AssignedIps),
-    /// The gateway's answer to it.
+    /// The gateway's answer to an announcement.
     DomainStatus(DomainStatus),
-    /// The sender forgets the connection.
+    /// The sender closes the connection.
     Goodbye,
-    /// Of a later protocol; to be ignored.
+    /// A type of a later protocol version, to be ignored.
     Unknown(u8),
 }
 
-/// Body of type 0.
+/// Body of message type 0: the proxy IPs that a client has assigned to a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedIps {
-    /// Through which resource.
+    /// The DNS resource that covers the name.
     pub resource: ResourceId,
-    /// Without a trailing dot.
+    /// The name, without a trailing dot.
     pub domain: String,
-    /// 4 or 8 of them.
+    /// 4 or 8 proxy IPs, of both families.
     pub proxy_ips: Vec<IpAddr>,
 }
 
-impl AssignedIps {
-    /// A name of the DNS and four addresses of each family at most: more is nobody's honest
-    /// message.
-    fn is_within_limits(&self) -> bool {
-        self.domain.len() <= MAX_DOMAIN_BYTES && self.proxy_ips.len() <= MAX_PROXY_IPS
-    }
-}
-
-/// Body of type 1.
+/// Body of message type 1: the gateway's answer to [`AssignedIps`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainStatus {
-    /// As announced.
+    /// The resource of the announcement.
     pub resource: ResourceId,
-    /// As announced.
+    /// The name of the announcement.
     pub domain: String,
-    /// Whether the client may send.
+    /// Whether the client may send to the name's proxy IPs.
     #[serde(with = "activity")]
     #[serde(rename = "status")]
     pub active: bool,
@@ -59,23 +53,23 @@ mod activity {
 
     #[expect(
         clippy::trivially_copy_pass_by_ref,
-        reason = "the signature that serde's `with` asks for"
+        reason = "the signature that serde's `with` requires"
     )]
     pub(super) fn serialize<S: Serializer>(active: &bool, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(if *active { "Active" } else { "Inactive" })
     }
 
-    /// Any unknown word counts as inactive.
+    /// Reads any unknown word as inactive.
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
         String::deserialize(from).map(|word| word == "Active")
     }
 }
 
 impl ControlPacket {
-    /// Recognises a control packet among decrypted packets. `None`: ordinary traffic.
+    /// Recognises a control packet among decrypted packets; `None` for ordinary traffic.
     ///
     /// # Errors
-    /// [`DropReason::ControlRejected`] when it is one, but its lengths or its body are wrong.
+    /// [`DropReason::ControlRejected`] for a control packet with wrong lengths or a wrong body.
     pub fn parse(packet: &[u8]) -> Option<Result<Self, DropReason>> {
         if !Self::is_control(packet) {
             return None;
@@ -102,7 +96,9 @@ impl ControlPacket {
         match payload[0] {
             ASSIGNED_IPS => serde_json::from_slice(body)
                 .ok()
-                .filter(AssignedIps::is_within_limits)
+                .filter(|it: &AssignedIps| {
+                    AnnouncedName::is_within_limits(&it.domain, &it.proxy_ips)
+                })
                 .map(Self::AssignedIps),
             DOMAIN_STATUS => serde_json::from_slice(body).ok().map(Self::DomainStatus),
             GOODBYE => Some(Self::Goodbye),
@@ -110,7 +106,7 @@ impl ControlPacket {
         }
     }
 
-    /// The packet for a goodbye, 48 bytes.
+    /// The packet of a goodbye message, 48 bytes.
     #[must_use]
     pub fn goodbye() -> Vec<u8> {
         packet_of(GOODBYE, &[])
@@ -123,7 +119,7 @@ impl ControlPacket {
         packet_of(ASSIGNED_IPS, &body)
     }
 
-    /// The packet that tells a client whether it may send to a name.
+    /// The packet with which the gateway answers an announcement of proxy IPs.
     #[must_use]
     pub fn domain_status(status: &DomainStatus) -> Vec<u8> {
         let body = serde_json::to_vec(status).expect("strings and UUIDs always serialize");
@@ -143,13 +139,9 @@ fn packet_of(event: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-const IPV6_HEADER_BYTES: usize = 40;
 const EVENT_HEADER_BYTES: usize = 8;
 /// Reserved by IANA, so no real packet carries it.
 const NEXT_HEADER: u8 = 0xFF;
-/// RFC 1035, section 2.3.4.
-const MAX_DOMAIN_BYTES: usize = 255;
-const MAX_PROXY_IPS: usize = 8;
 const ASSIGNED_IPS: u8 = 0;
 const DOMAIN_STATUS: u8 = 1;
 const GOODBYE: u8 = 2;
@@ -195,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn more_proxy_ips_than_a_client_hands_out_are_rejected() {
+    fn more_than_eight_proxy_ips_are_rejected() {
         let many = vec!["100.96.0.1"; 9];
         let body = serde_json::json!({"resource": RESOURCE, "domain": "a", "proxy_ips": many});
         let packet = packet_of(ASSIGNED_IPS, body.to_string().as_bytes());
@@ -223,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_lies_is_rejected() {
+    fn a_wrong_payload_length_is_rejected() {
         let mut packet = ControlPacket::goodbye();
         packet[5] = 9;
         assert_eq!(

@@ -1,13 +1,13 @@
-//! Which peer a datagram from the shared socket belongs to, in constant time.
+//! Finds the peer of a datagram from the shared socket, in constant time.
 //!
-//! | datagram | finds its peer by |
+//! | datagram | key of its peer |
 //! |---|---|
-//! | STUN request | its USERNAME: our fragment and the client's (RFC 8445, section 7.2.2) |
+//! | STUN request | its USERNAME: our fragment and the client's (RFC 8445, 7.2.2) |
 //! | STUN response | the transaction id of the request we sent |
 //! | WireGuard initiation | the initiator's public key, after MAC and rate limit |
-//! | other WireGuard messages | the receiver index, whose upper 24 bits are the [`PeerIndex`] |
+//! | other WireGuard messages | the receiver index, with the [`PeerIndex`] in its upper 24 bits |
 //!
-//! Nothing here is authenticated beyond a handshake's MAC: a wrong guess is for the peer to refuse.
+//! Authenticates nothing beyond a handshake's MAC: the peer refuses datagrams that are not its own.
 
 use crate::DropReason;
 use crate::ids::PublicKey;
@@ -25,20 +25,20 @@ use std::time::{Duration, Instant};
 
 /// The limits and keys of a [`Demux`].
 pub struct DemuxConfig {
-    /// Whom handshakes must be addressed to.
+    /// The key pair to which handshakes must be addressed.
     pub keys: GatewayKeys,
-    /// Handshake messages a second before cookies are asked for.
+    /// Handshake messages per second before the gateway demands cookies.
     pub handshakes_per_second: u64,
-    /// STUN requests whose response may be outstanding; beyond that the oldest is forgotten.
+    /// Outstanding STUN requests that are remembered; beyond that the oldest is forgotten.
     pub max_transactions: usize,
 }
 
-/// Where a datagram goes.
+/// The destination of a received datagram or batch.
 #[derive(Debug)]
 pub enum Routed {
-    /// To this peer.
+    /// For the peer with this index.
     Peer(PeerIndex, DatagramBatch),
-    /// Back to where it came from: a cookie.
+    /// A cookie to send back on the path of the datagram.
     Reply(DatagramBatch),
     /// A STUN response to none of the peers: for the address gatherer.
     StunResponse(Path, Vec<u8>),
@@ -66,7 +66,7 @@ struct PeerKeys {
 }
 
 impl Demux {
-    /// Without peers.
+    /// A demultiplexer without peers.
     #[must_use]
     pub fn new(config: DemuxConfig, now: Instant) -> Self {
         Self {
@@ -83,18 +83,18 @@ impl Demux {
         }
     }
 
-    /// Lets another number of handshake messages a second pass before it asks for cookies. Cookies
-    /// that were handed out before are good no more: who comes with one is given another.
+    /// Changes how many handshake messages per second pass before cookies are demanded. Cookies
+    /// handed out earlier become invalid: their senders receive new ones.
     pub fn limit_handshakes(&mut self, per_second: u64) {
         self.gate.limit(per_second);
     }
 
-    /// From now on `index` is found by these keys: the client's public key and the USERNAME of its
-    /// STUN requests, `<our fragment>:<its fragment>` (one fragment alone is four characters and
-    /// would collide among many clients). Replaces an earlier attachment of the same index.
+    /// Registers `index` under these keys: the client's public key and the USERNAME of its STUN
+    /// requests, `<our fragment>:<its fragment>` (one fragment alone is four characters and would
+    /// collide among many clients). Replaces an earlier attachment of the same index.
     ///
-    /// A key that another live peer holds stays with that peer: a client that claims somebody
-    /// else's public key cannot divert the other's handshakes.
+    /// A key that another attached peer holds stays with that peer: a client that claims another
+    /// client's public key cannot divert the other's handshakes.
     pub fn attach(&mut self, index: PeerIndex, public_key: PublicKey, username: &str) {
         self.detach(index);
         self.by_public_key.entry(public_key).or_insert(index);
@@ -107,7 +107,7 @@ impl Demux {
         self.peers.insert(index, keys);
     }
 
-    /// Forgets `index`.
+    /// Removes `index` and its keys.
     pub fn detach(&mut self, index: PeerIndex) {
         let Some(keys) = self.peers.remove(&index) else {
             return;
@@ -120,14 +120,14 @@ impl Demux {
         }
     }
 
-    /// Whether this has to go through the sockets that get the answers to it, those of shard 0. The
-    /// ICE agent sends its requests one by one, never in a batch with data.
+    /// Whether this must be sent through the sockets of shard 0, which receive the responses to it.
+    /// The ICE agent sends its requests one by one, never in a batch with data.
     #[must_use]
     pub fn is_stun_request(batch: &DatagramBatch) -> bool {
         batch.len() == 1 && Kind::of(batch.bytes()) == Kind::StunRequest
     }
 
-    /// Remembers the STUN requests in what `from` sends, so that the responses find it.
+    /// Remembers the STUN requests that `from` sends, so that the responses find it.
     pub fn note_sent(&mut self, from: PeerIndex, batch: &DatagramBatch, now: Instant) {
         if !Self::is_stun_request(batch) {
             return;
@@ -141,8 +141,9 @@ impl Demux {
         self.expiries.push_back((expires_at, id));
     }
 
-    /// Sorts what was received. Datagrams for nobody are counted in [`Self::take_drops`]; so are
-    /// those that come out of the tunnel, which would otherwise become a path through itself.
+    /// Assigns received datagrams to their destinations. Datagrams for no known peer are counted in
+    /// [`Self::take_drops`]; so are those from a tunnel address, which would otherwise become a
+    /// path through the tunnel itself.
     pub fn route(&mut self, batch: DatagramBatch) -> Vec<Routed> {
         if batch.is_empty() || ranges::is_tunnel(batch.path.remote.ip()) {
             let datagrams = batch.len().max(1);
@@ -154,12 +155,12 @@ impl Demux {
             return vec![Routed::Peer(index, batch)];
         }
         let mut routed = Vec::new();
-        let mut neighbour = None;
+        let mut previous_peer = None;
         for datagram in batch.segments() {
             match self.route_one(batch.path, datagram) {
                 Ok(destination) => {
-                    let destination = destination.beside(&mut neighbour);
-                    routed.push(destination.carry(&batch, datagram));
+                    let destination = destination.or_previous_peer(&mut previous_peer);
+                    routed.push(destination.into_routed(&batch, datagram));
                 }
                 Err(reason) => {
                     let is_handshake = Kind::of(datagram).is_handshake();
@@ -176,12 +177,12 @@ impl Demux {
         std::mem::take(&mut self.handshakes)
     }
 
-    /// What was dropped since the last call.
+    /// The drops since the last call, by reason.
     pub fn take_drops(&mut self) -> DropCounts {
         std::mem::take(&mut self.drops)
     }
 
-    /// Renews the handshake allowance and forgets old transactions.
+    /// Renews the handshake allowance and forgets expired transactions.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.next_second {
             return;
@@ -203,7 +204,7 @@ impl Demux {
         let Some((expires_at, id)) = self.expiries.pop_front() else {
             return;
         };
-        // A request that was sent again has a later expiry of its own.
+        // A retransmitted request has a later expiry.
         if self
             .transactions
             .get(&id)
@@ -213,7 +214,7 @@ impl Demux {
         }
     }
 
-    /// The fast path: a GRO batch of data messages of one session needs no cutting.
+    /// The fast path: a GRO batch of data messages of one session is not cut.
     fn sole_data_receiver(&self, batch: &DatagramBatch) -> Option<PeerIndex> {
         let mut segments = batch.segments();
         let first = segments.next()?;
@@ -221,10 +222,10 @@ impl Demux {
             return None;
         }
         let receiver = first.get(4..8);
-        let all_alike = segments
+        let same_receiver = segments
             .all(|datagram| Kind::of(datagram) == Kind::Data && datagram.get(4..8) == receiver);
         let index = receiver_of(first, 4);
-        (all_alike && self.peers.contains_key(&index)).then_some(index)
+        (same_receiver && self.peers.contains_key(&index)).then_some(index)
     }
 
     fn route_one(&mut self, path: Path, datagram: &[u8]) -> Result<Destination, DropReason> {
@@ -271,7 +272,7 @@ impl Demux {
         match refusal {
             HandshakeRefusal::Cookie(reply) => {
                 self.drops.count(DropReason::HandshakeLimited);
-                Ok(Destination::Back(reply))
+                Ok(Destination::Reply(reply))
             }
             HandshakeRefusal::Drop(reason) => Err(reason),
         }
@@ -281,38 +282,38 @@ impl Demux {
 enum Destination {
     Peer(PeerIndex),
     Gatherer,
-    Back(Vec<u8>),
+    Reply(Vec<u8>),
 }
 
 impl Destination {
-    /// The kernel steers a batch by its first datagram, and GRO gathers what comes from one
-    /// address: an answer behind the data of a peer is to that peer, whichever shard knows the
-    /// question.
-    fn beside(self, neighbour: &mut Option<PeerIndex>) -> Self {
+    /// Redirects a response for the gatherer to the peer of the datagram before it. The kernel
+    /// steers a batch by its first datagram, and GRO merges datagrams from one address: a STUN
+    /// response behind a peer's data belongs to that peer, even if another shard knows the request.
+    fn or_previous_peer(self, previous_peer: &mut Option<PeerIndex>) -> Self {
         match self {
-            Self::Gatherer => neighbour.map_or(self, Self::Peer),
+            Self::Gatherer => previous_peer.map_or(self, Self::Peer),
             Self::Peer(peer) => {
-                *neighbour = Some(peer);
+                *previous_peer = Some(peer);
                 self
             }
-            Self::Back(_) => self,
+            Self::Reply(_) => self,
         }
     }
 
-    fn carry(self, batch: &DatagramBatch, datagram: &[u8]) -> Routed {
+    fn into_routed(self, batch: &DatagramBatch, datagram: &[u8]) -> Routed {
         match self {
             Self::Peer(index) => {
                 let single = DatagramBatch::new(batch.path, batch.ecn, 0, datagram.to_vec());
                 Routed::Peer(index, single)
             }
             Self::Gatherer => Routed::StunResponse(batch.path, datagram.to_vec()),
-            Self::Back(reply) => Routed::Reply(DatagramBatch::of(batch.path, reply)),
+            Self::Reply(reply) => Routed::Reply(DatagramBatch::of(batch.path, reply)),
         }
     }
 }
 
-/// What a datagram looks like from its first bytes and its length. STUN, ChannelData and WireGuard
-/// share a port as RFC 7983 foresees: by the first byte, and STUN by its magic cookie besides.
+/// The kind of a datagram by its first bytes and its length. STUN, ChannelData and WireGuard share
+/// a port as RFC 7983 specifies: by the first byte, and STUN also by its magic cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     StunRequest,
@@ -333,7 +334,7 @@ impl Kind {
             ([3, 0, 0, 0, ..], COOKIE_REPLY_BYTES) => Self::CookieReply,
             ([4, 0, 0, 0, ..], DATA_OVERHEAD_BYTES..) => Self::Data,
             ([0..=3, _, _, _, 0x21, 0x12, 0xA4, 0x42, ..], STUN_HEADER_BYTES..) => {
-                // The class is spread over bits 4 and 8 of the type (RFC 8489, section 5).
+                // The class is spread over bits 4 and 8 of the type (RFC 8489, 5).
                 let is_request = datagram[0] & 0x01 == 0 && datagram[1] & 0x10 == 0;
                 if is_request {
                     Self::StunRequest
@@ -368,10 +369,10 @@ fn transaction_id(datagram: &[u8]) -> TransactionId {
         .expect("Kind::of has checked the length")
 }
 
-/// RFC 8489, section 5.
+/// Length of a STUN header in bytes (RFC 8489, 5).
 pub(crate) const STUN_HEADER_BYTES: usize = 20;
 const SECOND: Duration = Duration::from_secs(1);
-/// Longer than any response takes; the same as in Firezone's programs (docs/protocol.md 3.5.
+/// Longer than any response takes; the same as in Firezone's implementation (docs/protocol.md 3.5).
 const TRANSACTION_LIFETIME: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -397,6 +398,11 @@ mod tests {
             max_transactions: 2,
         };
         Demux::new(config, beginning())
+    }
+
+    fn two_indices() -> [PeerIndex; 2] {
+        let mut pool = PeerIndexPool::new([0; 32]);
+        [(); 2].map(|()| pool.allocate(0).expect("room"))
     }
 
     fn data_for(index: PeerIndex, session: u8, bytes: usize) -> Vec<u8> {
@@ -450,12 +456,8 @@ mod tests {
     }
 
     #[test]
-    fn two_clients_behind_one_address_are_told_apart() {
-        let mut pool = PeerIndexPool::new([0; 32]);
-        let (a, b) = (
-            pool.allocate(0).expect("room"),
-            pool.allocate(0).expect("room"),
-        );
+    fn two_clients_behind_one_address_are_distinguished() {
+        let [a, b] = two_indices();
         let mut demux = demux(100);
         demux.attach(a, PublicKey([1; 32]), "aaaa");
         demux.attach(b, PublicKey([2; 32]), "bbbb");
@@ -465,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn stun_responses_find_the_sender_of_the_request_until_they_are_too_old() {
+    fn stun_responses_find_the_sender_of_the_request_until_it_expires() {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
         let now = beginning();
         let mut demux = demux(100);
@@ -481,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_the_kernel_gathered_with_the_data_of_a_peer_is_to_that_peer() {
+    fn a_response_that_gro_merged_with_a_peers_data_goes_to_that_peer() {
         let index = PeerIndexPool::new([0; 32]).allocate(1).expect("room");
         let mut demux = demux(100);
         demux.attach(index, PublicKey([1; 32]), "abcd");
@@ -497,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_out_of_the_tunnel_itself_is_nobodys() {
+    fn datagrams_from_tunnel_addresses_are_dropped() {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
         let mut demux = demux(100);
         demux.attach(index, PublicKey([1; 32]), "abcd");
@@ -509,7 +511,7 @@ mod tests {
         };
         assert_eq!(routed_from("100.64.1.2:4000"), []);
         assert_eq!(routed_from("[fd00:2021:1111::9]:4000"), []);
-        // Another's carrier-grade NAT begins where what we route ends.
+        // The carrier-grade NAT range of other networks begins where the tunnel range ends.
         assert_eq!(routed_from("100.96.0.1:4000"), [Some(index)]);
         assert_eq!(demux.take_drops().of(DropReason::UnknownDatagram), 2);
     }
@@ -538,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn initiations_find_their_peer_by_public_key_and_strangers_find_nobody() {
+    fn initiations_find_their_peer_by_public_key_and_unknown_initiators_are_dropped() {
         let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
         let (mut known, mut stranger) = (TestClient::new(), TestClient::with_private([8; 32]));
         let mut demux = demux(100);
@@ -580,11 +582,7 @@ mod tests {
 
     #[test]
     fn a_client_that_claims_anothers_public_key_does_not_divert_its_handshakes() {
-        let mut pool = PeerIndexPool::new([0; 32]);
-        let (victim, thief) = (
-            pool.allocate(0).expect("room"),
-            pool.allocate(0).expect("room"),
-        );
+        let [victim, thief] = two_indices();
         let mut client = TestClient::new();
         let mut demux = demux(100);
         demux.attach(victim, client.public_key(), "abcd:efgh");
@@ -597,12 +595,8 @@ mod tests {
     }
 
     #[test]
-    fn equal_fragments_of_two_peers_are_told_apart_by_the_clients_half() {
-        let mut pool = PeerIndexPool::new([0; 32]);
-        let (a, b) = (
-            pool.allocate(0).expect("room"),
-            pool.allocate(0).expect("room"),
-        );
+    fn equal_gateway_fragments_of_two_peers_are_distinguished_by_the_clients_fragment() {
+        let [a, b] = two_indices();
         let mut demux = demux(100);
         demux.attach(a, PublicKey([1; 32]), "6m26:eokn");
         demux.attach(b, PublicKey([2; 32]), "6m26:abcd");
@@ -625,7 +619,7 @@ mod tests {
             }
             let mut demux = demux(100);
             let batch = DatagramBatch::new(path(), Ecn::NotEct, segment, bytes);
-            // An empty datagram is one too.
+            // An empty datagram counts as one.
             let total = batch.len().max(1) as u64;
             let routed = demux.route(batch).len() as u64;
             prop_assert_eq!(routed + demux.take_drops().total(), total);

@@ -1,31 +1,33 @@
-//! At which addresses peers may reach the shared socket: the host's own, and what STUN servers see.
+//! Finds the addresses at which peers can reach the shared socket: the host's own, and those that
+//! STUN servers see.
 //!
-//! Sends plain Binding requests (RFC 8489, section 5; no attributes are needed) to every server,
-//! retries within a bound, and keeps the NAT bindings open. A server that never answers costs
-//! nothing but those requests: host addresses are known at once and nobody waits.
+//! Sends plain Binding requests (RFC 8489, 5; no attributes are needed) to every server, retries
+//! within a bound, and keeps the NAT bindings open. A server that never answers costs only those
+//! requests: host addresses are published immediately.
 
+use crate::packet::datagram::unspecified_for;
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::demux::STUN_HEADER_BYTES;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Addresses that may be signalled as candidates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalAddresses {
-    /// Our own, with the socket's port, best first.
+    /// Addresses of the host's interfaces, with the socket's port, best first.
     pub host: Vec<SocketAddr>,
-    /// As STUN servers saw us, each with the own address behind it.
+    /// Addresses that STUN servers saw, each with the host address behind it.
     pub reflexive: Vec<(SocketAddr, SocketAddr)>,
 }
 
-/// How an [`AddressGatherer`] works.
+/// The settings of an [`AddressGatherer`].
 pub struct GathererConfig {
     /// The port of the shared sockets.
     pub port: u16,
-    /// Servers that are asked at most; more are ignored.
+    /// Maximum number of servers to query; more are ignored.
     pub max_servers: usize,
 }
 
@@ -34,13 +36,13 @@ pub struct AddressGatherer {
     config: GathererConfig,
     rng: ChaCha12Rng,
     host: Vec<SocketAddr>,
-    servers: BTreeMap<SocketAddr, Server>,
+    servers: BTreeMap<SocketAddr, StunServer>,
     transmits: VecDeque<DatagramBatch>,
     published: LocalAddresses,
     changed: bool,
 }
 
-struct Server {
+struct StunServer {
     transaction: [u8; 12],
     attempt: u32,
     next_request: Instant,
@@ -48,7 +50,7 @@ struct Server {
 }
 
 impl AddressGatherer {
-    /// Knows nothing yet.
+    /// A gatherer without addresses and servers.
     #[must_use]
     pub fn new(config: GathererConfig, seed: [u8; 32]) -> Self {
         Self {
@@ -62,7 +64,7 @@ impl AddressGatherer {
         }
     }
 
-    /// The host's addresses, best first. Replaces the earlier list.
+    /// Sets the host's addresses, best first. Replaces the earlier list.
     pub fn handle_interfaces(&mut self, addresses: &[IpAddr]) {
         let port = self.config.port;
         self.host = addresses
@@ -72,7 +74,7 @@ impl AddressGatherer {
         self.publish();
     }
 
-    /// The STUN servers to ask. Replaces the earlier list; known ones keep what was learnt.
+    /// Sets the STUN servers to query. Replaces the earlier list; known servers keep their mapping.
     pub fn handle_servers(&mut self, servers: &[SocketAddr], now: Instant) {
         let wanted: BTreeSet<_> = servers
             .iter()
@@ -81,7 +83,7 @@ impl AddressGatherer {
             .collect();
         self.servers.retain(|server, _| wanted.contains(server));
         for server in wanted {
-            self.servers.entry(server).or_insert_with(|| Server {
+            self.servers.entry(server).or_insert_with(|| StunServer {
                 transaction: random_id(&mut self.rng),
                 attempt: 0,
                 next_request: now,
@@ -92,7 +94,7 @@ impl AddressGatherer {
         self.handle_timeout(now);
     }
 
-    /// A STUN response that belongs to no peer. Returns whether it was awaited from there.
+    /// Handles a STUN response that belongs to no peer. Returns whether it was expected from there.
     pub fn handle_response(&mut self, path: Path, datagram: &[u8], now: Instant) -> bool {
         let Some(server) = self.servers.get_mut(&path.remote) else {
             return false;
@@ -109,7 +111,7 @@ impl AddressGatherer {
         true
     }
 
-    /// Sends what is due.
+    /// Creates the requests that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         for (address, server) in &mut self.servers {
             if server.next_request > now {
@@ -117,8 +119,8 @@ impl AddressGatherer {
             }
             server.attempt += 1;
             if server.attempt > MAX_ATTEMPTS {
-                // What it said last stands until another answer: the mapping is ours, not the
-                // server's.
+                // The last mapping stays valid until another answer: it belongs to the NAT, not to
+                // the server.
                 server.attempt = 0;
                 server.transaction = random_id(&mut self.rng);
                 server.next_request = now + RETRY_SILENT_SERVER;
@@ -139,30 +141,30 @@ impl AddressGatherer {
             .min()
     }
 
-    /// The next request to send. Its local address is unspecified: the kernel chooses by route.
+    /// The next request to send. Its local address is unspecified: the kernel selects it by route.
     pub fn poll_transmit(&mut self) -> Option<DatagramBatch> {
         self.transmits.pop_front()
     }
 
-    /// The addresses, if they have changed since the last call.
+    /// The addresses, if they changed since the last call.
     pub fn poll_change(&mut self) -> Option<LocalAddresses> {
         std::mem::take(&mut self.changed).then(|| self.published.clone())
     }
 
-    /// Whether `ip` is an address that this host has now, as far as it was listed.
+    /// Whether `ip` is in the last list of the host's addresses.
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
         self.host.iter().any(|address| address.ip() == ip)
     }
 
-    /// The addresses as they are.
+    /// The current addresses, host and reflexive.
     #[must_use]
     pub fn current(&self) -> &LocalAddresses {
         &self.published
     }
 
     fn publish(&mut self) {
-        // A mapping that equals a host address says that there is no NAT: nothing to add.
+        // A mapping equal to a host address means that there is no NAT: nothing to add.
         let reflexive: BTreeSet<_> = self
             .servers
             .values()
@@ -187,20 +189,15 @@ fn random_id(rng: &mut ChaCha12Rng) -> [u8; 12] {
 fn binding_request(server: SocketAddr, transaction: [u8; 12]) -> DatagramBatch {
     let mut datagram = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
     datagram.extend(transaction);
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     let path = Path {
-        local: SocketAddr::new(any, 0),
+        local: SocketAddr::new(unspecified_for(server), 0),
         remote: server,
     };
     DatagramBatch::of(path, datagram)
 }
 
-/// Reads XOR-MAPPED-ADDRESS from a Binding success response (RFC 8489, section 14.2). The ICE
-/// agent's own parser insists on MESSAGE-INTEGRITY, which a server without credentials does not
-/// send.
+/// Reads XOR-MAPPED-ADDRESS from a Binding success response (RFC 8489, 14.2). The ICE agent's own
+/// parser requires MESSAGE-INTEGRITY, which a server without credentials does not send.
 fn xor_mapped_address(datagram: &[u8]) -> Option<SocketAddr> {
     let (header, mut attributes) = datagram.split_at_checked(STUN_HEADER_BYTES)?;
     if header[..2] != BINDING_SUCCESS {
@@ -232,11 +229,11 @@ fn unmask(value: &[u8], mask: &[u8]) -> Option<SocketAddr> {
 
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 const XOR_MAPPED_ADDRESS: [u8; 2] = [0x00, 0x20];
-/// First retransmission time-out; it grows by as much with each attempt (RFC 8489, section 6.2.1
-/// doubles it; four attempts within 5 s serve a gateway that has host addresses already).
+/// First retransmission timeout; it grows linearly with each attempt (RFC 8489, 6.2.1, doubles it;
+/// four attempts within 5 s suffice for a gateway that already has host addresses).
 const RTO: Duration = Duration::from_millis(500);
 const MAX_ATTEMPTS: u32 = 4;
-/// Keeps the NAT binding open (docs/protocol.md 3.6.
+/// Keeps the NAT binding open (docs/protocol.md 3.6).
 const KEEPALIVE: Duration = Duration::from_secs(25);
 const RETRY_SILENT_SERVER: Duration = Duration::from_secs(30);
 
@@ -264,10 +261,9 @@ mod tests {
         text.parse().expect("literal")
     }
 
-    /// A response by another implementation, with our transaction id put in.
+    /// A response built by another implementation, with our transaction id inserted.
     fn answer(request: &DatagramBatch, mapped: &str) -> Vec<u8> {
-        // XOR-MAPPED-ADDRESS of IPv4 is masked by the magic cookie only, so the id can be
-        // exchanged.
+        // The cookie alone masks an IPv4 XOR-MAPPED-ADDRESS, so the id can be replaced.
         let mut buffer = vec![0; 200];
         let reply = StunMessage::binding_reply(TransId::new(), addr(mapped));
         let length = reply
@@ -312,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn without_nat_there_is_nothing_to_add() {
+    fn without_nat_no_reflexive_address_is_published() {
         let now = beginning();
         let mut gatherer = gatherer();
         gatherer.poll_change();
@@ -324,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_from_elsewhere_or_to_other_questions_are_ignored() {
+    fn responses_from_other_addresses_or_transactions_are_ignored() {
         let now = beginning();
         let mut gatherer = gatherer();
         gatherer.handle_servers(&[addr(SERVER)], now);
@@ -336,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_is_asked_a_bounded_number_of_times() {
+    fn a_silent_server_is_queried_a_bounded_number_of_times() {
         let mut now = beginning();
         let start = now;
         let mut gatherer = gatherer();
@@ -356,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_takes_nothing_back() {
+    fn a_server_that_falls_silent_keeps_its_mapping() {
         let start = beginning();
         let mut gatherer = gatherer();
         gatherer.handle_servers(&[addr(SERVER)], start);

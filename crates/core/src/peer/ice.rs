@@ -1,9 +1,9 @@
-//! The ICE agent of one peer: full ICE, always controlled, nomination is never final.
+//! The ICE agent of one peer: full ICE, always controlled; a nomination is never final.
 //!
-//! Wraps the `is` crate. It gathers nothing by itself: local addresses are told to it. Credentials
-//! of both sides come from the portal, so checks can start before any candidate of the client is
-//! known (RFC 8445, section 7.3.1.3: peer-reflexive candidates). Source of the numbers:
-//! docs/protocol.md 3.3.
+//! Wraps the `is` crate. It gathers nothing itself: the caller adds local addresses. Both sides'
+//! credentials come from the portal, so checks can start before any candidate of the client is
+//! known (RFC 8445, 7.3.1.3: peer-reflexive candidates). Source of the numbers: docs/protocol.md
+//! 3.3.
 
 use crate::grant::IceCredentials;
 use crate::packet::{DatagramBatch, Path};
@@ -18,28 +18,28 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What the owner must know.
+/// Events that the owner must handle.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IceEvent {
-    /// Send on this path from here on.
+    /// Send on this path from now on.
     Nominated(Path),
-    /// No path works any more.
+    /// No path works any longer.
     Disconnected,
-    /// A path works again.
+    /// A path works again after a failure.
     Connected,
-    /// There are paths to be tried, and none is nominated.
+    /// Paths are being tried, and none is nominated.
     Checking,
 }
 
-/// How often paths that work are checked.
+/// How often working paths are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckPace {
-    /// Packets pass.
+    /// Packets flow between client and gateway.
     Active,
-    /// None do.
+    /// No packets have flowed for a while.
     Idle,
-    /// None do, and the client's own checks are answered: they keep the path, and the bindings of
-    /// NATs at both ends, as well as ours would.
+    /// No packets flow, and the gateway answers the client's own checks: they keep the path,
+    /// and the NAT bindings at both ends, as well as ours would.
     Answering,
 }
 
@@ -69,7 +69,7 @@ impl IceTransport {
         transport
     }
 
-    /// The gateway is patient by design: the client decides about failure.
+    /// Sets the check interval. Time limits are long by design: the client decides about failure.
     pub(crate) fn set_pace(&mut self, pace: CheckPace) {
         let (initial, max, retransmits) = match pace {
             CheckPace::Active => (ACTIVE_INITIAL_RTO, ACTIVE_MAX_RTO, 45),
@@ -81,15 +81,19 @@ impl IceTransport {
         self.agent.set_max_stun_retransmits(retransmits);
     }
 
-    /// Offers addresses that are new. Returns their strings, best first.
+    /// Adds addresses that are new. Returns their strings, best first.
     ///
-    /// Addresses that are gone are neither invalidated nor signalled: a pair over them dies by its
-    /// own checks, and one that comes back within their patience has lost nothing (docs/protocol.md
-    /// 3.6: only relay candidates are ever invalidated).
+    /// Vanished addresses are neither invalidated nor signalled: their pairs fail by their own
+    /// checks, and an address that returns before that has lost nothing (docs/protocol.md 3.6: only
+    /// relay candidates are ever invalidated).
     pub(crate) fn add_local_addresses(&mut self, addresses: &LocalAddresses) -> Vec<String> {
         let mut added = Vec::new();
         for candidate in candidates_of(addresses) {
-            if self.local.iter().any(|known| same_place(&candidate, known)) {
+            if self
+                .local
+                .iter()
+                .any(|known| is_same_candidate(&candidate, known))
+            {
                 continue;
             }
             if let Some(accepted) = self.agent.add_local_candidate(candidate) {
@@ -129,7 +133,7 @@ impl IceTransport {
         true
     }
 
-    /// How this address of the client is known.
+    /// The kind of the client's candidate with this address.
     pub(crate) fn kind_of(&self, remote: SocketAddr) -> Option<PathKind> {
         let mut known = self.agent.remote_candidates();
         let candidate = known.find(|candidate| candidate.addr() == remote)?;
@@ -156,24 +160,24 @@ impl IceTransport {
         self.knows(remote) || known.nth(MAX_REMOTE_CANDIDATES - 1).is_none()
     }
 
-    /// Whether this is an address of ours, or may become one: a client can name ever others in its
-    /// answers.
+    /// Whether this is a local address, or may become one: a client can name ever new addresses in
+    /// its responses.
     fn has_room_to_learn(&self, mapped: Option<SocketAddr>) -> bool {
         let mut known = self.agent.local_candidates();
         mapped.is_none_or(|mapped| known.clone().any(|candidate| candidate.addr() == mapped))
             || known.nth(MAX_LOCAL_CANDIDATES - 1).is_none()
     }
 
-    /// Takes a STUN message. Returns false when it is not for this agent.
+    /// Handles a STUN message. Returns false if it is not for this agent.
     pub(crate) fn handle_stun(&mut self, path: Path, datagram: &[u8], now: Instant) -> bool {
         let Ok(message) = StunMessage::parse(datagram) else {
             return false;
         };
         let is_acceptable = match message.is_binding_request() {
-            // The integrity of a request does not cover its source address: whoever captured one
-            // could otherwise make us remember, and check, any number of addresses.
+            // The integrity of a request does not cover its source address: an attacker could
+            // replay a captured one to make us remember, and check, any number of addresses.
             true => self.has_room_for(path.remote),
-            // RFC 8445, section 7.2.5.2.1: an answer comes from where the question went.
+            // RFC 8445, 7.2.5.2.1: a response comes from the request's destination.
             false => self.knows(path.remote) && self.has_room_to_learn(message.mapped_address()),
         };
         if !is_acceptable {
@@ -189,8 +193,8 @@ impl IceTransport {
     }
 
     /// Runs everything that is due at `now`. One call of the agent's own handler starts at most one
-    /// check, so it is called until nothing more is due, within a bound. What it wants to send is
-    /// taken at once: as long as something waits, the agent says that it is due.
+    /// check, so it is repeated until nothing more is due, within a bound. Transmits are taken
+    /// immediately: while one is queued, the agent reports that it is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for _ in 0..MAX_STEPS {
             self.agent.handle_timeout(now);
@@ -266,12 +270,12 @@ fn candidates_of(addresses: &LocalAddresses) -> impl Iterator<Item = Candidate> 
     host.chain(reflexive)
 }
 
-fn same_place(a: &Candidate, b: &Candidate) -> bool {
+fn is_same_candidate(a: &Candidate, b: &Candidate) -> bool {
     a.addr() == b.addr() && a.kind() == b.kind()
 }
 
-/// The candidate as it is signalled. The base of a reflexive candidate is a private address of ours
-/// and is replaced by the unspecified one (docs/protocol.md 3.3.2.
+/// The candidate as signalled. The base of a reflexive candidate is a private address of the
+/// gateway and is replaced by the unspecified one (docs/protocol.md 3.3.2).
 fn signalled(candidate: &Candidate) -> String {
     let text = candidate.to_sdp_string();
     let Some((before, after)) = text.split_once(" raddr ") else {
@@ -289,9 +293,9 @@ fn signalled(candidate: &Candidate) -> String {
     )
 }
 
-/// Refuses what the agent's parser would let pass: lines without the prefix or without a numeric
-/// priority (docs/protocol.md 3.3.2, transports other than UDP, and addresses at which no
-/// client can be: what we send to the tunnel's range the host routes into the tunnel.
+/// Refuses lines that the agent's parser accepts: without the prefix or a numeric priority
+/// (docs/protocol.md 3.3.2), with transports other than UDP, and with addresses at which no client
+/// can be: the host routes packets for the tunnel's range into the tunnel.
 fn parse(text: &str) -> Option<Candidate> {
     if !text.starts_with("candidate:") {
         return None;
@@ -303,8 +307,7 @@ fn parse(text: &str) -> Option<Candidate> {
     (candidate.proto() == Protocol::Udp && is_possible).then_some(candidate)
 }
 
-/// RFC 8445, section 5.1.2.1, with IPv6 before IPv4 and 2 less for each further candidate of a
-/// kind.
+/// RFC 8445, 5.1.2.1, with IPv6 before IPv4 and 2 less for each further candidate of a kind.
 fn local_preference(candidate: &Candidate, same_kind: usize) -> u32 {
     let of_kind: u32 = match candidate.kind() {
         CandidateKind::Host => 65_535,
@@ -322,16 +325,15 @@ fn local_preference(candidate: &Candidate, same_kind: usize) -> u32 {
 const ACTIVE_INITIAL_RTO: Duration = Duration::from_millis(250);
 const ACTIVE_MAX_RTO: Duration = Duration::from_secs(15);
 const IDLE_RTO: Duration = Duration::from_secs(25);
-/// Three of four checks are spared; the patience is that of an idle agent (1000 s).
+/// Saves three of four checks; the total time until failure is that of an idle agent (1000 s).
 const ANSWERING_RTO: Duration = Duration::from_secs(100);
-/// A client with very many addresses must not cost more than this; the agent then keeps the best
-/// pairs.
+/// Bounds the cost of a client with very many addresses; the agent keeps the best pairs.
 const MAX_CANDIDATE_PAIRS: usize = 100;
 /// Signalled and discovered together; a client has a few of each kind and family.
 const MAX_REMOTE_CANDIDATES: usize = 48;
-/// Those of our interfaces, and what clients see of us.
+/// Addresses of the gateway's interfaces, and those that clients see.
 const MAX_LOCAL_CANDIDATES: usize = 64;
-/// As many steps as there can be pairs, and a few for replies.
+/// As many steps as there can be pairs, and some for replies.
 const MAX_STEPS: usize = MAX_CANDIDATE_PAIRS + 32;
 
 #[cfg(test)]
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_written_as_the_protocol_page_says() {
+    fn candidates_are_written_in_the_signalled_format() {
         let mut ice = gateway();
         let added = ice.add_local_addresses(&addresses(
             &["192.0.2.10:52625", "[2001:db8::10]:52625"],
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replayed_request_from_many_addresses_is_remembered_within_a_bound() {
+    fn addresses_learnt_from_replayed_requests_are_bounded() {
         let now = beginning();
         let mut gateway = gateway();
         let candidates = gateway.add_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
@@ -418,7 +420,7 @@ mod tests {
         }
         let known = gateway.agent.remote_candidates().count();
         assert_eq!(known, MAX_REMOTE_CANDIDATES);
-        // Those that were known before are still served.
+        // Known addresses are still served.
         let first = SocketAddr::from(([203, 0, 113, 9], 1));
         let path = Path {
             remote: first,
@@ -427,7 +429,7 @@ mod tests {
         assert!(gateway.handle_stun(path, request.bytes(), now));
     }
 
-    /// A check of the gateway, and the client that is to answer it.
+    /// A check of the gateway, and the client that will answer it.
     fn asked(now: Instant) -> (IceTransport, TestAgent, DatagramBatch) {
         let mut gateway = gateway();
         let ours = gateway.add_local_addresses(&addresses(&["192.0.2.10:52625"], &[]));
@@ -450,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_name_ever_other_addresses_are_remembered_within_a_bound() {
+    fn addresses_learnt_from_responses_are_bounded() {
         let now = beginning();
         let (mut gateway, mut client, mut question) = asked(now);
         let path = question.path;
@@ -464,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_from_where_nobody_was_asked_is_refused() {
+    fn a_response_from_another_address_than_the_requests_is_refused() {
         let now = beginning();
         let (mut gateway, mut client, question) = asked(now);
         let answer = answer(&mut client, &question, now);
@@ -477,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn no_client_is_at_port_0_or_inside_the_tunnel() {
+    fn candidates_with_port_0_or_a_tunnel_address_are_refused() {
         let mut ice = gateway();
         for address in ["198.51.100.5 0", "100.64.1.2 9", "fd00:2021:1111::9 9"] {
             let line = format!("candidate:1 1 udp 1 {address} typ host");

@@ -1,4 +1,4 @@
-//! WireGuard receiver indices, allocated so that a datagram names its peer and its shard.
+//! Allocation of WireGuard receiver indices, which encode the peer and its shard.
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct PeerIndex(u32);
 
 impl PeerIndex {
-    /// The peer that a receiver index from the wire names.
+    /// The peer of a receiver index from the wire.
     #[must_use]
     pub fn of_receiver_index(receiver_index: u32) -> Self {
         Self(receiver_index >> 8)
     }
 
-    /// The 24 bits, in the low end of the word.
+    /// The 24 bits, in the low bits of the word.
     #[must_use]
     pub fn to_bits(self) -> u32 {
         self.0
@@ -33,20 +33,20 @@ impl PeerIndex {
     }
 }
 
-/// Hands out peer indices that are unique while in use and not guessable in their order.
+/// Allocates peer indices that are unique while in use and unpredictable in their order.
 pub struct PeerIndexPool {
     rng: ChaCha12Rng,
     in_use: BTreeSet<PeerIndex>,
-    /// How many of them each shard has.
+    /// Number of indices in use per shard.
     peers: BTreeMap<u8, usize>,
 }
 
 impl PeerIndexPool {
-    /// Peers that one shard can have at once; the pool refuses beyond half of the 16-bit space,
-    /// where finding a free index by chance would begin to cost.
+    /// Peers that one shard can have at once: half of the 16-bit space, beyond which the search for
+    /// a free index by random draws becomes expensive.
     pub const MAX_PER_SHARD: usize = 1 << 15;
 
-    /// An empty pool.
+    /// An empty pool with a random generator from `seed`.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl PeerIndexPool {
         }
     }
 
-    /// The shard with the fewest peers among the first so many; of several the first.
+    /// The shard with the fewest peers among the first `shards`; the lowest of several.
     #[must_use]
     pub fn emptiest(&self, shards: u8) -> u8 {
         let all = 0..shards;
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_emptiest_shard_is_told_and_a_release_counts_once() {
+    fn the_emptiest_shard_is_chosen_and_a_double_release_counts_once() {
         let mut pool = PeerIndexPool::new([3; 32]);
         let mut next = || {
             let shard = pool.emptiest(3);

@@ -1,9 +1,9 @@
-//! One client's transport: ICE finds the path, WireGuard protects what travels on it.
+//! One client's transport: ICE finds the path, WireGuard encrypts the traffic on it.
 //!
-//! * [`Peer`]: both, composed: datagrams in, IP packets out, and the reverse.
-//! * [`Demux`]: which peer a datagram from the shared socket belongs to.
-//! * [`steering_program`]: which shard's socket the kernel gives a datagram to.
-//! * [`AddressGatherer`]: at which addresses peers may reach the shared socket.
+//! * [`Peer`]: composes both: datagrams in, IP packets out, and the reverse.
+//! * [`Demux`]: finds the peer of a datagram from the shared socket.
+//! * [`steering_program`]: selects the shard socket that receives a datagram.
+//! * [`AddressGatherer`]: finds the addresses at which peers can reach the shared socket.
 //! * [`ControlPacket`]: the messages that client and gateway exchange inside the tunnel.
 
 mod control;

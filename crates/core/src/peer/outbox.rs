@@ -1,11 +1,11 @@
-//! Sealed datagrams on their way out, gathered into batches that one GSO write can take.
+//! Sealed datagrams on their way to the socket, collected into batches for GSO writes.
 
 use crate::packet::buffer::BUFFER_BYTES;
 use crate::packet::{Buffer, DatagramBatch, Ecn, Path};
 use std::collections::VecDeque;
 
-/// Consecutive datagrams on one path with one ECN mark become one batch, as long as all are equally
-/// long but the last, and the kernel's limits are kept.
+/// Collects consecutive datagrams on one path with one ECN mark into one batch, while all except
+/// the last have the same length and the kernel's limits are kept.
 #[derive(Default)]
 pub(crate) struct Outbox {
     open: Option<OpenBatch>,
@@ -22,7 +22,7 @@ struct OpenBatch {
 
 impl Outbox {
     /// Appends a datagram of at most `max_bytes` bytes that `write` produces in place; it returns
-    /// the length it wrote, or `None` for nothing.
+    /// the length written, or `None` for nothing.
     pub(crate) fn push_with(
         &mut self,
         path: Path,
@@ -43,14 +43,14 @@ impl Outbox {
         if open.segments == 1 {
             open.segment_bytes = bytes;
         }
-        // A shorter datagram ends a GSO batch; a longer one cannot occur, open_for sees to that.
+        // A shorter datagram ends a GSO batch; open_for excludes a longer one.
         let is_last = bytes < open.segment_bytes || open.segments == MAX_SEGMENTS;
         if is_last {
             self.close();
         }
     }
 
-    /// Appends a finished datagram.
+    /// Appends a complete datagram.
     pub(crate) fn push(&mut self, path: Path, ecn: Ecn, datagram: &[u8]) {
         self.push_with(path, ecn, datagram.len(), |slot| {
             slot.copy_from_slice(datagram);
@@ -89,7 +89,7 @@ impl Outbox {
             return;
         };
         if open.segments > 0 {
-            // A resource may have each datagram be a batch of its own, by its lengths and marks.
+            // With varying lengths or marks, each datagram can become a separate batch.
             let bytes = open.bytes.take_fitted();
             let batch = DatagramBatch::new(open.path, open.ecn, open.segment_bytes, bytes);
             self.closed.push_back(batch);
@@ -97,7 +97,7 @@ impl Outbox {
     }
 }
 
-/// The kernel's limit of segments in one UDP GSO write (`UDP_MAX_SEGMENTS`, 64 before Linux 6.9).
+/// The kernel's limit of segments per UDP GSO write (`UDP_MAX_SEGMENTS`, 64 before Linux 6.9).
 const MAX_SEGMENTS: usize = 64;
 /// The largest UDP payload of one write, less a margin for IP headers.
 const MAX_BATCH_BYTES: usize = 65_000;
@@ -115,9 +115,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever goes in comes out once, in order, on its path, in batches the kernel accepts.
+        /// Every datagram comes out once, in order, on its path, in batches that the kernel
+        /// accepts.
         #[test]
-        fn nothing_is_lost_or_reordered(
+        fn no_datagram_is_lost_or_reordered(
             sent in proptest::collection::vec((1u16..3, 0u8..4, 1usize..1400), 0..300)
         ) {
             let mut outbox = Outbox::default();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_one_datagram_takes_no_more_room_than_it_needs() {
+    fn a_batch_of_one_datagram_wastes_no_memory() {
         let mut outbox = Outbox::default();
         for mark in 0..100_u8 {
             outbox.push(path(2), Ecn::from_bits(mark % 2), &[0; 100]);

@@ -1,28 +1,27 @@
-//! What is counted about peers for whoever watches the gateway. Decides nothing.
+//! Counters and labels of peers for metrics. Decides nothing.
 
-/// What became of handshake messages since somebody asked last.
+/// Handshake messages by outcome, since the counts were last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HandshakeCounts {
-    /// Initiations of clients that were answered, renewals of sessions included.
+    /// Initiations of clients that were answered, including rekeys.
     pub answered: u64,
-    /// Initiations of ours that clients answered.
+    /// Initiations of the gateway that clients answered.
     pub confirmed: u64,
-    /// Initiations and responses that were refused: for nobody here, by nobody known, forged or
-    /// old.
+    /// Initiations and responses that were refused: addressed to an unknown peer, from an unknown
+    /// initiator, forged or old.
     pub rejected: u64,
 }
 
-/// How the client's end of a path came to be known: the kind of its ICE candidate (RFC 8445,
-/// section 4).
+/// The kind of the client's ICE candidate on a path (RFC 8445, 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
-    /// An address of the client's own.
+    /// An address of one of the client's interfaces.
     Host,
-    /// One that a STUN server saw it under.
+    /// The client's address as a STUN server saw it.
     ServerReflexive,
-    /// One that only we saw it under.
+    /// The client's address as only the gateway saw it.
     PeerReflexive,
-    /// A relay's.
+    /// An address of a relay that the client uses.
     Relayed,
 }
 
@@ -35,7 +34,7 @@ impl PathKind {
         Self::Relayed,
     ];
 
-    /// What metrics call it.
+    /// The kind's value in the labels of the metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

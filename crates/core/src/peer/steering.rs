@@ -1,46 +1,46 @@
-//! The program by which the kernel gives each datagram to the shard that owns its peer.
+//! The program with which the kernel assigns each datagram to the shard that owns its peer.
 //!
-//! Classic BPF, for a group of sockets that share a port: it sees the UDP payload and answers with
-//! the number of a socket. Data and handshake responses carry the receiver index, whose second
-//! byte on the wire is the shard ([`PeerIndex`](super::PeerIndex)). Everything else (initiations,
-//! cookies, STUN, noise) is for shard 0, which knows all peers. Decides nothing more: whose a
-//! datagram is says the [`Demux`](super::Demux) that gets it.
+//! Classic BPF for a group of sockets that share a port: it reads the UDP payload and returns the
+//! number of a socket. Data and handshake responses carry the receiver index; its second byte on
+//! the wire is the shard ([`PeerIndex`](super::PeerIndex)). All other datagrams (initiations,
+//! cookies, STUN, noise) go to shard 0, which knows all peers. The program does not determine the
+//! peer: the [`Demux`](super::Demux) of the receiving shard does.
 //!
-//! Source: `linux/filter.h`, `linux/bpf_common.h`; WireGuard paper, section 5.4, for the offsets.
+//! Source: `linux/filter.h`, `linux/bpf_common.h`; WireGuard paper, 5.4, for the offsets.
 
-/// One instruction, as the kernel takes it (`struct sock_filter`).
+/// One instruction in the kernel's format (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What it does.
+    /// The operation: a combination of `BPF_*` flags.
     pub code: u16,
-    /// Instructions to skip when a comparison holds.
+    /// Instructions to skip if a comparison is true.
     pub if_true: u8,
-    /// Instructions to skip when it does not.
+    /// Instructions to skip if a comparison is false.
     pub if_false: u8,
-    /// The operand.
+    /// The constant or offset that the operation uses.
     pub operand: u32,
 }
 
-/// The program for so many shards, whose sockets are in the group in the order of their numbers.
+/// The program for `shards` shards; the group holds their sockets in the order of shard numbers.
 ///
-/// A shard that is not there leads to shard 0: the kernel would spread what has no socket over
-/// all. A load beyond the end of a datagram ends the program with 0.
+/// A shard number without a socket selects shard 0: the kernel would spread such datagrams over all
+/// sockets. A load beyond the end of a datagram ends the program with 0.
 #[must_use]
 pub fn steering_program(shards: u8) -> [Instruction; 10] {
     [
-        // What is it?
+        // Message type.
         load_byte(0),
         skip_if_equal(DATA, 2),
         skip_if_equal(HANDSHAKE_RESPONSE, 3),
-        answer(0),
-        // Data.
+        return_constant(0),
+        // Data message.
         load_byte(DATA_RECEIVER + SHARD_BYTE),
         skip(1),
-        // A handshake response.
+        // Handshake response.
         load_byte(RESPONSE_RECEIVER + SHARD_BYTE),
         skip_if_at_least(shards, 1),
-        ANSWER_ACCUMULATOR,
-        answer(0),
+        RETURN_SHARD,
+        return_constant(0),
     ]
 }
 
@@ -80,7 +80,7 @@ fn skip(instructions: u32) -> Instruction {
     }
 }
 
-const fn answer(value: u32) -> Instruction {
+const fn return_constant(value: u32) -> Instruction {
     Instruction {
         code: RETURN,
         if_true: 0,
@@ -89,33 +89,33 @@ const fn answer(value: u32) -> Instruction {
     }
 }
 
-const ANSWER_ACCUMULATOR: Instruction = Instruction {
+const RETURN_SHARD: Instruction = Instruction {
     code: RETURN_ACCUMULATOR,
     if_true: 0,
     if_false: 0,
     operand: 0,
 };
 
-/// `BPF_LD | BPF_B | BPF_ABS`
+/// The code `BPF_LD | BPF_B | BPF_ABS`.
 const LOAD_BYTE: u16 = 0x30;
-/// `BPF_JMP | BPF_JA`
+/// The code `BPF_JMP | BPF_JA`.
 const JUMP: u16 = 0x05;
-/// `BPF_JMP | BPF_JEQ | BPF_K`
+/// The code `BPF_JMP | BPF_JEQ | BPF_K`.
 const JUMP_IF_EQUAL: u16 = 0x15;
-/// `BPF_JMP | BPF_JGE | BPF_K`
+/// The code `BPF_JMP | BPF_JGE | BPF_K`.
 const JUMP_IF_AT_LEAST: u16 = 0x35;
-/// `BPF_RET | BPF_K`
+/// The code `BPF_RET | BPF_K`.
 const RETURN: u16 = 0x06;
-/// `BPF_RET | BPF_A`
+/// The code `BPF_RET | BPF_A`.
 const RETURN_ACCUMULATOR: u16 = 0x16;
 
-/// The types of the two messages that are steered.
+/// Message types that carry a receiver index.
 const DATA: u8 = 4;
 const HANDSHAKE_RESPONSE: u8 = 2;
-/// Where they carry the receiver index.
+/// Offset of the receiver index in the message.
 const DATA_RECEIVER: u32 = 4;
 const RESPONSE_RECEIVER: u32 = 8;
-/// Where the index, little-endian, carries the shard.
+/// Offset of the shard in the little-endian index.
 const SHARD_BYTE: u32 = 1;
 
 #[cfg(test)]
@@ -126,10 +126,10 @@ mod tests {
     use crate::peer::wireguard::{DATA_OVERHEAD_BYTES, HANDSHAKE_RESPONSE_BYTES};
     use proptest::prelude::*;
 
-    /// As the kernel runs it; `None` when it would refuse the program.
+    /// Interprets the program as the kernel does; `None` if the kernel would reject it.
     fn verdict(program: &[Instruction], datagram: &[u8]) -> Option<u32> {
         let (mut accumulator, mut at) = (0, 0);
-        // Jumps lead forward only, so that every program ends.
+        // Jumps only lead forward, so every program ends.
         loop {
             let Instruction {
                 code,
@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn data_and_responses_go_where_their_index_says(
+        fn data_and_responses_go_to_the_shard_of_their_index(
             shards in 1u8..=64,
             receiver: u32,
             more in 0usize..1300,
@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn every_verdict_is_a_socket_and_what_carries_no_index_is_for_shard_0(
+        fn every_verdict_is_a_socket_and_datagrams_without_index_go_to_shard_0(
             shards in 1u8..=64,
             first in 0u8..8,
             mut datagram in proptest::collection::vec(any::<u8>(), 0..64),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interpreter_that_finds_nothing_to_refuse_would_prove_nothing() {
+    fn the_test_interpreter_rejects_invalid_programs() {
         let mut program = steering_program(2);
         program[0].code = 0xFF;
         assert_eq!(verdict(&program, &[4; 32]), None);

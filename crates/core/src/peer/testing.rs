@@ -1,5 +1,4 @@
-//! The other end of the wire for tests: a WireGuard initiator with fixed keys, and a controlling
-//! ICE agent.
+//! The remote end for tests: a WireGuard initiator with fixed keys, and a controlling ICE agent.
 
 use crate::grant::PresharedKey;
 use crate::ids::PublicKey;
@@ -85,7 +84,7 @@ impl TestClient {
         matches!(result, TunnResult::WriteToNetwork(_))
     }
 
-    /// Answers a handshake initiation of the gateway's.
+    /// Answers a handshake initiation of the gateway.
     pub(crate) fn respond(&mut self, initiation: &[u8]) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 256];
         let result = self.engine.decapsulate(None, initiation, &mut buffer);
@@ -95,7 +94,7 @@ impl TestClient {
         Some(response.to_vec())
     }
 
-    /// What a client under load answers to an initiation of the gateway's.
+    /// The answer of a client under load to an initiation of the gateway.
     pub(crate) fn cookie_for(&self, initiation: &[u8]) -> Vec<u8> {
         let gate = HandshakeGate::new(GatewayKeys::new(PRIVATE), 0);
         let refusal = gate.initiator([127, 0, 0, 1].into(), initiation);
@@ -105,7 +104,7 @@ impl TestClient {
         cookie
     }
 
-    /// Takes a datagram that carries no packet.
+    /// Accepts a datagram that carries no packet.
     pub(crate) fn handle_keepalive(&mut self, datagram: &[u8]) {
         let mut buffer = vec![0; 256];
         let result = self.engine.decapsulate(None, datagram, &mut buffer);
@@ -161,11 +160,11 @@ pub(crate) fn ipv4_packet(source: [u8; 4], destination: [u8; 4], payload: &[u8])
     packet
 }
 
-/// A controlling ICE agent at one address, as real clients are.
+/// A controlling ICE agent at one address, like that of a real client.
 pub(crate) struct TestAgent {
     agent: IceAgent,
     addr: SocketAddr,
-    is_deaf_to_answers: bool,
+    ignores_responses: bool,
 }
 
 impl TestAgent {
@@ -183,7 +182,7 @@ impl TestAgent {
         Self {
             agent,
             addr,
-            is_deaf_to_answers: false,
+            ignores_responses: false,
         }
     }
 
@@ -214,13 +213,13 @@ impl TestAgent {
             .collect()
     }
 
-    /// From now on it hears no answers, so that it never nominates a path.
-    pub(crate) fn be_deaf_to_answers(&mut self) {
-        self.is_deaf_to_answers = true;
+    /// From now on it ignores responses, so that it never nominates a path.
+    pub(crate) fn ignore_responses(&mut self) {
+        self.ignores_responses = true;
         self.agent.set_max_stun_retransmits(60);
     }
 
-    /// From now on it checks as a client that has nothing to say (docs/protocol.md 3.3.1.
+    /// From now on it checks at the interval of an idle client (docs/protocol.md 3.3.1).
     pub(crate) fn be_idle(&mut self) {
         self.agent.set_initial_stun_rto(Duration::from_secs(25));
         self.agent.set_max_stun_rto(Duration::from_secs(25));
@@ -228,7 +227,7 @@ impl TestAgent {
 
     pub(crate) fn handle(&mut self, batch: &DatagramBatch, now: Instant) {
         for datagram in batch.segments() {
-            if self.is_deaf_to_answers && Kind::of(datagram) == Kind::StunResponse {
+            if self.ignores_responses && Kind::of(datagram) == Kind::StunResponse {
                 continue;
             }
             let Ok(message) = StunMessage::parse(datagram) else {

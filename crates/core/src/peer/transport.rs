@@ -1,10 +1,10 @@
 //! One peer: ICE and WireGuard composed. Datagrams in, IP packets out, and the reverse.
 //!
-//! Packets for the peer go to the path that ICE nominated last. Before there is one, and when that
-//! one has fallen silent while the client is heard on another, they go to the path of its last
-//! authentic WireGuard message (the client accepts them from anywhere, docs/protocol.md 8.1.
-//! Nothing is queued for a peer that is not connected: IP may drop (section 5.3). Only one that
-//! resumes a former peer's place keeps a few packets until its session stands.
+//! Packets for the peer go to the path that ICE nominated last. Before the first nomination, and
+//! while the nominated path is silent but the client is heard on another, they go to the path of
+//! its last authentic WireGuard message (the client accepts them from anywhere, docs/protocol.md
+//! 8.1). Packets for a peer that is not connected are dropped, not queued (docs/protocol.md 5.3),
+//! except that a resumed peer holds a few until its session is established.
 
 use crate::DropReason;
 use crate::grant::TransportKeys;
@@ -14,53 +14,53 @@ use crate::peer::gatherer::LocalAddresses;
 use crate::peer::ice::{CheckPace, IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
-use crate::peer::resumption::{Call, Proof, Resumption};
+use crate::peer::resumption::{HeardAction, KeyConfirmation, Resumption};
 use crate::peer::statistics::{HandshakeCounts, PathKind};
 use crate::peer::wireguard::{GatewayKeys, Opened, WireguardTunnel, sealed_len};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What a [`Peer`] is made of.
+/// The inputs from which a [`Peer`] is built.
 pub struct PeerConfig {
-    /// Ours.
+    /// The gateway's WireGuard key pair.
     pub keys: GatewayKeys,
-    /// Unique while the peer lives.
+    /// Receiver index, unique while the peer exists.
     pub index: PeerIndex,
-    /// From the portal.
+    /// The client's keys and ICE credentials, from the portal.
     pub transport: TransportKeys,
 }
 
-/// What the owner must know.
+/// Events that the owner of a [`Peer`] must handle.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// Signal these candidates to the client, best first.
     CandidatesGathered(Vec<String>),
-    /// ICE settled on a path, or on another one.
+    /// ICE nominated a first or another path.
     PathNominated(Path),
-    /// Packets for the client go this way from now on. At most one a second, the latest: those
-    /// in between go unmentioned.
+    /// Packets for the client use this path from now on. Reported at most once a second, with the
+    /// latest path; intermediate ones are not reported.
     PathInUse(Path),
-    /// A WireGuard session stands and the client has used it, or has answered our initiation; said
-    /// again after one has run out.
+    /// A WireGuard session exists and the client has used it or has answered our initiation;
+    /// reported again after a session has expired.
     SessionEstablished,
-    /// No way to the client is left, or none was ever found.
+    /// No path to the client is left, or none was ever found.
     Failed,
 }
 
-/// How far a [`Peer`] has come.
+/// The state of a [`Peer`], for diagnosis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerFacts {
-    /// How long it has been trying.
+    /// Time since the peer was created.
     pub age: Duration,
     /// Whether any address of the client is known.
     pub has_candidates: bool,
-    /// Whether ICE has settled on a path.
+    /// Whether ICE has nominated a path.
     pub is_nominated: bool,
-    /// Where datagrams to the client go.
+    /// The path on which datagrams to the client go.
     pub path: Option<Path>,
-    /// For how long a WireGuard session has stood, if one stands.
+    /// Age of the established WireGuard session, if there is one.
     pub session: Option<Duration>,
-    /// How long ago an authentic message of the client came.
+    /// Time since the client's last authentic message.
     pub heard: Option<Duration>,
 }
 
@@ -76,35 +76,35 @@ pub struct Peer {
     /// When the client last checked the nominated path.
     client_checked: Option<Instant>,
     last_authentic: Option<Path>,
-    /// When the last authentic WireGuard message came.
+    /// When the last authentic WireGuard message arrived.
     authentic_heard: Option<Instant>,
-    /// The path that was told last.
+    /// The path that was last reported.
     path_in_use: Option<Path>,
-    /// Until when no other is told.
-    path_told_until: Option<Instant>,
-    /// When to tell another.
+    /// Until when no other path is reported.
+    path_reported_until: Option<Instant>,
+    /// When to report another path.
     path_due: Option<Instant>,
     established: bool,
     began_at: Instant,
     established_at: Option<Instant>,
     resumption: Option<Resumption>,
-    /// Whether it has taken a former peer's place: its client may never nominate a path again.
+    /// Whether it replaced a former peer: its client may never nominate a path again.
     is_resumed: bool,
-    /// `None` once the client has used the session that it answered to.
-    proof: Option<Proof>,
-    /// Packets that waited in vain, to be counted.
-    waited_in_vain: usize,
+    /// `None` once the client has used the session that it answered.
+    confirmation: Option<KeyConfirmation>,
+    /// Held packets that were dropped, not yet counted.
+    held_dropped: usize,
     handshakes: HandshakeCounts,
     idle_at: Option<Instant>,
     next_second: Instant,
-    /// When to give up unless a candidate of the client is known.
+    /// When to fail unless a candidate of the client is known.
     candidates_due: Option<Instant>,
-    /// When to give up unless ICE recovers.
+    /// When to fail unless ICE recovers.
     recovery_due: Option<Instant>,
 }
 
 impl Peer {
-    /// A peer that awaits the client's checks.
+    /// A peer that waits for the client's connectivity checks.
     #[must_use]
     pub fn new(config: &PeerConfig, now: Instant) -> Self {
         let keys = &config.transport;
@@ -124,15 +124,15 @@ impl Peer {
             last_authentic: None,
             authentic_heard: None,
             path_in_use: None,
-            path_told_until: None,
+            path_reported_until: None,
             path_due: None,
             established: false,
             began_at: now,
             established_at: None,
             resumption: None,
             is_resumed: false,
-            proof: None,
-            waited_in_vain: 0,
+            confirmation: None,
+            held_dropped: 0,
             handshakes: HandshakeCounts::default(),
             idle_at: Some(now + IDLE_AFTER),
             next_second: now + SECOND,
@@ -141,10 +141,10 @@ impl Peer {
         }
     }
 
-    /// A peer in the place of a former one whose datagrams went along `path`: it calls the client
-    /// there at once, without waiting for ICE, and again until a session stands. ICE starts from
-    /// the same credentials, and as the client need not nominate again, the peer may live on the
-    /// path of its last authentic message for ever.
+    /// A peer that replaces a former one with datagrams on `path`: it initiates a handshake there
+    /// immediately, without waiting for ICE, and repeats it until a session is established. ICE
+    /// starts with the same credentials. The client need not nominate a path again, so the peer may
+    /// use the path of its last authentic message indefinitely.
     #[must_use]
     pub fn resume(config: &PeerConfig, path: Path, now: Instant) -> Self {
         let mut peer = Self {
@@ -154,28 +154,28 @@ impl Peer {
             is_resumed: true,
             ..Self::new(config, now)
         };
-        peer.call_if_due(now);
+        peer.initiate_if_due(now);
         peer
     }
 
-    /// Our addresses, or their change.
+    /// Sets the gateway's addresses; signals those that are new.
     pub fn handle_local_addresses(&mut self, addresses: &LocalAddresses, now: Instant) {
         let added = self.ice.add_local_addresses(addresses);
         if !added.is_empty() {
             self.events.push_back(PeerEvent::CandidatesGathered(added));
         }
-        self.after_ice(now);
+        self.drive_ice(now);
     }
 
-    /// The client was granted something again: signal everything once more, wake up.
+    /// The client received a further grant: signals all candidates again and leaves the idle mode.
     pub fn handle_upsert(&mut self, now: Instant) {
         self.signal_again();
         self.note_traffic(now);
-        self.after_ice(now);
+        self.drive_ice(now);
     }
 
-    /// What was signalled may have got lost with the portal's actor: if ICE still depends on it,
-    /// signal it once more.
+    /// The portal's actor may have lost signalled candidates in its restart: signals them again if
+    /// ICE still depends on them.
     pub fn handle_portal_restarted(&mut self) {
         if self.nominated.is_none() {
             self.signal_again();
@@ -190,30 +190,30 @@ impl Peer {
         }
     }
 
-    /// Candidates of the client. Returns how many did not parse.
+    /// Adds candidates of the client. Returns how many did not parse.
     pub fn add_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
         let ice = &mut self.ice;
-        let odd = candidates
+        let unparsable = candidates
             .iter()
-            .filter(|line| !ice.add_remote_candidate(line));
-        let odd = odd.count();
+            .filter(|line| !ice.add_remote_candidate(line))
+            .count();
         self.note_traffic(now);
-        self.after_ice(now);
-        odd
+        self.drive_ice(now);
+        unparsable
     }
 
-    /// Candidates that the client withdrew. Returns how many did not parse.
+    /// Removes candidates that the client withdrew. Returns how many did not parse.
     pub fn remove_remote_candidates(&mut self, candidates: &[String], now: Instant) -> usize {
         let ice = &mut self.ice;
-        let odd = candidates
+        let unparsable = candidates
             .iter()
-            .filter(|line| !ice.remove_remote_candidate(line));
-        let odd = odd.count();
-        self.after_ice(now);
-        odd
+            .filter(|line| !ice.remove_remote_candidate(line))
+            .count();
+        self.drive_ice(now);
+        unparsable
     }
 
-    /// Takes datagrams that the demultiplexer found to be this peer's; returns the IP packets in
+    /// Handles datagrams that the demultiplexer assigned to this peer; returns the IP packets in
     /// them.
     pub fn handle_datagrams(
         &mut self,
@@ -234,20 +234,20 @@ impl Peer {
                     if kind == Kind::StunRequest && self.nominated == Some(datagrams.path) {
                         self.client_checked = Some(now);
                     }
-                    self.call_where_heard(datagrams.path, now);
+                    self.initiate_where_heard(datagrams.path, now);
                 } else {
                     drops.count(DropReason::StunRejected);
                 }
                 continue;
             }
             match self.wireguard.open(datagram, &mut packets) {
-                Opened::Packet | Opened::Nothing => {
+                Opened::Packet | Opened::Keepalive => {
                     self.note_authentic(datagrams.path, now);
-                    self.proof = None;
+                    self.confirmation = None;
                 }
-                // An initiation could be an old one, sent again, as long as the engine knows none
-                // that is newer: it is answered where it came from, and moves nothing. The message
-                // by which the client takes to the session does.
+                // While the engine knows no newer initiation, this one could be a replay: the reply
+                // goes to its source, and the path stays. The message with which the client starts
+                // to use the session moves the path.
                 Opened::Reply(reply) => {
                     self.handshakes.answered += 1;
                     self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
@@ -258,12 +258,12 @@ impl Peer {
                     self.handshakes.confirmed += 1;
                     self.note_authentic(datagrams.path, now);
                     self.transmit(&keepalive, now);
-                    self.proof = Some(Proof::new(now));
+                    self.confirmation = Some(KeyConfirmation::new(now));
                 }
                 Opened::Dropped(reason) => {
                     let is_handshake = Kind::of(datagram).is_handshake();
                     self.handshakes.rejected += u64::from(is_handshake);
-                    self.prove_if(|proof| proof.take_wanted(now), now);
+                    self.confirm_if(|confirmation| confirmation.take_requested(now), now);
                     drops.count(reason);
                     continue;
                 }
@@ -278,7 +278,7 @@ impl Peer {
         }
         self.note_session(now);
         if stun {
-            self.after_ice(now);
+            self.drive_ice(now);
         }
         self.note_path(now);
         packets
@@ -299,7 +299,7 @@ impl Peer {
         });
     }
 
-    /// As [`Self::send`], but for packets that are not worth waiting for.
+    /// As [`Self::send`], but never holds packets: for those that are useless later.
     pub fn send_if_connected(
         &mut self,
         mut packets: PacketBatch,
@@ -312,8 +312,8 @@ impl Peer {
         }
     }
 
-    /// Returns whether the client is connected; if so, the packets are used up: each segment of a
-    /// super-packet is cut and sealed straight into what one GSO write takes.
+    /// Returns whether the client is connected; if so, the packets are consumed: each segment of a
+    /// super-packet is cut and sealed directly into the buffer of a GSO write.
     fn seal(&mut self, packets: &mut PacketBatch, now: Instant) -> bool {
         let path = self.path(now).filter(|_| self.wireguard.is_established());
         let Some(path) = path else {
@@ -323,7 +323,7 @@ impl Peer {
         self.note_path(now);
         let (wireguard, outbox) = (&mut self.wireguard, &mut self.outbox);
         packets.for_each_mut(|mut packet| {
-            // The inner mark is copied to the outer header (RFC 6040, section 4.1).
+            // The inner mark is copied to the outer header (RFC 6040, 4.1).
             let ecn = ip::ecn(packet.bytes).unwrap_or_default();
             packet.cut(|segment| {
                 let slot_bytes = sealed_len(segment.len());
@@ -333,19 +333,19 @@ impl Peer {
         true
     }
 
-    /// Where packets for the client went last.
+    /// The path of the last packet for the client.
     #[must_use]
     pub fn path_in_use(&self) -> Option<Path> {
         self.path_in_use
     }
 
-    /// Whether a WireGuard session stands.
+    /// Whether a WireGuard session is established.
     #[must_use]
     pub fn has_session(&self) -> bool {
         self.wireguard.is_established()
     }
 
-    /// When the last authentic WireGuard message came.
+    /// When the last authentic WireGuard message arrived.
     #[must_use]
     pub fn authentic_heard(&self) -> Option<Instant> {
         self.authentic_heard
@@ -358,27 +358,26 @@ impl Peer {
             self.idle_at = None;
             self.pace_checks(now);
         }
-        self.call_if_due(now);
-        self.prove_if(|proof| proof.take_due(now), now);
-        if self.is_given_up(now) {
+        self.initiate_if_due(now);
+        self.confirm_if(|confirmation| confirmation.take_due(now), now);
+        if self.has_failed(now) {
             self.nominated = None;
             self.events.push_back(PeerEvent::Failed);
         }
-        self.after_ice(now);
+        self.drive_ice(now);
         self.note_path(now);
     }
 
-    /// Whether ICE is at its end. As long as the client is heard, that proves nothing: the check is
-    /// put off.
-    fn is_given_up(&mut self, now: Instant) -> bool {
+    /// Whether ICE has failed finally. While the client is heard, the decision is postponed.
+    fn has_failed(&mut self, now: Instant) -> bool {
         let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
             && !self.ice.has_remote_candidates();
         let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
-        let proves_for = match self.is_resumed && self.wireguard.is_established() {
+        let heard_counts_for = match self.is_resumed && self.wireguard.is_established() {
             true => RESUMED_SILENCE,
             false => NOMINATED_SILENCE,
         };
-        let heard_until = self.authentic_heard.map(|at| at + proves_for);
+        let heard_until = self.authentic_heard.map(|at| at + heard_counts_for);
         let heard_until = heard_until.filter(|until| *until > now);
         if let Some(until) = heard_until {
             self.candidates_due = no_candidates.then_some(until).or(self.candidates_due);
@@ -389,11 +388,11 @@ impl Peer {
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        // Without a session there is nothing to keep alive: a later message brings the timers up to
-        // date.
+        // Without a session there is nothing to keep alive: the next message brings the timers up
+        // to date.
         let is_at_work = self.established || self.resumption.is_some();
-        // Where no packets go, nothing is due to the second; ten thousand clients would be woken
-        // for nothing.
+        // An idle peer has no work every second; ten thousand idle clients would cause useless
+        // wake-ups.
         let wireguard = match self.idle_at {
             Some(_) => self.next_second,
             None => self.next_second + QUIET_PAUSE,
@@ -401,7 +400,9 @@ impl Peer {
         let wireguard = is_at_work.then_some(wireguard);
         [
             self.resumption.as_ref().map(Resumption::deadline),
-            self.proof.as_ref().and_then(Proof::deadline),
+            self.confirmation
+                .as_ref()
+                .and_then(KeyConfirmation::deadline),
             self.ice.poll_timeout(),
             wireguard,
             self.idle_at,
@@ -419,28 +420,28 @@ impl Peer {
         self.ice.poll_transmit().or_else(|| self.outbox.pop())
     }
 
-    /// The next event.
+    /// The next event for the owner.
     pub fn poll_event(&mut self) -> Option<PeerEvent> {
         self.events.pop_front()
     }
 
-    /// How many packets waited for a session in vain since the last call.
-    pub fn take_waited_in_vain(&mut self) -> usize {
-        std::mem::take(&mut self.waited_in_vain)
+    /// How many held packets were dropped since the last call.
+    pub fn take_held_dropped(&mut self) -> usize {
+        std::mem::take(&mut self.held_dropped)
     }
 
-    /// What became of the client's handshake messages since the last call.
+    /// The client's handshake messages since the last call, by outcome.
     pub fn take_handshakes(&mut self) -> HandshakeCounts {
         std::mem::take(&mut self.handshakes)
     }
 
-    /// How the client's end of the path that ICE settled on is known.
+    /// The kind of the client's candidate on the nominated path.
     #[must_use]
     pub fn path_kind(&self) -> Option<PathKind> {
         self.ice.kind_of(self.nominated?.remote)
     }
 
-    /// How far the transport has come, for people who ask.
+    /// The state of the transport, for diagnosis.
     #[must_use]
     pub fn explain(&self, now: Instant) -> PeerFacts {
         let ago = |at: Instant| now.saturating_duration_since(at);
@@ -468,8 +469,8 @@ impl Peer {
         }
     }
 
-    /// WireGuard's timers are counted in seconds; after a silence they are brought up to date
-    /// before anything else is done.
+    /// WireGuard's timers count seconds; after a silence they are brought up to date before
+    /// anything else.
     fn run_seconds(&mut self, now: Instant) {
         if now < self.next_second {
             return;
@@ -510,14 +511,14 @@ impl Peer {
         if self.established
             && let Some(mut resumption) = self.resumption.take()
         {
-            self.waited_in_vain += resumption.drop_overdue(now);
+            self.held_dropped += resumption.drop_overdue(now);
             self.seal(&mut resumption.into_held(), now);
         }
     }
 
-    /// The message by which the client would have taken to the new session may have got lost.
-    fn prove_if(&mut self, is_due: impl FnOnce(&mut Proof) -> bool, now: Instant) {
-        if self.proof.as_mut().is_some_and(is_due)
+    /// Repeats the message that confirms the new session, which may have been lost.
+    fn confirm_if(&mut self, is_due: impl FnOnce(&mut KeyConfirmation) -> bool, now: Instant) {
+        if self.confirmation.as_mut().is_some_and(is_due)
             && self.wireguard.is_established()
             && let Some(keepalive) = self.wireguard.keepalive()
         {
@@ -533,38 +534,40 @@ impl Peer {
     fn note_path(&mut self, now: Instant) {
         let path = self.path(now);
         self.path_due =
-            (self.path_told_until).filter(|until| path != self.path_in_use && *until > now);
+            (self.path_reported_until).filter(|until| path != self.path_in_use && *until > now);
         if path != self.path_in_use && self.path_due.is_none() {
             self.path_in_use = path;
-            self.path_told_until = Some(now + SECOND);
+            self.path_reported_until = Some(now + SECOND);
             self.events.extend(path.map(PeerEvent::PathInUse));
         }
     }
 
-    /// Calls a client that does not know yet that its sessions are gone.
-    fn call_if_due(&mut self, now: Instant) {
+    /// Initiates a handshake with a client that does not yet know that its sessions are lost.
+    fn initiate_if_due(&mut self, now: Instant) {
         let Some(resumption) = &mut self.resumption else {
             return;
         };
-        self.waited_in_vain += resumption.drop_overdue(now);
+        self.held_dropped += resumption.drop_overdue(now);
         if resumption.is_over(now) {
-            self.waited_in_vain += resumption.held();
+            self.held_dropped += resumption.held();
             self.resumption = None;
         } else if resumption.is_due(now) {
-            self.call(now);
+            self.initiate(now);
         }
     }
 
-    fn call_where_heard(&mut self, path: Path, now: Instant) {
+    fn initiate_where_heard(&mut self, path: Path, now: Instant) {
         let heard = self.resumption.as_mut();
         match heard.map(|resumption| resumption.handle_heard(path, now)) {
-            Some(Call::Anew) => self.call(now),
-            Some(Call::Repeat(initiation)) => self.outbox.push(path, Ecn::NotEct, &initiation),
-            Some(Call::Nothing) | None => {}
+            Some(HeardAction::Initiate) => self.initiate(now),
+            Some(HeardAction::Resend(initiation)) => {
+                self.outbox.push(path, Ecn::NotEct, &initiation)
+            }
+            Some(HeardAction::None) | None => {}
         }
     }
 
-    fn call(&mut self, now: Instant) {
+    fn initiate(&mut self, now: Instant) {
         let (Some(resumption), Some(initiation)) =
             (self.resumption.as_mut(), self.wireguard.initiate())
         else {
@@ -575,7 +578,7 @@ impl Peer {
         }
     }
 
-    fn after_ice(&mut self, now: Instant) {
+    fn drive_ice(&mut self, now: Instant) {
         self.ice.handle_timeout(now);
         while let Some(event) = self.ice.poll_event() {
             match event {
@@ -587,7 +590,7 @@ impl Peer {
                     }
                 }
                 IceEvent::Connected => self.recovery_due = None,
-                // Without a nomination this is all the recovery that ICE can tell of.
+                // Without a nomination, ICE reports no other sign of recovery.
                 IceEvent::Checking if self.nominated.is_none() => self.recovery_due = None,
                 IceEvent::Checking => {}
                 IceEvent::Disconnected => self.recovery_due = Some(now + DISCONNECT_GRACE),
@@ -597,20 +600,18 @@ impl Peer {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// As often as an idle client's check comes. A rekeying of ours is due at 120 s and has until 180 s
-/// (WireGuard white paper, section 6.1), which is time for two attempts.
+/// The interval of an idle client's checks. Our rekeying is due at 120 s and has until 180 s
+/// (WireGuard paper, 6.1), which is time for two attempts.
 const QUIET_PAUSE: Duration = Duration::from_secs(24);
-/// A client checks its path every 25 s at the least (docs/protocol.md 3.3.1, and a check may
-/// be late.
+/// A client checks its path at least every 25 s (docs/protocol.md 3.3.1), and a check may be late.
 const CLIENT_CHECKS_WITHIN: Duration = Duration::from_secs(30);
-/// docs/protocol.md 3.3.1, as the two below.
+/// From docs/protocol.md 3.3.1, like the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
-/// Longer than the gap between a client's checks on a path that it uses (1.5 s while active), by
-/// enough for two of them to get lost; far shorter than the time after which ICE alone would
-/// notice.
+/// Longer than the gap between a client's checks on a path that it uses (1.5 s while active), with
+/// a margin for two lost checks; far shorter than the time after which ICE alone would notice.
 const NOMINATED_SILENCE: Duration = Duration::from_secs(5);
-/// A client that was called back has a session but, for ICE, perhaps no usable candidate; it may
-/// have nothing to say between two of its keepalives (25 s), of which one may get lost.
+/// A resumed client has a session but, for ICE, perhaps no usable candidate; it may have nothing to
+/// send between two of its keepalives (25 s), and one of them may get lost.
 const RESUMED_SILENCE: Duration = Duration::from_secs(60);

@@ -1,10 +1,9 @@
-//! The WireGuard engine, behind one door so that it can be exchanged.
+//! The WireGuard engine, behind an interface so that it can be exchanged.
 //!
 //! Wraps boringtun's sans-IO tunnel, which as a responder sends nothing before its peer has proved
-//! the session (WireGuard white paper, section 5.4.6), and the checks that come before a peer is
-//! known: MAC, rate limit with cookies, and the initiator's public key. The engine reads the clock
-//! itself; that is the one place where this crate cannot keep its contract, see Decisions in
-//! ARCHITECTURE.md.
+//! the session (WireGuard paper, 5.4.6), and the checks before a peer is known: MAC, rate limit
+//! with cookies, and the initiator's public key. The engine reads the clock itself; this is the
+//! only place where this crate cannot keep its contract, see ARCHITECTURE.md 16.
 
 use crate::DropReason;
 use crate::grant::PresharedKey;
@@ -27,7 +26,7 @@ pub struct GatewayKeys {
 }
 
 impl GatewayKeys {
-    /// From 32 random bytes.
+    /// The key pair of 32 random bytes.
     #[must_use]
     pub fn new(private: [u8; 32]) -> Self {
         let private = StaticSecret::from(private);
@@ -35,41 +34,41 @@ impl GatewayKeys {
         Self { private, public }
     }
 
-    /// The half that the portal is told.
+    /// The public half, which the portal distributes to clients.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey(self.public.to_bytes())
     }
 }
 
-/// What stands between the socket and the peers: who may start a handshake at all.
+/// The checks between the socket and the peers: which handshakes may start at all.
 pub(crate) struct HandshakeGate {
     keys: GatewayKeys,
     limiter: RateLimiter,
 }
 
-/// Why a handshake message goes no further.
+/// Why a handshake message was refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HandshakeRefusal {
-    /// Under load: the sender must first show that it receives at its address. The reply to send.
+    /// Under load: the sender must first prove that it receives at its address. Holds the reply.
     Cookie(Vec<u8>),
-    /// Malformed, wrong MAC, not meant for this key.
+    /// Malformed, a wrong MAC, or not meant for this key.
     Drop(DropReason),
 }
 
 impl HandshakeGate {
-    /// Lets `per_second` handshake messages a second pass before it asks for cookies.
+    /// Lets `per_second` handshake messages per second pass before it demands cookies.
     pub(crate) fn new(keys: GatewayKeys, per_second: u64) -> Self {
         let limiter = RateLimiter::new(&keys.public, per_second);
         Self { keys, limiter }
     }
 
-    /// Lets another number pass. The limiter has no way to be told, so it is another one.
+    /// Changes the number that may pass. The limiter has no setter, so a new one replaces it.
     pub(crate) fn limit(&mut self, per_second: u64) {
         self.limiter = RateLimiter::new(&self.keys.public, per_second);
     }
 
-    /// Checks a handshake initiation and reads who sent it.
+    /// Checks a handshake initiation and returns its sender.
     pub(crate) fn initiator(
         &self,
         from: IpAddr,
@@ -88,7 +87,7 @@ impl HandshakeGate {
         self.verify(from, datagram).map(|_| ())
     }
 
-    /// To be called once a second: a new second, a new allowance.
+    /// Renews the allowance; to be called once a second.
     pub(crate) fn handle_second(&self) {
         self.limiter.reset_count();
     }
@@ -111,29 +110,30 @@ impl HandshakeGate {
     }
 }
 
-/// One peer's sessions.
+/// The WireGuard sessions of one peer.
 pub(crate) struct WireguardTunnel {
     engine: Tunn,
     scratch: Vec<u8>,
     confirmed: bool,
 }
 
-/// What became of a datagram.
+/// The outcome of decapsulating a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
     /// An IP packet was appended to the batch.
     Packet,
-    /// A keepalive: authentic, nothing to pass on.
-    Nothing,
-    /// A cookie. Whoever has seen a message of ours could have made it, so it says nothing about
-    /// the peer.
+    /// A keepalive: authentic, without a packet.
+    Keepalive,
+    /// A cookie. Any observer of our handshake message could have made it, so it proves nothing
+    /// about the peer.
     Cookie,
-    /// A handshake initiation was answered; this is the reply. As the engine is younger than the
-    /// keys, the initiation may be an old one that somebody sends again.
+    /// A handshake initiation was answered with this reply. The engine is younger than the keys, so
+    /// the initiation may be a replay.
     Reply(Vec<u8>),
-    /// The peer answered our own initiation: the session stands, and this keepalive proves it.
+    /// The peer answered our own initiation: the session is established, and this keepalive proves
+    /// it to the peer.
     Confirmed(Vec<u8>),
-    /// It goes no further.
+    /// The datagram was dropped.
     Dropped(DropReason),
 }
 
@@ -145,7 +145,7 @@ impl WireguardTunnel {
         preshared: &PresharedKey,
         index: PeerIndex,
     ) -> Self {
-        // The gate has limited the rate already; the engine's own limiter must not do it again.
+        // The gate has already limited the rate; the engine's own limiter must not do it again.
         let unlimited = Arc::new(RateLimiter::new(&keys.public, u64::MAX));
         let engine = Tunn::new(
             keys.private.clone(),
@@ -162,13 +162,13 @@ impl WireguardTunnel {
         }
     }
 
-    /// Decrypts a data message to the end of `batch`, merged with what it continues, or answers a
-    /// handshake message.
+    /// Decrypts a data message to the end of `batch`, merged with the packet that it continues, or
+    /// answers a handshake message.
     pub(crate) fn open(&mut self, datagram: &[u8], batch: &mut PacketBatch) -> Opened {
         if datagram.first() != Some(&MESSAGE_DATA) {
             return self.open_handshake(datagram);
         }
-        let mut outcome = Opened::Nothing;
+        let mut outcome = Opened::Keepalive;
         let engine = &mut self.engine;
         batch.push_merging(datagram.len(), |slot| {
             match engine.decapsulate(None, datagram, slot) {
@@ -188,7 +188,7 @@ impl WireguardTunnel {
     }
 
     fn open_handshake(&mut self, datagram: &[u8]) -> Opened {
-        // The engine takes an empty datagram for a request to send what it has queued.
+        // The engine reads an empty datagram as a request to send queued packets.
         let Some(kind) = datagram.first() else {
             return Opened::Dropped(DropReason::WireguardRejected);
         };
@@ -206,9 +206,9 @@ impl WireguardTunnel {
         }
     }
 
-    /// A handshake initiation of ours, whatever is under way. The engine still accepts the response
-    /// to the one before. It stamps each with the wall clock (TAI64N), so after a step back of that
-    /// clock the peer takes them for replays until the clock has caught up.
+    /// A new handshake initiation, also while another is pending; the engine still accepts the
+    /// response to the previous one. Each carries a wall-clock timestamp (TAI64N), so after a step
+    /// back of that clock the peer takes them for replays until the clock has caught up.
     pub(crate) fn initiate(&mut self) -> Option<Vec<u8>> {
         let forced = true;
         match self
@@ -223,14 +223,14 @@ impl WireguardTunnel {
         }
     }
 
-    /// Whether packets can be sealed: a session stands, and its peer has used it or has answered
+    /// Whether packets can be sealed: a session exists, and its peer has used it or has answered
     /// our initiation.
     pub(crate) fn is_established(&self) -> bool {
         self.confirmed && self.engine.time_since_last_handshake().is_some()
     }
 
     /// Encrypts `packet` into `slot`, which must be [`sealed_len`] bytes; returns the length. To be
-    /// called only while [`Self::is_established`], or the engine queues the packet.
+    /// called only while [`Self::is_established`], otherwise the engine queues the packet.
     pub(crate) fn seal(&mut self, packet: &[u8], slot: &mut [u8]) -> Option<usize> {
         match self.engine.encapsulate(packet, slot) {
             TunnResult::WriteToNetwork(datagram) => Some(datagram.len()),
@@ -241,7 +241,7 @@ impl WireguardTunnel {
         }
     }
 
-    /// An empty message. To be called only while [`Self::is_established`].
+    /// An empty data message. To be called only while [`Self::is_established`].
     pub(crate) fn keepalive(&mut self) -> Option<Vec<u8>> {
         let mut slot = vec![0; SCRATCH_BYTES];
         let bytes = self.seal(&[], &mut slot)?;
@@ -249,7 +249,7 @@ impl WireguardTunnel {
         Some(slot)
     }
 
-    /// Drives the protocol's timers; to be called about once a second while anything is going on.
+    /// Drives the protocol's timers; to be called about once a second while the peer is active.
     /// Returns a keepalive or a handshake message to send.
     pub(crate) fn handle_second(&mut self) -> Option<Vec<u8>> {
         match self.engine.update_timers(&mut self.scratch) {
@@ -263,7 +263,7 @@ impl WireguardTunnel {
 }
 
 /// The length of the datagram that carries an inner packet of `inner_bytes`, which is not padded
-/// (docs/protocol.md 3.7.
+/// (docs/protocol.md 3.7).
 pub(crate) fn sealed_len(inner_bytes: usize) -> usize {
     inner_bytes + DATA_OVERHEAD_BYTES
 }
@@ -303,7 +303,7 @@ pub(crate) const HANDSHAKE_RESPONSE_BYTES: usize = 92;
 pub(crate) const COOKIE_REPLY_BYTES: usize = 64;
 /// Header (16 bytes) and tag (16 bytes) of a data message.
 pub(crate) const DATA_OVERHEAD_BYTES: usize = 32;
-/// Room for any handshake message and for a keepalive.
+/// Enough for any handshake message and for a keepalive.
 const SCRATCH_BYTES: usize = 256;
 
 #[cfg(test)]
@@ -325,13 +325,13 @@ mod tests {
         assert!(!tunnel.is_established());
 
         let keepalive = client.handle_response(&response);
-        assert_eq!(tunnel.open(&keepalive, &mut batch), Opened::Nothing);
+        assert_eq!(tunnel.open(&keepalive, &mut batch), Opened::Keepalive);
         assert!(tunnel.is_established());
         assert!(batch.is_empty());
     }
 
     #[test]
-    fn packets_travel_both_ways_with_a_preshared_key() {
+    fn packets_pass_in_both_directions_with_a_preshared_key() {
         let mut client = TestClient::new();
         let mut tunnel = client.gateway_tunnel();
         client.establish(&mut tunnel);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_datagram_is_nobodys_message() {
+    fn an_empty_datagram_is_rejected() {
         let mut client = TestClient::new();
         let mut tunnel = client.gateway_tunnel();
         client.establish(&mut tunnel);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_names_the_initiator() {
+    fn the_gate_identifies_the_initiator() {
         let mut client = TestClient::new();
         let gate = HandshakeGate::new(client.gateway_keys(), 100);
         let from = IpAddr::from([127, 0, 0, 1]);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn under_load_the_gate_asks_for_a_cookie_and_then_lets_its_owner_pass() {
+    fn under_load_the_gate_demands_a_cookie_and_then_accepts_its_owner() {
         let mut client = TestClient::new();
         let gate = HandshakeGate::new(client.gateway_keys(), 2);
         let from = IpAddr::from([127, 0, 0, 1]);

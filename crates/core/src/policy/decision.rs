@@ -1,5 +1,6 @@
 //! The decision about each packet: docs/protocol.md 5.2 steps 1 and 3 – 9 (inbound), and
-//! section 5.3 steps 2, 4 and 5 (outbound), with the selection among resources of section 5.1.
+//! docs/protocol.md 5.3 steps 2, 4 and 5 (outbound), with the selection among resources of
+//! docs/protocol.md 5.1.
 
 use super::filter::{Flow, permits};
 use super::{Policy, ranges};
@@ -8,25 +9,25 @@ use crate::packet::icmp::IcmpReply;
 use crate::packet::{DropReason, IpPacket, Transport};
 use std::net::IpAddr;
 
-/// What becomes of a packet.
+/// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// Forward the packet to its destination.
     Forward {
         /// Whether its destination is a proxy IP, to be translated by the NAT first. Always false
         /// outbound, where the NAT comes before the policy.
         translate: bool,
     },
-    /// It ends here, without a word.
+    /// Drop the packet without an answer.
     Drop(DropReason),
-    /// It ends here, and its sender is told so, if it may be answered at all
+    /// Drop the packet, and answer its sender if that is allowed
     /// ([`crate::packet::icmp::reply_to`]).
     Reject(DropReason, IcmpReply),
 }
 
 impl Policy {
-    /// Decides about a packet that came out of the tunnel (docs/protocol.md 5.2. In-tunnel
-    /// control messages must have been taken out before.
+    /// Decides about a packet from the tunnel (docs/protocol.md 5.2). The caller removes in-tunnel
+    /// control messages first.
     #[must_use]
     pub fn inbound(&self, packet: &IpPacket<'_>) -> Verdict {
         let destination = packet.destination();
@@ -48,15 +49,15 @@ impl Policy {
         let is_proxy = ranges::is_proxy(destination);
         let is_mapped = is_proxy && self.proxies.contains(destination);
         match self.classify(destination, Flow::towards(packet.transport())) {
-            Class::Permitted(_) if is_proxy && !is_mapped => UNMAPPED,
-            Class::Permitted(_) => Verdict::Forward {
+            Class::Permitted if is_proxy && !is_mapped => UNMAPPED,
+            Class::Permitted => Verdict::Forward {
                 translate: is_proxy,
             },
             // A proxy IP of a name that is not set up (yet): "prohibited" would make the client
-            // ask again for what it has (docs/lessons.md 8). Without any DNS resource it should
-            // ask.
+            // request access that it has (docs/lessons.md 8). Without any DNS resource it should
+            // request it.
             Class::Uncovered if is_proxy && self.derived.holds_dns => UNMAPPED,
-            Class::Uncovered | Class::Filtered(_) => {
+            Class::Uncovered | Class::Filtered => {
                 Verdict::Reject(DropReason::NotAuthorized, IcmpReply::Prohibited)
             }
             Class::NotInternet => {
@@ -65,7 +66,7 @@ impl Policy {
         }
     }
 
-    /// Decides about a packet towards the client, after the NAT (docs/protocol.md 5.3.
+    /// Decides about a packet towards the client, after the NAT (docs/protocol.md 5.3).
     #[must_use]
     pub fn outbound(&self, packet: &IpPacket<'_>) -> Verdict {
         let source = packet.source();
@@ -78,56 +79,42 @@ impl Policy {
         if ranges::is_tunnel(source) {
             return Verdict::Drop(DropReason::TunnelRange);
         }
-        // Any router on the way may have to report (docs/lessons.md 19).
+        // Any router on the path may have to report (docs/lessons.md 19).
         if packet.transport() == Transport::IcmpError {
             return Verdict::Forward { translate: false };
         }
         match self.classify(source, Flow::back(packet.transport())) {
-            Class::Permitted(_) => Verdict::Forward { translate: false },
-            Class::Filtered(_) | Class::Uncovered | Class::NotInternet => {
+            Class::Permitted => Verdict::Forward { translate: false },
+            Class::Filtered | Class::Uncovered | Class::NotInternet => {
                 Verdict::Drop(DropReason::ReturnNotAuthorized)
             }
         }
     }
 
-    /// The resource that decides about an inbound packet to its destination, for logs and counters;
-    /// `None` if there is none, also where no resource is asked.
-    #[must_use]
-    pub fn deciding_resource(&self, packet: &IpPacket<'_>) -> Option<ResourceId> {
-        match self.classify(packet.destination(), Flow::towards(packet.transport())) {
-            Class::Permitted(resource) | Class::Filtered(resource) => Some(resource),
-            Class::Uncovered | Class::NotInternet => None,
-        }
-    }
-
-    /// Section 5.2, step 7.
+    /// docs/protocol.md 5.2, step 7.
     fn classify(&self, ip: IpAddr, flow: Flow) -> Class {
-        if let Some(internet) = self.derived.internet
-            && !ranges::is_proxy(ip)
-        {
-            // No other resource is asked then, not even one that covers a private network.
+        if self.derived.internet.is_some() && !ranges::is_proxy(ip) {
+            // No other resource counts then, not even one that covers a private network.
             return match ranges::is_internet(ip) {
-                true => Class::Permitted(internet),
+                true => Class::Permitted,
                 false => Class::NotInternet,
             };
         }
-        // Section 5.1: first whoever permits it, then the longest prefix, then the greater id.
-        self.candidates(ip)
-            .filter_map(|(prefix_bits, id)| {
-                let filters = &self.grants.get(&id)?.resource.filters;
-                Some((permits(filters, flow), prefix_bits, id))
-            })
-            .max()
-            .map_or(Class::Uncovered, |(permitted, _, id)| {
-                if permitted {
-                    Class::Permitted(id)
-                } else {
-                    Class::Filtered(id)
-                }
-            })
+        // A resource that permits the packet takes precedence over all others
+        // (docs/protocol.md 5.1). The verdict does not depend on which one decides; `explain`
+        // reports it.
+        let filters = self
+            .candidates(ip)
+            .filter_map(|(_, id)| self.grants.get(&id));
+        let permitted = filters.map(|grant| permits(&grant.resource.filters, flow));
+        match permitted.max() {
+            Some(true) => Class::Permitted,
+            Some(false) => Class::Filtered,
+            None => Class::Uncovered,
+        }
     }
 
-    /// All resources whose network contains `ip`, with the prefix length of that network.
+    /// All resources with a network that contains `ip`, with the prefix length of that network.
     pub(super) fn candidates(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
         let host_bits = if ip.is_ipv4() { 32 } else { 128 };
         let owners = self.proxies.owners(ip).iter();
@@ -143,16 +130,15 @@ impl Policy {
     }
 }
 
-/// What the resources say about an address and a flow.
+/// The result of all resources for an address and a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// This one permits it.
-    Permitted(ResourceId),
-    /// This one decides, and its filters forbid it.
-    Filtered(ResourceId),
-    /// None is about this address.
+    Permitted,
+    /// The filters of all covering resources forbid it.
+    Filtered,
+    /// No resource covers the address.
     Uncovered,
-    /// An Internet resource is held, and this address is not the Internet.
+    /// The client holds an Internet resource, and the address is not public.
     NotInternet,
 }
 

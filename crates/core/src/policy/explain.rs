@@ -1,17 +1,17 @@
-//! What the policy would say, and why: for people who ask, never for packets.
+//! The decision of the policy and its reasons, for a diagnosis and not for packets.
 //!
-//! Agrees with [`Policy::inbound`] about every packet that comes from the client's own address and
-//! is no ICMP error; a property test holds both together.
+//! Agrees with [`Policy::inbound`] about every packet from the client's own address that is no ICMP
+//! error; a property test checks this.
 
 use super::filter::{Flow, permits};
 use super::{Policy, pattern, ranges};
-use crate::diagnosis::{Asked, Place};
 use crate::grant::{Filter, Resource, ResourceKind};
 use crate::ids::ResourceId;
 use crate::names::DomainName;
+use crate::target::{Host, Service};
 use std::net::IpAddr;
 
-/// What the policy says about one service of one place.
+/// The decision about one service of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// The gateway's own address: open to every client.
@@ -20,49 +20,49 @@ pub enum Access {
     Group,
     /// The address of a client or a gateway: closed to every client.
     TunnelRange,
-    /// The client holds an Internet resource, which leads to no private address and lets no other
-    /// resource do so.
+    /// The client holds an Internet resource, which opens no private address and overrides all
+    /// other resources.
     NotInternet {
-        /// The Internet resource.
+        /// The Internet resource of the client.
         internet: Resource,
     },
-    /// A proxy IP that stands for no name of the client.
+    /// A proxy IP without a name of the client.
     NoName,
-    /// No resource is about it.
+    /// No resource covers the host.
     Uncovered,
-    /// These resources are about it. The first one decides, by whether it permits it.
-    Covered(Vec<Judgement>),
+    /// These resources cover the host. The first one decides.
+    Covered(Vec<ResourceDecision>),
 }
 
-/// What a resource says about one service.
+/// The decision of a resource about one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// Which.
+pub struct ResourceDecision {
+    /// The resource that covers the host.
     pub resource: Resource,
-    /// Whether its filters permit it.
+    /// Whether its filters permit the service.
     pub is_permitted: bool,
 }
 
-/// Everything that the policy says about a target.
+/// The decision about a target, with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Each service on its own.
-    pub access: Vec<(Asked, Access)>,
-    /// The name: as asked for, or the one that the address stands for.
+    /// The decision for each protocol.
+    pub access: Vec<(Service, Access)>,
+    /// The name: as given, or that of the proxy IP.
     pub name: Option<DomainName>,
-    /// The proxy IPs under which the client speaks to that name.
+    /// The client's proxy IPs for that name.
     pub proxy_ips: Vec<IpAddr>,
-    /// How many names the client has announced.
+    /// Number of names that the client has announced.
     pub names: usize,
 }
 
 impl Access {
-    /// Whether packets pass.
+    /// Whether packets pass the policy.
     #[must_use]
     pub fn is_permitted(&self) -> bool {
         match self {
             Self::Gateway => true,
-            Self::Covered(judgements) => judgements.first().is_some_and(|it| it.is_permitted),
+            Self::Covered(decisions) => decisions.first().is_some_and(|it| it.is_permitted),
             Self::Group
             | Self::TunnelRange
             | Self::NotInternet { .. }
@@ -73,28 +73,30 @@ impl Access {
 }
 
 impl Policy {
-    /// What becomes of packets to this place, and by which resources.
+    /// The decision about packets to a host, and the resources that decide.
     ///
-    /// A name that the client has not announced is judged by the resources that cover it.
+    /// A name that the client has not announced is decided by the resources that cover it.
     #[must_use]
-    pub fn explain(&self, place: &Place, asked: Asked) -> Explanation {
-        let name = match place {
-            Place::Name(name) => Some(name),
-            Place::Ip(ip) => self.proxies.name_of(*ip),
+    pub fn explain(&self, host: &Host, service: Service) -> Explanation {
+        let name = match host {
+            Host::Name(name) => Some(name),
+            Host::Ip(ip) => self.proxies.name_of(*ip),
         };
         let proxy_ips = name.map_or(Vec::new(), |name| self.proxies.of_name(name));
-        let ip = match place {
-            Place::Ip(ip) => Some(*ip),
-            Place::Name(_) => proxy_ips.first().copied(),
+        let ip = match host {
+            Host::Ip(ip) => Some(*ip),
+            Host::Name(_) => proxy_ips.first().copied(),
         };
-        let access = |asked| match (ip, name) {
-            (Some(ip), _) => self.explain_ip(ip, asked),
-            (None, Some(name)) => self.explain_name(name, asked),
+        let access = |service| match (ip, name) {
+            (Some(ip), _) => self.explain_ip(ip, service),
+            (None, Some(name)) => self.explain_name(name, service),
             (None, None) => Access::Uncovered,
         };
-        let one_by_one = asked.one_by_one().into_iter();
+        let by_protocol = service.by_protocol().into_iter();
         Explanation {
-            access: one_by_one.map(|asked| (asked, access(asked))).collect(),
+            access: by_protocol
+                .map(|service| (service, access(service)))
+                .collect(),
             name: name.cloned(),
             proxy_ips: proxy_ips.clone(),
             names: self.proxies.names(),
@@ -102,7 +104,7 @@ impl Policy {
     }
 
     /// The steps of [`Policy::inbound`].
-    pub(super) fn explain_ip(&self, ip: IpAddr, asked: Asked) -> Access {
+    pub(super) fn explain_ip(&self, ip: IpAddr, service: Service) -> Access {
         if ranges::is_group(ip) {
             return Access::Group;
         }
@@ -117,15 +119,15 @@ impl Policy {
         if let Some(internet) = internet.and_then(|id| self.grants.get(&id)) {
             let resource = internet.resource.clone();
             return match ranges::is_internet(ip) {
-                // Its filters are not asked.
-                true => Access::Covered(vec![Judgement {
+                // Its filters do not apply.
+                true => Access::Covered(vec![ResourceDecision {
                     resource,
                     is_permitted: true,
                 }]),
                 false => Access::NotInternet { internet: resource },
             };
         }
-        let access = self.judge(self.candidates(ip), asked);
+        let access = self.decide(self.candidates(ip), service);
         let is_nameless = is_proxy && !self.proxies.contains(ip);
         let is_hoped_for = access == Access::Uncovered && self.derived.holds_dns;
         match is_nameless && (access.is_permitted() || is_hoped_for) {
@@ -134,47 +136,53 @@ impl Policy {
         }
     }
 
-    fn explain_name(&self, name: &DomainName, asked: Asked) -> Access {
+    fn explain_name(&self, name: &DomainName, service: Service) -> Access {
         let covering = self.grants.values().map(|grant| &grant.resource);
         let covering = covering.filter(|resource| match &resource.kind {
             ResourceKind::Dns(pattern) => pattern::covers(pattern, name),
             ResourceKind::Cidr(_) | ResourceKind::Internet => false,
         });
-        self.judge(covering.map(|resource| (0, resource.id)), asked)
+        self.decide(covering.map(|resource| (0, resource.id)), service)
     }
 
-    /// In the order of section 5.1: whoever permits it, then the longest prefix, then the greater
-    /// id.
-    fn judge(&self, candidates: impl Iterator<Item = (u8, ResourceId)>, asked: Asked) -> Access {
-        let judged = candidates.filter_map(|(prefix_bits, id)| {
+    /// In the order of docs/protocol.md 5.1: resources that permit it, then the longest prefix,
+    /// then the greater id.
+    fn decide(
+        &self,
+        candidates: impl Iterator<Item = (u8, ResourceId)>,
+        service: Service,
+    ) -> Access {
+        let decided = candidates.filter_map(|(prefix_bits, id)| {
             let resource = &self.grants.get(&id)?.resource;
-            Some((permits_asked(&resource.filters, asked), prefix_bits, id))
+            Some((permits_service(&resource.filters, service), prefix_bits, id))
         });
-        let mut judged: Vec<_> = judged.collect();
-        judged.sort_unstable_by(|one, other| other.cmp(one));
-        let judgements = judged.into_iter().filter_map(|(is_permitted, _, id)| {
+        let mut decided: Vec<_> = decided.collect();
+        decided.sort_unstable_by(|one, other| other.cmp(one));
+        let decisions = decided.into_iter().filter_map(|(is_permitted, _, id)| {
             let resource = self.grants.get(&id)?.resource.clone();
-            Some(Judgement {
+            Some(ResourceDecision {
                 resource,
                 is_permitted,
             })
         });
-        let judgements: Vec<_> = judgements.collect();
-        match judgements.is_empty() {
+        let decisions: Vec<_> = decisions.collect();
+        match decisions.is_empty() {
             true => Access::Uncovered,
-            false => Access::Covered(judgements),
+            false => Access::Covered(decisions),
         }
     }
 }
 
-/// Whether filters let any packet of a service through.
-pub(crate) fn permits_asked(filters: &[Filter], asked: Asked) -> bool {
-    match asked {
-        // Every filter lets something through, and none at all everything.
-        Asked::Any => true,
-        Asked::Port(port) => permits(filters, Flow::Tcp(port)) || permits(filters, Flow::Udp(port)),
-        Asked::Tcp(port) => permits(filters, Flow::Tcp(port)),
-        Asked::Udp(port) => permits(filters, Flow::Udp(port)),
-        Asked::Icmp => permits(filters, Flow::Icmp),
+/// Whether filters permit any packet of a service.
+pub(crate) fn permits_service(filters: &[Filter], service: Service) -> bool {
+    match service {
+        // Every filter permits some packets, and no filter at all permits everything.
+        Service::Any => true,
+        Service::Port(port) => {
+            permits(filters, Flow::Tcp(port)) || permits(filters, Flow::Udp(port))
+        }
+        Service::Tcp(port) => permits(filters, Flow::Tcp(port)),
+        Service::Udp(port) => permits(filters, Flow::Udp(port)),
+        Service::Icmp => permits(filters, Flow::Icmp),
     }
 }

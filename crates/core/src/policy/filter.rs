@@ -1,12 +1,12 @@
-//! What the filters of a resource permit (docs/protocol.md 5.2.7.
+//! The filters of a resource (docs/protocol.md 5.2 step 7).
 //!
-//! Filters work in both directions without state (docs/lessons.md 19): inbound they look at the
-//! destination port, outbound at the source port.
+//! Filters work in both directions without state (docs/lessons.md 19): inbound they match the
+//! destination port, outbound the source port.
 
 use crate::grant::Filter;
 use crate::packet::Transport;
 
-/// The part of a packet that filters look at: the protocol, and the port on the resource's side.
+/// The part of a packet that filters match: the protocol, and the port on the resource's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     Tcp(u16),
@@ -16,7 +16,7 @@ pub(super) enum Flow {
 }
 
 impl Flow {
-    /// Of a packet towards the resource.
+    /// The flow of a packet towards the resource.
     pub(super) fn towards(transport: Transport) -> Self {
         match transport {
             Transport::Tcp {
@@ -30,7 +30,7 @@ impl Flow {
         }
     }
 
-    /// Of a packet that comes back from the resource.
+    /// The flow of a packet from the resource.
     pub(super) fn back(transport: Transport) -> Self {
         match transport {
             Transport::Tcp { source_port, .. } => Self::Tcp(source_port),
@@ -41,8 +41,8 @@ impl Flow {
     }
 }
 
-/// Whether `filters` let `flow` through. No filter at all lets everything through; protocols other
-/// than TCP, UDP and ICMP only that does.
+/// Whether `filters` permit `flow`. An empty list permits everything; only an empty list permits
+/// protocols other than TCP, UDP and ICMP.
 pub(super) fn permits(filters: &[Filter], flow: Flow) -> bool {
     filters.is_empty()
         || filters.iter().any(|filter| match (filter, flow) {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn other_protocols_pass_no_filter_at_all() {
+    fn other_protocols_pass_no_filter() {
         let everything_nameable = [Filter::Tcp(0..=65535), Filter::Udp(0..=65535), Filter::Icmp];
         assert!(!permits(&everything_nameable, Flow::Other));
         assert!(permits(&everything_nameable, Flow::Icmp));

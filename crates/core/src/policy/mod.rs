@@ -1,10 +1,10 @@
-//! Who may reach what: the grants of one client, and the decision about each of its packets.
+//! The grants of one client, and the decision about each of its packets.
 //!
-//! Implements docs/protocol.md 5.1 (grants, selection), 5.2 steps 1 and 3 – 9 (inbound)
-//! and 5.3 steps 2, 4 and 5 (outbound). Refuses to know other clients (each has a policy of its
-//! own), to translate (that is the NAT's), and to look at wall-clock time beyond the moment a grant
-//! arrives. A decision takes no allocation and no cache: it costs one ordered-map look-up for a
-//! proxy IP, else one binary search for each different prefix length among the client's networks.
+//! Implements docs/protocol.md 5.1 (grants, selection), docs/protocol.md 5.2 steps 1 and 3 – 9
+//! (inbound) and docs/protocol.md 5.3 steps 2, 4 and 5 (outbound). It does not know other clients
+//! (each has its own policy), translate (the NAT does), or read wall-clock time except when a grant
+//! arrives. A decision needs no allocation and no cache: one ordered-map lookup for a proxy IP,
+//! else one binary search for each different prefix length among the client's networks.
 
 mod decision;
 mod explain;
@@ -15,8 +15,8 @@ pub mod ranges;
 mod routes;
 
 pub use decision::Verdict;
-pub(crate) use explain::permits_asked;
-pub use explain::{Access, Explanation, Judgement};
+pub(crate) use explain::permits_service;
+pub use explain::{Access, Explanation, ResourceDecision};
 
 use crate::grant::{Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
@@ -27,106 +27,106 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// What a [`Policy`] is for, and its limit.
+/// The client of a [`Policy`], and its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyConfig {
-    /// The client's own tunnel addresses: the only sources it may use.
+    /// The client's own tunnel addresses: the only permitted sources.
     pub client: TunnelAddresses,
-    /// The gateway's tunnel addresses; `None` until the portal told them.
+    /// The gateway's tunnel addresses; `None` until the portal has sent them.
     pub gateway: Option<TunnelAddresses>,
-    /// How many resources the client may hold; one more is refused.
+    /// Limit of the client's resources; further ones are refused.
     pub max_resources: usize,
 }
 
-/// A resource is gone, and its proxy IPs with it.
+/// A resource and its proxy IPs were removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyEvent {
-    /// Its time was over.
+    /// The grant of a resource expired.
     Expired {
-        /// Which.
+        /// The removed resource.
         resource: ResourceId,
     },
-    /// It was revoked by name, or absent when the portal listed what it grants.
+    /// The portal revoked the resource, or omitted it from its list of grants.
     Revoked {
-        /// Which.
+        /// The removed resource.
         resource: ResourceId,
     },
 }
 
-/// Why a change was refused. Nothing has changed then.
+/// Why a change was refused. A refused change has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The client holds as many resources as it may.
+    /// The client is at its limit of resources.
     #[error("the client already holds {limit} resources, which is the limit")]
     TooManyResources {
         /// [`PolicyConfig::max_resources`].
         limit: usize,
     },
     /// The portal granted a held resource again with another kind, address or pattern. It has to
-    /// revoke it first (docs/protocol.md 5.1.
+    /// revoke the resource first (docs/protocol.md 5.1).
     #[error("resource {resource} is held with another kind or address and must be revoked first")]
     KindChanged {
-        /// Which.
+        /// The resource that is already held.
         resource: ResourceId,
     },
     /// The client does not hold the resource.
     #[error("resource {resource} is not granted")]
     NotGranted {
-        /// Which.
+        /// The resource that is not held.
         resource: ResourceId,
     },
     /// Only a DNS resource has proxy IPs.
     #[error("resource {resource} is no DNS resource")]
     NotDns {
-        /// Which.
+        /// The resource of another kind.
         resource: ResourceId,
     },
-    /// The name is not covered by the resource's pattern (docs/protocol.md 5.5.
+    /// The resource's pattern does not cover the name (docs/protocol.md 5.5).
     #[error("resource {resource} does not cover that name")]
     NameNotCovered {
-        /// Which.
+        /// The resource with the pattern.
         resource: ResourceId,
     },
     /// The client chose a proxy IP outside the ranges for them (docs/lessons.md 16).
     #[error("{ip} is outside the proxy ranges")]
     NotProxyIp {
-        /// Which.
+        /// The address outside the ranges.
         ip: IpAddr,
     },
-    /// The client uses as many proxy IPs as it may.
+    /// The client is at its limit of proxy IPs.
     #[error("the client already uses {limit} proxy IPs, which is the limit")]
     TooManyProxyIps {
-        /// [`MAX_PROXY_IPS`].
+        /// [`MAX_PROXY_IPS`], the limit.
         limit: usize,
     },
 }
 
-/// How many proxy IPs a client may have: 2048 names of eight, far beyond what a person visits and
-/// small enough that a hostile client costs the gateway little memory.
+/// Limit of a client's proxy IPs: 2048 names of eight, far beyond what a person visits and small
+/// enough that a hostile client costs the gateway little memory.
 pub const MAX_PROXY_IPS: usize = 16_384;
 
 /// The policy of one client.
 #[derive(Debug)]
 pub struct Policy {
     config: PolicyConfig,
-    grants: BTreeMap<ResourceId, Grant>,
+    grants: BTreeMap<ResourceId, HeldGrant>,
     proxies: Proxies,
-    /// Never more than [`PolicyConfig::max_resources`] at its highest; the oldest gives way.
+    /// At most the highest [`PolicyConfig::max_resources`] so far; then the oldest is dropped.
     events: VecDeque<PolicyEvent>,
     max_events: usize,
-    /// The latest `now` that was seen.
+    /// The latest `now` so far.
     clock: Option<Instant>,
     derived: Derived,
 }
 
 #[derive(Debug)]
-struct Grant {
+struct HeldGrant {
     resource: Resource,
     /// `None` never expires.
     expires_at: Option<Instant>,
 }
 
-/// What follows from the grants and is kept because each packet or poll needs it.
+/// Derived from the grants, because each packet or poll needs it.
 #[derive(Debug, Default)]
 struct Derived {
     routes: Routes,
@@ -136,7 +136,7 @@ struct Derived {
 }
 
 impl Policy {
-    /// A policy that grants nothing.
+    /// A policy without grants.
     #[must_use]
     pub fn new(config: PolicyConfig) -> Self {
         Self {
@@ -150,21 +150,21 @@ impl Policy {
         }
     }
 
-    /// How many resources the client may hold from now on; those that it holds stay.
+    /// Changes the limit of resources; held ones stay.
     pub fn limit_resources(&mut self, max_resources: usize) {
         self.config.max_resources = max_resources;
         self.max_events = self.max_events.max(max_resources);
     }
 
-    /// Takes over the gateway's tunnel addresses, which the client may always reach.
+    /// Sets the gateway's tunnel addresses, which the client may always reach.
     pub fn set_gateway_addresses(&mut self, gateway: TunnelAddresses) {
         self.config.gateway = Some(gateway);
     }
 
-    /// Grants `resource` until `expires_at`, or for ever if that is `None`.
+    /// Grants `resource` until `expires_at`, or without an expiry if that is `None`.
     ///
-    /// A resource that is already held takes over the filters and the expiry. A grant whose time is
-    /// over is removed by the next [`Self::handle_timeout`].
+    /// A resource that is already held gets the new filters and the new expiry. A grant that has
+    /// expired is removed by the next [`Self::handle_timeout`].
     ///
     /// # Errors
     ///
@@ -192,7 +192,7 @@ impl Policy {
             }
             None if held >= limit => return Err(PolicyError::TooManyResources { limit }),
             None => {
-                let grant = Grant {
+                let grant = HeldGrant {
                     resource,
                     expires_at,
                 };
@@ -203,7 +203,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Takes a resource away at once, with its proxy IPs. Returns whether it was held.
+    /// Removes a resource and its proxy IPs immediately. Returns whether it was held.
     pub fn revoke(&mut self, resource: ResourceId) -> bool {
         if self.grants.remove(&resource).is_none() {
             return false;
@@ -214,14 +214,14 @@ impl Policy {
         true
     }
 
-    /// Takes over the filters of `resource`, and nothing else of it, if it is held. Returns whether
-    /// it did; a resource of another type is ignored with a warning (docs/protocol.md 2.2.
+    /// Updates only the filters of `resource`, if it is held. Returns whether it did; a resource of
+    /// another type is ignored with a warning (docs/protocol.md 2.2).
     pub fn update_filters(&mut self, resource: &Resource) -> bool {
         let Some(grant) = self.grants.get_mut(&resource.id) else {
             return false;
         };
-        let (held, told) = (&grant.resource.kind, &resource.kind);
-        if std::mem::discriminant(held) != std::mem::discriminant(told) {
+        let (held, update) = (&grant.resource.kind, &resource.kind);
+        if std::mem::discriminant(held) != std::mem::discriminant(update) {
             tracing::warn!(resource = %resource.id, "update of a resource to another type ignored");
             return false;
         }
@@ -229,7 +229,7 @@ impl Policy {
         true
     }
 
-    /// Moves the expiry of a held resource. Returns whether it is held.
+    /// Changes the expiry of a held resource. Returns whether it is held.
     pub fn set_expiry(
         &mut self,
         resource: ResourceId,
@@ -246,9 +246,9 @@ impl Policy {
         true
     }
 
-    /// Revokes every resource that is absent from `granted` and takes over the expiry of the others
-    /// (docs/lessons.md 23). What the client does not hold is not created: only the portal's grant
-    /// carries what that takes.
+    /// Revokes every resource that is absent from `granted` and updates the expiry of the others
+    /// (docs/lessons.md 23). It creates no grant: only a grant of the portal carries what that
+    /// needs.
     pub fn reconcile(
         &mut self,
         granted: impl Iterator<Item = (ResourceId, Option<UnixTime>)>,
@@ -268,9 +268,9 @@ impl Policy {
         );
     }
 
-    /// Lets `ips`, the addresses of `name`, lead to `resource` as well: its filters then apply to
-    /// them. Replaces what the name had in the same family; another name that had one of `ips`
-    /// loses all of its own (docs/lessons.md 17). They go with the resource.
+    /// Adds `ips` as the addresses of `name` through `resource`: its filters then apply to them.
+    /// Replaces the name's former addresses of the same family; another name with one of `ips`
+    /// loses all of its own (docs/lessons.md 17). They are removed with the resource.
     ///
     /// # Errors
     ///
@@ -304,7 +304,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Removes the resources whose time is over.
+    /// Removes the resources that have expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
         if self.derived.next_expiry.is_none_or(|at| at > now) {
@@ -322,29 +322,29 @@ impl Policy {
         self.derived.next_expiry
     }
 
-    /// The next resource that is gone; those that one call removed come in the order of their ids.
+    /// The next removed resource; those of one call come in the order of their ids.
     pub fn poll_event(&mut self) -> Option<PolicyEvent> {
         self.events.pop_front()
     }
 
-    /// Whether the client holds no resource; its connection then has nothing left to serve.
+    /// Whether the client holds no resource, so that its connection can close.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.grants.is_empty()
     }
 
-    /// The resources that the client holds, in the order of their ids.
+    /// The resources of the client, in the order of their ids.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.grants.values().map(|grant| &grant.resource)
     }
 
-    /// Whether `ip` leads to `resource` as an address of `name`.
+    /// Whether `ip` belongs to `name` through `resource`.
     #[must_use]
     pub fn has_proxy(&self, resource: ResourceId, name: &DomainName, ip: IpAddr) -> bool {
         self.proxies.has(resource, name, ip)
     }
 
-    /// By which name packets to `ip` are judged.
+    /// The name by which packets to `ip` are decided.
     #[cfg(test)]
     pub(crate) fn proxied_name(&self, ip: IpAddr) -> Option<&DomainName> {
         self.proxies.name_of(ip)
@@ -358,7 +358,7 @@ impl Policy {
 
     fn remove_where(
         &mut self,
-        is_over: impl Fn(ResourceId, &Grant) -> bool,
+        is_over: impl Fn(ResourceId, &HeldGrant) -> bool,
         event: impl Fn(ResourceId) -> PolicyEvent,
     ) {
         let mut gone = Vec::new();
@@ -386,7 +386,7 @@ impl Policy {
         self.events.push_back(event);
     }
 
-    /// Takes the proxy IPs away that belonged to resources that are gone.
+    /// Removes the proxy IPs of resources that are gone.
     fn forget_proxy_ips(&mut self) {
         let grants = &self.grants;
         self.proxies
@@ -415,15 +415,17 @@ impl Policy {
     }
 }
 
-/// Whether the portal means the same thing: networks are compared without their host bits.
-pub(crate) fn is_same_kind(held: &ResourceKind, told: &ResourceKind) -> bool {
-    match (held, told) {
-        (ResourceKind::Cidr(held), ResourceKind::Cidr(told)) => held.trunc() == told.trunc(),
-        (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => held == told,
+/// Whether two grants are of the same kind: networks are compared without their host bits.
+pub(crate) fn is_same_kind(held: &ResourceKind, update: &ResourceKind) -> bool {
+    match (held, update) {
+        (ResourceKind::Cidr(held), ResourceKind::Cidr(update)) => held.trunc() == update.trunc(),
+        (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => {
+            held == update
+        }
     }
 }
 
-/// Carries a date over to the monotonic clock; dates too far for that clock never come.
+/// Converts a date to the monotonic clock; dates beyond that clock never come.
 fn monotonic(expires_at: Option<UnixTime>, unix_now: UnixTime, now: Instant) -> Option<Instant> {
     let seconds = expires_at?.0.saturating_sub(unix_now.0);
     now.checked_add(Duration::from_secs(seconds))

@@ -1,14 +1,14 @@
-//! Which names a DNS resource covers: the patterns of docs/protocol.md 5.5.
+//! The names that a DNS resource covers: the patterns of docs/protocol.md 5.5.
 //!
-//! `?` stands for one character, `*` for any run within a label, `**` for any run across labels; a
-//! leading `*.` covers the bare suffix too, and `**.` any number of labels, none included. Without
-//! wildcards a pattern is a name. Case does not count.
+//! `?` matches one character, `*` any run within a label, `**` any run across labels; a leading
+//! `*.` also matches the bare suffix, and `**.` any number of labels, including none. Without
+//! wildcards a pattern is a name. Case is ignored.
 
 use crate::names::DomainName;
 
-/// Whether `name` is covered by `pattern`.
+/// Whether `pattern` covers `name`.
 ///
-/// Takes steps in proportion to the product of the two lengths, whatever the pattern.
+/// Time is proportional to the product of the two lengths, for any pattern.
 #[must_use]
 pub fn covers(pattern: &str, name: &DomainName) -> bool {
     let pattern = pattern.strip_suffix('.').unwrap_or(pattern);
@@ -19,22 +19,21 @@ pub fn covers(pattern: &str, name: &DomainName) -> bool {
     matches(&tokens(&pattern), name.as_str().as_bytes())
 }
 
-/// The one name that `pattern` covers, if it has no wildcard.
+/// The only name that `pattern` covers, if it has no wildcard.
 #[must_use]
 pub fn exact_name(pattern: &str) -> Option<DomainName> {
-    // A name has none of the wildcards' characters.
+    // A name contains no wildcard characters.
     pattern.parse().ok()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
-    /// This character.
     Literal(u8),
     /// One character of a label.
     One,
     /// Any run within a label.
     WithinLabel,
-    /// Any run.
+    /// Any run across labels.
     AcrossLabels,
     /// Any number of whole labels, each with its dot.
     Labels,
@@ -59,8 +58,8 @@ fn tokens(pattern: &str) -> Vec<Token> {
     tokens
 }
 
-/// Follows all ways at once: `reached[i]` says whether the tokens so far can have used up `i`
-/// characters of the name.
+/// Follows all alternatives together: `reached[i]` says whether the tokens so far can match the
+/// first `i` characters of the name.
 fn matches(tokens: &[Token], name: &[u8]) -> bool {
     let mut reached = vec![false; name.len() + 1];
     reached[0] = true;
@@ -72,7 +71,7 @@ fn matches(tokens: &[Token], name: &[u8]) -> bool {
 
 fn advance(token: Token, reached: &[bool], name: &[u8]) -> Vec<bool> {
     let mut next = vec![false; reached.len()];
-    // Whether a run that began further on the left has come this far.
+    // Whether a run that began further left has reached this position.
     let mut running = false;
     for place in 0..reached.len() {
         let before = place
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn without_wildcards_a_pattern_is_a_name_in_any_case() {
+    fn a_pattern_without_wildcards_is_a_name_in_any_case() {
         let covered = ["app.example.com", "APP.example.COM."];
         check(
             "App.Example.com",
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn one_star_stays_within_a_label_and_a_leading_one_covers_the_bare_suffix() {
+    fn one_star_stays_within_a_label_and_leading_covers_the_bare_suffix() {
         check(
             "*.example.com",
             &["example.com", "a.example.com"],
@@ -181,7 +180,7 @@ mod tests {
         }
     }
 
-    /// By trying every way, one at a time.
+    /// By recursion over every alternative.
     fn naive(pattern: &[u8], name: &[u8], at_label_start: bool) -> bool {
         let splits = |rest: &[u8], across: bool| {
             (0..=name.len())
@@ -208,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_trying_every_way(pattern in "[ab.*?]{1,9}", name in "[ab]{1,3}(\\.[ab]{1,3}){0,3}") {
+        fn matches_the_same_names_as_exhaustive_search(pattern in "[ab.*?]{1,9}", name in "[ab]{1,3}(\\.[ab]{1,3}){0,3}") {
             let dotless = pattern.strip_suffix('.').unwrap_or(&pattern);
             let bare_suffix = dotless.strip_prefix("*.") == Some(&name);
             let expected = bare_suffix || naive(dotless.as_bytes(), name.as_bytes(), true);

@@ -1,9 +1,9 @@
-//! Which resources each proxy IP of a client belongs to, and by which name.
+//! The resources and the name of each proxy IP of a client.
 //!
-//! The same rules as for the mappings of the NAT, so that what is judged by one name is never
-//! translated by another: what is announced for a name replaces what was announced for it before,
-//! family by family, and a proxy IP that comes back under another name takes the former name with
-//! it, all of it, because the client has started to number its names anew (docs/lessons.md 17).
+//! The same rules as for the mappings of the NAT, so that a packet admitted for one name is never
+//! translated for another: an announcement for a name replaces the earlier one, family by family,
+//! and a proxy IP under another name removes the whole former name, because the client has
+//! restarted its numbering (docs/lessons.md 17).
 
 use crate::ids::ResourceId;
 use crate::names::DomainName;
@@ -14,7 +14,7 @@ use std::net::IpAddr;
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     by_ip: BTreeMap<IpAddr, Proxy>,
-    /// All that a name has, so that it goes without a search.
+    /// The proxy IPs of each name, to remove them without a search.
     by_name: BTreeMap<DomainName, BTreeSet<IpAddr>>,
 }
 
@@ -25,7 +25,7 @@ struct Proxy {
 }
 
 impl Proxies {
-    /// The resources whose filters apply to `ip`; none if it belongs to no name.
+    /// The resources with filters for `ip`; empty if it belongs to no name.
     pub(super) fn owners(&self, ip: IpAddr) -> &[ResourceId] {
         self.by_ip.get(&ip).map_or(&[], |proxy| &proxy.owners)
     }
@@ -35,19 +35,19 @@ impl Proxies {
         self.by_ip.contains_key(&ip)
     }
 
-    /// Whether `ip` belongs to `name`, and to `resource` among others.
+    /// Whether `ip` belongs to `name`, through `resource` among others.
     pub(super) fn has(&self, resource: ResourceId, name: &DomainName, ip: IpAddr) -> bool {
         let proxy = self.by_ip.get(&ip);
         proxy.is_some_and(|proxy| proxy.name == *name && proxy.owners.contains(&resource))
     }
 
-    /// How many there would be if `ips` came.
+    /// The number of proxy IPs after adding `ips`.
     pub(super) fn len_with(&self, ips: &[IpAddr]) -> usize {
         self.by_ip.len() + ips.iter().filter(|ip| !self.contains(**ip)).count()
     }
 
-    /// Lets `ips` lead to `resource`, and no others to this name: of the families that `ips` name,
-    /// what it had before is withdrawn, whoever announced it.
+    /// Assigns `ips` to a name through `resource`: the name's earlier addresses of the same
+    /// families are withdrawn, through any resource.
     pub(super) fn assign(&mut self, resource: ResourceId, name: &DomainName, ips: &[IpAddr]) {
         for ip in ips {
             let former = self.by_ip.get(ip).map(|proxy| &proxy.name);
@@ -86,17 +86,17 @@ impl Proxies {
             .collect()
     }
 
-    /// How many names have proxy IPs.
+    /// Number of names with proxy IPs.
     pub(super) fn names(&self) -> usize {
         self.by_name.len()
     }
 
-    /// The name behind `ip`.
+    /// The name of a proxy IP.
     pub(super) fn name_of(&self, ip: IpAddr) -> Option<&DomainName> {
         self.by_ip.get(&ip).map(|proxy| &proxy.name)
     }
 
-    /// Takes away what belongs to resources for which `is_gone` answers true.
+    /// Removes the addresses of resources for which `is_gone` is true.
     pub(super) fn forget_resources(&mut self, is_gone: impl Fn(ResourceId) -> bool) {
         let is_touched = |proxy: &Proxy| proxy.owners.iter().any(|owner| is_gone(*owner));
         let touched = self.by_ip.iter().filter(|(_, proxy)| is_touched(proxy));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_replaces_the_earlier_one_of_the_name_in_its_family() {
+    fn an_announcement_replaces_the_earlier_one_of_its_family() {
         let v6: IpAddr = [0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, 1].into();
         let mut proxies = Proxies::default();
         let both: Vec<_> = ips(1..=2).into_iter().chain([v6]).collect();
@@ -163,9 +163,9 @@ mod tests {
         assert_eq!(proxies.owners(v6), [id(1)], "of the other family");
     }
 
-    /// docs/lessons.md 17.
+    /// docs/lessons.md 17: A reused proxy IP resets its mapping.
     #[test]
-    fn a_proxy_ip_under_another_name_takes_the_former_name_with_it() {
+    fn a_proxy_ip_under_another_name_removes_the_former_name() {
         let mut proxies = Proxies::default();
         proxies.assign(id(1), &name("a.example"), &ips(1..=4));
         proxies.assign(id(1), &name("b.example"), &ips(5..=8));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_leaves_nothing_behind() {
+    fn removed_resources_leave_no_state() {
         let mut proxies = Proxies::default();
         proxies.assign(id(1), &name("a.example"), &ips(1..=4));
         proxies.assign(id(2), &name("a.example"), &ips(1..=4));

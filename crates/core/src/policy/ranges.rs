@@ -1,9 +1,10 @@
-//! The address ranges that have a meaning of their own (docs/protocol.md 5.2.7, 5.4 and 6).
+//! The special address ranges (docs/protocol.md 5.2 step 7, docs/protocol.md 5.4,
+//! docs/protocol.md 6).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether `ip` lies in a range that the portal assigns clients and gateways from: 100.64.0.0/11
-/// and fd00:2021:1111::/107.
+/// Whether `ip` is in a range that the portal assigns clients and gateways from: 100.64.0.0/11 and
+/// fd00:2021:1111::/107.
 #[must_use]
 pub fn is_tunnel(ip: IpAddr) -> bool {
     match ip {
@@ -12,8 +13,8 @@ pub fn is_tunnel(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether `ip` lies in a range that clients assign to the names of DNS resources: 100.96.0.0/11
-/// and fd00:2021:1111:8000::/107.
+/// Whether `ip` is in a range that clients assign to the names of DNS resources: 100.96.0.0/11 and
+/// fd00:2021:1111:8000::/107.
 #[must_use]
 pub fn is_proxy(ip: IpAddr) -> bool {
     match ip {
@@ -23,7 +24,7 @@ pub fn is_proxy(ip: IpAddr) -> bool {
 }
 
 /// Whether `ip` is a multicast address or the limited broadcast address, which no router forwards
-/// either (RFC 1812, section 5.3.5.1).
+/// either (RFC 1812, 5.3.5.1).
 #[must_use]
 pub fn is_group(ip: IpAddr) -> bool {
     match ip {
@@ -32,12 +33,12 @@ pub fn is_group(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether an Internet resource leads to `ip`. Private networks stay closed to it (docs/lessons.md
-/// 35).
+/// Whether an Internet resource opens `ip`. Private networks stay closed to it
+/// (docs/lessons.md 35).
 ///
-/// Beyond docs/protocol.md's list these are closed too: 0.0.0.0/8 and ::/96, which are nobody's
-/// addresses, fec0::/10, which was private once, and the addresses in 64:ff9b::/96 (NAT64,
-/// RFC 6052) that stand for a closed IPv4 address.
+/// In addition to the list of docs/protocol.md 5.2 step 7, these are closed: 0.0.0.0/8 and ::/96,
+/// which are unassigned, fec0::/10, which was private once, and the addresses in 64:ff9b::/96
+/// (NAT64, RFC 6052) that embed a closed IPv4 address.
 #[must_use]
 pub fn is_internet(ip: IpAddr) -> bool {
     match ip {
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edges_of_the_tunnel_ranges() {
+    fn tunnel_ranges_end_at_their_edges() {
         let inside = [
             "100.64.0.0",
             "100.95.255.255",
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edges_of_the_proxy_ranges() {
+    fn proxy_ranges_end_at_their_edges() {
         let inside = [
             "100.96.0.0",
             "100.127.255.255",
@@ -122,7 +123,7 @@ mod tests {
         all(&outside, is_proxy, false);
     }
 
-    /// docs/lessons.md 35.
+    /// docs/lessons.md 35: Several egress addresses, closed private networks, many clients.
     #[test]
     fn private_and_reserved_addresses_are_not_the_internet() {
         let closed = [

@@ -1,11 +1,12 @@
-//! Which networks contain an address: an ordered table, one level for each prefix length in use.
+//! Finds the networks that contain an address: an ordered table, one level for each prefix length
+//! in use.
 
 use crate::ids::ResourceId;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// The networks of a client's CIDR resources. Built whole, never changed.
+/// The networks of a client's CIDR resources. Built once, never changed.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     v4: Vec<Level>,
@@ -17,12 +18,12 @@ pub(super) struct Routes {
 struct Level {
     prefix_bits: u8,
     mask: u128,
-    /// Network and owner, sorted, so that the owners of a network stand together.
+    /// Network and owner, sorted, so that the owners of a network are adjacent.
     networks: Vec<(u128, ResourceId)>,
 }
 
 impl Routes {
-    /// The networks that contain `ip`, each by its prefix length and its owner.
+    /// The networks that contain `ip`: prefix length and owner of each.
     pub(super) fn covering(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
         let levels = if ip.is_ipv4() { &self.v4 } else { &self.v6 };
         let bits = aligned(ip);
@@ -67,7 +68,7 @@ impl From<(u8, Vec<(u128, ResourceId)>)> for Level {
     }
 }
 
-/// The bits of an address from the top of a word on, so that a mask fits both families.
+/// The bits of an address, aligned to the top of a word, so that a mask fits both families.
 fn aligned(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()) << (128 - 32),
@@ -113,13 +114,13 @@ mod tests {
     proptest! {
         /// Few bits vary, so that networks nest and collide.
         #[test]
-        fn agrees_with_asking_every_network(
+        fn finds_the_same_as_a_scan_of_all_networks(
             networks in proptest::collection::vec((any::<bool>(), 0u8..8, 0u8..=32), 0..20),
             is_v4 in any::<bool>(),
             last in 0u8..8,
         ) {
             let address = |is_v4, last| -> IpAddr {
-                // The varying bits stand within the first 32, where the prefixes end.
+                // The varying bits are within the first 32, where the prefixes end.
                 if is_v4 {
                     [10, 0, 0, last].into()
                 } else {

@@ -1,6 +1,6 @@
-//! What the portal protocol must be told: where the portal is, who we are, and the limits.
+//! Configuration of the portal protocol: the portal's URL, the gateway's identity, and limits.
 //!
-//! Values are checked when they are made, so that a wrong URL or token is refused before the first
+//! Values are checked on construction, so that a wrong URL or token is refused before the first
 //! connection. Source: docs/protocol.md 1.1 – 1.3.
 
 use super::credentials::IceSecret;
@@ -29,18 +29,18 @@ impl fmt::Display for Generation {
     }
 }
 
-/// Which generations to try.
+/// The generations that a connection attempt tries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GenerationChoice {
-    /// The second; the first when the portal does not serve the second's endpoint (404).
+    /// The second; the first if the portal does not serve the second's endpoint (404).
     #[default]
     Auto,
-    /// This one, whatever the portal answers.
+    /// Only this one, with no fallback.
     Only(Generation),
 }
 
 impl GenerationChoice {
-    /// What an attempt begins with.
+    /// The generation with which an attempt starts.
     pub(super) fn first(self) -> Generation {
         match self {
             Self::Auto => Generation::V2,
@@ -49,29 +49,29 @@ impl GenerationChoice {
     }
 }
 
-/// Why a value cannot be used, with the remedy.
+/// Why a value is unusable, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortalConfigError {
-    /// Not a URL.
+    /// The text is not a URL.
     #[error(
         "the portal's URL {url:?} cannot be read ({why}); write it as wss://host[:port][/path]"
     )]
     UnreadableUrl {
-        /// As given.
+        /// The text as configured.
         url: String,
-        /// In words.
+        /// The parser's reason, in words.
         why: String,
     },
-    /// A URL of another kind.
+    /// A URL with another scheme than ws, wss, http and https.
     #[error("the portal's URL starts with {0:?}; use wss, ws, https or http")]
     UnknownScheme(String),
     /// A URL without a host.
     #[error("the portal's URL names no host; write it as wss://host[:port][/path]")]
     NoHost,
-    /// Nothing but white space.
+    /// The text contains only white space.
     #[error("the portal token is empty; create a gateway token in the portal and copy all of it")]
     EmptyToken,
-    /// Characters that no token has.
+    /// The text contains characters that no token has.
     #[error("the portal token has characters that no token has; copy it again from the portal")]
     UnprintableToken,
 }
@@ -85,14 +85,14 @@ impl PortalUrl {
     ///
     /// # Errors
     ///
-    /// `UnreadableUrl`, `UnknownScheme` or `NoHost`, by what is wrong with it.
+    /// `UnreadableUrl`, `UnknownScheme` or `NoHost`, depending on the error.
     pub fn parse(text: &str) -> Result<Self, PortalConfigError> {
         let unreadable = |why: &dyn fmt::Display| PortalConfigError::UnreadableUrl {
             url: text.to_owned(),
             why: why.to_string(),
         };
-        // A host without scheme ("portal:8081") reads as the scheme "portal"; the message for an
-        // unknown scheme then tells what to write.
+        // A host without scheme ("portal:8081") parses as the scheme "portal"; the message for an
+        // unknown scheme then states the correct form.
         let mut url = Url::parse(text.trim()).map_err(|error| unreadable(&error))?;
         let scheme = match url.scheme() {
             "ws" | "http" => "ws",
@@ -111,7 +111,7 @@ impl PortalUrl {
         Ok(Self(url))
     }
 
-    /// The checked URL.
+    /// The validated base URL.
     pub(super) fn as_url(&self) -> &Url {
         &self.0
     }
@@ -123,16 +123,16 @@ impl fmt::Display for PortalUrl {
     }
 }
 
-/// The gateway's token, opaque to us. Never printed.
+/// The gateway's token, opaque to the gateway. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// Takes a token as it was pasted: white space anywhere in it is dropped.
+    /// Accepts a token as pasted: white space anywhere in it is dropped.
     ///
     /// # Errors
     ///
-    /// `EmptyToken` when nothing is left; `UnprintableToken` when it would not fit into a header.
+    /// `EmptyToken` if nothing is left; `UnprintableToken` if it would not fit into a header.
     pub fn new(text: &str) -> Result<Self, PortalConfigError> {
         let token: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let token = Zeroizing::new(token);
@@ -145,7 +145,7 @@ impl Token {
         Ok(Self(token))
     }
 
-    /// For the one header that carries it.
+    /// The token's text, for the one header that carries it.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
@@ -157,46 +157,47 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Configuration of the portal protocol.
+/// Settings of the portal protocol.
 #[derive(Clone, Debug)]
 pub struct PortalConfig {
     /// The portal's base URL.
     pub url: PortalUrl,
-    /// What proves that we may join.
+    /// Credential with which the gateway joins.
     pub token: Token,
     /// The gateway's stable id, as configured; sent as it is, or hashed when it is a UUID.
     pub id: String,
-    /// For people.
+    /// Display name of the gateway.
     pub name: String,
-    /// The gateway's WireGuard public key; lives as long as the process.
+    /// The gateway's WireGuard public key; constant while the process runs.
     pub public_key: PublicKey,
-    /// What ICE credentials of our own are made from, where the portal makes none (generation 0).
+    /// Key for the derivation of ICE credentials where the portal generates none (generation 0).
     pub ice_secret: IceSecret,
-    /// Which generations to try.
+    /// The generations to try.
     pub generation: GenerationChoice,
-    /// The kernel's release, as in `uname -r`; told to the portal in the user agent.
+    /// The kernel's release, as in `uname -r`; sent in the user agent.
     pub kernel: String,
-    /// The machine's architecture, as in `uname -m`; told to the portal in the user agent.
+    /// The machine's architecture, as in `uname -m`; sent in the user agent.
     pub arch: String,
-    /// How long to keep trying without being joined before giving up for good.
+    /// Time without the portal after which the gateway stops.
     pub max_outage: Duration,
-    /// Waits between attempts.
+    /// Delays between attempts.
     pub backoff: BackoffConfig,
-    /// Bounds on memory.
+    /// Bounds on the memory in use.
     pub limits: PortalLimits,
 }
 
-/// Bounds on what the portal protocol remembers.
+/// Bounds on the state that the portal protocol keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortalLimits {
-    /// Clients whose candidates are held while the portal is away. Full: those of further clients
-    /// are dropped and reported; such a client finds a path by the candidates it has.
+    /// Clients with candidates held while the portal is unreachable. Beyond that, those of further
+    /// clients are dropped and reported; such a client finds a path with the candidates it has.
     pub held_clients: usize,
-    /// Candidates held for one client, in each direction. Full: the newest is dropped and reported.
+    /// Candidates held for one client, in each direction. Beyond that, the newest is dropped and
+    /// reported.
     pub held_candidates: usize,
-    /// Authorizations not yet acknowledged. Full: the oldest is forgotten, and its acknowledgement
-    /// dropped when it comes; the portal waits 15 s for one and no longer. As many messages wait
-    /// for the answer to a join; beyond that the newest is dropped and reported.
+    /// Authorizations not yet acknowledged. Beyond that, the oldest is forgotten, and its later
+    /// acknowledgement dropped; the portal waits 15 s for one at most. Also the number of messages
+    /// that may wait for the reply to a join; beyond that the newest is dropped and reported.
     pub pending_authorizations: usize,
 }
 

@@ -1,6 +1,6 @@
-//! The websocket upgrade: what to ask for, and what the portal's refusal of it means.
+//! The websocket upgrade: the request, and the meaning of a refusal.
 //!
-//! Builds URLs and headers and judges HTTP answers; opens nothing. Source: docs/protocol.md
+//! Builds URLs and headers and interprets HTTP responses; opens nothing. Source: docs/protocol.md
 //! 1.1, 1.2 and 1.7; RFC 9457 for problem documents.
 
 use super::config::{Generation, PortalConfig};
@@ -14,12 +14,11 @@ use url::{Host, Url};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// The gateway version that is advertised. The portal offers a gateway of version `1.6` to clients
-/// of 1.5 to 1.7 and to no others (docs/protocol.md 0, so this says what we are compatible
-/// with, not what we are.
+/// The advertised gateway version. The portal offers a gateway of version `1.6` only to clients of
+/// 1.5 to 1.7 (docs/protocol.md 0), so this is the version we are compatible with, not our own.
 pub const COMPATIBLE_VERSION: &str = "1.6.1";
 
-/// What the shell needs to open the websocket.
+/// The parameters with which the shell opens the websocket.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectRequest {
     /// The complete URL, `ws` or `wss`, query included.
@@ -29,20 +28,20 @@ pub struct ConnectRequest {
     /// The port to dial: the URL's, else the scheme's own. (The reference gateway dials 443 for
     /// `ws` without a port; nothing can depend on that.)
     pub port: u16,
-    /// What the URL's path stands for; to be handed back to `handle_connected`.
+    /// The generation of the URL's path; to be passed back to `handle_connected`.
     pub generation: Generation,
-    /// Headers beyond those of every websocket upgrade, and the `Host` that replaces its usual one.
+    /// Headers beyond those of every websocket upgrade, and the `Host` that replaces the usual one.
     pub headers: Headers,
 }
 
-/// The headers of the upgrade. The token is in there: hence no derived `Debug` here or above.
+/// The headers of the upgrade. They contain the token: hence no derived `Debug` here or above.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Headers {
-    /// `Host`, always without port.
+    /// Value of `Host`, always without port.
     pub host: String,
-    /// `User-Agent`; the portal reads our version from it.
+    /// Value of `User-Agent`; the portal reads our version from it.
     pub user_agent: String,
-    /// `X-Authorization`, `Bearer <token>`.
+    /// Value of `X-Authorization`, `Bearer <token>`.
     pub authorization: Zeroizing<String>,
 }
 
@@ -54,35 +53,35 @@ impl fmt::Debug for ConnectRequest {
     }
 }
 
-/// The HTTP answer that came instead of the upgrade.
+/// The HTTP response that arrived instead of the upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpgradeFailure {
-    /// The status code.
+    /// The HTTP status code.
     pub status: u16,
-    /// What arrived of the body, possibly cut; `application/problem+json` from a real portal.
+    /// The received part of the body; `application/problem+json` from a real portal.
     pub body: String,
-    /// The `Retry-After` header as it was.
+    /// The unparsed `Retry-After` header.
     pub retry_after: Option<String>,
 }
 
-/// What to do about an [`UpgradeFailure`].
+/// The reaction to an [`UpgradeFailure`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum UpgradeVerdict {
     /// No attempt can succeed until a person acts.
     Refused {
-        /// In words, with the remedy.
+        /// The cause with its remedy.
         reason: String,
     },
     /// The endpoint of this generation does not exist.
     NotServed {
-        /// In words.
+        /// The cause, in words for the log.
         reason: String,
     },
-    /// Try again.
+    /// A later attempt may succeed.
     Retry {
-        /// In words.
+        /// The cause, in words for the log.
         reason: String,
-        /// The portal's own wish, which replaces the backoff.
+        /// The delay that the portal requests, which replaces the backoff.
         after: Option<Duration>,
     },
 }
@@ -109,7 +108,7 @@ pub(super) fn request(config: &PortalConfig, generation: Generation) -> ConnectR
     }
 }
 
-/// Base path, then the endpoint's segments, then who we are.
+/// Base path, then the endpoint's segments, then the gateway's identity.
 fn endpoint(config: &PortalConfig, generation: Generation) -> Url {
     let mut url = config.url.as_url().clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -126,7 +125,7 @@ fn endpoint(config: &PortalConfig, generation: Generation) -> Url {
     url
 }
 
-/// A UUID is sent as the lowercase hex SHA-256 of its text as given, anything else as it is.
+/// A UUID is sent as the lowercase hex SHA-256 of its text as given, any other id unchanged.
 fn external_id(id: &str) -> String {
     match Uuid::try_parse(id) {
         Ok(_) => HEXLOWER.encode(&Sha256::digest(id.as_bytes())),
@@ -134,7 +133,7 @@ fn external_id(id: &str) -> String {
     }
 }
 
-/// `Linux/<kernel> gateway/<version> (<arch>; <kernel>)`, without anything a header cannot carry.
+/// `Linux/<kernel> gateway/<version> (<arch>; <kernel>)`, without characters unfit for a header.
 fn user_agent(kernel: &str, arch: &str) -> String {
     let printable = |text: &str| -> String {
         let kept = text.chars().filter(|c| c.is_ascii_graphic());
@@ -144,7 +143,7 @@ fn user_agent(kernel: &str, arch: &str) -> String {
     format!("Linux/{kernel} gateway/{COMPATIBLE_VERSION} ({arch}; {kernel})")
 }
 
-/// Judges an answer that was not an upgrade. `unix_now` is for a `Retry-After` that is a date.
+/// Interprets a response that is not an upgrade. `unix_now` is for a `Retry-After` date.
 pub(super) fn judge(failure: &UpgradeFailure, unix_now: UnixTime) -> UpgradeVerdict {
     let code = wire::problem_code(&failure.body);
     let said = match &code {
@@ -168,7 +167,7 @@ pub(super) fn judge(failure: &UpgradeFailure, unix_now: UnixTime) -> UpgradeVerd
     }
 }
 
-/// The words for a 401, the one status that no retry can mend.
+/// The text for a 401, the only status that no retry can remedy.
 fn refusal(code: Option<&str>, said: &str) -> String {
     let what = match code {
         Some("invalid_token") => "the portal does not accept the token",
@@ -181,7 +180,7 @@ fn refusal(code: Option<&str>, said: &str) -> String {
     )
 }
 
-/// What the portal's own error codes mean to the person who reads the log.
+/// The portal's error codes in words for the log.
 fn meaning(code: Option<&str>) -> &'static str {
     match code {
         Some("gateway_already_connected") => {
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_is_the_recorded_one() {
+    fn the_url_matches_the_recorded_one() {
         let recorded_key = BASE64
             .decode(b"1xTNNNGfWu4AzRjrokdms80NjSxLL5wkAC/x7EhgC1k=")
             .unwrap();
@@ -234,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn generation_1_has_its_own_path_and_the_base_path_is_kept() {
+    fn generation_1_has_a_separate_path_and_the_base_path_is_kept() {
         assert!(url_of("wss://p.example", Generation::V1).contains("example/gateway/websocket?"));
         let with_path = url_of("wss://p.example/a/b/", Generation::V2);
         assert!(with_path.starts_with("wss://p.example/a/b/gateway/v2/websocket?external_id="));
     }
 
     #[test]
-    fn a_uuid_is_hashed_and_another_id_is_sent_as_it_is() {
+    fn a_uuid_is_hashed_and_another_id_is_sent_unchanged() {
         assert_eq!(
             external_id("123e4567-e89b-12d3-a456-426614174000"),
             "986c0dc956dc822b5d8f698661b9eb1ef880786ff9043c16744d2a420e99e9bb"
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_without_port_dials_the_schemes_own() {
+    fn a_url_without_port_uses_the_default_of_its_scheme() {
         let port = |base| {
             let config = PortalConfig {
                 url: PortalUrl::parse(base).unwrap(),
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn only_401_is_final_and_says_what_to_do() {
+    fn only_401_is_final_and_states_the_remedy() {
         let UpgradeVerdict::Refused { reason } =
             verdict(401, r#"{"status":401,"code":"invalid_token"}"#, None)
         else {
@@ -315,7 +314,7 @@ mod tests {
         ));
     }
 
-    /// docs/lessons.md 28.
+    /// docs/lessons.md 28: 429 and Retry-After are honoured.
     #[test]
     fn retry_after_is_taken_from_429_and_503() {
         for status in [429, 503] {

@@ -1,8 +1,8 @@
-//! The gateway's own ICE credentials for a client that does not get them from its portal.
+//! The gateway's own ICE credentials for a client that does not receive them from its portal.
 //!
-//! Only generation 0 needs them: later portals make both sides' credentials. They are derived
-//! instead of drawn, so that a request that is repeated leads to the same transport, whoever
-//! forgot the first one. Source: RFC 8445, section 5.3; docs/protocol.md 11.
+//! Only generation 0 needs them: later portals generate both sides' credentials. They are derived
+//! instead of random, so that a repeated request leads to the same transport even if one side has
+//! lost the first one. Source: RFC 8445, 5.3; docs/protocol.md 11.
 
 use crate::grant::{ClientProfile, IceCredentials};
 use data_encoding::BASE32_NOPAD;
@@ -11,19 +11,19 @@ use sha2::Sha256;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// What makes the derived credentials unknown to others: 32 random bytes that live as long as the
-/// process. Never printed.
+/// The key of the derivation: 32 random bytes that stay the same while the process runs. Never
+/// printed.
 #[derive(Clone)]
 pub struct IceSecret(Zeroizing<[u8; 32]>);
 
 impl IceSecret {
-    /// Takes 32 bytes that nobody else knows.
+    /// A secret of 32 random bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Ours towards this client: equal for equal arguments, different as soon as one of them is.
+    /// The gateway's credentials for this client: equal for equal arguments, otherwise different.
     pub(super) fn credentials(
         &self,
         client: &ClientProfile,
@@ -58,13 +58,13 @@ impl fmt::Debug for IceSecret {
     }
 }
 
-/// Keeps these bytes apart from any other use of the same secret.
+/// Separates these bytes from any other use of the same secret.
 const CONTEXT: &[u8] = b"postern: ICE credentials of the gateway";
 
-/// 40 bits, where RFC 8445 asks for 24: four characters collide among a thousand clients.
+/// 40 bits, where RFC 8445 requires 24: four characters would collide among a thousand clients.
 const UFRAG_CHARS: usize = 8;
 
-/// 130 bits, where RFC 8445, section 5.3, asks for 128.
+/// 130 bits, where RFC 8445, 5.3, requires 128.
 const PASSWORD_CHARS: usize = 26;
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_differs_makes_other_credentials() {
+    fn each_different_argument_leads_to_different_credentials() {
         let secret = IceSecret::new([7; 32]);
         let base = client(1);
         let (mut other_key, mut other_shared) = (client(1), client(1));

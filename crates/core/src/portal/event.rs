@@ -1,85 +1,85 @@
-//! What the portal protocol asks of its owner and tells it.
+//! Events that the portal protocol emits for its owner.
 
+use super::anomaly::Anomaly;
 use super::config::Generation;
 use super::connect::ConnectRequest;
-use super::noise::Noise;
 use crate::grant::{
     AccessRequest, AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource,
 };
 use crate::ids::{ClientId, RelayId, ResourceId};
 use std::time::Duration;
 
-/// What the owner must do or know.
+/// Actions and news for the owner of a [`PortalProtocol`](super::PortalProtocol).
 #[derive(Clone, Debug, PartialEq)]
 pub enum PortalEvent {
     /// Open a websocket; answer with `handle_connected`, `handle_upgrade_failed` or
     /// `handle_connect_error`.
     Connect(ConnectRequest),
-    /// Close the websocket, or give up opening it; no answer is expected.
+    /// Close the websocket, or stop opening it; no answer is expected.
     Disconnect,
-    /// The portal let us in.
+    /// The portal accepted the join.
     Joined {
-        /// What it speaks.
+        /// The generation of the signalling in use.
         generation: Generation,
     },
-    /// A portal that had let us in is lost.
+    /// The connection to a joined portal was lost.
     Left {
-        /// In words.
+        /// The cause, in words for the log.
         reason: String,
     },
-    /// An attempt failed, another follows.
+    /// An attempt failed, and another follows.
     Retrying {
-        /// In words.
+        /// The cause, in words for the log.
         reason: String,
-        /// When.
+        /// Delay before the next attempt.
         after: Duration,
         /// Whether this reason is new in this outage.
-        news: bool,
+        is_new: bool,
     },
-    /// It is over; nothing is tried any more.
+    /// The protocol has stopped; no further attempt follows.
     Fatal {
-        /// In words, with the remedy.
+        /// The cause with its remedy, in words for the log.
         reason: String,
     },
-    /// Addresses, relays and all grants that are still valid.
+    /// The gateway's addresses, the relays and all valid grants.
     Initialized(GatewayInit),
-    /// A grant that waits for `accept`.
+    /// A grant that awaits `accept`.
     AuthorizationRequested(Box<AuthorizationRequest>),
-    /// A further grant to a client that is known from another message (generation 0); it waits for
+    /// A further grant to a client that another message introduced (generation 0); it awaits
     /// `accept` if it announces a name.
     AccessRequested(Box<AccessRequest>),
-    /// A client's candidates.
+    /// New candidates of a client.
     CandidatesAdded {
-        /// Whose.
+        /// Client that sent the candidates.
         client: ClientId,
-        /// `candidate:…`, unparsed.
+        /// Lines of the form `candidate:…`, unparsed.
         candidates: Vec<String>,
     },
-    /// A client's candidates that are no longer valid.
+    /// Candidates of a client that became invalid.
     CandidatesRemoved {
-        /// Whose.
+        /// Client that withdrew the candidates.
         client: ClientId,
-        /// `candidate:…`, unparsed.
+        /// Lines of the form `candidate:…`, unparsed.
         candidates: Vec<String>,
     },
-    /// A grant was withdrawn.
+    /// The portal withdrew a grant.
     AccessRejected {
-        /// From whom.
+        /// Client that loses the access.
         client: ClientId,
-        /// What.
+        /// Resource that is no longer accessible.
         resource: ResourceId,
     },
-    /// A resource's filters changed.
+    /// The filters of a resource changed.
     ResourceUpdated(Resource),
-    /// Relays came or went.
+    /// The set of relays changed.
     RelaysChanged {
-        /// Gone.
+        /// Relays that are no longer available.
         disconnected: Vec<RelayId>,
-        /// New or still there.
+        /// Relays that are available, new or known.
         connected: Vec<Relay>,
     },
-    /// The expiry of a grant moved.
+    /// The expiry of a grant changed.
     ExpirySet(AuthorizationEntry),
-    /// The portal said something that we cannot use; worth a line in the log.
-    Noise(Noise),
+    /// The portal sent something unusable, to be logged.
+    Anomaly(Anomaly),
 }

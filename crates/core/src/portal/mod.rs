@@ -1,11 +1,9 @@
 //! The portal protocol: connect, join, heartbeat, reconnect, and the translation of messages.
 //!
-//! A state machine without sockets. It says what to connect to and what to write; it is told what
-//! was connected, read and lost. It refuses to end anything by itself but for the three reasons
-//! that no retry can mend: a 401, a refused join, an expired token. Whatever else the portal does,
-//! the data plane goes on and the portal is tried again (docs/lessons.md 24). Source:
-//! docs/protocol.md
-//! 1 and 2.
+//! A state machine without sockets. It requests connections and writes, and receives the events of
+//! the socket. It stops for only three reasons, which no retry can remedy: a 401, a refused join,
+//! an expired token. After any other failure the data plane continues and the portal is tried again
+//! (docs/lessons.md 24). Source: docs/protocol.md 1 and docs/protocol.md 2.
 //!
 //! ```text
 //!            handle_timeout                handle_connected          join reply
@@ -14,15 +12,15 @@
 //!    └── backoff, Retry-After ───┴──── error, close, silence, late answer ─────────┘
 //! ```
 //!
-//! Deviations from the reference gateway: one that has never joined does not give up after 15 s,
-//! since booting without a network is normal (docs/lessons.md 21); the generation is found out by
-//! asking (404).
+//! Deviations from the reference gateway: one that has never joined does not stop after 15 s, since
+//! booting without a network is normal (docs/lessons.md 21); the generation is determined by trying
+//! (404).
 
+mod anomaly;
 mod config;
 mod connect;
 mod credentials;
 mod event;
-mod noise;
 mod outbox;
 mod retry_after;
 mod session;
@@ -32,19 +30,19 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use anomaly::{Anomaly, AnomalyKind};
 pub use config::{
     Generation, GenerationChoice, PortalConfig, PortalConfigError, PortalLimits, PortalUrl, Token,
 };
 pub use connect::{COMPATIBLE_VERSION, ConnectRequest, Headers, UpgradeFailure};
 pub use credentials::IceSecret;
 pub use event::PortalEvent;
-pub use noise::{Noise, NoiseKind};
 
 use crate::backoff::Backoff;
 use crate::ids::{ClientId, UnixTime};
+use anomaly::AnomalyFilter;
 use connect::UpgradeVerdict;
-use noise::NoiseFilter;
-use outbox::{Acknowledgement, Full, Outbox, Outgoing};
+use outbox::{Acknowledgement, LimitReached, Outbox, Outgoing};
 use session::{Reply, Session};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -60,44 +58,44 @@ pub struct PortalProtocol {
     backoff: Backoff,
     outage: Outage,
     outbox: Outbox,
-    noise: NoiseFilter,
+    anomalies: AnomalyFilter,
     events: VecDeque<PortalEvent>,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// No socket until then.
+    /// No socket before this time.
     Waiting { until: Instant },
-    /// The shell is opening one; this is how long it may take.
+    /// The shell is opening a socket; this is the time limit.
     Connecting { deadline: Instant },
-    /// There is one.
+    /// The socket is open, joined or not.
     Online(Session),
-    /// Refused, or told to leave.
+    /// Refused, or stopped by the owner.
     Stopped,
 }
 
-/// The time without the portal.
+/// The present period without the portal.
 #[derive(Debug)]
 struct Outage {
-    /// When it began; of no meaning while joined.
+    /// Its start; without meaning while joined.
     since: Instant,
     ever_joined: bool,
-    /// Whether the owner was told that we joined, and not yet that we left.
+    /// Whether `Joined` was emitted without a later `Left`.
     announced: bool,
     reasons: BTreeSet<String>,
 }
 
-/// Whether the portal itself answered before things went wrong.
+/// Whether the portal itself answered before the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    /// Nobody did: no network, no name, no port, no answer.
+    /// No answer: no network, no name, no port, or a timeout.
     Unreachable,
-    /// It did, and perhaps said how long to wait.
+    /// It answered, possibly with the delay before the next attempt.
     Answered(Option<Duration>),
 }
 
 impl PortalProtocol {
-    /// A protocol that wants to connect at once: call `handle_timeout`.
+    /// A protocol that connects immediately: call `handle_timeout`.
     #[must_use]
     pub fn new(config: PortalConfig, seed: [u8; 32], now: Instant) -> Self {
         Self {
@@ -112,13 +110,13 @@ impl PortalProtocol {
                 reasons: BTreeSet::new(),
             },
             outbox: Outbox::new(config.limits),
-            noise: NoiseFilter::default(),
+            anomalies: AnomalyFilter::default(),
             events: VecDeque::new(),
             config,
         }
     }
 
-    /// The websocket is open; `generation` as in the request.
+    /// The websocket is open; `generation` is that of the request.
     pub fn handle_connected(&mut self, generation: Generation, now: Instant) {
         self.advance(now);
         if !matches!(self.phase, Phase::Connecting { .. }) {
@@ -131,7 +129,8 @@ impl PortalProtocol {
         self.phase = Phase::Online(Session::new(join, self.now));
     }
 
-    /// The portal answered the upgrade with something else. `unix_now` is for a `Retry-After` date.
+    /// The portal answered the upgrade with an HTTP response. `unix_now` is for a `Retry-After`
+    /// date.
     pub fn handle_upgrade_failed(
         &mut self,
         failure: &UpgradeFailure,
@@ -160,7 +159,7 @@ impl PortalProtocol {
         }
     }
 
-    /// A text frame arrived.
+    /// A text frame was received.
     pub fn handle_text(&mut self, text: &str, now: Instant) {
         self.advance(now);
         if !matches!(self.phase, Phase::Online(_)) {
@@ -168,27 +167,27 @@ impl PortalProtocol {
         }
         match wire::Frame::read(text) {
             Ok(frame) => self.handle_frame(frame),
-            Err(what) => self.report(NoiseKind::UnreadableFrame, "", what),
+            Err(what) => self.report(AnomalyKind::UnreadableFrame, "", what),
         }
     }
 
-    /// A binary frame arrived.
+    /// A binary frame was received.
     pub fn handle_binary(&mut self, now: Instant) {
         self.advance(now);
         if matches!(self.phase, Phase::Online(_)) {
-            self.report(NoiseKind::BinaryFrame, "", String::new());
+            self.report(AnomalyKind::BinaryFrame, "", String::new());
         }
     }
 
-    /// The websocket is gone: a close frame, an error, the end of the stream.
+    /// The websocket was closed: a close frame, an error, the end of the stream.
     pub fn handle_closed(&mut self, reason: &str, now: Instant) {
         self.advance(now);
         if matches!(self.phase, Phase::Online(_)) {
-            self.lose(reason.to_owned());
+            self.connection_lost(reason.to_owned());
         }
     }
 
-    /// Time passed.
+    /// Performs the actions that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
         match &mut self.phase {
@@ -201,13 +200,13 @@ impl PortalProtocol {
             Phase::Online(session) if session.join_deadline().is_some_and(|at| at <= self.now) => {
                 self.disconnect("the portal did not answer the join within 5 s");
             }
-            Phase::Online(session) if session.next_heartbeat() <= self.now => self.beat(),
+            Phase::Online(session) if session.next_heartbeat() <= self.now => self.send_heartbeat(),
             Phase::Waiting { .. }
             | Phase::Connecting { .. }
             | Phase::Online(_)
             | Phase::Stopped => {}
         }
-        self.give_up_in_time();
+        self.check_outage();
     }
 
     /// When to call `handle_timeout` next.
@@ -222,7 +221,7 @@ impl PortalProtocol {
             },
             Phase::Stopped => return None,
         };
-        Some(self.give_up_at().map_or(own, |at| at.min(own)))
+        Some(self.outage_deadline().map_or(own, |at| at.min(own)))
     }
 
     /// The next text frame to write.
@@ -230,14 +229,13 @@ impl PortalProtocol {
         self.outbox.poll_frame()
     }
 
-    /// The next thing the owner must do or know.
+    /// The next event for the owner.
     pub fn poll_event(&mut self) -> Option<PortalEvent> {
         self.events.pop_front()
     }
 
-    /// Acknowledges a grant. Dropped when the portal does not wait for it: the ref came over a
-    /// socket that is gone, or is acknowledged already.
-    /// Returns whether it was kept.
+    /// Acknowledges a grant. Returns false and drops it if the portal does not await it: the
+    /// reference belongs to an earlier socket, or was already acknowledged.
     pub fn accept(&mut self, reply_ref: &str) -> bool {
         let Some(acknowledgement) = self.outbox.take_expected(reply_ref) else {
             return false;
@@ -245,39 +243,39 @@ impl PortalProtocol {
         self.send(Outgoing::Acknowledge(reply_ref.to_owned(), acknowledgement))
     }
 
-    /// Tells a client of new local candidates: at once, or after the next join.
+    /// Signals new local candidates to a client: immediately, or after the next join.
     pub fn add_candidates(&mut self, client: ClientId, candidates: Vec<String>) {
         if self.is_joined() {
             self.outbox.broadcast(client, candidates);
-        } else if let Err(Full) = self.outbox.hold_added(client, candidates) {
-            self.report(NoiseKind::TooManyHeld, "", String::new());
+        } else if let Err(LimitReached) = self.outbox.hold_added(client, candidates) {
+            self.report(AnomalyKind::TooManyHeld, "", String::new());
         }
     }
 
-    /// Tells a client to forget local candidates: at once, or after the next join.
+    /// Signals that local candidates became invalid: immediately, or after the next join.
     pub fn remove_candidates(&mut self, client: ClientId, candidates: Vec<String>) {
         if self.is_joined() {
             self.outbox.invalidate(client, candidates);
-        } else if let Err(Full) = self.outbox.hold_removed(client, candidates) {
-            self.report(NoiseKind::TooManyHeld, "", String::new());
+        } else if let Err(LimitReached) = self.outbox.hold_removed(client, candidates) {
+            self.report(AnomalyKind::TooManyHeld, "", String::new());
         }
     }
 
-    /// Tells the portal that no relay answers; it sends those it has.
+    /// Reports that no relay answers; the portal then sends its present relays.
     pub fn report_no_relays(&mut self) {
         if matches!(self.phase, Phase::Online(_)) {
             self.send(Outgoing::NoRelays);
         }
     }
 
-    /// Leaves the portal for good.
+    /// Leaves the portal permanently.
     pub fn leave(&mut self, now: Instant) {
         self.advance(now);
-        self.hang_up("told to leave");
+        self.close("told to leave");
         self.phase = Phase::Stopped;
     }
 
-    /// Whether the portal has let us in.
+    /// Whether the portal has accepted the join.
     #[must_use]
     pub fn is_joined(&self) -> bool {
         matches!(&self.phase, Phase::Online(session) if session.join_deadline().is_none())
@@ -288,21 +286,21 @@ impl PortalProtocol {
     }
 }
 
-/// What arrives over the socket.
+/// Handling of received messages.
 impl PortalProtocol {
     fn handle_frame(&mut self, frame: wire::Frame) {
         match frame.event.as_str() {
             "phx_reply" => self.handle_reply(frame),
             "phx_close" => self.disconnect("the portal closed the channel"),
-            "phx_error" => self.report(NoiseKind::PortalError, &frame.topic, String::new()),
+            "phx_error" => self.report(AnomalyKind::PortalError, &frame.topic, String::new()),
             "disconnect" => self.handle_disconnect(frame.payload),
             event => match translate::push(event, frame.payload, &self.config.ice_secret) {
                 Ok(translated) => self.handle_push(event, translated),
                 Err(TranslateError::UnknownEvent) => {
-                    self.report(NoiseKind::UnknownEvent, event, String::new());
+                    self.report(AnomalyKind::UnknownEvent, event, String::new());
                 }
                 Err(TranslateError::WrongPayload(what)) => {
-                    self.report(NoiseKind::WrongPayload, event, what);
+                    self.report(AnomalyKind::WrongPayload, event, what);
                 }
             },
         }
@@ -311,7 +309,7 @@ impl PortalProtocol {
     fn handle_push(&mut self, event: &str, translated: translate::Translated) {
         if translated.skipped > 0 {
             let detail = format!("{} lines left out", translated.skipped);
-            self.report(NoiseKind::PartlyUnreadable, event, detail);
+            self.report(AnomalyKind::PartlyUnreadable, event, detail);
         }
         if let Some((reply_ref, acknowledgement)) = acknowledgement_of(&translated.event) {
             self.outbox
@@ -320,7 +318,7 @@ impl PortalProtocol {
         if announces_bare_name(&translated.event) {
             let detail = "a client from before 2024-06-24 wants the addresses of a name; it is let \
                           in and cannot reach the name, update it";
-            self.report(NoiseKind::TooOldClient, event, detail.to_owned());
+            self.report(AnomalyKind::TooOldClient, event, detail.to_owned());
         }
         self.events.push_back(translated.event);
     }
@@ -329,7 +327,7 @@ impl PortalProtocol {
         let error = match wire::read_reply(frame.payload) {
             Ok(Ok(())) => None,
             Ok(Err(reason)) => Some(reason),
-            Err(what) => return self.report(NoiseKind::WrongPayload, "phx_reply", what),
+            Err(what) => return self.report(AnomalyKind::WrongPayload, "phx_reply", what),
         };
         let Phase::Online(session) = &mut self.phase else {
             return;
@@ -340,13 +338,13 @@ impl PortalProtocol {
             (Reply::Heartbeat, _) | (Reply::Message, None) => {}
             (Reply::Message, Some(reason)) if reason == "unmatched topic" => self.rejoin(),
             (Reply::Message, Some(reason)) => {
-                self.report(NoiseKind::ErrorReply, &reason, String::new());
+                self.report(AnomalyKind::ErrorReply, &reason, String::new());
             }
         }
     }
 
-    /// Only an expired token is final; for other reasons the portal closes the socket if it means
-    /// it.
+    /// Only an expired token is final; for other reasons the portal closes the socket itself if it
+    /// has to.
     fn handle_disconnect(&mut self, payload: wire::Payload) {
         match wire::read_payload::<wire::Reason>(payload) {
             Ok(disconnect) if disconnect.reason == "token_expired" => self.stop(
@@ -356,12 +354,12 @@ impl PortalProtocol {
             ),
             Ok(disconnect) => {
                 self.report(
-                    NoiseKind::UnknownDisconnect,
+                    AnomalyKind::UnknownDisconnect,
                     &disconnect.reason,
                     String::new(),
                 );
             }
-            Err(what) => self.report(NoiseKind::WrongPayload, "disconnect", what),
+            Err(what) => self.report(AnomalyKind::WrongPayload, "disconnect", what),
         }
     }
 
@@ -379,14 +377,14 @@ impl PortalProtocol {
         self.outbox.flush();
     }
 
-    /// The portal has forgotten that we joined. Asking again on the same socket is enough, but not
-    /// for ever: a portal that forgets at once is left alone for a while.
+    /// The portal has lost the join. Joining again on the same socket suffices, but not repeatedly:
+    /// if the portal loses the join again at once, the socket is closed and the backoff applies.
     fn rejoin(&mut self) {
         let Phase::Online(session) = &mut self.phase else {
             return;
         };
         if session.join_deadline().is_some() {
-            return; // An older message's answer; the join is on its way.
+            return; // The reply to an older message; the join is on its way.
         }
         if !session.may_rejoin(self.now) {
             return self.disconnect("the portal keeps forgetting that we joined");
@@ -395,10 +393,10 @@ impl PortalProtocol {
         session.rejoin(join, self.now);
         self.outage.since = self.now;
         let detail = "joining again".to_owned();
-        self.report(NoiseKind::ErrorReply, "unmatched topic", detail);
+        self.report(AnomalyKind::ErrorReply, "unmatched topic", detail);
     }
 
-    fn beat(&mut self) {
+    fn send_heartbeat(&mut self) {
         let Phase::Online(session) = &mut self.phase else {
             return;
         };
@@ -411,7 +409,7 @@ impl PortalProtocol {
     }
 }
 
-/// Coming and going.
+/// Connection management.
 impl PortalProtocol {
     fn connect(&mut self) {
         let request = connect::request(&self.config, self.generation);
@@ -421,7 +419,7 @@ impl PortalProtocol {
         };
     }
 
-    /// In auto mode a missing second endpoint leads to the first at once: it is one attempt.
+    /// In auto mode a missing v2 endpoint leads to v1 immediately, as part of the same attempt.
     fn try_older_generation(&mut self, reason: String) {
         let auto = self.config.generation == GenerationChoice::Auto;
         if auto && self.generation == Generation::V2 {
@@ -432,7 +430,7 @@ impl PortalProtocol {
         }
     }
 
-    /// Ends an attempt and plans the next one, which begins with the preferred generation again.
+    /// Ends an attempt and schedules the next one, which starts with the preferred generation.
     fn retry(&mut self, reason: String, failure: Failure) {
         self.generation = self.config.generation.first();
         self.outbox.reset(self.generation);
@@ -445,38 +443,38 @@ impl PortalProtocol {
             self.outage.reasons.insert(reason.clone());
         }
         self.events.push_back(PortalEvent::Retrying {
-            news: self.outage.reasons.len() > known,
+            is_new: self.outage.reasons.len() > known,
             reason,
             after,
         });
-        self.give_up_in_time();
+        self.check_outage();
     }
 
-    /// The reference gateway tries every second until it first joins, and gives up after 15 s. We
-    /// do not give up, but a portal that answers and refuses is then asked less and less often.
+    /// The reference gateway tries every second until it first joins, and stops after 15 s. This
+    /// gateway does not stop, but asks a portal that answers and refuses less and less often.
     fn delay(&mut self, failure: Failure) -> Duration {
-        let told = match failure {
+        let requested = match failure {
             Failure::Unreachable => None,
-            Failure::Answered(told) => told,
+            Failure::Answered(requested) => requested,
         };
-        let new_here = self.now.saturating_duration_since(self.outage.since) < FIRST_JOIN_PATIENCE;
-        let eager = !self.outage.ever_joined && (new_here || failure == Failure::Unreachable);
-        match told {
+        let is_recent = self.now.saturating_duration_since(self.outage.since) < FIRST_JOIN_PERIOD;
+        let eager = !self.outage.ever_joined && (is_recent || failure == Failure::Unreachable);
+        match requested {
             None if eager => FIRST_JOIN_INTERVAL,
-            told => self.backoff.next_delay_unless(told),
+            requested => self.backoff.next_delay_unless(requested),
         }
     }
 
-    /// The socket is gone by itself.
-    fn lose(&mut self, reason: String) {
+    /// The socket was closed by the remote side or the network.
+    fn connection_lost(&mut self, reason: String) {
         self.announce_left(&reason);
         self.retry(reason, Failure::Answered(None));
     }
 
-    /// The socket is there, and useless.
+    /// The socket is open, but unusable.
     fn disconnect(&mut self, reason: &str) {
         self.events.push_back(PortalEvent::Disconnect);
-        self.lose(reason.to_owned());
+        self.connection_lost(reason.to_owned());
     }
 
     fn announce_left(&mut self, reason: &str) {
@@ -487,8 +485,8 @@ impl PortalProtocol {
         }
     }
 
-    /// Closes whatever is open.
-    fn hang_up(&mut self, reason: &str) {
+    /// Closes an open or opening socket.
+    fn close(&mut self, reason: &str) {
         self.announce_left(reason);
         if matches!(self.phase, Phase::Online(_) | Phase::Connecting { .. }) {
             self.events.push_back(PortalEvent::Disconnect);
@@ -496,26 +494,26 @@ impl PortalProtocol {
         self.outbox.reset(self.generation);
     }
 
-    /// Nothing more will be tried.
+    /// Stops permanently, with a reason.
     fn stop(&mut self, reason: String) {
-        self.hang_up(&reason);
+        self.close(&reason);
         self.phase = Phase::Stopped;
         self.events.push_back(PortalEvent::Fatal { reason });
     }
 
-    /// Goes on without the portal for this long from now on, counted from when it was lost.
+    /// Sets how long an outage may last, counted from the loss of the portal.
     pub fn tolerate_outage(&mut self, max_outage: Duration, now: Instant) {
         self.config.max_outage = max_outage;
         self.handle_timeout(now);
     }
 
-    fn give_up_at(&self) -> Option<Instant> {
+    fn outage_deadline(&self) -> Option<Instant> {
         self.outage.since.checked_add(self.config.max_outage)
     }
 
-    fn give_up_in_time(&mut self) {
-        let tired = self.give_up_at().is_some_and(|at| at <= self.now);
-        if tired && !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
+    fn check_outage(&mut self) {
+        let is_expired = self.outage_deadline().is_some_and(|at| at <= self.now);
+        if is_expired && !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
             self.stop(format!(
                 "the portal has been away for {} s, which is portal.max_outage; look at portal.url \
                  and the network, then start again",
@@ -524,27 +522,28 @@ impl PortalProtocol {
         }
     }
 
-    /// Writes a message, or keeps it until the join is answered. Returns whether there was room.
+    /// Writes a message, or queues it until the join is answered. Returns false if the queue is
+    /// full.
     fn send(&mut self, message: Outgoing) -> bool {
         if self.is_joined() {
             self.outbox.write(&message);
-        } else if let Err(Full) = self.outbox.queue(message) {
-            self.report(NoiseKind::QueueFull, "", String::new());
+        } else if let Err(LimitReached) = self.outbox.queue(message) {
+            self.report(AnomalyKind::QueueFull, "", String::new());
             return false;
         }
         true
     }
 
-    fn report(&mut self, kind: NoiseKind, about: &str, detail: String) {
-        let noise = self.noise.report(kind, about, detail);
-        self.events.extend(noise.map(PortalEvent::Noise));
+    fn report(&mut self, kind: AnomalyKind, about: &str, detail: String) {
+        let anomaly = self.anomalies.report(kind, about, detail);
+        self.events.extend(anomaly.map(PortalEvent::Anomaly));
     }
 }
 
-/// What the portal waits for after this event, and under which ref.
+/// The acknowledgement that the portal awaits after this event, with its reference.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "all other events are news, and news that will be added are not acknowledged either"
+    reason = "other events are not acknowledged, and added ones will not be"
 )]
 fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
     match event {
@@ -559,10 +558,10 @@ fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
     }
 }
 
-/// Whether a client announced a name without addresses under which it will speak to it.
+/// Whether a client announced a name without proxy IPs.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "no other events announce names, nor will those that are added"
+    reason = "no other events announce names, and added ones will not"
 )]
 fn announces_bare_name(event: &PortalEvent) -> bool {
     let announced = match event {
@@ -573,7 +572,7 @@ fn announces_bare_name(event: &PortalEvent) -> bool {
     announced.is_some_and(|name| name.proxy_ips.is_empty())
 }
 
-/// The words for a join that was answered with an error.
+/// The error text for a join that was answered with an error.
 fn refused_join(reason: &str) -> String {
     let shown: String = reason
         .chars()
@@ -588,19 +587,19 @@ fn refused_join(reason: &str) -> String {
     format!("the portal refused the join ({shown}); {remedy}")
 }
 
-/// TCP, TLS and upgrade together (docs/protocol.md 1.6.
+/// For TCP, TLS and upgrade together (docs/protocol.md 1.6).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between attempts before the first join (docs/protocol.md 1.7.
+/// Delay between attempts before the first join (docs/protocol.md 1.7).
 const FIRST_JOIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// For how long a portal that answers is asked every second (docs/protocol.md 1.7.
-const FIRST_JOIN_PATIENCE: Duration = Duration::from_secs(15);
+/// Period in which a portal that answers is tried every second (docs/protocol.md 1.7).
+const FIRST_JOIN_PERIOD: Duration = Duration::from_secs(15);
 
-/// Reasons of one outage that are told as news; more than there are kinds of failure.
+/// Distinct reasons reported per outage; more than there are kinds of failure.
 const MAX_REASONS: usize = 16;
 
-/// For tests of this module and below.
+/// A configuration for tests of this module and its children.
 #[cfg(test)]
 fn test_config() -> PortalConfig {
     PortalConfig {

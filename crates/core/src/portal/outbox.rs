@@ -1,7 +1,7 @@
-//! What goes to the portal: refs, the queue before a join, and candidates held during an outage.
+//! Messages to the portal: references, the queue before a join, candidates held during an outage.
 //!
-//! Decides only what may be written when; whether there is a socket, and whether it is joined, it
-//! is told. Source: docs/protocol.md 1.4, 1.5, 1.7 and 2.3.
+//! Only decides which messages may be written when; the caller tracks the state of the socket.
+//! Source: docs/protocol.md 1.4, 1.5, 1.7 and 2.3.
 
 use super::config::{Generation, PortalLimits};
 use super::wire;
@@ -10,36 +10,36 @@ use crate::grant::{AccessRequest, AuthorizationRequest, IceCredentials, ReplyKin
 use crate::ids::ClientId;
 use std::collections::{BTreeMap, VecDeque};
 
-/// A message to the portal that has no ref yet.
+/// A message to the portal without a reference yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outgoing {
-    /// Asks to join the gateway's topic.
+    /// Joins the gateway's topic.
     Join,
-    /// Asks for a sign of life.
+    /// Requests a reply, to check that the portal is alive.
     Heartbeat,
-    /// Says that we do not speak the ICE-less path protocol.
+    /// Declares that the gateway does not support the ICE-less path protocol.
     Capabilities,
-    /// Grants the request with this ref.
+    /// Acknowledges the request with this reference.
     Acknowledge(String, Acknowledgement),
     /// New local candidates for a client.
     Candidates(ClientId, Vec<String>),
-    /// Local candidates that a client should forget.
+    /// Local candidates of which a client must be signalled that they are invalid.
     Invalidated(ClientId, Vec<String>),
-    /// No relay answers us.
+    /// Reports that no relay answers.
     NoRelays,
 }
 
-/// What the portal waits to hear about a request.
+/// The acknowledgement that the portal awaits for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Acknowledgement {
-    /// Generations 1 and 2: the ref alone.
+    /// Generations 1 and 2: only the reference.
     Granted,
-    /// Generation 0, a connection: our ICE credentials, and the announced name.
+    /// Generation 0, a connection: the gateway's ICE credentials and the announced name.
     ConnectionReady {
         ice: IceCredentials,
         domain: Option<String>,
     },
-    /// Generation 0, a further name over a connection that there is.
+    /// Generation 0, a further name over an existing connection.
     ResourceAccepted { domain: String },
 }
 
@@ -54,18 +54,18 @@ impl Acknowledgement {
         }
     }
 
-    /// Without a name nobody waits.
+    /// `None` without a name: the portal awaits no acknowledgement.
     pub(super) fn of_access(request: &AccessRequest) -> Option<Self> {
         let domain = request.announced.as_ref()?.domain.clone();
         Some(Self::ResourceAccepted { domain })
     }
 }
 
-/// Something did not fit and was dropped.
+/// A limit was reached, and something was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct LimitReached;
 
-/// Everything on its way to the portal.
+/// All messages on their way to the portal.
 #[derive(Debug)]
 pub(super) struct Outbox {
     limits: PortalLimits,
@@ -74,7 +74,7 @@ pub(super) struct Outbox {
     frames: VecDeque<String>,
     queue: VecDeque<Outgoing>,
     pending: PendingRefs,
-    held: BTreeMap<ClientId, Held>,
+    held: BTreeMap<ClientId, HeldCandidates>,
 }
 
 impl Outbox {
@@ -90,8 +90,8 @@ impl Outbox {
         }
     }
 
-    /// A new socket: refs start at 0, nothing that belongs to another socket survives but the
-    /// candidates that are held.
+    /// Starts a new socket: references begin at 0. Of the former socket's state only the held
+    /// candidates remain.
     pub(super) fn reset(&mut self, generation: Generation) {
         self.generation = generation;
         self.next_ref = 0;
@@ -100,12 +100,12 @@ impl Outbox {
         self.pending = PendingRefs::default();
     }
 
-    /// The next frame for the socket.
+    /// The next frame to write.
     pub(super) fn poll_frame(&mut self) -> Option<String> {
         self.frames.pop_front()
     }
 
-    /// Writes a message at once and returns its ref.
+    /// Writes a message immediately and returns its reference.
     pub(super) fn write(&mut self, message: &Outgoing) -> u64 {
         let reference = self.next_ref;
         self.next_ref += 1;
@@ -114,20 +114,20 @@ impl Outbox {
         reference
     }
 
-    /// Keeps a message until the join is answered; a repetition of one that waits is dropped.
-    pub(super) fn queue(&mut self, message: Outgoing) -> Result<(), Full> {
+    /// Queues a message until the join is answered; a repetition of a queued one is dropped.
+    pub(super) fn queue(&mut self, message: Outgoing) -> Result<(), LimitReached> {
         if self.queue.contains(&message) {
             return Ok(());
         }
         if self.queue.len() >= self.limits.pending_authorizations {
-            return Err(Full);
+            return Err(LimitReached);
         }
         self.queue.push_back(message);
         Ok(())
     }
 
-    /// Writes all that waited for the join: messages first, so that no candidate overtakes the
-    /// acknowledgement of its connection, then the held candidates of each client.
+    /// Writes all messages that waited for the join: first those of the queue, so that no candidate
+    /// overtakes the acknowledgement of its connection, then each client's held candidates.
     pub(super) fn flush(&mut self) {
         while let Some(message) = self.queue.pop_front() {
             self.write(&message);
@@ -138,14 +138,13 @@ impl Outbox {
         }
     }
 
-    /// Remembers what the portal waits for under this ref on this socket.
+    /// Records the acknowledgement that the portal awaits for this reference on this socket.
     pub(super) fn expect_acknowledgement(&mut self, reply_ref: &str, what: Acknowledgement) {
         let limit = self.limits.pending_authorizations;
         self.pending.insert(reply_ref, what, limit);
     }
 
-    /// What the portal waits for under this ref on this socket, if anything; it does not from now
-    /// on.
+    /// Takes the acknowledgement that the portal awaits for this reference on this socket, if any.
     pub(super) fn take_expected(&mut self, reply_ref: &str) -> Option<Acknowledgement> {
         self.pending.refs.remove(reply_ref)
     }
@@ -158,7 +157,7 @@ impl Outbox {
         }
     }
 
-    /// Writes one batch of candidates to forget.
+    /// Writes one batch of invalid candidates.
     pub(super) fn invalidate(&mut self, client: ClientId, candidates: Vec<String>) {
         if !candidates.is_empty() {
             self.write(&Outgoing::Invalidated(client, candidates));
@@ -170,8 +169,8 @@ impl Outbox {
         &mut self,
         client: ClientId,
         candidates: Vec<String>,
-    ) -> Result<(), Full> {
-        self.hold(client, candidates, Held::add)
+    ) -> Result<(), LimitReached> {
+        self.hold(client, candidates, HeldCandidates::add)
     }
 
     /// Holds removals until the next join.
@@ -179,18 +178,18 @@ impl Outbox {
         &mut self,
         client: ClientId,
         candidates: Vec<String>,
-    ) -> Result<(), Full> {
-        self.hold(client, candidates, Held::remove)
+    ) -> Result<(), LimitReached> {
+        self.hold(client, candidates, HeldCandidates::remove)
     }
 
     fn hold(
         &mut self,
         client: ClientId,
         candidates: Vec<String>,
-        keep: fn(&mut Held, String, usize) -> Result<(), Full>,
-    ) -> Result<(), Full> {
+        keep: fn(&mut HeldCandidates, String, usize) -> Result<(), LimitReached>,
+    ) -> Result<(), LimitReached> {
         if self.held.len() >= self.limits.held_clients && !self.held.contains_key(&client) {
-            return Err(Full);
+            return Err(LimitReached);
         }
         let held = self.held.entry(client).or_default();
         let mut outcome = Ok(());
@@ -204,24 +203,24 @@ impl Outbox {
     }
 }
 
-/// What a client has not been told because the portal was away.
+/// Changes of candidates that a client has not received because the portal was unreachable.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldCandidates {
     added: Vec<String>,
     removed: Vec<String>,
 }
 
-impl Held {
-    /// An addition after a removal takes the removal back: the client still has the candidate.
-    fn add(&mut self, candidate: String, limit: usize) -> Result<(), Full> {
+impl HeldCandidates {
+    /// An addition cancels a held removal: the client still has the candidate.
+    fn add(&mut self, candidate: String, limit: usize) -> Result<(), LimitReached> {
         if !take(&mut self.removed, &candidate) {
             return keep(&mut self.added, candidate, limit);
         }
         Ok(())
     }
 
-    /// A removal after an addition takes the addition back: the client never hears of either.
-    fn remove(&mut self, candidate: String, limit: usize) -> Result<(), Full> {
+    /// A removal cancels a held addition: the client receives neither.
+    fn remove(&mut self, candidate: String, limit: usize) -> Result<(), LimitReached> {
         if !take(&mut self.added, &candidate) {
             return keep(&mut self.removed, candidate, limit);
         }
@@ -234,22 +233,22 @@ fn take(list: &mut Vec<String>, candidate: &str) -> bool {
     at.map(|at| list.remove(at)).is_some()
 }
 
-fn keep(list: &mut Vec<String>, candidate: String, limit: usize) -> Result<(), Full> {
+fn keep(list: &mut Vec<String>, candidate: String, limit: usize) -> Result<(), LimitReached> {
     if list.contains(&candidate) {
         return Ok(());
     }
     if list.len() >= limit {
-        return Err(Full);
+        return Err(LimitReached);
     }
     list.push(candidate);
     Ok(())
 }
 
-/// Refs that the portal waits for, oldest forgotten first.
+/// References that the portal awaits; the oldest is forgotten first.
 #[derive(Debug, Default)]
 struct PendingRefs {
     refs: BTreeMap<String, Acknowledgement>,
-    /// Order of arrival; holds refs that were taken, too, until they are the oldest.
+    /// Order of arrival; includes references already taken, until they are the oldest.
     order: VecDeque<String>,
 }
 
@@ -266,34 +265,33 @@ impl PendingRefs {
     }
 }
 
-/// The priority of a candidate (RFC 8839, section 5.1): the fourth word. A string that has none
-/// goes to the end.
+/// The priority of a candidate (RFC 8839, 5.1): the fourth word. A string without one sorts last.
 fn priority(candidate: &str) -> u32 {
     let word = candidate.split_ascii_whitespace().nth(3);
     word.and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 fn encode(generation: Generation, message: &Outgoing, reference: u64) -> String {
-    let gateway = |event: &str, payload: &wire::Outgoing| {
+    let gateway = |event: &str, payload: &wire::OutgoingPayload| {
         wire::write_frame(wire::GATEWAY_TOPIC, event, payload, reference)
     };
     let candidates = |client: &ClientId, candidates: &[String]| {
-        wire::Outgoing::Candidates(wire::BroadcastCandidates {
+        wire::OutgoingPayload::Candidates(wire::BroadcastCandidates {
             client_ids: vec![client.to_string()],
             candidates: candidates.to_vec(),
         })
     };
     match message {
-        Outgoing::Join => gateway("phx_join", &wire::Outgoing::Null),
+        Outgoing::Join => gateway("phx_join", &wire::OutgoingPayload::Null),
         Outgoing::Heartbeat => wire::write_frame(
             wire::HEARTBEAT_TOPIC,
             "heartbeat",
-            &wire::Outgoing::Empty {},
+            &wire::OutgoingPayload::Empty {},
             reference,
         ),
         Outgoing::Capabilities => gateway(
             "set_snownet_capabilities",
-            &wire::Outgoing::Capabilities(wire::Capabilities { iceless: false }),
+            &wire::OutgoingPayload::Capabilities(wire::Capabilities { iceless: false }),
         ),
         Outgoing::Acknowledge(reply_ref, what) => {
             let (event, payload) = acknowledgement(generation, reply_ref.clone(), what);
@@ -306,7 +304,7 @@ fn encode(generation: Generation, message: &Outgoing, reference: u64) -> String 
             "broadcast_invalidated_ice_candidates",
             &candidates(client, list),
         ),
-        Outgoing::NoRelays => gateway("no_relays", &wire::Outgoing::Empty {}),
+        Outgoing::NoRelays => gateway("no_relays", &wire::OutgoingPayload::Empty {}),
     }
 }
 
@@ -314,13 +312,13 @@ fn acknowledgement(
     generation: Generation,
     reference: String,
     what: &Acknowledgement,
-) -> (&'static str, wire::Outgoing) {
+) -> (&'static str, wire::OutgoingPayload) {
     let ready = |gateway_payload| {
         let ready = generation0::ConnectionReady {
             reference: reference.clone(),
             gateway_payload,
         };
-        ("connection_ready", wire::Outgoing::Ready(ready))
+        ("connection_ready", wire::OutgoingPayload::Ready(ready))
     };
     match what {
         Acknowledgement::Granted => {
@@ -329,7 +327,7 @@ fn acknowledgement(
                 Generation::V2 => "authorization_created",
             };
             let created = wire::AuthorizationCreated { reference };
-            (event, wire::Outgoing::Created(created))
+            (event, wire::OutgoingPayload::Created(created))
         }
         Acknowledgement::ConnectionReady { ice, domain } => {
             ready(GatewayResponse::ConnectionAccepted {
@@ -346,8 +344,8 @@ fn acknowledgement(
     }
 }
 
-/// docs/lessons.md 1: the answer does not wait for the name's addresses; the client speaks to its
-/// own.
+/// docs/lessons.md 1: the answer does not wait for the name's addresses; the client sends to its
+/// proxy IPs.
 fn unresolved(domain: &str) -> generation0::DomainResponse {
     generation0::DomainResponse {
         domain: domain.to_owned(),
@@ -374,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_go_out_highest_priority_first() {
+    fn candidates_are_written_in_order_of_priority() {
         let mut outbox = outbox(PortalLimits::default());
         let relay = "candidate:2 1 udp 37748479 203.0.113.1 50000 typ relay";
         let host = "candidate:1 1 udp 2130706175 192.0.2.10 52625 typ host";
@@ -385,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn an_addition_taken_back_during_an_outage_is_never_signalled() {
+    fn an_addition_cancelled_during_an_outage_is_never_signalled() {
         let mut outbox = outbox(PortalLimits::default());
         outbox
             .hold_added(client(1), vec!["a".into(), "b".into()])
@@ -403,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_hold_drops_the_newest_and_says_so() {
+    fn a_full_hold_drops_the_newest_and_reports_it() {
         let limits = PortalLimits {
             held_clients: 1,
             held_candidates: 1,
@@ -412,9 +410,12 @@ mod tests {
         let mut outbox = outbox(limits);
         assert_eq!(
             outbox.hold_added(client(1), vec!["a".into(), "b".into()]),
-            Err(Full)
+            Err(LimitReached)
         );
-        assert_eq!(outbox.hold_added(client(2), vec!["c".into()]), Err(Full));
+        assert_eq!(
+            outbox.hold_added(client(2), vec!["c".into()]),
+            Err(LimitReached)
+        );
         outbox.flush();
         let frames = frames(&mut outbox);
         assert_eq!(frames.len(), 1);
@@ -431,7 +432,7 @@ mod tests {
         assert_eq!(outbox.queue(ack("1")), Ok(()));
         assert_eq!(outbox.queue(ack("1")), Ok(()));
         assert_eq!(outbox.queue(ack("2")), Ok(()));
-        assert_eq!(outbox.queue(ack("3")), Err(Full));
+        assert_eq!(outbox.queue(ack("3")), Err(LimitReached));
         outbox.flush();
         assert_eq!(frames(&mut outbox).len(), 2);
     }
@@ -455,10 +456,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens during an outage, a client that applies the two batches ends up with
-        /// the candidates that are really there.
+        /// After any changes during an outage, a client that applies the two batches has exactly
+        /// the current candidates.
         #[test]
-        fn held_batches_lead_to_the_true_set(
+        fn held_batches_lead_to_the_current_set(
             known in prop::collection::btree_set(0u8..6, 0..6),
             steps in prop::collection::vec((any::<bool>(), 0u8..6), 0..40),
         ) {
@@ -473,12 +474,12 @@ mod tests {
             }
             let held = outbox.held.remove(&client(1)).unwrap_or_default();
             let number = |text: &String| text.parse::<u8>().unwrap();
-            let mut told = known;
-            told.extend(held.added.iter().map(number));
+            let mut signalled = known;
+            signalled.extend(held.added.iter().map(number));
             for removed in held.removed.iter().map(number) {
-                prop_assert!(told.remove(&removed), "a removal of something never signalled");
+                prop_assert!(signalled.remove(&removed), "a removal of something never signalled");
             }
-            prop_assert_eq!(told, truth);
+            prop_assert_eq!(signalled, truth);
         }
 
         #[test]

@@ -1,12 +1,12 @@
-//! The `Retry-After` header: a number of seconds or a date (RFC 9110, sections 10.2.3 and 5.6.7).
+//! The `Retry-After` header: a number of seconds or a date (RFC 9110, 10.2.3 and 5.6.7).
 //!
-//! Reads the three forms of a date that the RFC makes every recipient read. A value that is none of
-//! these is no value. The result is bounded on both sides: see [`FLOOR`] and [`CEILING`].
+//! Reads the three date forms that the RFC requires of every recipient, and ignores any other
+//! value. The result lies between [`FLOOR`] and [`CEILING`].
 
 use crate::ids::UnixTime;
 use std::time::Duration;
 
-/// What the portal asks us to wait, or `None` when it cannot be read.
+/// The wait that the portal requests; `None` for an unreadable value.
 pub(super) fn parse(value: &str, unix_now: UnixTime) -> Option<Duration> {
     let value = value.trim();
     let seconds = if value.bytes().all(|b| b.is_ascii_digit()) && !value.is_empty() {
@@ -17,68 +17,17 @@ pub(super) fn parse(value: &str, unix_now: UnixTime) -> Option<Duration> {
     Some(Duration::from_secs(seconds).clamp(FLOOR, CEILING))
 }
 
-/// Seconds since 1970 of a date in any of the three forms.
+/// Seconds since 1970 of an HTTP date in any of the three forms.
 fn http_date(value: &str) -> Option<u64> {
-    let tokens: Vec<&str> = value
-        .split([' ', ',', '-'])
-        .filter(|token| !token.is_empty())
-        .collect();
-    // Sun, 06 Nov 1994 08:49:37 GMT | Sunday, 06-Nov-94 08:49:37 GMT | Sun Nov  6 08:49:37 1994
-    let (day, month, year, time) = match tokens[..] {
-        [_, day, month, year, time, "GMT"] => (day, month, year, time),
-        [_, month, day, time, year] => (day, month, year, time),
-        _ => return None,
-    };
-    let month = 1 + MONTHS.iter().position(|name| *name == month)?;
-    let year = match (number(year)?, year.len()) {
-        // Two digits (RFC 850): no portal was asked before 1970.
-        (short, 2) if short < 70 => 2000 + short,
-        (short, 2) => 1900 + short,
-        (full, _) => full,
-    };
-    let mut parts = time.split(':').map(number);
-    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
-    let day = number(day)?;
-    let valid = (1970..10_000).contains(&year)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60
-        && parts.next().is_none();
-    valid.then(|| {
-        days_since_1970(year, month as u64, day) * 86_400 + hour * 3_600 + minute * 60 + second
-    })
+    let date = httpdate::parse_http_date(value).ok()?;
+    let epoch = httpdate::parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT").ok()?;
+    Some(date.duration_since(epoch).ok()?.as_secs())
 }
 
-/// A number of at most four digits.
-fn number(text: &str) -> Option<u64> {
-    let plain = (1..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    plain.then(|| text.parse().ok()).flatten()
-}
-
-/// Days of the Gregorian calendar before this one, counted in years that begin in March: the leap
-/// day is then the last of its year, and the months' lengths follow one formula.
-fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let days = 365 * year + year / 4 - year / 100 + year / 400;
-    days + (153 * month + 2) / 5 + day - 1 - DAYS_TO_1970
-}
-
-/// Days from the first of March of the year 0 to 1970-01-01.
-const DAYS_TO_1970: u64 = 719_468;
-
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
-
-/// A portal that says "now" is still given a moment, so that its mistake does not become a flood.
+/// The shortest wait, also for a portal that requests none: its mistake must not cause a flood.
 const FLOOR: Duration = Duration::from_millis(250);
 
-/// No portal can send us away for longer: a mistake there must not outlast its repair by days.
+/// The longest wait: a mistake of the portal must not outlast its repair by days.
 const CEILING: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]

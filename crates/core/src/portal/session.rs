@@ -1,4 +1,4 @@
-//! One open websocket: which answers it waits for, and how long.
+//! One open websocket: the replies it awaits, and their deadlines.
 //!
 //! Source: docs/protocol.md 1.5 and 1.6.
 
@@ -21,7 +21,7 @@ struct PendingJoin {
     deadline: Instant,
 }
 
-/// What a reply answers.
+/// The kind of message that a reply answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Join,
@@ -30,7 +30,7 @@ pub(super) enum Reply {
 }
 
 impl Session {
-    /// A socket over which a join with this ref has been sent.
+    /// A socket on which a join with this reference has been sent.
     pub(super) fn new(join: u64, now: Instant) -> Self {
         Self {
             join: Some(PendingJoin {
@@ -43,7 +43,7 @@ impl Session {
         }
     }
 
-    /// Until when the join must be answered; `None` once it is.
+    /// Deadline of the join's reply; `None` once it has arrived.
     pub(super) fn join_deadline(&self) -> Option<Instant> {
         self.join.as_ref().map(|join| join.deadline)
     }
@@ -53,13 +53,13 @@ impl Session {
         self.next_heartbeat
     }
 
-    /// Whether too many heartbeats have gone unanswered.
+    /// Whether too many heartbeats are unanswered.
     pub(super) fn is_dead(&self) -> bool {
         self.unanswered.len() > MAX_UNANSWERED
     }
 
-    /// A heartbeat with this ref went out. After a pause of the whole machine the missed ones are
-    /// not made up for.
+    /// A heartbeat with this reference was sent. Heartbeats missed during a suspension are not made
+    /// up for.
     pub(super) fn sent_heartbeat(&mut self, reference: u64, now: Instant) {
         self.unanswered.push_back(reference);
         self.next_heartbeat += HEARTBEAT_INTERVAL;
@@ -68,8 +68,8 @@ impl Session {
         }
     }
 
-    /// Finds what a reply answers, and stops waiting for that. The answer to a heartbeat answers
-    /// the earlier ones, too: they were asked only to see whether anybody is there.
+    /// Matches a reply to its message and stops waiting for it. The reply to a heartbeat also
+    /// answers the earlier ones: each only checks that the portal is alive.
     pub(super) fn take_reply(&mut self, topic: &str, reference: Option<u64>) -> Reply {
         let Some(reference) = reference else {
             return Reply::Message;
@@ -79,7 +79,7 @@ impl Session {
             return Reply::Heartbeat;
         }
         if topic != wire::GATEWAY_TOPIC {
-            return Reply::Heartbeat; // Late, about a topic that we do not join.
+            return Reply::Heartbeat; // Late, for a topic that the gateway does not join.
         }
         match self.join.take_if(|join| join.reference == reference) {
             Some(_) => Reply::Join,
@@ -87,13 +87,13 @@ impl Session {
         }
     }
 
-    /// Whether the last rejoin, if any, lasted long enough for another.
+    /// Whether the last rejoin, if any, is long enough ago for another.
     pub(super) fn may_rejoin(&self, now: Instant) -> bool {
         self.rejoined_at
             .is_none_or(|at| now.saturating_duration_since(at) >= REJOIN_INTERVAL)
     }
 
-    /// A further join with this ref went out over the same socket.
+    /// A further join with this reference was sent on the same socket.
     pub(super) fn rejoin(&mut self, join: u64, now: Instant) {
         self.join = Some(PendingJoin {
             reference: join,
@@ -103,15 +103,15 @@ impl Session {
     }
 }
 
-/// docs/protocol.md 1.5.
+/// Time limit of a join (docs/protocol.md 1.5).
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// docs/protocol.md 1.6; the portal hangs up after 37 s of silence.
+/// From docs/protocol.md 1.6; the portal closes the socket after 37 s of silence.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One more than these, and the socket is taken for dead (docs/protocol.md 1.6.
+/// With one more unanswered heartbeat the socket counts as dead (docs/protocol.md 1.6).
 const MAX_UNANSWERED: usize = 3;
 
-/// A portal that forgets a join sooner than this after the last one is left instead of asked again:
-/// our own choice, so that two sides that disagree do not talk at the speed of the network.
+/// A portal that loses a join sooner than this after the last one is disconnected instead of joined
+/// again. Our own choice: two sides that disagree must not loop at the speed of the network.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(5);

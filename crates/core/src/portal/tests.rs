@@ -1,5 +1,5 @@
-//! Dialogues with the state machine, in virtual time. The names follow docs/protocol.md
-//! 1.4 to 1.7, and what section 9.3 lists for the reference implementation.
+//! Dialogues with the state machine, in virtual time. The names follow docs/protocol.md 1.4 to 1.7,
+//! and the tests of the reference implementation in docs/protocol.md 9.3.
 
 mod anything;
 mod generation0;
@@ -32,7 +32,7 @@ impl Dialogue {
         Self::with(test_config())
     }
 
-    /// Joined over generation 2, everything drained.
+    /// Joined in generation 2, with all output consumed.
     fn joined() -> Self {
         let mut dialogue = Self::new();
         dialogue.connect();
@@ -41,7 +41,7 @@ impl Dialogue {
         dialogue
     }
 
-    /// Waits for the next attempt and lets the socket open.
+    /// Waits for the next attempt and opens the socket.
     fn connect(&mut self) -> ConnectRequest {
         let request = self.attempt();
         self.protocol.handle_connected(request.generation, self.now);
@@ -54,7 +54,7 @@ impl Dialogue {
         self.next_connect().expect("an attempt is due")
     }
 
-    /// The attempt that has begun, if any.
+    /// The attempt in progress, if any.
     fn next_connect(&mut self) -> Option<ConnectRequest> {
         std::iter::from_fn(|| self.protocol.poll_event()).find_map(|event| {
             if let PortalEvent::Connect(request) = event {
@@ -65,7 +65,7 @@ impl Dialogue {
         })
     }
 
-    /// Jumps to the next deadline and returns how far that was.
+    /// Jumps to the next deadline and returns the time to it.
     fn wake(&mut self) -> Duration {
         let at = self.protocol.poll_timeout().expect("something is due");
         let waited = at.saturating_duration_since(self.now);
@@ -149,7 +149,7 @@ impl Dialogue {
         self.frames();
     }
 
-    /// The wait that a failure led to.
+    /// The delay announced after a failure.
     fn retry(&mut self) -> Duration {
         let retrying = self.events().into_iter().find_map(|event| {
             if let PortalEvent::Retrying { after, .. } = event {
@@ -176,6 +176,6 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn is_noise(event: &PortalEvent, kind: NoiseKind) -> bool {
-    matches!(event, PortalEvent::Noise(noise) if noise.kind == kind)
+fn is_anomaly(event: &PortalEvent, kind: AnomalyKind) -> bool {
+    matches!(event, PortalEvent::Anomaly(anomaly) if anomaly.kind == kind)
 }

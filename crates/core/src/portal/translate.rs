@@ -1,8 +1,8 @@
-//! From the portal's messages to what the gateway calls them.
+//! Translates the portal's messages into the gateway's own types.
 //!
-//! Fails closed: a grant with a single unusable member is no grant, because half of a filter list
-//! is not a smaller permission but a larger one. Lists of independent lines (relays,
-//! authorizations) lose only their bad lines. Source: docs/protocol.md 2.1 and 2.2.
+//! Fails closed: a grant with a single unusable member is refused, because a filter list without
+//! some of its entries could permit more, not less. Lists of independent entries (relays,
+//! authorizations) lose only their bad entries. Source: docs/protocol.md 2.1 and 2.2.
 
 mod generation0;
 
@@ -21,21 +21,21 @@ use std::ops::RangeInclusive;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// A push of the portal, translated.
+/// A translated push of the portal.
 #[derive(Debug, PartialEq)]
 pub(super) struct Translated {
-    /// What the gateway must know.
+    /// The event for the owner.
     pub(super) event: PortalEvent,
-    /// Lines of lists that could not be used and were left out.
+    /// Number of list entries that were unusable and left out.
     pub(super) skipped: usize,
 }
 
 /// Why a push cannot be translated.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TranslateError {
-    /// We do not know the event.
+    /// The event is unknown.
     UnknownEvent,
-    /// We know it, and its payload is not what it promises; in words, without quotes from it.
+    /// The event is known, but its payload is wrong; in words, without quotes from it.
     WrongPayload(String),
 }
 
@@ -51,8 +51,8 @@ impl From<&str> for TranslateError {
     }
 }
 
-/// Translates one push. The names of all generations are understood on either endpoint. `secret` is
-/// what our own ICE credentials are made from where the portal makes none.
+/// Translates one push. Accepts the event names of all generations on either endpoint. `secret` is
+/// for the gateway's own ICE credentials in generation 0.
 pub(super) fn push(
     event: &str,
     payload: Payload,
@@ -217,7 +217,7 @@ fn resource(resource: wire::Resource) -> Result<Resource, TranslateError> {
     })
 }
 
-/// A range that ends before it starts is kept as it is: it permits nothing.
+/// A range with an end before its start is kept: it permits nothing.
 fn filter(filter: wire::Filter) -> Filter {
     match filter {
         wire::Filter::Tcp(range) => Filter::Tcp(range.port_range_start..=range.port_range_end),
@@ -252,8 +252,8 @@ fn relay(relay: wire::Relay) -> Result<Relay, TranslateError> {
     })
 }
 
-/// Credentials that ICE can use: in generation 0 the client writes them itself, and the portal
-/// looks at them no more than we do (RFC 8839, section 5.4).
+/// Checks that ICE can use the credentials: in generation 0 the client generates its own, and the
+/// portal passes them on unchecked (RFC 8839, 5.4).
 fn ice(credentials: wire::IceCredentials, member: &str) -> Result<IceCredentials, TranslateError> {
     let credentials = IceCredentials {
         ufrag: credentials.username,
@@ -283,7 +283,7 @@ fn key(text: &str, member: &str) -> Result<Zeroizing<[u8; 32]>, TranslateError> 
     Ok(Zeroizing::new(bytes))
 }
 
-/// Translates the lines that can be, and counts the others.
+/// Translates the usable entries and counts the others.
 fn usable<T, U>(
     lines: Vec<T>,
     translate: impl Fn(T) -> Result<U, TranslateError>,
@@ -298,17 +298,17 @@ fn usable<T, U>(
     translated
 }
 
-/// Both fragments and a colon between them, with the agent that we use; STUN itself permits 509
-/// bytes (RFC 8489, section 14.3).
+/// The limit of the agent for both fragments and a colon between them; STUN itself permits 509
+/// bytes (RFC 8489, 14.3).
 const USERNAME_BYTES_MAX: usize = 128;
 
-/// RFC 8839 permits 256; these fit beside our own of 8 where the client makes its own.
+/// RFC 8839 permits 256; these fit beside ours of 8 if the client generates its own.
 const UFRAG_CHARS: RangeInclusive<usize> = 4..=119;
 
-/// RFC 8839, section 5.4.
+/// Lengths permitted by RFC 8839, 5.4.
 const PASSWORD_CHARS: RangeInclusive<usize> = 22..=256;
 
-/// Candidates taken from one message. Clients send a handful; more would only make work.
+/// Candidates accepted from one message. Clients send a handful; more would only cause work.
 const MAX_CANDIDATES: usize = 128;
 
 #[cfg(test)]
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_translated_whole() {
+    fn a_grant_is_translated_completely() {
         let request = granted(grant()).unwrap();
         assert_eq!(request.reply_ref, "opaque");
         assert_eq!(request.client.public_key, PublicKey([1; 32]));
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn both_generations_names_are_understood() {
+    fn the_names_of_both_generations_are_accepted() {
         assert_eq!(
             push("authorize_flow", grant()).unwrap(),
             push("create_authorization", grant()).unwrap()
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_with_an_unusable_member_says_which() {
+    fn a_grant_with_an_unusable_member_is_refused_with_its_name() {
         for (pointer, value, says) in [
             ("/client/id", json!("x"), "client.id"),
             ("/client/public_key", json!("AQEB"), "client.public_key"),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn username_fragments_must_fit_beside_each_other() {
+    fn username_fragments_must_fit_together() {
         let with_lengths = |client: usize, gateway: usize| {
             let mut payload = grant();
             payload["client_ice_credentials"]["username"] = json!("u".repeat(client));
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn init_loses_bad_lines_only() {
+    fn init_loses_only_bad_entries() {
         let payload = json!({
             "interface": {"ipv4": "100.64.0.9", "ipv6": "fd00:2021:1111::9"},
             "relays": [
@@ -484,14 +484,14 @@ mod tests {
     }
 
     #[test]
-    fn init_needs_nothing_but_addresses() {
+    fn init_requires_only_addresses() {
         let payload = json!({"interface": {"ipv4": "100.64.0.9", "ipv6": "fd00:2021:1111::9"}});
         assert!(push("init", payload).is_ok());
         assert!(push("init", json!({})).is_err());
     }
 
     #[test]
-    fn an_expiry_moves_and_relays_come_and_go() {
+    fn expiries_and_relays_are_updated() {
         let moved = json!({"client_id": CLIENT, "resource_id": RESOURCE, "expires_at": 5});
         let event = push("access_authorization_expiry_updated", moved)
             .unwrap()
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_candidates_are_cut() {
+    fn too_many_candidates_are_truncated() {
         let many = vec!["candidate:x"; 1_000];
         let translated = push(
             "ice_candidates",
@@ -560,7 +560,7 @@ mod tests {
             let _ = push(EVENTS[which], payload);
         }
 
-        /// One member of a good grant replaced by anything: translated or refused, never a panic.
+        /// One member of a valid grant replaced by anything: translated or refused, never a panic.
         #[test]
         fn no_damage_to_a_grant_panics(which in 0usize..MEMBERS.len(), value in any_json()) {
             let mut payload = grant();

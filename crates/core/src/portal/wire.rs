@@ -1,10 +1,11 @@
 //! The JSON of the portal's gateway channel, in both directions.
 //!
-//! Here is what generations 1 and 2 say and what all say; [`generation0`] has the rest.
+//! Contains the messages of generations 1 and 2 and those common to all; [`generation0`] has the
+//! rest.
 //!
-//! The only module that knows JSON. Both ends use these types (the gateway reads what the lab
-//! portal writes), nothing else is shared between them. Unknown members are ignored; members that
-//! the gateway can do without are optional. Source: docs/protocol.md 1.4, 2.1 – 2.3.
+//! The only module that handles JSON. Both ends use these types (the gateway reads messages that
+//! the lab portal writes) and share nothing else. Unknown members are ignored; members that the
+//! gateway does not need are optional. Source: docs/protocol.md 1.4, 2.1 – 2.3.
 
 pub mod generation0;
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A payload before its event says what it should be. Others pass it on and look at nothing.
+/// A payload not yet read as the type of its event. Other modules only pass it on.
 pub(super) type Payload = Value;
 
 /// The topic of a gateway's channel.
@@ -28,13 +29,13 @@ pub(super) const HEARTBEAT_TOPIC: &str = "phoenix";
 pub struct Frame {
     /// `gateway`, `client`, `relay`, or `phoenix` for heartbeats.
     pub topic: String,
-    /// What it is.
+    /// Name of the message type.
     pub event: String,
-    /// Depends on the event.
+    /// Content; its type depends on the event.
     #[serde(default)]
     pub payload: Value,
-    /// Counts the messages we send; echoed in replies; absent or null in pushes. Always written as
-    /// an integer; a decimal string is tolerated when read.
+    /// Counts the gateway's messages; echoed in replies; absent or null in pushes. Always written
+    /// as an integer; a decimal string is accepted when read.
     #[serde(rename = "ref", default, deserialize_with = "lenient_ref")]
     pub reference: Option<u64>,
 }
@@ -44,7 +45,7 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words and without quoting what the portal wrote.
+    /// The error in words, without quoting the portal's text.
     pub fn read(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| without_quotes(&error))
     }
@@ -73,39 +74,39 @@ pub fn write_frame(topic: &str, event: &str, payload: &impl Serialize, reference
     serde_json::to_string(&frame).expect("structs of texts, numbers and lists serialise")
 }
 
-/// Any payload that a gateway sends.
+/// The payloads that a gateway sends.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Outgoing {
-    /// `null`
+pub(super) enum OutgoingPayload {
+    /// The JSON value `null`.
     Null,
-    /// `{}`
+    /// The empty object, `{}`.
     Empty {},
-    /// What we can.
+    /// The gateway's capabilities.
     Capabilities(Capabilities),
-    /// Granted.
+    /// An acknowledgement of generations 1 and 2.
     Created(AuthorizationCreated),
-    /// Granted in generation 0.
+    /// An acknowledgement of generation 0.
     Ready(generation0::ConnectionReady),
     /// Local candidates, new or no longer valid.
     Candidates(BroadcastCandidates),
 }
 
-/// Reads a payload as the object that its event promises.
+/// Reads a payload as the object that its event requires.
 ///
 /// # Errors
 ///
-/// What is wrong with it, in words and without quoting what the portal wrote.
+/// The error in words, without quoting the portal's text.
 pub(super) fn read_payload<T: DeserializeOwned>(payload: Value) -> Result<T, String> {
     serde_json::from_value(payload).map_err(|error| without_quotes(&error))
 }
 
-/// Reads the payload of `phx_reply`: `Ok(Ok(()))`, or `Ok(Err(reason))` for an error reply, its
-/// reason `other` when it gives none that we can read.
+/// Reads the payload of `phx_reply`: `Ok(Ok(()))`, or `Ok(Err(reason))` for an error reply, with
+/// the reason `other` if it contains no readable one.
 ///
 /// # Errors
 ///
-/// The payload is not that of a reply.
+/// If the payload is not that of a reply.
 pub(super) fn read_reply(payload: Value) -> Result<Result<(), String>, String> {
     let reply: Reply = read_payload(payload)?;
     match reply.status.as_str() {
@@ -120,8 +121,8 @@ pub(super) fn read_reply(payload: Value) -> Result<Result<(), String>, String> {
     }
 }
 
-/// Takes out of the list called `list` what cannot be read as `T`, so that one bad line does not
-/// cost the others, and says how much that was. A list that is null counts as absent.
+/// Removes entries that cannot be read as `T` from the list `list`, so that one bad entry does not
+/// cost the others, and returns their number. A list that is null counts as absent.
 pub(super) fn drop_unreadable<T: DeserializeOwned>(payload: &mut Value, list: &str) -> usize {
     if payload.get(list).is_some_and(Value::is_null)
         && let Some(object) = payload.as_object_mut()
@@ -136,7 +137,7 @@ pub(super) fn drop_unreadable<T: DeserializeOwned>(payload: &mut Value, list: &s
     before - items.len()
 }
 
-/// The member `code` of a problem document (RFC 9457), shortened to what fits into a sentence.
+/// The member `code` of a problem document (RFC 9457), if it is short and plain enough for a log.
 pub(super) fn problem_code(body: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Problem {
@@ -147,7 +148,7 @@ pub(super) fn problem_code(body: &str) -> Option<String> {
     (problem.code.len() <= 64 && problem.code.chars().all(plain)).then_some(problem.code)
 }
 
-/// A parser's complaint without the texts it quotes: those may be keys and passwords.
+/// A parser's error text without the values it quotes: those may be keys and passwords.
 fn without_quotes(error: &serde_json::Error) -> String {
     let complaint = error.to_string();
     match (complaint.find('"'), complaint.rfind('"')) {
@@ -171,7 +172,7 @@ fn lenient_ref<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>
 /// The payload of `phx_reply`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// `ok` or `error`.
+    /// Outcome, `ok` or `error`.
     pub status: String,
     /// `{}` when ok; `{"reason": …}` on errors.
     #[serde(default)]
@@ -200,22 +201,22 @@ pub struct Interface {
 pub enum Relay {
     /// STUN only. Firezone's programs ignore these.
     Stun {
-        /// Opaque.
+        /// Opaque identifier of the relay.
         id: String,
-        /// `ip:port`.
+        /// Socket address in the form `ip:port`.
         addr: String,
     },
-    /// STUN and TURN.
+    /// A STUN and TURN server.
     Turn {
-        /// Opaque.
+        /// Opaque identifier of the relay.
         id: String,
-        /// `ip:3478`.
+        /// Socket address in the form `ip:3478`.
         addr: String,
-        /// `<expiry>:<salt>`.
+        /// User name in the form `<expiry>:<salt>`.
         username: String,
-        /// Long-term password.
+        /// Long-term password (RFC 8489, 9.2).
         password: String,
-        /// UNIX seconds.
+        /// Expiry in seconds since 1970.
         expires_at: u64,
     },
 }
@@ -232,12 +233,12 @@ impl fmt::Debug for Relay {
     }
 }
 
-/// ICE credentials.
+/// ICE user name fragment and password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceCredentials {
-    /// 4 characters.
+    /// User name fragment, 4 characters.
     pub username: String,
-    /// 22 characters.
+    /// Password, 22 characters.
     pub password: String,
 }
 
@@ -249,25 +250,25 @@ impl fmt::Debug for IceCredentials {
     }
 }
 
-/// A filter; a missing start means 0, a missing end 65535.
+/// A permitted protocol; a missing start means 0, a missing end 65535.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "snake_case")]
 pub enum Filter {
-    /// TCP to these ports.
+    /// TCP to a port in this range.
     Tcp(PortRange),
-    /// UDP to these ports.
+    /// UDP to a port in this range.
     Udp(PortRange),
-    /// ICMP.
+    /// ICMP and ICMPv6 messages.
     Icmp,
 }
 
-/// Both ends inclusive.
+/// A range of ports, both ends inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRange {
-    /// First port.
+    /// First port; 0 if absent.
     #[serde(default)]
     pub port_range_start: u16,
-    /// Last port.
+    /// Last port; 65535 if absent.
     #[serde(default = "last_port")]
     pub port_range_end: u16,
 }
@@ -276,51 +277,51 @@ fn last_port() -> u16 {
     u16::MAX
 }
 
-/// A resource as a gateway is told of it.
+/// A resource in messages to a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Resource {
-    /// A network or a host.
+    /// A network or a single host.
     Cidr {
-        /// UUID.
+        /// UUID of the resource.
         id: String,
-        /// `network/prefix`.
+        /// Network in the form `network/prefix`.
         address: String,
-        /// For people.
+        /// Display name of the resource.
         #[serde(default)]
         name: String,
-        /// Empty: everything.
+        /// Permitted protocols; empty permits everything.
         #[serde(default)]
         filters: Vec<Filter>,
     },
-    /// A name or pattern.
+    /// A DNS name or a pattern of names.
     Dns {
-        /// UUID.
+        /// UUID of the resource.
         id: String,
-        /// Name or pattern.
+        /// DNS name or pattern of names.
         address: String,
-        /// For people.
+        /// Display name of the resource.
         #[serde(default)]
         name: String,
-        /// Empty: everything.
+        /// Permitted protocols; empty permits everything.
         #[serde(default)]
         filters: Vec<Filter>,
     },
-    /// Everything that is not private.
+    /// All addresses that are not private.
     Internet {
-        /// UUID.
+        /// UUID of the resource.
         id: String,
     },
 }
 
-/// One grant in `init`.
+/// One of the grants in `init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authorization {
-    /// UUID.
+    /// UUID of the client, as text.
     pub client_id: String,
-    /// UUID.
+    /// UUID of the resource.
     pub resource_id: String,
-    /// UNIX seconds; absent or null never expires.
+    /// Expiry in seconds since 1970; absent or null never expires.
     #[serde(default)]
     pub expires_at: Option<u64>,
 }
@@ -333,13 +334,13 @@ pub struct Init {
     /// Values unused by gateways.
     #[serde(default)]
     pub config: Value,
-    /// All relays.
+    /// All available relays.
     #[serde(default)]
     pub relays: Vec<Relay>,
-    /// For people.
+    /// Display name of the account.
     #[serde(default)]
     pub account_slug: Option<String>,
-    /// All valid grants.
+    /// All valid grants of this gateway.
     #[serde(default)]
     pub authorizations: Vec<Authorization>,
     /// Required by Firezone's gateway from 1.6 on, unused here.
@@ -347,24 +348,24 @@ pub struct Init {
     pub flow_logs: Value,
 }
 
-/// The client in a grant. Device facts that the gateway does not use are left out.
+/// The client in a grant. Device facts that the gateway does not use are omitted.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Client {
-    /// UUID.
+pub struct GrantedClient {
+    /// UUID of the client, as text.
     pub id: String,
-    /// Base64, 32 bytes.
+    /// WireGuard public key, base64 of 32 bytes.
     pub public_key: String,
-    /// Base64, 32 bytes.
+    /// WireGuard preshared key, base64 of 32 bytes.
     pub preshared_key: String,
-    /// Tunnel address.
+    /// IPv4 tunnel address of the client.
     pub ipv4: Ipv4Addr,
-    /// Tunnel address.
+    /// IPv6 tunnel address of the client.
     pub ipv6: Ipv6Addr,
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for GrantedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Client");
+        let mut shown = f.debug_struct("GrantedClient");
         shown.field("id", &self.id);
         shown.field("public_key", &self.public_key);
         shown.field("ipv4", &self.ipv4).field("ipv6", &self.ipv6);
@@ -375,18 +376,18 @@ impl fmt::Debug for Client {
 /// The payload of `create_authorization` (generation 2) and `authorize_flow` (generation 1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CreateAuthorization {
-    /// Opaque; echoed in the acknowledgement.
+    /// Opaque reference, echoed in the acknowledgement.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// Who.
-    pub client: Client,
-    /// What.
+    /// The client that receives the grant.
+    pub client: GrantedClient,
+    /// The granted resource.
     pub resource: Resource,
-    /// Remote.
+    /// The client's ICE credentials.
     pub client_ice_credentials: IceCredentials,
-    /// Local.
+    /// The gateway's ICE credentials.
     pub gateway_ice_credentials: IceCredentials,
-    /// UNIX seconds; absent or null never expires.
+    /// Expiry in seconds since 1970; absent or null never expires.
     #[serde(default)]
     pub expires_at: Option<u64>,
     /// Never true for a gateway that did not announce the capability.
@@ -395,7 +396,7 @@ pub struct CreateAuthorization {
     /// A JWT that the gateway does not use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow_logs_ingest_token: Option<String>,
-    /// Who is behind the client; not used.
+    /// The person or service behind the client; not used.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub subject: Value,
 }
@@ -403,28 +404,28 @@ pub struct CreateAuthorization {
 /// The payload of `ice_candidates` and `invalidate_ice_candidates` on the gateway channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCandidates {
-    /// UUID.
+    /// UUID of the client, as text.
     pub client_id: String,
-    /// `candidate:…`.
+    /// Lines of the form `candidate:…`.
     pub candidates: Vec<String>,
 }
 
 /// The payload of `reject_access`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectAccess {
-    /// UUID.
+    /// UUID of the client, as text.
     pub client_id: String,
-    /// UUID.
+    /// UUID of the resource.
     pub resource_id: String,
 }
 
 /// The payload of `relays_presence`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelaysPresence {
-    /// Relay ids.
+    /// Ids of relays no longer available.
     #[serde(default)]
     pub disconnected_ids: Vec<String>,
-    /// Entries.
+    /// Relays that are available.
     #[serde(default)]
     pub connected: Vec<Relay>,
 }
@@ -432,7 +433,7 @@ pub struct RelaysPresence {
 /// The payload of `authorization_created` / `flow_authorized`, gateway to portal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationCreated {
-    /// As in the request.
+    /// The reference of the request.
     #[serde(rename = "ref")]
     pub reference: String,
 }
@@ -440,16 +441,16 @@ pub struct AuthorizationCreated {
 /// The payload of `broadcast_ice_candidates` and `broadcast_invalidated_ice_candidates`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BroadcastCandidates {
-    /// UUIDs; always exactly one from this gateway.
+    /// Client UUIDs; always exactly one from this gateway.
     pub client_ids: Vec<String>,
-    /// `candidate:…`, highest priority first.
+    /// Lines of the form `candidate:…`, highest priority first.
     pub candidates: Vec<String>,
 }
 
 /// The payload of `set_snownet_capabilities`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
-    /// Whether the sender speaks the ICE-less path protocol.
+    /// Whether the sender supports the ICE-less path protocol.
     pub iceless: bool,
 }
 
@@ -459,7 +460,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_join_is_written_to_the_letter() {
+    fn a_join_has_the_exact_specified_form() {
         let frame = Frame {
             topic: "gateway".into(),
             event: "phx_join".into(),
@@ -484,7 +485,7 @@ mod tests {
             r#"{"topic":"gateway","event":"broadcast_ice_candidates","payload":{"client_ids":["c"],"candidates":["candidate:1"]},"ref":3}"#
         );
         assert_eq!(
-            write_frame(HEARTBEAT_TOPIC, "heartbeat", &Outgoing::Empty {}, 2),
+            write_frame(HEARTBEAT_TOPIC, "heartbeat", &OutgoingPayload::Empty {}, 2),
             r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":2}"#
         );
     }
@@ -498,7 +499,7 @@ mod tests {
                           "password": "secret", "expires_at": 1});
         let printed = [
             format!("{:?}", read_payload::<IceCredentials>(ice)),
-            format!("{:?}", read_payload::<Client>(client.clone())),
+            format!("{:?}", read_payload::<GrantedClient>(client.clone())),
             format!("{:?}", read_payload::<Relay>(turn)),
             format!("{:?}", read_payload::<generation0::RequestingPeer>(client)),
         ];
@@ -511,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_line_does_not_cost_the_others() {
+    fn one_bad_entry_does_not_cost_the_others() {
         let mut payload =
             json!({"relays": [{"id":"a","type":"quic"}, {"id":"b","type":"stun","addr":"x"}]});
         assert_eq!(drop_unreadable::<Relay>(&mut payload, "relays"), 1);
@@ -523,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_do_not_repeat_what_may_be_secret() {
+    fn error_texts_do_not_quote_possible_secrets() {
         let payload = json!({"client_id": "c", "candidates": "top secret \" quoted"});
         let complaint = read_payload::<ClientCandidates>(payload).unwrap_err();
         assert!(complaint.contains("invalid type"), "{complaint}");
@@ -531,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_code_is_taken_only_when_it_looks_like_one() {
+    fn a_problem_code_is_taken_only_if_short_and_plain() {
         let code = |body: &str| problem_code(body);
         assert_eq!(
             code(r#" {"type":"about:blank","status":401,"code":"invalid_token"} "#).as_deref(),
@@ -543,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn string_and_null_refs_are_tolerated() {
+    fn string_and_null_references_are_accepted() {
         let read = |text: &str| {
             serde_json::from_str::<Frame>(text)
                 .expect("parses")

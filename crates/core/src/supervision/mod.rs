@@ -1,5 +1,5 @@
-//! What a supervisor decides about its children: whether a death is followed by a restart, and
-//! which of them no longer answer.
+//! Decisions of a supervisor about its children: whether to restart a child after its death, and
+//! which children no longer answer.
 
 mod restarts;
 mod watchdog;

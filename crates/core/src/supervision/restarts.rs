@@ -1,24 +1,26 @@
-//! How many deaths a supervisor tolerates before it gives up (OTP: intensity and period), and how
-//! long it waits before it builds a child anew.
+//! How many deaths of a child a supervisor tolerates (OTP: intensity and period), and how long it
+//! waits before each restart.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// When to give up on a child, and how to space its restarts.
+/// The limit on a child's deaths, and the delays of its restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
-    /// So many deaths…
+    /// This many deaths within [`Self::within`] exhaust the budget; the last is not followed by a
+    /// restart.
     pub deaths: usize,
-    /// …within this time are the end; the last of them is not followed by a restart.
+    /// The length of the sliding window.
     pub within: Duration,
-    /// The wait after the second death; it doubles with each further one. The first costs none.
+    /// The delay after the second death in the window, doubled with each further one; the first
+    /// restart is immediate.
     pub first_delay: Duration,
-    /// The wait never grows beyond this.
+    /// The upper limit of the delay.
     pub longest_delay: Duration,
 }
 
 impl RestartPolicy {
-    /// For an actor that all clients share.
+    /// The policy for an actor that all clients share.
     pub const SHARED: Self = Self {
         deaths: 5,
         within: Duration::from_secs(30),
@@ -26,22 +28,22 @@ impl RestartPolicy {
         longest_delay: Duration::from_secs(1),
     };
 
-    /// For the connection of one client.
+    /// The policy for the connection actor of one client.
     pub const CONNECTION: Self = Self {
         deaths: 3,
         ..Self::SHARED
     };
 }
 
-/// What the supervisor does about a death.
+/// The supervisor's reaction to a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestartVerdict {
-    /// Build the child anew.
+    /// Create a new instance of the child.
     Restart {
-        /// Not before this time has passed; often zero.
+        /// The time to wait first; often zero.
         after: Duration,
     },
-    /// The budget is spent: end the process (or, for a connection, cut the client off).
+    /// The budget is exhausted: end the process (or, for a connection, disconnect the client).
     GiveUp,
 }
 
@@ -49,12 +51,12 @@ pub enum RestartVerdict {
 #[derive(Debug)]
 pub struct Restarts {
     policy: RestartPolicy,
-    /// The last ones, at most as many as the policy counts.
+    /// The most recent ones, at most as many as the policy counts.
     deaths: VecDeque<Instant>,
 }
 
 impl Restarts {
-    /// Of a child that has not died yet.
+    /// The record of a child that has not died yet.
     #[must_use]
     pub fn new(policy: RestartPolicy) -> Self {
         Self {
@@ -63,7 +65,7 @@ impl Restarts {
         }
     }
 
-    /// Counts a death at `now` and says what to do about it.
+    /// Counts a death at `now` and decides on a restart.
     pub fn handle_death(&mut self, now: Instant) -> RestartVerdict {
         let now = self.deaths.back().map_or(now, |last| now.max(*last));
         let within = self.policy.within;
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fifth_death_of_a_shared_actor_is_the_end() {
+    fn the_fifth_death_of_a_shared_actor_exhausts_the_budget() {
         let now = beginning();
         let mut restarts = Restarts::new(RestartPolicy::SHARED);
         let verdicts: Vec<_> = (0..5).map(|s| restarts.handle_death(now + MS(s))).collect();
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_third_death_of_a_connection_is_the_end() {
+    fn the_third_death_of_a_connection_exhausts_the_budget() {
         let now = beginning();
         let mut restarts = Restarts::new(RestartPolicy::CONNECTION);
         assert_eq!(restarts.handle_death(now), restart(0));
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn old_deaths_are_forgotten_and_the_delay_with_them() {
+    fn old_deaths_and_their_delays_are_forgotten() {
         let now = beginning();
         let mut restarts = Restarts::new(RestartPolicy::CONNECTION);
         for round in 0..5 {
@@ -159,8 +161,8 @@ mod tests {
     }
 
     proptest! {
-        /// A naive count over the whole history agrees with the sliding window, also when the
-        /// supervisor goes on after the budget was spent.
+        /// A naive count over the whole history agrees with the sliding window, also if the
+        /// supervisor continues after the budget was exhausted.
         #[test]
         fn agrees_with_a_naive_count(
             gaps in proptest::collection::vec(0u64..20, 1..60),
@@ -180,9 +182,9 @@ mod tests {
             }
         }
 
-        /// A clock that goes back is one that stands still.
+        /// A clock that goes back counts as one that stands still.
         #[test]
-        fn is_bounded_whatever_the_clock_does(times in proptest::collection::vec(0u64..60, 1..60)) {
+        fn is_bounded_for_any_clock(times in proptest::collection::vec(0u64..60, 1..60)) {
             let start = beginning();
             let mut restarts = Restarts::new(RestartPolicy::SHARED);
             for at in times {

@@ -1,50 +1,49 @@
-//! Which children no longer answer: stuck, not dead.
+//! Finds children that no longer answer: hung, not dead.
 //!
-//! A child is asked once in its interval, or more rarely where there are many: a crowd is asked in
-//! groups, ten a second, so that it wakes nobody more often.
+//! Each child is pinged once per interval, less often if there are many: a large number of children
+//! is pinged in groups, ten per second, which limits the number of wake-ups.
 //!
-//! Each child is asked in turn and has to answer within its patience. Half of it is one check, all
-//! of it the second; a check that comes late says more about the supervisor than about the child
-//! (its thread was busy, or the machine slept), so that from there on every child that owes an
-//! answer has its whole patience again. A child is only called hung for time in which its answer
-//! could have been delivered.
+//! A child has to answer within its timeout. It is checked after half of it and at its end. A late
+//! check indicates a delay of the supervisor rather than of the child (its thread was busy, or the
+//! machine was suspended), so it restarts the whole timeout of every child that owes an answer. A
+//! child is only reported as hung for time in which its answer could have been delivered.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How often a child is asked, and how long it may take to answer.
+/// How often a child is pinged, and how long it may take to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchPace {
-    /// From one question to the next.
+    /// Time from one ping to the next.
     pub interval: Duration,
-    /// From a question to its answer.
-    pub patience: Duration,
+    /// Maximum time from a ping to its answer.
+    pub timeout: Duration,
 }
 
-/// What the owner must do.
+/// Actions for the owner of a [`Watchdog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchdogEvent<C> {
-    /// Ask this child for a sign of life, to be handed to [`Watchdog::handle_pong`].
+    /// Ping this child; its answer goes to [`Watchdog::handle_pong`].
     Ping(C),
-    /// It did not answer and is watched no longer: replace it.
+    /// The child did not answer and is no longer watched: replace it.
     Hung(C),
 }
 
-/// See the module's documentation. Holds one entry for each watched child; every call takes time
-/// logarithmic in their number for each child that it concerns.
+/// See the module's documentation. Holds one entry per watched child; every call takes logarithmic
+/// time for each child that it concerns.
 #[derive(Debug)]
 pub struct Watchdog<C> {
     children: BTreeMap<C, Watched>,
-    /// Each child once, at the time of its next step.
+    /// Each child once, with the time of its next step.
     due: BTreeSet<(Instant, C)>,
-    /// At most two for each child.
+    /// At most two events per child.
     events: VecDeque<WatchdogEvent<C>>,
-    /// How many children were ever watched: spreads their first questions over the interval.
+    /// Number of children ever watched: spreads their first pings over the interval.
     watched: u32,
-    /// When the supervisor was last seen to be late.
+    /// When the supervisor was last late.
     stalled_at: Option<Instant>,
-    /// The first and the latest `now` that were seen.
-    began: Option<Instant>,
+    /// The first and the latest `now` of all calls.
+    started: Option<Instant>,
     clock: Option<Instant>,
 }
 
@@ -52,12 +51,12 @@ pub struct Watchdog<C> {
 struct Watched {
     pace: WatchPace,
     due: Instant,
-    /// Since when it owes an answer.
-    asked: Option<Asked>,
+    /// The unanswered ping, if there is one.
+    pending: Option<PendingPing>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct PendingPing {
     since: Instant,
     is_checked: bool,
 }
@@ -69,7 +68,7 @@ impl<C: Ord + Copy> Default for Watchdog<C> {
 }
 
 impl<C: Ord + Copy> Watchdog<C> {
-    /// Watches nobody.
+    /// A watchdog without children.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -78,29 +77,29 @@ impl<C: Ord + Copy> Watchdog<C> {
             events: VecDeque::new(),
             watched: 0,
             stalled_at: None,
-            began: None,
+            started: None,
             clock: None,
         }
     }
 
-    /// Watches `child`, which owes nothing yet, even if it was watched before. It is asked first
-    /// within one interval; children that come together are asked one after another.
+    /// Watches `child`, which owes no answer yet, even if it was watched before. Its first ping
+    /// follows within one interval; children added together are pinged one after another.
     pub fn watch(&mut self, child: C, pace: WatchPace, now: Instant) {
         let now = self.advance(now);
         self.forget(child);
-        // Multiples of the golden ratio fall evenly however many there are (Knuth, volume 3,
-        // section 6.4); the first one is zero.
+        // Multiples of the golden ratio are evenly distributed for any count (Knuth, The Art of
+        // Computer Programming, volume 3, 6.4); the first one is zero.
         let fraction = f64::from(self.watched.wrapping_mul(GOLDEN_RATIO)) / 2_f64.powi(32);
         self.watched = self.watched.wrapping_add(1);
         let watched = Watched {
             pace,
             due: now + pace.interval.mul_f64(1.0 - fraction),
-            asked: None,
+            pending: None,
         };
         self.schedule(child, watched);
     }
 
-    /// The child is gone, or about to be replaced.
+    /// Stops watching a child that has ended or is about to be replaced.
     pub fn forget(&mut self, child: C) {
         if self.remove(child) {
             let is_other = |event: &WatchdogEvent<C>| match event {
@@ -110,25 +109,26 @@ impl<C: Ord + Copy> Watchdog<C> {
         }
     }
 
-    /// The child answered. One that owes no answer may say so as often as it likes.
+    /// The child answered. Further answers without a ping are ignored.
     pub fn handle_pong(&mut self, child: C, now: Instant) {
         let now = self.advance(now);
         let Some(mut watched) = self.children.get(&child).copied() else {
             return;
         };
-        let Some(asked) = watched.asked.take() else {
+        let Some(pending) = watched.pending.take() else {
             return;
         };
-        let share = SHARE.saturating_mul(u32::try_from(self.children.len()).unwrap_or(u32::MAX));
-        let due = match share > watched.pace.interval {
-            true => self.with_its_group(asked.since + share),
-            false => asked.since + watched.pace.interval,
+        let spacing =
+            MEAN_PING_GAP.saturating_mul(u32::try_from(self.children.len()).unwrap_or(u32::MAX));
+        let due = match spacing > watched.pace.interval {
+            true => self.align_to_group(pending.since + spacing),
+            false => pending.since + watched.pace.interval,
         };
-        watched.due = due.max(now + SHORTEST_STEP);
+        watched.due = due.max(now + MIN_STEP);
         self.schedule(child, watched);
     }
 
-    /// Asks the children whose turn it is and finds those that did not answer.
+    /// Pings the children that are due and finds those that did not answer.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
         while let Some((due, child)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
@@ -149,47 +149,47 @@ impl<C: Ord + Copy> Watchdog<C> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// The next event.
+    /// The next action for the owner.
     pub fn poll_event(&mut self) -> Option<WatchdogEvent<C>> {
         self.events.pop_front()
     }
 
     fn step(&mut self, child: C, mut watched: Watched, now: Instant) {
-        let half = watched.pace.patience / 2;
-        let asked = match watched.asked {
+        let half = watched.pace.timeout / 2;
+        let pending = match watched.pending {
             None => {
                 self.events.push_back(WatchdogEvent::Ping(child));
-                Asked::at(now)
+                PendingPing::at(now)
             }
-            Some(asked) => match self.stalled_at.filter(|at| *at > asked.since) {
-                Some(stalled_at) => Asked::at(stalled_at),
-                None if asked.is_checked => {
+            Some(pending) => match self.stalled_at.filter(|at| *at > pending.since) {
+                Some(stalled_at) => PendingPing::at(stalled_at),
+                None if pending.is_checked => {
                     self.remove(child);
                     self.events.push_back(WatchdogEvent::Hung(child));
                     return;
                 }
-                None => Asked {
+                None => PendingPing {
                     is_checked: true,
-                    ..asked
+                    ..pending
                 },
             },
         };
-        let wait = match asked.is_checked {
-            true => watched.pace.patience,
+        let wait = match pending.is_checked {
+            true => watched.pace.timeout,
             false => half,
         };
-        watched.asked = Some(asked);
-        watched.due = (asked.since + wait).max(now + SHORTEST_STEP);
+        watched.pending = Some(pending);
+        watched.due = (pending.since + wait).max(now + MIN_STEP);
         self.schedule(child, watched);
     }
 
-    /// The next time from `due` on at which a group is asked.
-    fn with_its_group(&self, due: Instant) -> Instant {
-        let began = self.began.unwrap_or(due);
-        let since = due.saturating_duration_since(began).as_nanos();
-        let groups = since.div_ceil(GROUP_EVERY.as_nanos());
-        // As many as u32 holds come within thirteen years.
-        began + GROUP_EVERY.saturating_mul(u32::try_from(groups).unwrap_or(u32::MAX))
+    /// The first time at or after `due` at which a group is pinged.
+    fn align_to_group(&self, due: Instant) -> Instant {
+        let started = self.started.unwrap_or(due);
+        let since = due.saturating_duration_since(started).as_nanos();
+        let groups = since.div_ceil(GROUP_INTERVAL.as_nanos());
+        // A u32 counts the groups of thirteen years.
+        started + GROUP_INTERVAL.saturating_mul(u32::try_from(groups).unwrap_or(u32::MAX))
     }
 
     fn remove(&mut self, child: C) -> bool {
@@ -209,12 +209,12 @@ impl<C: Ord + Copy> Watchdog<C> {
     fn advance(&mut self, now: Instant) -> Instant {
         let now = self.clock.map_or(now, |clock| clock.max(now));
         self.clock = Some(now);
-        self.began.get_or_insert(now);
+        self.started.get_or_insert(now);
         now
     }
 }
 
-impl Asked {
+impl PendingPing {
     fn at(since: Instant) -> Self {
         Self {
             since,
@@ -224,17 +224,17 @@ impl Asked {
 }
 
 impl WatchPace {
-    /// How late a step may come. Less than half the patience, so that no call makes both checks.
+    /// How late a step may be. Less than half the timeout, so that no call makes both checks.
     fn tolerance(&self) -> Duration {
-        self.patience / 4
+        self.timeout / 4
     }
 }
 
 /// 2^32 divided by the golden ratio.
 const GOLDEN_RATIO: u32 = 0x9e37_79b9;
-/// From one question to the next, whomever it is put to, on the average.
-const SHARE: Duration = Duration::from_millis(5);
-/// From one group of a crowd to the next.
-const GROUP_EVERY: Duration = Duration::from_millis(100);
-/// No child is looked at twice in one call, however short its times are.
-const SHORTEST_STEP: Duration = Duration::from_millis(1);
+/// Mean time between two pings, over all children.
+const MEAN_PING_GAP: Duration = Duration::from_millis(5);
+/// Time between two groups of pings.
+const GROUP_INTERVAL: Duration = Duration::from_millis(100);
+/// Prevents a second step of one child in the same call, however short its times are.
+const MIN_STEP: Duration = Duration::from_millis(1);

@@ -10,6 +10,7 @@ mod report;
 mod screen;
 mod timeline;
 
+use crate::clock::unix_ms;
 use crate::playground::component::Component;
 use crate::playground::icmp::{IcmpTap, Unreachable};
 use crate::playground::lab::Lab;
@@ -19,7 +20,6 @@ use crate::playground::setup::{DENIED_PORT, RESOURCE_V4, Setup, WEB_PORT};
 use crate::playground::traffic::{self, Fetched, Pinged};
 use crate::playground::wait::{Interrupt, Interrupted, run_interruptibly};
 use crate::playground::{Playground, Role};
-use crate::portal::clock::unix_ms;
 use anyhow::{Context, Result, bail, ensure};
 use report::Counters;
 use screen::Screen;

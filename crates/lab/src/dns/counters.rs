@@ -1,4 +1,4 @@
-//! Who asked for what, when, and how many questions were open at once.
+//! Counts of queries by name and kind, their arrival times, and how many were open at once.
 
 use super::zone::NAMES_MAX;
 use hickory_proto::rr::RecordType;
@@ -8,78 +8,84 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many arrival times are kept for each question.
+/// Arrival times kept for each name and kind.
 const TIMES_MAX: usize = 4096;
-/// How long a swallowed query counts as outstanding: nobody can tell when its sender gave up, and
-/// a resolver that asks again within this time has two questions open.
+/// How long a swallowed query counts as outstanding. The server cannot tell when the sender stops
+/// waiting, and a resolver that asks again within this time has two queries open.
 pub const SWALLOWED_FOR: Duration = Duration::from_secs(1);
 
-/// A query that has not been answered: who asked under which id.
-pub type Open = (SocketAddr, u16);
+/// A query, identified by its sender and message id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryKey {
+    /// In lower case, without a trailing dot.
+    pub name: String,
+    pub kind: RecordType,
+    pub sender: (SocketAddr, u16),
+}
 
-/// The counters of one name and kind.
 #[derive(Debug, Default)]
-struct Counter {
+struct Count {
     queries: u64,
     /// Milliseconds since 1970, in order; the latest [`TIMES_MAX`].
     times: VecDeque<f64>,
-    /// Until when each counts, `None` until it is answered.
-    open: BTreeMap<Open, Option<Instant>>,
+    /// Open queries and when each ends by itself; `None` waits for its answer.
+    open: BTreeMap<(SocketAddr, u16), Option<Instant>>,
     most_open: usize,
 }
 
-/// All counters, at most [`NAMES_MAX`] questions; more are not counted.
+/// All counts, at most [`NAMES_MAX`] names and kinds; further ones are not counted.
 #[derive(Debug, Default)]
-pub struct Counters {
-    questions: BTreeMap<(String, RecordType), Counter>,
+pub struct QueryCounts {
+    counts: BTreeMap<(String, RecordType), Count>,
 }
 
-impl Counters {
-    /// A query arrived.
-    pub fn asked(&mut self, name: &str, kind: RecordType, unix_ms: f64) {
-        let question = (name.to_owned(), kind);
-        let room = self.questions.len() < NAMES_MAX || self.questions.contains_key(&question);
-        if !room {
+impl QueryCounts {
+    pub fn arrived(&mut self, query: &QueryKey, unix_ms: f64) {
+        let key = (query.name.clone(), query.kind);
+        if self.counts.len() >= NAMES_MAX && !self.counts.contains_key(&key) {
             return;
         }
-        let counter = self.questions.entry(question).or_default();
-        counter.queries += 1;
-        if counter.times.len() == TIMES_MAX {
-            counter.times.pop_front();
+        let count = self.counts.entry(key).or_default();
+        count.queries += 1;
+        if count.times.len() == TIMES_MAX {
+            count.times.pop_front();
         }
-        counter.times.push_back(unix_ms);
+        count.times.push_back(unix_ms);
     }
 
-    /// It will be answered later, or (`swallowed`) never.
-    pub fn opened(&mut self, name: &str, kind: RecordType, open: Open, swallowed: bool) {
+    /// The query is answered later or, if `swallowed`, never.
+    pub fn opened(&mut self, query: &QueryKey, swallowed: bool) {
         let now = Instant::now();
-        let Some(counter) = self.questions.get_mut(&(name.to_owned(), kind)) else {
+        let Some(count) = self.count(query) else {
             return;
         };
-        let counts = |until: &Option<Instant>| until.is_none_or(|until| until > now);
-        counter.open.retain(|_, until| counts(until));
+        let is_open = |until: &Option<Instant>| until.is_none_or(|until| until > now);
+        count.open.retain(|_, until| is_open(until));
         let until = swallowed.then(|| now + SWALLOWED_FOR);
-        counter.open.insert(open, until);
-        counter.most_open = counter.most_open.max(counter.open.len());
+        count.open.insert(query.sender, until);
+        count.most_open = count.most_open.max(count.open.len());
     }
 
-    /// It was answered.
-    pub fn answered(&mut self, name: &str, kind: RecordType, open: Open) {
-        if let Some(counter) = self.questions.get_mut(&(name.to_owned(), kind)) {
-            counter.open.remove(&open);
+    pub fn answered(&mut self, query: &QueryKey) {
+        if let Some(count) = self.count(query) {
+            count.open.remove(&query.sender);
         }
     }
 
-    /// All of it, for the control socket.
+    fn count(&mut self, query: &QueryKey) -> Option<&mut Count> {
+        self.counts.get_mut(&(query.name.clone(), query.kind))
+    }
+
+    /// The answer of the control socket.
     #[must_use]
-    pub fn told(&self) -> Value {
-        let questions = self.questions.iter().map(|((name, kind), counter)| {
+    pub fn report(&self) -> Value {
+        let questions = self.counts.iter().map(|((name, kind), count)| {
             json!({
                 "name": name,
                 "type": kind.to_string(),
-                "queries": counter.queries,
-                "most_outstanding": counter.most_open,
-                "unix_ms": counter.times,
+                "queries": count.queries,
+                "most_outstanding": count.most_open,
+                "unix_ms": count.times,
             })
         });
         questions.collect()

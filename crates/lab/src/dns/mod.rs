@@ -1,12 +1,12 @@
 //! `postern-lab dns`: an authoritative name server that can be made to fail.
 //!
-//! It answers over UDP and TCP from a zone file; a control socket changes records and how it
-//! behaves, for everything or for one name, and tells who asked for what and when. Refuses names
+//! It answers over UDP and TCP from a zone file. A control socket changes records and modes, for
+//! everything or for one name, and reports the queries and their times. Refuses names
 //! outside its zone, recursion, and everything that a lab does not need: transfers, DNSSEC, CNAME.
 //! Sources: RFC 1034, RFC 1035, RFC 4592 (wildcards), RFC 6891 (EDNS), RFC 7766 (TCP).
 //!
-//! Reading order: [`zone`] knows the records, [`server`] decides what becomes of a query, `serve`
-//! owns the sockets, [`control`] is the tester's door.
+//! Reading order: [`zone`] has the records, [`server`] decides on a query, `serve` owns the
+//! sockets, [`control`] executes a tester's commands.
 
 pub mod control;
 pub mod counters;
@@ -20,8 +20,8 @@ pub mod zone;
 use crate::control_socket::ControlSocket;
 use anyhow::{Context, Result};
 use mode::Mode;
-use serve::Shared;
-use server::Server;
+use serve::SharedResponder;
+use server::Responder;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,13 +36,13 @@ pub struct Args {
     /// Address and port, for UDP and TCP; may be repeated.
     #[arg(long, required = true, value_name = "IP:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// The zone, as TOML.
+    /// The file with the zone, as TOML.
     #[arg(long, value_name = "FILE")]
     pub zone: PathBuf,
-    /// How it behaves at first: healthy, "slow 250ms", silent, servfail or refused.
+    /// First mode: healthy, "slow 250ms", silent, servfail or refused.
     #[arg(long, default_value_t = Mode::Healthy)]
     pub mode: Mode,
-    /// Where to take commands: one JSON object a line.
+    /// Socket for commands, one JSON object a line.
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> Result<()> {
     let text = std::fs::read_to_string(&args.zone)
         .with_context(|| format!("cannot read {}", args.zone.display()))?;
     let zone = Zone::parse(&text).with_context(|| format!("in {}", args.zone.display()))?;
-    let shared = Arc::new(Shared::new(Server::new(zone, args.mode)));
+    let shared = Arc::new(SharedResponder::new(Responder::new(zone, args.mode)));
     let mut tasks = JoinSet::new();
     for address in args.listen {
         let udp = UdpSocket::bind(address).await;

@@ -1,53 +1,48 @@
-//! How the name server behaves, in a word or two.
+//! The modes of the name server and their spelling.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What becomes of a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The treatment of a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Mode {
-    /// It is answered at once.
+    /// Answered immediately.
     #[default]
     Healthy,
-    /// It is answered this much later, at most [`SLOW_MAX`].
+    /// Answered after this delay, at most [`SLOW_MAX`].
     Slow(Duration),
-    /// It is swallowed.
     Silent,
-    /// It is answered with SERVFAIL.
+    /// Answered with SERVFAIL.
     Servfail,
-    /// It is answered with REFUSED.
+    /// Answered with REFUSED.
     Refused,
 }
 
-/// The slowest answer: nobody waits longer.
+/// The slowest answer: no resolver waits longer.
 pub const SLOW_MAX: Duration = Duration::from_secs(60);
 
-/// The words are none of [`Mode`]'s.
+/// The text is no [`Mode`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a mode: healthy, \"slow 250ms\" (up to 60s), silent, servfail or refused")]
-pub struct NotAMode;
+pub struct InvalidMode;
 
 impl FromStr for Mode {
-    type Err = NotAMode;
+    type Err = InvalidMode;
 
-    fn from_str(text: &str) -> Result<Self, NotAMode> {
-        match text.split_once(' ') {
-            Some(("slow", delay)) => {
-                let delay = humantime::parse_duration(delay).map_err(|_| NotAMode)?;
-                (delay <= SLOW_MAX)
-                    .then_some(Self::Slow(delay))
-                    .ok_or(NotAMode)
-            }
-            Some(_) => Err(NotAMode),
-            None => match text {
-                "healthy" => Ok(Self::Healthy),
-                "silent" => Ok(Self::Silent),
-                "servfail" => Ok(Self::Servfail),
-                "refused" => Ok(Self::Refused),
-                _ => Err(NotAMode),
+    fn from_str(text: &str) -> Result<Self, InvalidMode> {
+        match text.split_once(' ').unwrap_or((text, "")) {
+            ("healthy", "") => Ok(Self::Healthy),
+            ("slow", delay) => match humantime::parse_duration(delay) {
+                Ok(delay) if delay <= SLOW_MAX => Ok(Self::Slow(delay)),
+                Ok(_) | Err(_) => Err(InvalidMode),
             },
+            ("silent", "") => Ok(Self::Silent),
+            ("servfail", "") => Ok(Self::Servfail),
+            ("refused", "") => Ok(Self::Refused),
+            _ => Err(InvalidMode),
         }
     }
 }
@@ -64,10 +59,11 @@ impl fmt::Display for Mode {
     }
 }
 
-impl<'de> Deserialize<'de> for Mode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+impl TryFrom<String> for Mode {
+    type Error = InvalidMode;
+
+    fn try_from(text: String) -> Result<Self, InvalidMode> {
+        text.parse()
     }
 }
 
@@ -91,7 +87,7 @@ mod tests {
     #[test]
     fn other_words_are_no_mode() {
         for text in ["", "slow", "slow x", "slow 61s", "silent 2s", "Healthy"] {
-            assert_eq!(text.parse::<Mode>(), Err(NotAMode), "{text}");
+            assert_eq!(text.parse::<Mode>(), Err(InvalidMode), "{text}");
         }
     }
 }

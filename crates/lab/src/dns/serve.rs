@@ -1,8 +1,9 @@
-//! The sockets of the name server. Refuses to hold more than [`WAITING_MAX`] slow answers and
-//! [`CONNECTIONS_MAX`] connections: further queries are swallowed, further connections wait.
+//! The sockets of the name server. Holds at most [`WAITING_MAX`] slow answers and
+//! [`CONNECTIONS_MAX`] connections: swallows further queries and lets further connections wait.
 
-use super::server::{Server, Ticket, Transport, Verdict};
-use crate::portal::clock::unix_ms;
+use super::counters::QueryKey;
+use super::server::{Reaction, Responder, Transport};
+use crate::clock::unix_ms;
 use anyhow::Result;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,54 +14,56 @@ use tokio::sync::Semaphore;
 
 const WAITING_MAX: usize = 4096;
 const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may ask nothing (RFC 7766, section 6.2.3, leaves it to the server).
+/// How long a connection may be idle (RFC 7766, 6.2.3, leaves it to the server).
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// What all sockets share.
-pub(super) struct Shared {
-    server: Mutex<Server>,
+/// The responder of all sockets, and their limits.
+pub(super) struct SharedResponder {
+    responder: Mutex<Responder>,
     waiting: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
 
-impl Shared {
-    pub(super) fn new(server: Server) -> Self {
+impl SharedResponder {
+    pub(super) fn new(responder: Responder) -> Self {
         Self {
-            server: Mutex::new(server),
+            responder: Mutex::new(responder),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         }
     }
 
-    /// The server. Not to be held across an await.
-    pub(super) fn server(&self) -> MutexGuard<'_, Server> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The responder. Not to be held across an await.
+    pub(super) fn responder(&self) -> MutexGuard<'_, Responder> {
+        self.responder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handle(&self, bytes: &[u8], from: SocketAddr, transport: Transport) -> Verdict {
-        self.server().handle(bytes, from, transport, unix_ms())
+    fn handle(&self, bytes: &[u8], from: SocketAddr, transport: Transport) -> Reaction {
+        self.responder().handle(bytes, from, transport, unix_ms())
     }
 }
 
 /// Answers datagrams. Returns only when the socket is broken.
-pub(super) async fn datagrams(socket: UdpSocket, shared: Arc<Shared>) -> Result<()> {
+pub(super) async fn datagrams(socket: UdpSocket, shared: Arc<SharedResponder>) -> Result<()> {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
-            // An ICMP error about an earlier answer, told here: the next read is well.
+            // An ICMP error about an earlier answer: the next read works.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error.into()),
         };
         match shared.handle(&buffer[..length], from, Transport::Udp) {
-            Verdict::Answer(bytes) => send(&socket, &bytes, from).await,
-            Verdict::Later(bytes, delay, ticket) => {
+            Reaction::Answer(bytes) => send(&socket, &bytes, from).await,
+            Reaction::Later(bytes, delay, query) => {
                 let socket = Arc::clone(&socket);
                 let reply = async move { send(&socket, &bytes, from).await };
-                wait(&shared, delay, ticket, reply);
+                wait(&shared, delay, query, reply);
             }
-            Verdict::Swallow => {}
+            Reaction::Swallow => {}
         }
     }
 }
@@ -73,26 +76,26 @@ async fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) {
 
 /// Replies after `delay`, unless too many wait already.
 fn wait(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedResponder>,
     delay: Duration,
-    ticket: Ticket,
+    query: QueryKey,
     reply: impl Future<Output = ()> + Send + 'static,
 ) {
     let Ok(slot) = Arc::clone(&shared.waiting).try_acquire_owned() else {
-        shared.server().answered(&ticket);
+        shared.responder().answered(&query);
         return;
     };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;
-        shared.server().answered(&ticket);
+        shared.responder().answered(&query);
         reply.await;
         drop(slot);
     });
 }
 
 /// Accepts connections. Returns only when the socket is broken.
-pub(super) async fn connections(listener: TcpListener, shared: Arc<Shared>) -> Result<()> {
+pub(super) async fn connections(listener: TcpListener, shared: Arc<SharedResponder>) -> Result<()> {
     loop {
         let slot = Arc::clone(&shared.connections).acquire_owned().await?;
         let (stream, from) = listener.accept().await?;
@@ -106,8 +109,12 @@ pub(super) async fn connections(listener: TcpListener, shared: Arc<Shared>) -> R
     }
 }
 
-/// One query after the other, each with its length before it (RFC 1035, section 4.2.2).
-async fn converse(mut stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>) -> Result<()> {
+/// Answers one query after the other, each with its length before it (RFC 1035, 4.2.2).
+async fn converse(
+    mut stream: TcpStream,
+    from: SocketAddr,
+    shared: &Arc<SharedResponder>,
+) -> Result<()> {
     loop {
         let mut length = [0; 2];
         let read = tokio::time::timeout(IDLE_MAX, stream.read_exact(&mut length)).await;
@@ -117,13 +124,13 @@ async fn converse(mut stream: TcpStream, from: SocketAddr, shared: &Arc<Shared>)
         let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
         tokio::time::timeout(IDLE_MAX, stream.read_exact(&mut query)).await??;
         let bytes = match shared.handle(&query, from, Transport::Tcp) {
-            Verdict::Answer(bytes) => bytes,
-            Verdict::Later(bytes, delay, ticket) => {
+            Reaction::Answer(bytes) => bytes,
+            Reaction::Later(bytes, delay, query) => {
                 tokio::time::sleep(delay).await;
-                shared.server().answered(&ticket);
+                shared.responder().answered(&query);
                 bytes
             }
-            Verdict::Swallow => continue,
+            Reaction::Swallow => continue,
         };
         let length = u16::try_from(bytes.len())?.to_be_bytes();
         stream.write_all(&[&length[..], &bytes].concat()).await?;

@@ -1,120 +1,107 @@
-//! What becomes of a query: decided from its bytes, without sockets.
+//! Decides on each query from its bytes, without sockets.
 
-use super::counters::{Counters, Open};
+use super::counters::{QueryCounts, QueryKey};
 use super::mode::Mode;
-use super::zone::{Found, NAMES_MAX, NameRecords, Zone, key};
+use super::zone::{NAMES_MAX, NameRecords, Zone, ZoneLookup, key};
 use anyhow::{Result, ensure};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::RecordType;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The largest UDP answer, whatever the asker claims to take (RFC 9715, section 3.1).
+/// The largest UDP answer, whatever size the sender announces (RFC 9715, 3.1).
 const UDP_BYTES_MAX: u16 = 1232;
 
-/// How a query came, which limits how long its answer may be.
+/// The transport of a query, which limits the length of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Answers have a limit, and say so when they were cut.
+    /// Answers have a limit and are marked when they were cut.
     Udp,
     /// Answers have no limit that matters here.
     Tcp,
 }
 
-/// What to do.
+/// The reaction to a query.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// Send this at once.
+pub enum Reaction {
+    /// Send this immediately.
     Answer(Vec<u8>),
-    /// Send this later, and say so to [`Server::answered`].
-    Later(Vec<u8>, Duration, Ticket),
-    /// Nothing.
+    /// Send this after the delay, and call [`Responder::answered`].
+    Later(Vec<u8>, Duration, QueryKey),
     Swallow,
 }
 
-/// A query that waits for its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    name: String,
-    kind: RecordType,
-    open: Open,
-}
-
-/// The records, how to behave, and what was asked.
+/// The records, the modes, and the counts of queries.
 #[derive(Debug)]
-pub struct Server {
+pub struct Responder {
     zone: Zone,
     mode: Mode,
+    /// Of the names that have a mode of their own.
     modes: BTreeMap<String, Mode>,
-    counters: Counters,
+    counts: QueryCounts,
 }
 
-impl Server {
-    /// With nothing asked yet.
+impl Responder {
     #[must_use]
     pub fn new(zone: Zone, mode: Mode) -> Self {
         Self {
             zone,
             mode,
             modes: BTreeMap::new(),
-            counters: Counters::default(),
+            counts: QueryCounts::default(),
         }
     }
 
-    /// Takes a query from the wire. What cannot be read is swallowed.
+    /// Takes a query from the wire. Swallows unreadable ones.
     pub fn handle(
         &mut self,
         bytes: &[u8],
         from: SocketAddr,
         transport: Transport,
         unix_ms: f64,
-    ) -> Verdict {
+    ) -> Reaction {
         let Ok(message) = Message::from_vec(bytes) else {
-            return Verdict::Swallow;
+            return Reaction::Swallow;
         };
         if message.metadata.message_type != MessageType::Query {
-            return Verdict::Swallow;
+            return Reaction::Swallow;
         }
+        let refuse = |code| answer(refusal(&message, code), transport);
         let [query] = &message.queries[..] else {
-            return answer(refusal(&message, ResponseCode::FormErr), transport);
+            return refuse(ResponseCode::FormErr);
         };
         if message.metadata.op_code != OpCode::Query {
-            return answer(refusal(&message, ResponseCode::NotImp), transport);
+            return refuse(ResponseCode::NotImp);
         }
-        let name = key(&query.name.to_ascii());
-        let ticket = Ticket {
-            name,
+        let counted = QueryKey {
+            name: key(&query.name.to_ascii()),
             kind: query.query_type,
-            open: (from, message.metadata.id),
+            sender: (from, message.metadata.id),
         };
-        self.counters.asked(&ticket.name, ticket.kind, unix_ms);
-        let mode = self.modes.get(&ticket.name).copied().unwrap_or(self.mode);
+        self.counts.arrived(&counted, unix_ms);
+        let mode = self.modes.get(&counted.name).copied().unwrap_or(self.mode);
         match mode {
             Mode::Healthy => answer(self.resolve(&message, query), transport),
             Mode::Slow(delay) => match answer(self.resolve(&message, query), transport) {
-                Verdict::Answer(bytes) => {
-                    self.counters
-                        .opened(&ticket.name, ticket.kind, ticket.open, false);
-                    Verdict::Later(bytes, delay, ticket)
+                Reaction::Answer(bytes) => {
+                    self.counts.opened(&counted, false);
+                    Reaction::Later(bytes, delay, counted)
                 }
-                other @ (Verdict::Later(..) | Verdict::Swallow) => other,
+                other @ (Reaction::Later(..) | Reaction::Swallow) => other,
             },
             Mode::Silent => {
-                self.counters
-                    .opened(&ticket.name, ticket.kind, ticket.open, true);
-                Verdict::Swallow
+                self.counts.opened(&counted, true);
+                Reaction::Swallow
             }
-            Mode::Servfail => answer(refusal(&message, ResponseCode::ServFail), transport),
-            Mode::Refused => answer(refusal(&message, ResponseCode::Refused), transport),
+            Mode::Servfail => refuse(ResponseCode::ServFail),
+            Mode::Refused => refuse(ResponseCode::Refused),
         }
     }
 
-    /// A slow query was answered, or given up.
-    pub fn answered(&mut self, ticket: &Ticket) {
-        self.counters
-            .answered(&ticket.name, ticket.kind, ticket.open);
+    /// A slow query was answered or dropped.
+    pub fn answered(&mut self, query: &QueryKey) {
+        self.counts.answered(query);
     }
 
     /// Replaces all records of a name.
@@ -125,13 +112,13 @@ impl Server {
         self.zone.set(records)
     }
 
-    /// Takes a name out; says whether it was there.
+    /// Removes a name. Returns whether it existed.
     pub fn remove(&mut self, name: &str) -> bool {
         self.zone.remove(name)
     }
 
-    /// Behaves differently: for one name, or for all that have no mode of their own. `None` makes a
-    /// name behave like all others again, or everything healthy.
+    /// Sets the mode of one name, or of all names without a mode of their own. `None` removes the
+    /// mode of a name, or makes all others healthy.
     ///
     /// # Errors
     /// Too many names have a mode of their own.
@@ -148,27 +135,26 @@ impl Server {
         Ok(())
     }
 
-    /// What was asked since the beginning or the last [`Self::forget`].
+    /// The counts since the start or the last [`Self::forget`].
     #[must_use]
-    pub fn counters(&self) -> Value {
-        self.counters.told()
+    pub fn counts(&self) -> Value {
+        self.counts.report()
     }
 
-    /// Begins to count anew.
     pub fn forget(&mut self) {
-        self.counters = Counters::default();
+        self.counts = QueryCounts::default();
     }
 
     fn resolve(&self, message: &Message, query: &Query) -> Message {
         let mut response = refusal(message, ResponseCode::NoError);
         match self.zone.find(&query.name, query.query_type) {
-            Found::Records(records) => response.answers = records,
-            Found::NoData => response.authorities.extend(self.zone.authority()),
-            Found::NoSuchName => {
+            ZoneLookup::Records(records) => response.answers = records,
+            ZoneLookup::NoData => response.authorities.extend(self.zone.authority()),
+            ZoneLookup::NoSuchName => {
                 response.authorities.extend(self.zone.authority());
                 response.metadata.response_code = ResponseCode::NXDomain;
             }
-            Found::NotOurs => response.metadata.response_code = ResponseCode::Refused,
+            ZoneLookup::OutsideZone => response.metadata.response_code = ResponseCode::Refused,
         }
         let refused = response.metadata.response_code == ResponseCode::Refused;
         response.metadata.authoritative = !refused;
@@ -176,11 +162,11 @@ impl Server {
     }
 }
 
-/// A response with nothing but the question and a code.
+/// A response with a code and the question only.
 fn refusal(message: &Message, code: ResponseCode) -> Message {
     let mut response = Message::response(message.metadata.id, message.metadata.op_code);
     response.metadata.recursion_desired = message.metadata.recursion_desired;
-    // What asks here is a stub resolver, which wants to be told that it need not ask elsewhere.
+    // The senders are stub resolvers, which expect a server that resolves everything.
     response.metadata.recursion_available = true;
     response.metadata.response_code = code;
     response.queries.clone_from(&message.queries);
@@ -192,17 +178,17 @@ fn refusal(message: &Message, code: ResponseCode) -> Message {
     response
 }
 
-/// The bytes, cut to what the transport takes.
-fn answer(response: Message, transport: Transport) -> Verdict {
+/// The encoded response, cut to the limit of the transport.
+fn answer(response: Message, transport: Transport) -> Reaction {
     let Ok(bytes) = response.to_vec() else {
-        return Verdict::Swallow;
+        return Reaction::Swallow;
     };
     let limit = response.max_payload().min(UDP_BYTES_MAX);
     if transport == Transport::Tcp || bytes.len() <= usize::from(limit) {
-        return Verdict::Answer(bytes);
+        return Reaction::Answer(bytes);
     }
     match response.truncate().to_vec() {
-        Ok(bytes) => Verdict::Answer(bytes),
-        Err(_) => Verdict::Swallow,
+        Ok(bytes) => Reaction::Answer(bytes),
+        Err(_) => Reaction::Swallow,
     }
 }

@@ -1,8 +1,8 @@
 //! Queries by their bytes, and over real sockets on loopback.
 
 use super::mode::Mode;
-use super::serve::{self, Shared};
-use super::server::{Server, Transport, Verdict};
+use super::serve::{self, SharedResponder};
+use super::server::{Reaction, Responder, Transport};
 use super::zone::Zone;
 use super::{control, zone::NameRecords};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 const APP: &str = "app.lab.example.";
 
-fn server() -> Server {
+fn responder() -> Responder {
     let mut names = vec![NameRecords::addresses(
         APP,
         30,
@@ -27,7 +27,7 @@ fn server() -> Server {
     let many: Vec<IpAddr> = (0..60).map(|last| [10, 9, 0, last].into()).collect();
     names.push(NameRecords::addresses("many.lab.example", 30, &many));
     let text = Zone::write("lab.example", &names).expect("TOML");
-    Server::new(Zone::parse(&text).expect("a zone"), Mode::Healthy)
+    Responder::new(Zone::parse(&text).expect("a zone"), Mode::Healthy)
 }
 
 fn query(id: u16, name: &str, kind: RecordType) -> Message {
@@ -37,17 +37,17 @@ fn query(id: u16, name: &str, kind: RecordType) -> Message {
     message
 }
 
-fn somebody() -> SocketAddr {
+fn a_sender() -> SocketAddr {
     "192.0.2.1:5300".parse().expect("an address")
 }
 
-fn ask(server: &mut Server, message: &Message, transport: Transport) -> Verdict {
+fn ask(responder: &mut Responder, message: &Message, transport: Transport) -> Reaction {
     let bytes = message.to_vec().expect("bytes");
-    server.handle(&bytes, somebody(), transport, 1000.0)
+    responder.handle(&bytes, a_sender(), transport, 1000.0)
 }
 
-fn answered(verdict: Verdict) -> Message {
-    let Verdict::Answer(bytes) = verdict else {
+fn answered(verdict: Reaction) -> Message {
+    let Reaction::Answer(bytes) = verdict else {
         panic!("no answer: {verdict:?}");
     };
     Message::from_vec(&bytes).expect("a message")
@@ -55,9 +55,9 @@ fn answered(verdict: Verdict) -> Message {
 
 #[test]
 fn an_answer_has_the_id_the_question_and_the_records() {
-    let mut server = server();
+    let mut responder = responder();
     let message = query(77, "aPP.lab.example.", RecordType::A);
-    let answer = answered(ask(&mut server, &message, Transport::Udp));
+    let answer = answered(ask(&mut responder, &message, Transport::Udp));
     assert_eq!(answer.metadata.id, 77);
     assert!(answer.metadata.authoritative);
     assert_eq!(answer.queries, message.queries);
@@ -68,12 +68,12 @@ fn an_answer_has_the_id_the_question_and_the_records() {
 
 #[test]
 fn an_absence_says_how_long_it_may_be_kept() {
-    let mut server = server();
+    let mut responder = responder();
     for (name, kind, code) in [
         ("nope.lab.example.", RecordType::A, ResponseCode::NXDomain),
         (APP, RecordType::AAAA, ResponseCode::NoError),
     ] {
-        let answer = answered(ask(&mut server, &query(1, name, kind), Transport::Udp));
+        let answer = answered(ask(&mut responder, &query(1, name, kind), Transport::Udp));
         assert_eq!(answer.metadata.response_code, code);
         let RData::SOA(soa) = &answer.authorities[0].data else {
             panic!("no SOA: {answer}");
@@ -81,71 +81,81 @@ fn an_absence_says_how_long_it_may_be_kept() {
         assert_eq!(soa.minimum, 5);
     }
     let foreign = query(1, "example.org.", RecordType::A);
-    let answer = answered(ask(&mut server, &foreign, Transport::Udp));
+    let answer = answered(ask(&mut responder, &foreign, Transport::Udp));
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
 }
 
 #[test]
 fn a_long_answer_is_cut_over_udp_and_whole_over_tcp() {
-    let mut server = server();
+    let mut responder = responder();
     let mut message = query(1, "many.lab.example.", RecordType::A);
-    let cut = answered(ask(&mut server, &message, Transport::Udp));
+    let cut = answered(ask(&mut responder, &message, Transport::Udp));
     assert!(cut.metadata.truncation && cut.answers.is_empty());
-    let whole = answered(ask(&mut server, &message, Transport::Tcp));
+    let whole = answered(ask(&mut responder, &message, Transport::Tcp));
     assert_eq!(whole.answers.len(), 60);
     let mut edns = Edns::new();
     edns.set_max_payload(4096);
     message.set_edns(edns);
-    let whole = answered(ask(&mut server, &message, Transport::Udp));
+    let whole = answered(ask(&mut responder, &message, Transport::Udp));
     assert_eq!(whole.answers.len(), 60);
     assert_eq!(whole.max_payload(), 1232);
 }
 
 #[test]
 fn modes_are_for_all_names_or_for_one() {
-    let mut server = server();
+    let mut responder = responder();
     let app = query(1, APP, RecordType::A);
     let other = query(1, "many.lab.example.", RecordType::AAAA);
-    let ask = |server: &mut Server, message| ask(server, message, Transport::Udp);
-    server.set_mode(None, Some(Mode::Silent)).expect("set");
-    server
+    let ask = |responder: &mut Responder, message| ask(responder, message, Transport::Udp);
+    responder.set_mode(None, Some(Mode::Silent)).expect("set");
+    responder
         .set_mode(Some("APP.lab.example"), Some(Mode::Servfail))
         .expect("set");
-    let failed = answered(ask(&mut server, &app));
+    let failed = answered(ask(&mut responder, &app));
     assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
-    assert_eq!(ask(&mut server, &other), Verdict::Swallow);
-    server.set_mode(Some(APP), None).expect("set");
-    assert_eq!(ask(&mut server, &app), Verdict::Swallow);
-    server.set_mode(None, Some(Mode::Refused)).expect("set");
-    let refused = answered(ask(&mut server, &app));
+    assert_eq!(ask(&mut responder, &other), Reaction::Swallow);
+    responder.set_mode(Some(APP), None).expect("set");
+    assert_eq!(ask(&mut responder, &app), Reaction::Swallow);
+    responder.set_mode(None, Some(Mode::Refused)).expect("set");
+    let refused = answered(ask(&mut responder, &app));
     assert_eq!(refused.metadata.response_code, ResponseCode::Refused);
-    server.set_mode(None, None).expect("set");
-    assert_eq!(answered(ask(&mut server, &app)).answers.len(), 1);
+    responder.set_mode(None, None).expect("set");
+    assert_eq!(answered(ask(&mut responder, &app)).answers.len(), 1);
 }
 
-fn told<'a>(counters: &'a Value, name: &str) -> &'a Value {
-    let questions = counters.as_array().expect("a list");
+fn told<'a>(counts: &'a Value, name: &str) -> &'a Value {
+    let questions = counts.as_array().expect("a list");
     let found = questions.iter().find(|question| question["name"] == name);
     found.expect("counted")
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_outstanding_is_counted_once_for_each_asker_and_id() {
-    let mut server = server();
+async fn outstanding_queries_are_counted_once_for_each_sender_and_id() {
+    let mut responder = responder();
     let slow = Mode::Slow(Duration::from_secs(2));
-    server.set_mode(None, Some(slow)).expect("set");
-    let Verdict::Later(_, _, ticket) =
-        ask(&mut server, &query(1, APP, RecordType::A), Transport::Udp)
-    else {
+    responder.set_mode(None, Some(slow)).expect("set");
+    let Reaction::Later(_, _, pending) = ask(
+        &mut responder,
+        &query(1, APP, RecordType::A),
+        Transport::Udp,
+    ) else {
         panic!("not slow");
     };
     for id in [1, 1, 2] {
-        ask(&mut server, &query(id, APP, RecordType::A), Transport::Udp);
+        ask(
+            &mut responder,
+            &query(id, APP, RecordType::A),
+            Transport::Udp,
+        );
     }
-    server.answered(&ticket);
-    ask(&mut server, &query(3, APP, RecordType::A), Transport::Udp);
-    let counters = server.counters();
-    let app = told(&counters, "app.lab.example");
+    responder.answered(&pending);
+    ask(
+        &mut responder,
+        &query(3, APP, RecordType::A),
+        Transport::Udp,
+    );
+    let counts = responder.counts();
+    let app = told(&counts, "app.lab.example");
     assert_eq!(app["queries"], 5);
     assert_eq!(app["type"], "A");
     assert_eq!(app["most_outstanding"], 2);
@@ -154,17 +164,21 @@ async fn what_is_outstanding_is_counted_once_for_each_asker_and_id() {
 
 #[tokio::test(start_paused = true)]
 async fn a_swallowed_query_is_outstanding_for_a_second() {
-    let mut server = server();
-    server.set_mode(None, Some(Mode::Silent)).expect("set");
+    let mut responder = responder();
+    responder.set_mode(None, Some(Mode::Silent)).expect("set");
     for id in 0..3 {
-        ask(&mut server, &query(id, APP, RecordType::A), Transport::Udp);
+        ask(
+            &mut responder,
+            &query(id, APP, RecordType::A),
+            Transport::Udp,
+        );
         tokio::time::advance(Duration::from_millis(600)).await;
     }
-    let counters = server.counters();
-    let app = told(&counters, "app.lab.example");
+    let counts = responder.counts();
+    let app = told(&counts, "app.lab.example");
     assert_eq!(app["most_outstanding"], 2);
-    server.forget();
-    assert_eq!(server.counters(), json!([]));
+    responder.forget();
+    assert_eq!(responder.counts(), json!([]));
 }
 
 proptest! {
@@ -172,13 +186,13 @@ proptest! {
     fn any_bytes_are_answered_or_swallowed(
         bytes in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
-        let _any = server().handle(&bytes, somebody(), Transport::Udp, 0.0);
+        let _any = responder().handle(&bytes, a_sender(), Transport::Udp, 0.0);
     }
 }
 
 /// The sockets of a server on loopback.
-async fn serving() -> (SocketAddr, SocketAddr, Arc<Shared>) {
-    let shared = Arc::new(Shared::new(server()));
+async fn serving() -> (SocketAddr, SocketAddr, Arc<SharedResponder>) {
+    let shared = Arc::new(SharedResponder::new(responder()));
     let udp = UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
     let tcp = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let addresses = (udp.local_addr(), tcp.local_addr());
@@ -188,7 +202,7 @@ async fn serving() -> (SocketAddr, SocketAddr, Arc<Shared>) {
     (udp.expect("an address"), tcp.expect("an address"), shared)
 }
 
-async fn command(shared: &Arc<Shared>, command: Value) -> Result<Value, String> {
+async fn command(shared: &Arc<SharedResponder>, command: Value) -> Result<Value, String> {
     control::execute(command.to_string().into_bytes(), Arc::clone(shared)).await
 }
 

@@ -23,39 +23,28 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How many names a zone may have.
+/// Names that a zone may have.
 pub const NAMES_MAX: usize = 4096;
-/// The kinds of records that a zone can hold.
-pub const KINDS: [RecordType; 4] = [
-    RecordType::A,
-    RecordType::AAAA,
-    RecordType::SRV,
-    RecordType::TXT,
-];
-/// Seconds for which records may be kept, unless they say otherwise.
+/// Default TTL of records, in seconds.
 const TTL: u32 = 30;
-/// Seconds for which the absence of records may be kept, unless the file says otherwise.
+/// Default TTL of negative answers, in seconds.
 const NEGATIVE_TTL: u32 = 5;
 
-/// All records of one name.
+/// All records of one name. The TTL is in seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameRecords {
-    /// The whole name; a trailing dot does not count, nor does case.
+    /// The whole name; case and a trailing dot do not matter.
     pub name: String,
-    /// Seconds for which they may be kept.
     #[serde(default = "default_ttl")]
     pub ttl: u32,
-    /// A.
     #[serde(default)]
     pub a: Vec<Ipv4Addr>,
-    /// AAAA.
     #[serde(default)]
     pub aaaa: Vec<Ipv6Addr>,
-    /// TXT, one string each, at most 255 bytes.
+    /// One string for each record, at most 255 bytes.
     #[serde(default)]
     pub txt: Vec<String>,
-    /// SRV.
     #[serde(default)]
     pub srv: Vec<Service>,
 }
@@ -64,13 +53,9 @@ pub struct NameRecords {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Lower is tried first.
     pub priority: u16,
-    /// Share among equals.
     pub weight: u16,
-    /// Where it listens.
     pub port: u16,
-    /// Whose addresses to look up.
     pub target: String,
 }
 
@@ -103,7 +88,7 @@ impl NameRecords {
         records
     }
 
-    /// The data of one kind.
+    /// The records of one kind.
     fn of(&self, kind: RecordType) -> Result<Vec<RData>> {
         let data = if kind == RecordType::A {
             self.a.iter().map(|ip| RData::A(A(*ip))).collect()
@@ -113,8 +98,7 @@ impl NameRecords {
             let text = |text: &String| RData::TXT(TXT::new(vec![text.clone()]));
             self.txt.iter().map(text).collect()
         } else if kind == RecordType::SRV {
-            let services = self.srv.iter().map(Service::data);
-            services.collect::<Result<_>>()?
+            self.srv.iter().map(Service::data).collect::<Result<_>>()?
         } else {
             Vec::new()
         };
@@ -135,17 +119,11 @@ impl NameRecords {
 impl Service {
     fn data(&self) -> Result<RData> {
         let target = absolute(&self.target)?;
-        let Self {
-            priority,
-            weight,
-            port,
-            ..
-        } = *self;
-        Ok(RData::SRV(SRV::new(priority, weight, port, target)))
+        let srv = SRV::new(self.priority, self.weight, self.port, target);
+        Ok(RData::SRV(srv))
     }
 }
 
-/// The file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ZoneFile {
@@ -156,17 +134,14 @@ struct ZoneFile {
     names: Vec<NameRecords>,
 }
 
-/// What a zone knows about a question.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found {
-    /// These records.
+pub enum ZoneLookup {
     Records(Vec<Record>),
     /// The name exists without records of this kind.
     NoData,
-    /// The name does not exist.
     NoSuchName,
-    /// The name belongs to somebody else.
-    NotOurs,
+    OutsideZone,
 }
 
 /// The records of all names at or below one origin.
@@ -181,7 +156,7 @@ impl Zone {
     /// Reads a zone file.
     ///
     /// # Errors
-    /// It is no TOML, has unknown keys, names beyond the origin, or names twice.
+    /// The text is no TOML, has unknown keys, names outside the origin, or a name twice.
     pub fn parse(text: &str) -> Result<Self> {
         let file: ZoneFile = toml::from_str(text)?;
         let mut zone = Self {
@@ -216,7 +191,7 @@ impl Zone {
     /// Replaces all records of a name.
     ///
     /// # Errors
-    /// It is no name, not in this zone, or one too many.
+    /// The name is invalid, not in this zone, or one too many.
     pub fn set(&mut self, records: NameRecords) -> Result<()> {
         records.check()?;
         let name = key(&records.name);
@@ -227,35 +202,35 @@ impl Zone {
         Ok(())
     }
 
-    /// Takes a name out; says whether it was there.
+    /// Removes a name. Returns whether it existed.
     pub fn remove(&mut self, name: &str) -> bool {
         self.names.remove(&key(name)).is_some()
     }
 
-    /// Looks a question up.
+    /// Looks up the records of a name.
     #[must_use]
-    pub fn find(&self, name: &Name, kind: RecordType) -> Found {
+    pub fn find(&self, name: &Name, kind: RecordType) -> ZoneLookup {
         let asked = key(&name.to_ascii());
         if !self.owns(&asked) {
-            return Found::NotOurs;
+            return ZoneLookup::OutsideZone;
         }
         let Some(records) = self.records(&asked) else {
             return match self.has_below(&asked) {
-                true => Found::NoData,
-                false => Found::NoSuchName,
+                true => ZoneLookup::NoData,
+                false => ZoneLookup::NoSuchName,
             };
         };
         match records.of(kind) {
             Ok(data) if !data.is_empty() => {
                 let record = |data| Record::from_rdata(name.clone(), records.ttl, data);
-                Found::Records(data.into_iter().map(record).collect())
+                ZoneLookup::Records(data.into_iter().map(record).collect())
             }
-            // They were checked when they came in, so there is no failure to tell of.
-            Ok(_) | Err(_) => Found::NoData,
+            // `set` has checked them, so there is no failure to report.
+            Ok(_) | Err(_) => ZoneLookup::NoData,
         }
     }
 
-    /// The SOA record that limits how long an absence may be kept (RFC 2308, section 3).
+    /// The SOA record that limits the lifetime of negative answers (RFC 2308, 3).
     #[must_use]
     pub fn authority(&self) -> Option<Record> {
         let origin = absolute(&self.origin).ok()?;
@@ -277,7 +252,7 @@ impl Zone {
         above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
     }
 
-    /// Its own records, or those of the nearest wildcard above it.
+    /// The records of the name itself, or of the nearest wildcard above it.
     fn records(&self, name: &str) -> Option<&NameRecords> {
         if let Some(records) = self.names.get(name) {
             return Some(records);
@@ -292,14 +267,14 @@ impl Zone {
         None
     }
 
-    /// Whether names below this one have records (RFC 4592, section 2.2.2), or it is the origin.
+    /// Whether names below this one have records (RFC 4592, 2.2.2), or it is the origin.
     fn has_below(&self, name: &str) -> bool {
         let below = format!(".{name}");
         name == self.origin || self.names.keys().any(|known| known.ends_with(&below))
     }
 }
 
-/// A name as the zone knows it: in lower case, without a trailing dot.
+/// The zone's form of a name: in lower case, without a trailing dot.
 #[must_use]
 pub fn key(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
@@ -330,23 +305,23 @@ mod tests {
         txt = ["hello"]
     "#;
 
-    fn find(name: &str, kind: RecordType) -> Found {
+    fn find(name: &str, kind: RecordType) -> ZoneLookup {
         let zone = Zone::parse(ZONE).expect("a zone");
         zone.find(&absolute(name).expect("a name"), kind)
     }
 
     fn data(name: &str, kind: RecordType) -> Vec<String> {
         match find(name, kind) {
-            Found::Records(records) => {
+            ZoneLookup::Records(records) => {
                 let text = |record: &Record| format!("{} {}", record.ttl, record.data);
                 records.iter().map(text).collect()
             }
-            Found::NoData | Found::NoSuchName | Found::NotOurs => Vec::new(),
+            ZoneLookup::NoData | ZoneLookup::NoSuchName | ZoneLookup::OutsideZone => Vec::new(),
         }
     }
 
     #[test]
-    fn records_are_found_whatever_the_case() {
+    fn records_are_found_regardless_of_case() {
         let found = data("APP.lab.example", RecordType::A);
         assert_eq!(found, ["7 10.20.0.100", "7 10.20.0.101"]);
         let found = data("_web._tcp.lab.example", RecordType::SRV);
@@ -356,13 +331,25 @@ mod tests {
     }
 
     #[test]
-    fn the_three_kinds_of_nothing_are_kept_apart() {
-        assert_eq!(find("app.lab.example", RecordType::AAAA), Found::NoData);
-        assert_eq!(find("nope.lab.example", RecordType::A), Found::NoSuchName);
-        assert_eq!(find("elsewhere.example", RecordType::A), Found::NotOurs);
-        assert_eq!(find("otherlab.example", RecordType::A), Found::NotOurs);
-        assert_eq!(find("_tcp.lab.example", RecordType::A), Found::NoData);
-        assert_eq!(find("lab.example", RecordType::A), Found::NoData);
+    fn missing_data_missing_names_and_foreign_names_differ() {
+        assert_eq!(
+            find("app.lab.example", RecordType::AAAA),
+            ZoneLookup::NoData
+        );
+        assert_eq!(
+            find("nope.lab.example", RecordType::A),
+            ZoneLookup::NoSuchName
+        );
+        assert_eq!(
+            find("elsewhere.example", RecordType::A),
+            ZoneLookup::OutsideZone
+        );
+        assert_eq!(
+            find("otherlab.example", RecordType::A),
+            ZoneLookup::OutsideZone
+        );
+        assert_eq!(find("_tcp.lab.example", RecordType::A), ZoneLookup::NoData);
+        assert_eq!(find("lab.example", RecordType::A), ZoneLookup::NoData);
     }
 
     #[test]
@@ -370,7 +357,10 @@ mod tests {
         for name in ["a.wild.lab.example", "b.a.wild.lab.example"] {
             assert_eq!(data(name, RecordType::AAAA), ["30 fd20::100"], "{name}");
         }
-        assert_eq!(find("wild.lab.example", RecordType::AAAA), Found::NoData);
+        assert_eq!(
+            find("wild.lab.example", RecordType::AAAA),
+            ZoneLookup::NoData
+        );
     }
 
     #[test]
@@ -379,18 +369,18 @@ mod tests {
         let moved = NameRecords::addresses("app.lab.example", 1, &["fd20::101".parse().unwrap()]);
         zone.set(moved).expect("set");
         let name = absolute("app.lab.example").expect("a name");
-        assert_eq!(zone.find(&name, RecordType::A), Found::NoData);
+        assert_eq!(zone.find(&name, RecordType::A), ZoneLookup::NoData);
         assert!(matches!(
             zone.find(&name, RecordType::AAAA),
-            Found::Records(_)
+            ZoneLookup::Records(_)
         ));
         assert!(zone.remove("app.lab.example"));
         assert!(!zone.remove("app.lab.example"));
-        assert_eq!(zone.find(&name, RecordType::A), Found::NoSuchName);
+        assert_eq!(zone.find(&name, RecordType::A), ZoneLookup::NoSuchName);
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn a_written_zone_is_read_again() {
         let records = NameRecords::addresses("a.lab.example", 3, &["10.0.0.1".parse().unwrap()]);
         let text = Zone::write("lab.example", std::slice::from_ref(&records)).expect("TOML");
         let zone = Zone::parse(&text).expect("a zone");
@@ -398,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_refused() {
+    fn mistakes_in_the_file_are_refused() {
         for (text, word) in [
             ("origin = 7", "origin"),
             ("origin = \"x\"\nhue = 1", "hue"),

@@ -1,47 +1,37 @@
-//! The portal's configuration: one TOML file, checked as a whole before any of it is used.
+//! The portal's configuration: one TOML file, checked as a whole before any of it takes effect.
 //!
 //! Unknown keys, unknown names, addresses outside their range and duplicates are refused with line
 //! and column. Names are for people; everything else refers to the UUIDs behind them.
 
-mod check;
-mod raw;
+mod file;
 
-use check::{Checker, Flaw};
+use file::ConfigFile;
 use ipnet::IpNet;
 use postern_core::portal::wire::Filter;
-use raw::Document;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use strsim::normalized_damerau_levenshtein;
 use uuid::Uuid;
 
-/// Everything the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// For people: the account's slug.
+    /// The account's slug, for people.
     pub account: String,
-    /// Where and how to serve.
-    pub service: Service,
-    /// What clients are told about names.
+    pub service: ServiceConfig,
     pub dns: Dns,
-    /// STUN and TURN servers.
     pub relays: Vec<Relay>,
-    /// By UUID.
     pub gateways: BTreeMap<Uuid, Device>,
-    /// By UUID.
     pub clients: BTreeMap<Uuid, Device>,
-    /// By UUID.
     pub resources: BTreeMap<Uuid, Resource>,
-    /// Who may reach what.
     pub policies: BTreeMap<PolicyKey, Policy>,
 }
 
-/// Where and how to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct ServiceConfig {
     /// Addresses for plain websockets.
     pub listen: Vec<SocketAddr>,
     /// Whether a device that connects a second time replaces its first connection. A real portal
@@ -49,27 +39,26 @@ pub struct Service {
     pub takeover: bool,
     /// Makes keys reproducible; random when absent.
     pub seed: Option<String>,
-    /// Where grants survive a restart; `None` beside the configuration file.
+    /// File for grants; by default beside the configuration file.
     pub state_file: Option<PathBuf>,
 }
 
-/// What clients are told about names.
+/// The DNS settings that clients get.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// Resolvers for everything that is no resource; empty: the client's own.
+    /// Resolvers for names outside all resources. Clients keep their own when it is empty.
     pub upstream: Vec<IpAddr>,
     /// Appended to single-label names.
     pub search_domain: Option<String>,
 }
 
-/// One relay with one address for each family.
+/// A STUN server with one address for each family.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Relay {
-    /// Shared by its addresses.
     pub id: Uuid,
-    /// Exactly where it answers from.
+    /// Exactly the addresses that it answers from.
     pub addresses: Vec<SocketAddr>,
-    /// Shared with the relay.
+    /// Shared between portal and relay.
     pub secret: String,
 }
 
@@ -79,12 +68,10 @@ impl fmt::Debug for Relay {
     }
 }
 
-/// A site: gateways in front of the same resources.
+/// A group of gateways in front of the same resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// UUID.
     pub id: Uuid,
-    /// For people.
     pub name: String,
 }
 
@@ -93,9 +80,8 @@ pub struct Site {
 pub struct Device {
     /// For people and for the control socket.
     pub name: String,
-    /// What it authenticates with.
     pub token: String,
-    /// Where a gateway stands; `None` for clients.
+    /// A gateway has a site, a client has none.
     pub site: Option<Site>,
     /// Tunnel address inside 100.64.0.0/11.
     pub ipv4: Ipv4Addr,
@@ -109,29 +95,24 @@ impl fmt::Debug for Device {
     }
 }
 
-/// What a resource is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A network, or a host as /32 or /128.
     Cidr(IpNet),
     /// A name or a pattern of names.
     Dns(String),
-    /// Everything that is not private.
+    /// All public addresses.
     Internet,
 }
 
-/// Something to be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     /// For people and for the control socket.
     pub name: String,
-    /// What it is.
     pub target: Target,
-    /// For people.
     pub description: Option<String>,
-    /// Whose gateways stand in front of it.
     pub site: Site,
-    /// What may reach it; empty means everything. Always empty for the Internet.
+    /// Permitted traffic; empty permits everything. Always empty for the Internet.
     pub filters: Vec<Filter>,
 }
 
@@ -147,34 +128,33 @@ impl Resource {
     }
 }
 
-/// A policy's two ends.
+/// The client and the resource of a policy. Without a client it applies to every client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyKey {
-    /// `None` is every client.
     pub client: Option<Uuid>,
-    /// The resource.
     pub resource: Uuid,
 }
 
-/// That access is permitted, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// UUID.
     pub id: Uuid,
     /// Lifetime of each grant; `None` never expires.
     pub expires_in: Option<Duration>,
 }
 
-/// What is wrong with the file and where.
+/// A mistake in the file. Line and column (in characters) count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}:{column}: {message}")]
 pub struct ConfigError {
-    /// From 1.
     pub line: usize,
-    /// From 1, in characters.
     pub column: usize,
-    /// What, and what would be right.
     pub message: String,
+}
+
+/// A mistake and its position in bytes.
+struct Mistake {
+    span: Range<usize>,
+    message: String,
 }
 
 impl Config {
@@ -183,13 +163,14 @@ impl Config {
     /// Token files are read, and a relay's secret file is made when it is missing.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its place.
+    /// The first mistake, with its position.
     pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
-        let document: Document = toml::from_str(text)
-            .map_err(|error| locate(text, error.span().unwrap_or(0..0), error.message()))?;
-        Checker { base }
-            .config(document)
-            .map_err(|Flaw { span, message }| locate(text, span, &message))
+        let file = toml::from_str::<ConfigFile>(text).map_err(|error| Mistake {
+            span: error.span().unwrap_or(0..0),
+            message: with_suggestion(error.message()),
+        });
+        let config = file.and_then(|file| file.check(base));
+        config.map_err(|mistake| mistake.locate(text))
     }
 
     /// The policy that lets `client` reach `resource`: its own, else the one for every client.
@@ -200,7 +181,7 @@ impl Config {
         own.or_else(|| self.policies.get(&key(None))).copied()
     }
 
-    /// The resources that `client` may reach, in a fixed order.
+    /// The resources that `client` may reach, ordered by id.
     pub fn visible_to(&self, client: Uuid) -> impl Iterator<Item = (Uuid, &Resource)> {
         self.resources
             .iter()
@@ -209,15 +190,34 @@ impl Config {
     }
 }
 
-fn locate(text: &str, span: Range<usize>, message: &str) -> ConfigError {
-    let before = text.get(..span.start).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    ConfigError {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-        message: message.trim_end().replace('\n', ", "),
+impl Mistake {
+    fn locate(self, text: &str) -> ConfigError {
+        let before = text.get(..self.span.start).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        ConfigError {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message: self.message.trim_end().replace('\n', ", "),
+        }
     }
 }
+
+/// Adds the nearest expected name to serde's message about an unknown one, which lists all in
+/// backticks.
+fn with_suggestion(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next().filter(|_| message.starts_with("unknown "));
+    let likeness = |known| normalized_damerau_levenshtein(unknown.unwrap_or_default(), known);
+    let near = quoted.filter(|known| likeness(known) >= NEAR);
+    match near.max_by(|one, other| likeness(one).total_cmp(&likeness(other))) {
+        Some(known) => format!("{message}; did you mean `{known}`?"),
+        None => message.to_owned(),
+    }
+}
+
+/// Below this likeness a suggestion confuses more than it helps. 0.6 finds two slips in a word of
+/// five letters.
+const NEAR: f64 = 0.6;
 
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,21 @@
-//! What the portal computes instead of storing: identifiers, preshared keys, ICE credentials and
-//! the flow log ingest token.
+//! Values that the portal computes instead of storing: identifiers, preshared keys, ICE credentials
+//! and the flow log ingest token.
 //!
 //! Everything here is a pure function of its arguments. Nothing is random and nothing is kept.
 //! Source: docs/protocol.md 2.1 (ingest token), 3.1 (preshared key), 3.2 (ICE credentials).
 
+use crate::secret::keyed;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use data_encoding::BASE32_NOPAD;
-use hmac::{Hmac, Mac};
 use postern_core::portal::wire::IceCredentials;
-use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// The identifier of a thing that was given a name but no id: the same name, the same id, on every
+/// The identifier of an entry with a name but no id: the same name gives the same id, on every
 /// machine and after every restart.
-#[must_use]
-pub fn uuid_of(kind: &str, name: &str) -> Uuid {
+pub(super) fn uuid_of(kind: &str, name: &str) -> Uuid {
     let digest = Sha256::digest(format!("{kind}:{name}"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -26,41 +25,26 @@ pub fn uuid_of(kind: &str, name: &str) -> Uuid {
         .into_uuid()
 }
 
-/// 32 bytes that only a holder of `seed` can compute, different for each `label`.
-#[must_use]
-pub fn keyed(seed: &[u8; 32], label: &str) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(seed).expect("HMAC takes keys of every length");
-    mac.update(label.as_bytes());
-    mac.finalize().into_bytes().into()
-}
-
-/// The two devices of a grant, with the keys they have now.
+/// The two devices of a grant, with the keys they have now: base64, as they were sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Pair<'a> {
-    /// The client's id.
-    pub client_id: Uuid,
-    /// The client's public key, base64 as it was sent.
-    pub client_key: &'a str,
-    /// The gateway's id.
-    pub gateway_id: Uuid,
-    /// The gateway's public key, base64 as it was sent.
-    pub gateway_key: &'a str,
+pub(super) struct DevicePair<'a> {
+    pub(super) client_id: Uuid,
+    pub(super) client_key: &'a str,
+    pub(super) gateway_id: Uuid,
+    pub(super) gateway_key: &'a str,
 }
 
-/// ICE credentials of both ends.
+/// ICE credentials of both ends. The client controls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairCredentials {
-    /// The controlling side's.
-    pub client: IceCredentials,
-    /// The controlled side's.
-    pub gateway: IceCredentials,
+pub(super) struct PairCredentials {
+    pub(super) client: IceCredentials,
+    pub(super) gateway: IceCredentials,
 }
 
-impl Pair<'_> {
+impl DevicePair<'_> {
     /// Equal for every grant between the same two key pairs, so that a repeated grant keeps the
     /// transport.
-    #[must_use]
-    pub fn ice_credentials(&self) -> PairCredentials {
+    pub(super) fn ice_credentials(&self) -> PairCredentials {
         let text = format!(
             "{}:{}:{}:{}",
             self.client_id, self.client_key, self.gateway_id, self.gateway_key
@@ -79,8 +63,7 @@ impl Pair<'_> {
     }
 
     /// Base64 with padding. Changes when either public key changes.
-    #[must_use]
-    pub fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
+    pub(super) fn preshared_key(&self, client_base: &[u8; 32], gateway_base: &[u8; 32]) -> String {
         let password = [client_base.as_slice(), gateway_base.as_slice()].concat();
         let salt = format!(
             "WG_PSK|C_ID:{}|G_ID:{}|C_PK:{}|G_PK:{}",
@@ -92,51 +75,10 @@ impl Pair<'_> {
     }
 }
 
-/// The claims of an ingest token, all those that a data plane insists on.
-#[derive(Clone, Debug, Serialize)]
-pub struct IngestClaims<'a> {
-    /// Account UUID.
-    pub account_id: Uuid,
-    /// UNIX seconds.
-    pub iat: u64,
-    /// UNIX seconds.
-    pub exp: u64,
-    /// Always false here: there is no flow log API in the lab.
-    pub uploads_enabled: bool,
-    /// `initiator` in the client's copy, `responder` in the gateway's.
-    pub role: &'a str,
-    /// The client.
-    pub initiator_device_id: Uuid,
-    /// The gateway.
-    pub responder_device_id: Uuid,
-    /// One for each grant.
-    pub policy_authorization_id: Uuid,
-    /// The policy that permitted it.
-    pub policy_id: Uuid,
-    /// What was granted.
-    pub resource_id: Uuid,
-    /// For people.
-    pub resource_name: &'a str,
-    /// Absent for the Internet resource.
-    pub resource_address: Option<&'a str>,
-    /// Who is behind the client.
-    pub initiator_actor_id: Uuid,
-    /// For people.
-    pub initiator_actor_name: &'a str,
-    /// Not known in the lab.
-    pub initiator_actor_email: Option<&'a str>,
-    /// RFC 3339.
-    pub authorized_at: String,
-    /// RFC 3339.
-    pub authorization_expires_at: String,
-}
-
-/// A compact JWT, signed with HMAC-SHA256 (RFC 7515, section 3.1).
-#[must_use]
-pub fn ingest_token(claims: &IngestClaims<'_>, key: &[u8; 32]) -> String {
+/// A compact JWT, signed with HMAC-SHA256 (RFC 7515, 3.1).
+pub(super) fn ingest_token(claims: &Value, key: &[u8; 32]) -> String {
     let header = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = serde_json::to_vec(claims).expect("plain strings and numbers serialize");
-    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let signature = keyed(key, &signed);
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
@@ -145,8 +87,8 @@ pub fn ingest_token(claims: &IngestClaims<'_>, key: &[u8; 32]) -> String {
 mod tests {
     use super::*;
 
-    fn pair() -> Pair<'static> {
-        Pair {
+    fn pair() -> DevicePair<'static> {
+        DevicePair {
             client_id: Uuid::from_u128(0x11111111_1111_4111_8111_111111111111),
             client_key: "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
             gateway_id: Uuid::from_u128(0x22222222_2222_4222_8222_222222222222),
@@ -155,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn ice_credentials_match_the_protocol_pages_vector() {
+    fn ice_credentials_match_the_vector_of_the_protocol() {
         let credentials = pair().ice_credentials();
         assert_eq!(credentials.client.username, "eokn");
         assert_eq!(credentials.client.password, "5enp7ct6775ebzonvunxjy");
@@ -164,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn preshared_key_matches_the_protocol_pages_vector() {
+    fn preshared_key_matches_the_vector_of_the_protocol() {
         let client_base = std::array::from_fn(|i| u8::try_from(i).expect("below 32"));
         let gateway_base = std::array::from_fn(|i| u8::try_from(i + 32).expect("below 64"));
         assert_eq!(
@@ -176,7 +118,7 @@ mod tests {
     #[test]
     fn a_new_key_of_the_client_changes_every_credential() {
         let old = pair();
-        let new = Pair {
+        let new = DevicePair {
             client_key: "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=",
             ..old
         };

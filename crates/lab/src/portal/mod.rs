@@ -5,25 +5,25 @@
 //! it shares nothing with the gateway but the JSON types of `postern_core::portal::wire`, so that
 //! an error in the gateway is not mirrored here.
 //!
-//! [`Hub`] decides, `server` owns the websockets, `control` is the tester's door, [`Config`] is the
-//! file.
+//! [`Hub`] decides, `server` owns the websockets, `control` executes a tester's commands,
+//! [`Config`] is the file.
 
 pub mod client_wire;
-pub mod clock;
 pub mod config;
-pub mod control;
-pub mod derive;
+mod control;
+mod derive;
 pub mod hub;
-pub mod server;
-pub mod state;
+mod server;
+mod state;
 
 pub use config::Config;
 pub use hub::Hub;
 
+use crate::clock::ClockReading;
+use crate::control_socket::ControlSocket;
+use crate::secret::random;
 use anyhow::{Context, anyhow};
-use clock::Moment;
-use control::Control;
-use server::Shared;
+use server::PortalServer;
 use sha2::{Digest, Sha256};
 use state::State;
 use std::net::SocketAddr;
@@ -33,12 +33,12 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-/// How often the file is looked at.
+/// How often the portal compares the file with what it has read.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
 /// How long open connections may take to close when the portal stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// `postern-lab portal`
+/// The portal's arguments
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// The configuration file; followed when it changes
@@ -66,16 +66,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A portal whose sockets are bound.
+/// A portal with bound sockets.
 struct Portal {
-    shared: Arc<Shared>,
+    server: Arc<PortalServer>,
     config_file: PathBuf,
     config_text: String,
-    control: Option<Control>,
+    control: Option<ControlSocket>,
     state_file: PathBuf,
     seed: [u8; 32],
     tasks: tokio::task::JoinSet<()>,
-    /// Where it listens, with the ports that the kernel chose.
+    /// The listening addresses, with the ports that the kernel chose.
     addresses: Vec<SocketAddr>,
 }
 
@@ -92,13 +92,17 @@ impl Portal {
         let listen = config.service.listen.clone();
         let mut hub = Hub::new(config, seed, random()?);
         if let Some(saved) = saved {
-            hub.restore(&saved.grants, Moment::now());
+            hub.restore(&saved.grants, ClockReading::now());
         }
-        let shared = Shared::new(hub);
-        let control = args.control.as_deref().map(Control::bind).transpose()?;
+        let server = PortalServer::new(hub);
+        let control = args
+            .control
+            .as_deref()
+            .map(ControlSocket::bind)
+            .transpose()?;
         let mut tasks = tokio::task::JoinSet::new();
         let mut addresses = Vec::new();
-        tasks.spawn(server::keep_time(Arc::clone(&shared)));
+        tasks.spawn(server::keep_time(Arc::clone(&server)));
         for address in listen {
             let listener = server::bind(address).with_context(|| {
                 format!("cannot listen on {address} (is it taken, is it ours?)")
@@ -106,10 +110,10 @@ impl Portal {
             let address = listener.local_addr()?;
             info!(%address, "portal listening");
             addresses.push(address);
-            tasks.spawn(server::listen(listener, Arc::clone(&shared)));
+            tasks.spawn(server::listen(listener, Arc::clone(&server)));
         }
         let portal = Self {
-            shared,
+            server,
             config_file: args.config.clone(),
             config_text,
             control,
@@ -118,12 +122,12 @@ impl Portal {
             tasks,
             addresses,
         };
-        // At once, not with the first grant: the seed is what restarts must agree on.
+        // Immediately, not with the first grant: restarts must agree on the seed.
         portal.save();
         Ok(portal)
     }
 
-    /// Everything that goes on beside the websockets. Returns only on failure.
+    /// Serves everything beside the websockets. Returns only on failure.
     async fn serve(&self) -> anyhow::Result<()> {
         tokio::select! {
             () = self.follow_config() => Ok(()),
@@ -134,13 +138,13 @@ impl Portal {
 
     async fn serve_control(&self) -> anyhow::Result<()> {
         match &self.control {
-            Some(control) => control.serve(&self.shared).await,
+            Some(control) => control.serve(&self.server, control::execute).await,
             None => std::future::pending().await,
         }
     }
 
-    /// Compares content instead of modification times: two changes within one tick of the file
-    /// system's clock are two changes. Never returns.
+    /// Follows changes of the configuration file. Compares content instead of modification times:
+    /// two changes within one tick of the file system's clock are two changes. Never returns.
     async fn follow_config(&self) {
         let mut current = Some(self.config_text.clone());
         let mut ticks = tokio::time::interval(RELOAD_EVERY);
@@ -160,21 +164,21 @@ impl Portal {
     }
 
     fn put_in_force(&self, config: Config) {
-        self.shared.with_hub(|hub| {
+        self.server.with_hub(|hub| {
             let (old, new) = (&hub.config().service, &config.service);
             if (&old.listen, &old.seed, &old.state_file)
                 != (&new.listen, &new.seed, &new.state_file)
             {
                 warn!("changes of listen, seed and state_file take effect at the next start");
             }
-            hub.handle_config(config, Moment::now());
+            hub.handle_config(config, ClockReading::now());
         });
     }
 
-    /// Never returns.
+    /// Saves changed grants. Never returns.
     async fn save_grants(&self) {
         loop {
-            self.shared.grants_changed.notified().await;
+            self.server.grants_changed.notified().await;
             self.save();
         }
     }
@@ -182,7 +186,7 @@ impl Portal {
     fn save(&self) {
         let state = State {
             seed: data_encoding::HEXLOWER.encode(&self.seed),
-            grants: self.shared.with_hub(|hub| hub.saved_grants()),
+            grants: self.server.with_hub(|hub| hub.saved_grants()),
         };
         if let Err(error) = state::save(&self.state_file, &state) {
             warn!("{error:#}; a restart of the portal will revoke all grants");
@@ -190,10 +194,10 @@ impl Portal {
     }
 
     async fn stop(mut self) {
-        self.shared.stopping.send_replace(true);
+        self.server.stopping.send_replace(true);
         self.save();
-        // Listeners end by themselves; connections are told to close and hold a subscription each.
-        let _ = tokio::time::timeout(STOP_TIMEOUT, self.shared.stopping.closed()).await;
+        // Listeners end by themselves; each connection holds a subscription until it is closed.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.server.stopping.closed()).await;
         self.tasks.shutdown().await;
         info!(addresses = ?self.addresses, "portal stopped");
     }
@@ -219,12 +223,6 @@ fn seed(config: &Config, saved: Option<&State>) -> anyhow::Result<[u8; 32]> {
             .context("the seed in the state file is damaged; delete the file to start anew");
     }
     random()
-}
-
-fn random() -> anyhow::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The sockets around the hub: websockets in, frames out, deadlines kept.
 //!
-//! Decides nothing. One task for each connection reads and writes; whoever calls the hub hands out
-//! its outputs before anybody else may call it, so that the order of the hub's decisions is the
-//! order on every wire. A peer that does not read is cut off when too many frames wait for it.
+//! Decides nothing. One task for each connection reads and writes. Every call of the hub hands out
+//! its outputs under the same lock, so that the order of the hub's decisions is the order on every
+//! wire. A peer that does not read is cut off when too many frames wait for it.
 
-use super::clock::Moment;
-use super::hub::{Admission, Hub, Output, PeerId, Refusal, Ticket, Upgrade};
+use super::hub::{Hub, Output, PeerId, Refusal, Session, Ticket, Upgrade};
+use crate::clock::ClockReading;
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ use tokio_tungstenite::tungstenite::handshake::server::{
 };
 use tokio_tungstenite::tungstenite::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use tokio_tungstenite::tungstenite::http::header::{HeaderValue, RETRY_AFTER, USER_AGENT};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, Response, StatusCode};
+use tokio_tungstenite::tungstenite::http::{Response, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tracing::{debug, warn};
 
-/// A connection on which nothing has come for so long is closed (docs/protocol.md 1.6.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(37);
+/// A connection without input for this time is closed (docs/protocol.md 1.6).
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(37);
 /// Frames that may wait for one peer.
 const QUEUED_FRAMES: usize = 1024;
 /// For the whole HTTP upgrade.
@@ -39,12 +39,12 @@ const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// Pause after a failed accept, when the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The hub and the way to everybody connected to it.
-pub struct Shared {
+/// The hub and the connections of its peers.
+pub(super) struct PortalServer {
     inner: Mutex<Inner>,
-    /// The hub's next deadline may have moved.
+    /// Signals that the hub's next deadline may have moved.
     deadline_moved: Notify,
-    /// Grants have changed and want to be saved.
+    /// Signals that grants have changed and are to be saved.
     pub(super) grants_changed: Notify,
     /// Set once, when the portal stops.
     pub(super) stopping: watch::Sender<bool>,
@@ -56,16 +56,15 @@ struct Inner {
     tickets: BTreeMap<Ticket, oneshot::Sender<Result<u64, String>>>,
 }
 
-/// What a connection's task is told to do.
+/// A command to a connection's task.
 enum Outgoing {
     Text { text: String, grant: Option<String> },
     Close(&'static str),
 }
 
-impl Shared {
-    /// Nobody is connected yet.
-    #[must_use]
-    pub fn new(hub: Hub) -> Arc<Self> {
+impl PortalServer {
+    /// A server without connections.
+    pub(super) fn new(hub: Hub) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 hub,
@@ -78,16 +77,14 @@ impl Shared {
         })
     }
 
-    /// Calls the hub and hands out what it wants done.
-    pub fn with_hub<R>(&self, call: impl FnOnce(&mut Hub) -> R) -> R {
+    /// Calls the hub and executes its outputs.
+    pub(super) fn with_hub<R>(&self, call: impl FnOnce(&mut Hub) -> R) -> R {
         self.with(|inner| call(&mut inner.hub))
     }
 
-    /// As [`Self::with_hub`], for a call that returns a ticket: also where its result will arrive.
-    ///
-    /// # Errors
-    /// Those of `call`.
-    pub fn with_ticket<T, E>(
+    /// As [`Self::with_hub`], for a call that returns a ticket: also returns the receiver of its
+    /// result.
+    pub(super) fn with_ticket<T, E>(
         &self,
         call: impl FnOnce(&mut Hub) -> Result<T, E>,
         ticket_of: impl FnOnce(&T) -> Option<Ticket>,
@@ -120,10 +117,10 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connect(&self, admission: Admission) -> (PeerId, mpsc::Receiver<Outgoing>) {
+    fn connect(&self, session: Session) -> (PeerId, mpsc::Receiver<Outgoing>) {
         let (sender, receiver) = mpsc::channel(QUEUED_FRAMES);
         let peer = self.with(|inner| {
-            let peer = inner.hub.handle_connected(admission);
+            let peer = inner.hub.handle_connected(session);
             inner.peers.insert(peer, sender);
             peer
         });
@@ -151,7 +148,7 @@ impl Inner {
                 }
                 Output::Settled { ticket, result } => {
                     if let Some(settle) = self.tickets.remove(&ticket) {
-                        // Whoever asked may have hung up.
+                        // The other end of the control connection may be closed.
                         let _ = settle.send(result);
                     }
                 }
@@ -172,10 +169,10 @@ impl Inner {
 }
 
 /// Keeps the hub's deadlines. Never returns.
-pub async fn keep_time(shared: Arc<Shared>) {
+pub(super) async fn keep_time(server: Arc<PortalServer>) {
     loop {
-        let deadline = shared.lock().hub.poll_timeout();
-        let moved = shared.deadline_moved.notified();
+        let deadline = server.lock().hub.poll_timeout();
+        let moved = server.deadline_moved.notified();
         let Some(deadline) = deadline else {
             moved.await;
             continue;
@@ -183,7 +180,7 @@ pub async fn keep_time(shared: Arc<Shared>) {
         tokio::select! {
             () = moved => {}
             () = tokio::time::sleep_until(Instant::from_std(deadline)) => {
-                shared.with_hub(|hub| hub.handle_timeout(Moment::now()));
+                server.with_hub(|hub| hub.handle_timeout(ClockReading::now()));
             }
         }
     }
@@ -192,8 +189,8 @@ pub async fn keep_time(shared: Arc<Shared>) {
 /// Listens on exactly `address`: `[::]` does not take 0.0.0.0 with it, so that both may be listed.
 ///
 /// # Errors
-/// When the address is taken or not ours.
-pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// When the address is taken or belongs to another host.
+pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     /// Connections that the kernel completes before they are accepted.
     const BACKLOG: i32 = 256;
     let socket = socket2::Socket::new(
@@ -213,8 +210,8 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Accepts connections until the portal stops.
-pub async fn listen(listener: TcpListener, shared: Arc<Shared>) {
-    let mut stopping = shared.stopping.subscribe();
+pub(super) async fn listen(listener: TcpListener, server: Arc<PortalServer>) {
+    let mut stopping = server.stopping.subscribe();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -222,7 +219,7 @@ pub async fn listen(listener: TcpListener, shared: Arc<Shared>) {
         };
         match accepted {
             Ok((stream, from)) => {
-                tokio::spawn(serve(stream, from, Arc::clone(&shared)));
+                tokio::spawn(serve(stream, from, Arc::clone(&server)));
             }
             Err(error) => {
                 warn!(%error, "accepting a connection failed");
@@ -237,13 +234,13 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, from: SocketAddr, server: Arc<PortalServer>) {
     // Set-up times are measured in microseconds here; Nagle's algorithm would add milliseconds.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%from, %error, "TCP_NODELAY");
     }
-    let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade(stream, &shared)).await;
-    let (socket, mut admission) = match upgraded {
+    let upgraded = tokio::time::timeout(UPGRADE_TIMEOUT, upgrade(stream, from, &server)).await;
+    let (socket, session) = match upgraded {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => {
             debug!(%from, %error, "not upgraded");
@@ -254,55 +251,59 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
             return;
         }
     };
-    admission.remote_ip = Some(from.ip());
-    let (peer, outgoing) = shared.connect(admission);
-    if let Err(error) = converse(socket, peer, outgoing, &shared).await {
+    let (peer, outgoing) = server.connect(session);
+    if let Err(error) = converse(socket, peer, outgoing, &server).await {
         debug!(connection = peer.0, %error, "connection failed");
     }
-    shared.disconnect(peer);
+    server.disconnect(peer);
 }
 
 async fn upgrade(
     stream: TcpStream,
-    shared: &Shared,
-) -> Result<(WebSocketStream<TcpStream>, Admission), WsError> {
-    let mut admission = None;
+    from: SocketAddr,
+    server: &PortalServer,
+) -> Result<(WebSocketStream<TcpStream>, Session), WsError> {
+    let mut session = None;
     #[expect(
         clippy::result_large_err,
         reason = "the signature is the websocket library's"
     )]
-    let decide = |request: &Request, response: UpgradeResponse| match authorize(request, shared) {
-        Ok(admitted) => {
-            admission = Some(admitted);
-            Ok(response)
-        }
-        Err(refusal) => Err(problem(&refusal)),
-    };
+    let decide =
+        |request: &Request, response: UpgradeResponse| match authorize(request, from, server) {
+            Ok(admitted) => {
+                session = Some(admitted);
+                Ok(response)
+            }
+            Err(refusal) => Err(problem(&refusal)),
+        };
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     let socket =
         tokio_tungstenite::accept_hdr_async_with_config(stream, decide, Some(config)).await?;
-    match admission {
-        Some(admission) => Ok((socket, admission)),
+    match session {
+        Some(session) => Ok((socket, session)),
         None => Err(WsError::ConnectionClosed),
     }
 }
 
-fn authorize(request: &Request, shared: &Shared) -> Result<Admission, Refusal> {
-    let header = |headers: &HeaderMap, name: &str| {
-        let value = headers.get(name)?;
-        value.to_str().ok().map(str::to_owned)
+fn authorize(
+    request: &Request,
+    from: SocketAddr,
+    server: &PortalServer,
+) -> Result<Session, Refusal> {
+    let header = |name: &str| {
+        let value = request.headers().get(name);
+        value.and_then(|value| value.to_str().ok())
     };
-    let authorization = header(request.headers(), "x-authorization");
-    let user_agent = header(request.headers(), USER_AGENT.as_str()).unwrap_or_default();
     let upgrade = Upgrade {
         path: request.uri().path(),
         query: request.uri().query().unwrap_or_default(),
-        authorization: authorization.as_deref(),
-        user_agent: &user_agent,
+        authorization: header("x-authorization"),
+        user_agent: header(USER_AGENT.as_str()).unwrap_or_default(),
+        remote_ip: from.ip(),
     };
-    let decision = shared.with_hub(|hub| hub.authorize_upgrade(&upgrade));
+    let decision = server.with_hub(|hub| hub.authorize_upgrade(&upgrade));
     if let Err(refusal) = &decision {
         warn!(
             path = upgrade.path,
@@ -335,18 +336,18 @@ async fn converse(
     mut socket: WebSocketStream<TcpStream>,
     peer: PeerId,
     mut outgoing: mpsc::Receiver<Outgoing>,
-    shared: &Shared,
+    server: &PortalServer,
 ) -> Result<(), WsError> {
-    let mut stopping = shared.stopping.subscribe();
+    let mut stopping = server.stopping.subscribe();
     let mut idle_at = Instant::now() + IDLE_TIMEOUT;
     loop {
         tokio::select! {
             incoming = socket.next() => {
-                let now = Moment::now();
+                let now = ClockReading::now();
                 idle_at = Instant::from_std(now.instant) + IDLE_TIMEOUT;
                 match incoming.transpose()? {
                     Some(Message::Text(text)) => {
-                        shared.with_hub(|hub| hub.handle_text(peer, &text, now));
+                        server.with_hub(|hub| hub.handle_text(peer, &text, now));
                     }
                     Some(Message::Close(_)) | None => return Ok(()),
                     Some(Message::Binary(_)) => debug!(connection = peer.0, "binary ignored"),
@@ -357,7 +358,7 @@ async fn converse(
                 Some(Outgoing::Text { text, grant }) => {
                     if let Some(reference) = grant {
                         let at = Instant::now().into_std();
-                        shared.with_hub(|hub| hub.handle_sent(&reference, at));
+                        server.with_hub(|hub| hub.handle_sent(&reference, at));
                     }
                     write(&mut socket, Message::text(text)).await?;
                 }

@@ -1,4 +1,4 @@
-//! What must survive a restart of the portal: the seed of all derived keys, and the grants.
+//! The portal's state file: the seed of all derived keys, and the grants.
 //!
 //! Without it a restarted portal would list no grants in `init`, and every gateway would rightly
 //! cut off every client. The file is replaced as a whole, readable by its owner only.
@@ -10,30 +10,28 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The file's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub(super) struct State {
     /// 64 hexadecimal digits.
-    pub seed: String,
-    /// All grants that were given and not yet taken back.
-    pub grants: Vec<SavedGrant>,
+    pub(super) seed: String,
+    /// All grants that were given and not revoked.
+    pub(super) grants: Vec<SavedGrant>,
 }
 
 impl State {
     /// The seed as bytes, or `None` when it is not 64 hexadecimal digits.
-    #[must_use]
-    pub fn seed_bytes(&self) -> Option<[u8; 32]> {
+    pub(super) fn seed_bytes(&self) -> Option<[u8; 32]> {
         let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(self.seed.as_bytes());
         bytes.ok()?.try_into().ok()
     }
 }
 
-/// Reads the state, `None` when there is none yet.
+/// Reads the state, `None` when there is no file yet.
 ///
 /// # Errors
-/// When the file is there but cannot be read or is not a state file. Starting with an empty state
-/// instead would cut everybody off.
-pub fn load(path: &Path) -> anyhow::Result<Option<State>> {
+/// When the file exists but cannot be read or is not a state file. Starting with an empty state
+/// instead would cut off all clients.
+pub(super) fn load(path: &Path) -> anyhow::Result<Option<State>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -52,7 +50,7 @@ pub fn load(path: &Path) -> anyhow::Result<Option<State>> {
 ///
 /// # Errors
 /// When the file or its directory cannot be written.
-pub fn save(path: &Path, state: &State) -> anyhow::Result<()> {
+pub(super) fn save(path: &Path, state: &State) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(state)?;
     if let Some(directory) = path.parent()
         && !directory.as_os_str().is_empty()
@@ -73,8 +71,7 @@ pub fn save(path: &Path, state: &State) -> anyhow::Result<()> {
 }
 
 /// `path` with `suffix` appended to its file name.
-#[must_use]
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -83,20 +80,25 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::hub::{Grant, GrantKey};
     use std::os::unix::fs::PermissionsExt;
     use uuid::Uuid;
 
     #[test]
-    fn what_is_saved_is_loaded_and_nobody_else_reads_it() {
+    fn a_saved_state_is_loaded_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("run").join("portal.state");
         assert_eq!(load(&path).expect("no error"), None);
         let grant = SavedGrant {
-            client_id: Uuid::from_u128(1),
-            resource_id: Uuid::from_u128(2),
-            gateway_id: Uuid::from_u128(3),
-            granted_at: 4,
-            expires_at: None,
+            key: GrantKey {
+                client: Uuid::from_u128(1),
+                resource: Uuid::from_u128(2),
+            },
+            grant: Grant {
+                gateway: Uuid::from_u128(3),
+                granted_at: 4,
+                expires_at: None,
+            },
         };
         let state = State {
             seed: "0a".repeat(32),
@@ -106,6 +108,16 @@ mod tests {
         save(&path, &state).expect("saved again");
         assert_eq!(load(&path).expect("loaded"), Some(state.clone()));
         assert_eq!(state.seed_bytes(), Some([10; 32]));
+        let text = std::fs::read_to_string(&path).expect("there");
+        for key in [
+            "client_id",
+            "resource_id",
+            "gateway_id",
+            "granted_at",
+            "expires_at",
+        ] {
+            assert!(text.contains(&format!("\"{key}\": ")), "{text}");
+        }
         let mode = std::fs::metadata(&path).expect("there").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
     }

@@ -48,7 +48,7 @@ resource = "web"
 struct Running {
     directory: tempfile::TempDir,
     address: SocketAddr,
-    shared: Arc<Shared>,
+    server: Arc<PortalServer>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -67,7 +67,7 @@ impl Running {
         };
         let portal = Portal::start(&args).expect("starts");
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&portal.shared);
+        let server = Arc::clone(&portal.server);
         let address = portal.addresses[0];
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -78,17 +78,17 @@ impl Running {
         Self {
             directory,
             address,
-            shared,
+            server,
             stop,
             task,
         }
     }
 
-    /// As if killed: nothing is saved or said any more.
+    /// As if killed: saves and sends nothing more.
     async fn kill(self) -> tempfile::TempDir {
         self.task.abort();
         let _ = self.task.await;
-        self.shared.stopping.send_replace(true);
+        self.server.stopping.send_replace(true);
         self.directory
     }
 
@@ -186,7 +186,7 @@ impl Peer {
     }
 }
 
-/// From request to both ends being told.
+/// A grant from the request to the messages to both ends.
 async fn grant(alice: &mut Peer, gateway: &mut Peer) -> (Value, Value) {
     alice.request().await;
     let request = gateway.hear("create_authorization").await;
@@ -269,7 +269,7 @@ async fn a_changed_file_is_followed_and_a_bad_one_is_not() {
     let (mut alice, _) = portal.alice().await;
     grant(&mut alice, &mut gateway).await;
     portal.configure(&CONFIG.replace("site = \"lab\"", "sight = \"lab\""));
-    // The portal looks at the file at least twice in this virtual time.
+    // The portal reads the file at least twice in this virtual time.
     tokio::time::pause();
     let mut ticks = tokio::time::interval(RELOAD_EVERY);
     for _ in 0..4 {
@@ -292,7 +292,7 @@ async fn grants_and_keys_survive_the_death_of_the_portal() {
     let (mut gateway, _) = portal.gateway().await;
     let (mut alice, _) = portal.alice().await;
     let (before, _) = grant(&mut alice, &mut gateway).await;
-    // Answered after the grant was saved: both happen on this thread, in this order.
+    // The answer follows the saving of the grant: both happen on this thread, in this order.
     portal.command(json!({"op": "grants"})).await;
     let directory = portal.kill().await;
 

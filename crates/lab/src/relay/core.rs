@@ -1,14 +1,15 @@
 //! The relay's decisions, without sockets: one datagram in, at most one datagram out.
 //!
 //! It answers STUN Binding, and TURN just far enough that a Firezone client keeps it as a STUN
-//! server for ever: a *signed* 401 to an Allocate without nonce, a signed 486 to an authenticated
-//! one, a signed 437 to requests about allocations (there are none). It refuses to relay anything.
+//! server permanently: a *signed* 401 to an Allocate without nonce, a signed 486 to an
+//! authenticated one, a signed 437 to requests about allocations (there are none). It refuses to
+//! relay anything.
 //!
-//! It never answers more than one datagram per datagram, keeps at most [`MAX_NONCES`] nonces, and
-//! counts what it drops. Source: docs/protocol.md 3.6, 8.0 and 12.4; RFC 8489; RFC 8656.
+//! It keeps at most [`MAX_NONCES`] nonces and counts dropped datagrams. Source: docs/protocol.md
+//! 3.6, 8.0 and 12.4; RFC 8489; RFC 8656.
 
 use super::credentials::{self, REALM};
-use crate::portal::derive::keyed;
+use crate::secret::keyed;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use stun::agent::TransactionId;
@@ -27,58 +28,60 @@ use stun::message::{
 use stun::textattrs::TextAttribute;
 use stun::xoraddr::XorMappedAddress;
 
-/// Client sockets whose nonce is remembered. Beyond that the oldest is forgotten; its owner is told
-/// "stale nonce" once and goes on with a new one.
-pub const MAX_NONCES: usize = 10_000;
+/// Client sockets with a nonce. Beyond that the oldest loses its nonce: its owner gets one "stale
+/// nonce" and continues with a new one.
+pub(super) const MAX_NONCES: usize = 10_000;
 
-/// Requests that one nonce is good for (docs/protocol.md 3.6.
-pub const REQUESTS_PER_NONCE: u32 = 10_000;
+/// Requests that one nonce is good for (docs/protocol.md 3.6).
+const REQUESTS_PER_NONCE: u32 = 10_000;
 
 /// Longer datagrams cannot be requests: no request of the protocol comes near an Ethernet frame.
 const MAX_REQUEST_BYTES: usize = 1500;
 
-/// What happened so far, for people and tests.
+/// Counts of datagrams, for people and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(super) struct RelayCounters {
     /// Binding requests answered.
-    pub bindings: u64,
+    pub(super) bindings: u64,
     /// Requests answered with 401 or 438.
-    pub challenged: u64,
+    pub(super) challenged: u64,
     /// Authenticated requests answered with 486 or 437.
-    pub refused: u64,
-    /// Datagrams that are no STUN request: dropped.
-    pub malformed: u64,
-    /// Well-formed datagrams that nobody answers (indications, responses, ChannelData, unknown
-    /// methods): dropped.
-    pub ignored: u64,
+    pub(super) refused: u64,
+    /// Dropped datagrams that are no STUN message.
+    pub(super) malformed: u64,
+    /// Dropped indications, responses, ChannelData and unknown methods.
+    pub(super) ignored: u64,
 }
 
 /// A relay with one secret. Serves any number of sockets.
-pub struct RelayCore {
+pub(super) struct RelayCore {
     secret: String,
     nonces: Nonces,
-    counters: Counters,
+    counters: RelayCounters,
 }
 
 impl RelayCore {
     /// `secret` is shared with the portal; `seed` makes nonces unpredictable.
-    #[must_use]
-    pub fn new(secret: String, seed: [u8; 32]) -> Self {
+    pub(super) fn new(secret: String, seed: [u8; 32]) -> Self {
         Self {
             secret,
             nonces: Nonces::new(seed),
-            counters: Counters::default(),
+            counters: RelayCounters::default(),
         }
     }
 
-    /// What happened so far.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> RelayCounters {
         self.counters
     }
 
-    /// The answer to `datagram` that came from `from`, to be sent from the address it came to.
-    pub fn handle(&mut self, datagram: &[u8], from: SocketAddr, unix_now: u64) -> Option<Vec<u8>> {
+    /// The answer to `datagram` from `from`. It must leave from the address that received the
+    /// datagram.
+    pub(super) fn handle(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        unix_now: u64,
+    ) -> Option<Vec<u8>> {
         if matches!(datagram.first(), Some(64..=79)) {
             self.counters.ignored += 1;
             return None;
@@ -106,53 +109,44 @@ impl RelayCore {
                 return None;
             }
         };
-        match self.authenticate(&mut request, from, unix_now) {
-            Ok(key) => {
-                self.counters.refused += 1;
-                Answer::new(&request, refusal).signed_by(key).encode()
-            }
-            Err(challenge) => {
+        let key = self.valid_key(&mut request, unix_now);
+        let challenge = match key {
+            Some(_) => self.challenge(&request, from),
+            None => Some(UNAUTHORIZED),
+        };
+        match challenge {
+            Some(error) => {
                 self.counters.challenged += 1;
-                challenge.encode()
+                let nonce = self.nonces.issue(from);
+                error_response(&request, error, Some(nonce), key)
+            }
+            None => {
+                self.counters.refused += 1;
+                error_response(&request, refusal, None, key)
             }
         }
     }
 
-    /// Checks in the order that lets every answer be signed whose requester could verify it:
-    /// Firezone ignores even a 401 whose MESSAGE-INTEGRITY does not hold (docs/protocol.md
-    /// 8.0.
-    fn authenticate(
-        &mut self,
-        request: &mut Message,
-        from: SocketAddr,
-        unix_now: u64,
-    ) -> Result<MessageIntegrity, Answer> {
-        const UNAUTHORIZED: (u16, &str) = (401, "Unauthorized");
-        let challenge = |nonces: &mut Nonces, request: &Message, error| {
-            let nonce = nonces.issue(from);
-            Answer::new(request, error).with_nonce(nonce)
-        };
-        let Some(key) = self.key_of(request, unix_now) else {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED));
-        };
-        if key.check(request).is_err() {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED));
+    /// The error that asks for a new nonce, or `None` when the signed request has a good one.
+    fn challenge(&mut self, request: &Message, from: SocketAddr) -> Option<ErrorText> {
+        let nonce = text_of(request, ATTR_NONCE);
+        let has_realm = text_of(request, ATTR_REALM).as_deref() == Some(REALM);
+        match nonce.filter(|_| has_realm) {
+            Some(nonce) if self.nonces.spend(from, &nonce) => None,
+            Some(_) => Some((438, "Stale Nonce")),
+            None => Some(UNAUTHORIZED),
         }
-        let Some(nonce) = text_of(request, ATTR_NONCE) else {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED).signed_by(key));
-        };
-        if text_of(request, ATTR_REALM).as_deref() != Some(REALM) {
-            return Err(challenge(&mut self.nonces, request, UNAUTHORIZED).signed_by(key));
-        }
-        if !self.nonces.spend(from, &nonce) {
-            let error = (438, "Stale Nonce");
-            return Err(challenge(&mut self.nonces, request, error).signed_by(key));
-        }
-        Ok(key)
     }
 
-    /// The long-term key of the request's user, or `None` when the request names no valid user or
-    /// is not signed.
+    /// The key of the request, if it is signed with it. Every answer to such a request is signed
+    /// too: Firezone ignores even a 401 with a wrong MESSAGE-INTEGRITY (docs/protocol.md 8.0).
+    fn valid_key(&self, request: &mut Message, unix_now: u64) -> Option<MessageIntegrity> {
+        let key = self.key_of(request, unix_now)?;
+        key.check(request).is_ok().then_some(key)
+    }
+
+    /// The long-term key of the request's user, or `None` when the request has no valid user name
+    /// or no signature.
     fn key_of(&self, request: &Message, unix_now: u64) -> Option<MessageIntegrity> {
         const INTEGRITY_BYTES: usize = 20;
         let (integrity, present) = request.attributes.get(ATTR_MESSAGE_INTEGRITY);
@@ -169,7 +163,7 @@ impl RelayCore {
     }
 }
 
-/// A STUN message that fills its datagram exactly and whose FINGERPRINT, if any, holds.
+/// A STUN message that fills its datagram exactly and has a valid FINGERPRINT or none.
 fn parse(datagram: &[u8]) -> Option<Message> {
     if datagram.len() > MAX_REQUEST_BYTES || !stun::message::is_message(datagram) {
         return None;
@@ -203,50 +197,33 @@ fn binding_success(request: &Message, from: SocketAddr) -> Option<Vec<u8>> {
     build(&setters)
 }
 
-/// An error response in the making.
-struct Answer {
-    setters: Vec<Box<dyn Setter>>,
+type ErrorText = (u16, &'static str);
+const UNAUTHORIZED: ErrorText = (401, "Unauthorized");
+
+/// MESSAGE-INTEGRITY covers all before it, FINGERPRINT is last (RFC 8489, 14.5, 14.7).
+fn error_response(
+    request: &Message,
+    (code, reason): ErrorText,
+    nonce: Option<String>,
     key: Option<MessageIntegrity>,
-    fingerprint: bool,
-}
-
-impl Answer {
-    fn new(request: &Message, (code, reason): (u16, &str)) -> Self {
-        let mut setters = header(request, CLASS_ERROR_RESPONSE);
-        setters.push(Box::new(ErrorCodeAttribute {
-            code: ErrorCode(code),
-            reason: reason.as_bytes().to_vec(),
-        }));
-        Self {
-            setters,
-            key: None,
-            fingerprint: request.contains(ATTR_FINGERPRINT),
-        }
-    }
-
-    fn with_nonce(mut self, nonce: String) -> Self {
+) -> Option<Vec<u8>> {
+    let mut setters = header(request, CLASS_ERROR_RESPONSE);
+    setters.push(Box::new(ErrorCodeAttribute {
+        code: ErrorCode(code),
+        reason: reason.as_bytes().to_vec(),
+    }));
+    if let Some(nonce) = nonce {
         let realm = TextAttribute::new(ATTR_REALM, REALM.to_owned());
-        self.setters.push(Box::new(realm));
-        let nonce = TextAttribute::new(ATTR_NONCE, nonce);
-        self.setters.push(Box::new(nonce));
-        self
+        setters.push(Box::new(realm));
+        setters.push(Box::new(TextAttribute::new(ATTR_NONCE, nonce)));
     }
-
-    fn signed_by(mut self, key: MessageIntegrity) -> Self {
-        self.key = Some(key);
-        self
+    if let Some(key) = key {
+        setters.push(Box::new(key));
     }
-
-    /// MESSAGE-INTEGRITY covers all before it, FINGERPRINT is last (RFC 8489, sections 14.5, 14.7).
-    fn encode(mut self) -> Option<Vec<u8>> {
-        if let Some(key) = self.key {
-            self.setters.push(Box::new(key));
-        }
-        if self.fingerprint {
-            self.setters.push(Box::new(FINGERPRINT));
-        }
-        build(&self.setters)
+    if request.contains(ATTR_FINGERPRINT) {
+        setters.push(Box::new(FINGERPRINT));
     }
+    build(&setters)
 }
 
 fn header(request: &Message, class: MessageClass) -> Vec<Box<dyn Setter>> {
@@ -266,7 +243,7 @@ fn build(setters: &[Box<dyn Setter>]) -> Option<Vec<u8>> {
     Some(message.raw)
 }
 
-/// The nonce of each client socket, bounded by forgetting the oldest.
+/// The nonce of each client socket; the oldest gives way when there are too many.
 struct Nonces {
     seed: [u8; 32],
     issued: u64,
@@ -312,7 +289,7 @@ impl Nonces {
         value
     }
 
-    /// Whether `value` is the socket's nonce and not yet used up; counts this use.
+    /// Whether `value` is the nonce of the socket and not yet used up; counts this use.
     fn spend(&mut self, socket: SocketAddr, value: &str) -> bool {
         match self.by_socket.get_mut(&socket) {
             Some(nonce) if nonce.value == value && nonce.requests_left > 0 => {

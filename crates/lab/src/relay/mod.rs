@@ -1,15 +1,16 @@
 //! `postern-lab relay`: a STUN server that a Firezone client accepts as a relay.
 //!
 //! A thin UDP shell around [`RelayCore`]: one socket for each `--listen` address, so that an answer
-//! leaves from exactly the address the question came to (docs/protocol.md 8.0: a relay that
-//! answers from elsewhere is ignored). It refuses wildcard addresses for that reason.
+//! leaves from exactly the address that received the question (docs/protocol.md 8.0: clients
+//! ignore answers from elsewhere). It refuses wildcard addresses for that reason.
 
 mod core;
-pub mod credentials;
+pub(crate) mod credentials;
 
-pub use self::core::{Counters, MAX_NONCES, REQUESTS_PER_NONCE, RelayCore};
+use self::core::{RelayCore, RelayCounters};
 
-use crate::portal::clock::unix_now;
+use crate::clock::unix_now;
+use crate::secret;
 use anyhow::{Context, bail};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -21,13 +22,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-/// The only port on which Firezone's programs look for relay traffic (docs/protocol.md 3.5.
+/// The only port on which Firezone's programs look for relay traffic (docs/protocol.md 3.5).
 const RELAY_PORT: u16 = 3478;
 
-/// How often a change of the drop counters is reported, at most.
+/// Shortest interval between two reports of dropped datagrams.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// `postern-lab relay`
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Address to answer on, exactly as in the portal's relay entry; may be given several times
@@ -45,10 +45,8 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let secret = credentials::read_or_create_secret(&args.secret_file)?;
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)?;
-    let relay = Arc::new(Mutex::new(RelayCore::new(secret, seed)));
+    let shared = secret::read_or_create(&args.secret_file)?;
+    let relay = Arc::new(Mutex::new(RelayCore::new(shared, secret::random()?)));
     let mut tasks = JoinSet::new();
     for address in args.listen {
         let socket = bind(address)?;
@@ -63,17 +61,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             ended.context("a relay task panicked")?.context("a relay socket failed")?;
         }
     }
-    let Counters {
-        bindings,
-        challenged,
-        refused,
-        malformed,
-        ignored,
-    } = counters(&relay);
-    info!(
-        bindings,
-        challenged, refused, malformed, ignored, "relay stopped"
-    );
+    let counters = lock(&relay).counters();
+    info!(?counters, "relay stopped");
     Ok(())
 }
 
@@ -108,7 +97,7 @@ async fn serve(socket: UdpSocket, relay: Arc<Mutex<RelayCore>>) -> std::io::Resu
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
-            // An ICMP error about one of our answers is reported here; it is not ours to act on.
+            // An ICMP error about an earlier answer: nothing to do about it.
             Err(error) if is_transient(&error) => continue,
             Err(error) => return Err(error),
         };
@@ -133,24 +122,17 @@ fn is_transient(error: &std::io::Error) -> bool {
 
 /// One line when drops have increased, never one for each datagram (docs/lessons.md 4).
 async fn report(relay: Arc<Mutex<RelayCore>>) -> std::io::Result<()> {
-    let mut reported = Counters::default();
+    let mut reported = RelayCounters::default();
     let mut ticks = tokio::time::interval(REPORT_EVERY);
     loop {
         ticks.tick().await;
-        let current = counters(&relay);
-        let dropped = current.malformed + current.ignored;
-        if dropped > reported.malformed + reported.ignored {
-            let Counters {
-                malformed, ignored, ..
-            } = current;
+        let current = lock(&relay).counters();
+        let (malformed, ignored) = (current.malformed, current.ignored);
+        if malformed + ignored > reported.malformed + reported.ignored {
             info!(malformed, ignored, "datagrams dropped so far");
         }
         reported = current;
     }
-}
-
-fn counters(relay: &Mutex<RelayCore>) -> Counters {
-    lock(relay).counters()
 }
 
 fn lock(relay: &Mutex<RelayCore>) -> std::sync::MutexGuard<'_, RelayCore> {

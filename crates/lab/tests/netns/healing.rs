@@ -2,6 +2,7 @@
 
 use crate::names::{expect_page_of, fetch_name, proxies_of};
 use crate::{LIMIT, Trial, WEB};
+use postern_lab::clock::unix_ms;
 use postern_lab::dns::mode::Mode;
 use postern_lab::playground::Role;
 use postern_lab::playground::download::Download;
@@ -11,7 +12,6 @@ use postern_lab::playground::network::{WEBS_V4, WEBS_V6};
 use postern_lab::playground::scene::{APP, LATE, TTL};
 use postern_lab::playground::setup::WEB_PORT;
 use postern_lab::playground::traffic::{Connected, Families, connect_until};
-use postern_lab::portal::clock::unix_ms;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;

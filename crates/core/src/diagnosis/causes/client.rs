@@ -1,4 +1,4 @@
-//! What can be the matter with a client, or with the way to it.
+//! Causes that concern a client or its transport.
 
 use super::{Severity, count};
 use crate::diagnosis::Seconds;
@@ -8,67 +8,67 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ClientCause {
-    /// No client is called like that.
+    /// No client matches the text.
     NoSuchClient {
-        /// As asked for.
+        /// The client as the user wrote it.
         asked: String,
-        /// Who is called almost like that.
+        /// The client with the most similar id.
         nearest: Option<String>,
-        /// How many clients the gateway serves.
+        /// Number of clients that the gateway serves.
         served: usize,
     },
-    /// Several clients' ids begin like that.
+    /// The ids of several clients begin with the text.
     AmbiguousClient {
-        /// As asked for.
+        /// The client as the user wrote it.
         asked: String,
-        /// Some of them.
+        /// Some of the matching ids.
         matches: Vec<String>,
-        /// How many there are.
+        /// Number of matching ids.
         all: usize,
     },
-    /// The client's connection died too often.
+    /// The client's connection crashed too often.
     CutOff {
-        /// For so long it is not served.
+        /// How long the client stays cut off.
         rest: Seconds,
     },
-    /// The client is not connected any more.
+    /// The client is no longer connected.
     ClientLeft {
         /// The authorization that ended last.
         last: String,
-        /// How long ago.
+        /// Time since that authorization ended.
         ago: Seconds,
     },
-    /// The client's connection died, or is yet to be taken over from a former process.
+    /// The client's connection crashed, or is not yet taken over from a former process.
     Rebuilding,
-    /// The client has authorizations and no transport.
+    /// The client has authorizations but no transport.
     NoTransport {
-        /// How long ago the last one was lost.
+        /// Time since the last transport was lost.
         lost: Option<Seconds>,
     },
-    /// Client and gateway have found no way to each other.
+    /// Client and gateway have found no path.
     NoPath {
         /// Whether any address of the client is known.
         has_candidates: bool,
-        /// For so long it has been tried.
+        /// How long both have tried.
         waiting: Seconds,
     },
-    /// There is a path, and WireGuard's handshake is missing.
+    /// There is a path, but no WireGuard handshake.
     NoHandshake {
-        /// Where the client is.
+        /// The client's address on the path.
         remote: String,
-        /// For so long it has been tried.
+        /// How long both have tried.
         waiting: Seconds,
     },
-    /// Nothing is heard from the client.
+    /// The client is not heard any more.
     ClientSilent {
-        /// For so long.
+        /// Time since the client was last heard.
         heard: Seconds,
-        /// Whether its session still stands.
+        /// Whether its session is still valid.
         has_session: bool,
     },
     /// A part of the gateway does not answer.
     PartSilent {
-        /// Which.
+        /// The part that does not answer.
         part: String,
     },
 }

@@ -1,7 +1,7 @@
-//! The causes: what is the matter, in one sentence, and what to do about it, in another.
+//! The causes: each with a sentence that names it, and a sentence with its remedy.
 //!
-//! A sentence is complete in itself, says what is the matter and not what goes on inside, and names
-//! what the reader knows: resources, names, addresses, times. A remedy says who has to do what.
+//! A sentence is complete, describes the problem and not the internals, and uses the reader's
+//! terms: resources, names, addresses, times. A remedy says who has to do what.
 
 mod client;
 mod name;
@@ -9,42 +9,42 @@ mod resource;
 mod rights;
 
 pub use client::ClientCause;
-pub use name::{NameCause, Unable};
+pub use name::{DnsFailure, NameCause};
 pub use resource::ResourceCause;
 pub use rights::{Permits, RightsCause};
 
 use super::Seconds;
 use serde::{Deserialize, Serialize};
 
-/// How bad it is.
+/// The severity of a cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It works.
+    /// The target answers the client.
     Works,
-    /// Nothing is known to be wrong, but it has not been seen to work.
+    /// No problem is known, but it is not confirmed to work.
     Limited,
-    /// It does not work.
+    /// The target does not work.
     Broken,
 }
 
-/// What is the matter. As JSON an object with a `code`, which is unique among all causes, and what
-/// belongs to it. Resources are given by their name and what they cover.
+/// The cause of a verdict. As JSON an object with a `code`, which is unique among all causes, and
+/// its fields. Resources are given by their name and address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Cause {
-    /// With the client, or the way to it.
+    /// A cause that concerns the client or its transport.
     Client(ClientCause),
-    /// With what it may reach.
+    /// A cause that concerns its authorizations.
     Rights(RightsCause),
-    /// With the name that it uses.
+    /// A cause that concerns the name of the target.
     Name(NameCause),
-    /// With the resource, or nothing at all.
+    /// A cause that concerns the resource, or success.
     Resource(ResourceCause),
 }
 
 impl Cause {
-    /// How bad it is.
+    /// The severity of this cause.
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
@@ -55,7 +55,7 @@ impl Cause {
         }
     }
 
-    /// What is the matter.
+    /// One sentence that names the cause.
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
@@ -66,7 +66,7 @@ impl Cause {
         }
     }
 
-    /// What to do; nothing where it works.
+    /// One or more sentences with the remedy; `None` if it works.
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         match self {
@@ -110,8 +110,8 @@ fn count(number: usize, noun: &str) -> String {
     }
 }
 
-/// When the DNS is asked again.
-fn asked_again(next_try: Option<Seconds>) -> String {
+/// The sentence about the next lookup.
+fn next_lookup(next_try: Option<Seconds>) -> String {
     match next_try {
         Some(Seconds(0)) => "The DNS is asked again within a second".into(),
         Some(next_try) => format!("The DNS is asked again in {next_try}"),

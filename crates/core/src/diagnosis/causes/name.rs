@@ -1,88 +1,88 @@
-//! What can be the matter with a name.
+//! Causes that concern a name.
 
-use super::{Severity, asked_again, count};
+use super::{Severity, count, next_lookup};
 use crate::diagnosis::Seconds;
 use crate::names::NameFailure;
 use serde::{Deserialize, Serialize};
 
-/// The client may reach the name, but the name leads nowhere.
+/// The client may reach the name, but the name has no usable address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum NameCause {
-    /// The client has not asked for it.
+    /// The client has not announced the name.
     NameNotAnnounced {
-        /// Which.
+        /// The name of the target.
         name: String,
-        /// Through which resource it could be reached.
+        /// The resource that covers the name.
         resource: String,
-        /// How many names the client has asked for.
+        /// Number of names that the client has announced.
         announced: usize,
     },
-    /// The client announced it, and the NAT does not keep it.
+    /// The client announced it, but the NAT has no mapping.
     NameNotKept {
-        /// Which.
+        /// The name of the target.
         name: String,
-        /// How many it keeps for the client.
+        /// Number of mappings of the client.
         kept: usize,
-        /// How many it may keep.
+        /// Limit of the client's mappings.
         limit: usize,
     },
-    /// It is being looked up.
+    /// The first lookup is in progress.
     BeingResolved {
-        /// Which.
+        /// The name of the target.
         name: String,
-        /// How many packets wait for that.
+        /// Number of packets that wait for it.
         held: usize,
     },
-    /// The DNS says that there is no such name.
+    /// The DNS reports that the name does not exist.
     NoSuchName {
-        /// Which.
+        /// The name of the target.
         name: String,
-        /// For how long it has said so.
+        /// How long the DNS has reported it.
         since: Seconds,
-        /// When it is asked again.
+        /// Time until the next lookup.
         next_try: Option<Seconds>,
     },
-    /// The name exists without an address that the client could use.
+    /// The name exists, but has no address that the client could use.
     NoAddress {
-        /// Which.
+        /// The name of the target.
         name: String,
-        /// What kind of address is missing.
+        /// The missing families, as in `A or AAAA`.
         families: String,
-        /// When the DNS is asked again.
+        /// Time until the next lookup.
         next_try: Option<Seconds>,
     },
-    /// The DNS cannot say.
+    /// The DNS gives no answer.
     DnsNotAnswering {
-        /// About which name.
+        /// The name of the target.
         name: String,
-        /// In which way.
-        how: Unable,
-        /// For how long.
+        /// The kind of the failure.
+        how: DnsFailure,
+        /// How long lookups have failed.
         since: Seconds,
-        /// When it is asked again.
+        /// Time until the next lookup.
         next_try: Option<Seconds>,
-        /// How many packets wait for that.
+        /// Number of packets that wait for it.
         held: usize,
     },
 }
 
-/// Why the DNS cannot say.
+/// Why the DNS gives no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unable {
-    /// It fails or refuses.
+pub enum DnsFailure {
+    /// The server fails or refuses.
     Fails,
-    /// It does not answer in time.
+    /// The server does not answer in time.
     IsSilent,
-    /// It cannot be reached.
+    /// The server cannot be reached.
     IsOutOfReach,
-    /// It was not asked: the client has too many questions waiting.
+    /// It was not asked: the client has too many lookups waiting.
     WasNotAsked,
 }
 
-impl Unable {
-    /// `None` for what the DNS said for sure.
+impl DnsFailure {
+    /// `None` for definite answers of the DNS.
     #[must_use]
     pub fn of(failure: NameFailure) -> Option<Self> {
         match failure {
@@ -94,8 +94,8 @@ impl Unable {
         }
     }
 
-    /// As in: the gateway's DNS server …
-    pub(in crate::diagnosis) fn in_words(self) -> &'static str {
+    /// Completes the sentence: the gateway's DNS server …
+    pub(in crate::diagnosis) fn phrase(self) -> &'static str {
         match self {
             Self::Fails => "refuses to say, or fails",
             Self::IsSilent => "does not answer",
@@ -143,7 +143,7 @@ impl NameCause {
                 held,
                 ..
             } => {
-                let (how, held) = (how.in_words(), waiting(*held));
+                let (how, held) = (how.phrase(), waiting(*held));
                 format!(
                     "No address of {name} is known: for {since} the gateway's DNS server \
                      {how}{held}."
@@ -180,16 +180,16 @@ impl NameCause {
             Self::NoSuchName { name, next_try, .. } => format!(
                 "See with the DNS server that the gateway uses (dns.servers) whether {name} \
                  should exist, also for that server's view of the zone. {}.",
-                asked_again(*next_try)
+                next_lookup(*next_try)
             ),
             Self::NoAddress {
                 families, next_try, ..
             } => format!(
                 "Add an {families} record, or have the client use the other family. {}.",
-                asked_again(*next_try)
+                next_lookup(*next_try)
             ),
             Self::DnsNotAnswering {
-                how: Unable::WasNotAsked,
+                how: DnsFailure::WasNotAsked,
                 ..
             } => "Wait a moment; if it stays like this, something at the client asks for names \
                  without end."
@@ -197,7 +197,7 @@ impl NameCause {
             Self::DnsNotAnswering { next_try, .. } => format!(
                 "See that the DNS server that the gateway uses (dns.servers) runs and can be \
                  reached from the gateway. {}.",
-                asked_again(*next_try)
+                next_lookup(*next_try)
             ),
         }
     }

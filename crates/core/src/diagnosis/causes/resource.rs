@@ -1,67 +1,68 @@
-//! What can be the matter with a resource: or that nothing is.
+//! Causes that concern a resource, and success.
 
-use super::{Severity, asked_again, count};
-use crate::diagnosis::{Refusal, Seconds};
+use super::{Severity, count, next_lookup};
+use crate::diagnosis::Seconds;
+use crate::replies::RefusalKind;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// Packets are let through, or would be.
+/// Packets pass the gateway, or would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum ResourceCause {
-    /// Somebody answers.
+    /// The target answers the client.
     Works {
-        /// How long ago the last reply came.
+        /// Time since the last reply.
         ago: Seconds,
-        /// From where, if the client uses a name.
+        /// The address that answered, if the client uses a name.
         by: Option<IpAddr>,
     },
     /// The client has sent nothing to the target.
     NothingSent {
-        /// The name or address.
+        /// The name or address of the target.
         place: String,
     },
-    /// It is too early to tell.
+    /// Too few packets to decide.
     Awaited {
-        /// Who should answer.
+        /// The addresses that should answer.
         by: String,
-        /// How many packets went out.
+        /// Number of unanswered packets.
         packets: u32,
-        /// Since when.
+        /// Time since the first of them.
         since: Seconds,
     },
-    /// Nobody answers.
+    /// The target does not answer.
     Unanswered {
-        /// Who should.
+        /// The addresses that should answer.
         by: String,
-        /// How many packets went out.
+        /// Number of unanswered packets.
         packets: u32,
-        /// Since when.
+        /// Time since the first of them.
         since: Seconds,
-        /// How long ago somebody answered before that.
+        /// Time since the last answer before them.
         replied: Option<Seconds>,
-        /// When the DNS is asked for better addresses; `None` where it is not asked at all.
+        /// Time until the next lookup for better addresses; `None` without a lookup.
         next_try: Option<Seconds>,
     },
-    /// Somebody refuses.
+    /// The target refuses the client's packets.
     Refused {
-        /// Who.
+        /// The addresses that refuse.
         by: String,
-        /// In which way.
-        how: Refusal,
-        /// How long ago.
+        /// The kind of the refusal.
+        how: RefusalKind,
+        /// Time since the refusal.
         ago: Seconds,
     },
-    /// The client has all the flows it may have, or the table is full.
+    /// The client is at its limit of flows, or the table is full.
     FlowTableFull {
-        /// How many it has.
+        /// Number of flows of the client.
         flows: usize,
-        /// How many it may have.
+        /// Limit of the client's flows.
         limit: u32,
     },
     /// No port was free for another flow.
     PortsExhausted {
-        /// How long ago.
+        /// Time since it was refused.
         ago: Seconds,
     },
 }
@@ -107,14 +108,14 @@ impl ResourceCause {
                 format!("Nobody answers: {packets} went to {by} in the last {since}{before}.")
             }
             Self::Refused { by, how, ago } => match how {
-                Refusal::Reset => format!("{by} refused the connection {ago} ago (TCP reset)."),
-                Refusal::PortUnreachable => {
+                RefusalKind::Reset => format!("{by} refused the connection {ago} ago (TCP reset)."),
+                RefusalKind::PortUnreachable => {
                     format!("{by} said {ago} ago that nobody listens there (ICMP).")
                 }
-                Refusal::AddressUnreachable => {
+                RefusalKind::AddressUnreachable => {
                     format!("The network said {ago} ago that {by} cannot be reached (ICMP).")
                 }
-                Refusal::Other => {
+                RefusalKind::Other => {
                     format!("The network refused a packet to {by} {ago} ago (ICMP).")
                 }
             },
@@ -139,7 +140,7 @@ impl ResourceCause {
             Self::Awaited { .. } => "Ask again in a few seconds.".into(),
             Self::Unanswered { next_try, .. } => {
                 let elsewhere = match next_try {
-                    Some(_) => format!(" {} for another address.", asked_again(*next_try)),
+                    Some(_) => format!(" {} for another address.", next_lookup(*next_try)),
                     None => String::new(),
                 };
                 format!(
@@ -149,13 +150,15 @@ impl ResourceCause {
                 )
             }
             Self::Refused { how, .. } => match how {
-                Refusal::Reset | Refusal::PortUnreachable => {
+                RefusalKind::Reset | RefusalKind::PortUnreachable => {
                     "Start the service there, or ask for the port that it listens on.".into()
                 }
-                Refusal::AddressUnreachable => {
+                RefusalKind::AddressUnreachable => {
                     "See that the host is up, and that the gateway has a route to it.".into()
                 }
-                Refusal::Other => "Look for a firewall between the gateway and the host.".into(),
+                RefusalKind::Other => {
+                    "Look for a firewall between the gateway and the host.".into()
+                }
             },
             Self::FlowTableFull { flows, limit } if *flows >= *limit as usize => {
                 "Raise limits.flows_per_client, or see what at the client opens so many \

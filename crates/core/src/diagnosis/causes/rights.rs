@@ -1,76 +1,76 @@
-//! What can be the matter with what a client may reach.
+//! Causes that concern the authorizations of a client.
 
 use crate::diagnosis::Seconds;
 use serde::{Deserialize, Serialize};
 
-/// The client may not.
+/// The client may not reach the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum RightsCause {
-    /// Nothing grants the target to the client.
+    /// No grant of the client covers the target.
     NotAuthorized {
-        /// The name or address.
+        /// The name or address of the target.
         place: String,
-        /// Whether it is a name.
+        /// Whether the target is a name.
         is_name: bool,
-        /// Some of what it holds instead.
+        /// Some of the resources it holds.
         holds: Vec<String>,
     },
-    /// The authorization has run out.
+    /// The authorization has expired.
     Expired {
-        /// Of which resource.
+        /// The resource of the authorization.
         resource: String,
-        /// When.
+        /// The date of the expiry.
         at: String,
-        /// How long ago.
+        /// Time since the expiry.
         ago: Seconds,
     },
-    /// The authorization was taken away.
+    /// The portal revoked the authorization.
     Revoked {
-        /// Of which resource.
+        /// The resource of the authorization.
         resource: String,
-        /// When.
+        /// The date of the revocation.
         at: String,
-        /// How long ago.
+        /// Time since the revocation.
         ago: Seconds,
     },
-    /// The resources that cover the target do not permit that service.
+    /// The filters of the covering resources forbid the service.
     Filtered {
-        /// The service.
+        /// The service of the target.
         asked: String,
-        /// The name or address.
+        /// The name or address of the target.
         place: String,
-        /// Each with what it permits.
+        /// The covering resources and their permitted services.
         resources: Vec<Permits>,
     },
-    /// An Internet resource is held, and the address is private.
+    /// The client holds an Internet resource, and the address is private.
     NotInternet {
-        /// The Internet resource.
+        /// The Internet resource of the client.
         resource: String,
-        /// The address.
+        /// The address of the target.
         place: String,
     },
-    /// The address is one of clients and gateways.
+    /// The address belongs to a client or a gateway.
     TunnelRange {
-        /// The address.
+        /// The address of the target.
         place: String,
     },
-    /// The address is a group's.
+    /// The address is a multicast or broadcast address.
     Group {
-        /// The address.
+        /// The address of the target.
         place: String,
     },
-    /// The address is a proxy IP that stands for no name of this client.
+    /// The address is a proxy IP without a name of this client.
     NoName {
-        /// The address.
+        /// The address of the target.
         place: String,
     },
 }
 
-/// What a resource permits.
+/// The services that a resource permits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permits {
-    /// Which.
+    /// The name and address of the resource.
     pub resource: String,
     /// As in `tcp 80, tcp 443, icmp`.
     pub permits: String,

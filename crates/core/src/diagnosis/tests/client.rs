@@ -1,13 +1,13 @@
-//! The client and the way to it.
+//! The steps about the client and its transport.
 
 use super::*;
 
-/// docs/lessons.md 32.
+/// docs/lessons.md 32: The gateway says why something does not work.
 #[test]
-fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
+fn distinguishes_an_unknown_client_from_a_misspelled_one() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "nobody".into();
-    facts.client = Subject::Nobody {
+    facts.client = Subject::Unknown {
         nearest: None,
         served: 1,
     };
@@ -17,17 +17,17 @@ fn an_unknown_client_is_told_apart_from_a_misspelled_one() {
     assert_eq!(marks(&report), "✗");
 
     let nearest = Some(ClientId(Uuid::from_u128(7)));
-    facts.client = Subject::Nobody { nearest, served: 2 };
+    facts.client = Subject::Unknown { nearest, served: 2 };
     let remedy = "Did you mean 00000000-0000-0000-0000-000000000007?";
     assert_eq!(diagnose(&facts).remedy.as_deref(), Some(remedy));
 }
 
 #[test]
-fn the_beginning_of_several_ids_names_some_of_them() {
+fn an_ambiguous_prefix_names_some_ids() {
     let mut facts = Scene::new("10.20.0.7").facts;
     facts.asked = "0".into();
     let ids = (1..=9).map(|number| ClientId(Uuid::from_u128(number)));
-    facts.client = Subject::Several(ids.collect());
+    facts.client = Subject::Ambiguous(ids.collect());
     let report = diagnose(&facts);
     assert!(
         report
@@ -38,10 +38,10 @@ fn the_beginning_of_several_ids_names_some_of_them() {
 }
 
 #[test]
-fn a_client_that_was_cut_off_is_served_again_by_itself() {
+fn explains_that_a_cut_off_client_is_served_again() {
     let scene = Scene::new("10.20.0.7").with(|scene| {
         scene.client.cut_off_for = Some(seconds(25));
-        scene.client.connection = Told::Absent;
+        scene.client.connection = Response::Absent;
     });
     let report = scene.report();
     let verdict = "The client is cut off for 25 s more: its connection died too often.";
@@ -50,10 +50,10 @@ fn a_client_that_was_cut_off_is_served_again_by_itself() {
 }
 
 #[test]
-fn a_client_that_has_left_is_said_to_have_held_what_it_held_last() {
+fn names_the_last_grant_of_a_client_that_left() {
     let scene = Scene::new("192.0.2.7").ended(wiki(), 90, GrantEnd::ClientGone);
     let report = scene
-        .with(|scene| scene.client.connection = Told::Absent)
+        .with(|scene| scene.client.connection = Response::Absent)
         .report();
     let verdict = "The client is not connected here any more: it was last served 1 min 30 s ago, \
                    and held \"Wiki\" (10.20.0.0/16).";
@@ -61,30 +61,32 @@ fn a_client_that_has_left_is_said_to_have_held_what_it_held_last() {
 }
 
 #[test]
-fn a_connection_that_died_is_told_apart_from_one_that_is_silent() {
-    let told = |told| {
+fn distinguishes_a_crashed_connection_from_a_silent_one() {
+    let report_with = |response| {
         let scene = Scene::new("10.20.0.7").grant(wiki());
-        scene.with(|scene| scene.client.connection = told).report()
+        scene
+            .with(|scene| scene.client.connection = response)
+            .report()
     };
-    let rebuilding = told(Told::Rebuilding);
+    let rebuilding = report_with(Response::Restarting);
     assert!(rebuilding.verdict.contains("being built anew"));
-    // It waits for its turn after a restart of the process.
-    assert_eq!(told(Told::Absent).verdict, rebuilding.verdict);
-    let silent = told(Told::Silence);
+    // It is not yet restored after a restart of the process.
+    assert_eq!(report_with(Response::Absent).verdict, rebuilding.verdict);
+    let silent = report_with(Response::Timeout);
     let verdict = "A part of the gateway, the client's connection, did not answer in time.";
     assert_says(&silent, verdict, "ask again");
     assert_eq!(marks(&silent), "✓✗------");
 }
 
 #[test]
-fn a_lost_transport_is_told_apart_from_one_that_never_was() {
+fn distinguishes_a_lost_transport_from_a_missing_one() {
     let transport = |lost| {
         let scene = Scene::new("10.20.0.7").grant(wiki());
         scene.transport(TransportFacts::None { lost }).report()
     };
     let lost = transport(Some(seconds(40)));
     assert_says(&lost, "The way to the client was lost 40 s ago.", "online");
-    // What lies behind it is right all the same.
+    // The later steps pass all the same.
     assert_eq!(marks(&lost), "✓✗✓✓---?");
     let never = transport(None);
     let verdict = "The client may be served, but has not begun to connect.";
@@ -92,7 +94,7 @@ fn a_lost_transport_is_told_apart_from_one_that_never_was() {
 }
 
 #[test]
-fn no_path_is_the_firewalls_fault_if_addresses_are_known_and_else_the_portals() {
+fn without_a_path_blames_the_firewall_or_the_portal() {
     let unconnected = |has_candidates| {
         let scene = Scene::new("10.20.0.7").grant(wiki()).peer(|peer| {
             peer.has_candidates = has_candidates;
@@ -115,7 +117,7 @@ fn no_path_is_the_firewalls_fault_if_addresses_are_known_and_else_the_portals() 
 }
 
 #[test]
-fn a_path_without_handshake_names_the_client_s_address() {
+fn a_path_without_handshake_names_the_client_address() {
     let scene = Scene::new("10.20.0.7").grant(wiki()).peer(|peer| {
         (peer.session, peer.heard) = (None, None);
         peer.age = seconds(12);
@@ -126,7 +128,7 @@ fn a_path_without_handshake_names_the_client_s_address() {
 }
 
 #[test]
-fn a_client_that_fell_silent_is_broken_once_its_session_has_run_out() {
+fn a_silent_client_is_broken_once_its_session_has_expired() {
     let silent = |session| {
         let scene = Scene::new("10.20.0.7").grant(wiki()).peer(|peer| {
             (peer.session, peer.heard) = (session, Some(seconds(90)));
@@ -141,7 +143,7 @@ fn a_client_that_fell_silent_is_broken_once_its_session_has_run_out() {
 }
 
 #[test]
-fn a_session_says_since_when_it_is_up_and_where_the_client_is() {
+fn a_session_shows_its_age_and_the_client_address() {
     let report = Scene::new("10.20.0.7").grant(wiki()).report();
     let session = "up for 3 min, heard 2 s ago, by 203.0.113.9:4000";
     assert_eq!(step(&report, StepName::Session), session);
@@ -150,7 +152,7 @@ fn a_session_says_since_when_it_is_up_and_where_the_client_is() {
 }
 
 #[test]
-fn draining_and_an_absent_portal_are_notes_and_no_causes() {
+fn draining_and_an_absent_portal_are_only_notes() {
     let scene = Scene::new("10.20.0.7").grant(wiki()).replies(replied(3));
     let report = scene
         .with(|scene| {

@@ -1,4 +1,4 @@
-//! What is remembered of what ended.
+//! The journal of ended grants.
 
 use super::*;
 use crate::ledger::EndedGrant;
@@ -19,7 +19,7 @@ fn ended(number: u128, expires_at: Option<u64>, end: GrantEnd) -> EndedGrant {
 }
 
 #[test]
-fn the_oldest_gives_way_when_the_journal_is_full() {
+fn a_full_journal_drops_the_oldest_entry() {
     let mut journal = Journal::default();
     for number in 0..=Journal::ENTRIES as u128 {
         journal.note(ended(number, None, GrantEnd::Revoked), NOW);
@@ -31,7 +31,7 @@ fn the_oldest_gives_way_when_the_journal_is_full() {
 }
 
 #[test]
-fn what_was_over_has_expired_then_whoever_cleared_it_away() {
+fn an_expired_grant_counts_as_expired_for_any_removal() {
     let mut journal = Journal::default();
     let expired_at = NOW.0 - 30;
     for end in [GrantEnd::ClientGone, GrantEnd::Unlisted, GrantEnd::Expired] {

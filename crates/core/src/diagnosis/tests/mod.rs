@@ -1,4 +1,4 @@
-//! Every cause, from the facts that lead to it to the words that are said.
+//! Every cause, from the facts to the wording.
 
 mod client;
 mod journal;
@@ -18,6 +18,8 @@ use crate::nat_table::NatFacts;
 use crate::packet::Path;
 use crate::peer::PeerFacts;
 use crate::policy::{Policy, PolicyConfig};
+use crate::replies::{Refusal, RefusalKind, ReplyFacts};
+use crate::target::Target;
 use crate::testing::beginning;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -26,7 +28,7 @@ use uuid::Uuid;
 const NOW: UnixTime = UnixTime(1_790_000_000);
 const PROXY: &str = "100.96.0.1";
 
-/// A client that is well, its policy, and what is asked about.
+/// A working client, its policy, and a question.
 struct Scene {
     facts: Facts,
     client: ClientFacts,
@@ -99,10 +101,10 @@ fn resolved(address: &str) -> FamilyFacts {
     }
 }
 
-fn replied(seconds_ago: u64) -> RepliesSeen {
-    RepliesSeen {
+fn replied(seconds_ago: u64) -> ReplyFacts {
+    ReplyFacts {
         replied: Some(seconds(seconds_ago)),
-        ..RepliesSeen::default()
+        ..ReplyFacts::default()
     }
 }
 
@@ -125,14 +127,14 @@ impl Scene {
         });
         let connection = ConnectionFacts {
             transport: TransportFacts::Peer(peer()),
-            policy: policy.explain(&target.place, target.asked),
+            policy: policy.explain(&target.host, target.service),
             replies: None,
         };
         Self {
             facts: Facts {
                 asked: id.to_string(),
                 target,
-                client: Subject::Several(Vec::new()),
+                client: Subject::Ambiguous(Vec::new()),
                 gateway: GatewayFacts::default(),
                 unix_now: NOW,
             },
@@ -140,8 +142,8 @@ impl Scene {
                 id,
                 tunnel: Some(tunnel),
                 cut_off_for: None,
-                connection: Told::Answer(connection),
-                nat: Told::Answer(NatFacts {
+                connection: Response::Answer(connection),
+                nat: Response::Answer(NatFacts {
                     is_attached: true,
                     mapping: None,
                     names: (0, 2048),
@@ -171,7 +173,7 @@ impl Scene {
     }
 
     fn ended(mut self, resource: Resource, seconds_ago: u64, end: GrantEnd) -> Self {
-        self.client.ended.push(Ended {
+        self.client.ended.push(JournalEntry {
             client: self.client.id,
             tunnel: self.client.tunnel.expect("a client has addresses"),
             grant: Grant {
@@ -184,7 +186,7 @@ impl Scene {
         self
     }
 
-    /// The client announces the name, and the NAT has this to say of its IPv4 addresses.
+    /// The client announces the name; the NAT has these facts about its IPv4 addresses.
     fn announce(mut self, called: &str, v4: FamilyFacts) -> Self {
         let id = ResourceId(Uuid::from_u128(1));
         let assigned = self.policy.assign_proxies(id, &name(called), &[ip(PROXY)]);
@@ -201,15 +203,19 @@ impl Scene {
 
     fn connection(&mut self) -> &mut ConnectionFacts {
         match &mut self.client.connection {
-            Told::Answer(connection) => connection,
-            told @ (Told::Silence | Told::Rebuilding | Told::Absent) => panic!("{told:?}"),
+            Response::Answer(connection) => connection,
+            missing @ (Response::Timeout | Response::Restarting | Response::Absent) => {
+                panic!("{missing:?}")
+            }
         }
     }
 
     fn nat(&mut self) -> &mut NatFacts {
         match &mut self.client.nat {
-            Told::Answer(nat) => nat,
-            told @ (Told::Silence | Told::Rebuilding | Told::Absent) => panic!("{told:?}"),
+            Response::Answer(nat) => nat,
+            missing @ (Response::Timeout | Response::Restarting | Response::Absent) => {
+                panic!("{missing:?}")
+            }
         }
     }
 
@@ -228,14 +234,14 @@ impl Scene {
         self.transport(TransportFacts::Peer(peer))
     }
 
-    fn replies(self, seen: RepliesSeen) -> Self {
+    fn replies(self, seen: ReplyFacts) -> Self {
         self.with(|scene| scene.connection().replies = Some(seen))
     }
 
     fn report(mut self) -> Report {
         let target = self.facts.target.clone();
-        let explanation = self.policy.explain(&target.place, target.asked);
-        if let Told::Answer(connection) = &mut self.client.connection {
+        let explanation = self.policy.explain(&target.host, target.service);
+        if let Response::Answer(connection) = &mut self.client.connection {
             connection.policy = explanation;
         }
         self.facts.client = Subject::Client(Box::new(self.client));

@@ -1,4 +1,4 @@
-//! The name and its addresses.
+//! The steps about the name and its addresses.
 
 use super::*;
 use crate::names::NameFailure;
@@ -16,7 +16,7 @@ fn failed(failure: NameFailure) -> FamilyFacts {
 }
 
 #[test]
-fn a_name_that_was_never_announced_points_at_the_client_s_own_dns() {
+fn an_unannounced_name_points_to_the_client_dns() {
     let report = app().report();
     let verdict = "The client may reach app.example through \"App\" (*.example), but has not \
                    asked for it by name.";
@@ -29,7 +29,7 @@ fn a_name_that_was_never_announced_points_at_the_client_s_own_dns() {
 }
 
 #[test]
-fn an_announced_name_that_the_nat_does_not_keep_says_whether_it_is_full() {
+fn an_unmapped_name_shows_whether_the_limit_is_reached() {
     let unkept = |names| {
         let scene = app().announce("app.example", resolved("192.0.2.7"));
         let scene = scene.with(|scene| {
@@ -50,10 +50,10 @@ fn an_announced_name_that_the_nat_does_not_keep_says_whether_it_is_full() {
 }
 
 #[test]
-fn a_nat_that_does_not_answer_is_a_fact_of_the_verdict() {
+fn a_nat_without_an_answer_is_part_of_the_verdict() {
     let scene = app().announce("app.example", resolved("192.0.2.7"));
     let report = scene
-        .with(|scene| scene.client.nat = Told::Silence)
+        .with(|scene| scene.client.nat = Response::Timeout)
         .report();
     let verdict = "A part of the gateway, the address translation, did not answer in time.";
     assert_says(&report, verdict, "ask again");
@@ -61,7 +61,7 @@ fn a_nat_that_does_not_answer_is_a_fact_of_the_verdict() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_told_apart_from_one_without_an_address() {
+fn distinguishes_a_missing_name_from_one_without_an_address() {
     let denied = app().announce("app.example", failed(NameFailure::NoSuchName));
     let report = denied.report();
     let verdict = "The gateway's DNS has said for 20 s that app.example does not exist.";
@@ -75,7 +75,7 @@ fn a_name_that_does_not_exist_is_told_apart_from_one_without_an_address() {
 }
 
 #[test]
-fn a_dns_server_that_does_not_answer_says_since_when_and_what_waits() {
+fn a_silent_dns_server_shows_its_time_and_held_packets() {
     let silent = app().announce("app.example", failed(NameFailure::Timeout));
     let report = silent.with(|scene| {
         let mapping = scene.nat().mapping.as_mut();
@@ -95,7 +95,7 @@ fn a_dns_server_that_does_not_answer_says_since_when_and_what_waits() {
 }
 
 #[test]
-fn a_lookup_under_way_is_not_broken() {
+fn a_lookup_in_progress_is_not_broken() {
     let report = app()
         .announce("app.example", FamilyFacts::default())
         .report();
@@ -107,9 +107,9 @@ fn a_lookup_under_way_is_not_broken() {
     assert_eq!(report.severity, Severity::Limited);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn addresses_that_outlive_their_dns_server_are_used_with_a_note() {
+fn addresses_in_use_without_a_dns_server_get_a_note() {
     let family = FamilyFacts {
         failure: Some((NameFailure::Timeout, seconds(20))),
         replies: replied(1),
@@ -130,7 +130,7 @@ fn addresses_that_outlive_their_dns_server_are_used_with_a_note() {
 }
 
 #[test]
-fn a_proxy_ip_is_judged_by_the_name_that_it_stands_for() {
+fn a_proxy_ip_is_decided_by_its_name() {
     let mut scene = Scene::new(PROXY).grant(dns(1, "App", "*.example"));
     let mut family = resolved("192.0.2.7");
     family.replies = replied(2);
@@ -147,7 +147,7 @@ fn a_proxy_ip_is_judged_by_the_name_that_it_stands_for() {
 }
 
 #[test]
-fn what_is_avoided_is_a_note_while_something_else_is_left() {
+fn shunned_addresses_are_a_note_while_others_are_left() {
     let mut family = resolved("192.0.2.7");
     family.addresses.push(AddressFacts {
         ip: ip("192.0.2.8"),

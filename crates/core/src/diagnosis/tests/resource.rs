@@ -1,19 +1,19 @@
-//! Flows and replies.
+//! The steps about flows and replies.
 
 use super::*;
 use crate::DropReason;
 
-fn silence(packets: u32) -> RepliesSeen {
-    RepliesSeen {
+fn silence(packets: u32) -> ReplyFacts {
+    ReplyFacts {
         waiting: Some(seconds(30)),
         unanswered: packets,
         span: seconds(20),
-        ..RepliesSeen::default()
+        ..ReplyFacts::default()
     }
 }
 
 #[test]
-fn what_works_says_when_the_last_reply_came_and_needs_no_remedy() {
+fn success_shows_the_last_reply_and_no_remedy() {
     let report = Scene::new("10.20.0.7:443")
         .grant(wiki())
         .replies(replied(3))
@@ -27,7 +27,7 @@ fn what_works_says_when_the_last_reply_came_and_needs_no_remedy() {
 }
 
 #[test]
-fn a_client_that_sends_nothing_is_where_to_look() {
+fn without_packets_points_to_the_client() {
     let report = Scene::new("10.20.0.7").grant(wiki()).report();
     let verdict = "Nothing stands in the way, but the client has sent nothing to 10.20.0.7 that \
                    the gateway remembers.";
@@ -36,7 +36,7 @@ fn a_client_that_sends_nothing_is_where_to_look() {
 }
 
 #[test]
-fn silence_says_how_much_was_sent_and_when_the_last_reply_came() {
+fn silence_shows_the_packets_and_the_last_reply() {
     let report = Scene::new("10.20.0.7")
         .grant(wiki())
         .replies(silence(4))
@@ -56,10 +56,10 @@ fn silence_says_how_much_was_sent_and_when_the_last_reply_came() {
 
 #[test]
 fn one_packet_without_a_reply_is_too_early_to_tell() {
-    let awaited = RepliesSeen {
+    let awaited = ReplyFacts {
         waiting: Some(seconds(1)),
         unanswered: 1,
-        ..RepliesSeen::default()
+        ..ReplyFacts::default()
     };
     let report = Scene::new("10.20.0.7")
         .grant(wiki())
@@ -71,29 +71,29 @@ fn one_packet_without_a_reply_is_too_early_to_tell() {
 }
 
 #[test]
-fn each_refusal_is_told_by_what_it_means() {
+fn explains_each_kind_of_refusal() {
     for (how, verdict) in [
         (
-            Refusal::Reset,
+            RefusalKind::Reset,
             "10.20.0.7 refused the connection 2 s ago (TCP reset).",
         ),
         (
-            Refusal::PortUnreachable,
+            RefusalKind::PortUnreachable,
             "10.20.0.7 said 2 s ago that nobody listens there (ICMP).",
         ),
         (
-            Refusal::AddressUnreachable,
+            RefusalKind::AddressUnreachable,
             "The network said 2 s ago that 10.20.0.7 cannot be reached (ICMP).",
         ),
         (
-            Refusal::Other,
+            RefusalKind::Other,
             "The network refused a packet to 10.20.0.7 2 s ago (ICMP).",
         ),
     ] {
-        let refused = Refused { how, port: None };
-        let seen = RepliesSeen {
+        let refused = Refusal { how, port: None };
+        let seen = ReplyFacts {
             refused: Some((seconds(2), refused)),
-            ..RepliesSeen::default()
+            ..ReplyFacts::default()
         };
         let report = Scene::new("10.20.0.7").grant(wiki()).replies(seen).report();
         assert_eq!(report.verdict, verdict);
@@ -102,7 +102,7 @@ fn each_refusal_is_told_by_what_it_means() {
 }
 
 #[test]
-fn a_name_whose_addresses_are_silent_says_when_others_are_looked_for() {
+fn a_silent_name_shows_its_next_lookup() {
     let family = FamilyFacts {
         replies: silence(4),
         next_try: Some(seconds(8)),
@@ -116,7 +116,7 @@ fn a_name_whose_addresses_are_silent_says_when_others_are_looked_for() {
 }
 
 #[test]
-fn a_full_table_and_spent_ports_count_until_something_works_again() {
+fn flow_limits_count_until_a_reply() {
     let refused = |reason, replied: Option<u64>| {
         let mut family = resolved("192.0.2.7");
         family.replies.replied = replied.map(seconds);

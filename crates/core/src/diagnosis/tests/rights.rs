@@ -1,10 +1,10 @@
-//! What the client may reach.
+//! The steps about authorizations.
 
 use super::*;
 
-/// docs/lessons.md 32.
+/// docs/lessons.md 32: The gateway says why something does not work.
 #[test]
-fn what_nothing_authorizes_is_told_with_what_the_client_holds() {
+fn an_unauthorized_target_is_shown_with_held_resources() {
     let report = Scene::new("192.0.2.7:443").grant(wiki()).report();
     let verdict = "Nothing authorizes the client for 192.0.2.7; it holds \"Wiki\" (10.20.0.0/16).";
     assert_says(
@@ -31,7 +31,7 @@ fn a_name_needs_a_dns_resource_even_if_its_address_is_in_a_network() {
 }
 
 #[test]
-fn long_lists_of_what_is_held_are_cut() {
+fn shortens_long_lists_of_held_resources() {
     let mut scene = Scene::new("192.0.2.7");
     for number in 1..=9 {
         let address = format!("10.{number}.0.0/16");
@@ -46,14 +46,14 @@ fn long_lists_of_what_is_held_are_cut() {
 }
 
 #[test]
-fn an_expired_authorization_says_when() {
+fn an_expired_authorization_shows_its_date() {
     let ended = Scene::new("10.20.0.7").ended(wiki(), 300, GrantEnd::Expired);
     let verdict = "The authorization for \"Wiki\" (10.20.0.0/16) expired 5 min ago, \
                    at 2026-09-21 14:08:20 UTC.";
     let report = ended.report();
     assert_says(&report, verdict, "sign in again");
     assert_eq!(marks(&report), "✓✓✗----?");
-    // The same before anybody has cleared it away.
+    // The same before it is removed.
     let mut over = Scene::new("10.20.0.7");
     over.client.grants.push(Grant {
         resource: wiki(),
@@ -63,11 +63,11 @@ fn an_expired_authorization_says_when() {
 }
 
 #[test]
-fn a_revoked_authorization_is_told_though_its_client_is_gone() {
+fn shows_a_revoked_authorization_of_a_client_that_left() {
     for end in [GrantEnd::Revoked, GrantEnd::Unlisted] {
         let scene = Scene::new("10.20.0.7").ended(wiki(), 4, end);
         let report = scene
-            .with(|scene| scene.client.connection = Told::Absent)
+            .with(|scene| scene.client.connection = Response::Absent)
             .report();
         let verdict = "The authorization for \"Wiki\" (10.20.0.0/16) was revoked 4 s ago, \
                        at 2026-09-21 14:13:16 UTC.";
@@ -77,7 +77,7 @@ fn a_revoked_authorization_is_told_though_its_client_is_gone() {
 }
 
 #[test]
-fn what_ended_for_another_target_or_service_is_no_reason() {
+fn an_ended_grant_of_another_target_is_no_reason() {
     let other = network(2, "Shop", "10.30.0.0/16", &[]);
     let ssh = network(3, "Admin", "10.20.0.0/16", &[Filter::Tcp(22..=22)]);
     for ended in [other, ssh] {
@@ -87,7 +87,7 @@ fn what_ended_for_another_target_or_service_is_no_reason() {
 }
 
 #[test]
-fn a_service_whose_own_authorization_ended_is_not_said_to_be_filtered() {
+fn an_ended_authorization_goes_before_a_filter() {
     let ssh = network(3, "Admin", "10.20.0.0/16", &[Filter::Tcp(22..=22)]);
     let web = network(1, "Wiki", "10.20.0.0/16", &web_and_ping());
     let scene = Scene::new("10.20.0.7:22")
@@ -102,7 +102,7 @@ fn a_service_whose_own_authorization_ended_is_not_said_to_be_filtered() {
 }
 
 #[test]
-fn a_filter_says_what_it_permits_and_each_resource_that_covers_the_target_does() {
+fn a_filter_shows_the_services_of_each_covering_resource() {
     let web = network(1, "Wiki", "10.20.0.0/16", &web_and_ping());
     let ssh = network(2, "Admin", "10.20.0.7/32", &[Filter::Tcp(22..=22)]);
     let report = Scene::new("10.20.0.7:udp/53")
@@ -126,14 +126,14 @@ fn a_port_that_only_one_protocol_may_use_is_permitted_with_a_note() {
 }
 
 #[test]
-fn an_authorization_says_until_when() {
+fn an_authorization_shows_its_expiry() {
     let mut scene = Scene::new("10.20.0.7");
     scene.allow(wiki(), Some(UnixTime(NOW.0 + 3_900)));
     let until = "by \"Wiki\" (10.20.0.0/16), until 2026-09-21 15:18:20 UTC (for 1 h 5 min)";
     assert_eq!(step(&scene.report(), StepName::Authorization), until);
 }
 
-/// docs/lessons.md 35.
+/// docs/lessons.md 35: Several egress addresses, closed private networks, many clients.
 #[test]
 fn private_addresses_stay_closed_beside_the_internet() {
     let internet = resource(9, "", ResourceKind::Internet, &[]);

@@ -1,4 +1,4 @@
-//! What is true of all causes: they can be read by programs, and are whole sentences.
+//! Properties of all causes: they are machine-readable, and their texts are whole sentences.
 
 use super::*;
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ fn titled() -> String {
     "\"Wiki\" (10.20.0.0/16)".to_owned()
 }
 
-/// One of each. A cause that is missing here is missed by the count below.
+/// One of each. The count below detects a missing one.
 fn all() -> Vec<Cause> {
     let clients = of_clients().into_iter().map(Cause::from);
     let rights = of_rights().into_iter().map(Cause::from);
@@ -130,7 +130,7 @@ fn of_names() -> Vec<NameCause> {
         },
         NameCause::DnsNotAnswering {
             name: called(),
-            how: Unable::IsSilent,
+            how: DnsFailure::IsSilent,
             since: SINCE,
             next_try: NEXT_TRY,
             held: 1,
@@ -159,7 +159,7 @@ fn of_resources() -> Vec<ResourceCause> {
         },
         ResourceCause::Refused {
             by: place(),
-            how: Refusal::Reset,
+            how: RefusalKind::Reset,
             ago: AGO,
         },
         ResourceCause::FlowTableFull { flows: 1, limit: 1 },
@@ -168,7 +168,7 @@ fn of_resources() -> Vec<ResourceCause> {
 }
 
 #[test]
-fn every_cause_has_a_code_of_its_own_is_explained_to_people_and_survives_json() {
+fn every_cause_has_a_unique_code_a_text_and_a_json_form() {
     let mut codes = BTreeSet::new();
     for cause in all() {
         let json = serde_json::to_value(&cause).expect("causes are plain values");
@@ -183,7 +183,7 @@ fn every_cause_has_a_code_of_its_own_is_explained_to_people_and_survives_json() 
 }
 
 #[test]
-fn every_cause_but_success_says_in_sentences_what_is_the_matter_and_what_to_do() {
+fn every_cause_but_success_has_a_sentence_and_a_remedy() {
     for cause in all() {
         let verdict = cause.sentence();
         assert!(verdict.ends_with('.'), "{verdict}");

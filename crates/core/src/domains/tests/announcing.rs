@@ -1,18 +1,18 @@
-//! Announcements of proxy IPs: what they change, what they may not, what the client is told.
+//! Announcements of proxy IPs: their effects, their checks, the status that the client gets.
 
 use super::*;
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: DNS never delays a reply.
 #[test]
-fn an_announcement_is_answered_at_once_and_looked_up_after() {
+fn answers_an_announcement_before_the_lookup() {
     let mut world = World::new();
     world.announce("App.Lab.Example", 0);
-    assert_eq!(world.told(), [(1, "App.Lab.Example".to_owned(), true)]);
+    assert_eq!(world.statuses(), [(1, "App.Lab.Example".to_owned(), true)]);
     assert_eq!(world.lookups(), [false]);
 }
 
 #[test]
-fn announcements_outside_the_tunnel_are_not_answered_inside() {
+fn does_not_answer_announcements_from_outside_the_tunnel() {
     let mut world = World::new();
     let announcement = Announcement {
         client: CLIENT,
@@ -25,11 +25,11 @@ fn announcements_outside_the_tunnel_are_not_answered_inside() {
     world.domains.assign(announcement, world.now).expect("room");
     world.fail(NameFailure::NoSuchName);
     world.resolve(&[v4(1)]);
-    assert_eq!(world.told(), []);
+    assert_eq!(world.statuses(), []);
 }
 
 #[test]
-fn repeating_an_announcement_asks_through_the_cache_once_a_second() {
+fn a_repeated_announcement_causes_one_cached_lookup_a_second() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     world.announce(NAME, 0);
@@ -41,11 +41,11 @@ fn repeating_an_announcement_asks_through_the_cache_once_a_second() {
     world.pass_ms(1);
     assert_eq!(world.announce(NAME, 0), id);
     assert_eq!(world.lookups(), [false]);
-    assert_eq!(world.told().len(), 4);
+    assert_eq!(world.statuses().len(), 4);
     assert_eq!(world.domains.mappings(), 1);
 }
 
-/// docs/lessons.md 16.
+/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
 #[test]
 fn proxy_ips_outside_the_ranges_change_nothing() {
     let mut world = World::new();
@@ -62,17 +62,17 @@ fn proxy_ips_outside_the_ranges_change_nothing() {
     }
     assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), Some(id));
     assert_eq!(world.domains.mappings(), 1);
-    assert_eq!(world.told().len(), 1);
+    assert_eq!(world.statuses().len(), 1);
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
+fn a_proxy_ip_for_another_name_removes_the_former_name() {
     let (mut world, old) = World::resolved(&[v4(1)]);
     let new = world
         .announce_as(1, "other.lab.example", &[proxy_v4(0, 3)])
         .expect("room");
-    assert!(!world.domains.is_current(old) && world.domains.is_current(new));
+    assert!(!is_current(&world.domains, old) && is_current(&world.domains, new));
     assert_ne!(old, new);
     assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 3)), Some(new));
     assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), None);
@@ -80,9 +80,9 @@ fn a_proxy_ip_that_comes_back_for_another_name_resets_the_old_one() {
     assert_eq!(world.route(new, proxy_v4(0, 3)), Route::Hold);
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn what_was_held_for_the_old_name_is_dropped_and_counted() {
+fn packets_held_for_the_former_name_are_dropped_and_counted() {
     let mut world = World::new();
     let old = world.announce(NAME, 0);
     assert_eq!(world.domains.hold(old, &ipv4_packet(1), world.now), Ok(()));
@@ -106,32 +106,32 @@ fn the_same_proxy_ips_of_another_client_are_another_name() {
         in_tunnel: true,
     };
     let other = world.domains.assign(other, world.now).expect("room");
-    assert!(world.domains.is_current(id));
+    assert!(is_current(&world.domains, id));
     assert_eq!(
         world.domains.find(ClientSlot(2), proxy_v4(0, 0)),
         Some(other)
     );
     world.domains.remove_client(CLIENT);
-    assert!(!world.domains.is_current(id) && world.domains.is_current(other));
+    assert!(!is_current(&world.domains, id) && is_current(&world.domains, other));
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
-fn a_name_stays_while_one_of_its_resources_does() {
+fn a_name_stays_until_its_last_resource_is_released() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     assert_eq!(world.announce_as(2, "APP.lab.example", &proxies(0)), Ok(id));
     world.release(1);
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
     world.fail(NameFailure::NoSuchName);
     world.release(2);
-    assert!(!world.domains.is_current(id));
+    assert!(!is_current(&world.domains, id));
     assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), None);
     assert_eq!(world.domains.mappings(), 0);
     assert_eq!(world.domains.poll_timeout(), None, "its timer went with it");
 }
 
 #[test]
-fn a_new_set_takes_the_place_of_the_old_and_families_keep_theirs() {
+fn a_new_set_replaces_the_old_one_of_its_family_only() {
     let (mut world, id) = World::resolved(&[v4(1), v6(1)]);
     let epoch = world.epoch(id);
     let set = [proxy_v4(9, 1), proxy_v4(9, 0)];
@@ -150,65 +150,65 @@ fn a_name_that_is_denied_in_both_families_is_inactive_until_it_heals() {
     world
         .announce_as(2, "APP.lab.example", &proxies(0))
         .expect("room");
-    world.told();
+    world.statuses();
     world.answer(V4, Err(NameFailure::NoData));
-    assert_eq!(world.told(), []);
+    assert_eq!(world.statuses(), []);
     world.answer(V6, Err(NameFailure::NoSuchName));
     let names = [(1, NAME.to_owned()), (2, "APP.lab.example".to_owned())];
-    let told = |active| names.clone().map(|(id, domain)| (id, domain, active));
-    assert_eq!(world.told(), told(false));
+    let statuses = |active| names.clone().map(|(id, domain)| (id, domain, active));
+    assert_eq!(world.statuses(), statuses(false));
     world.fail(NameFailure::NoSuchName);
-    assert_eq!(world.told(), [], "told once");
+    assert_eq!(world.statuses(), [], "statuses once");
     world.answer(V6, Ok(vec![v6(1)]));
-    assert_eq!(world.told(), told(true));
+    assert_eq!(world.statuses(), statuses(true));
 }
 
 #[test]
 fn one_family_is_enough_and_a_transient_failure_denies_nothing() {
     let mut world = World::new();
     world.announce(NAME, 0);
-    world.told();
+    world.statuses();
     world.resolve(&[v6(1)]);
     world.pass_ms(2000);
     world.announce(NAME, 0);
-    world.told();
+    world.statuses();
     world.answer(V4, Err(NameFailure::NoData));
     world.answer(V6, Err(NameFailure::ServerFailure));
-    assert_eq!(world.told(), []);
+    assert_eq!(world.statuses(), []);
 }
 
-/// docs/lessons.md 12.
+/// docs/lessons.md 12: A resource can be limited to one IP family.
 #[test]
-fn a_client_with_proxy_ips_of_one_family_is_told_about_that_one() {
+fn the_status_depends_on_the_families_with_proxy_ips_only() {
     let mut world = World::new();
     world.announce_as(1, NAME, &[proxy_v4(0, 0)]).expect("room");
-    world.told();
+    world.statuses();
     world.resolve(&[v6(1)]);
-    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+    assert_eq!(world.statuses(), [(1, NAME.to_owned(), false)]);
 }
 
 #[test]
-fn announcing_a_denied_name_again_is_answered_by_what_is_known() {
+fn a_repeated_announcement_of_a_denied_name_gets_the_known_status() {
     let mut world = World::new();
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
-    world.told();
+    world.statuses();
     world.announce(NAME, 0);
-    let told: Vec<_> = world
-        .told()
+    let statuses: Vec<_> = world
+        .statuses()
         .into_iter()
         .map(|(_, _, active)| active)
         .collect();
-    assert_eq!(told, [true, false], "within a second: nobody is asked");
+    assert_eq!(statuses, [true, false], "within a second: no lookup");
     world.pass_ms(1000);
     world.announce(NAME, 0);
-    assert_eq!(world.told().len(), 1, "asked: there is hope");
+    assert_eq!(world.statuses().len(), 1, "asked: there is hope");
     world.fail(NameFailure::NoSuchName);
-    assert_eq!(world.told().len(), 1);
+    assert_eq!(world.statuses().len(), 1);
 }
 
 #[test]
-fn a_client_has_so_many_names_and_those_that_rested_for_long_give_way() {
+fn a_client_at_its_limit_evicts_its_longest_unused_name() {
     let mut world = World::with(DomainsConfig {
         mappings_per_client: 2,
         ..DomainsConfig::default()
@@ -223,14 +223,14 @@ fn a_client_has_so_many_names_and_those_that_rested_for_long_give_way() {
     assert_eq!(world.announce_as(1, "c.example", &proxies(2)), full);
     world.pass(EVICTED_AFTER / 2);
     let third = world.announce("c.example", 2);
-    assert!(world.domains.is_current(first) && world.domains.is_current(third));
-    assert!(!world.domains.is_current(second));
+    assert!(is_current(&world.domains, first) && is_current(&world.domains, third));
+    assert!(!is_current(&world.domains, second));
     assert_eq!(third.index, second.index);
     assert_eq!(third.generation, second.generation + 1);
 }
 
 #[test]
-fn with_all_names_in_use_one_that_rested_for_long_gives_way_whoever_has_it() {
+fn a_full_table_evicts_an_unused_name_of_any_client() {
     let mut world = World::with(DomainsConfig {
         mappings: 2,
         ..DomainsConfig::default()
@@ -252,7 +252,9 @@ fn with_all_names_in_use_one_that_rested_for_long_gives_way_whoever_has_it() {
     assert_eq!(refused, Err(AssignError::Full(2)));
     world.pass(EVICTED_AFTER);
     world.domains.assign(of_another, world.now).expect("room");
-    let left = vanished.iter().filter(|id| world.domains.is_current(**id));
+    let left = vanished
+        .iter()
+        .filter(|id| is_current(&world.domains, **id));
     assert_eq!(left.count(), 1);
 }
 

@@ -1,5 +1,4 @@
-//! Twenty-four hours with names that cannot be healed: how often the DNS is asked (docs/lessons.md
-//! 2).
+//! Twenty-four hours with names that cannot heal: the number of lookups (docs/lessons.md 2).
 
 use super::family::IN_USE;
 use super::waits::{JITTER, SETTLED, TRANSIENT};
@@ -7,27 +6,27 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The hour in which no packets come begins after this.
+/// When the hour without packets begins.
 const REST_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
 const PACKET_EVERY: Duration = Duration::from_secs(1);
 
 /// What is wrong with the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
-    /// The resource never answers; the DNS says the same each time.
+enum Failure {
+    /// The resource never answers; the DNS answer does not change.
     OneWay,
-    /// Each packet is answered by ICMP unreachable; the DNS says the same each time.
+    /// Each packet is answered by ICMP unreachable; the DNS answer does not change.
     Unroutable,
     /// The name has no address.
     NoData,
-    /// There is no such name.
+    /// The name does not exist.
     NoSuchName,
     /// The DNS server is dead: a lookup fails after five seconds.
     DeadDns,
 }
 
-impl Trouble {
-    /// How long a lookup takes, and what comes of it.
+impl Failure {
+    /// How long a lookup takes, and its result.
     fn answer(self) -> (Duration, Result<Vec<IpAddr>, NameFailure>) {
         let quick = Duration::from_millis(20);
         match self {
@@ -38,9 +37,8 @@ impl Trouble {
         }
     }
 
-    /// The fewest and the most lookups that the waits allow in `time` of packets: what the jitter
-    /// makes shortest and longest, each lookup with its answer and the time until the next sign of
-    /// trouble.
+    /// The minimum and maximum number of lookups during `time` of packets: the limits of the
+    /// jitter, plus the time of each lookup and the time until the next signal.
     fn bounds(self, time: Duration) -> (usize, usize) {
         let (scale, slowest_sign) = match self {
             // Three packets over five seconds, and the packets are a second apart.
@@ -58,7 +56,7 @@ impl Trouble {
             }
             lookups
         };
-        // One more for the announcement, one more for the first sign of trouble.
+        // One more for the announcement, one more for the first signal.
         (
             count(1.0 + JITTER, slowest_sign) - 1,
             count(1.0 - JITTER, Duration::ZERO) + 2,
@@ -66,8 +64,8 @@ impl Trouble {
     }
 }
 
-/// Plays the day; returns when the lookups were made, from its beginning.
-fn play(trouble: Trouble) -> Vec<Duration> {
+/// Runs the day; returns the times of the lookups since its beginning.
+fn play(failure: Failure) -> Vec<Duration> {
     let mut world = World::new();
     let (begin, proxy_ip) = (world.now, proxy_v4(0, 0));
     let id = world.announce(NAME, 0);
@@ -78,7 +76,7 @@ fn play(trouble: Trouble) -> Vec<Duration> {
         if !world.lookups().is_empty() {
             assert_eq!(answer_at, None, "one lookup at a time");
             lookups.push(world.now - begin);
-            answer_at = Some(world.now + trouble.answer().0);
+            answer_at = Some(world.now + failure.answer().0);
         }
         let timer = world.domains.poll_timeout();
         let next = [timer, answer_at]
@@ -92,13 +90,13 @@ fn play(trouble: Trouble) -> Vec<Duration> {
         if answer_at.is_some_and(|at| at <= next) {
             answer_at = None;
             for family in AddressFamily::ALL {
-                match (trouble.answer().1, family) {
+                match (failure.answer().1, family) {
                     (Ok(_), V6) => world.answer(V6, Err(NameFailure::NoData)),
                     (outcome, _) => world.answer(family, outcome),
                 }
             }
         } else if packet_at <= next {
-            packet(&mut world, trouble, id, proxy_ip);
+            packet(&mut world, failure, id, proxy_ip);
             packet_at += PACKET_EVERY;
             if (packet_at - begin >= REST_AFTER) && (packet_at - begin < REST_AFTER + HOUR) {
                 packet_at = begin + REST_AFTER + HOUR;
@@ -113,13 +111,13 @@ fn play(trouble: Trouble) -> Vec<Duration> {
 }
 
 /// A packet of a stream that began long ago.
-fn packet(world: &mut World, trouble: Trouble, id: MappingId, proxy_ip: IpAddr) {
+fn packet(world: &mut World, failure: Failure, id: MappingId, proxy_ip: IpAddr) {
     match world.route(id, proxy_ip) {
         Route::To { real, .. } => {
             world
                 .domains
                 .note_inbound(id, real, Sent::Unconfirmed, world.now);
-            if trouble == Trouble::Unroutable {
+            if failure == Failure::Unroutable {
                 world.domains.note_unreachable(id, real, world.now);
             }
         }
@@ -132,52 +130,52 @@ fn packet(world: &mut World, trouble: Trouble, id: MappingId, proxy_ip: IpAddr) 
     }
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[expect(clippy::print_stdout, reason = "the counts are worth reading")]
-fn a_day_of(trouble: Trouble) {
-    let lookups = play(trouble);
-    let (fewest, most) = trouble.bounds(DAY - HOUR);
+fn a_day_of(failure: Failure) {
+    let lookups = play(failure);
+    let (fewest, most) = failure.bounds(DAY - HOUR);
     let rest = REST_AFTER + IN_USE..REST_AFTER + HOUR;
     let at_rest = lookups.iter().filter(|at| rest.contains(at)).count();
     let count = lookups.len();
     let first_hour = lookups.iter().filter(|at| **at < HOUR).count();
     println!(
-        "{trouble:?}: {count} lookups in 23 h of one packet a second (allowed {fewest} to {most}), \
+        "{failure:?}: {count} lookups in 23 h of one packet a second (allowed {fewest} to {most}), \
          {first_hour} of them in the first hour, {at_rest} in the hour without packets"
     );
     assert_eq!(at_rest, 0);
     assert!(
         (fewest..=most).contains(&count),
-        "{trouble:?}: {count} of {fewest} to {most}"
+        "{failure:?}: {count} of {fewest} to {most}"
     );
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_a_one_way_stream() {
-    a_day_of(Trouble::OneWay);
+    a_day_of(Failure::OneWay);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_an_unroutable_address() {
-    a_day_of(Trouble::Unroutable);
+    a_day_of(Failure::Unroutable);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_an_empty_answer() {
-    a_day_of(Trouble::NoData);
+    a_day_of(Failure::NoData);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
-fn a_day_of_a_name_that_is_not() {
-    a_day_of(Trouble::NoSuchName);
+fn a_day_of_a_name_that_does_not_exist() {
+    a_day_of(Failure::NoSuchName);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn a_day_of_a_dead_dns_server() {
-    a_day_of(Trouble::DeadDns);
+    a_day_of(Failure::DeadDns);
 }

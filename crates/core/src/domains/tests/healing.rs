@@ -1,10 +1,10 @@
-//! The signals that make the gateway ask the DNS again, and what keeps them from looping.
+//! The signals that cause a lookup, and the rules that prevent loops.
 
 use super::mapping::LOOKUP_LOST;
 use super::*;
 
 /// Sends one packet a second for `seconds`; the DNS answers each lookup by `answer`. Returns the
-/// seconds in which it was asked, and asserts that each was a refresh.
+/// seconds of the lookups, and asserts that each was a refresh.
 fn stream(
     world: &mut World,
     (id, sent): (MappingId, Sent),
@@ -53,7 +53,7 @@ fn two_packets_are_too_few_however_long_it_takes() {
     assert_eq!(world.lookups(), [true]);
 }
 
-/// docs/lessons.md 3.
+/// docs/lessons.md 3: Only names in use are refreshed.
 #[test]
 fn one_answering_address_is_enough_for_silence() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
@@ -65,9 +65,9 @@ fn one_answering_address_is_enough_for_silence() {
     assert_eq!(world.lookups(), [false; 0]);
 }
 
-/// docs/lessons.md 3.
+/// docs/lessons.md 3: Only names in use are refreshed.
 #[test]
-fn a_name_that_nobody_uses_is_not_asked_for() {
+fn does_not_look_up_an_unused_name() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -84,9 +84,9 @@ fn a_name_that_nobody_uses_is_not_asked_for() {
     assert_eq!(world.domains.poll_timeout(), None);
 }
 
-/// docs/lessons.md 6.
+/// docs/lessons.md 6: An unanswered SYN is not pinned to a dead address.
 #[test]
-fn a_repeated_syn_asks_and_goes_to_the_next_address() {
+fn a_repeated_syn_causes_a_lookup_and_moves_to_the_next_address() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     assert_eq!(world.send(id, proxy_v4(0, 0), Sent::Syn), v4(1));
     world.pass_ms(1000);
@@ -105,7 +105,7 @@ fn a_repeated_syn_asks_and_goes_to_the_next_address() {
 }
 
 #[test]
-fn what_others_are_told_from_the_cache_is_no_answer_to_a_refresh() {
+fn a_cached_answer_for_another_client_does_not_answer_a_refresh() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
     world.pass_ms(1000);
@@ -118,9 +118,9 @@ fn what_others_are_told_from_the_cache_is_no_answer_to_a_refresh() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
 }
 
-/// docs/lessons.md 6.
+/// docs/lessons.md 6: An unanswered SYN is not pinned to a dead address.
 #[test]
-fn a_failed_refresh_moves_on_too_and_once_for_each_try() {
+fn a_failed_refresh_also_moves_to_the_next_address_once_per_attempt() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
     world.pass_ms(1000);
@@ -148,7 +148,7 @@ fn a_failed_refresh_moves_on_too_and_once_for_each_try() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(3));
 }
 
-/// docs/lessons.md 6.
+/// docs/lessons.md 6: An unanswered SYN is not pinned to a dead address.
 #[test]
 fn an_old_live_flow_does_not_hide_that_new_ones_fail() {
     let (mut world, id) = World::resolved(&[v4(1)]);
@@ -174,9 +174,9 @@ fn an_old_live_flow_does_not_hide_that_new_ones_fail() {
     );
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
-fn a_live_flow_does_not_let_every_failing_one_ask() {
+fn a_live_flow_does_not_reset_the_backoff_of_failing_ones() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     let mut asked = Vec::new();
     for second in 0..300 {
@@ -197,7 +197,7 @@ fn a_live_flow_does_not_let_every_failing_one_ask() {
 }
 
 #[test]
-fn handshakes_that_are_answered_elsewhere_do_not_excuse_a_dead_address() {
+fn answered_handshakes_elsewhere_do_not_clear_a_dead_address() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
     for _ in 0..10 {
@@ -230,7 +230,7 @@ fn a_dns_server_asked_a_moment_ago_does_not_delay_the_next_address() {
 }
 
 #[test]
-fn unanswered_packets_of_other_protocols_take_three_over_five_seconds() {
+fn other_protocols_signal_after_three_packets_over_five_seconds() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     for _ in 0..5 {
         world.send(id, proxy_v4(0, 0), Sent::Unconfirmed);
@@ -243,9 +243,9 @@ fn unanswered_packets_of_other_protocols_take_three_over_five_seconds() {
     assert_eq!(world.lookups(), [true]);
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
-fn any_answer_counts_a_rst_and_an_icmp_error_included() {
+fn a_rst_and_an_icmp_error_count_as_answers() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     for second in 0..60 {
         world.send(id, proxy_v4(0, 0), Sent::Syn);
@@ -259,7 +259,7 @@ fn any_answer_counts_a_rst_and_an_icmp_error_included() {
 }
 
 #[test]
-fn an_answer_while_the_lookup_is_under_way_makes_it_harmless() {
+fn a_reply_during_a_lookup_keeps_the_address() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
     world.pass_ms(1000);
@@ -271,7 +271,7 @@ fn an_answer_while_the_lookup_is_under_way_makes_it_harmless() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
 fn unchanged_answers_double_the_wait_from_5_seconds_to_5_minutes() {
     let (mut world, id) = World::resolved(&[v4(1)]);
@@ -290,9 +290,9 @@ fn unchanged_answers_double_the_wait_from_5_seconds_to_5_minutes() {
     assert!((15..=19).contains(&asked.len()), "{gaps:?}");
 }
 
-/// docs/lessons.md 2.
+/// docs/lessons.md 2: A refresh does not loop.
 #[test]
-fn an_answer_from_the_resource_makes_the_wait_short_again() {
+fn a_reply_from_the_resource_resets_the_backoff() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     stream(&mut world, (id, Sent::Unconfirmed), 600, |it| {
         it.resolve(&[v4(1)])
@@ -305,7 +305,7 @@ fn an_answer_from_the_resource_makes_the_wait_short_again() {
 }
 
 #[test]
-fn addresses_that_differ_each_time_are_not_asked_for_without_a_pause() {
+fn addresses_that_change_with_each_answer_do_not_bypass_the_backoff() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     let begin = world.now;
     let asked = stream(&mut world, (id, Sent::Syn), 60, |world| {
@@ -330,7 +330,7 @@ fn repeated_denials_double_the_wait_of_the_packets() {
 }
 
 #[test]
-fn transient_failures_are_tried_again_within_a_second_by_a_timer() {
+fn a_timer_retries_transient_failures_within_a_second() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     world.lookups();
@@ -373,7 +373,7 @@ fn a_lookup_that_is_never_answered_counts_as_a_timeout() {
 }
 
 #[test]
-fn an_answer_from_the_cache_does_not_settle_a_question_past_it() {
+fn a_cached_answer_does_not_end_a_refresh() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass_ms(1000);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
@@ -386,7 +386,7 @@ fn an_answer_from_the_cache_does_not_settle_a_question_past_it() {
 }
 
 #[test]
-fn the_families_heal_on_their_own() {
+fn families_heal_independently() {
     let (mut world, id) = World::resolved(&[v4(1), v6(1)]);
     let epoch = world.domains.epoch(id, V6);
     for _ in 0..7 {
@@ -403,7 +403,7 @@ fn the_families_heal_on_their_own() {
 }
 
 #[test]
-fn a_wait_that_a_confirmed_flow_cuts_short_is_over_with_the_next_packet() {
+fn a_backoff_that_a_confirmed_flow_resets_ends_with_the_next_packet() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     let mut asked = 0;
     for _ in 0..20 {
@@ -423,7 +423,7 @@ fn a_wait_that_a_confirmed_flow_cuts_short_is_over_with_the_next_packet() {
 }
 
 #[test]
-fn giving_up_a_lookup_does_not_give_up_the_one_that_follows_at_once() {
+fn failing_a_lookup_does_not_fail_its_immediate_successor() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     world.answer(V6, Err(NameFailure::NoData));

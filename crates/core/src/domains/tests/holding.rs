@@ -13,7 +13,7 @@ fn hold(world: &mut World, id: MappingId, packet: &[u8]) -> Result<(), DropReaso
 }
 
 #[test]
-fn held_packets_go_in_order_when_an_address_of_their_family_comes() {
+fn releases_held_packets_in_order_when_their_family_resolves() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     for number in 0..3 {
@@ -22,16 +22,16 @@ fn held_packets_go_in_order_when_an_address_of_their_family_comes() {
         assert_eq!(hold(&mut world, id, &packet(6, number, 40)), Ok(()));
     }
     world.answer(V4, Ok(vec![v4(1)]));
-    let expected = [0, 1, 2].map(|number| (packet(4, number, 20), Fate::Released));
+    let expected = [0, 1, 2].map(|number| (packet(4, number, 20), HeldOutcome::Released));
     assert_eq!(world.released(), expected);
     world.answer(V6, Err(NameFailure::NoData));
-    let expected = [0, 1, 2].map(|number| (packet(6, number, 40), Fate::Unreachable));
+    let expected = [0, 1, 2].map(|number| (packet(6, number, 40), HeldOutcome::Unreachable));
     assert_eq!(world.released(), expected);
     assert_eq!(world.domains.held_bytes(), 0);
 }
 
 #[test]
-fn held_packets_are_given_up_after_two_seconds_each() {
+fn refuses_each_held_packet_after_two_seconds() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(hold(&mut world, id, &packet(4, 1, 20)), Ok(()));
@@ -40,13 +40,19 @@ fn held_packets_are_given_up_after_two_seconds_each() {
     world.pass_ms(1499);
     assert_eq!(world.released(), []);
     world.pass_ms(1);
-    assert_eq!(world.released(), [(packet(4, 1, 20), Fate::Unreachable)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 1, 20), HeldOutcome::Unreachable)]
+    );
     world.pass_ms(500);
-    assert_eq!(world.released(), [(packet(4, 2, 20), Fate::Unreachable)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 2, 20), HeldOutcome::Unreachable)]
+    );
 }
 
 #[test]
-fn a_transient_failure_keeps_them_waiting() {
+fn a_transient_failure_keeps_packets_held() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -61,11 +67,14 @@ fn a_transient_failure_keeps_them_waiting() {
         "asked again without another packet"
     );
     world.resolve(&[v4(1)]);
-    assert_eq!(world.released(), [(packet(4, 1, 20), Fate::Released)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 1, 20), HeldOutcome::Released)]
+    );
 }
 
 #[test]
-fn so_many_packets_and_bytes_are_held_for_a_name() {
+fn limits_packets_and_bytes_of_a_name() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     for number in 0..32 {
@@ -82,7 +91,7 @@ fn so_many_packets_and_bytes_are_held_for_a_name() {
 }
 
 #[test]
-fn so_many_bytes_are_held_in_all() {
+fn limits_the_total_of_held_bytes() {
     let mut world = World::with(DomainsConfig {
         held_bytes_in_all: 100,
         ..DomainsConfig::default()
@@ -103,10 +112,13 @@ fn so_many_bytes_are_held_in_all() {
 }
 
 #[test]
-fn what_has_an_address_by_now_or_no_mapping_is_not_held() {
+fn does_not_hold_packets_with_an_address_or_without_a_mapping() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     assert_eq!(hold(&mut world, id, &packet(4, 1, 20)), Ok(()));
-    assert_eq!(world.released(), [(packet(4, 1, 20), Fate::Released)]);
+    assert_eq!(
+        world.released(),
+        [(packet(4, 1, 20), HeldOutcome::Released)]
+    );
     assert_eq!(hold(&mut world, id, &[]), Err(DropReason::MalformedIp));
     world.release(1);
     assert_eq!(
@@ -116,7 +128,7 @@ fn what_has_an_address_by_now_or_no_mapping_is_not_held() {
 }
 
 #[test]
-fn one_client_cannot_take_the_room_of_the_others() {
+fn a_client_cannot_take_the_room_of_the_others() {
     let mut world = World::with(DomainsConfig {
         held_bytes_of_client: 100,
         ..DomainsConfig::default()

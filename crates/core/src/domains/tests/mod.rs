@@ -1,4 +1,4 @@
-//! The rules of names, by theme, and a world to try them in.
+//! The rules of names, by topic, and a harness to run them.
 
 mod announcing;
 mod day;
@@ -20,12 +20,17 @@ const V6: AddressFamily = AddressFamily::V6;
 const TTL: Duration = Duration::from_secs(60);
 const CLIENT: ClientSlot = ClientSlot(1);
 
-/// Names under a clock that the test moves.
+/// Whether the mapping still exists.
+fn is_current(domains: &Domains, id: MappingId) -> bool {
+    domains.epoch(id, V4).is_some()
+}
+
+/// A table of names with a manual clock.
 struct World {
     domains: Domains,
     now: Instant,
     lookups: Vec<bool>,
-    told: Vec<(u128, String, bool)>,
+    statuses: Vec<(u128, String, bool)>,
     known: Vec<Vec<IpAddr>>,
 }
 
@@ -40,22 +45,22 @@ impl World {
             domains: Domains::new(config, [7; 32], now),
             now,
             lookups: Vec::new(),
-            told: Vec::new(),
+            statuses: Vec::new(),
             known: Vec::new(),
         }
     }
 
-    /// A world with one name that leads to these addresses, its first lookup done.
+    /// A table with one name that has these addresses, after its first lookup.
     fn resolved(ips: &[IpAddr]) -> (Self, MappingId) {
         let mut world = Self::new();
         let id = world.announce(NAME, 0);
         world.resolve(ips);
         world.lookups();
-        world.told();
+        world.statuses();
         (world, id)
     }
 
-    /// A client announces the `number`th set of proxy IPs for a name.
+    /// A client announces set `number` of proxy IPs for a name.
     fn announce(&mut self, name: &str, number: u16) -> MappingId {
         self.announce_as(1, name, &proxies(number))
             .expect("it is entitled to")
@@ -83,7 +88,7 @@ impl World {
             .release(CLIENT, ResourceId(Uuid::from_u128(resource)));
     }
 
-    /// Time passes; timers fire when they are due.
+    /// Advances the clock; timers fire when they are due.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.domains.poll_timeout().filter(|at| *at <= end) {
@@ -102,7 +107,7 @@ impl World {
         self.pass(Duration::from_millis(ms));
     }
 
-    /// The DNS names these addresses of both families, or says that there are none of one.
+    /// Answers both families with the addresses of each, or with a denial if there are none.
     fn resolve(&mut self, ips: &[IpAddr]) {
         for family in AddressFamily::ALL {
             let ips = ips.iter().copied();
@@ -132,7 +137,7 @@ impl World {
         self.domains.handle_answer(&answer, self.now);
     }
 
-    /// What another client was told, of what was known before.
+    /// An answer from the cache that another client received.
     fn answer_from_cache(&mut self, family: AddressFamily, ips: Vec<IpAddr>) {
         let answer = NameAnswer {
             name: name(NAME),
@@ -153,7 +158,7 @@ impl World {
                     domain,
                     active,
                     ..
-                } => self.told.push((resource.0.as_u128(), domain, active)),
+                } => self.statuses.push((resource.0.as_u128(), domain, active)),
             }
         }
     }
@@ -164,13 +169,13 @@ impl World {
         std::mem::take(&mut self.lookups)
     }
 
-    /// What was told since the last call: resource, domain, whether it is active.
-    fn told(&mut self) -> Vec<(u128, String, bool)> {
+    /// The statuses since the last call: resource, domain, active.
+    fn statuses(&mut self) -> Vec<(u128, String, bool)> {
         self.drain();
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.statuses)
     }
 
-    /// The addresses that the owner was told since the last call, in their order.
+    /// The address reports since the last call, in order.
     fn known(&mut self) -> Vec<Vec<IpAddr>> {
         self.drain();
         std::mem::take(&mut self.known)
@@ -188,7 +193,7 @@ impl World {
         }
     }
 
-    /// A packet to wherever the proxy IP leads; returns where that is.
+    /// Sends a packet to a proxy IP; returns its real address.
     fn send(&mut self, id: MappingId, proxy_ip: IpAddr, sent: Sent) -> IpAddr {
         let real = self.real(id, proxy_ip);
         self.domains.note_inbound(id, real, sent, self.now);
@@ -205,9 +210,9 @@ impl World {
         self.domains.epoch(id, V4).expect("it is current")
     }
 
-    fn released(&mut self) -> Vec<(Vec<u8>, Fate)> {
+    fn released(&mut self) -> Vec<(Vec<u8>, HeldOutcome)> {
         let released = std::iter::from_fn(|| self.domains.poll_released());
-        released.map(|held| (held.bytes, held.fate)).collect()
+        released.map(|held| (held.bytes, held.outcome)).collect()
     }
 }
 
@@ -215,18 +220,18 @@ fn name(text: &str) -> DomainName {
     text.parse().expect("a name")
 }
 
-/// The `place`th IPv4 proxy IP of the `number`th set.
+/// IPv4 proxy IP `place` of set `number`.
 fn proxy_v4(number: u16, place: u16) -> IpAddr {
     let [high, low] = (number * 4 + place + 1).to_be_bytes();
     [100, 96, high, low].into()
 }
 
-/// The `place`th IPv6 proxy IP of the `number`th set.
+/// IPv6 proxy IP `place` of set `number`.
 fn proxy_v6(number: u16, place: u16) -> IpAddr {
     [0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, number * 4 + place].into()
 }
 
-/// Four of each family, as clients number them.
+/// Four of each family, numbered as clients do.
 fn proxies(number: u16) -> Vec<IpAddr> {
     let v4 = (0..4).map(|place| proxy_v4(number, place));
     v4.chain((0..4).map(|place| proxy_v6(number, place)))

@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order, some things stay true.
+//! Properties that hold after any sequence of events.
 
 use super::family::IN_USE;
 use super::mapping::LOOKUP_LOST;
@@ -18,8 +18,8 @@ const CONFIG: DomainsConfig = DomainsConfig {
     last_known_good: Duration::from_secs(60),
 };
 
-/// Something that happens. Numbers choose one of a few clients, names, resources, sets of proxy
-/// IPs and addresses.
+/// An event. Its numbers select from a few clients, names, resources, sets of proxy IPs and
+/// addresses.
 #[derive(Clone, Debug)]
 enum Step {
     Assign {
@@ -118,7 +118,7 @@ fn name_of(number: u8) -> DomainName {
     name(&format!("name{number}.lab.example"))
 }
 
-/// The `number`th address of a name; names share none.
+/// Address `number` of a name; names share no address.
 fn address(name: u8, family: AddressFamily, number: u8) -> IpAddr {
     match family {
         V4 => [10, 20, name, number].into(),
@@ -126,28 +126,28 @@ fn address(name: u8, family: AddressFamily, number: u8) -> IpAddr {
     }
 }
 
-/// A mapping as it must be.
+/// The expected state of a mapping.
 #[derive(Debug)]
 struct Expected {
     id: MappingId,
     resources: BTreeSet<u128>,
     proxy_ips: [BTreeSet<IpAddr>; 2],
-    /// What the DNS last named, since the mapping exists.
+    /// What the DNS last named since the mapping exists.
     named: [Vec<IpAddr>; 2],
-    /// The lookup under way.
+    /// The lookup in progress.
     asked: Option<(Instant, [bool; 2])>,
-    /// When it was last announced, and when a packet last went out.
+    /// When it was last announced, and when a packet was last sent.
     announced_at: Instant,
     last_packet: Option<Instant>,
 }
 
-/// The mappings as they must be, beside the ones that are.
+/// The expected mappings beside the table under test.
 struct Model {
     domains: Domains,
     now: Instant,
     mappings: BTreeMap<(u32, u8), Expected>,
     held: usize,
-    let_go: usize,
+    released: usize,
 }
 
 impl Model {
@@ -158,7 +158,7 @@ impl Model {
             now,
             mappings: BTreeMap::new(),
             held: 0,
-            let_go: 0,
+            released: 0,
         }
     }
 
@@ -370,11 +370,11 @@ impl Model {
             let is_recent = |at: Option<Instant>| at.is_some_and(|at| self.now - at <= IN_USE);
             assert!(
                 is_recent(it.last_packet) || it.announced_at == self.now,
-                "nobody uses it"
+                "the name is unused"
             );
         }
-        self.let_go += std::iter::from_fn(|| self.domains.poll_released()).count();
-        self.let_go += self.domains.take_drops().total() as usize;
+        self.released += std::iter::from_fn(|| self.domains.poll_released()).count();
+        self.released += self.domains.take_drops().total() as usize;
     }
 
     fn check(&self) {
@@ -382,7 +382,7 @@ impl Model {
         assert!(self.mappings.len() <= CONFIG.mappings);
         assert!(self.domains.held_bytes() <= CONFIG.held_bytes_in_all);
         for ((client, _), it) in &self.mappings {
-            assert!(self.domains.is_current(it.id), "it was lost: {it:?}");
+            assert!(is_current(&self.domains, it.id), "it was lost: {it:?}");
             for ip in it.proxy_ips.iter().flatten() {
                 assert_eq!(self.domains.find(ClientSlot(*client), *ip), Some(it.id));
             }
@@ -404,13 +404,13 @@ impl Model {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_rules_hold(steps in proptest::collection::vec(step(), 1..120)) {
+    fn the_rules_hold_after_any_sequence_of_events(steps in proptest::collection::vec(step(), 1..120)) {
         let mut model = Model::new();
         for step in steps {
             model.step(step);
         }
         model.step(Step::Pass { ms: 30_000 });
-        prop_assert_eq!(model.held, model.let_go, "each held packet has one fate");
+        prop_assert_eq!(model.held, model.released, "each held packet has one fate");
         prop_assert_eq!(model.domains.held_bytes(), 0);
     }
 

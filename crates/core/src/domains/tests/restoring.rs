@@ -1,4 +1,4 @@
-//! Names that live through a rebuild of the table: what the owner is told, and what it tells.
+//! Names across a rebuild of the table: reports to the owner, and addresses restored from it.
 
 use super::*;
 
@@ -27,9 +27,9 @@ fn reals(world: &mut World, id: MappingId) -> Vec<IpAddr> {
         .collect()
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn known_addresses_lead_on_at_once_and_in_their_order() {
+fn restored_addresses_are_used_immediately_and_in_order() {
     let mut world = world_with(&[v4(2), v4(1)], HOUR);
     let id = world.announce(NAME, 0);
     assert_eq!(reals(&mut world, id), [v4(2), v4(1), v4(2), v4(1)]);
@@ -43,19 +43,19 @@ fn known_addresses_lead_on_at_once_and_in_their_order() {
         [[v4(2), v4(1)]],
         "confirmed, in the same order"
     );
-    // Fresh again: no new flow asks.
+    // Fresh again: new flows cause no lookup.
     world.domains.note_new_flow(id, v4(1), world.now);
     assert!(world.lookups().is_empty());
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn a_lookup_that_fails_leaves_them() {
+fn a_failed_lookup_keeps_restored_addresses() {
     let mut world = world_with(&[v4(1)], HOUR);
     let id = world.announce(NAME, 0);
     world.fail(NameFailure::ServerFailure);
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
-    // They grow old from when the DNS named them, not from the rebuild.
+    // Their age counts from the answer of the DNS, not from the rebuild.
     world.pass(22 * HOUR);
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
     world.pass(HOUR);
@@ -64,7 +64,7 @@ fn a_lookup_that_fails_leaves_them() {
 }
 
 #[test]
-fn addresses_that_are_too_old_or_of_the_wrong_family_are_passed_over() {
+fn ignores_addresses_that_are_too_old_or_of_the_wrong_family() {
     for odd in [
         restored(&[v4(1)], 24 * HOUR),
         restored(&[v6(1)], HOUR),
@@ -81,7 +81,7 @@ fn addresses_that_are_too_old_or_of_the_wrong_family_are_passed_over() {
 }
 
 #[test]
-fn no_more_names_are_kept_than_there_may_be() {
+fn restores_no_more_names_than_the_limit() {
     let mut world = World::with(DomainsConfig {
         mappings: 2,
         ..DomainsConfig::default()
@@ -96,7 +96,7 @@ fn no_more_names_are_kept_than_there_may_be() {
 }
 
 #[test]
-fn what_the_dns_says_meanwhile_holds_for_names_that_come_later() {
+fn answers_update_restored_addresses_of_later_announcements() {
     let mut world = world_with(&[v4(1)], HOUR);
     world.announce(NAME, 0);
     world.resolve(&[v4(2)]);
@@ -120,7 +120,7 @@ fn what_the_dns_says_meanwhile_holds_for_names_that_come_later() {
 }
 
 #[test]
-fn packets_that_waited_for_the_name_go_on_when_it_is_restored_late() {
+fn a_late_restore_releases_held_packets() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     world
@@ -130,11 +130,11 @@ fn packets_that_waited_for_the_name_go_on_when_it_is_restored_late() {
     world
         .domains
         .restore_names(vec![restored(&[v4(1)], HOUR)], world.now);
-    assert_eq!(world.released(), [(vec![0x45; 40], Fate::Released)]);
+    assert_eq!(world.released(), [(vec![0x45; 40], HeldOutcome::Released)]);
 }
 
 #[test]
-fn the_owner_is_told_once_for_all_clients_and_only_news() {
+fn reports_changes_to_the_owner_once_for_all_clients() {
     let mut world = World::new();
     world.announce(NAME, 0);
     let other = Announcement {
@@ -155,9 +155,9 @@ fn the_owner_is_told_once_for_all_clients_and_only_news() {
     assert_eq!(world.known(), [[v4(3)]]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn the_owner_is_told_again_that_the_dns_still_names_them() {
+fn reports_confirmed_addresses_again_after_a_while() {
     let mut world = World::new();
     world.announce(NAME, 0);
     world.resolve(&[v4(1), v4(2)]);
@@ -175,7 +175,7 @@ fn the_owner_is_told_again_that_the_dns_still_names_them() {
     world.resolve(&[v4(1), v4(2)]);
     assert!(world.known().is_empty());
 
-    // What was restored is as old as it was.
+    // Restored addresses keep their age.
     let mut world = world_with(&[v4(1)], HOUR);
     world.announce(NAME, 0);
     world.resolve(&[v4(1)]);
@@ -183,7 +183,7 @@ fn the_owner_is_told_again_that_the_dns_still_names_them() {
 }
 
 #[test]
-fn what_nobody_comes_back_for_is_looked_up_like_any_other_name() {
+fn unclaimed_restored_names_are_dropped() {
     let limit = Duration::from_secs(300);
     let route_after = |wait| {
         let mut world = world_with(&[v4(1)], HOUR);
@@ -193,7 +193,7 @@ fn what_nobody_comes_back_for_is_looked_up_like_any_other_name() {
     };
     let (route, mut world) = route_after(limit - Duration::from_millis(1));
     assert!(matches!(route, Route::To { real, .. } if real == v4(1)));
-    // Those that are in use stay.
+    // Those in use stay.
     world.pass(limit);
     let id = world.announce(NAME, 0);
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
@@ -203,7 +203,7 @@ fn what_nobody_comes_back_for_is_looked_up_like_any_other_name() {
     assert_eq!(world.known(), [[v4(2)]]);
 }
 
-/// Two addresses of which neither answers, each asked too seldom to be shunned.
+/// Two addresses that do not answer, each used too rarely to be shunned.
 fn rotated() -> (World, MappingId) {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.known();
@@ -218,7 +218,7 @@ fn rotated() -> (World, MappingId) {
 }
 
 #[test]
-fn a_rebuilt_table_leads_where_the_old_one_did_after_it_moved_on() {
+fn a_rebuilt_table_keeps_the_order_after_a_move() {
     let (mut world, id) = rotated();
     let before = reals(&mut world, id);
     assert_eq!(before[0], v4(2), "it moved on");
@@ -242,7 +242,7 @@ fn a_shunned_address_keeps_its_place_in_the_order() {
 }
 
 #[test]
-fn addresses_with_two_witnesses_against_them_are_told_as_gone() {
+fn reports_addresses_as_gone_when_silence_and_denial_agree() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.known();
     world.domains.note_unreachable(id, v4(1), world.now);
@@ -254,7 +254,7 @@ fn addresses_with_two_witnesses_against_them_are_told_as_gone() {
 }
 
 #[test]
-fn lookups_under_way_are_asked_for_again_as_they_were() {
+fn a_resolver_restart_repeats_lookups_in_progress() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.announce("b.lab.example", 1);
     assert_eq!(world.lookups(), [false]);
@@ -265,7 +265,7 @@ fn lookups_under_way_are_asked_for_again_as_they_were() {
     world.lookups();
     world.domains.handle_resolver_restarted(world.now);
     assert_eq!(world.lookups(), [true, false], "in the order of the names");
-    // The patience of the new lookups begins now.
+    // The timeout of the new lookups starts now.
     world.pass_ms(11_000);
     assert!(world.lookups().is_empty());
     world.resolve(&[v4(1)]);

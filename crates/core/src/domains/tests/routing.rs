@@ -1,13 +1,13 @@
-//! Where flows go, and what the answers of the DNS change about it.
+//! Routes of flows, and how DNS answers change them.
 
 use super::addresses::{DENIED_FOR, SHUN_FOR};
 use super::*;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// docs/lessons.md 9.
+/// docs/lessons.md 9: Every proxy IP is mapped, each family for itself.
 #[test]
-fn proxy_ips_go_round_the_addresses_of_their_own_family() {
+fn proxy_ips_map_round_robin_to_addresses_of_their_family() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2), v4(3), v6(1)]);
     let reached = [0, 1, 2, 3].map(|place| world.real(id, proxy_v4(0, place)));
     assert_eq!(reached, [v4(1), v4(2), v4(3), v4(1)]);
@@ -15,9 +15,9 @@ fn proxy_ips_go_round_the_addresses_of_their_own_family() {
     assert_eq!(reached, [v6(1); 4]);
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
-fn unresolved_is_held_and_denied_is_unreachable() {
+fn holds_unresolved_names_and_refuses_denied_ones() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -28,17 +28,17 @@ fn unresolved_is_held_and_denied_is_unreachable() {
     assert_eq!(world.route(id, proxy_v6(0, 0)), Route::Hold);
 }
 
-/// docs/lessons.md 9.
+/// docs/lessons.md 9: Every proxy IP is mapped, each family for itself.
 #[test]
-fn the_family_without_addresses_is_unreachable_at_once() {
+fn a_family_without_addresses_is_unreachable_immediately() {
     let (mut world, id) = World::resolved(&[v6(1)]);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
     assert_eq!(world.real(id, proxy_v6(0, 0)), v6(1));
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn failures_erase_nothing_for_a_day() {
+fn failures_remove_no_address_for_a_day() {
     for failure in [
         NameFailure::ServerFailure,
         NameFailure::Timeout,
@@ -57,9 +57,9 @@ fn failures_erase_nothing_for_a_day() {
     }
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn an_answer_renews_the_day() {
+fn an_answer_renews_the_validity() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass(DAY / 2);
     world.resolve(&[v4(1)]);
@@ -67,20 +67,20 @@ fn an_answer_renews_the_day() {
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn a_denial_leaves_addresses_in_use_for_an_hour() {
+fn a_denial_keeps_addresses_in_use_for_an_hour() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass_ms(2000);
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
-    world.told();
+    world.statuses();
     world.pass(DENIED_FOR / 2);
     world.announce(NAME, 0);
     world.fail(NameFailure::NoSuchName);
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(1));
     assert_eq!(
-        world.told().len(),
+        world.statuses().len(),
         1,
         "active, in answer to the announcement"
     );
@@ -89,11 +89,11 @@ fn a_denial_leaves_addresses_in_use_for_an_hour() {
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
     assert_eq!(world.lookups(), [true], "asked once more");
     world.fail(NameFailure::NoSuchName);
-    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+    assert_eq!(world.statuses(), [(1, NAME.to_owned(), false)]);
 }
 
 #[test]
-fn the_hour_of_a_denial_is_over_when_the_name_is_back() {
+fn an_answer_ends_the_hour_of_a_denial() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.fail(NameFailure::NoSuchName);
     world.pass(DENIED_FOR / 2);
@@ -104,7 +104,7 @@ fn the_hour_of_a_denial_is_over_when_the_name_is_back() {
 }
 
 #[test]
-fn silence_and_a_denial_are_two_witnesses() {
+fn silence_and_a_denial_together_remove_addresses() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
     world.pass_ms(1000);
@@ -112,12 +112,12 @@ fn silence_and_a_denial_are_two_witnesses() {
     assert_eq!(world.lookups(), [true]);
     world.fail(NameFailure::NoSuchName);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Unreachable);
-    assert_eq!(world.told(), [(1, NAME.to_owned(), false)]);
+    assert_eq!(world.statuses(), [(1, NAME.to_owned(), false)]);
 }
 
-/// docs/lessons.md 33.
+/// docs/lessons.md 33: Names are resolved again and pruned.
 #[test]
-fn stale_addresses_are_used_while_they_are_looked_up() {
+fn uses_stale_addresses_during_their_renewal() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass(TTL - Duration::from_millis(1));
     world.domains.note_new_flow(id, v4(1), world.now);
@@ -133,9 +133,9 @@ fn stale_addresses_are_used_while_they_are_looked_up() {
     assert_eq!(world.lookups(), [false; 0]);
 }
 
-/// docs/lessons.md 33.
+/// docs/lessons.md 33: Names are resolved again and pruned.
 #[test]
-fn a_renewal_that_fails_waits_5_seconds_doubling() {
+fn a_failed_renewal_backs_off_from_5_seconds() {
     let (mut world, id) = World::resolved(&[v4(1)]);
     world.pass(TTL);
     let mut lookups = Vec::new();
@@ -152,9 +152,9 @@ fn a_renewal_that_fails_waits_5_seconds_doubling() {
     assert!((5..=6).contains(&lookups.len()), "{lookups:?}");
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
-fn a_changed_answer_moves_only_who_asks_again() {
+fn a_changed_answer_moves_unconfirmed_flows_only() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     let Route::To { epoch, .. } = world.route(id, proxy_v4(0, 0)) else {
         panic!("it is resolved");
@@ -166,7 +166,10 @@ fn a_changed_answer_moves_only_who_asks_again() {
     world.resolve(&[v4(3)]);
     assert_ne!(world.epoch(id), epoch);
     assert_eq!(world.real(id, proxy_v4(0, 1)), v4(3));
-    assert!(world.domains.is_current(id), "flows of the mapping live on");
+    assert!(
+        is_current(&world.domains, id),
+        "flows of the mapping live on"
+    );
     assert_eq!(
         world.domains.epoch(id, V6),
         epoch_v6,
@@ -175,7 +178,7 @@ fn a_changed_answer_moves_only_who_asks_again() {
 }
 
 #[test]
-fn an_unreachable_address_is_shunned_for_30_seconds_and_the_dns_asked() {
+fn shuns_an_unreachable_address_for_30_seconds_and_looks_it_up() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     let epoch = world.epoch(id);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
@@ -191,7 +194,7 @@ fn an_unreachable_address_is_shunned_for_30_seconds_and_the_dns_asked() {
 }
 
 #[test]
-fn when_all_addresses_are_shunned_all_are_tried_in_turn() {
+fn tries_all_addresses_in_turn_when_all_are_shunned() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.domains.note_unreachable(id, v4(1), world.now);
     world.domains.note_unreachable(id, v4(2), world.now);
@@ -202,7 +205,7 @@ fn when_all_addresses_are_shunned_all_are_tried_in_turn() {
 }
 
 #[test]
-fn a_change_forgets_bad_marks_of_addresses_that_are_gone_only() {
+fn a_change_clears_the_record_of_removed_addresses_only() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.domains.note_unreachable(id, v4(1), world.now);
     world.resolve(&[v4(1), v4(3)]);
@@ -213,7 +216,7 @@ fn a_change_forgets_bad_marks_of_addresses_that_are_gone_only() {
 }
 
 #[test]
-fn an_address_that_confirms_a_flow_is_shunned_no_more() {
+fn a_confirmed_flow_ends_shunning() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.domains.note_unreachable(id, v4(1), world.now);
     world.reply(id, v4(1), true);
@@ -221,7 +224,7 @@ fn an_address_that_confirms_a_flow_is_shunned_no_more() {
 }
 
 #[test]
-fn an_answer_that_another_client_asked_for_helps_and_its_quota_does_not_harm() {
+fn uses_answers_of_other_clients_but_not_their_quota_errors() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     world.fail(NameFailure::Timeout);

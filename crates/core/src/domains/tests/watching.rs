@@ -1,4 +1,4 @@
-//! What is counted about troubles, and how long they last.
+//! The counters of incidents, and how long they last.
 
 use super::*;
 
@@ -15,7 +15,7 @@ const HANDSHAKE: [u64; 4] = [0, 1, 0, 0];
 const UNREACHABLE: [u64; 4] = [0, 0, 1, 0];
 const UNMAPPED: [u64; 4] = [0, 0, 0, 1];
 
-/// Two SYNs to the first of two addresses, a second apart, and nothing comes back.
+/// Two SYNs to the first of two addresses, a second apart, without an answer.
 fn handshakes_in_vain() -> (World, MappingId) {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     world.send(id, proxy_v4(0, 0), Sent::Syn);
@@ -27,7 +27,7 @@ fn handshakes_in_vain() -> (World, MappingId) {
 }
 
 #[test]
-fn a_handshake_trouble_ends_with_the_first_confirmed_flow() {
+fn a_handshake_incident_ends_with_the_first_confirmed_flow() {
     let (mut world, id) = handshakes_in_vain();
     world.pass_ms(20);
     world.resolve(&[v4(1), v4(2)]);
@@ -45,7 +45,7 @@ fn a_handshake_trouble_ends_with_the_first_confirmed_flow() {
 }
 
 #[test]
-fn a_name_without_address_is_well_when_it_has_one() {
+fn an_unmapped_incident_ends_with_an_address() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     assert_eq!(world.route(id, proxy_v4(0, 0)), Route::Hold);
@@ -77,7 +77,7 @@ fn silence_ends_with_any_packet_that_comes_back() {
 }
 
 #[test]
-fn an_unreachable_address_is_a_trouble_until_a_flow_to_another_is_confirmed() {
+fn an_unreachable_incident_ends_with_a_confirmed_flow_elsewhere() {
     let (mut world, id) = World::resolved(&[v4(1), v4(2)]);
     let real = world.send(id, proxy_v4(0, 0), Sent::Syn);
     world.domains.note_unreachable(id, real, world.now);
@@ -92,7 +92,7 @@ fn an_unreachable_address_is_a_trouble_until_a_flow_to_another_is_confirmed() {
 }
 
 #[test]
-fn a_trouble_counts_by_its_first_signal_whatever_follows() {
+fn an_incident_counts_by_its_first_signal() {
     let (mut world, id) = handshakes_in_vain();
     world.pass_ms(100);
     world.domains.note_unreachable(id, v4(1), world.now);
@@ -105,7 +105,7 @@ fn a_trouble_counts_by_its_first_signal_whatever_follows() {
 }
 
 #[test]
-fn a_trouble_that_nobody_waits_for_counts_nowhere() {
+fn an_abandoned_incident_is_not_counted() {
     let (mut world, id) = handshakes_in_vain();
     world.resolve(&[v4(1), v4(2)]);
     world.pass_ms(3_600_000);
@@ -115,7 +115,7 @@ fn a_trouble_that_nobody_waits_for_counts_nowhere() {
 }
 
 #[test]
-fn flows_that_live_on_do_not_prolong_the_trouble_of_others() {
+fn live_flows_do_not_prolong_the_incident_of_others() {
     let (mut world, id) = handshakes_in_vain();
     world.resolve(&[v4(1), v4(2)]);
     for _ in 0..100 {
@@ -130,7 +130,7 @@ fn flows_that_live_on_do_not_prolong_the_trouble_of_others() {
 }
 
 #[test]
-fn held_packets_are_counted_until_they_are_let_go() {
+fn counts_held_packets_until_their_release() {
     let mut world = World::new();
     let id = world.announce(NAME, 0);
     let packet = [0x45; 40];

@@ -1,10 +1,9 @@
-//! The saved ledger: everything that a new process needs to go on where another ended, as bytes.
+//! The saved ledger: everything that a new process needs to take over from another, as bytes.
 //!
 //! Header (magic, version, fingerprint of the key, length), body (`wire`), HMAC-SHA256 over both
-//! with a key that only this gateway knows. Nothing of the body is looked at before the HMAC is
-//! right, so that whoever cannot forge it cannot make the decoder work. Refuses to read any version
-//! but its own: a client that is not taken over connects anew, one that is taken over wrongly does
-//! not.
+//! with a key that only this gateway knows. The body is not parsed before the HMAC is verified, so
+//! that the decoder never sees forged input. Only the same version is accepted: a client that is
+//! not taken over connects again, but a client that is taken over wrongly does not.
 
 #[cfg(test)]
 mod tests;
@@ -17,20 +16,20 @@ use sha2::Sha256;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// What outlives the process. Its secrets must never reach a disk.
+/// The state that outlives the process. Its secrets must never reach a disk.
 #[derive(Clone)]
 pub struct SavedState {
-    /// When it was written.
+    /// When the state was saved.
     pub saved_at: UnixTime,
     /// The gateway's WireGuard private key.
     pub gateway_key: Zeroizing<[u8; 32]>,
-    /// What the gateway derives its ICE credentials from.
+    /// The secret that the gateway derives its ICE credentials from.
     pub ice_secret: Zeroizing<[u8; 32]>,
-    /// Where clients send their datagrams; 0 if there is none yet.
+    /// The port that clients send their datagrams to; 0 if there is none yet.
     pub udp_port: u16,
     /// When the process that wrote this took over from another, if it did.
     pub taken_over_at: Option<UnixTime>,
-    /// The clients.
+    /// The records of all clients and names.
     pub ledger: Ledger,
 }
 
@@ -48,32 +47,32 @@ impl fmt::Debug for SavedState {
 /// Why bytes are no saved state, or a state cannot be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// It ends before it should.
+    /// The bytes end too early.
     #[error("it is cut off")]
     TooShort,
-    /// It is no saved state, or not the one that was written.
+    /// It is no saved state, or its HMAC is wrong.
     #[error("it is damaged")]
     Damaged,
     /// Written by another version of the program.
     #[error("it has format {found}, and this program reads format {VERSION} only")]
     UnknownVersion {
-        /// What the header says.
+        /// The version in the header.
         found: u16,
     },
     /// Written for another portal, gateway id or token.
     #[error("it belongs to another gateway (portal address, gateway id or token differ)")]
     Foreign,
-    /// Larger than it may be.
+    /// The state exceeds the size limit.
     #[error("it takes {bytes} bytes, and {limit} are allowed")]
     TooLarge {
-        /// What it takes.
+        /// The size of the state.
         bytes: usize,
-        /// What it may take.
+        /// The limit of the size.
         limit: usize,
     },
 }
 
-/// The bytes of `state`, at most `max_bytes` of them.
+/// Encodes `state` in at most `max_bytes` bytes.
 ///
 /// # Errors
 ///
@@ -90,7 +89,7 @@ pub fn encode(
     if bytes > limit {
         return Err(ImageError::TooLarge { bytes, limit });
     }
-    // In one piece: a vector that grows leaves secrets behind where it was.
+    // In one allocation: a vector that grows leaves copies of secrets behind.
     let mut image = Zeroizing::new(vec![0; bytes]);
     let (header, rest) = image.split_at_mut(HEADER_BYTES);
     header.copy_from_slice(&self::header(length, key));
@@ -100,7 +99,7 @@ pub fn encode(
     Ok(image)
 }
 
-/// Reads what [`encode`] wrote with the same `key`. What exceeds `limits` is left out.
+/// Decodes the output of [`encode`] with the same `key`. Omits records beyond `limits`.
 ///
 /// # Errors
 ///
@@ -114,7 +113,7 @@ pub fn decode(
     wire::State::read(body)?.restore(limits)
 }
 
-/// The body, if everything about it is right.
+/// The body, if header and HMAC are correct.
 fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
     let (magic, rest) = image.split_first_chunk().ok_or(ImageError::TooShort)?;
     let (version, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
@@ -125,12 +124,12 @@ fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
     if found != VERSION {
         return Err(ImageError::UnknownVersion { found });
     }
-    let (told, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
-    if *told != fingerprint(key) {
+    let (claimed, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
+    if *claimed != fingerprint(key) {
         return Err(ImageError::Foreign);
     }
     let (length, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
-    let (sealed, told) = image
+    let (sealed, claimed) = image
         .split_last_chunk::<MAC_BYTES>()
         .ok_or(ImageError::TooShort)?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -139,7 +138,7 @@ fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
         Some(found) if found > length => return Err(ImageError::Damaged),
         Some(_) | None => return Err(ImageError::TooShort),
     }
-    let right = mac(key, sealed).verify(told.into());
+    let right = mac(key, sealed).verify(claimed.into());
     right.map_err(|_| ImageError::Damaged)?;
     Ok(&rest[..length])
 }
@@ -157,7 +156,7 @@ fn header(length: usize, key: &[u8; 32]) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// Tells keys apart without telling anything about them.
+/// Identifies a key without revealing it.
 fn fingerprint(key: &[u8; 32]) -> [u8; FINGERPRINT_BYTES] {
     let mac = mac(key, b"postern saved state: fingerprint").finalize();
     let mac: [u8; MAC_BYTES] = mac.into_bytes().into();
@@ -170,7 +169,7 @@ fn mac(key: &[u8; 32], bytes: &[u8]) -> Hmac<Sha256> {
 }
 
 const MAGIC: [u8; 8] = *b"POSTERN\n";
-/// To be raised with every change of what is written: see the test of the layout.
+/// Raise with every change of the layout: see its test.
 const VERSION: u16 = 1;
 const FINGERPRINT_BYTES: usize = 16;
 const HEADER_BYTES: usize = 8 + 2 + FINGERPRINT_BYTES + 4;

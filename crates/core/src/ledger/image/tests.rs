@@ -26,7 +26,7 @@ fn lived(script: &[Step], limits: LedgerLimits) -> Ledger {
     ledger
 }
 
-/// A life in which everything happens.
+/// A history with every kind of record.
 fn eventful() -> Ledger {
     let steps = (0..=255).flat_map(|detail: u8| {
         [0, 11, 14, 5, 18, 19].map(|kind| Step {
@@ -53,7 +53,7 @@ fn same(one: &Ledger, other: &Ledger) -> bool {
         && one.known_names().eq(other.known_names())
 }
 
-/// Any body under the right seal, as if by a program with other ideas.
+/// Any body with a valid HMAC, as from an incompatible program.
 fn sealed(body: &[u8]) -> Vec<u8> {
     let mut image = header(body.len(), &KEY).to_vec();
     image.extend(body);
@@ -63,7 +63,7 @@ fn sealed(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_that_is_printed_is_secret() {
+fn prints_no_secret() {
     let state = state(eventful());
     let image = encode(&state, &KEY, ROOMY).expect("it fits");
     let has_secret = |bytes: &[u8]| bytes.windows(4).any(|it| it == SECRET.as_bytes());
@@ -79,7 +79,7 @@ fn nothing_that_is_printed_is_secret() {
 }
 
 #[test]
-fn every_damaged_byte_is_noticed() {
+fn detects_every_damaged_byte() {
     let image = encoded(eventful());
     for at in 0..image.len() {
         let mut damaged = image.to_vec();
@@ -89,7 +89,7 @@ fn every_damaged_byte_is_noticed() {
 }
 
 #[test]
-fn every_end_that_is_missing_is_noticed() {
+fn detects_every_truncation() {
     let image = encoded(eventful());
     for length in 0..image.len() {
         assert_eq!(
@@ -103,7 +103,7 @@ fn every_end_that_is_missing_is_noticed() {
 }
 
 #[test]
-fn a_foreign_state_is_told_from_a_damaged_one() {
+fn distinguishes_a_foreign_state_from_a_damaged_one() {
     let image = encoded(eventful());
     let other = decode(&image, &[8; 32], LedgerLimits::default());
     assert_eq!(other.err(), Some(ImageError::Foreign));
@@ -116,7 +116,7 @@ fn a_foreign_state_is_told_from_a_damaged_one() {
 }
 
 #[test]
-fn a_state_that_is_too_large_is_refused() {
+fn refuses_a_state_that_is_too_large() {
     let (state, bytes) = (state(eventful()), encoded(eventful()).len());
     assert!(encode(&state, &KEY, bytes).is_ok());
     let limit = bytes - 1;
@@ -125,7 +125,7 @@ fn a_state_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn smaller_limits_leave_out_what_exceeds_them() {
+fn smaller_limits_omit_excess_records() {
     let restored = decode(&encoded(eventful()), &KEY, TIGHT)
         .expect("a state")
         .ledger;
@@ -138,8 +138,8 @@ fn smaller_limits_leave_out_what_exceeds_them() {
     }
 }
 
-/// If this fails though the script is the same, the layout has changed: raise `VERSION`, then set
-/// the new digest.
+/// If this fails for the same script, the layout has changed: raise `VERSION`, then set the new
+/// digest.
 #[test]
 fn the_layout_belongs_to_its_version() {
     use sha2::Digest;
@@ -153,7 +153,7 @@ const LAYOUT: &str = "41ef9d3b5971a801";
 
 proptest! {
     #[test]
-    fn what_is_read_is_what_was_written(script in script()) {
+    fn decodes_what_was_encoded(script in script()) {
         let limits = LedgerLimits::default();
         let before = state(lived(&script, limits));
         let image = encode(&before, &KEY, ROOMY).expect("it fits");
@@ -168,15 +168,15 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn refuses_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(read(&bytes).is_err());
         let tail = [&header(bytes.len(), &KEY)[..], &bytes].concat();
         prop_assert!(read(&tail).is_err());
     }
 
-    /// Even a body that is sealed is not trusted: it is read or refused, within the limits.
+    /// A body with a valid HMAC is not trusted either: it is decoded or refused, within the limits.
     #[test]
-    fn no_sealed_body_breaks_the_decoder(
+    fn no_authenticated_body_breaks_the_decoder(
         script in script(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         noise in prop::collection::vec(any::<u8>(), 0..300),

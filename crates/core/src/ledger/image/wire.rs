@@ -1,9 +1,9 @@
-//! What is written, field by field. Borrows from the ledger and from the bytes, so that no copy of
-//! a secret is left behind.
+//! The layout of the saved state, field by field. Borrows from the ledger and from the bytes, so
+//! that no copy of a secret remains.
 //!
 //! postcard writes fields in their order and without names: any change here is another version.
 
-use super::super::record::{ClientRecord, FlowKey, Grant, KnownName, RecordedName};
+use super::super::record::{ClientRecord, FlowKey, Grant, RecordedName, ResolvedName};
 use super::{ImageError, Ledger, LedgerLimits, SavedState};
 use crate::grant::{
     AnnouncedName, Filter, IceCredentials, PresharedKey, Resource, ResourceKind, TransportKeys,
@@ -116,7 +116,7 @@ struct WireKnown<'a> {
     resolved_at: UnixTime,
 }
 
-/// With what a link-local address needs.
+/// Includes the scope of a link-local address.
 #[derive(Serialize, Deserialize)]
 struct WireSocket {
     ip: IpAddr,
@@ -264,7 +264,7 @@ fn name_to_wire(name: &RecordedName) -> WireName<'_> {
     }
 }
 
-fn known_to_wire(known: &KnownName) -> WireKnown<'_> {
+fn known_to_wire(known: &ResolvedName) -> WireKnown<'_> {
     WireKnown {
         name: known.name.as_str(),
         is_v6: known.family == AddressFamily::V6,
@@ -401,9 +401,9 @@ impl WireName<'_> {
 }
 
 impl WireKnown<'_> {
-    fn into_known(self) -> Result<KnownName, ImageError> {
+    fn into_known(self) -> Result<ResolvedName, ImageError> {
         let name = self.name.parse::<DomainName>();
-        Ok(KnownName {
+        Ok(ResolvedName {
             name: name.map_err(|_| ImageError::Damaged)?,
             family: match self.is_v6 {
                 true => AddressFamily::V6,

@@ -1,19 +1,18 @@
-//! What the flow table is told and what it answers: plain values.
+//! Inputs and outputs of the flow table: plain values.
 
 use super::key::{FlowProtocol, Inside, Outside};
 use crate::names::DomainName;
 use crate::nat_table::MappingId;
 #[cfg(doc)]
 use crate::packet::DropReason;
-use crate::packet::{IpPacket, ip};
 use std::net::IpAddr;
 
-/// How large a table may grow.
+/// The limits of a [`FlowTable`](super::FlowTable).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowLimits {
-    /// Flows of all clients, remembered ones included.
+    /// Flows of all clients, including remembered ones.
     pub flows: u32,
-    /// Live flows of one client; more than [`Self::FLOWS_PER_CLIENT_MAX`] is taken as that.
+    /// Live flows of one client; capped at [`Self::FLOWS_PER_CLIENT_MAX`].
     pub flows_per_client: u32,
 }
 
@@ -21,7 +20,7 @@ impl FlowLimits {
     /// At most half of the ports, so that a random one is free at least every other time.
     pub const FLOWS_PER_CLIENT_MAX: u32 = 32_768;
 
-    /// No more than a table can have.
+    /// The limits that a table can reach.
     pub(super) fn possible(self) -> Self {
         Self {
             flows: self.flows.min(u32::MAX - 1),
@@ -30,96 +29,66 @@ impl FlowLimits {
     }
 }
 
-/// One flow of one table. Leads nowhere once that flow is forgotten.
+/// A flow of one table. Finds nothing once the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowId {
     pub(super) at: u32,
     pub(super) generation: u16,
 }
 
-/// A live flow as it was when asked for.
+/// A snapshot of a live flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// By which it is spoken of.
+    /// The id for further calls.
     pub flow: FlowId,
-    /// As the client sees it.
+    /// The tuple on the client's side.
     pub inside: Inside,
-    /// As the resource sees it.
+    /// The tuple on the resource's side.
     pub outside: Outside,
-    /// As given to [`super::FlowTable::open`].
+    /// The mapping given to [`super::FlowTable::open`].
     pub mapping: MappingId,
-    /// As given to [`super::FlowTable::open`] or [`super::FlowTable::rebind`] last.
+    /// The epoch given to [`super::FlowTable::open`] or [`super::FlowTable::rebind`] last.
     pub epoch: u32,
     /// Whether a packet came back.
     pub confirmed: bool,
 }
 
-/// Where a new flow is to lead.
+/// The destination of a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Of the family of the proxy IP.
+pub struct FlowTarget {
+    /// The real IP, of the family of the proxy IP.
     pub real: IpAddr,
-    /// Kept for the caller.
+    /// Stored for the caller, not interpreted.
     pub mapping: MappingId,
-    /// Kept for the caller.
+    /// Stored for the caller, not interpreted.
     pub epoch: u32,
 }
 
-/// A flow that cannot be guessed from what else is known, as it is kept for the time after a
-/// rebuild. By client; the first three fields are its key, of which there is one flow at a time.
+/// A flow that a rebuilt table could not recreate by the rule, recorded for each client. The first
+/// three fields are its key, which is unique.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinnedFlow {
-    /// Which.
+    /// TCP, UDP or ICMP echo.
     pub protocol: FlowProtocol,
     /// The client's source port.
     pub port: u16,
-    /// Where the client believes to send.
+    /// The destination that the client uses.
     pub proxy: IpAddr,
-    /// The name that the proxy IP stood for. Void once it stands for another.
+    /// The name of the proxy IP. The pin is void once the proxy IP has another.
     pub name: DomainName,
-    /// The port that stands for the client's.
+    /// The source port on the resource's side.
     pub outside_port: u16,
-    /// Where the packets really go; of the family of the proxy IP.
+    /// The real IP, of the family of the proxy IP.
     pub real: IpAddr,
 }
 
-/// What an outside tuple stands for.
+/// The result of looking up an outside tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// This flow.
+    /// The tuple belongs to this live flow.
     Live(Binding),
-    /// A flow that ended: the packet is to be dropped as [`DropReason::ExpiredFlow`].
+    /// The tuple of an ended flow: drop the packet as [`DropReason::ExpiredFlow`].
     Expired,
-    /// Nothing that is, or is remembered.
+    /// No live or remembered flow has the tuple.
     Unknown,
 }
-
-/// The TCP flags that end or begin a flow; none for other protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpFlags {
-    /// It opens a connection.
-    pub syn: bool,
-    /// The sender has no more to send.
-    pub fin: bool,
-    /// The connection is no more.
-    pub rst: bool,
-}
-
-impl TcpFlags {
-    /// Those of a packet.
-    #[must_use]
-    pub fn of(packet: &IpPacket<'_>) -> Self {
-        let is_tcp = packet.protocol() == ip::PROTOCOL_TCP;
-        match packet.segment().get(TCP_FLAGS_OFFSET) {
-            Some(flags) if is_tcp => Self {
-                syn: flags & 0x02 != 0,
-                fin: flags & 0x01 != 0,
-                rst: flags & 0x04 != 0,
-            },
-            Some(_) | None => Self::default(),
-        }
-    }
-}
-
-/// The flags of a TCP header (RFC 9293, section 3.1).
-pub(super) const TCP_FLAGS_OFFSET: usize = 13;

@@ -1,47 +1,47 @@
-//! The two names of a flow, one for each side of the translation, as types that cannot be swapped.
+//! The two keys of a flow, one for each side of the translation, as types that cannot be swapped.
 
 use crate::nat_table::ClientSlot;
 use crate::packet::{DropReason, IpPacket, Transport};
 use std::net::IpAddr;
 
-/// What can be translated; which version of IP and ICMP follows from the addresses.
+/// The protocols with translation; the version of IP and ICMP follows from the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum FlowProtocol {
-    /// TCP.
+    /// TCP, by its ports (RFC 9293).
     Tcp,
-    /// UDP.
+    /// UDP, by its ports (RFC 768).
     Udp,
-    /// ICMP or ICMPv6 echo, asked by the client.
+    /// ICMP or ICMPv6 echo, requested by the client.
     Echo,
 }
 
 /// A flow as the client sees it.
 ///
-/// The destination port is no part of it, nor of [`Outside`]: all that a client sends from one port
-/// to one proxy IP is one flow (docs/protocol.md 5.4.
+/// The destination port is not part of it, nor of [`Outside`]: everything from one port of a client
+/// to one proxy IP is one flow (docs/protocol.md 5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inside {
-    /// Whose.
+    /// The client of the flow.
     pub client: ClientSlot,
-    /// Which.
+    /// TCP, UDP or ICMP echo.
     pub protocol: FlowProtocol,
     /// The client's source port, or the identifier of its echo requests.
     pub port: u16,
-    /// Where the client believes to send.
+    /// The destination that the client uses.
     pub proxy: IpAddr,
 }
 
 /// A flow as the resource sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Outside {
-    /// Whose.
+    /// The client of the flow.
     pub client: ClientSlot,
-    /// Which.
+    /// TCP, UDP or ICMP echo.
     pub protocol: FlowProtocol,
     /// The translated source port, or echo identifier; never 0 for TCP and UDP.
     pub port: u16,
-    /// Where the packets really go.
+    /// The real address of the resource.
     pub real: IpAddr,
 }
 
@@ -50,8 +50,8 @@ impl Inside {
     ///
     /// # Errors
     ///
-    /// [`DropReason::Untranslatable`] for all but TCP, UDP and echo requests: nobody outside can
-    /// have sent the request that a client's echo reply to a proxy IP would answer.
+    /// [`DropReason::Untranslatable`] for all but TCP, UDP and echo requests: an echo reply of a
+    /// client to a proxy IP answers no request from outside.
     pub fn of(client: ClientSlot, packet: &IpPacket<'_>) -> Result<Self, DropReason> {
         let (protocol, port) = match packet.transport() {
             Transport::Tcp { source_port, .. } => (FlowProtocol::Tcp, source_port),
@@ -76,8 +76,8 @@ impl Inside {
 }
 
 impl Outside {
-    /// The flow that a packet for `client` would belong to; `None` for what is translated for
-    /// nobody: all but TCP, UDP and echo replies.
+    /// The flow of a packet for `client`; `None` for protocols without translation: all but TCP,
+    /// UDP and echo replies.
     #[must_use]
     pub fn of(client: ClientSlot, packet: &IpPacket<'_>) -> Option<Self> {
         let (protocol, port) = match packet.transport() {
@@ -106,14 +106,14 @@ impl Outside {
     }
 }
 
-/// Hashes keys in a way that depends on the seed, because clients choose their ports and proxy IPs:
-/// they must not be able to choose where these collide.
+/// A hash that depends on the seed: clients choose their ports and proxy IPs, and must not be able
+/// to choose collisions.
 pub(super) struct KeyHasher {
     inside: Secrets,
     outside: Secrets,
 }
 
-/// One for each of the words that are multiplied.
+/// One for each of the multiplied words.
 type Secrets = [u64; 4];
 
 impl KeyHasher {
@@ -136,9 +136,8 @@ impl KeyHasher {
     }
 }
 
-/// Two multiplications, because this is paid by every packet: a general hasher takes several times
-/// as many instructions. That a v4 address and the v6 form `::a.b.c.d` of it collide costs a
-/// comparison.
+/// Two multiplications, because every packet pays for this: a general hasher takes several times as
+/// many instructions. A v4 address and its v6 form `::a.b.c.d` collide, which costs a comparison.
 #[inline]
 fn hash(
     secrets: &Secrets,
@@ -157,7 +156,7 @@ fn hash(
     fold(address ^ secrets[2], rest ^ secrets[3])
 }
 
-/// Both halves of the product, combined.
+/// Combines both halves of the product.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -194,9 +193,9 @@ mod tests {
         })
     }
 
-    /// As many numbers drawn from 65,536 leave a share of 1/e of them out.
+    /// As many numbers drawn from 65,536 omit a share of 1/e of them.
     #[test]
-    fn neighbours_are_spread_as_if_by_chance_in_every_part_of_the_hash() {
+    fn spreads_neighbours_evenly_in_every_part_of_the_hash() {
         let hasher = hasher(1);
         for base in ["100.96.0.0", "fd00:2021:1111:8000::"] {
             let base = base.parse().expect("an address");
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_collides_depends_on_the_seed_and_on_the_side() {
+    fn collisions_depend_on_the_seed_and_on_the_side() {
         let base = "100.96.0.0".parse().expect("an address");
         let low_bits = |hasher: &KeyHasher, key: &Inside| hasher.inside(key) & 0xffff;
         let (one, other) = (hasher(1), hasher(2));

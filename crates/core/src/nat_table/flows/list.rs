@@ -1,17 +1,17 @@
-//! Doubly linked lists threaded through a slab: an entry leaves the middle of one in constant time.
+//! Doubly linked lists threaded through a slab: an entry leaves the middle of a list in constant
+//! time.
 //!
-//! The links live beside the entries, not in them, so that a packet, which moves nothing, does not
-//! pull them into the cache.
+//! The links are beside the entries, not in them, so that a packet, which moves no entry, does not
+//! load them into the cache.
 
-/// No entry.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// The lane of the list that says whose an entry is: its client's, or that of the free ones.
+/// The lane of the list by owner: a client, or the free entries.
 pub(super) const OWNER: usize = 0;
-/// The lane of the list that says when an entry ends: a slot of the wheel, or the remembered ones.
+/// The lane of the list by time: a slot of the wheel, or the remembered flows.
 pub(super) const CLOCK: usize = 1;
 
-/// The place of one entry in its lists, one of each lane.
+/// The links of one entry, one pair for each lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain {
     links: [Links; 2],
@@ -26,7 +26,6 @@ struct Links {
 }
 
 impl Chain {
-    /// In no list.
     pub(super) const LOOSE: Self = Self {
         links: [Links {
             previous: NIL,
@@ -49,12 +48,12 @@ impl<const LANE: usize> List<LANE> {
         tail: NIL,
     };
 
-    /// The entry that was put in first.
+    /// The entry that was added first.
     pub(super) fn front(&self) -> Option<u32> {
         (self.head != NIL).then_some(self.head)
     }
 
-    /// The entry behind one that is in this list.
+    /// The entry after one that is in this list.
     pub(super) fn next(chains: &[Chain], at: u32) -> Option<u32> {
         let next = chains[at as usize].links[LANE].next;
         (next != NIL).then_some(next)
@@ -76,7 +75,7 @@ impl<const LANE: usize> List<LANE> {
         self.tail = at;
     }
 
-    /// Takes out an entry that is in this list.
+    /// Removes an entry that is in this list.
     pub(super) fn remove(&mut self, chains: &mut [Chain], at: u32) {
         let Links { previous, next } = chains[at as usize].links[LANE];
         match previous {
@@ -104,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_queue_that_may_be_left_anywhere(
+        fn behaves_like_a_queue_with_removal_anywhere(
             steps in vec((any::<bool>(), 0u32..8), 0..60),
         ) {
             let mut chains = [Chain::LOOSE; 8];

@@ -1,24 +1,22 @@
-//! Which outside port a flow gets.
+//! The choice of a flow's outside port.
 //!
-//! A bounded number of tries and no scan: what a try costs does not depend on how many ports are
-//! taken (docs/lessons.md 15).
+//! A bounded number of tries and no scan: the cost does not depend on how many ports are taken
+//! (docs/lessons.md 15).
 
 use super::key::{FlowProtocol, Inside};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::iter;
 
-/// Who has an outside tuple.
-pub(super) enum Occupant {
-    /// Nobody.
-    Nobody,
-    /// What is left of a flow with this inside key.
+/// The state of an outside tuple.
+pub(super) enum TupleState {
+    Free,
+    /// Remembered of an ended flow with this inside key.
     Remembered(Inside),
-    /// A flow.
     Live,
 }
 
-/// Proposes ports in an order that nobody can foresee.
+/// Proposes ports in an unpredictable order.
 pub(super) struct Ports {
     random: ChaCha8Rng,
 }
@@ -34,16 +32,15 @@ impl Ports {
         self.random.next_u64()
     }
 
-    /// A port for `inside`: `former` if it has one to come back to, else its own, else any free
-    /// one.
+    /// A port for `inside`: `former` if given, else its own, else any free one.
     ///
-    /// What is remembered of another flow is in the way, so that late answers to that one do not
-    /// reach this one; but it gives way when the first [`FRESH_TRIES`] met no free port.
+    /// A remembered tuple of another flow is avoided, so that late answers to that flow do not
+    /// reach this one; but it is used if the first [`FRESH_TRIES`] found no free port.
     pub(super) fn choose(
         &mut self,
         inside: &Inside,
         former: Option<u16>,
-        occupant: impl Fn(u16) -> Occupant,
+        state_of: impl Fn(u16) -> TupleState,
     ) -> Option<u16> {
         let protocol = inside.protocol;
         let random = iter::repeat_with(|| self.any_port(protocol)).take(RANDOM_TRIES);
@@ -56,11 +53,11 @@ impl Ports {
             if port == 0 && protocol != FlowProtocol::Echo {
                 continue;
             }
-            match occupant(port) {
-                Occupant::Nobody => return Some(port),
-                Occupant::Remembered(other) if other == *inside => return Some(port),
-                Occupant::Remembered(_) => second_best = second_best.or(Some(port)),
-                Occupant::Live => {}
+            match state_of(port) {
+                TupleState::Free => return Some(port),
+                TupleState::Remembered(other) if other == *inside => return Some(port),
+                TupleState::Remembered(_) => second_best = second_best.or(Some(port)),
+                TupleState::Live => {}
             }
         }
         second_best
@@ -75,19 +72,19 @@ impl Ports {
     }
 }
 
-/// Spreads 32 random bits evenly over `first..=65535`.
+/// Scales 32 random bits evenly to `first..=65535`.
 fn scale(random: u32, first: u16) -> u16 {
     let ports = u64::from(u16::MAX - first) + 1;
     let offset = u16::try_from((u64::from(random) * ports) >> 32).unwrap_or(0);
     first.saturating_add(offset)
 }
 
-/// Half of all ports are free at worst, see `FlowLimits::FLOWS_PER_CLIENT_MAX`, so all of these
-/// miss once in four billion times.
+/// At least half of the ports are free, see `FlowLimits::FLOWS_PER_CLIENT_MAX`, so all tries fail
+/// once in four billion times.
 const RANDOM_TRIES: usize = 32;
-/// How hard to look for a port that nobody used lately.
+/// Number of tries for a port without a remembered flow.
 const FRESH_TRIES: usize = 8;
-/// Below are the system ports (RFC 6335, section 6), which services may treat differently.
+/// Below are the system ports (RFC 6335, 6), which services may treat differently.
 const FIRST_FREE_PORT: u16 = 1024;
 
 #[cfg(test)]
@@ -95,9 +92,9 @@ mod tests {
     use super::*;
     use crate::nat_table::ClientSlot;
 
-    /// docs/lessons.md 15.
+    /// docs/lessons.md 15: Port search works at the edges and when the table is full.
     #[test]
-    fn random_ports_reach_both_edges_and_no_further() {
+    fn random_ports_stay_within_both_edges() {
         assert_eq!(scale(0, FIRST_FREE_PORT), 1024);
         assert_eq!(scale(u32::MAX, FIRST_FREE_PORT), 65535);
         assert_eq!(scale(0, 0), 0);
@@ -113,13 +110,13 @@ mod tests {
         }
     }
 
-    /// docs/lessons.md 15.
+    /// docs/lessons.md 15: Port search works at the edges and when the table is full.
     #[test]
     fn gives_up_after_a_bounded_number_of_tries() {
         let tries = std::cell::Cell::new(0);
         let all_taken = |_| {
             tries.set(tries.get() + 1);
-            Occupant::Live
+            TupleState::Live
         };
         let mut ports = Ports::new([0; 32]);
         let inside = inside(FlowProtocol::Tcp, 65535);
@@ -128,9 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn its_own_port_comes_first_even_a_system_port_but_never_zero() {
+    fn prefers_the_clients_port_even_a_system_port_but_never_zero() {
         let mut ports = Ports::new([0; 32]);
-        let free = |_| Occupant::Nobody;
+        let free = |_| TupleState::Free;
         let mut choose = |protocol, port| ports.choose(&inside(protocol, port), None, free);
         assert_eq!(choose(FlowProtocol::Udp, 123), Some(123));
         assert_eq!(choose(FlowProtocol::Echo, 0), Some(0));
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_flow_left_is_taken_only_when_nothing_is_free() {
+    fn takes_a_remembered_tuple_only_if_none_is_free() {
         let mut ports = Ports::new([0; 32]);
         let (mine, other) = (
             inside(FlowProtocol::Tcp, 5000),
@@ -146,15 +143,15 @@ mod tests {
         );
         let left = |by: Inside| {
             move |port| match port {
-                5000 => Occupant::Remembered(by),
-                _ => Occupant::Nobody,
+                5000 => TupleState::Remembered(by),
+                _ => TupleState::Free,
             }
         };
         assert_eq!(ports.choose(&mine, None, left(mine)), Some(5000));
         assert_ne!(ports.choose(&mine, None, left(other)), Some(5000));
         let crowded = |port| match port {
-            5000 => Occupant::Remembered(other),
-            _ => Occupant::Live,
+            5000 => TupleState::Remembered(other),
+            _ => TupleState::Live,
         };
         assert_eq!(ports.choose(&mine, None, crowded), Some(5000));
     }

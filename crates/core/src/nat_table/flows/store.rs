@@ -1,9 +1,8 @@
-//! The slab of flows and the two indices into it. Knows nothing of time and limits.
+//! The slab of flows and its two indices. It knows no time and no limits.
 //!
-//! Keys live in the slab only; the indices hold 32-bit places, which is what keeps 100,000 flows
-//! small.
+//! Keys are in the slab only; the indices hold 32-bit positions, which keeps 100,000 flows small.
 
-use super::Target;
+use super::FlowTarget;
 use super::key::{FlowProtocol, Inside, KeyHasher, Outside};
 use super::list::{Chain, List, OWNER};
 use crate::nat_table::{ClientSlot, MappingId};
@@ -11,8 +10,8 @@ use hashbrown::HashTable;
 use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 
-/// A flow, or what is left of one: one cache line, which is all that a packet touches here. What
-/// the keys of both sides have in common is kept once.
+/// A live or remembered flow: one cache line, which is all that a packet touches here. Fields that
+/// both keys share are stored once.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Node {
@@ -24,7 +23,7 @@ pub(super) struct Node {
     real: IpAddr,
     pub(super) mapping: MappingId,
     pub(super) epoch: u32,
-    /// Of the place: counts how often it was used before.
+    /// How often the entry was used before.
     pub(super) generation: u16,
     /// The tick of the last packet.
     pub(super) last_packet: u32,
@@ -36,8 +35,8 @@ pub(super) struct Node {
 const _: () = assert!(size_of::<Node>() == 64, "a flow fits one cache line");
 
 impl Node {
-    /// A new flow; the keys are of one client and protocol.
-    pub(super) fn new(inside: Inside, outside: Outside, target: &Target, tick: u32) -> Self {
+    /// A new flow; both keys are of one client and protocol.
+    pub(super) fn new(inside: Inside, outside: Outside, target: &FlowTarget, tick: u32) -> Self {
         Self {
             client: inside.client,
             protocol: inside.protocol,
@@ -81,7 +80,7 @@ pub(super) enum State {
     Free,
     Unconfirmed,
     Confirmed,
-    /// It ended; its tuple is kept so that late packets are known for what they are.
+    /// Ended; its tuple is kept so that late packets are recognised.
     Remembered,
 }
 
@@ -114,7 +113,7 @@ impl Store {
         }
     }
 
-    /// Places in use.
+    /// Number of entries in use.
     pub(super) fn len(&self) -> usize {
         self.used
     }
@@ -135,7 +134,7 @@ impl Store {
         self.nodes.get(at as usize)
     }
 
-    /// Keeps `node` and finds it by its outside key, which nothing else has. Never grows beyond
+    /// Stores `node` and indexes it by its outside key, which must be unique. Never grows beyond
     /// room for `limit` nodes.
     pub(super) fn insert(&mut self, node: Node, limit: usize) -> u32 {
         let at = match self.free.pop_front(&mut self.chains) {
@@ -167,7 +166,7 @@ impl Store {
         u32::try_from(length).expect("the limit on flows is below 2^32")
     }
 
-    /// Frees the place `at`; it is in no list any more.
+    /// Frees the entry `at`, which must be in no list.
     pub(super) fn free(&mut self, at: u32) {
         self.unindex_inside(at);
         self.unindex_outside(at);
@@ -178,7 +177,7 @@ impl Store {
         self.used -= 1;
     }
 
-    /// Finds `at` by its inside key from now on, which nothing else has.
+    /// Indexes `at` by its inside key, which must be unique.
     pub(super) fn index_inside(&mut self, at: u32) {
         let hash = self.hasher.inside(&self[at].inside());
         let (nodes, hasher) = (&self.nodes, &self.hasher);
@@ -186,7 +185,7 @@ impl Store {
         self.by_inside.insert_unique(hash, at, rehash);
     }
 
-    /// Does not find `at` by its inside key any more, if it ever did.
+    /// Removes `at` from the index by inside key, if it is there.
     pub(super) fn unindex_inside(&mut self, at: u32) {
         let hash = self.hasher.inside(&self[at].inside());
         if let Ok(entry) = self.by_inside.find_entry(hash, |other| *other == at) {
@@ -194,7 +193,7 @@ impl Store {
         }
     }
 
-    /// Gives `at` another outside key, which nothing else has.
+    /// Gives `at` another outside key, which must be unique.
     pub(super) fn readdress(&mut self, at: u32, outside: Outside) {
         self.unindex_outside(at);
         let node = &mut self[at];
@@ -216,7 +215,7 @@ impl Store {
         }
     }
 
-    /// Bytes on the heap, from what is reserved.
+    /// Bytes on the heap, from the reserved capacity.
     pub(super) fn heap_bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
             + self.chains.capacity() * size_of::<Chain>()
@@ -241,5 +240,5 @@ impl IndexMut<u32> for Store {
     }
 }
 
-/// How many places the first flow reserves.
+/// Number of entries that the first flow reserves.
 const FIRST_PLACES: usize = 64;

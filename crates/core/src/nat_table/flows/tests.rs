@@ -1,8 +1,7 @@
-//! What the flow table promises, rule by rule; `model` checks them all at once.
+//! The rules of the flow table, one by one; `model` checks them together.
 
 mod model;
 
-use super::binding::TCP_FLAGS_OFFSET;
 use super::*;
 use crate::nat_table::MappingId;
 use crate::packet::IpPacket;
@@ -21,7 +20,7 @@ const RST: TcpFlags = TcpFlags { rst: true, ..PLAIN };
 const ANNA: ClientSlot = ClientSlot(0);
 const BERT: ClientSlot = ClientSlot(7);
 
-/// A table with a hand on its clock.
+/// A table with a manual clock.
 struct Bench {
     table: FlowTable,
     now: Instant,
@@ -77,7 +76,7 @@ impl Bench {
         self.table.find_outside(outside, self.now)
     }
 
-    /// Not before `seconds` of silence, and at most one later.
+    /// The flow lasts `seconds` of silence, and at most one more.
     fn assert_lives_for(&mut self, inside: Inside, seconds: u64) {
         let outside = self.table.find_inside(&inside, self.now);
         let outside = outside.expect("a live flow").outside;
@@ -89,8 +88,8 @@ impl Bench {
     }
 }
 
-fn target(real: &str) -> Target {
-    Target {
+fn target(real: &str) -> FlowTarget {
+    FlowTarget {
         real: real.parse().expect("an address"),
         mapping: MappingId {
             index: 3,
@@ -121,7 +120,7 @@ const WEB: &str = "10.20.0.100";
 const WEB_2: &str = "10.20.0.101";
 
 #[test]
-fn a_flow_is_found_from_both_sides_with_what_it_was_opened_with() {
+fn finds_a_flow_from_both_sides() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.opened(tcp(5000), WEB);
     assert_eq!(binding.outside.port, 5000);
@@ -137,7 +136,7 @@ fn a_flow_is_found_from_both_sides_with_what_it_was_opened_with() {
 }
 
 #[test]
-fn clients_and_protocols_do_not_meet() {
+fn separates_clients_and_protocols() {
     let mut bench = Bench::new(10, 10);
     let mine = bench.opened(tcp(5000), WEB);
     let proxy = "100.96.0.1";
@@ -152,9 +151,9 @@ fn clients_and_protocols_do_not_meet() {
     assert_eq!((bench.table.len_of(ANNA), bench.table.len_of(BERT)), (3, 1));
 }
 
-/// docs/lessons.md 10.
+/// docs/lessons.md 10: No translation between IP families.
 #[test]
-fn families_are_not_mixed() {
+fn refuses_to_mix_families() {
     let mut bench = Bench::new(10, 10);
     let refused = Err(DropReason::Untranslatable);
     assert_eq!(bench.open(tcp(5000), "fd00::1"), refused);
@@ -163,7 +162,7 @@ fn families_are_not_mixed() {
 }
 
 #[test]
-fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
+fn two_proxy_ips_of_one_real_ip_get_different_ports() {
     let mut bench = Bench::new(10, 10);
     let first = bench.opened(tcp(5000), WEB);
     let second = bench.opened(inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2"), WEB);
@@ -171,9 +170,9 @@ fn two_proxy_ips_of_one_real_ip_get_ports_of_their_own() {
     assert!(second.outside.port >= 1024 && second.outside.port != 5000);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
+fn an_established_tcp_flow_lasts_two_hours_and_four_minutes() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.wait(7000);
@@ -183,9 +182,9 @@ fn an_established_tcp_flow_lives_two_hours_and_four_minutes() {
     bench.assert_lives_for(tcp(5000), 7440);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn udp_and_echo_live_two_minutes() {
+fn udp_and_echo_last_two_minutes() {
     let mut bench = Bench::new(10, 10);
     for protocol in [FlowProtocol::Udp, FlowProtocol::Echo] {
         let key = inside(ANNA, protocol, 5000, "100.96.0.1");
@@ -196,9 +195,9 @@ fn udp_and_echo_live_two_minutes() {
     }
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn what_nobody_answers_lives_a_minute() {
+fn an_unanswered_flow_lasts_a_minute() {
     let mut bench = Bench::new(10, 10);
     for key in [tcp(5000), udp(5000)] {
         let binding = bench.opened(key, WEB);
@@ -208,9 +207,9 @@ fn what_nobody_answers_lives_a_minute() {
     }
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn a_closed_connection_lives_five_seconds() {
+fn a_closed_connection_lasts_five_seconds() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.wait(100);
@@ -223,9 +222,9 @@ fn a_closed_connection_lives_five_seconds() {
     bench.assert_lives_for(tcp(5000), 5);
 }
 
-/// docs/lessons.md 14.
+/// docs/lessons.md 14: Flow timers follow the protocol.
 #[test]
-fn a_reset_ends_a_flow_at_once() {
+fn a_reset_ends_a_flow_immediately() {
     let mut bench = Bench::new(10, 10);
     let binding = bench.confirmed(tcp(5000), WEB);
     bench.inbound(binding, RST);
@@ -248,7 +247,7 @@ fn a_client_that_uses_a_closed_port_again_keeps_its_new_connection() {
     bench.assert_lives_for(tcp(5000), 7440);
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
 fn an_ended_flow_is_remembered_for_ten_minutes() {
     let mut bench = Bench::new(10, 10);
@@ -261,9 +260,9 @@ fn an_ended_flow_is_remembered_for_ten_minutes() {
     assert_eq!(bench.table.remembered(), 0);
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
-fn traffic_from_inside_revives_a_flow_on_the_port_it_had() {
+fn traffic_from_inside_reopens_a_flow_on_its_former_port() {
     let mut bench = Bench::new(10, 10);
     bench.opened(tcp(5000), WEB);
     let key = inside(ANNA, FlowProtocol::Tcp, 5000, "100.96.0.2");
@@ -279,7 +278,7 @@ fn traffic_from_inside_revives_a_flow_on_the_port_it_had() {
     assert!(bench.is_live(&key), "the old flow's id leads nowhere");
 }
 
-/// docs/lessons.md 13.
+/// docs/lessons.md 13: Packets of an expired flow are dropped.
 #[test]
 fn late_answers_do_not_reach_the_next_flow() {
     let mut bench = Bench::new(10, 10);
@@ -290,7 +289,7 @@ fn late_answers_do_not_reach_the_next_flow() {
     assert_eq!(bench.outside(&before.outside), Lookup::Expired);
 }
 
-/// docs/lessons.md 6.
+/// docs/lessons.md 6: An unanswered SYN is not pinned to a dead address.
 #[test]
 fn an_unanswered_flow_moves_and_late_answers_are_dropped() {
     let mut bench = Bench::new(10, 10);
@@ -305,7 +304,7 @@ fn an_unanswered_flow_moves_and_late_answers_are_dropped() {
     assert_eq!(bench.table.len(), 1);
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
 fn an_answered_flow_stays_where_it_is() {
     let mut bench = Bench::new(10, 10);
@@ -317,7 +316,7 @@ fn an_answered_flow_stays_where_it_is() {
 }
 
 #[test]
-fn a_full_table_forgets_first_then_evicts_the_clients_own_then_refuses() {
+fn a_full_table_evicts_remembered_flows_then_the_clients_own_then_refuses() {
     let mut bench = Bench::new(3, 10);
     let bert = inside(BERT, FlowProtocol::Tcp, 1, "100.96.0.1");
     bench.opened(bert, WEB);
@@ -337,7 +336,7 @@ fn a_full_table_forgets_first_then_evicts_the_clients_own_then_refuses() {
 }
 
 #[test]
-fn a_client_at_its_limit_loses_its_flow_that_was_silent_longest() {
+fn a_client_at_its_limit_loses_its_longest_silent_flow() {
     let mut bench = Bench::new(10, 2);
     let first = bench.opened(tcp(1), WEB);
     let second = bench.opened(tcp(2), WEB);
@@ -352,7 +351,7 @@ fn a_client_at_its_limit_loses_its_flow_that_was_silent_longest() {
 }
 
 #[test]
-fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
+fn lower_limits_end_no_flow_and_higher_ones_apply_immediately() {
     let mut bench = Bench::new(10, 10);
     for port in 1..=4 {
         bench.confirmed(tcp(port), WEB);
@@ -370,9 +369,9 @@ fn lower_limits_end_no_flow_and_higher_ones_count_at_once() {
     assert!((1..=5).all(|port| bench.is_live(&tcp(port))));
 }
 
-/// docs/lessons.md 15.
+/// docs/lessons.md 15: Port search works at the edges and when the table is full.
 #[test]
-fn a_client_may_not_have_more_flows_than_half_the_ports() {
+fn limits_a_client_to_half_of_the_ports() {
     let mut bench = Bench::new(100_000, u32::MAX);
     let proxies = (1..=32_768u32).map(|number| IpAddr::from((0x6460_0000 + number).to_be_bytes()));
     for proxy in proxies {
@@ -403,20 +402,20 @@ fn a_removed_client_leaves_nothing() {
     assert_eq!((bench.table.len(), bench.table.remembered()), (1, 0));
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn all_flows_of_a_client_can_be_ended_and_are_remembered() {
+fn remembers_flows_that_end_before_their_time() {
     let mut bench = Bench::new(10, 10);
     let flows = [1, 2].map(|port| bench.confirmed(tcp(port), WEB));
-    bench.table.expire_client(ANNA, bench.now);
     for flow in flows {
+        bench.table.expire(flow.flow, bench.now);
         assert_eq!(bench.outside(&flow.outside), Lookup::Expired);
     }
     assert_eq!(bench.table.len_of(ANNA), 0);
 }
 
 #[test]
-fn an_empty_table_asks_for_no_wake_up_and_a_full_one_for_whole_seconds() {
+fn an_empty_table_needs_no_timer_and_others_tick_in_whole_seconds() {
     let mut bench = Bench::new(10, 10);
     let start = bench.now;
     assert_eq!(bench.table.poll_timeout(), None);
@@ -448,21 +447,7 @@ fn a_hundred_thousand_flows_fit_32_mib() {
 }
 
 #[test]
-fn flags_are_read_from_tcp_only() {
-    let shape = Shape::Tcp { from: 1, to: 2 };
-    let mut bytes = packet_between("10.0.0.1", "10.0.0.2", shape);
-    let flags = |bytes: &[u8]| TcpFlags::of(&IpPacket::parse(bytes).expect("valid"));
-    for (bits, expected) in [(0x02, SYN), (0x11, FIN), (0x14, RST), (0x18, PLAIN)] {
-        bytes[20 + TCP_FLAGS_OFFSET] = bits;
-        assert_eq!(flags(&bytes), expected);
-    }
-    let mut bytes = packet_between("10.0.0.1", "10.0.0.2", Shape::Udp { from: 1, to: 2 });
-    bytes[20 + TCP_FLAGS_OFFSET] = 0xff;
-    assert_eq!(flags(&bytes), PLAIN);
-}
-
-#[test]
-fn only_what_a_client_asks_is_a_flow() {
+fn only_a_client_opens_a_flow() {
     let parse = |shape| packet_between("10.0.0.1", "10.0.0.2", shape);
     let keys = |shape| {
         let bytes = parse(shape);

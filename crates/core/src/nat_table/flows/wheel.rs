@@ -1,23 +1,23 @@
-//! A timer wheel: entries filed by the tick on which they are to be looked at again.
+//! A timer wheel: entries filed by the tick at which they are due.
 //!
-//! It knows no flows. Filing, taking out and advancing cost the same however many are filed; an
-//! entry whose deadline moved later stays where it is and is filed anew when its turn comes, so a
-//! packet that prolongs a flow does not touch the wheel at all.
+//! It knows no flows. Filing, removing and advancing cost the same for any number of entries. An
+//! entry whose deadline moved later stays in its slot and is filed again when that slot is due, so
+//! a packet that prolongs a flow does not touch the wheel.
 
 use super::list::{CLOCK, Chain, List};
 use std::iter;
 
-/// One slot per tick; [`Wheel::REACH_TICKS`] of them lie ahead at any time.
+/// One slot per tick; [`Wheel::REACH_TICKS`] of them are ahead at any time.
 pub(super) struct Wheel {
     slots: Box<[List<CLOCK>]>,
-    /// One bit per slot that is not empty.
+    /// One bit for each slot that is not empty.
     occupied: [u64; WORDS],
-    /// Everything filed at or before this tick has been taken out.
+    /// Everything filed at or before this tick has been removed.
     position: u32,
 }
 
 impl Wheel {
-    /// The furthest ahead of the last advance that anything can be filed.
+    /// The greatest distance from the last advance at which an entry can be filed.
     #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
     pub(super) const REACH_TICKS: u32 = SLOTS as u32 - 1;
 
@@ -38,7 +38,7 @@ impl Wheel {
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
-    /// Takes out `at`, which is filed.
+    /// Removes `at`, which is filed.
     pub(super) fn take(&mut self, chains: &mut [Chain], at: u32) {
         let slot = slot_of(chains[at as usize].due);
         self.slots[slot].remove(chains, at);
@@ -47,7 +47,7 @@ impl Wheel {
         }
     }
 
-    /// Takes out an entry that is due at `now` or before, earliest first; `None` when there are no
+    /// Removes an entry that is due at `now` or before, earliest first; `None` when there are no
     /// more, and only then is the wheel at `now`.
     pub(super) fn pop_due(&mut self, chains: &mut [Chain], now: u32) -> Option<u32> {
         match self.next_due() {
@@ -64,11 +64,11 @@ impl Wheel {
         }
     }
 
-    /// The earliest tick under which anything is filed.
+    /// The earliest tick with an entry.
     pub(super) fn next_due(&self) -> Option<u32> {
         let first = slot_of(self.position + 1);
         let later_bits = self.occupied[first / 64] & (u64::MAX << (first % 64));
-        // The first word comes again at the end, for its bits below `first`.
+        // The first word is visited again at the end, for its bits below `first`.
         let words = (1..=WORDS).map(|step| (first / 64 + step) % WORDS);
         let (word, bits) = iter::once((first / 64, later_bits))
             .chain(words.map(|word| (word, self.occupied[word])))
@@ -78,7 +78,7 @@ impl Wheel {
         Some(self.position + 1 + ahead)
     }
 
-    /// Bytes on the heap.
+    /// Bytes on the heap, as reserved.
     pub(super) fn heap_bytes(&self) -> usize {
         size_of_val(&*self.slots)
     }
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn gives_back_exactly_what_a_sorted_map_of_deadlines_gives(
+        fn returns_the_same_as_a_sorted_map_of_deadlines(
             steps in vec(any_step(), 0..80),
         ) {
             let mut wheel = Wheel::new();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filed_while_it_turns_comes_in_the_same_turn() {
+    fn returns_entries_filed_during_a_turn_in_the_same_turn() {
         let mut wheel = Wheel::new();
         let mut chains = [Chain::LOOSE; 1];
         wheel.file(&mut chains, 0, 5);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_out_of_reach_comes_at_the_edge_of_it() {
+    fn a_deadline_out_of_reach_is_due_at_the_edge() {
         let mut wheel = Wheel::new();
         let mut chains = [Chain::LOOSE; 1];
         wheel.file(&mut chains, 0, u32::MAX);

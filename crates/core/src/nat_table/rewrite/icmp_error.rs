@@ -1,55 +1,67 @@
-//! ICMP errors about translated packets: read, matched to a flow by its caller, and rewritten both
-//! outside and in the packet they quote.
+//! ICMP errors about translated packets: parsed, matched to a flow by the caller, and rewritten
+//! both outside and in the quoted packet.
 //!
-//! A quoted packet is one that a client sent, as it was after the translation: from the client's
-//! tunnel address and the outside port to the real IP. Only eight bytes of its transport header are
-//! promised (RFC 792), so only those are asked for (docs/lessons.md 20). Translated are destination
-//! unreachable, time exceeded and parameter problem (RFC 5508, section 4), and packet too big.
-//! Redirects and the deprecated source quench (RFC 6633) are refused: they are for hosts next door.
+//! A quoted packet is one that a client sent, after its translation: from the client's tunnel
+//! address and the outside port to the real IP. Only eight bytes of its transport header are
+//! guaranteed (RFC 792), so only those are required (docs/lessons.md 20). Destination unreachable,
+//! time exceeded and parameter problem (RFC 5508, 4), and packet too big are translated. Redirects
+//! and the deprecated source quench (RFC 6633) are refused: they are for hosts on the same link.
 
-use super::{End, Layout, replace};
+use super::{Endpoint, Layout, replace};
 use crate::nat_table::ClientSlot;
 use crate::nat_table::flows::{FlowProtocol, Inside, Outside};
 use crate::packet::checksum::{checksum, transport_checksum};
 use crate::packet::{DropReason, IpPacket, Transport, icmp, ip};
+use crate::replies::{Refusal, RefusalKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An ICMP error that reached us from a resource or on the way there, about a packet that a client
-/// may have sent to a proxy IP. Its checksum was right.
+/// An ICMP error from a resource or a router on the path, about a packet that a client may have
+/// sent to a proxy IP. Its checksum was correct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
     about: Outside,
     kind: IcmpErrorKind,
     client: IpAddr,
     message_offset: usize,
-    /// How much of the quoted packet may go on.
+    /// How much of the quoted packet may be forwarded.
     quoted_bytes: usize,
     quoted: Layout,
-    /// The place of the length field of RFC 4884 in the message, where its type has one.
+    /// The offset of the length field of RFC 4884 in the message, where its type has one.
     length_offset: Option<usize>,
 }
 
-/// What an ICMP error says about the address that was tried.
+/// The statement of an ICMP error about the tried address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpErrorKind {
-    /// Nobody can be reached there: another address of the name may do better.
+    /// The address is unreachable: another address of the name may work.
     AddressUnreachable,
-    /// Somebody is there, but nobody listens.
+    /// The address is reachable, but the port is closed.
     PortUnreachable,
-    /// Neither: too big, too far, forbidden on the way.
+    /// Another problem: too big, too far, forbidden on the path.
     Other,
 }
 
+impl From<IcmpErrorKind> for Refusal {
+    fn from(kind: IcmpErrorKind) -> Self {
+        let how = match kind {
+            IcmpErrorKind::AddressUnreachable => RefusalKind::AddressUnreachable,
+            IcmpErrorKind::PortUnreachable => RefusalKind::PortUnreachable,
+            IcmpErrorKind::Other => RefusalKind::Other,
+        };
+        Self { how, port: None }
+    }
+}
+
 impl IcmpError {
-    /// Reads an error that is addressed to `client`. `None` if it is no ICMP error, or not about a
-    /// packet that could have been translated: such packets concern the flow table no further.
+    /// Parses an error that is addressed to `client`. `None` if it is no ICMP error, or not about a
+    /// packet that can have been translated: such packets do not concern the flow table.
     ///
     /// # Errors
     ///
     /// * [`DropReason::MalformedTransport`]: its checksum is wrong (RFC 5508, REQ-3), or too little
     ///   is quoted.
     /// * [`DropReason::Fragment`]: the quoted packet is a later fragment, which names no flow.
-    /// * [`DropReason::Untranslatable`]: a type that does not travel through a translation.
+    /// * [`DropReason::Untranslatable`]: a type that is not translated.
     pub fn parse(client: ClientSlot, packet: &IpPacket<'_>) -> Result<Option<Self>, DropReason> {
         if packet.transport() != Transport::IcmpError {
             return Ok(None);
@@ -102,19 +114,19 @@ impl IcmpError {
         self.about
     }
 
-    /// What it says about the real IP.
+    /// What it reports about the real IP.
     #[must_use]
     pub fn kind(&self) -> IcmpErrorKind {
         self.kind
     }
 
-    /// Turns `packet`, which this was parsed from, into one about the packet that the client sent,
-    /// in the name of the proxy IP: who reported it stays hidden. Returns the new length, which is
-    /// never more than the old; what follows it is to be cut off.
+    /// Rewrites `packet`, which this was parsed from, into an error about the packet that the
+    /// client sent, from the proxy IP: the reporter stays hidden. Returns the new length, which is
+    /// never more than the old; cut off the rest.
     ///
-    /// Type, pointer and MTU are kept, and codes but those that say "prohibited". Of the quotation
-    /// no more goes on than fits 576 bytes (RFC 1812, section 4.3.2.3), or 1280 for IPv6 (RFC 4443,
-    /// section 2.4 (c)), and extensions (RFC 4884), which tell about the reporter, are cut.
+    /// Type, pointer and MTU are kept, and all codes except those for "prohibited". The quotation
+    /// is cut to fit 576 bytes (RFC 1812, 4.3.2.3), or 1280 for IPv6 (RFC 4443, 2.4 (c)), and
+    /// extensions (RFC 4884), which describe the reporter, are removed.
     ///
     /// # Errors
     ///
@@ -128,7 +140,7 @@ impl IcmpError {
             .ok_or(DropReason::MalformedTransport)?;
         let (header, quotation) = message.split_at_mut(MESSAGE_BYTES);
         let to = (inside.proxy, inside.port);
-        replace(quotation, self.quoted, End::Destination, to)?;
+        replace(quotation, self.quoted, Endpoint::Destination, to)?;
         header[CHECKSUM].fill(0);
         if let Some(code) = plain_code(inside.proxy.is_ipv4(), header[0], header[1]) {
             header[1] = code;
@@ -157,20 +169,20 @@ impl IcmpError {
     }
 }
 
-/// What stands for a code that says "prohibited" on the way: clients would take it for the
-/// gateway's own word and ask for access again (docs/lessons.md 8).
+/// The replacement of a code that says "prohibited" on the path: clients would take it for the
+/// gateway's own and request access again (docs/lessons.md 8).
 fn plain_code(is_v4: bool, kind: u8, code: u8) -> Option<u8> {
     match (is_v4, kind, code) {
-        // Network, host and communication prohibited: host unreachable (RFC 1812, section 5.2.7.1).
+        // Network, host and communication prohibited: host unreachable (RFC 1812, 5.2.7.1).
         (true, 3, 9 | 10 | 13) => Some(1),
-        // Administratively prohibited: address unreachable (RFC 4443, section 3.1).
+        // Administratively prohibited: address unreachable (RFC 4443, 3.1).
         (false, 1, 1) => Some(3),
         _ => None,
     }
 }
 
-/// Moves the message to right behind a plain header, over the options or extension headers that
-/// were between them.
+/// Moves the message directly behind a plain header, over the options or extension headers between
+/// them.
 fn put_before(
     packet: &mut [u8],
     header: &[u8],
@@ -185,7 +197,7 @@ fn put_before(
     Ok(length)
 }
 
-/// The checksum is computed anew when the error goes on, which would heal a wrong one.
+/// The checksum is recomputed for the forwarded error, which would repair a wrong one.
 fn require_checksum(packet: &IpPacket<'_>) -> Result<(), DropReason> {
     let (source, destination) = (packet.source(), packet.destination());
     let rest = match packet.is_v4() {
@@ -201,11 +213,11 @@ fn require_checksum(packet: &IpPacket<'_>) -> Result<(), DropReason> {
 fn kind_of(is_v4: bool, kind: u8, code: u8) -> IcmpErrorKind {
     match (is_v4, kind, code) {
         // Network or host: unreachable, unknown, isolated, prohibited, not for this service, or no
-        // source route (RFC 1122, section 3.2.2.1).
+        // source route (RFC 1122, 3.2.2.1).
         (true, 3, 0 | 1 | 5..=12) => IcmpErrorKind::AddressUnreachable,
         // Protocol, port.
         (true, 3, 2 | 3) => IcmpErrorKind::PortUnreachable,
-        // No route, beyond scope, address unreachable, reject route (RFC 4443, section 3.1).
+        // No route, beyond scope, address unreachable, reject route (RFC 4443, 3.1).
         (false, 1, 0 | 2 | 3 | 6) => IcmpErrorKind::AddressUnreachable,
         (false, 1, 4) => IcmpErrorKind::PortUnreachable,
         _ => IcmpErrorKind::Other,
@@ -230,7 +242,7 @@ impl Quoted {
         if header[0] >> 4 != 4 || header_bytes < header.len() {
             return Err(DropReason::MalformedTransport);
         }
-        // The first fragment has the ports; routers behind us may fragment.
+        // The first fragment has the ports; later routers may fragment.
         if u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT_OFFSET_BITS != 0 {
             return Err(DropReason::Fragment);
         }
@@ -264,7 +276,7 @@ impl Quoted {
         })
     }
 
-    /// The outside protocol and port; `None` for what is never translated on its way out.
+    /// The outside protocol and port; `None` for packets that are never translated.
     fn flow(&self, bytes: &[u8]) -> Result<Option<(FlowProtocol, u16)>, DropReason> {
         let transport = bytes
             .get(self.transport_offset..)
@@ -284,27 +296,27 @@ impl Quoted {
         })
     }
 
-    /// How much of `available` quoted bytes goes on, where the length field of RFC 4884 says that
+    /// How much of `available` quoted bytes is forwarded, if the length field of RFC 4884 says that
     /// the quotation ends after `length` bytes.
     fn bytes_to_keep(&self, available: usize, length: usize) -> usize {
         let room = match self.source {
             IpAddr::V4(_) => IPV4_ERROR_BYTES_MAX - 20 - MESSAGE_BYTES,
             IpAddr::V6(_) => IPV6_ERROR_BYTES_MAX - 40 - MESSAGE_BYTES,
         };
-        // Shorter quotations have no extensions behind them (RFC 4884, section 4), so the byte
-        // means nothing there.
+        // Shorter quotations have no extensions behind them (RFC 4884, 4), so the byte has no
+        // meaning there.
         let quotation = match length {
             EXTENDED_QUOTATION_BYTES_MIN.. => length,
             _ => available,
         };
-        // Some hosts quote a mangled length: it must not cost the ports.
+        // Some hosts quote a wrong length: it must not cost the ports.
         let promised = self.transport_offset + PROMISED_BYTES;
         let declared = self.declared_bytes.max(promised);
         available.min(room).min(quotation).min(declared)
     }
 }
 
-/// The transport protocol of a quoted IPv6 packet and where it starts.
+/// The transport protocol of a quoted IPv6 packet and its offset.
 fn skip_extension_headers(first: u8, bytes: &[u8]) -> Result<(u8, usize), DropReason> {
     let (mut protocol, mut offset) = (first, 40);
     for _ in 0..=EXTENSION_HEADERS_MAX {
@@ -328,13 +340,13 @@ const MESSAGE_BYTES: usize = 8;
 const CHECKSUM: std::ops::Range<usize> = 2..4;
 /// Of the transport header of the quoted packet (RFC 792).
 const PROMISED_BYTES: usize = 8;
-/// RFC 1812, section 4.3.2.3.
+/// RFC 1812, 4.3.2.3, in bytes.
 const IPV4_ERROR_BYTES_MAX: usize = 576;
-/// RFC 4443, section 2.4 (c).
+/// RFC 4443, 2.4 (c), in bytes.
 const IPV6_ERROR_BYTES_MAX: usize = 1280;
-/// RFC 4884, section 4: what extensions follow is padded to this at least.
+/// RFC 4884, 4: the minimum padding of a quotation before extensions.
 const EXTENDED_QUOTATION_BYTES_MIN: usize = 128;
-/// More than any honest packet carries, as `IpPacket` has it.
+/// More than any legitimate packet carries, as in `IpPacket`.
 const EXTENSION_HEADERS_MAX: usize = 8;
 const IPV4_FRAGMENT_OFFSET_BITS: u16 = 0x1fff;
 const ICMPV4_ECHO_REQUEST: u8 = 8;

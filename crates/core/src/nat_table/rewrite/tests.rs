@@ -17,7 +17,6 @@ struct Case {
     client: IpAddr,
     inside: Inside,
     outside: Outside,
-    /// The resource's port.
     service: u16,
 }
 
@@ -42,12 +41,12 @@ impl Case {
         packet(address, self.client, shape, payload)
     }
 
-    /// As the client sends it.
+    /// The request as the client sends it.
     fn request_inside(&self, payload: &[u8]) -> Vec<u8> {
         self.request(self.inside.proxy, self.inside.port, payload)
     }
 
-    /// As the resource gets it.
+    /// The request as the resource receives it.
     fn request_outside(&self, payload: &[u8]) -> Vec<u8> {
         self.request(self.outside.real, self.outside.port, payload)
     }
@@ -92,9 +91,9 @@ fn layout(bytes: &[u8]) -> Layout {
 }
 
 proptest! {
-    /// docs/lessons.md 30.
+    /// docs/lessons.md 30: Incremental checksums are tested against full ones.
     #[test]
-    fn what_goes_in_looks_as_if_it_was_sent_so(
+    fn inbound_packets_equal_freshly_built_ones(
         case in any_case(), payload in vec(any::<u8>(), 0..600),
     ) {
         let mut bytes = case.request_inside(&payload);
@@ -105,9 +104,9 @@ proptest! {
         prop_assert_eq!(bytes, case.request_outside(&payload));
     }
 
-    /// docs/lessons.md 30.
+    /// docs/lessons.md 30: Incremental checksums are tested against full ones.
     #[test]
-    fn what_comes_back_looks_as_if_it_was_sent_so(
+    fn outbound_packets_equal_freshly_built_ones(
         case in any_case(), payload in vec(any::<u8>(), 0..600),
     ) {
         let mut bytes = case.answer(case.outside.real, case.outside.port, &payload);
@@ -119,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn there_and_back_is_the_identity_also_for_a_wrong_checksum(
+    fn both_translations_are_inverse_even_with_a_wrong_checksum(
         case in any_case(),
         payload in vec(any::<u8>(), 0..100),
         damage in 1u8..255,
@@ -154,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic_and_are_left_alone_when_refused(
+    fn arbitrary_bytes_never_panic_and_stay_unchanged_when_refused(
         case in any_case(), mut bytes in vec(any::<u8>(), 0..80), offset in 0usize..90,
     ) {
         let before = bytes.clone();
@@ -172,7 +171,7 @@ proptest! {
 }
 
 #[test]
-fn options_and_extension_headers_are_stepped_over() {
+fn skips_options_and_extension_headers() {
     let destination_options = [17, 0, 1, 4, 0, 0, 0, 0];
     let udp = [0x13, 0x88, 0, 53, 0, 8, 0, 0];
     let mut bytes = vec![0x60, 0, 0, 0, 0, 16, 60, 64];

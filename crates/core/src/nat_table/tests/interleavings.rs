@@ -1,4 +1,4 @@
-//! Announcements, answers, failures, packets and time in any order: what must hold at each step.
+//! Invariants at each step of any sequence of announcements, answers, failures, packets and time.
 
 use super::{Scene, client, own_v4, proxy_v4};
 use crate::ids::ResourceId;
@@ -56,14 +56,14 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What has to be true, kept in the simplest way.
+/// The required state, in its simplest form.
 #[derive(Default)]
 struct Model {
-    /// Who has a block of proxy IPs.
+    /// The name of each block of proxy IPs.
     owners: BTreeMap<u8, usize>,
     /// Every address that a name ever had.
     resolved: BTreeMap<usize, BTreeSet<IpAddr>>,
-    /// Names that have an address since they were last announced anew.
+    /// Names that have an address since their last new announcement.
     usable: BTreeSet<usize>,
 }
 
@@ -102,7 +102,7 @@ fn udp(block: u8, place: u8, port: u16) -> Vec<u8> {
     packet(own, proxy_v4(block, place), shape, &[block, place])
 }
 
-/// The NAT, what must be true of it, and what it has sent to resources so far.
+/// The NAT, its model, and the packets sent to resources so far.
 struct Run {
     scene: Scene,
     model: Model,
@@ -110,7 +110,7 @@ struct Run {
 }
 
 impl Run {
-    /// Takes one step; nothing may go astray in it.
+    /// Applies one step and checks every packet.
     fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let mut forwarded = Vec::new();
         let scene = &mut self.scene;
@@ -169,7 +169,7 @@ impl Run {
     }
 }
 
-/// Nothing goes to an address that was not resolved for the name that was meant.
+/// Each packet goes to an address that was resolved for its name.
 fn check_forwarded(model: &Model, packet: &[u8]) -> Result<(), TestCaseError> {
     let parsed = IpPacket::parse(packet).expect("valid");
     let block = parsed.segment()[8];
@@ -184,7 +184,7 @@ fn check_forwarded(model: &Model, packet: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whatever a client gets comes from the proxy IP that it had sent this payload to, or is an ICMP
+/// Each packet to a client comes from the proxy IP that it had sent this payload to, or is an ICMP
 /// error from one.
 fn check_delivered(packet: &[u8]) -> Result<(), TestCaseError> {
     let parsed = IpPacket::parse(packet).expect("valid");
@@ -209,7 +209,7 @@ const REALS: [&str; 4] = ["10.20.0.1", "10.20.0.2", "10.20.0.3", "10.20.0.4"];
 
 proptest! {
     #[test]
-    fn no_mapping_is_lost_and_nothing_goes_astray(
+    fn loses_no_mapping_and_misdelivers_no_packet(
         steps in proptest::collection::vec(any_step(), 1..80),
     ) {
         let mut run = Run {

@@ -1,8 +1,8 @@
-//! A table that takes the place of one that died, under connections that go on.
+//! A table that replaces a crashed one while connections go on.
 
 use super::*;
 
-/// The addresses that the owner recorded, of one table for the next.
+/// The addresses that the owner of one table recorded for the next.
 fn known(scene: &mut Scene) -> Vec<RestoredName> {
     known_and_pinned(scene, &mut Vec::new())
 }
@@ -26,7 +26,7 @@ fn known_and_pinned(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) -> Vec<Restor
     known
 }
 
-/// The table dies; its successor is told what is known, and the client's names.
+/// Replaces the table; the new one gets the records and the client's names.
 fn rebuild(scene: &mut Scene, known: Vec<RestoredName>) {
     scene.nat = NatTable::new(NatTableConfig::default(), [8; 32], scene.now);
     scene.nat.begin_recovery(scene.now);
@@ -55,9 +55,9 @@ fn with_two_addresses() -> (Scene, Vec<RestoredName>) {
     (scene, known)
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
-fn flows_come_back_by_their_next_packet_before_any_dns_answer() {
+fn flows_resume_with_their_next_packet_before_any_dns_answer() {
     let (mut scene, known) = with_two_addresses();
     let proxies = [proxy_v4(0, 0), proxy_v4(0, 1), proxy_v6(0, 3)];
     let connect = |proxy| {
@@ -77,7 +77,7 @@ fn flows_come_back_by_their_next_packet_before_any_dns_answer() {
         let back = scene.receive(&reply_to(&sent[0], ACK));
         assert_eq!(back, [reply_to(&data(proxy, 5000), ACK)]);
     }
-    // The answer names the same addresses, in whatever order: nothing moves, nothing is news.
+    // The answer has the same addresses in another order: nothing moves, nothing is reported.
     scene.events();
     scene.answer("app.example", AddressFamily::V4, Ok(&[OTHER_REAL, REAL]));
     assert_eq!(scene.events(), []);
@@ -89,9 +89,9 @@ fn flows_come_back_by_their_next_packet_before_any_dns_answer() {
     assert_eq!(destination_of(&other), [OTHER_REAL]);
 }
 
-/// docs/lessons.md 33.
+/// docs/lessons.md 33: Names are resolved again and pruned.
 #[test]
-fn the_announcement_renews_what_was_known() {
+fn an_announcement_renews_restored_addresses() {
     let (mut scene, known) = with_two_addresses();
     rebuild(&mut scene, known);
     let mut asked = scene.events();
@@ -105,7 +105,7 @@ fn the_announcement_renews_what_was_known() {
     assert_eq!(destination_of(&sent), ["10.20.0.102"]);
 }
 
-/// What the client's TCP makes of it: it has one connection.
+/// The reaction of the client's TCP, which has one connection.
 fn answer_of_client(shown: &[Vec<u8>], proxy: IpAddr) -> Vec<Vec<u8>> {
     let answer = |segment: &Vec<u8>| {
         let from = IpPacket::parse(segment).expect("valid").source();
@@ -115,7 +115,7 @@ fn answer_of_client(shown: &[Vec<u8>], proxy: IpAddr) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_download_goes_on_though_only_the_resource_speaks() {
+fn a_download_resumes_though_only_the_resource_sends() {
     let (mut scene, known) = with_two_addresses();
     let proxy = proxy_v4(0, 3);
     let opened = scene.send(&syn(proxy, 5000)).remove(0);
@@ -144,7 +144,7 @@ fn a_download_goes_on_though_only_the_resource_speaks() {
 }
 
 #[test]
-fn segments_are_shown_around_seldom_and_never_without_a_rebuild() {
+fn copies_segments_rarely_and_only_after_a_rebuild() {
     let (mut scene, known) = with_two_addresses();
     let segment = tcp(REAL, &own_v4(1), 80, 6000, ACK);
     assert_eq!(scene.receive(&segment), std::slice::from_ref(&segment));
@@ -157,8 +157,8 @@ fn segments_are_shown_around_seldom_and_never_without_a_rebuild() {
         scene.pass(Duration::from_millis(200));
         shown += scene.receive(&segment).len() - 1;
     }
-    assert_eq!(shown, 2 * 9, "nobody answers");
-    // What cannot be of a name, or has its flow, is not shown at all.
+    assert_eq!(shown, 2 * 9, "no answer");
+    // Segments of no name, or with a flow, are not copied.
     let foreign = tcp("10.99.0.1", &own_v4(1), 80, 6001, ACK);
     let handshake = tcp(REAL, &own_v4(1), 80, 6002, SYN_ACK);
     for packet in [foreign, handshake] {
@@ -170,19 +170,19 @@ fn segments_are_shown_around_seldom_and_never_without_a_rebuild() {
 }
 
 #[test]
-fn what_a_client_answers_to_the_original_does_not_end_the_download() {
+fn a_reset_of_the_original_segment_does_not_end_the_download() {
     let (mut scene, known) = with_two_addresses();
     let opened = scene.send(&syn(proxy_v4(0, 0), 5000)).remove(0);
     scene.receive(&reply_to(&opened, SYN_ACK));
     rebuild(&mut scene, known);
     let segment = reply_to(&opened, ACK);
     scene.receive(&segment);
-    // The client may speak to the network of the real address, too, and knows no such connection.
+    // The client also has access to the network of the real address, and no such connection.
     let reset = reply_to(&segment, RST);
     assert_eq!(destination_of(std::slice::from_ref(&reset)), [REAL]);
     assert!(scene.send(&reset).is_empty());
     assert_eq!(scene.drops(DropReason::ExpiredFlow), 1);
-    // All else to that network passes, and so does a reset that is no answer to a guess.
+    // Other packets to that network pass, as do resets that answer no copy.
     let own = tcp(&own_v4(1), REAL, 5000, 80, ACK);
     let other = tcp(&own_v4(1), REAL, 5001, 80, RST);
     for packet in [own, other] {
@@ -193,7 +193,7 @@ fn what_a_client_answers_to_the_original_does_not_end_the_download() {
 }
 
 #[test]
-fn only_clients_of_the_former_table_are_searched_for() {
+fn recovers_only_clients_of_the_former_table() {
     let segment = tcp(REAL, &own_v4(1), 80, 6000, ACK);
     let shown_to_client_after = |wait: Option<Duration>| {
         let (mut scene, known) = with_two_addresses();
@@ -214,7 +214,7 @@ fn only_clients_of_the_former_table_are_searched_for() {
 }
 
 #[test]
-fn a_flood_of_segments_without_a_flow_costs_little() {
+fn a_flood_of_segments_without_a_flow_is_bounded() {
     let (mut scene, known) = with_two_addresses();
     rebuild(&mut scene, known);
     let segment = |port| tcp(REAL, &own_v4(1), 80, port, ACK);
@@ -226,8 +226,8 @@ fn a_flood_of_segments_without_a_flow_costs_little() {
     scene.pass(Duration::from_secs(2));
     assert_eq!(flood(&mut scene, 20_000), 0, "the places are taken");
     scene.pass(Duration::from_secs(1));
-    assert_eq!(flood(&mut scene, 30_000), 64 * 2, "nobody answered");
-    // More names with the same address than are asked for: 64 copies of a segment, 256 a second.
+    assert_eq!(flood(&mut scene, 30_000), 64 * 2, "no answer");
+    // More names with the same address than the limits: 64 copies of a segment, 256 a second.
     share_address(&mut scene, 1..17);
     scene.pass(Duration::from_secs(3));
     let first = scene.receive(&segment(40_000)).len() - 1;
@@ -236,7 +236,7 @@ fn a_flood_of_segments_without_a_flow_costs_little() {
     assert!((200..=256).contains(&copies), "{copies}");
 }
 
-/// Names that lead where the first one leads.
+/// Names with the address of the first one.
 fn share_address(scene: &mut Scene, blocks: std::ops::Range<u8>) {
     for block in blocks {
         let name = format!("n{block}.example");
@@ -246,7 +246,7 @@ fn share_address(scene: &mut Scene, blocks: std::ops::Range<u8>) {
 }
 
 #[test]
-fn a_download_goes_on_whichever_of_several_names_with_one_address_it_is_of() {
+fn a_download_resumes_for_any_of_several_names_with_one_address() {
     let (mut scene, mut names) = with_two_addresses();
     share_address(&mut scene, 1..9);
     names.extend(known(&mut scene));
@@ -264,7 +264,7 @@ fn a_download_goes_on_whichever_of_several_names_with_one_address_it_is_of() {
 }
 
 #[test]
-fn a_client_may_still_reset_what_nobody_guessed_at() {
+fn forwards_resets_that_answer_no_copy() {
     let (mut scene, known) = with_two_addresses();
     rebuild(&mut scene, known);
     let reset = tcp(&own_v4(1), &proxy_v4(0, 0).to_string(), 5000, 80, RST);
@@ -282,9 +282,9 @@ fn attaching_again_with_the_same_addresses_keeps_names_and_flows() {
     assert_eq!(back, [reply_to(&syn(proxy_v4(0, 0), 5000), SYN_ACK)]);
 }
 
-/// docs/lessons.md 7.
+/// docs/lessons.md 7: A failed lookup does not erase a good mapping.
 #[test]
-fn a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
+fn repeats_unanswered_lookups_after_a_resolver_restart() {
     let mut scene = Scene::new(&[1]);
     scene.assign(1, "app.example", 0);
     scene.assign(1, "b.example", 1);
@@ -312,7 +312,7 @@ fn a_resolver_that_was_restarted_is_asked_what_it_had_not_answered() {
     assert_eq!(scene.delivered().len(), 1);
 }
 
-/// What the owner keeps of pinned flows.
+/// The owner's record of pinned flows.
 fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
     for event in scene.events() {
         if let NatTableEvent::FlowPinned { flow, .. } = event {
@@ -329,7 +329,7 @@ fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
     }
 }
 
-/// docs/lessons.md 5.
+/// docs/lessons.md 5: A refresh does not cut live flows.
 #[test]
 fn a_flow_to_a_former_address_is_pinned_and_comes_back_from_either_side() {
     let (mut scene, _) = with_two_addresses();
@@ -382,7 +382,7 @@ fn a_flow_whose_port_was_taken_is_pinned_until_it_ends() {
     scene.receive(&reply_to(&sent[0], ACK));
     scene.pass(Duration::from_secs(120));
     note_pins(&mut scene, &mut pins);
-    assert_eq!(pins.len(), 1, "told once, and alive");
+    assert_eq!(pins.len(), 1, "reported once, and live");
     scene.receive(&reply_to(&sent[0], RST));
     scene.pass(Duration::from_secs(31));
     note_pins(&mut scene, &mut pins);
@@ -391,7 +391,7 @@ fn a_flow_whose_port_was_taken_is_pinned_until_it_ends() {
 }
 
 #[test]
-fn pins_that_nobody_comes_back_to_are_given_up() {
+fn unused_restored_pins_expire() {
     let (mut scene, known) = with_two_addresses();
     rebuild(&mut scene, known);
     let pin = PinnedFlow {
@@ -430,26 +430,26 @@ fn rebuilt_with_pin(name: &str) -> (Scene, PinnedFlow) {
     (scene, pin)
 }
 
-/// What the resource sends in the flow of the pin.
+/// A packet of the resource in the pinned flow.
 fn from_pinned(flags: u8) -> Vec<u8> {
     tcp(OTHER_REAL, &own_v4(1), 80, 6000, flags)
 }
 
-/// docs/lessons.md 17.
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
 #[test]
-fn a_pin_of_another_name_leads_nowhere() {
+fn a_pin_of_another_name_is_void() {
     let (mut scene, mut pin) = rebuilt_with_pin("other.example");
     let segment = from_pinned(ACK);
-    assert_eq!(scene.receive(&segment), [segment], "as if nobody knew it");
+    assert_eq!(scene.receive(&segment), [segment], "as if untranslated");
     let sent = scene.send(&data(proxy_v4(0, 0), 5000));
     assert_eq!(destination_of(&sent), [REAL], "where the other name leads");
     assert_eq!(sent[0][20..22], 5000_u16.to_be_bytes());
     let mut pins = vec![pin.clone()];
     scene.pass(Duration::from_secs(31));
     note_pins(&mut scene, &mut pins);
-    assert_eq!(pins, [], "and the owner is told");
+    assert_eq!(pins, [], "and reported to the owner");
 
-    // The same flow, pinned for the other name, is told as such.
+    // The same flow, pinned for the other name, is reported as such.
     scene.receive(&reply_to(&sent[0], ACK));
     scene.answer("other.example", AddressFamily::V4, Ok(&["10.20.0.102"]));
     note_pins(&mut scene, &mut pins);
@@ -472,7 +472,7 @@ fn a_pin_waits_for_its_name_and_ignores_syns_from_outside() {
     let expected = reply_to(&data(pin.proxy, 5000), ACK);
     assert_eq!(scene.receive(&from_pinned(ACK)), [expected]);
 
-    // Packets that come before the name is announced use nothing up.
+    // Packets before the announcement of the name use nothing up.
     let mut scene = Scene::new(&[1]);
     (scene.nat).restore_pins(client(1).0, vec![pin.clone()], scene.now);
     scene.receive(&from_pinned(ACK));
@@ -484,7 +484,7 @@ fn a_pin_waits_for_its_name_and_ignores_syns_from_outside() {
 }
 
 #[test]
-fn a_client_can_have_so_many_pins_and_leaves_room_for_others() {
+fn limits_the_pins_of_a_client() {
     let mut scene = Scene::new(&[1, 2]);
     let (_, pin) = rebuilt_with_pin("app.example");
     let pins = |number: u16| {
@@ -515,7 +515,7 @@ fn a_client_can_have_so_many_pins_and_leaves_room_for_others() {
         count
     };
     assert_eq!((ended(1), ended(2)), (256, 10));
-    // The places are free again.
+    // The entries are free again.
     (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
     assert_eq!(
         scene.nat.pins.poll_timeout(),

@@ -1,4 +1,4 @@
-//! Batches, and that merging changes nothing but the form.
+//! Batches, and the equivalence of merged and original packets.
 
 use super::*;
 use crate::packet::checksum::{ChecksumUpdate, set_ecn};
@@ -31,11 +31,11 @@ fn a_writer_that_claims_too_much_adds_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_its_header_is_counted() {
+fn a_packet_that_contradicts_its_header_is_counted() {
     let mut batch = PacketBatch::with_capacity(100);
     let read = batch.push_offloaded(50, |room| {
         room[..30].fill(0);
-        // `VIRTIO_NET_HDR_GSO_UDP`, which nobody asked for.
+        // `VIRTIO_NET_HDR_GSO_UDP`, which the gateway does not request.
         room[1] = 3;
         Ok::<_, ()>(30)
     });
@@ -71,7 +71,7 @@ fn retain_rewrites_and_drops() {
 }
 
 #[test]
-fn what_a_queue_hands_over_is_a_packet_without_its_header() {
+fn a_packet_read_from_a_queue_loses_its_header() {
     let mut batch = PacketBatch::with_capacity(100);
     let read = batch.push_offloaded(50, |room| {
         room[..10].fill(0);
@@ -88,7 +88,7 @@ fn merged(packets: &[Vec<u8>]) -> PacketBatch {
     let mut batch = PacketBatch::default();
     for packet in packets {
         batch.push_merging(packet.len() + 32, |room| {
-            // An engine writes further than the packet is long.
+            // The WireGuard engine writes beyond the packet's end.
             room.fill(0xee);
             room[..packet.len()].copy_from_slice(packet);
             Some(packet.len())
@@ -113,7 +113,7 @@ fn flow(is_v4: bool, shape: Shape, payload: usize, each: usize) -> Vec<Vec<u8>> 
     let mut whole = packet(from, to, shape, &bytes);
     let segmentation = Segmentation::of(&whole, each).expect("TCP or UDP");
     if segmentation.is_tcp() {
-        // An acknowledgement, as all but the first segment of a connection are.
+        // Pure ACK, as on all but the first segment of a connection.
         let at = segmentation.ip_header_bytes() + 13;
         whole[at] = 0x10;
     }
@@ -128,7 +128,7 @@ const TCP: Shape = Shape::Tcp { from: 1, to: 2 };
 const UDP: Shape = Shape::Udp { from: 1, to: 2 };
 
 #[test]
-fn a_flow_becomes_one_packet_that_is_cut_as_it_was() {
+fn a_flow_is_merged_into_one_packet_and_cut_into_the_original_ones() {
     for (is_v4, shape) in [(true, TCP), (false, TCP), (true, UDP), (false, UDP)] {
         let packets = flow(is_v4, shape, 50_500, 1000);
         let batch = merged(&packets);
@@ -154,7 +154,7 @@ fn a_super_packet_with_segments_beyond_the_mtu_is_refused() {
     assert_eq!(parse(whole, segmentation), Err(DropReason::OversizedIp));
 }
 
-/// docs/lessons.md 30.
+/// docs/lessons.md 30: a wrong checksum is not repaired on the way.
 #[test]
 fn a_wrong_checksum_stays_wrong() {
     let mut packets = flow(true, TCP, 5000, 1000);
@@ -179,9 +179,9 @@ fn a_pushed_segment_ends_the_packet_and_stays_pushed() {
     assert_eq!(cut_again(batch), packets);
 }
 
-/// What may happen to a packet on its way.
+/// Changes to a packet on its way.
 #[derive(Clone, Copy, Debug)]
-enum Mishap {
+enum Fault {
     Lost,
     Twice,
     Damaged(usize),
@@ -189,14 +189,14 @@ enum Mishap {
     Expired,
 }
 
-fn any_mishap() -> impl Strategy<Value = Option<Mishap>> {
+fn any_fault() -> impl Strategy<Value = Option<Fault>> {
     prop_oneof![
         8 => Just(None),
-        1 => Just(Some(Mishap::Lost)),
-        1 => Just(Some(Mishap::Twice)),
-        1 => any::<usize>().prop_map(|at| Some(Mishap::Damaged(at))),
-        1 => Just(Some(Mishap::Marked)),
-        1 => Just(Some(Mishap::Expired)),
+        1 => Just(Some(Fault::Lost)),
+        1 => Just(Some(Fault::Twice)),
+        1 => any::<usize>().prop_map(|at| Some(Fault::Damaged(at))),
+        1 => Just(Some(Fault::Marked)),
+        1 => Just(Some(Fault::Expired)),
     ]
 }
 
@@ -214,17 +214,17 @@ fn forget_number(packet: &mut [u8]) {
 }
 
 proptest! {
-    /// Whatever comes, in whatever order: merged and cut again it is what it was, byte for byte.
-    /// Numbers of IPv4 packets that may not be fragmented may differ.
+    /// Merging and cutting restores any sequence of packets byte for byte, except the
+    /// identification of IPv4 packets with "don't fragment".
     #[test]
     fn merging_is_undone_by_cutting(
         is_v4 in any::<bool>(),
         may_be_fragmented in any::<bool>(),
         runs in proptest::collection::vec(
             (any::<bool>(), 0u16..2, 1usize..6000, 1usize..1240), 1..6),
-        mishaps in proptest::collection::vec(any_mishap(), 1..40),
+        faults in proptest::collection::vec(any_fault(), 1..40),
     ) {
-        let mut mishaps = mishaps.into_iter().cycle();
+        let mut faults = faults.into_iter().cycle();
         let mut packets = Vec::new();
         for (is_tcp, from, payload, each) in runs {
             let shape = match is_tcp {
@@ -232,15 +232,15 @@ proptest! {
                 false => Shape::Udp { from, to: 2 },
             };
             for mut packet in flow(is_v4, shape, payload, each.max(payload / 50)) {
-                match mishaps.next().flatten() {
-                    Some(Mishap::Lost) => continue,
-                    Some(Mishap::Twice) => packets.push(packet.clone()),
-                    Some(Mishap::Damaged(at)) => {
+                match faults.next().flatten() {
+                    Some(Fault::Lost) => continue,
+                    Some(Fault::Twice) => packets.push(packet.clone()),
+                    Some(Fault::Damaged(at)) => {
                         let at = at % packet.len();
                         packet[at] ^= 0x40;
                     }
-                    Some(Mishap::Marked) => set_ecn(&mut packet, Ecn::Ce),
-                    Some(Mishap::Expired) => packet[if is_v4 { 8 } else { 7 }] ^= 1,
+                    Some(Fault::Marked) => set_ecn(&mut packet, Ecn::Ce),
+                    Some(Fault::Expired) => packet[if is_v4 { 8 } else { 7 }] ^= 1,
                     None => {}
                 }
                 packets.push(packet);

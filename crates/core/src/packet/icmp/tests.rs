@@ -30,7 +30,7 @@ fn reply(bytes: &[u8], kind: IcmpReply) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn types_and_codes_are_those_of_the_protocol_page() {
+fn types_and_codes_match_the_specification() {
     let v4 = packet_between("100.64.0.5", "10.20.0.100", UDP);
     let v6 = packet_between("fd00:2021:1111::5", "2001:db8::100", UDP);
     for (offending, kind, expected) in [
@@ -47,7 +47,7 @@ fn types_and_codes_are_those_of_the_protocol_page() {
 
 /// RFC 792 and RFC 4443 byte for byte, checksums included.
 #[test]
-fn an_ipv4_reply_is_what_a_router_writes() {
+fn an_ipv4_reply_matches_a_routers_byte_for_byte() {
     let mut header = Ipv4Header::new(
         0,
         64,
@@ -74,9 +74,9 @@ fn an_ipv4_reply_is_what_a_router_writes() {
     );
 }
 
-/// docs/lessons.md 20.
+/// docs/lessons.md 20: the quotation is cut to the length that the RFC allows.
 #[test]
-fn an_ipv6_reply_quotes_what_fits_1280_bytes() {
+fn an_ipv6_reply_quotes_up_to_1280_bytes() {
     let (source, destination) = (
         "fd00:2021:1111::5".parse().unwrap(),
         "2001:db8::9".parse().unwrap(),
@@ -105,7 +105,7 @@ fn icmp_errors_are_never_answered() {
 }
 
 #[test]
-fn addresses_that_are_not_one_hosts_are_never_answered() {
+fn addresses_that_denote_no_single_host_are_never_answered() {
     for source in [
         "224.0.0.1",
         "255.255.255.255",
@@ -140,7 +140,7 @@ fn addresses_that_are_not_one_hosts_are_never_answered() {
 
 proptest! {
     #[test]
-    fn replies_always_parse_with_right_checksums(
+    fn replies_always_parse_and_have_valid_checksums(
         (source, destination) in any_addresses(),
         shape in any_shape(0..u16::MAX),
         payload in proptest::collection::vec(any::<u8>(), 0..1500),
@@ -149,7 +149,7 @@ proptest! {
         let kind = if prohibited { IcmpReply::Prohibited } else { IcmpReply::NetworkUnreachable };
         let offending = packet(source, destination, shape, &payload);
         let Some(reply) = reply(&offending, kind) else { return Ok(()) };
-        // Within the tunnel's MTU, and never to be answered in turn.
+        // Fits the tunnel's MTU, and is itself never answered.
         let parsed = IpPacket::parse(&reply).expect("valid");
         prop_assert_eq!(parsed.transport(), Transport::IcmpError);
         prop_assert_eq!((parsed.source(), parsed.destination()), (destination, source));
@@ -162,7 +162,7 @@ proptest! {
     }
 }
 
-/// Etherparse recomputes the checksum from what it read.
+/// Compares the checksum with the one that etherparse computes.
 fn check_message_sum(reply: &[u8]) -> Result<(), TestCaseError> {
     let sliced = SlicedPacket::from_ip(reply).expect("valid");
     match sliced.transport.expect("ICMP") {

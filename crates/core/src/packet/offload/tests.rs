@@ -1,4 +1,4 @@
-//! Super-packets: cut as a sender would have, and told to a queue and back.
+//! Super-packets: cut like a sender's own segments, and passed to a queue and back.
 
 use super::*;
 use crate::packet::checksum::transport_checksum;
@@ -44,7 +44,7 @@ fn expect_sound(packet: &[u8]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// docs/lessons.md 30.
+    /// docs/lessons.md 30: every segment has valid checksums.
     #[test]
     fn segments_are_whole_packets_with_the_payload_in_order(
         (source, destination) in any_addresses(),
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_queue_is_told_it_tells_again(
+    fn a_transmitted_header_is_received_unchanged(
         (source, destination) in any_addresses(),
         shape in any_protocol(),
         bytes in 1usize..40_000,
@@ -90,7 +90,7 @@ proptest! {
         let segmentation = Segmentation::of(&whole, each).expect("TCP or UDP");
         let expected = segments_of(whole.clone(), segmentation);
         let header = transmit(&mut whole, Some(segmentation));
-        // The kernel finishes a partial checksum by adding up what the header names.
+        // The kernel completes a partial checksum over the range that the header names.
         let mut finished = whole.clone();
         let (start, offset) = (
             u16::from_ne_bytes([header[6], header[7]]),
@@ -134,7 +134,7 @@ proptest! {
 }
 
 #[test]
-fn only_the_last_segment_ends_and_only_the_first_says_that_congestion_was_answered() {
+fn fin_and_psh_are_on_the_last_segment_and_cwr_on_the_first() {
     let mut whole = packet([1; 4].into(), [2; 4].into(), TCP, &payload(2500));
     whole[20 + TCP_FLAGS] = TCP_ACK | TCP_PSH | TCP_FIN | TCP_CWR;
     let segmentation = Segmentation::of(&whole, 1000).expect("TCP");
@@ -147,7 +147,7 @@ fn only_the_last_segment_ends_and_only_the_first_says_that_congestion_was_answer
 }
 
 #[test]
-fn the_kernels_unfinished_checksum_of_a_single_packet_is_completed() {
+fn a_partial_checksum_of_a_single_packet_is_completed() {
     for shape in [TCP, UDP] {
         let sound = packet([1; 4].into(), [2; 4].into(), shape, b"payload");
         let segmentation = Segmentation::of(&sound, 1).expect("TCP or UDP");
@@ -165,7 +165,7 @@ fn the_kernels_unfinished_checksum_of_a_single_packet_is_completed() {
 }
 
 #[test]
-fn a_super_packet_of_a_kind_that_was_not_asked_for_is_refused() {
+fn a_super_packet_of_a_kind_that_was_not_requested_is_refused() {
     let mut whole = packet([1; 4].into(), [2; 4].into(), TCP, &payload(2500));
     let mut header = [0; VNET_HEADER_BYTES];
     // VIRTIO_NET_HDR_GSO_UDP: fragments.
@@ -174,10 +174,10 @@ fn a_super_packet_of_a_kind_that_was_not_asked_for_is_refused() {
 }
 
 #[test]
-fn a_super_packet_behind_extension_headers_is_cut_as_any_other() {
+fn a_super_packet_with_extension_headers_is_cut_like_any_other() {
     let (source, destination) = ([1; 16].into(), [2; 16].into());
     let mut whole = packet(source, destination, TCP, &payload(2500));
-    // Destination options that are padding (RFC 8200, section 4.6).
+    // Destination options that are padding (RFC 8200, 4.6).
     whole.splice(40..40, [PROTOCOL_TCP, 0, 1, 4, 0, 0, 0, 0]);
     whole[6] = 60;
     let bytes = (whole.len() - IPV6_HEADER_BYTES) as u16;
@@ -194,7 +194,7 @@ fn a_super_packet_behind_extension_headers_is_cut_as_any_other() {
 }
 
 #[test]
-fn headers_that_no_template_holds_are_refused() {
+fn headers_longer_than_the_maximum_are_refused() {
     let (source, destination) = ([1; 16].into(), [2; 16].into());
     let mut whole = packet(source, destination, TCP, &payload(2500));
     let mut options = [0; 72];

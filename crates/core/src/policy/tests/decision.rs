@@ -1,8 +1,11 @@
-//! Each rule of docs/protocol.md about packets, sections 5.1 to 5.3.
+//! The rules about packets, one by one: docs/protocol.md 5.1, docs/protocol.md 5.2 and
+//! docs/protocol.md 5.3.
 
 use super::*;
+use crate::policy::Access;
+use crate::target::{Host, Service};
 
-// ---- 5.2: from the tunnel ----
+// ---- docs/protocol.md 5.2: from the tunnel ----
 
 #[test]
 fn traffic_to_a_granted_network_passes_untranslated() {
@@ -36,7 +39,7 @@ fn groups_are_dropped_before_anything_else() {
     );
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn icmp_errors_of_a_client_are_dropped_without_a_reply() {
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &[]), cidr(2, "2001:db8::/32", &[])]);
@@ -55,7 +58,7 @@ fn icmp_errors_of_a_client_are_dropped_without_a_reply() {
 }
 
 #[test]
-fn a_foreign_source_is_prohibited_wherever_it_goes() {
+fn a_foreign_source_is_prohibited_for_every_destination() {
     let scene = Scene::with([cidr(1, "10.20.0.0/16", &[])]);
     let spoofed = Verdict::Reject(DropReason::SourceMismatch, IcmpReply::Prohibited);
     for destination in ["10.20.0.100", GATEWAY, "100.64.0.6", "10.99.0.1"] {
@@ -119,7 +122,7 @@ fn other_clients_are_closed_to_every_kind_of_resource() {
     }
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn filtered_packets_are_answered_with_prohibited() {
     let filters = [Filter::Tcp(80..=80), Filter::Udp(53..=53)];
@@ -145,10 +148,10 @@ fn an_icmp_filter_lets_every_icmp_message_but_errors_in() {
     assert_eq!(scene.send("10.20.0.100", to_port(80)), PROHIBITED);
 }
 
-// ---- 5.1: selection among several resources ----
+// ---- docs/protocol.md 5.1: selection among several resources ----
 
 #[test]
-fn filters_of_overlapping_resources_unite() {
+fn filters_of_overlapping_resources_are_combined() {
     let scene = Scene::with([
         cidr(1, "10.20.0.0/16", &[Filter::Tcp(80..=80)]),
         cidr(2, "10.20.0.100/32", &[Filter::Tcp(443..=443)]),
@@ -160,13 +163,20 @@ fn filters_of_overlapping_resources_unite() {
 }
 
 fn decider(scene: &Scene, destination: &str, port: u16) -> Option<ResourceId> {
-    let bytes = packet_between(CLIENT, destination, to_port(port));
-    let packet = IpPacket::parse(&bytes).expect("valid");
-    scene.policy.deciding_resource(&packet)
+    let place = Host::Ip(destination.parse().expect("an address"));
+    let explanation = scene.policy.explain(&place, Service::Tcp(port));
+    match &explanation.access[..] {
+        [(_, Access::Covered(resources))] => resources.first().map(|it| it.resource.id),
+        [(_, access)] => {
+            assert_eq!(*access, Access::Uncovered);
+            None
+        }
+        _ => panic!("one service was asked about: {explanation:?}"),
+    }
 }
 
 #[test]
-fn whoever_permits_decides_then_the_longest_prefix_then_the_greater_id() {
+fn a_permitting_resource_decides_then_the_longest_prefix_then_the_greater_id() {
     let web = [Filter::Tcp(80..=80)];
     let scene = Scene::with([
         cidr(9, "10.0.0.0/8", &[]),
@@ -193,13 +203,13 @@ fn whoever_permits_decides_then_the_longest_prefix_then_the_greater_id() {
 }
 
 #[test]
-fn when_nobody_permits_the_longest_prefix_refuses() {
+fn the_longest_prefix_refuses_if_no_resource_permits() {
     let web = [Filter::Tcp(80..=80)];
     let scene = Scene::with([cidr(9, "10.0.0.0/8", &web), cidr(1, "10.20.0.0/16", &web)]);
     assert_eq!(decider(&scene, "10.20.0.1", 22), Some(id(1)));
 }
 
-// ---- 5.2.7: Internet resources ----
+// ---- docs/protocol.md 5.2 step 7: Internet resources ----
 
 #[test]
 fn an_internet_resource_opens_the_internet_unfiltered() {
@@ -212,7 +222,7 @@ fn an_internet_resource_opens_the_internet_unfiltered() {
     }
 }
 
-/// docs/lessons.md 35.
+/// docs/lessons.md 35: Several egress addresses, closed private networks, many clients.
 #[test]
 fn private_networks_stay_closed_to_an_internet_resource() {
     let scene = Scene::with([internet(1)]);
@@ -243,7 +253,7 @@ fn private_networks_stay_closed_to_an_internet_resource() {
 }
 
 #[test]
-fn beside_an_internet_resource_no_network_is_consulted() {
+fn an_internet_resource_overrides_all_networks() {
     let scene = Scene::with([
         internet(1),
         cidr(2, "10.20.0.0/16", &[]),
@@ -269,7 +279,7 @@ fn an_internet_resource_does_not_open_dns_resources() {
     assert_eq!(alone.send(PROXY, to_port(443)), PROHIBITED);
 }
 
-// ---- 5.2.9: proxy IPs ----
+// ---- docs/protocol.md 5.2 step 9: proxy IPs ----
 
 #[test]
 fn a_mapped_proxy_ip_is_translated_and_its_answers_pass() {
@@ -282,9 +292,9 @@ fn a_mapped_proxy_ip_is_translated_and_its_answers_pass() {
     }
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
-fn an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
+fn an_unmapped_proxy_ip_is_unreachable_and_a_filtered_one_prohibited() {
     let unreachable = Verdict::Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable);
     let mut scene = Scene::with([dns(1, "app.example.com", &[Filter::Tcp(443..=443)])]);
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);
@@ -302,7 +312,7 @@ fn an_unmapped_proxy_ip_is_unreachable_and_a_forbidden_one_prohibited() {
 }
 
 #[test]
-fn a_network_over_the_proxy_range_leads_nowhere_without_a_mapping() {
+fn a_network_over_the_proxy_range_opens_nothing_without_a_mapping() {
     let unreachable = Verdict::Reject(DropReason::Unmapped, IcmpReply::NetworkUnreachable);
     let scene = Scene::with([cidr(1, "0.0.0.0/0", &[])]);
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);
@@ -315,7 +325,7 @@ fn dns_and_cidr_filters_do_not_mix() {
         cidr(2, "203.0.113.0/24", &[Filter::Tcp(80..=80)]),
     ]);
     scene.assign(1, &[PROXY]).expect("valid");
-    // Say the name resolves to 203.0.113.9: what holds for the one does not hold for the other.
+    // If the name resolves to 203.0.113.9, the filters of one resource do not apply to the other.
     assert_eq!(scene.send(PROXY, to_port(443)), TRANSLATE);
     assert_eq!(scene.send(PROXY, to_port(80)), PROHIBITED);
     assert_eq!(scene.send("203.0.113.9", to_port(80)), PASS);
@@ -323,7 +333,7 @@ fn dns_and_cidr_filters_do_not_mix() {
 }
 
 #[test]
-fn resources_share_a_proxy_ip_until_each_is_gone() {
+fn resources_share_a_proxy_ip_until_each_is_removed() {
     let mut scene = Scene::with([
         dns(1, "app.example.com", &[Filter::Tcp(443..=443)]),
         dns(2, "*.example.com", &[Filter::Tcp(80..=80)]),
@@ -342,11 +352,11 @@ fn resources_share_a_proxy_ip_until_each_is_gone() {
     assert_eq!(
         scene.send(PROXY, to_port(443)),
         PROHIBITED,
-        "not assigned anew"
+        "not assigned again"
     );
 }
 
-/// docs/lessons.md 16.
+/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
 #[test]
 fn proxy_ips_outside_the_ranges_change_nothing() {
     let mut scene = Scene::with([dns(1, "app.example.com", &[])]);
@@ -406,9 +416,9 @@ fn a_name_beyond_the_pattern_gets_no_proxy_ips() {
     assert_eq!(scene.assign(1, &[PROXY]), Err(refused));
 }
 
-// ---- 5.3: towards the client ----
+// ---- docs/protocol.md 5.3: towards the client ----
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn answers_are_filtered_by_source_port() {
     let filters = [Filter::Tcp(80..=80), Filter::Icmp];
@@ -426,7 +436,7 @@ fn answers_are_filtered_by_source_port() {
     assert_eq!(scene.receive("10.99.0.1", from_port(80)), RETURN_REFUSED);
 }
 
-/// docs/lessons.md 19.
+/// docs/lessons.md 19: ICMP errors and filters work in both directions.
 #[test]
 fn icmp_errors_from_outside_bypass_filters() {
     let filters = [Filter::Tcp(80..=80)];

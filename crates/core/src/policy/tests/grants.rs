@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn granting_again_takes_over_filters_and_expiry() {
+fn granting_again_updates_filters_and_expiry() {
     let mut scene = Scene::with([]);
     scene
         .allow(cidr(1, "10.20.0.0/16", &[]), Some(10))
@@ -25,7 +25,7 @@ fn granting_again_takes_over_filters_and_expiry() {
 }
 
 #[test]
-fn granting_again_as_something_else_is_refused_and_changes_nothing() {
+fn granting_again_with_another_kind_is_refused_without_effect() {
     let mut scene = Scene::with([cidr(1, "10.20.0.0/16", &[Filter::Tcp(80..=80)])]);
     let refused = Err(PolicyError::KindChanged { resource: id(1) });
     for other in [
@@ -52,7 +52,7 @@ fn beyond_the_limit_only_held_resources_are_granted() {
 }
 
 #[test]
-fn a_lower_limit_keeps_what_is_held_and_says_so_of_each_when_it_ends() {
+fn a_lower_limit_keeps_held_resources_and_their_events() {
     let mut scene = Scene::with((1..=4).map(internet));
     scene.policy.limit_resources(1);
     let refused = Err(PolicyError::TooManyResources { limit: 1 });
@@ -105,7 +105,7 @@ fn a_past_expiry_is_removed_at_the_next_tick() {
 }
 
 #[test]
-fn the_end_of_time_never_comes() {
+fn the_latest_possible_expiry_never_comes() {
     let mut scene = Scene::with([]);
     let (now, resource) = (scene.now, cidr(1, "10.20.0.0/16", &[]));
     let never = Some(UnixTime(u64::MAX));
@@ -117,7 +117,7 @@ fn the_end_of_time_never_comes() {
 }
 
 #[test]
-fn a_clock_that_goes_back_is_taken_as_standing_still() {
+fn treats_a_clock_that_goes_back_as_stopped() {
     let mut scene = Scene::with([]);
     scene
         .allow(cidr(1, "10.20.0.0/16", &[]), Some(10))
@@ -132,7 +132,7 @@ fn a_clock_that_goes_back_is_taken_as_standing_still() {
 }
 
 #[test]
-fn revoking_takes_effect_at_once_and_is_told_once() {
+fn revoking_takes_effect_immediately_and_is_reported_once() {
     let mut scene = Scene::with([cidr(1, "10.20.0.0/16", &[]), cidr(2, "10.30.0.0/16", &[])]);
     assert!(scene.policy.revoke(id(1)));
     assert!(!scene.policy.revoke(id(1)));
@@ -141,7 +141,7 @@ fn revoking_takes_effect_at_once_and_is_told_once() {
     assert_eq!(scene.send("10.30.0.1", PING), PASS);
 }
 
-/// docs/lessons.md 18.
+/// docs/lessons.md 18: NAT set-up is keyed by resource and accepts any order.
 #[test]
 fn filters_change_after_set_up() {
     let mut scene = Scene::with([
@@ -149,7 +149,7 @@ fn filters_change_after_set_up() {
         dns(2, "app.example.com", &[]),
     ]);
     scene.assign(2, &[PROXY]).expect("valid");
-    // The address in the update is ignored, as the page says; the filters count.
+    // The address in the update is ignored (docs/protocol.md 2.2); the filters apply.
     assert!(
         scene
             .policy
@@ -175,9 +175,9 @@ fn an_update_to_another_type_or_of_an_unknown_resource_is_ignored() {
     assert_eq!(scene.send("10.20.0.1", to_port(22)), PROHIBITED);
 }
 
-/// docs/lessons.md 23.
+/// docs/lessons.md 23: Authorizations are reconciled on every `init`.
 #[test]
-fn reconciling_revokes_what_is_absent_and_takes_over_expiry() {
+fn reconciling_revokes_absent_resources_and_updates_expiry() {
     let mut scene = Scene::with([
         cidr(1, "10.10.0.0/16", &[]),
         cidr(2, "10.20.0.0/16", &[]),

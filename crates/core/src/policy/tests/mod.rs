@@ -1,4 +1,4 @@
-//! What the tests of the policy share: resources from text, and a client to send packets for.
+//! Helpers for the tests of the policy: resources from text, and a client that sends packets.
 
 mod decision;
 mod explain;
@@ -71,7 +71,7 @@ fn from_port(from: u16) -> Shape {
 
 const PING: Shape = Shape::EchoRequest(1);
 
-/// A policy, its clock, and the packets thrown at it.
+/// A policy, its clock, and packets for it.
 struct Scene {
     policy: Policy,
     now: Instant,

@@ -1,4 +1,4 @@
-//! Whatever the portal and the network do: rules that always hold.
+//! Invariants under arbitrary inputs from the portal and the network.
 
 use super::*;
 use proptest::prelude::*;
@@ -43,8 +43,7 @@ fn any_frame() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever the portal writes, short of the three fatal words and of closing the channel, we
-    /// stay.
+    /// No frame disconnects, except the three final reasons and the close of the channel.
     #[test]
     fn no_frame_panics_or_disconnects(
         frames in prop::collection::vec(
@@ -60,8 +59,8 @@ proptest! {
         prop_assert!(!dialogue.events().contains(&PortalEvent::Disconnect));
     }
 
-    /// Any order of inputs: never a panic, always a next step unless stopped, refs of a socket
-    /// rising by one from 0, and nothing but joins and heartbeats before a join is answered.
+    /// Any order of inputs: never a panic, always a next step unless stopped, references of a
+    /// socket rise by one from 0, and only joins and heartbeats precede the reply to a join.
     #[test]
     fn any_order_of_inputs_keeps_the_rules(steps in prop::collection::vec(0u8..14, 0..120)) {
         let mut dialogue = Dialogue::new();

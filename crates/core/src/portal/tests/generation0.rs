@@ -1,4 +1,4 @@
-//! Generation 0 beside the others, on whichever endpoint: requests and their answers.
+//! Generation 0 beside the others, on either endpoint: requests and their answers.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn mapped(name: &str) -> Value {
     json!({"name": name, "proxy_ips": ["100.96.0.1", "fd00:2021:1111:8000::"]})
 }
 
-/// The one frame that was written.
+/// The single frame that was written.
 fn answer(dialogue: &mut Dialogue) -> Value {
     let frames = dialogue.frames();
     assert_eq!(frames.len(), 1, "{frames:?}");
@@ -59,12 +59,12 @@ fn a_client_that_is_too_old_for_its_name_is_reported_once() {
         );
     }
     let events = dialogue.events();
-    let is_report = |event: &&PortalEvent| is_noise(event, NoiseKind::TooOldClient);
+    let is_report = |event: &&PortalEvent| is_anomaly(event, AnomalyKind::TooOldClient);
     assert_eq!(events.iter().filter(is_report).count(), 1);
     assert_eq!(events.len(), 5);
 }
 
-/// docs/lessons.md 1.
+/// docs/lessons.md 1: the reply does not wait for DNS.
 #[test]
 fn a_connection_with_a_name_is_answered_without_addresses_and_before_candidates() {
     let mut dialogue = Dialogue::joined();
@@ -124,7 +124,7 @@ fn a_repeated_request_gets_the_same_answer_even_over_a_later_socket() {
 }
 
 #[test]
-fn a_further_name_is_answered_and_an_access_without_one_is_not() {
+fn a_further_name_is_answered_and_an_access_without_a_name_is_not() {
     let mut dialogue = Dialogue::joined();
     dialogue.push("allow_access", access("named", mapped("b.corp.example")));
     dialogue.push("allow_access", access("bare", json!("c.corp.example")));
@@ -133,7 +133,7 @@ fn a_further_name_is_answered_and_an_access_without_one_is_not() {
         dialogue.events()[..],
         [
             PortalEvent::AccessRequested(_),
-            PortalEvent::Noise(_),
+            PortalEvent::Anomaly(_),
             PortalEvent::AccessRequested(_),
             PortalEvent::AccessRequested(_)
         ]
@@ -190,7 +190,7 @@ fn a_malformed_request_is_reported_and_never_answered() {
     assert!(
         events
             .iter()
-            .all(|event| is_noise(event, NoiseKind::WrongPayload))
+            .all(|event| is_anomaly(event, AnomalyKind::WrongPayload))
     );
     assert!(!dialogue.protocol.accept("r"));
     assert_eq!(dialogue.written(), []);

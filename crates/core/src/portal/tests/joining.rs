@@ -1,9 +1,9 @@
-//! Joining, and staying joined: join, rejoin, heartbeats.
+//! Joins, rejoins and heartbeats.
 
 use super::*;
 
 #[test]
-fn joins_with_ref_0_and_announces_that_it_does_not_speak_iceless() {
+fn joins_with_ref_0_and_declares_no_iceless_support() {
     let mut dialogue = Dialogue::new();
     dialogue.connect();
     assert_eq!(dialogue.written(), [("phx_join".into(), 0)]);
@@ -23,7 +23,7 @@ fn joins_with_ref_0_and_announces_that_it_does_not_speak_iceless() {
 }
 
 #[test]
-fn generation_1_announces_nothing_and_acknowledges_by_its_own_name() {
+fn generation_1_declares_no_capabilities_and_acknowledges_by_its_own_name() {
     let mut dialogue = Dialogue::with(PortalConfig {
         generation: GenerationChoice::Only(Generation::V1),
         ..test_config()
@@ -50,7 +50,7 @@ fn a_join_that_is_not_answered_within_5_s_is_tried_on_a_new_socket() {
 }
 
 #[test]
-fn a_refused_join_is_final_and_says_why() {
+fn a_refused_join_is_final_and_reported_with_its_reason() {
     let mut dialogue = Dialogue::new();
     dialogue.connect();
     dialogue.reply_error(0, "invalid_version");
@@ -64,7 +64,7 @@ fn a_refused_join_is_final_and_says_why() {
 }
 
 #[test]
-fn nothing_but_heartbeats_goes_out_before_the_join_reply() {
+fn only_heartbeats_are_written_before_the_join_reply() {
     let mut dialogue = Dialogue::joined();
     dialogue.grant("before");
     dialogue.reply_error(1, "unmatched topic");
@@ -109,13 +109,13 @@ fn an_unmatched_topic_leads_to_a_rejoin_on_the_same_socket() {
     assert!(
         events
             .iter()
-            .all(|event| is_noise(event, NoiseKind::ErrorReply)),
+            .all(|event| is_anomaly(event, AnomalyKind::ErrorReply)),
         "{events:?}"
     );
 }
 
 #[test]
-fn a_portal_that_forgets_every_join_is_left_alone_for_a_while() {
+fn a_portal_that_loses_every_join_is_retried_with_backoff() {
     let mut dialogue = Dialogue::joined();
     dialogue.reply_error(1, "unmatched topic");
     dialogue.reply_ok(2);
@@ -127,7 +127,7 @@ fn a_portal_that_forgets_every_join_is_left_alone_for_a_while() {
 }
 
 #[test]
-fn heartbeats_go_out_every_10_s_without_other_traffic() {
+fn heartbeats_are_sent_every_10_s_without_other_traffic() {
     let mut dialogue = Dialogue::joined();
     assert_eq!(dialogue.wake(), secs(10));
     assert_eq!(
@@ -139,7 +139,7 @@ fn heartbeats_go_out_every_10_s_without_other_traffic() {
     assert_eq!(dialogue.written(), [("heartbeat".into(), 3)]);
 }
 
-/// docs/lessons.md 28.
+/// docs/lessons.md 28: a websocket that looks open can be dead.
 #[test]
 fn a_silent_socket_is_left_after_more_than_three_unanswered_heartbeats() {
     let mut dialogue = Dialogue::joined();
@@ -155,7 +155,7 @@ fn a_silent_socket_is_left_after_more_than_three_unanswered_heartbeats() {
 }
 
 #[test]
-fn one_answer_makes_up_for_the_heartbeats_before_it() {
+fn one_reply_also_answers_the_earlier_heartbeats() {
     let mut dialogue = Dialogue::joined();
     for beat in 0..20u64 {
         dialogue.wake();
@@ -170,7 +170,7 @@ fn one_answer_makes_up_for_the_heartbeats_before_it() {
 }
 
 #[test]
-fn a_machine_that_slept_sends_one_heartbeat_not_hundreds() {
+fn a_suspended_machine_sends_one_heartbeat_afterwards() {
     let mut dialogue = Dialogue::joined();
     dialogue.pass(secs(3_600));
     assert_eq!(dialogue.written().len(), 1);

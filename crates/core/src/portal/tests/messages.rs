@@ -1,4 +1,4 @@
-//! What goes over a joined socket, and what is kept for the next one.
+//! Messages over a joined socket, and those held for the next one.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn messages_share_one_counter_and_each_grant_is_acknowledged_once() {
 }
 
 #[test]
-fn an_acknowledgement_for_a_dead_socket_is_dropped_and_refs_start_over() {
+fn an_acknowledgement_for_a_dead_socket_is_dropped_and_references_start_over() {
     let mut dialogue = Dialogue::joined();
     dialogue.grant("old");
     dialogue.protocol.handle_closed("reset", dialogue.now);
@@ -46,7 +46,7 @@ fn an_acknowledgement_for_a_dead_socket_is_dropped_and_refs_start_over() {
 }
 
 #[test]
-fn acknowledgements_of_many_grants_outlast_a_rejoin() {
+fn acknowledgements_of_many_grants_survive_a_rejoin() {
     let mut dialogue = Dialogue::joined();
     let refs: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     for reply_ref in &refs {
@@ -83,7 +83,7 @@ fn frames_and_messages_of_a_dead_socket_are_dropped() {
 }
 
 #[test]
-fn candidates_of_an_outage_come_as_one_added_and_one_removed_batch_per_client() {
+fn candidates_of_an_outage_are_sent_as_one_added_and_one_removed_batch_per_client() {
     let mut dialogue = Dialogue::joined();
     dialogue.protocol.handle_closed("reset", dialogue.now);
     let relayed = "candidate:2 1 udp 37748479 203.0.113.1 50000 typ relay".to_owned();
@@ -118,7 +118,7 @@ fn candidates_of_an_outage_come_as_one_added_and_one_removed_batch_per_client() 
 }
 
 #[test]
-fn nonsense_is_reported_once_for_each_kind_and_the_connection_is_kept() {
+fn unusable_messages_are_reported_once_per_kind_and_the_connection_is_kept() {
     let mut dialogue = Dialogue::joined();
     for _ in 0..3 {
         dialogue.protocol.handle_text("{", dialogue.now);
@@ -135,7 +135,7 @@ fn nonsense_is_reported_once_for_each_kind_and_the_connection_is_kept() {
     assert!(
         events
             .iter()
-            .all(|event| matches!(event, PortalEvent::Noise(_)))
+            .all(|event| matches!(event, PortalEvent::Anomaly(_)))
     );
     assert!(dialogue.protocol.is_joined());
     dialogue.grant("still works");
@@ -146,7 +146,7 @@ fn nonsense_is_reported_once_for_each_kind_and_the_connection_is_kept() {
 }
 
 #[test]
-fn a_string_ref_answers_as_a_number_does() {
+fn a_string_reference_matches_like_a_number() {
     let mut dialogue = Dialogue::new();
     dialogue.connect();
     dialogue.say(json!({"topic":"gateway","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":"0"}));

@@ -1,10 +1,10 @@
-//! Losing the portal and finding it again; when it is over.
+//! Loss of the portal, reconnection, and final errors.
 
 use super::*;
 
-/// docs/lessons.md 21.
+/// docs/lessons.md 21: booting without a network is normal.
 #[test]
-fn without_a_network_it_tries_every_second_and_does_not_give_up() {
+fn without_a_network_it_tries_every_second_and_does_not_stop() {
     let mut dialogue = Dialogue::new();
     for _ in 0..600 {
         dialogue.attempt();
@@ -16,7 +16,7 @@ fn without_a_network_it_tries_every_second_and_does_not_give_up() {
 }
 
 #[test]
-fn a_portal_that_answers_and_refuses_is_asked_less_and_less() {
+fn a_portal_that_answers_and_refuses_is_tried_less_and_less_often() {
     let mut dialogue = Dialogue::new();
     let mut waits = Vec::new();
     for _ in 0..40 {
@@ -49,7 +49,7 @@ fn after_a_join_the_backoff_starts_at_half_a_second_and_each_join_resets_it() {
 }
 
 #[test]
-fn an_attempt_that_takes_15_s_is_given_up() {
+fn an_attempt_times_out_after_15_s() {
     let mut dialogue = Dialogue::new();
     dialogue.attempt();
     assert_eq!(dialogue.wake(), secs(15));
@@ -68,7 +68,7 @@ fn an_attempt_that_takes_15_s_is_given_up() {
     );
 }
 
-/// docs/lessons.md 28.
+/// docs/lessons.md 28: 429 and Retry-After are honoured.
 #[test]
 fn retry_after_replaces_the_backoff_in_seconds_and_as_a_date() {
     for (status, header) in [
@@ -93,7 +93,7 @@ fn retry_after_replaces_the_backoff_in_seconds_and_as_a_date() {
 }
 
 #[test]
-fn every_status_but_401_is_tried_again() {
+fn every_status_except_401_is_retried() {
     for status in [400, 402, 403, 408, 409, 429, 500, 502, 503, 504] {
         let mut dialogue = Dialogue::new();
         dialogue.attempt();
@@ -124,7 +124,7 @@ fn a_401_is_final_before_and_after_having_joined() {
 }
 
 #[test]
-fn a_404_on_v2_leads_to_v1_at_once_and_each_new_attempt_begins_with_v2() {
+fn a_404_on_v2_leads_to_v1_immediately_and_each_new_attempt_starts_with_v2() {
     let mut dialogue = Dialogue::new();
     assert_eq!(dialogue.attempt().generation, Generation::V2);
     dialogue.fail(404);
@@ -136,7 +136,7 @@ fn a_404_on_v2_leads_to_v1_at_once_and_each_new_attempt_begins_with_v2() {
 }
 
 #[test]
-fn a_configured_generation_is_kept_whatever_the_portal_answers() {
+fn a_configured_generation_is_kept_after_any_response() {
     let mut dialogue = Dialogue::with(PortalConfig {
         generation: GenerationChoice::Only(Generation::V2),
         ..test_config()
@@ -148,7 +148,7 @@ fn a_configured_generation_is_kept_whatever_the_portal_answers() {
 }
 
 #[test]
-fn phx_close_is_a_reason_to_reconnect_and_nothing_more() {
+fn phx_close_only_leads_to_a_reconnect() {
     let mut dialogue = Dialogue::joined();
     dialogue.push("phx_close", json!({}));
     let events = dialogue.events();
@@ -171,7 +171,7 @@ fn an_expired_token_is_final_and_another_reason_is_not() {
     assert!(matches!(&events[2], PortalEvent::Fatal { reason } if reason.contains("token")));
 }
 
-/// docs/lessons.md 24.
+/// docs/lessons.md 24: the data plane outlives the portal.
 #[test]
 fn an_outage_is_fatal_only_after_the_configured_time() {
     let mut dialogue = Dialogue::joined();
@@ -197,9 +197,9 @@ fn an_outage_is_fatal_only_after_the_configured_time() {
     assert_eq!(dialogue.protocol.poll_timeout(), None);
 }
 
-/// docs/lessons.md 24.
+/// docs/lessons.md 24: the data plane outlives the portal.
 #[test]
-fn how_long_an_outage_may_take_can_be_changed_while_it_lasts() {
+fn the_limit_of_an_outage_can_be_changed_while_it_lasts() {
     let mut dialogue = Dialogue::joined();
     dialogue.protocol.handle_closed("reset", dialogue.now);
     dialogue.drain();
@@ -214,23 +214,23 @@ fn how_long_an_outage_may_take_can_be_changed_while_it_lasts() {
 }
 
 #[test]
-fn a_reason_is_news_once_in_an_outage() {
+fn a_reason_is_new_once_per_outage() {
     let mut dialogue = Dialogue::new();
-    let news = |dialogue: &mut Dialogue, reason: &str| {
+    let is_new = |dialogue: &mut Dialogue, reason: &str| {
         dialogue.attempt();
         dialogue.protocol.handle_connect_error(reason, dialogue.now);
         let events = dialogue.events();
         events
             .iter()
-            .any(|event| matches!(event, PortalEvent::Retrying { news: true, .. }))
+            .any(|event| matches!(event, PortalEvent::Retrying { is_new: true, .. }))
     };
-    assert!(news(&mut dialogue, "refused"));
-    assert!(!news(&mut dialogue, "refused"));
-    assert!(news(&mut dialogue, "no route"));
+    assert!(is_new(&mut dialogue, "refused"));
+    assert!(!is_new(&mut dialogue, "refused"));
+    assert!(is_new(&mut dialogue, "no route"));
     dialogue.connect();
     dialogue.reply_ok(0);
     dialogue.protocol.handle_closed("reset", dialogue.now);
-    assert!(news(&mut dialogue, "refused"));
+    assert!(is_new(&mut dialogue, "refused"));
 }
 
 #[test]

@@ -1,11 +1,10 @@
-//! From generation 0's messages to what the gateway calls them.
+//! Translates generation 0's messages into the gateway's own types.
 //!
-//! The portal passes on what a client says about itself, so that its names and addresses are only
+//! The portal passes on names and addresses that a client states about itself; they are only
 //! bounded here and checked where they are used (docs/lessons.md 16). Clients from before
-//! 2024-06-24, which announce a bare name and expect its addresses in the answer, are let in and
-//! told none: the oldest that are served bring addresses of their own for a name. Source:
-//! docs/protocol.md
-//! 11.1.
+//! 2024-06-24, which announce a bare name and expect its addresses in the answer, are accepted and
+//! receive none: the oldest supported clients bring proxy IPs of their own for a name. Source:
+//! docs/protocol.md 11.1.
 
 use super::{TranslateError, ice, key, resource, uuid};
 use crate::grant::{
@@ -16,7 +15,7 @@ use crate::ids::{ClientId, PublicKey, UnixTime};
 use crate::portal::credentials::IceSecret;
 use crate::portal::wire::{self, Payload, generation0};
 
-/// A grant with our own ICE credentials, which this generation's portals leave to us.
+/// A grant with the gateway's own ICE credentials, which this generation's portals do not generate.
 pub(super) fn connection(
     payload: Payload,
     secret: &IceSecret,
@@ -73,17 +72,11 @@ fn announced(domain: Option<generation0::Domain>) -> Result<Option<AnnouncedName
             proxy_ips,
         },
     };
-    if name.domain.len() > MAX_DOMAIN_BYTES || name.proxy_ips.len() > MAX_PROXY_IPS {
+    if !AnnouncedName::is_within_limits(&name.domain, &name.proxy_ips) {
         return Err("the announced name or its list of addresses is too long".into());
     }
     Ok(Some(name))
 }
-
-/// A name of the DNS with its final dot; as inside the tunnel.
-const MAX_DOMAIN_BYTES: usize = 255;
-
-/// Four of each family; as inside the tunnel.
-const MAX_PROXY_IPS: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
-//! Good files are read to the letter; bad ones are refused at the right place.
+//! Good files are read exactly; bad ones are refused with the right position.
 
 use super::*;
 use crate::portal::derive::uuid_of;
 use postern_core::portal::wire::PortRange;
 
-/// As the contract of the lab has it; `{}` is where a test adds something.
+/// A file with every kind of entry; tests replace single lines.
 const GOOD: &str = r#"listen = ["203.0.113.1:8081"]
 
 [[relays]]
@@ -75,7 +75,7 @@ fn with(line: &str, replacement: &str) -> String {
 }
 
 #[test]
-fn a_good_file_is_read_to_the_letter() {
+fn a_good_file_is_read_exactly() {
     let config = parse(GOOD).expect("good");
     assert_eq!(config.account, "lab");
     assert!(config.service.takeover);
@@ -103,7 +103,7 @@ fn a_good_file_is_read_to_the_letter() {
 }
 
 #[test]
-fn a_clients_own_policy_wins_over_the_one_for_everybody() {
+fn a_clients_own_policy_wins_over_the_one_for_all() {
     let config = parse(GOOD).expect("good");
     let web = uuid_of("resource", "web");
     let lifetime = |client| {
@@ -119,9 +119,9 @@ fn a_clients_own_policy_wins_over_the_one_for_everybody() {
     assert!(!visible.contains(&&"everything".to_owned()));
 }
 
-/// docs/lessons.md 34.
+/// docs/lessons.md 34: an unknown key is a mistake and not ignored.
 #[test]
-fn an_unknown_key_is_refused_at_its_place() {
+fn an_unknown_key_is_refused_with_its_position() {
     let message = error(&with("site = \"lab\"\nipv4", "sight = \"lab\"\nipv4"));
     assert!(
         message.starts_with("13:1: unknown field `sight`"),
@@ -129,13 +129,14 @@ fn an_unknown_key_is_refused_at_its_place() {
     );
     let message = error(&format!("lisen = []\n{GOOD}"));
     assert!(
-        message.starts_with("1:1: unknown field `lisen`"),
+        message.starts_with("1:1: unknown field `lisen`, expected one of `account`, `listen`"),
         "{message}"
     );
+    assert!(message.ends_with("; did you mean `listen`?"), "{message}");
 }
 
 #[test]
-fn a_syntax_error_is_refused_at_its_place() {
+fn a_syntax_error_is_refused_with_its_position() {
     let message = error(&with("token = \"gw-token\"", "token = gw-token"));
     assert!(message.starts_with("12:"), "{message}");
 }
@@ -176,7 +177,11 @@ fn mistakes_of_meaning_are_refused() {
         ),
         ("10.20.0.0/24", "10.20.0.5/24", "10.20.0.0/24 is meant?"),
         ("*.corp.example", "corp..example", "a name or a pattern"),
-        ("\"cidr\"", "\"cider\"", "type is one of"),
+        (
+            "\"cidr\"",
+            "\"cider\"",
+            "unknown variant `cider`, expected one of `cidr`, `dns`, `internet`",
+        ),
         ("address = \"10.20.0.0/24\"\n", "", "needs an address"),
         ("\"tcp/80\"", "\"tcp/90-80\"", "ports are written"),
         ("\"tcp/80\"", "\"tcp/70000\"", "ports are written"),
@@ -203,11 +208,25 @@ fn mistakes_of_meaning_are_refused() {
             "name = \"web\"",
             "two resources with this name",
         ),
+        ("site = \"lab\"\nipv4", "ipv4", "needs a site"),
+        (
+            "token = \"alice-token\"",
+            "token = \"alice-token\"\nsite = \"lab\"",
+            "a client has no site",
+        ),
     ];
     for (line, replacement, expected) in cases {
         let message = error(&with(line, replacement));
         assert!(message.contains(expected), "{replacement}: {message}");
     }
+}
+
+#[test]
+fn a_mistake_in_a_list_has_the_position_of_its_element() {
+    let message = error(&with("\"tcp/8000-8100\"", "\"tcp/8100-8000\""));
+    assert!(message.starts_with("28:22: ports are written"), "{message}");
+    let message = error(&with("ipv4 = \"100.64.1.2\"", "ipv4 = \"100.64.0.1\""));
+    assert!(message.starts_with("20:8: another device"), "{message}");
 }
 
 #[test]

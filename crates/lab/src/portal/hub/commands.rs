@@ -1,229 +1,145 @@
-//! What the control socket can ask for: the portal's own powers, and hostile ones for tests.
+//! The commands of the control socket: administration, measurements, and hostile acts for tests.
 
-use super::frames::{Applicant, NEVER};
-use super::generation0;
-use super::grants::{Ask, Purpose};
-use super::{Generation, GrantKey, Hub, MAX_ACK_TIMES, Output, PeerId, Side, Ticket, UserAgent};
-use crate::portal::client_wire::ClientGrant;
-use crate::portal::clock::Moment;
-use crate::portal::derive::{keyed, uuid_of};
+use super::frames::{NEVER, Requester};
+use super::generation0::{ConnectionOffer, synthetic_domain};
+use super::grants::{AccessRequest, Grant, Purpose};
+use super::{
+    Generation, GrantKey, Hub, MAX_ACK_TIMES, Output, PeerId, Session, Side, Ticket, UserAgent,
+};
+use crate::clock::ClockReading;
+use crate::portal::derive::uuid_of;
+use crate::secret::keyed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use postern_core::portal::wire::Reason;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 
-/// One line of the control socket. Devices and resources are called by their names.
+/// One line of the control socket. Devices and resources are given by name; a peer is a connected
+/// gateway or client.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
-    /// Takes a grant back, and sends `reject_access` even when there is none.
-    RejectAccess {
-        /// Name.
-        client: String,
-        /// Name.
-        resource: String,
-    },
-    /// Sends `init` once more.
-    InitAgain {
-        /// A gateway's or client's name.
-        #[serde(alias = "client", alias = "peer")]
-        gateway: String,
-    },
-    /// Sends `disconnect` with this reason; closes the connection too if `close`.
-    Disconnect {
-        /// A gateway's or client's name.
-        #[serde(alias = "client", alias = "peer")]
-        gateway: String,
-        /// `token_expired` is the one that programs obey.
-        reason: String,
-        /// Whether the connection is closed afterwards.
-        #[serde(default)]
-        close: bool,
-    },
-    /// Closes the connection without a word.
-    Close {
-        /// A gateway's or client's name.
-        peer: String,
-    },
+    /// Revokes a grant, and sends `reject_access` even when there is none.
+    RejectAccess { client: String, resource: String },
+    /// Sends `init` once more, to a gateway or a client.
+    InitAgain { gateway: String },
+    /// Closes the connection without any message.
+    Close { peer: String },
     /// Sends the request for an existing grant once more and waits for the acknowledgement.
-    RepeatAuthorization {
-        /// Name of a connected client.
-        client: String,
-        /// Name.
-        resource: String,
-    },
-    /// Gives a grant a new expiry.
+    RepeatAuthorization { client: String, resource: String },
+    /// Gives a grant a new expiry, from now on; without a number it never expires.
     SetExpiry {
-        /// Name.
         client: String,
-        /// Name.
         resource: String,
-        /// UNIX seconds; null or absent, without `expires_in_seconds`: never.
-        #[serde(default)]
-        expires_at: Option<u64>,
-        /// From now on; wins over `expires_at`.
         #[serde(default)]
         expires_in_seconds: Option<u64>,
     },
-    /// Sends an event of the tester's making.
-    Push {
-        /// A gateway's or client's name.
-        peer: String,
-        /// Any.
-        event: String,
-        /// Any.
-        #[serde(default)]
-        payload: Value,
-    },
     /// Sends a text frame of the tester's making, JSON or not.
-    PushText {
-        /// A gateway's or client's name.
-        peer: String,
-        /// The whole frame.
-        text: String,
-    },
-    /// Refuses a gateway with 409 until told otherwise, as a real portal does for as long as it
-    /// takes a dead connection of it for a living one. An open connection stays.
-    RefuseGateway {
-        /// A gateway's name.
-        gateway: String,
-        /// Whether it is refused from now on.
-        refuse: bool,
-    },
-    /// Lists grants, given and asked for.
+    PushText { peer: String, text: String },
+    /// Refuses a gateway with 409 until the next such command, as a real portal does while it takes
+    /// a dead connection of it for a living one. An open connection stays.
+    RefuseGateway { gateway: String, refuse: bool },
+    /// Lists grants, given and requested.
     Grants,
-    /// Lists connections.
+    /// Lists connected gateways and clients.
     Peers,
     /// Lists how long gateways took to acknowledge, in microseconds.
     AckTimes,
-    /// Measures `count` set-ups one after another, each for a client that does not exist.
-    Authorize(Load),
-    /// Has a gateway admit a client that never connects to the portal: another program plays it.
-    Admit(Guest),
+    /// Measures set-ups one after another, each for a synthetic client.
+    Authorize(SetUpMeasurement),
+    /// Has a gateway admit a client that another program plays.
+    Admit(ExternalClient),
 }
 
-/// Who is admitted without being in the configuration. Nothing is recorded: when its gateway joins
-/// anew, the guest is not on its list and is cut off.
+/// A client that another program plays and that never connects to the portal. The hub records
+/// nothing: when the gateway joins again, its `init` does not list this client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Guest {
-    /// Of its own choice; decides its id.
+pub struct ExternalClient {
+    /// A name of its own choice; determines its id.
     pub client: String,
-    /// Base64, 32 bytes.
+    /// Base64 of 32 bytes, as on the wire.
     pub public_key: String,
-    /// Decides its addresses in the tunnel, see [`Guest::addresses`].
+    /// Determines its tunnel addresses, see [`ExternalClient::addresses`].
     pub number: usize,
-    /// Name of the resource that it is granted.
     pub resource: String,
 }
 
-impl Guest {
-    /// What a guest of this number is called in the tunnel.
+impl ExternalClient {
+    /// The tunnel addresses of the client with this number.
     #[must_use]
     pub fn addresses(number: usize) -> (Ipv4Addr, Ipv6Addr) {
         synthetic_addresses(number)
     }
 }
 
-/// What to measure.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Load {
-    /// Prefix of the names of the clients; `load` when absent.
-    #[serde(default)]
-    pub client: Option<String>,
-    /// Name of the resource that each is granted.
+pub struct SetUpMeasurement {
     pub resource: String,
-    /// Name; when absent, a gateway of the resource's site.
-    #[serde(default)]
-    pub gateway: Option<String>,
-    /// How many, at most [`MAX_ACK_TIMES`].
+    /// Number of set-ups, at most [`MAX_ACK_TIMES`].
     pub count: usize,
-    /// In which generation the gateway is asked.
     #[serde(default)]
-    pub generation: SetUp,
-    /// The name that each client of generation 0 announces; when absent and the resource is a
-    /// pattern, one of its own for each.
-    #[serde(default)]
-    pub domain: Option<String>,
+    pub generation: SetUpSignalling,
 }
 
-/// How a gateway is asked to admit a client that is measured.
+/// The request for a client of a measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SetUp {
-    /// By `request_connection`.
+pub enum SetUpSignalling {
+    /// `request_connection`; for a pattern of names, with a name of its own for each client.
     V0,
-    /// By `authorize_flow` or `create_authorization`, whichever the gateway speaks.
+    /// `authorize_flow` or `create_authorization`, whichever the gateway speaks.
     #[default]
     V2,
 }
 
-/// What a command comes to.
+/// The answer to a command. With a ticket it is due when [`Output::Settled`] has that ticket.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// This, at once.
-    Done(Value),
-    /// Whatever [`Output::Settled`] will say.
-    Later(Ticket),
+pub struct CommandOutcome {
+    pub answer: Value,
+    pub ticket: Option<Ticket>,
 }
 
 impl Hub {
-    /// Carries out a command, all but [`Command::Authorize`] (see [`Self::measure`]) and
-    /// [`Command::Admit`] (see [`Self::admit`]).
+    /// Executes a command, all but [`Command::Authorize`] (see [`Self::measure`]).
     ///
     /// # Errors
-    /// What is wrong with it, for people.
-    pub fn handle_command(&mut self, command: Command, now: Moment) -> Result<Outcome, String> {
+    /// The mistake in it, for people.
+    pub fn handle_command(
+        &mut self,
+        command: Command,
+        now: ClockReading,
+    ) -> Result<CommandOutcome, String> {
+        let mut outcome = CommandOutcome {
+            answer: json!({}),
+            ticket: None,
+        };
         match command {
             Command::RejectAccess { client, resource } => {
                 let key = self.key(&client, &resource)?;
                 self.reject(key);
             }
-            Command::InitAgain { gateway } => {
-                let peer = self.peer(&gateway)?;
-                self.push_init(peer, now);
-            }
-            Command::Disconnect {
-                gateway,
-                reason,
-                close,
-            } => {
-                let peer = self.peer(&gateway)?;
-                self.push(peer, "disconnect", &Reason { reason });
-                if close {
-                    self.drop_session(peer, "closed by the control socket");
-                }
-            }
+            Command::InitAgain { gateway } => self.push_init(self.peer(&gateway)?, now),
             Command::Close { peer } => {
-                let peer = self.peer(&peer)?;
-                self.drop_session(peer, "closed by the control socket");
+                self.drop_session(self.peer(&peer)?, "closed by the control socket");
             }
             Command::RepeatAuthorization { client, resource } => {
-                return self.repeat(&client, &resource, now);
+                outcome.ticket = Some(self.repeat(&client, &resource, now)?);
             }
             Command::SetExpiry {
                 client,
                 resource,
-                expires_at,
                 expires_in_seconds,
             } => {
                 let key = self.key(&client, &resource)?;
-                let from_now = expires_in_seconds.map(|it| now.unix.saturating_add(it));
-                if !self.set_expiry(key, from_now.or(expires_at), now) {
+                let expires_at = expires_in_seconds.map(|it| now.unix.saturating_add(it));
+                if !self.set_expiry(key, expires_at, now) {
                     return Err("there is no such grant".to_owned());
                 }
-            }
-            Command::Push {
-                peer,
-                event,
-                payload,
-            } => {
-                let peer = self.peer(&peer)?;
-                self.push(peer, &event, &payload);
             }
             Command::PushText { peer, text } => {
                 let peer = self.peer(&peer)?;
@@ -231,129 +147,113 @@ impl Hub {
                 self.outbox.push_back(Output::Send { peer, text, grant });
             }
             Command::RefuseGateway { gateway, refuse } => {
-                self.refuse_gateway(&gateway, refuse)?;
+                let id = id_of(&self.config.gateways, "gateway", &gateway, |it| &it.name)?;
+                match refuse {
+                    true => self.refused.insert(id),
+                    false => self.refused.remove(&id),
+                };
             }
-            Command::Grants => return Ok(Outcome::Done(self.list_grants(now))),
-            Command::Peers => return Ok(Outcome::Done(self.list_peers())),
+            Command::Grants => outcome.answer = self.list_grants(now),
+            Command::Peers => outcome.answer = self.list_peers(),
             Command::AckTimes => {
-                return Ok(Outcome::Done(json!({ "ack_times": self.ack_times })));
+                let times = self.ack_times.iter();
+                let times: Vec<Value> = times.map(|micros| json!({ "micros": micros })).collect();
+                outcome.answer = json!({ "ack_times": times });
             }
             Command::Authorize(_) => {
-                return Err("a load is measured one set-up at a time".to_owned());
+                return Err("set-ups are measured one at a time".to_owned());
             }
-            Command::Admit(_) => {
-                return Err("a guest is admitted when its gateway has answered".to_owned());
-            }
+            Command::Admit(client) => outcome = self.admit(client, now)?,
         }
-        Ok(Outcome::Done(json!({})))
+        Ok(outcome)
     }
 
-    /// One set-up of a load: asks a gateway to admit a client that does not exist, whose id, keys
-    /// and addresses follow from `index`.
+    /// One set-up of a measurement: asks a gateway to admit a synthetic client, the id, keys and
+    /// addresses of which follow from `index`.
     ///
     /// # Errors
-    /// What is wrong with the load, or that no gateway is here.
-    pub fn measure(&mut self, load: &Load, index: usize, now: Moment) -> Result<Ticket, String> {
-        if load.count > MAX_ACK_TIMES {
+    /// The mistake in the command, or that no gateway is connected.
+    pub fn measure(
+        &mut self,
+        measurement: &SetUpMeasurement,
+        index: usize,
+        now: ClockReading,
+    ) -> Result<Ticket, String> {
+        if measurement.count > MAX_ACK_TIMES {
             return Err(format!("count is {MAX_ACK_TIMES} at most"));
         }
-        let resource = self.resource(&load.resource)?;
-        let gateway = match &load.gateway {
-            Some(name) => self.gateway(name)?,
-            None => self.gateway_in_front_of(resource)?,
-        };
-        let prefix = load.client.as_deref().unwrap_or("load");
-        let applicant = self.synthetic(prefix, index);
-        let key = GrantKey {
-            client: applicant.id,
-            resource,
-        };
-        let ask = Ask {
-            applicant: &applicant,
-            key,
-            gateway,
-            expires_at: Some(NEVER),
-        };
-        match load.generation {
-            SetUp::V2 => self.propose_for_ticket(&ask, now, Purpose::Measurement),
-            SetUp::V0 => {
-                let announced = self.config.resources.get(&resource).and_then(|resource| {
-                    let domain = load.domain.as_deref();
-                    generation0::synthetic_domain(&resource.target, domain, index)
-                });
-                let offer = generation0::Offer::synthetic(&self.unforeseeable(), announced);
-                let ticket = Ticket(self.count());
-                self.request_connection(&ask, offer, Purpose::Measurement(ticket), now)?;
-                Ok(ticket)
+        let random = self.unforeseeable();
+        let mut id = [0; 16];
+        id.copy_from_slice(&random[..16]);
+        let requester = synthetic_requester(
+            uuid::Builder::from_random_bytes(id).into_uuid(),
+            format!("load-{index}"),
+            STANDARD.encode(keyed(&random, "public key")),
+            index,
+        );
+        let access = self.access_of(requester, &measurement.resource)?;
+        let ticket = Ticket(self.count());
+        let purpose = Purpose::Measurement(ticket);
+        match measurement.generation {
+            SetUpSignalling::V2 => self.propose(&access, now, |_| purpose)?,
+            SetUpSignalling::V0 => {
+                let resource = self.config.resources.get(&access.key.resource);
+                let domain = resource.and_then(|it| synthetic_domain(&it.target, index));
+                let offer = ConnectionOffer::synthetic(&self.unforeseeable(), domain);
+                self.request_connection(&access, offer, purpose, now)?;
             }
         }
-    }
-
-    /// Has a gateway admit a guest; returns what the guest is to know, once the ticket is settled.
-    ///
-    /// # Errors
-    /// What is wrong with the guest, or that no gateway is here.
-    pub fn admit(&mut self, guest: &Guest, now: Moment) -> Result<(Ticket, ClientGrant), String> {
-        let resource = self.resource(&guest.resource)?;
-        let gateway = self.gateway_in_front_of(resource)?;
-        let (ipv4, ipv6) = Guest::addresses(guest.number);
-        let applicant = Applicant {
-            id: uuid_of("guest", &guest.client),
-            name: guest.client.clone(),
-            public_key: guest.public_key.clone(),
-            ipv4,
-            ipv6,
-            agent: UserAgent::parse("Linux/6.8 headless-client/1.5.12"),
-            generation: Generation::V2,
-        };
-        let ask = Ask {
-            applicant: &applicant,
-            key: GrantKey {
-                client: applicant.id,
-                resource,
-            },
-            gateway,
-            expires_at: Some(NEVER),
-        };
-        let ticket = Ticket(self.count());
-        let mut told = None;
-        self.propose(&ask, now, |grant| {
-            told = Some(grant);
-            Purpose::Admission(ticket)
-        })?;
-        let told = told.ok_or("nothing to tell")?;
-        Ok((ticket, told))
-    }
-
-    fn propose_for_ticket(
-        &mut self,
-        ask: &Ask<'_>,
-        now: Moment,
-        purpose: fn(Ticket) -> Purpose,
-    ) -> Result<Ticket, String> {
-        let ticket = Ticket(self.count());
-        self.propose(ask, now, |_| purpose(ticket))?;
         Ok(ticket)
     }
 
-    fn synthetic(&mut self, prefix: &str, index: usize) -> Applicant {
-        let random = self.unforeseeable();
-        let key = keyed(&random, "public key");
-        let mut id = [0; 16];
-        id.copy_from_slice(&random[..16]);
-        let (ipv4, ipv6) = synthetic_addresses(index);
-        Applicant {
-            id: uuid::Builder::from_random_bytes(id).into_uuid(),
-            name: format!("{prefix}-{index}"),
-            public_key: STANDARD.encode(key),
-            ipv4,
-            ipv6,
-            agent: UserAgent::parse("Linux/6.8 headless-client/1.5.12"),
-            generation: Generation::V2,
-        }
+    fn admit(
+        &mut self,
+        client: ExternalClient,
+        now: ClockReading,
+    ) -> Result<CommandOutcome, String> {
+        let requester = synthetic_requester(
+            uuid_of("guest", &client.client),
+            client.client,
+            client.public_key,
+            client.number,
+        );
+        let access = self.access_of(requester, &client.resource)?;
+        let ticket = Ticket(self.count());
+        let mut answer = json!({});
+        self.propose(&access, now, |grant| {
+            answer["grant"] = grant;
+            Purpose::Admission(ticket)
+        })?;
+        Ok(CommandOutcome {
+            answer,
+            ticket: Some(ticket),
+        })
     }
 
-    fn repeat(&mut self, client: &str, resource: &str, now: Moment) -> Result<Outcome, String> {
+    /// An access that no policy limits, through any gateway of the site.
+    fn access_of(&self, requester: Requester, resource: &str) -> Result<AccessRequest, String> {
+        let resource = self.resource(resource)?;
+        let site = self.config.resources.get(&resource).map(|it| it.site.id);
+        let gateway = site.and_then(|site| self.joined_gateways_of(site).next());
+        let (_, gateway) = gateway.ok_or("no gateway of the resource's site is connected")?;
+        let key = GrantKey {
+            client: requester.id,
+            resource,
+        };
+        Ok(AccessRequest {
+            requester,
+            key,
+            gateway,
+            expires_at: Some(NEVER),
+        })
+    }
+
+    fn repeat(
+        &mut self,
+        client: &str,
+        resource: &str,
+        now: ClockReading,
+    ) -> Result<Ticket, String> {
         let key = self.key(client, resource)?;
         let grant = *self.grants.get(&key).ok_or("there is no such grant")?;
         let session = self
@@ -364,18 +264,16 @@ impl Hub {
             // Its transport has keys of the client's making, which only the client can repeat.
             return Err("a client of generation 0 repeats its requests itself".to_owned());
         }
-        let gateway = self
-            .joined_device(Side::Gateway, grant.gateway)
-            .ok_or("the gateway is not connected")?;
-        let applicant = self.applicant(session).ok_or("there is no such client")?;
-        let ask = Ask {
-            applicant: &applicant,
+        let gateway = self.joined_device(Side::Gateway, grant.gateway);
+        let access = AccessRequest {
+            requester: self.requester(session).ok_or("there is no such client")?,
             key,
-            gateway,
+            gateway: gateway.ok_or("the gateway is not connected")?,
             expires_at: grant.expires_at,
         };
-        self.propose_for_ticket(&ask, now, Purpose::Repeat)
-            .map(Outcome::Later)
+        let ticket = Ticket(self.count());
+        self.propose(&access, now, |_| Purpose::Repeat(ticket))?;
+        Ok(ticket)
     }
 
     fn reject(&mut self, key: GrantKey) {
@@ -387,21 +285,10 @@ impl Hub {
         }
     }
 
-    fn refuse_gateway(&mut self, name: &str, refuse: bool) -> Result<(), String> {
-        let mut gateways = self.config.gateways.iter();
-        let found = gateways.find(|(_, it)| it.name == name);
-        let (id, _) = found.ok_or_else(|| format!("there is no gateway \"{name}\""))?;
-        match refuse {
-            true => self.refused.insert(*id),
-            false => self.refused.remove(id),
-        };
-        Ok(())
-    }
-
-    fn list_grants(&self, now: Moment) -> Value {
+    fn list_grants(&self, now: ClockReading) -> Value {
         let given = self.grants.iter().map(|(key, it)| (*key, *it, "given"));
         let asked = self.pending.values().map(|it| (it.key, it.grant, "asked"));
-        let entry = |(key, grant, state): (GrantKey, super::Grant, &str)| {
+        let entry = |(key, grant, state): (GrantKey, Grant, &str)| {
             json!({
                 "client": self.config.clients.get(&key.client).map(|it| &it.name),
                 "client_id": key.client,
@@ -418,7 +305,7 @@ impl Hub {
     }
 
     fn list_peers(&self) -> Value {
-        let entry = |(peer, it): (&PeerId, &super::Session)| {
+        let entry = |(peer, it): (&PeerId, &Session)| {
             json!({
                 "connection": peer.0,
                 "name": it.name,
@@ -437,56 +324,53 @@ impl Hub {
     }
 
     fn key(&self, client: &str, resource: &str) -> Result<GrantKey, String> {
-        let mut clients = self.config.clients.iter();
-        let found = clients.find(|(_, it)| it.name == client);
-        let (id, _) = found.ok_or_else(|| format!("there is no client \"{client}\""))?;
         Ok(GrantKey {
-            client: *id,
+            client: id_of(&self.config.clients, "client", client, |it| &it.name)?,
             resource: self.resource(resource)?,
         })
     }
 
     fn resource(&self, name: &str) -> Result<Uuid, String> {
-        let mut resources = self.config.resources.iter();
-        let found = resources.find(|(_, it)| it.name == name);
-        let (id, _) = found.ok_or_else(|| format!("there is no resource \"{name}\""))?;
-        Ok(*id)
+        id_of(&self.config.resources, "resource", name, |it| &it.name)
     }
 
     /// The connection of a gateway or, failing that, of a client.
     fn peer(&self, name: &str) -> Result<PeerId, String> {
-        self.gateway(name)
-            .or_else(|_| self.connected(Side::Client, name))
-    }
-
-    fn gateway(&self, name: &str) -> Result<PeerId, String> {
-        self.connected(Side::Gateway, name)
-    }
-
-    fn connected(&self, side: Side, name: &str) -> Result<PeerId, String> {
-        let mut sessions = self.sessions.iter();
-        let found = sessions.find(|(_, it)| it.side == side && it.name == name);
+        let of_side = |side| {
+            let mut sessions = self.sessions.iter();
+            sessions.find(|(_, it)| it.side == side && it.name == name)
+        };
+        let found = of_side(Side::Gateway).or_else(|| of_side(Side::Client));
         let missing = || format!("nobody named \"{name}\" is connected");
         found.map(|(peer, _)| *peer).ok_or_else(missing)
     }
+}
 
-    fn gateway_in_front_of(&self, resource: Uuid) -> Result<PeerId, String> {
-        let site = self.config.resources.get(&resource).map(|it| &it.site);
-        let stands_there = |device: &Uuid| {
-            let device = self.config.gateways.get(device);
-            device.is_some_and(|it| it.site.as_ref() == site)
-        };
-        let joined = self.joined_peers(Side::Gateway).into_iter();
-        joined
-            .filter(|(_, it)| stands_there(&it.device))
-            .map(|(peer, _)| peer)
-            .next()
-            .ok_or_else(|| "no gateway of the resource's site is connected".to_owned())
+fn id_of<T>(
+    entries: &BTreeMap<Uuid, T>,
+    kind: &str,
+    name: &str,
+    name_of: fn(&T) -> &String,
+) -> Result<Uuid, String> {
+    let found = entries.iter().find(|(_, it)| name_of(it) == name);
+    let missing = || format!("there is no {kind} \"{name}\"");
+    found.map(|(id, _)| *id).ok_or_else(missing)
+}
+
+fn synthetic_requester(id: Uuid, name: String, public_key: String, index: usize) -> Requester {
+    let (ipv4, ipv6) = synthetic_addresses(index);
+    Requester {
+        id,
+        name,
+        public_key,
+        ipv4,
+        ipv6,
+        agent: UserAgent::parse("Linux/6.8 headless-client/1.5.12"),
+        generation: Generation::V2,
     }
 }
 
-/// From the upper end of the ranges of docs/protocol.md 6, away from what people
-/// choose.
+/// From the upper end of the ranges of docs/protocol.md 6, away from addresses that people choose.
 fn synthetic_addresses(index: usize) -> (Ipv4Addr, Ipv6Addr) {
     let low = u16::try_from(index % 65_000 + 1).unwrap_or(1);
     let [high, low_byte] = low.to_be_bytes();

@@ -1,41 +1,35 @@
-//! Clients of generation 0: they are told a gateway, then ask it through the portal for a
-//! connection or for more over the one they have.
+//! Clients of generation 0: the portal names a gateway, then the client asks that gateway through
+//! the portal for a connection, or for more access over the one it has.
 //!
-//! They connect as clients of generation 1 do and are known by the events they use. Their answers
+//! They connect as clients of generation 1 do and are recognized by their events. Their answers
 //! are replies to their own messages, sent once the gateway has answered; a grant without a name
-//! over a connection that there is has no answer at all, and counts as given at once. Source:
+//! over an existing connection has no answer at all, and counts as given immediately. Source:
 //! docs/protocol.md 11.1.
 
-use super::frames::{self, Applicant};
-use super::grants::{Ask, Grant, GrantKey, Purpose, Request, expiry};
-use super::{Heard, Hub, PeerId, Verdict, read, value_of};
-use crate::portal::client_wire::{
-    ConnectionPrepared, ConnectionReply, GrantSite, PrepareConnection, RequestConnection,
-    ReuseConnection,
-};
-use crate::portal::clock::Moment;
-use crate::portal::config::Target;
-use crate::portal::derive::keyed;
+use super::frames::{KEEPALIVE_SECS, gateway_resource, site_key};
+use super::grants::{AccessRequest, GatewayRequest, Grant, Purpose};
+use super::{FrameResult, Hub, ReceivedFrame};
+use crate::clock::ClockReading;
+use crate::portal::client_wire::{RequestConnection, ResourceRequest, ReuseConnection};
+use crate::portal::config::{Resource, Target};
+use crate::secret::keyed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::BASE32_NOPAD;
-use postern_core::portal::wire::generation0::{
-    AllowAccess, ClientPayload, ConnectionReady, Domain, GatewayResponse, RequestingClient,
-    RequestingPeer,
-};
-use postern_core::portal::wire::{Frame, IceCredentials, generation0 as wire};
+use postern_core::portal::wire::generation0::{ClientPayload, ConnectionReady, Domain};
+use postern_core::portal::wire::{Frame, IceCredentials};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use uuid::Uuid;
 
-/// What a client brings to a connection.
-pub(super) struct Offer {
+/// The client's share of a connection.
+pub(super) struct ConnectionOffer {
     pub(super) preshared_key: String,
     pub(super) payload: ClientPayload,
 }
 
-impl Offer {
-    /// Of a client that does not exist.
+impl ConnectionOffer {
+    /// The share of a synthetic client.
     pub(super) fn synthetic(random: &[u8; 32], domain: Option<Domain>) -> Self {
         let code = BASE32_NOPAD.encode(&keyed(random, "ice"));
         let code = code.to_ascii_lowercase();
@@ -53,254 +47,183 @@ impl Offer {
     }
 }
 
-/// A question about a resource, as far as all three events have it in common.
-struct Asked {
-    applicant: Applicant,
-    key: GrantKey,
-    gateway: PeerId,
-    expires_at: Option<u64>,
-}
-
-impl Asked {
-    fn ask(&self) -> Ask<'_> {
-        Ask {
-            applicant: &self.applicant,
-            key: self.key,
-            gateway: self.gateway,
-            expires_at: self.expires_at,
-        }
-    }
-}
-
 impl Hub {
     /// `prepare_connection`, `request_connection` and `reuse_connection`.
-    pub(super) fn handle_generation_0(&mut self, event: &str, heard: &Heard<'_>) -> Verdict {
-        if let Some(session) = self.sessions.get_mut(&heard.peer) {
+    pub(super) fn handle_generation_0(
+        &mut self,
+        event: &str,
+        received: &ReceivedFrame<'_>,
+    ) -> FrameResult {
+        if let Some(session) = self.sessions.get_mut(&received.peer) {
             session.asks_in_generation_0 = true;
         }
-        let outcome = match event {
-            "prepare_connection" => self.prepare_connection(heard),
-            "request_connection" => self.handle_connection_request(heard),
-            _ => self.handle_reuse(heard),
-        };
-        outcome.unwrap_or_else(Verdict::Error)
+        match event {
+            "prepare_connection" => self.prepare_connection(received),
+            "request_connection" => self.handle_connection_request(received),
+            _ => self.handle_reuse(received),
+        }
     }
 
     /// `connection_ready`, from a gateway.
-    pub(super) fn handle_ready(&mut self, heard: &Heard<'_>) -> Verdict {
-        match read::<ConnectionReady>(heard.frame) {
-            Some(ready) => self.acknowledged(heard, &ready.reference, Some(ready.gateway_payload)),
-            None => Verdict::Error("invalid_payload"),
-        }
+    pub(super) fn handle_ready(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let ready: ConnectionReady = received.payload()?;
+        self.acknowledged(received, &ready.reference, Some(ready.gateway_payload))
     }
 
-    fn prepare_connection(&mut self, heard: &Heard<'_>) -> Result<Verdict, &'static str> {
-        let question: PrepareConnection = read(heard.frame).ok_or("invalid_payload")?;
-        let preferred = &question.connected_gateway_ids;
-        let asked = self.asked(heard, &question.resource_id, preferred)?;
-        let gateway = self.sessions.get(&asked.gateway).ok_or("offline")?;
-        let resource = self.config.resources.get(&asked.key.resource);
-        let site = resource.ok_or("not_found")?.site.id.to_string();
-        let prepared = ConnectionPrepared {
-            resource_id: question.resource_id,
-            gateway_id: gateway.device.to_string(),
-            site: match heard.session.agent.speaks_of_groups() {
-                true => GrantSite::GatewayGroupId(site),
-                false => GrantSite::SiteId(site),
-            },
-            gateway_remote_ip: gateway
-                .remote_ip
-                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        };
-        Ok(Verdict::Answer(value_of(&prepared)))
+    fn prepare_connection(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let request: ResourceRequest = received.payload()?;
+        let access = self.access_request(received, &request)?;
+        let gateway = self.sessions.get(&access.gateway).ok_or("offline")?;
+        let mut response = json!({
+            "resource_id": request.resource_id,
+            "gateway_id": gateway.device,
+            "gateway_remote_ip": gateway.remote_ip,
+        });
+        let site = &self.resource_of(&access)?.site;
+        response[site_key(&received.session.agent)] = json!(site.id);
+        Ok(Some(response))
     }
 
-    fn handle_connection_request(&mut self, heard: &Heard<'_>) -> Result<Verdict, &'static str> {
-        let question: RequestConnection = read(heard.frame).ok_or("invalid_payload")?;
-        let asked = self.asked_of(heard, &question.resource_id, question.gateway_id)?;
-        let offer = Offer {
-            preshared_key: question.client_preshared_key,
-            payload: question.client_payload,
+    fn resource_of(&self, access: &AccessRequest) -> Result<&Resource, &'static str> {
+        let resource = self.config.resources.get(&access.key.resource);
+        resource.ok_or("not_found")
+    }
+
+    fn handle_connection_request(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let request: RequestConnection = received.payload()?;
+        let access = self.access_through(received, request.resource_id, request.gateway_id)?;
+        let offer = ConnectionOffer {
+            preshared_key: request.client_preshared_key,
+            payload: request.client_payload,
         };
-        let purpose = purpose(heard);
-        self.request_connection(&asked.ask(), offer, purpose, heard.now)?;
-        Ok(Verdict::Silent)
+        self.request_connection(&access, offer, purpose(received), received.now)?;
+        Ok(None)
     }
 
     /// Asks a gateway for a connection.
     pub(super) fn request_connection(
         &mut self,
-        ask: &Ask<'_>,
-        offer: Offer,
+        access: &AccessRequest,
+        offer: ConnectionOffer,
         purpose: Purpose,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<(), &'static str> {
         let reference = self.new_reference()?;
-        let resource = self.config.resources.get(&ask.key.resource);
-        let resource = resource.ok_or("not_found")?;
-        let message = wire::RequestConnection {
-            reference: reference.clone(),
-            resource: frames::gateway_resource(ask.key.resource, resource),
-            client: RequestingClient {
-                id: ask.applicant.id.to_string(),
-                peer: RequestingPeer {
-                    public_key: ask.applicant.public_key.clone(),
-                    preshared_key: offer.preshared_key,
-                    ipv4: ask.applicant.ipv4,
-                    ipv6: ask.applicant.ipv6,
-                    persistent_keepalive: Some(KEEPALIVE_SECS),
+        let requester = &access.requester;
+        let payload = json!({
+            "ref": reference,
+            "resource": gateway_resource(access.key.resource, self.resource_of(access)?),
+            "client": {
+                "id": requester.id,
+                "peer": {
+                    "public_key": requester.public_key,
+                    "preshared_key": offer.preshared_key,
+                    "ipv4": requester.ipv4,
+                    "ipv6": requester.ipv6,
+                    "persistent_keepalive": KEEPALIVE_SECS,
                 },
-                payload: offer.payload,
+                "payload": offer.payload,
             },
-            expires_at: ask.expires_at,
-        };
-        let mut payload = value_of(&message);
-        payload["actor"] = json!({ "id": ask.applicant.actor_id() });
-        let request = Request {
+            "actor": { "id": requester.actor_id() },
+            "expires_at": access.expires_at,
+        });
+        let request = GatewayRequest {
             reference,
             event: "request_connection",
             payload,
             in_generation_0: true,
         };
-        self.send_request(request, ask, purpose, now)
+        self.send_request(request, access, purpose, now)
     }
 
-    fn handle_reuse(&mut self, heard: &Heard<'_>) -> Result<Verdict, &'static str> {
-        let question: ReuseConnection = read(heard.frame).ok_or("invalid_payload")?;
-        let asked = self.asked_of(heard, &question.resource_id, question.gateway_id)?;
-        let ask = asked.ask();
+    fn handle_reuse(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let request: ReuseConnection = received.payload()?;
+        let access = self.access_through(received, request.resource_id, request.gateway_id)?;
         let reference = self.new_reference()?;
-        let resource = self.config.resources.get(&ask.key.resource);
-        let is_answered = question.payload.is_some();
-        let message = AllowAccess {
-            reference: reference.clone(),
-            client_id: ask.applicant.id.to_string(),
-            resource: frames::gateway_resource(ask.key.resource, resource.ok_or("not_found")?),
-            expires_at: ask.expires_at,
-            payload: question.payload,
-            client_ipv4: Some(ask.applicant.ipv4),
-            client_ipv6: Some(ask.applicant.ipv6),
-        };
-        let request = Request {
+        let payload = json!({
+            "ref": reference,
+            "client_id": access.requester.id,
+            "resource": gateway_resource(access.key.resource, self.resource_of(&access)?),
+            "expires_at": access.expires_at,
+            "payload": request.payload,
+            "client_ipv4": access.requester.ipv4,
+            "client_ipv6": access.requester.ipv6,
+        });
+        let is_answered = request.payload.is_some();
+        let request = GatewayRequest {
             reference,
             event: "allow_access",
-            payload: value_of(&message),
+            payload,
             in_generation_0: true,
         };
         if is_answered {
-            self.send_request(request, &ask, purpose(heard), heard.now)?;
+            self.send_request(request, &access, purpose(received), received.now)?;
         } else {
-            let gateway = self.sessions.get(&ask.gateway).ok_or("offline")?;
+            let gateway = self.sessions.get(&access.gateway).ok_or("offline")?;
             let grant = Grant {
                 gateway: gateway.device,
-                granted_at: heard.now.unix,
-                expires_at: ask.expires_at,
+                granted_at: received.now.unix,
+                expires_at: access.expires_at,
             };
-            self.push(ask.gateway, request.event, &request.payload);
-            self.give(ask.key, grant, heard.now);
+            self.push(access.gateway, request.event, request.payload);
+            self.give(access.key, grant, received.now);
         }
-        Ok(Verdict::Silent)
+        Ok(None)
     }
 
-    /// As [`Self::asked`], for this gateway and no other.
-    fn asked_of(
+    /// As [`Self::access_request`], through this gateway and no other.
+    fn access_through(
         &self,
-        heard: &Heard<'_>,
-        resource: &str,
-        gateway: String,
-    ) -> Result<Asked, &'static str> {
-        let wanted = gateway.parse::<Uuid>().map_err(|_| "offline")?;
-        let asked = self.asked(heard, resource, &[gateway])?;
-        let chosen = self.sessions.get(&asked.gateway);
-        match chosen.is_some_and(|session| session.device == wanted) {
-            true => Ok(asked),
-            false => Err("offline"),
-        }
-    }
-
-    /// Whether this client may have this resource, and through whom.
-    fn asked(
-        &self,
-        heard: &Heard<'_>,
-        resource: &str,
-        preferred: &[String],
-    ) -> Result<Asked, &'static str> {
-        let resource: Uuid = resource.parse().map_err(|_| "not_found")?;
-        let known = self.config.resources.get(&resource).ok_or("not_found")?;
-        let key = GrantKey {
-            client: heard.session.device,
-            resource,
+        received: &ReceivedFrame<'_>,
+        resource_id: String,
+        gateway_id: String,
+    ) -> Result<AccessRequest, &'static str> {
+        let wanted: Uuid = gateway_id.parse().map_err(|_| "offline")?;
+        let request = ResourceRequest {
+            resource_id,
+            connected_gateway_ids: vec![gateway_id],
         };
-        let policy = self.config.policy(key.client, key.resource);
-        Ok(Asked {
-            expires_at: expiry(policy.ok_or("forbidden")?, heard.now.unix),
-            applicant: self.applicant(heard.session).ok_or("forbidden")?,
-            key,
-            gateway: self
-                .choose_gateway(key, known.site.id, preferred)
-                .ok_or("offline")?,
-        })
-    }
-
-    /// Replies to a question of a while ago, if the connection that it came over is still there.
-    pub(super) fn answer(&mut self, peer: PeerId, question: &Frame, status: &str, what: Value) {
-        if self.sessions.contains_key(&peer) {
-            self.reply(peer, question, status, what);
+        let access = self.access_request(received, &request)?;
+        let chosen = self.sessions.get(&access.gateway);
+        match chosen.is_some_and(|session| session.device == wanted) {
+            true => Ok(access),
+            false => Err("offline"),
         }
     }
 }
 
-/// Replies need only the head of the question.
-fn purpose(heard: &Heard<'_>) -> Purpose {
+/// A reply needs only the head of the question.
+fn purpose(received: &ReceivedFrame<'_>) -> Purpose {
     Purpose::Connection {
-        peer: heard.peer,
+        peer: received.peer,
         question: Frame {
-            topic: heard.frame.topic.clone(),
-            event: heard.frame.event.clone(),
+            topic: received.frame.topic.clone(),
+            event: received.frame.event.clone(),
             payload: Value::Null,
-            reference: heard.frame.reference,
+            reference: received.frame.reference,
         },
     }
 }
 
-/// What a client is told when its gateway has answered.
-pub(super) fn reply(key: GrantKey, gateway_key: String, response: GatewayResponse) -> Value {
-    value_of(&ConnectionReply {
-        resource_id: key.resource.to_string(),
-        persistent_keepalive: KEEPALIVE_SECS,
-        gateway_public_key: gateway_key,
-        gateway_payload: response,
-    })
-}
-
-/// What set-up number `index` of a measurement announces for a resource: `named`, or a name of its
-/// own that fits the pattern. Nothing for anything but a name.
-pub(super) fn synthetic_domain(
-    target: &Target,
-    named: Option<&str>,
-    index: usize,
-) -> Option<Domain> {
+/// The name that set-up number `index` of a measurement announces: one of its own that fits the
+/// resource's pattern. `None` for a resource without names.
+pub(super) fn synthetic_domain(target: &Target, index: usize) -> Option<Domain> {
     let Target::Dns(pattern) = target else {
         return None;
     };
-    let own = || {
-        let label = format!("load-{index}");
-        pattern
-            .replace("**", &label)
-            .replace('*', &label)
-            .replace('?', "x")
-    };
+    let label = format!("load-{index}");
+    let name = pattern
+        .replace("**", &label)
+        .replace('*', &label)
+        .replace('?', "x");
     let first = u32::try_from(index % MAX_SYNTHETIC_NAMES).unwrap_or(0) * 4;
     let ipv4 = (first..first + 4).map(|low| Ipv4Addr::from(PROXY_IPV4 + low).into());
     let ipv6 = (first..first + 4).map(|low| Ipv6Addr::from(PROXY_IPV6 + u128::from(low)).into());
     Some(Domain::Mapped {
-        name: named.map_or_else(own, str::to_owned),
+        name,
         proxy_ips: ipv4.chain(ipv6).collect::<Vec<IpAddr>>(),
     })
 }
-
-/// As the real portal tells both ends.
-const KEEPALIVE_SECS: u64 = 25;
 
 /// Four proxy IPs of each family for each, well inside 100.96.0.0/11 and its IPv6 counterpart.
 const MAX_SYNTHETIC_NAMES: usize = 16_384;

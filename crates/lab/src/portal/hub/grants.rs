@@ -1,19 +1,22 @@
-//! Grants: asked for by a client, acknowledged by a gateway, and only then given.
+//! Grants: a client asks for them, a gateway acknowledges them, and then they are given.
 //!
-//! A request that its gateway leaves unanswered for [`ACK_TIMEOUT`] is refused with `offline`. What
-//! was given is remembered until it expires or the configuration takes it away, across reconnects
-//! of both ends, because every `init` lists it. Source: docs/protocol.md 2.2 – 2.5 and 12.1.
+//! The hub refuses a request with `offline` when its gateway does not answer within
+//! [`ACK_TIMEOUT`]. It remembers a grant until it expires or the configuration takes it away,
+//! across reconnects of both ends, because every `init` lists it. Source: docs/protocol.md 2.2,
+//! 2.3, 2.4, 2.5 and 12.1.
 
-use super::frames::{Applicant, NEVER, Proposal};
-use super::generation0;
-use super::{Heard, Hub, MAX_ACK_TIMES, MAX_PENDING, Output, PeerId, Session, Side, Verdict, read};
-use crate::portal::client_wire::{ClientGrant, ClientRefusal, RequestAuthorization};
-use crate::portal::clock::Moment;
+use super::frames::{KEEPALIVE_SECS, NEVER, Proposal, Requester};
+use super::{
+    FrameResult, GrantKey, Hub, MAX_ACK_TIMES, MAX_PENDING, Output, PeerId, ReceivedFrame, Session,
+    Side,
+};
+use crate::clock::ClockReading;
+use crate::portal::client_wire::ResourceRequest;
 use crate::portal::config::Policy;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use postern_core::portal::wire::generation0::GatewayResponse;
-use postern_core::portal::wire::{AuthorizationCreated, Frame, RejectAccess};
+use postern_core::portal::wire::{AuthorizationCreated, Frame};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,28 +24,20 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info};
 use uuid::Uuid;
 
-/// How long a gateway may take to acknowledge (docs/protocol.md 2.2.
+/// How long a gateway may take to acknowledge (docs/protocol.md 2.2).
 pub(super) const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Who was granted what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GrantKey {
-    /// The client.
-    pub client: Uuid,
-    /// The resource.
-    pub resource: Uuid,
-}
-
-/// Through which gateway, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) gateway: Uuid,
-    pub(super) granted_at: u64,
-    pub(super) expires_at: Option<u64>,
+/// The gateway and the time of a grant, in UNIX seconds. Without `expires_at` it never expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    #[serde(rename = "gateway_id")]
+    pub gateway: Uuid,
+    pub granted_at: u64,
+    pub expires_at: Option<u64>,
 }
 
 impl Grant {
-    pub(super) fn is_valid(&self, now: Moment) -> bool {
+    pub(super) fn is_valid(&self, now: ClockReading) -> bool {
         self.expires_at.is_none_or(|expiry| expiry > now.unix)
     }
 }
@@ -50,37 +45,17 @@ impl Grant {
 /// A grant in the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGrant {
-    /// UUID.
-    pub client_id: Uuid,
-    /// UUID.
-    pub resource_id: Uuid,
-    /// UUID.
-    pub gateway_id: Uuid,
-    /// UNIX seconds.
-    pub granted_at: u64,
-    /// UNIX seconds; absent never expires.
-    pub expires_at: Option<u64>,
+    #[serde(flatten)]
+    pub key: GrantKey,
+    #[serde(flatten)]
+    pub grant: Grant,
 }
 
-/// A question of the control socket that is answered later.
+/// The number of a control command that waits for a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// How long a gateway took to acknowledge, from writing the request to the socket to reading the
-/// acknowledgement from it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AckTime {
-    /// UUID.
-    pub client_id: Uuid,
-    /// UUID.
-    pub resource_id: Uuid,
-    /// Name.
-    pub gateway: String,
-    /// Microseconds.
-    pub micros: u64,
-}
-
-/// Sent to a gateway, not yet acknowledged.
+/// A request to a gateway that is not yet acknowledged.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) key: GrantKey,
@@ -93,38 +68,35 @@ pub(super) struct Pending {
     pub(super) deadline: Instant,
 }
 
-/// What a gateway is asked.
-pub(super) struct Ask<'a> {
-    pub(super) applicant: &'a Applicant,
+/// An access of a client to a resource that the policies permit, and the gateway for it.
+pub(super) struct AccessRequest {
+    pub(super) requester: Requester,
     pub(super) key: GrantKey,
     pub(super) gateway: PeerId,
     pub(super) expires_at: Option<u64>,
 }
 
-/// What a gateway is told.
-pub(super) struct Request {
+/// A message to a gateway that it acknowledges by its reference.
+pub(super) struct GatewayRequest {
     pub(super) reference: String,
     pub(super) event: &'static str,
     pub(super) payload: Value,
     pub(super) in_generation_0: bool,
 }
 
-/// What the acknowledgement leads to.
+/// The effect of an acknowledgement.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    /// The client is told, if this very connection of it is still there: another connection may
-    /// have another key.
-    Access {
-        peer: PeerId,
-        payload: Box<ClientGrant>,
-    },
-    /// A client of generation 0 gets the reply to its question, as above.
+    /// Sends the grant to the client, if this very connection of it is still open: another
+    /// connection may have another key.
+    Access { peer: PeerId, payload: Value },
+    /// Replies to the question of a client of generation 0, under the same condition.
     Connection { peer: PeerId, question: Frame },
-    /// Only the control socket is told.
+    /// Settles a control command.
     Repeat(Ticket),
-    /// The control socket is told, and the gateway to forget it again.
+    /// Settles a control command and makes the gateway forget the client.
     Measurement(Ticket),
-    /// The control socket is told, and nothing recorded.
+    /// Settles a control command and records nothing.
     Admission(Ticket),
 }
 
@@ -137,46 +109,27 @@ impl Hub {
     }
 
     /// Time has passed: gateways that did not answer are offline.
-    pub fn handle_timeout(&mut self, now: Moment) {
-        let late: Vec<String> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.deadline <= now.instant)
-            .map(|(reference, _)| reference.clone())
-            .collect();
-        for reference in late {
-            self.abandon(&reference, "offline");
-        }
+    pub fn handle_timeout(&mut self, now: ClockReading) {
+        self.abandon_all("offline", |pending| pending.deadline <= now.instant);
     }
 
-    /// Takes over what an earlier process granted; drops what the configuration no longer permits.
-    pub fn restore(&mut self, saved: &[SavedGrant], now: Moment) {
-        for it in saved {
-            let key = GrantKey {
-                client: it.client_id,
-                resource: it.resource_id,
-            };
-            let grant = Grant {
-                gateway: it.gateway_id,
-                granted_at: it.granted_at,
-                expires_at: it.expires_at,
-            };
-            if grant.is_valid(now) && self.permits(key, grant.gateway) {
-                self.grants.insert(key, grant);
+    /// Restores the grants of an earlier process; drops those that the configuration no longer
+    /// permits.
+    pub fn restore(&mut self, saved: &[SavedGrant], now: ClockReading) {
+        for SavedGrant { key, grant } in saved {
+            if grant.is_valid(now) && self.permits(*key, grant.gateway) {
+                self.grants.insert(*key, *grant);
             }
         }
         info!(grants = self.grants.len(), "grants taken over");
     }
 
-    /// What [`Self::restore`] wants back.
+    /// The argument for [`Self::restore`] in the next process.
     #[must_use]
     pub fn saved_grants(&self) -> Vec<SavedGrant> {
         let saved = |(key, grant): (&GrantKey, &Grant)| SavedGrant {
-            client_id: key.client,
-            resource_id: key.resource,
-            gateway_id: grant.gateway,
-            granted_at: grant.granted_at,
-            expires_at: grant.expires_at,
+            key: *key,
+            grant: *grant,
         };
         self.grants.iter().map(saved).collect()
     }
@@ -187,52 +140,47 @@ impl Hub {
     }
 
     /// `request_authorization` and `create_flow`.
-    pub(super) fn handle_request(&mut self, heard: &Heard<'_>) -> Verdict {
-        let Some(request) = read::<RequestAuthorization>(heard.frame) else {
-            return Verdict::Error("invalid_payload");
-        };
-        if let Err(reason) = self.grant_access(heard, &request) {
-            self.refuse(heard.peer, request.resource_id, reason);
+    pub(super) fn handle_request(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let request: ResourceRequest = received.payload()?;
+        let peer = received.peer;
+        let purpose = |payload| Purpose::Access { peer, payload };
+        let sent = self
+            .access_request(received, &request)
+            .and_then(|access| self.propose(&access, received.now, purpose));
+        if let Err(reason) = sent {
+            self.refuse(peer, &request.resource_id, reason);
         }
-        Verdict::Silent
+        Ok(None)
     }
 
-    fn grant_access(
-        &mut self,
-        heard: &Heard<'_>,
-        request: &RequestAuthorization,
-    ) -> Result<(), &'static str> {
-        let Heard { peer, session, .. } = *heard;
-        let resource_id: Uuid = request.resource_id.parse().map_err(|_| "not_found")?;
-        let resource = self.config.resources.get(&resource_id);
-        let site = resource.ok_or("not_found")?.site.id;
+    /// Whether this client may reach this resource, and through which gateway.
+    pub(super) fn access_request(
+        &self,
+        received: &ReceivedFrame<'_>,
+        request: &ResourceRequest,
+    ) -> Result<AccessRequest, &'static str> {
+        let ReceivedFrame { session, now, .. } = *received;
+        let id: Uuid = request.resource_id.parse().map_err(|_| "not_found")?;
+        let resource = self.config.resources.get(&id).ok_or("not_found")?;
         let key = GrantKey {
             client: session.device,
-            resource: resource_id,
+            resource: id,
         };
         let policy = self.config.policy(key.client, key.resource);
-        let expires_at = expiry(policy.ok_or("forbidden")?, heard.now.unix);
-        let applicant = self.applicant(session).ok_or("forbidden")?;
-        let gateway = self
-            .choose_gateway(key, site, &request.connected_gateway_ids)
-            .ok_or("offline")?;
-        let ask = Ask {
-            applicant: &applicant,
+        Ok(AccessRequest {
+            expires_at: expiry(policy.ok_or("forbidden")?, now.unix),
+            requester: self.requester(session).ok_or("forbidden")?,
             key,
-            gateway,
-            expires_at,
-        };
-        let purpose = |payload| Purpose::Access {
-            peer,
-            payload: Box::new(payload),
-        };
-        self.propose(&ask, heard.now, purpose)
+            gateway: self
+                .choose_gateway(key, resource.site.id, &request.connected_gateway_ids)
+                .ok_or("offline")?,
+        })
     }
 
-    /// A connected client as an applicant; `None` when it has left the configuration.
-    pub(super) fn applicant(&self, session: &Session) -> Option<Applicant> {
+    /// A connected client as a requester; `None` when it has left the configuration.
+    pub(super) fn requester(&self, session: &Session) -> Option<Requester> {
         let device = self.config.clients.get(&session.device)?;
-        Some(Applicant {
+        Some(Requester {
             id: session.device,
             name: session.name.clone(),
             public_key: session.public_key.clone(),
@@ -245,79 +193,72 @@ impl Hub {
 
     /// A joined gateway of the site: by the client's preference, else the one that holds the grant
     /// already, else the one with the fewest grants.
-    pub(super) fn choose_gateway(
-        &self,
-        key: GrantKey,
-        site: Uuid,
-        preferred: &[String],
-    ) -> Option<PeerId> {
-        let stands_at = |device: &Uuid| {
-            let device = self.config.gateways.get(device);
-            device.is_some_and(|it| it.site.as_ref().is_some_and(|it| it.id == site))
-        };
-        let mut usable: BTreeMap<Uuid, PeerId> = BTreeMap::new();
-        for (peer, session) in &self.sessions {
-            if session.side == Side::Gateway && session.joined && stands_at(&session.device) {
-                usable.insert(session.device, *peer);
-            }
-        }
+    fn choose_gateway(&self, key: GrantKey, site: Uuid, preferred: &[String]) -> Option<PeerId> {
+        let usable: BTreeMap<Uuid, PeerId> = self.joined_gateways_of(site).collect();
         let wanted = preferred.iter().filter_map(|id| id.parse().ok());
         let holder = self.grants.get(&key).map(|grant| grant.gateway);
         let favourite = wanted.chain(holder).find_map(|id: Uuid| usable.get(&id));
         let load = |device: &Uuid| {
-            let mut grants = self.grants.values().map(|grant| grant.gateway);
-            grants.by_ref().filter(|gateway| gateway == device).count()
+            let grants = self.grants.values();
+            grants.filter(|grant| grant.gateway == *device).count()
         };
         let idlest = usable.iter().min_by_key(|(device, _)| load(device));
         favourite.or(idlest.map(|(_, peer)| peer)).copied()
     }
 
-    /// Asks a gateway to admit a client. `purpose` is made from what the client is to be told.
+    pub(super) fn joined_gateways_of(&self, site: Uuid) -> impl Iterator<Item = (Uuid, PeerId)> {
+        let stands_at = move |device: &Uuid| {
+            let device = self.config.gateways.get(device);
+            device.is_some_and(|it| it.site.as_ref().is_some_and(|it| it.id == site))
+        };
+        self.sessions
+            .iter()
+            .filter(move |(_, it)| it.side == Side::Gateway && it.joined && stands_at(&it.device))
+            .map(|(peer, it)| (it.device, *peer))
+    }
+
+    /// Asks a gateway to admit a client. `purpose` is made from the grant for the client.
     pub(super) fn propose(
         &mut self,
-        ask: &Ask<'_>,
-        now: Moment,
-        purpose: impl FnOnce(ClientGrant) -> Purpose,
+        access: &AccessRequest,
+        now: ClockReading,
+        purpose: impl FnOnce(Value) -> Purpose,
     ) -> Result<(), &'static str> {
-        let Ask {
-            applicant,
-            key,
-            gateway,
-            expires_at,
-        } = *ask;
+        let key = access.key;
         let reference = self.new_reference()?;
-        let gateway_session = self.sessions.get(&gateway).ok_or("offline")?;
-        let gateway_device = self.config.gateways.get(&gateway_session.device);
+        let gateway = self.sessions.get(&access.gateway).ok_or("offline")?;
+        let gateway_device = self.config.gateways.get(&gateway.device);
         let resource = self.config.resources.get(&key.resource);
         let policy = self.config.policy(key.client, key.resource);
         let proposal = Proposal {
+            account: &self.config.account,
+            seed: &self.seed,
             reference: &reference,
-            applicant,
-            gateway: gateway_session,
+            requester: &access.requester,
+            gateway,
             gateway_device: gateway_device.ok_or("offline")?,
             resource_id: key.resource,
             resource: resource.ok_or("not_found")?,
             policy_id: policy.map_or(Uuid::nil(), |policy| policy.id),
-            expires_at,
+            expires_at: access.expires_at,
+            now,
         };
-        let for_gateway = proposal.for_gateway(&self.config.account, &self.seed, now);
-        let for_client = proposal.for_client(&self.config.account, &self.seed, now);
-        let event = gateway_session
-            .generation
-            .pick("authorize_flow", "create_authorization");
-        let request = Request {
+        let purpose = purpose(proposal.for_client());
+        let request = GatewayRequest {
+            event: gateway
+                .generation
+                .pick("authorize_flow", "create_authorization"),
+            payload: proposal.for_gateway(),
             reference,
-            event,
-            payload: for_gateway,
             in_generation_0: false,
         };
-        self.send_request(request, ask, purpose(for_client), now)
+        self.send_request(request, access, purpose, now)
     }
 
-    /// A reference that no other request has.
+    /// A unique reference.
     ///
     /// # Errors
-    /// `offline` when too many wait already.
+    /// `offline` when too many requests wait already.
     pub(super) fn new_reference(&mut self) -> Result<String, &'static str> {
         if self.pending.len() >= MAX_PENDING {
             return Err("offline");
@@ -328,18 +269,18 @@ impl Hub {
     /// Sends a request to a gateway and waits for its acknowledgement.
     pub(super) fn send_request(
         &mut self,
-        request: Request,
-        ask: &Ask<'_>,
+        request: GatewayRequest,
+        access: &AccessRequest,
         purpose: Purpose,
-        now: Moment,
+        now: ClockReading,
     ) -> Result<(), &'static str> {
-        let session = self.sessions.get(&ask.gateway).ok_or("offline")?;
+        let session = self.sessions.get(&access.gateway).ok_or("offline")?;
         let pending = Pending {
-            key: ask.key,
+            key: access.key,
             grant: Grant {
                 gateway: session.device,
                 granted_at: now.unix,
-                expires_at: ask.expires_at,
+                expires_at: access.expires_at,
             },
             gateway_key: session.public_key.clone(),
             purpose,
@@ -348,79 +289,73 @@ impl Hub {
             deadline: now.instant + ACK_TIMEOUT,
         };
         let measured = Some(request.reference.clone());
-        self.push_grant(ask.gateway, request.event, &request.payload, measured);
+        self.push_grant(access.gateway, request.event, request.payload, measured);
         self.pending.insert(request.reference, pending);
         Ok(())
     }
 
-    /// `authorization_created` and `flow_authorized`. The client is told before the gateway gets
-    /// its reply, as in the recording: the gateway's candidates follow on the same path and must
-    /// not overtake the grant.
-    pub(super) fn handle_ack(&mut self, heard: &Heard<'_>) -> Verdict {
-        let Some(AuthorizationCreated { reference }) = read(heard.frame) else {
-            return Verdict::Error("invalid_ref");
-        };
-        self.acknowledged(heard, &reference, None)
+    /// `authorization_created` and `flow_authorized`. The client gets its grant before the gateway
+    /// gets its reply, as in the recording: the gateway's candidates follow on the same path and
+    /// must not overtake the grant.
+    pub(super) fn handle_ack(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let ack = received.payload::<AuthorizationCreated>();
+        let reference = ack.map_err(|_| "invalid_ref")?.reference;
+        self.acknowledged(received, &reference, None)
     }
 
-    /// A gateway has answered, in generation 0 with something for the client.
+    /// A gateway has answered, in generation 0 with a response for the client.
     pub(super) fn acknowledged(
         &mut self,
-        heard: &Heard<'_>,
+        received: &ReceivedFrame<'_>,
         reference: &str,
         response: Option<GatewayResponse>,
-    ) -> Verdict {
-        let Heard {
-            session: from, now, ..
-        } = *heard;
-        let meant = self.pending.get(reference).is_some_and(|pending| {
-            pending.grant.gateway == from.device && pending.in_generation_0 == response.is_some()
+    ) -> FrameResult {
+        let ReceivedFrame { session, now, .. } = *received;
+        let matches = self.pending.get(reference).is_some_and(|pending| {
+            pending.grant.gateway == session.device && pending.in_generation_0 == response.is_some()
         });
-        let Some(pending) = meant.then(|| self.pending.remove(reference)).flatten() else {
-            return Verdict::Error("invalid_ref");
-        };
+        let pending = matches.then(|| self.pending.remove(reference)).flatten();
+        let pending = pending.ok_or("invalid_ref")?;
         let elapsed = now.instant.saturating_duration_since(pending.sent_at);
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        debug!(gateway = from.name, micros, "grant acknowledged");
-        self.record(AckTime {
-            client_id: pending.key.client,
-            resource_id: pending.key.resource,
-            gateway: from.name.clone(),
-            micros,
-        });
+        debug!(gateway = session.name, micros, "grant acknowledged");
+        if self.ack_times.len() >= MAX_ACK_TIMES {
+            self.ack_times.pop_front();
+        }
+        self.ack_times.push_back(micros);
+        let is_synthetic = matches!(
+            pending.purpose,
+            Purpose::Measurement(_) | Purpose::Admission(_)
+        );
+        if !is_synthetic {
+            self.give(pending.key, pending.grant, now);
+        }
         match pending.purpose {
             Purpose::Access { peer, payload } => {
-                self.give(pending.key, pending.grant, now);
-                self.tell_granted(peer, &payload);
+                let events = ("flow_created", "authorization_created");
+                self.push_to_client(peer, events, payload);
             }
             Purpose::Connection { peer, question } => {
-                self.give(pending.key, pending.grant, now);
-                if let Some(response) = response {
-                    let reply = generation0::reply(pending.key, pending.gateway_key, response);
-                    self.answer(peer, &question, "ok", reply);
-                }
-            }
-            Purpose::Repeat(ticket) => {
-                self.give(pending.key, pending.grant, now);
-                self.settle(ticket, Ok(micros));
+                let reply = json!({
+                    "resource_id": pending.key.resource,
+                    "persistent_keepalive": KEEPALIVE_SECS,
+                    "gateway_public_key": pending.gateway_key,
+                    "gateway_payload": response,
+                });
+                self.answer(peer, &question, "ok", reply);
             }
             Purpose::Measurement(ticket) => {
                 self.push_reject(pending.key, pending.grant.gateway);
                 self.settle(ticket, Ok(micros));
             }
-            Purpose::Admission(ticket) => self.settle(ticket, Ok(micros)),
+            Purpose::Repeat(ticket) | Purpose::Admission(ticket) => {
+                self.settle(ticket, Ok(micros));
+            }
         }
-        Verdict::Ok
+        Ok(Some(json!({})))
     }
 
-    fn record(&mut self, ack: AckTime) {
-        if self.ack_times.len() >= MAX_ACK_TIMES {
-            self.ack_times.pop_front();
-        }
-        self.ack_times.push_back(ack);
-    }
-
-    pub(super) fn give(&mut self, key: GrantKey, grant: Grant, now: Moment) {
+    pub(super) fn give(&mut self, key: GrantKey, grant: Grant, now: ClockReading) {
         self.grants.retain(|_, grant| grant.is_valid(now));
         let before = self.grants.insert(key, grant);
         self.grants_changed = true;
@@ -432,41 +367,58 @@ impl Hub {
         }
     }
 
-    fn tell_granted(&mut self, peer: PeerId, payload: &ClientGrant) {
-        let Some(session) = self.sessions.get(&peer) else {
-            return;
-        };
-        let event = session
-            .generation
-            .pick("flow_created", "authorization_created");
-        self.push(peer, event, payload);
+    /// Pushes a message that has one name in generation 1 and another in generation 2.
+    fn push_to_client(
+        &mut self,
+        peer: PeerId,
+        (v1, v2): (&'static str, &'static str),
+        payload: Value,
+    ) {
+        if let Some(session) = self.sessions.get(&peer) {
+            self.push(peer, session.generation.pick(v1, v2), payload);
+        }
     }
 
-    /// `authorization_creation_failed` and `flow_creation_failed`.
-    fn refuse(&mut self, peer: PeerId, resource_id: String, reason: &str) {
-        let Some(session) = self.sessions.get(&peer) else {
-            return;
-        };
-        info!(client = session.name, reason, "access refused");
-        let event = session
-            .generation
-            .pick("flow_creation_failed", "authorization_creation_failed");
-        let payload = ClientRefusal {
-            resource_id,
-            reason: reason.to_owned(),
-            violated_properties: Vec::new(),
-        };
-        self.push(peer, event, &payload);
+    fn refuse(&mut self, peer: PeerId, resource_id: &str, reason: &str) {
+        if let Some(session) = self.sessions.get(&peer) {
+            info!(client = session.name, reason, "access refused");
+        }
+        let payload = json!({
+            "resource_id": resource_id,
+            "reason": reason,
+            "violated_properties": [],
+        });
+        let events = ("flow_creation_failed", "authorization_creation_failed");
+        self.push_to_client(peer, events, payload);
     }
 
-    /// Gives up on an unanswered request and tells whoever waits for it.
+    /// Replies to an earlier question, if the connection that it came over is still open.
+    fn answer(&mut self, peer: PeerId, question: &Frame, status: &str, response: Value) {
+        if self.sessions.contains_key(&peer) {
+            self.reply(peer, question, status, response);
+        }
+    }
+
+    fn abandon_all(&mut self, reason: &str, is_over: impl Fn(&Pending) -> bool) {
+        let over: Vec<String> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| is_over(pending))
+            .map(|(reference, _)| reference.clone())
+            .collect();
+        for reference in over {
+            self.abandon(&reference, reason);
+        }
+    }
+
+    /// Drops an unanswered request and notifies its originator.
     pub(super) fn abandon(&mut self, reference: &str, reason: &str) {
         let Some(pending) = self.pending.remove(reference) else {
             return;
         };
         match pending.purpose {
             Purpose::Access { peer, .. } => {
-                self.refuse(peer, pending.key.resource.to_string(), reason);
+                self.refuse(peer, &pending.key.resource.to_string(), reason);
             }
             Purpose::Connection { peer, question } => {
                 self.answer(peer, &question, "error", json!({ "reason": reason }));
@@ -477,37 +429,28 @@ impl Hub {
         }
     }
 
-    /// A gateway has come with this key: what an earlier process of it was asked will never be
-    /// acknowledged, and what the clients would be told about it would be wrong.
+    /// A gateway has connected with this key. An earlier process of it will never acknowledge its
+    /// requests, and their grants would have the wrong key.
     pub(super) fn abandon_outdated(&mut self, gateway: Uuid, public_key: &str) {
-        let outdated: Vec<String> = self
-            .pending
-            .iter()
-            .filter(|(_, it)| it.grant.gateway == gateway && it.gateway_key != public_key)
-            .map(|(reference, _)| reference.clone())
-            .collect();
-        for reference in outdated {
-            self.abandon(&reference, "offline");
-        }
+        self.abandon_all("offline", |it| {
+            it.grant.gateway == gateway && it.gateway_key != public_key
+        });
     }
 
     fn settle(&mut self, ticket: Ticket, result: Result<u64, String>) {
         self.outbox.push_back(Output::Settled { ticket, result });
     }
 
-    /// `reject_access`, when the gateway is here. Otherwise its next `init` says the same.
+    /// `reject_access`, when the gateway is connected. Otherwise its next `init` has the same
+    /// effect.
     pub(super) fn push_reject(&mut self, key: GrantKey, gateway: Uuid) {
-        let Some(peer) = self.joined_device(Side::Gateway, gateway) else {
-            return;
-        };
-        let payload = RejectAccess {
-            client_id: key.client.to_string(),
-            resource_id: key.resource.to_string(),
-        };
-        self.push(peer, "reject_access", &payload);
+        if let Some(peer) = self.joined_device(Side::Gateway, gateway) {
+            let payload = json!({ "client_id": key.client, "resource_id": key.resource });
+            self.push(peer, "reject_access", payload);
+        }
     }
 
-    /// Takes back a grant and tells its gateway. Whether there was one.
+    /// Revokes a grant and notifies its gateway. Returns whether there was one.
     pub(super) fn revoke(&mut self, key: GrantKey) -> bool {
         let Some(grant) = self.grants.remove(&key) else {
             return false;
@@ -517,20 +460,20 @@ impl Hub {
         true
     }
 
-    /// All that `init` lists for this gateway: given or about to be given, and not expired.
+    /// The expiries of all grants that `init` lists for this gateway: given or requested, and not
+    /// expired.
     pub(super) fn valid_grants_of(
         &self,
         gateway: Uuid,
-        now: Moment,
-    ) -> Vec<(GrantKey, Option<u64>)> {
+        now: ClockReading,
+    ) -> BTreeMap<GrantKey, Option<u64>> {
         let pending = self.pending.values().map(|it| (it.key, it.grant));
         let given = self.grants.iter().map(|(key, grant)| (*key, *grant));
-        let valid: BTreeMap<_, _> = given
+        given
             .chain(pending)
             .filter(|(_, grant)| grant.gateway == gateway && grant.is_valid(now))
             .map(|(key, grant)| (key, grant.expires_at))
-            .collect();
-        valid.into_iter().collect()
+            .collect()
     }
 
     /// Whether the configuration lets this client reach this resource through this gateway.

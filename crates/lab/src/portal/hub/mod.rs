@@ -1,16 +1,16 @@
-//! The portal's decisions, without sockets: who is connected, who was granted what, and what each
-//! message leads to.
+//! The portal's decisions, without sockets: connected devices, grants, and the outputs that each
+//! message causes.
 //!
 //! Messages go in, [`Output`]s come out; the order of outputs is the order on the wire. The hub
 //! bridges the generations: a gateway of generation 1 serves a client of generation 2 and the
-//! reverse, because every session is spoken to in its own event names; what a client of generation
-//! 0 asks, a gateway is asked in the same generation's events, whatever else it speaks. It refuses
-//! to guess: unknown events get an error reply, and a grant exists for a client only after the
-//! gateway has acknowledged it (generation 0 leaves one case in which it never does).
+//! reverse, because every session gets its own event names. A request of a client of generation 0
+//! reaches the gateway in the events of that generation, whatever else the gateway speaks. The hub
+//! refuses to guess: unknown events get an error reply, and a client gets a grant only after the
+//! gateway has acknowledged it (generation 0 has one case without an acknowledgement).
 //!
 //! Limits: [`MAX_SESSIONS`] connections, [`MAX_PENDING`] unanswered grants (beyond that:
-//! `offline`), [`MAX_ACK_TIMES`] measurements (the oldest go). Source: docs/protocol.md 0,
-//! 1.4 – 1.6, 2.
+//! `offline`), [`MAX_ACK_TIMES`] measurements (the oldest go). Source: docs/protocol.md 0, 1.4,
+//! 1.5, 1.6 and 2.
 
 mod commands;
 mod frames;
@@ -19,20 +19,18 @@ mod grants;
 mod reload;
 mod upgrade;
 
-pub use commands::{Command, Guest, Load, Outcome, SetUp};
-pub use grants::{AckTime, GrantKey, SavedGrant, Ticket};
-pub use upgrade::{Admission, Refusal, Upgrade, UserAgent};
+pub use commands::{Command, CommandOutcome, ExternalClient, SetUpMeasurement, SetUpSignalling};
+pub use grants::{Grant, SavedGrant, Ticket};
+pub use upgrade::{Refusal, Upgrade, UserAgent};
 
-use super::client_wire::{CandidatesForGateways, GatewayCandidates};
-use super::clock::Moment;
+use super::client_wire::CandidatesForGateways;
 use super::config::Config;
-use super::derive;
-use grants::{Grant, Pending};
-use postern_core::portal::wire::{
-    BroadcastCandidates, ClientCandidates, Frame, Reason, RelaysPresence, Reply,
-};
-use serde::Serialize;
+use crate::clock::ClockReading;
+use crate::secret::keyed;
+use grants::Pending;
+use postern_core::portal::wire::{BroadcastCandidates, Frame};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -49,16 +47,23 @@ pub const MAX_ACK_TIMES: usize = 10_000;
 /// Gateways or clients that one candidate message may name. Firezone's programs name one.
 const MAX_ADDRESSEES: usize = 64;
 
-/// One websocket connection. Never reused.
+/// The number of a websocket connection. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
-/// Which channel a connection is for.
+/// The client and the resource of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GrantKey {
+    #[serde(rename = "client_id")]
+    pub client: Uuid,
+    #[serde(rename = "resource_id")]
+    pub resource: Uuid,
+}
+
+/// The channel of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// `/gateway/…`
     Gateway,
-    /// `/client/…`
     Client,
 }
 
@@ -73,7 +78,7 @@ impl Side {
     }
 }
 
-/// Which event names a connection uses; chosen by its path.
+/// The event names of a connection, chosen by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     /// `/gateway/websocket`, `/client/websocket`
@@ -91,45 +96,37 @@ impl Generation {
     }
 }
 
-/// What the owner of the sockets is to do.
+/// A task for the owner of the sockets.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Write a text frame.
+    /// Write a text frame to the peer.
     Send {
-        /// To whom.
         peer: PeerId,
-        /// The whole frame.
         text: String,
         /// When set: report the moment of writing with [`Hub::handle_sent`].
         grant: Option<String>,
     },
     /// Close the connection after everything sent so far. The hub has forgotten it already.
-    Close {
-        /// Which.
-        peer: PeerId,
-        /// For people.
-        reason: &'static str,
-    },
-    /// What a ticket of the control socket has come to.
+    Close { peer: PeerId, reason: &'static str },
+    /// The result of a control command that waited for a gateway: microseconds from sending the
+    /// request to receiving the acknowledgement, or the error.
     Settled {
-        /// Which.
         ticket: Ticket,
-        /// Microseconds from sending the request to receiving the acknowledgement, or what went
-        /// wrong.
         result: Result<u64, String>,
     },
 }
 
-/// A connected device.
+/// A connected device, or one whose upgrade was admitted.
 #[derive(Clone, Debug)]
-struct Session {
+pub struct Session {
     side: Side,
     generation: Generation,
     device: Uuid,
     name: String,
+    /// Base64 of 32 bytes, as sent.
     public_key: String,
     agent: UserAgent,
-    remote_ip: Option<IpAddr>,
+    remote_ip: IpAddr,
     joined: bool,
     /// Whether it has asked as clients of generation 0 do, which connect as generation 1 does.
     asks_in_generation_0: bool,
@@ -142,19 +139,21 @@ pub struct Hub {
     entropy: [u8; 32],
     sessions: BTreeMap<PeerId, Session>,
     grants: BTreeMap<GrantKey, Grant>,
+    /// Unacknowledged requests, by reference.
     pending: BTreeMap<String, Pending>,
-    ack_times: VecDeque<AckTime>,
+    /// Times to acknowledgements, in microseconds.
+    ack_times: VecDeque<u64>,
     outbox: VecDeque<Output>,
-    /// Gateways that a tester wants to be refused.
+    /// Gateways that a tester wants refused.
     refused: BTreeSet<Uuid>,
-    /// Counts everything that must be unique: connections, references, tickets.
+    /// Makes connections, references and tickets unique.
     counter: u64,
     grants_changed: bool,
 }
 
 impl Hub {
-    /// `seed` decides all derived keys; whoever keeps it keeps them. `entropy` makes references
-    /// unforeseeable and must be fresh for every hub, or a restarted one would repeat them.
+    /// All derived keys follow from `seed`. `entropy` makes references unpredictable and must be
+    /// fresh for every hub, or a restarted one would repeat them.
     #[must_use]
     pub fn new(config: Config, seed: [u8; 32], entropy: [u8; 32]) -> Self {
         Self {
@@ -178,7 +177,7 @@ impl Hub {
         &self.config
     }
 
-    /// The next thing to do; drain after every call.
+    /// The next output; drain after every call.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outbox.pop_front()
     }
@@ -189,27 +188,25 @@ impl Hub {
         self.pending.values().map(|pending| pending.deadline).min()
     }
 
-    /// A connection whose upgrade was admitted is open. An older connection of the same device is
-    /// closed.
-    pub fn handle_connected(&mut self, admission: Admission) -> PeerId {
-        let Admission {
-            side,
-            generation,
-            device,
-            name,
-            public_key,
-            agent,
-            remote_ip,
-        } = admission;
+    /// An admitted connection is open. Closes an older connection of the same device.
+    pub fn handle_connected(&mut self, session: Session) -> PeerId {
+        let device = session.device;
         let older = self.sessions.iter().find(|(_, it)| it.device == device);
         if let Some((&peer, session)) = older {
             info!(name = session.name, "replaced by a newer connection");
             self.drop_session(peer, "replaced by a newer connection");
         }
-        if side == Side::Gateway {
-            self.abandon_outdated(device, &public_key);
+        if session.side == Side::Gateway {
+            self.abandon_outdated(device, &session.public_key);
         }
-        if side == Side::Gateway && agent.version.is_none() {
+        let Session {
+            side,
+            generation,
+            name,
+            agent,
+            ..
+        } = &session;
+        if *side == Side::Gateway && agent.version.is_none() {
             warn!(
                 name,
                 user_agent = agent.text,
@@ -218,34 +215,19 @@ impl Hub {
         }
         info!(name, side = side.topic(), ?generation, "connected");
         let peer = PeerId(self.count());
-        let session = Session {
-            side,
-            generation,
-            device,
-            name,
-            public_key,
-            agent,
-            remote_ip,
-            joined: false,
-            asks_in_generation_0: false,
-        };
         self.sessions.insert(peer, session);
         peer
     }
 
     /// A connection is gone. Grants and unanswered requests stay: the device may come back.
     pub fn handle_disconnected(&mut self, peer: PeerId) {
-        if let Some(session) = self.sessions.remove(&peer) {
-            info!(
-                name = session.name,
-                side = session.side.topic(),
-                "disconnected"
-            );
+        if let Some(Session { name, side, .. }) = self.sessions.remove(&peer) {
+            info!(name, side = side.topic(), "disconnected");
         }
     }
 
-    /// A text frame has come. `now` is the moment it was read from the socket.
-    pub fn handle_text(&mut self, peer: PeerId, text: &str, now: Moment) {
+    /// A text frame has arrived. `now` is the moment it was read from the socket.
+    pub fn handle_text(&mut self, peer: PeerId, text: &str, now: ClockReading) {
         let Some(session) = self.sessions.get(&peer).cloned() else {
             return;
         };
@@ -256,157 +238,133 @@ impl Hub {
                 return;
             }
         };
-        let heard = Heard {
+        let received = ReceivedFrame {
             peer,
             session: &session,
             frame: &frame,
             now,
         };
-        let reply = self.handle_frame(&heard);
-        match reply {
-            Verdict::Ok => self.reply(peer, &frame, "ok", json!({})),
-            Verdict::Answer(response) => self.reply(peer, &frame, "ok", response),
-            Verdict::Error(reason) => {
+        match self.handle_frame(&received) {
+            Ok(Some(response)) => self.reply(peer, &frame, "ok", response),
+            Ok(None) => {}
+            Err(reason) => {
                 debug!(name = session.name, event = frame.event, reason, "refused");
                 let reason = json!({ "reason": reason });
                 self.reply(peer, &frame, "error", reason);
             }
-            Verdict::Joined => {
-                self.reply(peer, &frame, "ok", json!({}));
-                self.push_init(peer, now);
-            }
-            Verdict::Left => {
-                self.reply(peer, &frame, "ok", json!({}));
-                self.push(peer, "phx_close", &json!({}));
-            }
-            Verdict::Silent => {}
         }
     }
 
-    fn handle_frame(&mut self, heard: &Heard<'_>) -> Verdict {
-        let Heard {
+    fn handle_frame(&mut self, received: &ReceivedFrame<'_>) -> FrameResult {
+        let ReceivedFrame {
             peer,
             session,
             frame,
-            ..
-        } = *heard;
-        if frame.topic == "phoenix" {
-            return match frame.event.as_str() {
-                "heartbeat" => Verdict::Ok,
-                _ => Verdict::Error("unknown_message"),
-            };
-        }
-        if frame.topic != session.side.topic() {
-            return Verdict::Error("unmatched topic");
-        }
-        if frame.event == "phx_join" {
-            self.set_joined(peer, true);
-            return Verdict::Joined;
-        }
-        if !session.joined {
-            return Verdict::Error("unmatched topic");
+            now,
+        } = *received;
+        match (frame.topic.as_str(), frame.event.as_str()) {
+            ("phoenix", "heartbeat") => return Ok(Some(json!({}))),
+            ("phoenix", _) => return Err("unknown_message"),
+            (topic, _) if topic != session.side.topic() => return Err("unmatched topic"),
+            (_, "phx_join") => {
+                self.set_joined(peer, true);
+                self.reply(peer, frame, "ok", json!({}));
+                self.push_init(peer, now);
+                return Ok(None);
+            }
+            _ if !session.joined => return Err("unmatched topic"),
+            _ => {}
         }
         match (session.side, frame.event.as_str()) {
             (_, "phx_leave") => {
                 self.set_joined(peer, false);
-                Verdict::Left
+                self.reply(peer, frame, "ok", json!({}));
+                self.push(peer, "phx_close", json!({}));
+                Ok(None)
             }
-            // The lab never offers ICE-less paths, so it need not remember who could use them.
-            (_, "set_snownet_capabilities") => Verdict::Silent,
+            // The lab never offers ICE-less paths, so it ignores which devices support them.
+            (_, "set_snownet_capabilities") => Ok(None),
             (_, "no_relays") => {
-                self.push_relays(peer, Vec::new());
-                Verdict::Silent
+                self.push_relays(peer, &[]);
+                Ok(None)
             }
-            (Side::Gateway, event) => self.handle_gateway_event(event, heard),
-            (Side::Client, event) => self.handle_client_event(event, heard),
+            (Side::Gateway, event) => self.handle_gateway_event(event, received),
+            (Side::Client, event) => self.handle_client_event(event, received),
         }
     }
 
-    fn handle_gateway_event(&mut self, event: &str, heard: &Heard<'_>) -> Verdict {
-        let acknowledgement = heard
-            .session
-            .generation
-            .pick("flow_authorized", "authorization_created");
+    fn handle_gateway_event(&mut self, event: &str, received: &ReceivedFrame<'_>) -> FrameResult {
+        let generation = received.session.generation;
         match event {
-            _ if event == acknowledgement => self.handle_ack(heard),
-            // On either endpoint: the event says by itself which generation it is of.
-            "connection_ready" => self.handle_ready(heard),
-            "broadcast_ice_candidates" => self.forward_to_clients(heard, "ice_candidates"),
+            _ if event == generation.pick("flow_authorized", "authorization_created") => {
+                self.handle_ack(received)
+            }
+            // On either endpoint: the event tells its generation by itself.
+            "connection_ready" => self.handle_ready(received),
+            "broadcast_ice_candidates" => self.forward_to_clients(received, "ice_candidates"),
             "broadcast_invalidated_ice_candidates" => {
-                self.forward_to_clients(heard, "invalidate_ice_candidates")
+                self.forward_to_clients(received, "invalidate_ice_candidates")
             }
-            _ => Verdict::Error("unknown_message"),
+            _ => Err("unknown_message"),
         }
     }
 
-    fn handle_client_event(&mut self, event: &str, heard: &Heard<'_>) -> Verdict {
-        let request = heard
-            .session
-            .generation
-            .pick("create_flow", "request_authorization");
+    fn handle_client_event(&mut self, event: &str, received: &ReceivedFrame<'_>) -> FrameResult {
+        let generation = received.session.generation;
         match event {
-            _ if event == request => self.handle_request(heard),
+            _ if event == generation.pick("create_flow", "request_authorization") => {
+                self.handle_request(received)
+            }
             "prepare_connection" | "request_connection" | "reuse_connection"
-                if heard.session.generation == Generation::V1 =>
+                if generation == Generation::V1 =>
             {
-                self.handle_generation_0(event, heard)
+                self.handle_generation_0(event, received)
             }
             // Both names on both generations: they changed with headless 1.5.7, in the middle of
-            // generation 1 (docs/protocol.md 2.5.
+            // generation 1 (docs/protocol.md 2.5).
             "new_gateway_ice_candidates" | "broadcast_ice_candidates" => {
-                self.forward_to_gateways(heard, "ice_candidates")
+                self.forward_to_gateways(received, "ice_candidates")
             }
             "invalidate_gateway_ice_candidates" | "broadcast_invalidated_ice_candidates" => {
-                self.forward_to_gateways(heard, "invalidate_ice_candidates")
+                self.forward_to_gateways(received, "invalidate_ice_candidates")
             }
-            _ => Verdict::Error("unknown_message"),
+            _ => Err("unknown_message"),
         }
     }
 
-    fn forward_to_clients(&mut self, heard: &Heard<'_>, event: &str) -> Verdict {
-        let Some(BroadcastCandidates {
-            client_ids,
-            candidates,
-        }) = read(heard.frame)
-        else {
-            return Verdict::Error("invalid_payload");
-        };
-        let payload = GatewayCandidates {
-            gateway_id: heard.session.device.to_string(),
-            candidates,
-        };
-        for id in client_ids.iter().take(MAX_ADDRESSEES) {
-            match self.joined(Side::Client, id) {
-                Some(peer) => self.push(peer, event, &payload),
-                None => debug!(client = id, "candidates for a client that is not here"),
-            }
-        }
-        Verdict::Silent
+    fn forward_to_clients(&mut self, received: &ReceivedFrame<'_>, event: &str) -> FrameResult {
+        let message: BroadcastCandidates = received.payload()?;
+        let gateway = received.session.device;
+        let payload = json!({ "gateway_id": gateway, "candidates": message.candidates });
+        self.forward(Side::Client, &message.client_ids, event, &payload);
+        Ok(None)
     }
 
-    fn forward_to_gateways(&mut self, heard: &Heard<'_>, event: &str) -> Verdict {
-        let (gateway_ids, candidates) = match read(heard.frame) {
-            Some(CandidatesForGateways::One {
+    fn forward_to_gateways(&mut self, received: &ReceivedFrame<'_>, event: &str) -> FrameResult {
+        let (gateway_ids, candidates) = match received.payload::<CandidatesForGateways>()? {
+            CandidatesForGateways::One {
                 gateway_id,
                 candidates,
-            }) => (vec![gateway_id], candidates),
-            Some(CandidatesForGateways::Several {
+            } => (vec![gateway_id], candidates),
+            CandidatesForGateways::Several {
                 gateway_ids,
                 candidates,
-            }) => (gateway_ids, candidates),
-            None => return Verdict::Error("invalid_payload"),
+            } => (gateway_ids, candidates),
         };
-        let payload = ClientCandidates {
-            client_id: heard.session.device.to_string(),
-            candidates,
-        };
-        for id in gateway_ids.iter().take(MAX_ADDRESSEES) {
-            match self.joined(Side::Gateway, id) {
-                Some(peer) => self.push(peer, event, &payload),
-                None => debug!(gateway = id, "candidates for a gateway that is not here"),
+        let client = received.session.device;
+        let payload = json!({ "client_id": client, "candidates": candidates });
+        self.forward(Side::Gateway, &gateway_ids, event, &payload);
+        Ok(None)
+    }
+
+    fn forward(&mut self, to: Side, ids: &[String], event: &str, payload: &Value) {
+        for id in ids.iter().take(MAX_ADDRESSEES) {
+            let device = id.parse().ok();
+            match device.and_then(|device| self.joined_device(to, device)) {
+                Some(peer) => self.push(peer, event, payload.clone()),
+                None => debug!(device = id, "candidates for a device that is not connected"),
             }
         }
-        Verdict::Silent
     }
 
     fn set_joined(&mut self, peer: PeerId, joined: bool) {
@@ -414,11 +372,6 @@ impl Hub {
             session.joined = joined;
             info!(name = session.name, joined, "channel");
         }
-    }
-
-    /// The joined connection of the device with this id, as the id is written on the wire.
-    fn joined(&self, side: Side, id: &str) -> Option<PeerId> {
-        self.joined_device(side, id.parse().ok()?)
     }
 
     fn joined_device(&self, side: Side, device: Uuid) -> Option<PeerId> {
@@ -433,66 +386,45 @@ impl Hub {
         self.sessions.iter().filter(joined).map(own).collect()
     }
 
-    /// Tells the owner to close the connection and forgets it.
+    /// Closes the connection and forgets it.
     fn drop_session(&mut self, peer: PeerId, reason: &'static str) {
         if self.sessions.remove(&peer).is_some() {
             self.outbox.push_back(Output::Close { peer, reason });
         }
     }
 
-    /// Tells the device why it has to go, then closes.
-    fn expel(&mut self, peer: PeerId, reason: &str) {
-        let payload = Reason {
-            reason: reason.to_owned(),
-        };
-        self.push(peer, "disconnect", &payload);
-        self.drop_session(peer, "expelled");
-    }
-
-    fn push_relays(&mut self, peer: PeerId, disconnected_ids: Vec<String>) {
+    fn push_relays(&mut self, peer: PeerId, disconnected_ids: &[Uuid]) {
         let Some(session) = self.sessions.get(&peer) else {
             return;
         };
-        let payload = RelaysPresence {
-            disconnected_ids,
-            connected: frames::relays(&self.config.relays, &session.public_key),
-        };
-        self.push(peer, "relays_presence", &payload);
+        let connected = frames::relays(&self.config.relays, &session.public_key);
+        let payload = json!({ "disconnected_ids": disconnected_ids, "connected": connected });
+        self.push(peer, "relays_presence", payload);
     }
 
-    /// Queues a message of the portal's own accord.
-    fn push(&mut self, peer: PeerId, event: &str, payload: &impl Serialize) {
+    /// Queues a message that is no reply.
+    fn push(&mut self, peer: PeerId, event: &str, payload: Value) {
         self.push_grant(peer, event, payload, None);
     }
 
-    fn push_grant(
-        &mut self,
-        peer: PeerId,
-        event: &str,
-        payload: &impl Serialize,
-        grant: Option<String>,
-    ) {
+    fn push_grant(&mut self, peer: PeerId, event: &str, payload: Value, grant: Option<String>) {
         let Some(session) = self.sessions.get(&peer) else {
             return;
         };
         let frame = Frame {
             topic: session.side.topic().to_owned(),
             event: event.to_owned(),
-            payload: value_of(payload),
+            payload,
             reference: None,
         };
         self.send(peer, &frame, grant);
     }
 
     fn reply(&mut self, peer: PeerId, to: &Frame, status: &str, response: Value) {
-        let reply = Reply {
-            status: status.to_owned(),
-            response,
-        };
         let frame = Frame {
             topic: to.topic.clone(),
             event: "phx_reply".to_owned(),
-            payload: value_of(&reply),
+            payload: json!({ "status": status, "response": response }),
             reference: to.reference,
         };
         self.send(peer, &frame, None);
@@ -508,45 +440,29 @@ impl Hub {
         self.counter
     }
 
-    /// 32 bytes that nobody can foresee; never repeated.
+    /// 32 unpredictable bytes; never repeated.
     fn unforeseeable(&mut self) -> [u8; 32] {
         let label = format!("opaque:{}", self.count());
-        derive::keyed(&self.entropy, &label)
+        keyed(&self.entropy, &label)
     }
 }
 
-/// A frame and its circumstances.
-struct Heard<'a> {
+/// The response for an `ok` reply, `None` for no reply (the recorded portal leaves most events
+/// without one), or the reason for an `error` reply.
+type FrameResult = Result<Option<Value>, &'static str>;
+
+/// A frame, its sender, and when it was read from the socket.
+struct ReceivedFrame<'a> {
     peer: PeerId,
     session: &'a Session,
     frame: &'a Frame,
-    /// When it was read from the socket.
-    now: Moment,
+    now: ClockReading,
 }
 
-/// What the sender of a frame is told.
-#[derive(Clone, Debug, PartialEq)]
-enum Verdict {
-    /// `ok`, `{}`.
-    Ok,
-    /// `ok` and this.
-    Answer(Value),
-    /// `error` with this reason.
-    Error(&'static str),
-    /// `ok`, then `init`.
-    Joined,
-    /// `ok`, then `phx_close`.
-    Left,
-    /// Nothing: the recorded portal leaves most events without a reply.
-    Silent,
-}
-
-fn read<T: DeserializeOwned>(frame: &Frame) -> Option<T> {
-    serde_json::from_value(frame.payload.clone()).ok()
-}
-
-fn value_of(payload: &impl Serialize) -> Value {
-    serde_json::to_value(payload).expect("wire types serialize")
+impl ReceivedFrame<'_> {
+    fn payload<T: DeserializeOwned>(&self) -> Result<T, &'static str> {
+        serde_json::from_value(self.frame.payload.clone()).map_err(|_| "invalid_payload")
+    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,21 @@
-//! A changed configuration: what each connected device must be told, and nothing else.
+//! A changed configuration: pushes the differences to each connected device, and nothing else.
 //!
 //! Access that is gone is taken from the gateways first, then the clients learn of it. Source:
-//! docs/protocol.md 2.2 (what a portal sends on which change) and 2.4.
+//! docs/protocol.md 2.2 (messages for each kind of change) and 2.4.
 
-use super::frames::{client_resource, gateway_resource, interface};
-use super::grants::{GrantKey, expiry};
-use super::{Generation, Hub, Side};
-use crate::portal::client_wire::ConfigChanged;
-use crate::portal::clock::Moment;
-use crate::portal::config::{Config, Device, Resource};
-use postern_core::portal::wire::Authorization;
+use super::frames::{authorization, client_resource, gateway_resource, interface};
+use super::grants::expiry;
+use super::{Generation, GrantKey, Hub, Session, Side};
+use crate::clock::ClockReading;
+use crate::portal::config::{Config, Resource};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::info;
 use uuid::Uuid;
 
 impl Hub {
     /// Puts `config` in force and pushes the differences.
-    pub fn handle_config(&mut self, config: Config, now: Moment) {
+    pub fn handle_config(&mut self, config: Config, now: ClockReading) {
         let old = std::mem::replace(&mut self.config, config);
         self.expel_strangers(&old);
         self.revoke_forbidden(&old);
@@ -34,7 +33,7 @@ impl Hub {
         &mut self,
         key: GrantKey,
         expires_at: Option<u64>,
-        now: Moment,
+        now: ClockReading,
     ) -> bool {
         let Some(grant) = self.grants.get_mut(&key) else {
             return false;
@@ -50,34 +49,27 @@ impl Hub {
         true
     }
 
-    fn devices(config: &Config, side: Side) -> &BTreeMap<Uuid, Device> {
-        match side {
-            Side::Gateway => &config.gateways,
-            Side::Client => &config.clients,
-        }
-    }
-
-    /// Devices that are gone or whose token has changed.
+    /// Expels devices that are gone or have another token.
     fn expel_strangers(&mut self, old: &Config) {
-        let token = |config, side, id| {
-            Self::devices(config, side)
-                .get(id)
-                .map(|it| it.token.clone())
+        let is_stranger = |session: &Session| {
+            let token = |config: &Config| {
+                let device = config.devices(session.side).get(&session.device);
+                device.map(|it| it.token.clone())
+            };
+            let now = token(&self.config);
+            now.is_none() || now != token(old)
         };
-        let mut strangers = Vec::new();
-        for (peer, session) in &self.sessions {
-            let now = token(&self.config, session.side, &session.device);
-            if now.is_none() || now != token(old, session.side, &session.device) {
-                strangers.push(*peer);
-            }
-        }
+        let sessions = self.sessions.iter();
+        let strangers = sessions.filter(|(_, session)| is_stranger(session));
+        let strangers: Vec<_> = strangers.map(|(peer, _)| *peer).collect();
         for peer in strangers {
-            self.expel(peer, "token_expired");
+            self.push(peer, "disconnect", json!({ "reason": "token_expired" }));
+            self.drop_session(peer, "expelled");
         }
     }
 
-    /// Grants, given or asked for, that the configuration does not permit any more, or that were
-    /// for something else of the same name.
+    /// Revokes grants, given or requested, that the configuration no longer permits, or that were
+    /// for another target of the same name.
     fn revoke_forbidden(&mut self, old: &Config) {
         let given = self.grants.iter().map(|(key, grant)| (*key, grant.gateway));
         let forbidden: Vec<_> = given
@@ -107,8 +99,8 @@ impl Hub {
             && self.same_target(old, key.resource)
     }
 
-    /// As [`Self::still_permits`], for requests that may come from clients which exist only for a
-    /// measurement and are in no policy.
+    /// The opposite of [`Self::still_permits`], for requests that may come from synthetic clients,
+    /// which are in no policy.
     fn is_stale_request(&self, old: &Config, key: GrantKey, gateway: Uuid) -> bool {
         let configured = old.clients.contains_key(&key.client);
         let permitted = if configured {
@@ -128,7 +120,8 @@ impl Hub {
         now.is_some() && now == target(old)
     }
 
-    /// Lifetimes that have changed count from when the grant was given. Returns what moved.
+    /// Applies changed lifetimes, which count from the start of the grant. Returns the grants with
+    /// a new expiry, by gateway.
     fn update_expiries(&mut self, old: &Config) -> BTreeSet<(Uuid, GrantKey)> {
         let mut moved = BTreeSet::new();
         for (key, grant) in &mut self.grants {
@@ -146,8 +139,8 @@ impl Hub {
         moved
     }
 
-    /// Generation 2 has no message for it and is sent `init` again, which carries every expiry.
-    fn push_expiries(&mut self, moved: &BTreeSet<(Uuid, GrantKey)>, now: Moment) {
+    /// Generation 2 has no message for an expiry and gets `init` again, which carries all of them.
+    fn push_expiries(&mut self, moved: &BTreeSet<(Uuid, GrantKey)>, now: ClockReading) {
         for (peer, session) in self.joined_peers(Side::Gateway) {
             let its = moved
                 .iter()
@@ -159,19 +152,16 @@ impl Hub {
                 Generation::V1 => {
                     for key in its {
                         let expires_at = self.grants.get(&key).and_then(|it| it.expires_at);
-                        let payload = Authorization {
-                            client_id: key.client.to_string(),
-                            resource_id: key.resource.to_string(),
-                            expires_at,
-                        };
-                        self.push(peer, "access_authorization_expiry_updated", &payload);
+                        let payload = authorization(key, expires_at);
+                        self.push(peer, "access_authorization_expiry_updated", payload);
                     }
                 }
             }
         }
     }
 
-    /// Name and filters, to the gateways of its site. Other changes have revoked its grants.
+    /// Pushes a new name and new filters to the gateways of the site. Other changes have revoked
+    /// the grants.
     fn update_gateway_resources(&mut self, old: &Config) {
         let mut changed = Vec::new();
         for (id, resource) in &self.config.resources {
@@ -184,7 +174,7 @@ impl Hub {
             let device = self.config.gateways.get(&session.device);
             let site = device.and_then(|it| it.site.as_ref()).map(|it| it.id);
             for (_, resource) in changed.iter().filter(|(it, _)| Some(*it) == site) {
-                self.push(peer, "resource_updated", resource);
+                self.push(peer, "resource_updated", resource.clone());
             }
         }
     }
@@ -198,12 +188,12 @@ impl Hub {
                 .map(|(id, resource)| (id, resource.clone()))
                 .collect();
             for id in before.keys().filter(|id| !after.contains_key(id)) {
-                self.push(peer, "resource_deleted", &id.to_string());
+                self.push(peer, "resource_deleted", json!(id));
             }
             for (id, resource) in &after {
                 if before.get(id).is_none_or(|it| *it != resource) {
                     let payload = client_resource(*id, resource, &session.agent);
-                    self.push(peer, "resource_created_or_updated", &payload);
+                    self.push(peer, "resource_created_or_updated", payload);
                 }
             }
         }
@@ -215,10 +205,10 @@ impl Hub {
         }
         let now: BTreeSet<Uuid> = self.config.relays.iter().map(|it| it.id).collect();
         let gone = old.relays.iter().filter(|it| !now.contains(&it.id));
-        let gone: Vec<_> = gone.map(|it| it.id.to_string()).collect();
+        let gone: Vec<Uuid> = gone.map(|it| it.id).collect();
         for side in [Side::Gateway, Side::Client] {
             for (peer, _) in self.joined_peers(side) {
-                self.push_relays(peer, gone.clone());
+                self.push_relays(peer, &gone);
             }
         }
     }
@@ -233,13 +223,18 @@ impl Hub {
                 continue;
             };
             if of(old).as_ref() != Some(&interface) {
-                self.push(peer, "config_changed", &ConfigChanged { interface });
+                self.push(peer, "config_changed", json!({ "interface": interface }));
             }
         }
     }
 
-    /// Addresses and account come by `init`; so do expiries, unless the gateway is of generation 1.
-    fn update_gateways(&mut self, old: &Config, moved: &BTreeSet<(Uuid, GrantKey)>, now: Moment) {
+    /// Pushes `init` for new addresses and a new account, and all new expiries.
+    fn update_gateways(
+        &mut self,
+        old: &Config,
+        moved: &BTreeSet<(Uuid, GrantKey)>,
+        now: ClockReading,
+    ) {
         let of = |config: &Config, id: Uuid| {
             let device = config.gateways.get(&id)?;
             Some((device.ipv4, device.ipv6, config.account.clone()))

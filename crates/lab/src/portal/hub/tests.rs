@@ -3,6 +3,7 @@
 use super::*;
 use crate::portal::derive::uuid_of;
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ mod reloading;
 const GATEWAY_KEY: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 const CLIENT_KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 const OTHER_KEY: &str = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
+
+const REMOTE_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 const CONFIG: &str = r#"
 listen = ["203.0.113.1:8081"]
@@ -74,10 +77,10 @@ client = "alice"
 resource = "elsewhere"
 "#;
 
-/// A hub, its clock, and what it has said so far.
+/// A hub, and a clock that tests move.
 struct Lab {
     hub: Hub,
-    now: Moment,
+    now: ClockReading,
 }
 
 impl Lab {
@@ -88,8 +91,8 @@ impl Lab {
     fn with(config: &str) -> Self {
         Self {
             hub: Hub::new(parse(config), [1; 32], [2; 32]),
-            now: Moment {
-                instant: Moment::now().instant,
+            now: ClockReading {
+                instant: ClockReading::now().instant,
                 unix: 1_790_000_000,
             },
         }
@@ -102,11 +105,11 @@ impl Lab {
     }
 
     fn connect(&mut self, path: &str, token: &str, public_key: &str) -> PeerId {
-        let admission = self.upgrade(path, token, public_key).expect("admitted");
-        self.hub.handle_connected(admission)
+        let session = self.upgrade(path, token, public_key).expect("admitted");
+        self.hub.handle_connected(session)
     }
 
-    fn upgrade(&self, path: &str, token: &str, public_key: &str) -> Result<Admission, Refusal> {
+    fn upgrade(&self, path: &str, token: &str, public_key: &str) -> Result<Session, Refusal> {
         let header = format!("Bearer {token}");
         let query = format!(
             "external_id=x&public_key={}",
@@ -117,10 +120,11 @@ impl Lab {
             query: &query,
             authorization: Some(&header),
             user_agent: "Debian/12 gateway/1.6.1 (x86_64; 6.18.0)",
+            remote_ip: REMOTE_IP,
         })
     }
 
-    /// Connects and joins; the reply and `init` are taken off.
+    /// Connects and joins; consumes the reply and `init`.
     fn join(&mut self, path: &str, token: &str, public_key: &str) -> PeerId {
         let peer = self.connect(path, token, public_key);
         let topic = if path.starts_with("/gateway") {
@@ -156,7 +160,7 @@ impl Lab {
         self.say(gateway, "gateway", "authorization_created", payload);
     }
 
-    /// A grant from request to both ends being told. What was said is taken off.
+    /// A grant from the request to the messages to both ends, which it consumes.
     fn grant(&mut self, client: PeerId, gateway: PeerId, resource: &str) {
         self.request(client, resource);
         let request = self.only(gateway, "create_authorization");
@@ -168,7 +172,7 @@ impl Lab {
         );
     }
 
-    /// Everything said since the last look.
+    /// All frames since the last call.
     fn said(&mut self) -> Vec<(PeerId, Value)> {
         let mut said = Vec::new();
         while let Some(output) = self.hub.poll_output() {
@@ -192,7 +196,7 @@ impl Lab {
         .collect()
     }
 
-    /// The payload of the one thing that was said since the last look.
+    /// The payload of the only frame since the last call.
     fn only(&mut self, peer: PeerId, event: &str) -> Value {
         let mut said = self.said();
         assert_eq!(said.len(), 1, "{said:?}");
@@ -202,15 +206,18 @@ impl Lab {
         frame["payload"].take()
     }
 
-    fn command(&mut self, command: Value) -> Result<Outcome, String> {
+    fn command(&mut self, command: Value) -> Result<CommandOutcome, String> {
         let command = serde_json::from_value(command).expect("a command");
         self.hub.handle_command(command, self.now)
     }
 
+    /// The answer to a command without arguments.
+    fn answer(&mut self, op: &str) -> Value {
+        self.command(json!({ "op": op })).expect("done").answer
+    }
+
     fn list(&mut self) -> Vec<(String, String)> {
-        let Ok(Outcome::Done(listed)) = self.command(json!({"op": "grants"})) else {
-            panic!("no list");
-        };
+        let listed = self.answer("grants");
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let grants = listed["grants"].as_array().expect("a list").iter();
         grants
@@ -394,7 +401,7 @@ fn a_gateway_that_does_not_answer_is_offline_after_15_seconds() {
 }
 
 #[test]
-fn a_restarted_gateway_fails_what_its_former_self_was_asked() {
+fn a_restarted_gateway_fails_the_requests_of_its_former_process() {
     let mut lab = Lab::new();
     let (gateway, alice) = (lab.gateway(), lab.alice());
     lab.request(alice, "web");
@@ -426,7 +433,7 @@ fn a_gateway_that_lost_its_socket_may_acknowledge_on_the_next() {
     );
 }
 
-/// docs/lessons.md 23.
+/// docs/lessons.md 23: `init` lists every live grant, or the gateway revokes it.
 #[test]
 fn init_lists_the_live_grants_of_this_gateway_also_of_absent_clients() {
     let mut lab = Lab::new();
@@ -553,7 +560,7 @@ fn grants_survive_a_restart_of_the_portal() {
 }
 
 proptest::proptest! {
-    /// Whatever a joined peer says, the hub neither panics nor lets the others go.
+    /// No frame of a joined peer makes the hub panic or drop the other peers.
     #[test]
     fn arbitrary_frames_never_panic(text in ".{0,200}", event in "[a-z_]{0,40}") {
         let mut lab = Lab::new();

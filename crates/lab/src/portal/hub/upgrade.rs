@@ -1,9 +1,9 @@
-//! The HTTP upgrade: which channel, which device, or why not.
+//! The HTTP upgrade: admits a device to a channel or refuses it with a problem document.
 //!
 //! Source: docs/protocol.md 1.1, 1.2 and 1.7.
 
-use super::{Generation, Hub, MAX_SESSIONS, Side};
-use crate::portal::config::Device;
+use super::{Generation, Hub, MAX_SESSIONS, Session, Side};
+use crate::portal::config::{Config, Device};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -13,42 +13,22 @@ use std::net::IpAddr;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-/// The parts of a websocket request that decide.
+/// The relevant parts of a websocket request.
 #[derive(Clone, Copy, Debug)]
 pub struct Upgrade<'a> {
-    /// Without the query.
     pub path: &'a str,
-    /// Without the question mark.
+    /// Without the question mark; empty when missing.
     pub query: &'a str,
     /// The header `X-Authorization`.
     pub authorization: Option<&'a str>,
     /// The header `User-Agent`; empty when missing.
     pub user_agent: &'a str,
+    pub remote_ip: IpAddr,
 }
 
-/// A device that may connect.
-#[derive(Clone, Debug)]
-pub struct Admission {
-    /// By path.
-    pub side: Side,
-    /// By path.
-    pub generation: Generation,
-    /// By token.
-    pub device: Uuid,
-    /// Of the device, in the configuration.
-    pub name: String,
-    /// Base64 of 32 bytes, as sent.
-    pub public_key: String,
-    /// What it says it is.
-    pub agent: UserAgent,
-    /// Where it comes from, as far as the owner of the sockets says.
-    pub remote_ip: Option<IpAddr>,
-}
-
-/// Why a request is not upgraded.
+/// The reason why a request is not upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// HTTP status.
     pub status: u16,
     /// The member `code` of the problem document (RFC 9457).
     pub code: &'static str,
@@ -65,7 +45,7 @@ impl Refusal {
         }
     }
 
-    /// The problem document.
+    /// The problem document as JSON.
     #[must_use]
     pub fn body(&self) -> String {
         json!({
@@ -78,30 +58,29 @@ impl Refusal {
     }
 }
 
-/// What a program says about itself.
+/// The header `User-Agent`, as far as it is recognized.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserAgent {
-    /// As sent.
+    /// As sent, at most 256 characters.
     pub text: String,
     /// `gateway`, `headless-client`, …; empty when not recognized.
     pub component: String,
-    /// Of the component.
+    /// The component's version: major, minor, patch.
     pub version: Option<Version>,
     /// The part before the first slash.
     pub os_name: Option<String>,
 }
 
-/// Major, minor, patch.
-pub(super) type Version = (u32, u32, u32);
+type Version = (u32, u32, u32);
 
 impl UserAgent {
-    /// `<os>/<version> <component>/<version>[ (<arch>; <kernel>)]`; anything else is remembered as
-    /// text only.
+    /// `<os>/<version> <component>/<version>[ (<arch>; <kernel>)]`; anything else is kept as text
+    /// only.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut tokens = text.split_whitespace().filter_map(|it| it.split_once('/'));
         let os_name = tokens.next().map(|(os, _)| os.to_owned());
-        let known = |(component, _): &(&str, &str)| COMPONENTS.contains(component);
+        let known = |(name, _): &(&str, &str)| COMPONENTS.iter().any(|(known, _)| known == name);
         let (component, version) = tokens.find(known).unwrap_or_default();
         Self {
             text: text.chars().take(256).collect(),
@@ -118,32 +97,25 @@ impl UserAgent {
         Some(format!("{major}.{minor}.{patch}"))
     }
 
-    /// Whether it is a client from before `gateway_groups` became `sites` (docs/protocol.md
-    /// 2.4.
+    /// Whether it is a client from before `gateway_groups` became `sites` (docs/protocol.md 2.4).
     #[must_use]
-    pub fn speaks_of_groups(&self) -> bool {
-        let Some(version) = self.version else {
-            return false;
-        };
-        let renamed_in = match self.component.as_str() {
-            "headless-client" => (1, 5, 6),
-            "apple-client" => (1, 5, 11),
-            "android-client" => (1, 5, 8),
-            "gui-client" => (1, 5, 10),
-            "connlib" => return true,
-            _ => return false,
-        };
-        version < renamed_in
+    pub fn uses_groups(&self) -> bool {
+        let component = COMPONENTS.iter().find(|(name, _)| *name == self.component);
+        let renamed_in = component.map(|(_, renamed_in)| *renamed_in);
+        self.version
+            .zip(renamed_in)
+            .is_some_and(|(version, renamed_in)| version < renamed_in)
     }
 }
 
-const COMPONENTS: [&str; 6] = [
-    "gateway",
-    "headless-client",
-    "gui-client",
-    "apple-client",
-    "android-client",
-    "connlib",
+/// The programs that connect, and the version of each that first used `sites`.
+const COMPONENTS: [(&str, Version); 6] = [
+    ("gateway", (0, 0, 0)),
+    ("headless-client", (1, 5, 6)),
+    ("gui-client", (1, 5, 10)),
+    ("apple-client", (1, 5, 11)),
+    ("android-client", (1, 5, 8)),
+    ("connlib", (u32::MAX, 0, 0)),
 ];
 
 fn parse_version(text: &str) -> Option<Version> {
@@ -158,20 +130,18 @@ fn parse_version(text: &str) -> Option<Version> {
 }
 
 impl Hub {
-    /// Decides on a request before it is upgraded.
+    /// Decides on a request before it is upgraded. An admitted session goes to
+    /// [`Self::handle_connected`].
     ///
     /// # Errors
-    /// What to answer instead of upgrading.
-    pub fn authorize_upgrade(&self, upgrade: &Upgrade<'_>) -> Result<Admission, Refusal> {
+    /// The answer instead of the upgrade.
+    pub fn authorize_upgrade(&self, upgrade: &Upgrade<'_>) -> Result<Session, Refusal> {
         let (side, generation) = channel(upgrade.path).ok_or(Refusal::new(404, "not_found"))?;
         let query: BTreeMap<_, _> = form_urlencoded::parse(upgrade.query.as_bytes()).collect();
         let in_query = query.get("token").map(AsRef::as_ref);
         let token = upgrade.authorization.map_or(in_query, bearer);
         let token = token.ok_or(Refusal::new(401, "missing_token"))?;
-        let devices = match side {
-            Side::Gateway => &self.config.gateways,
-            Side::Client => &self.config.clients,
-        };
+        let devices = self.config.devices(side);
         let (id, device) = holder(devices, token).ok_or(Refusal::new(401, "invalid_token"))?;
         let public_key = query
             .get("public_key")
@@ -183,21 +153,31 @@ impl Hub {
             return Err(Refusal::new(409, "gateway_already_connected"));
         }
         if self.sessions.len() >= MAX_SESSIONS && !connected {
-            let retry_after = Some(1);
             return Err(Refusal {
-                retry_after,
+                retry_after: Some(1),
                 ..Refusal::new(503, "rate_limit")
             });
         }
-        Ok(Admission {
+        Ok(Session {
             side,
             generation,
             device: id,
             name: device.name.clone(),
             public_key: public_key.to_string(),
             agent: UserAgent::parse(upgrade.user_agent),
-            remote_ip: None,
+            remote_ip: upgrade.remote_ip,
+            joined: false,
+            asks_in_generation_0: false,
         })
+    }
+}
+
+impl Config {
+    pub(super) fn devices(&self, side: Side) -> &BTreeMap<Uuid, Device> {
+        match side {
+            Side::Gateway => &self.gateways,
+            Side::Client => &self.clients,
+        }
     }
 }
 
@@ -216,7 +196,7 @@ fn bearer(header: &str) -> Option<&str> {
     (!token.is_empty()).then_some(token)
 }
 
-/// Compares digests, so that the time it takes tells nothing about a token.
+/// Compares digests, so that the time it takes reveals nothing about a token.
 fn holder<'a>(devices: &'a BTreeMap<Uuid, Device>, token: &str) -> Option<(Uuid, &'a Device)> {
     let digest = Sha256::digest(token);
     let mut devices = devices.iter();
@@ -233,16 +213,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_agents_of_the_recording_are_understood() {
+    fn user_agents_of_the_recording_are_recognized() {
         let agent = UserAgent::parse("Debian/12.0.0 headless-client/1.5.12 (x86_64; 6.18.0)");
         assert_eq!(agent.component, "headless-client");
         assert_eq!(agent.version, Some((1, 5, 12)));
         assert_eq!(agent.os_name.as_deref(), Some("Debian"));
-        assert!(!agent.speaks_of_groups());
+        assert!(!agent.uses_groups());
     }
 
     #[test]
-    fn clients_before_2026_speak_of_groups() {
+    fn clients_before_2026_use_groups() {
         for (agent, groups) in [
             ("Linux/6.8 headless-client/1.5.5", true),
             ("Linux/6.8 headless-client/1.5.6-dev", false),
@@ -250,11 +230,7 @@ mod tests {
             ("Windows/11 gui-client/1.5.10", false),
             ("nonsense", false),
         ] {
-            assert_eq!(
-                UserAgent::parse(agent).speaks_of_groups(),
-                groups,
-                "{agent}"
-            );
+            assert_eq!(UserAgent::parse(agent).uses_groups(), groups, "{agent}");
         }
     }
 
@@ -273,7 +249,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_user_agents_never_panic(text in ".{0,80}") {
-            let _ = UserAgent::parse(&text).speaks_of_groups();
+            let _ = UserAgent::parse(&text).uses_groups();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The relay's answers, checked with keys derived here from docs/protocol.md rather than by the
-//! relay's own code.
+//! The relay's answers, checked with keys derived here from docs/protocol.md and not by the relay's
+//! own code.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use stun::attributes::{ATTR_ERROR_CODE, ATTR_REQUESTED_TRANSPORT, ATTR_XORMAPPED
 use stun::message::{BINDING_REQUEST, CLASS_INDICATION, Getter, Method};
 
 const SECRET: &str = "stamp-secret-1";
-/// The vector of docs/protocol.md 10 (section 10).
+/// The vector of docs/protocol.md 10.
 const USERNAME: &str = "2145916800:nXAyqBpHWYA/1G2XTllLzU96O4pcBycOWOnhLBT9TPA";
 const PASSWORD: &str = "xY1uFP9jjjAXJTSQh5GXbvAPv6XCpor+AP95KXVcPpw";
 const NOW: u64 = 1_790_000_000;
@@ -95,7 +95,7 @@ fn binding_reports_the_address_the_request_came_from() {
 
 #[test]
 fn binding_matches_the_sample_of_rfc_5769() {
-    // Section 2.2: transaction id b7e7a701bc34d686fa87dfae, mapped address 192.0.2.1 port 32853.
+    // RFC 5769, 2.2: transaction id b7e7a701bc34d686fa87dfae, mapped address 192.0.2.1 port 32853.
     let request = [
         0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42, 0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6,
         0x86, 0xfa, 0x87, 0xdf, 0xae,

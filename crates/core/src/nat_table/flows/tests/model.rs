@@ -1,7 +1,6 @@
-//! The flow table against a reference that scans: any sequence of calls, the same answers.
+//! The flow table against a reference that scans: the same answers after any sequence of calls.
 //!
-//! The reference does not foresee which random port is drawn; it checks that the one it is told
-//! was allowed.
+//! The reference does not predict random ports; it checks that the chosen one was allowed.
 
 use super::*;
 use proptest::collection::vec;
@@ -15,7 +14,6 @@ enum Step {
     Outbound(usize, TcpFlags),
     Expire(usize),
     Remove(usize),
-    ExpireClient(ClientSlot),
     RemoveClient(ClientSlot),
     Wait(u64),
 }
@@ -34,7 +32,6 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), flags()).prop_map(|(nth, flags)| Step::Outbound(nth, flags)),
         1 => any::<usize>().prop_map(Step::Expire),
         1 => any::<usize>().prop_map(Step::Remove),
-        1 => client().prop_map(Step::ExpireClient),
         1 => client().prop_map(Step::RemoveClient),
         6 => millis.prop_map(Step::Wait),
     ]
@@ -53,12 +50,12 @@ fn any_inside(client: impl Strategy<Value = ClientSlot>) -> impl Strategy<Value 
     })
 }
 
-/// A live flow.
+/// A live flow of the reference.
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     binding: Binding,
     last_packet: u64,
-    /// Orders the unconfirmed ones by when they were last heard.
+    /// Orders the unconfirmed flows by their last packet.
     heard: usize,
     fins: [bool; 2],
 }
@@ -75,7 +72,7 @@ impl Flow {
     }
 }
 
-/// What is left of an ended one.
+/// A remembered flow of the reference.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     inside: Inside,
@@ -136,7 +133,7 @@ impl Model {
         self.left.retain(|left| left.since + 600 > now);
     }
 
-    /// The table forgot one of those remembered longest; several may have ended at once.
+    /// The table removed one of the longest remembered flows; several may have ended together.
     fn forget_oldest(&mut self, bench: &mut Bench) {
         let since = self.left.iter().map(|left| left.since).min();
         let is_gone = |left: &Left| {
@@ -156,7 +153,7 @@ impl Model {
             left || self.flows.iter().any(|it| it.binding.outside == tuple)
         };
         let usable = |port| (port != 0 || inside.protocol == FlowProtocol::Echo) && !taken(port);
-        assert!(usable(outside.port), "{outside:?} is nobody else's");
+        assert!(usable(outside.port), "{outside:?} is not in use");
         let mut preferred = former.into_iter().chain([inside.port]);
         match preferred.find(|port| usable(*port)) {
             Some(port) => assert_eq!(outside.port, port),
@@ -260,20 +257,13 @@ impl Model {
                 self.end(at);
             }
             Step::Remove(_) => bench.table.remove(self.flows.remove(at).binding.flow),
-            Step::Open(..) | Step::ExpireClient(_) | Step::RemoveClient(_) | Step::Wait(_) => {}
+            Step::Open(..) | Step::RemoveClient(_) | Step::Wait(_) => {}
         }
     }
 
     fn step(&mut self, bench: &mut Bench, step: &Step) {
         match step {
             Step::Open(inside, real) => self.open(bench, *inside, *real),
-            Step::ExpireClient(client) => {
-                bench.table.expire_client(*client, bench.now);
-                let is_theirs = |flow: &Flow| flow.binding.inside.client == *client;
-                while let Some(at) = self.flows.iter().position(is_theirs) {
-                    self.end(at);
-                }
-            }
             Step::RemoveClient(client) => {
                 bench.table.remove_client(*client);
                 self.flows.retain(|it| it.binding.inside.client != *client);
@@ -323,9 +313,9 @@ impl Model {
 }
 
 proptest! {
-    /// docs/lessons.md 13.
+    /// docs/lessons.md 13: Packets of an expired flow are dropped.
     #[test]
-    fn to_15_any_history_gives_what_the_reference_gives(
+    fn any_sequence_of_calls_matches_the_reference(
         steps in vec(any_step(), 0..120),
         flows in 0u32..9,
         flows_per_client in 0u32..5,

@@ -1,5 +1,5 @@
-//! ICMP errors: what the client gets is what it would get had the proxy IP reported about the
-//! packet that it sent.
+//! ICMP errors: the client gets the same as if the proxy IP had reported about the packet that it
+//! sent.
 
 use super::*;
 use crate::packet::checksum::{checksum, transport_checksum};
@@ -62,7 +62,7 @@ fn translate(case: &Case, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The headers of the quoted packet up to the transport header, and how much of it may be quoted.
+/// The headers of the quoted packet up to the transport header, and the maximum quotation.
 fn quotation_bounds(case: &Case) -> (usize, usize) {
     match case.client {
         IpAddr::V4(_) => (20, 576 - 28),
@@ -70,7 +70,7 @@ fn quotation_bounds(case: &Case) -> (usize, usize) {
     }
 }
 
-/// What travels through: destination unreachable, too big, time exceeded, parameter problem.
+/// The forwarded types: destination unreachable, too big, time exceeded, parameter problem.
 fn any_head(case: &Case, which: u8, mtu: u16) -> Head {
     let [high, low] = mtu.to_be_bytes();
     match (case.client.is_ipv4(), which % 4) {
@@ -85,7 +85,7 @@ fn any_head(case: &Case, which: u8, mtu: u16) -> Head {
     }
 }
 
-/// What the gateway alone may say becomes "host unreachable" (docs/lessons.md 8).
+/// A code reserved for the gateway becomes "host unreachable" (docs/lessons.md 8).
 fn without_prohibited(case: &Case, head: Head) -> Head {
     match (case.client.is_ipv4(), head) {
         (true, (3, 9 | 10 | 13, rest)) => (3, 1, rest),
@@ -94,9 +94,9 @@ fn without_prohibited(case: &Case, head: Head) -> Head {
     }
 }
 
-/// docs/lessons.md 8.
+/// docs/lessons.md 8: Unresolved is "unreachable", not "prohibited".
 #[test]
-fn a_far_firewall_does_not_speak_with_the_gateways_voice() {
+fn replaces_prohibited_codes_of_remote_firewalls() {
     let case = case(FlowProtocol::Tcp);
     let sent = case.request_outside(b"");
     let translated = translate(&case, reported(&case, (3, 13, [0; 4]), &sent));
@@ -104,9 +104,9 @@ fn a_far_firewall_does_not_speak_with_the_gateways_voice() {
 }
 
 proptest! {
-    /// docs/lessons.md 20.
+    /// docs/lessons.md 20: An ICMP error may carry only 8 bytes of layer 4.
     #[test]
-    fn an_error_that_quotes_any_length_is_as_if_the_proxy_ip_had_sent_it(
+    fn an_error_with_any_quotation_equals_one_from_the_proxy_ip(
         case in any_case(),
         payload in vec(any::<u8>(), 0..1400),
         quoted in any::<prop::sample::Index>(),
@@ -126,9 +126,9 @@ proptest! {
         prop_assert_eq!(translated, error(in_the_name, 20, head, &seen[..quoted.min(room)]));
     }
 
-    /// docs/lessons.md 20.
+    /// docs/lessons.md 20: An ICMP error may carry only 8 bytes of layer 4.
     #[test]
-    fn an_error_is_never_longer_than_allowed_and_its_checksums_are_right(
+    fn an_error_stays_within_the_length_limit_with_correct_checksums(
         case in any_case(), payload in vec(any::<u8>(), 1300..3000),
     ) {
         let head = any_head(&case, 1, 0);
@@ -214,7 +214,7 @@ fn case_v6(protocol: FlowProtocol) -> Case {
 const NET: Head = (3, 0, [0; 4]);
 
 #[test]
-fn tells_a_bad_address_from_a_closed_port() {
+fn distinguishes_an_unreachable_address_from_a_closed_port() {
     use IcmpErrorKind::{AddressUnreachable, Other, PortUnreachable};
     let kinds = |case: Case, kind, codes: std::ops::RangeInclusive<u8>| {
         let sent = case.request_outside(b"");
@@ -242,9 +242,9 @@ fn tells_a_bad_address_from_a_closed_port() {
     assert_eq!(kinds(v6, 2, 0..=0), [Other]);
 }
 
-/// docs/lessons.md 20.
+/// docs/lessons.md 20: An ICMP error may carry only 8 bytes of layer 4.
 #[test]
-fn less_than_eight_bytes_of_the_transport_header_are_too_little() {
+fn rejects_less_than_eight_bytes_of_the_transport_header() {
     for case in [case(FlowProtocol::Tcp), case_v6(FlowProtocol::Echo)] {
         let sent = case.request_outside(b"payload");
         let (offset, _) = quotation_bounds(&case);
@@ -258,7 +258,7 @@ fn less_than_eight_bytes_of_the_transport_header_are_too_little() {
 }
 
 #[test]
-fn options_of_the_reporter_are_cut_and_those_of_the_quoted_packet_stay() {
+fn removes_options_of_the_reporter_and_keeps_those_of_the_quoted_packet() {
     let case = case(FlowProtocol::Udp);
     let with_options = |mut bytes: Vec<u8>| {
         bytes.splice(20..20, [1, 1, 1, 0]);
@@ -281,7 +281,7 @@ fn options_of_the_reporter_are_cut_and_those_of_the_quoted_packet_stay() {
 }
 
 #[test]
-fn extensions_about_the_reporter_are_cut() {
+fn removes_extensions_about_the_reporter() {
     let case = case(FlowProtocol::Udp);
     let mut quoted = case.request_outside(&[7; 200]);
     quoted.truncate(128);
@@ -294,7 +294,7 @@ fn extensions_about_the_reporter_are_cut() {
 }
 
 #[test]
-fn bytes_behind_the_quoted_packet_are_cut() {
+fn removes_bytes_behind_the_quoted_packet() {
     let case = case_v6(FlowProtocol::Echo);
     let quoted = [case.request_outside(b"ping"), vec![9; 30]].concat();
     let head = (1, 3, [0; 4]);
@@ -304,7 +304,7 @@ fn bytes_behind_the_quoted_packet_are_cut() {
 }
 
 #[test]
-fn an_error_about_what_was_never_translated_is_no_ones() {
+fn an_error_about_an_untranslated_packet_has_no_flow() {
     let case = case(FlowProtocol::Tcp);
     let head = |quoted: &[u8]| reported(&case, NET, quoted);
     let other = packet(case.client, case.outside.real, Shape::Other(47), &[0; 20]);
@@ -322,7 +322,7 @@ fn an_error_about_what_was_never_translated_is_no_ones() {
 }
 
 #[test]
-fn what_must_not_travel_is_refused() {
+fn refuses_types_that_are_not_forwarded() {
     let case = case(FlowProtocol::Tcp);
     let sent = case.request_outside(b"payload");
     for kind in [4, 5] {
@@ -344,7 +344,7 @@ fn what_must_not_travel_is_refused() {
 }
 
 #[test]
-fn a_first_fragment_names_its_flow() {
+fn a_first_fragment_identifies_its_flow() {
     let case = case(FlowProtocol::Udp);
     let mut first = case.request_outside(b"payload");
     first[6] = 0x20;

@@ -1,4 +1,4 @@
-//! The examples of docs/protocol.md 11.1, and what is wrong with others.
+//! The examples of docs/protocol.md 11.1, and errors in similar messages.
 
 use super::*;
 use crate::grant::{Filter, ResourceKind};
@@ -87,7 +87,7 @@ fn without(mut payload: Value, parent: &str, member: &str) -> Value {
 }
 
 #[test]
-fn a_request_is_translated_whole() {
+fn a_request_is_translated_completely() {
     let request = requested(request()).unwrap();
     assert_eq!(request.reply_ref, "SFMyNTY.opaque");
     assert_eq!(request.client.public_key, PublicKey([1; 32]));
@@ -130,7 +130,7 @@ fn a_repeated_request_leads_to_the_same_transport_and_another_client_to_another(
 }
 
 #[test]
-fn no_name_a_bare_name_and_a_name_with_addresses_are_understood() {
+fn missing_bare_and_mapped_names_are_accepted() {
     let domain = |value| {
         let payload = with(request(), "/client/payload/domain", value);
         requested(payload).unwrap().announced
@@ -149,7 +149,7 @@ fn no_name_a_bare_name_and_a_name_with_addresses_are_understood() {
 }
 
 #[test]
-fn what_later_portals_left_out_or_added_does_not_matter() {
+fn optional_members_may_be_absent_and_unknown_ones_present() {
     let mut payload = without(request(), "", "relays");
     payload = without(payload, "", "expires_at");
     payload = without(payload, "", "actor");
@@ -166,7 +166,7 @@ fn what_later_portals_left_out_or_added_does_not_matter() {
 }
 
 #[test]
-fn an_access_is_translated_whole() {
+fn an_access_is_translated_completely() {
     let access = allowed(access()).unwrap();
     assert_eq!(access.reply_ref, "SFMyNTY.opaque");
     assert_eq!(access.client.to_string(), CLIENT);
@@ -247,7 +247,7 @@ fn credentials_that_ice_cannot_use_refuse_the_request() {
 }
 
 proptest! {
-    /// One member of a good message replaced by anything: translated or refused, never a panic.
+    /// One member of a valid message replaced by anything: translated or refused, never a panic.
     #[test]
     fn no_damage_panics(which in 0usize..MEMBERS.len(), value in any_json()) {
         let _ = requested(with(request(), MEMBERS[which], value.clone()));

@@ -1,4 +1,4 @@
-//! From the upgrade to `init`: who is let in, and how a channel is kept.
+//! From the upgrade to `init`: admission, and the life of a channel.
 
 use super::*;
 
@@ -14,6 +14,7 @@ fn requests_without_a_good_token_are_refused_before_the_upgrade() {
         query: "public_key=AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI%3D",
         authorization: Some("Bearer gw-token"),
         user_agent: "",
+        remote_ip: REMOTE_IP,
     };
     lab.hub.authorize_upgrade(&good).expect("admitted");
     let authorization = None;
@@ -59,6 +60,7 @@ fn the_token_may_come_in_the_query_and_the_header_wins() {
         query,
         authorization: None,
         user_agent: "",
+        remote_ip: REMOTE_IP,
     };
     let admission = lab.hub.authorize_upgrade(&upgrade).expect("admitted");
     assert_eq!(admission.generation, Generation::V1);
@@ -196,4 +198,23 @@ fn init_carries_relays_of_both_families_with_credentials_of_the_vector() {
     let presence = lab.only(gateway, "relays_presence");
     assert_eq!(presence["disconnected_ids"], json!([]));
     assert_eq!(presence["connected"], init["payload"]["relays"]);
+}
+
+#[test]
+fn a_resource_carries_exactly_one_of_sites_and_gateway_groups() {
+    let config = parse(CONFIG);
+    let id = uuid_of("resource", "elsewhere");
+    let resource = |agent| {
+        let agent = UserAgent::parse(agent);
+        frames::client_resource(id, &config.resources[&id], &agent)
+    };
+    let sites = json!([{"id": uuid_of("site", "branch"), "name": "branch"}]);
+    assert_eq!(
+        resource("Linux/6.8 headless-client/1.5.12"),
+        json!({"type": "internet", "id": id, "name": "elsewhere", "sites": sites,
+               "can_be_disabled": true})
+    );
+    let old = resource("Linux/6.8 headless-client/1.5.5");
+    assert_eq!(old["gateway_groups"], sites);
+    assert_eq!(old.get("sites"), None);
 }

@@ -1,5 +1,5 @@
-//! The recorded session, replayed: what the real gateway and client said goes in, and what the
-//! recorded portal said must come out, in the same order and with the same values.
+//! The recorded session, replayed: the frames of the real gateway and client go in, and the frames
+//! of the recorded portal must come out, in the same order and with the same values.
 
 use super::*;
 
@@ -54,8 +54,8 @@ resource = "lab-dns"
 expires_in = "24h"
 "#;
 
-/// What cannot agree: random or private to either portal, or made from such; and the system's name,
-/// which the recorded portal did not take from the User-Agent.
+/// Members that cannot agree: random or private to either portal, or derived from such; and the
+/// system's name, which the recorded portal did not take from the User-Agent.
 const VOLATILE: [&str; 6] = [
     "device_os_name",
     "ref",
@@ -74,7 +74,7 @@ struct Replay {
     client: Option<PeerId>,
     /// Recorded reference of a request → ours.
     references: BTreeMap<String, Value>,
-    /// Ours, not yet matched with a recorded one.
+    /// Our frames that are not yet matched with a recorded one.
     said: VecDeque<(PeerId, Value)>,
 }
 
@@ -88,13 +88,14 @@ impl Replay {
             query,
             authorization: Some(header("x-authorization")),
             user_agent: header("User-Agent"),
+            remote_ip: REMOTE_IP,
         };
-        let admission = self.lab.hub.authorize_upgrade(&upgrade).expect("admitted");
+        let session = self.lab.hub.authorize_upgrade(&upgrade).expect("admitted");
         assert_eq!(
-            admission.device.to_string(),
+            session.device.to_string(),
             line["peer_id"].as_str().expect("an id")
         );
-        let peer = self.lab.hub.handle_connected(admission);
+        let peer = self.lab.hub.handle_connected(session);
         match line["peer"].as_str() {
             Some("gateway") => self.gateway = Some(peer),
             _ => self.client = Some(peer),

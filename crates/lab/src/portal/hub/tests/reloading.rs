@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Alice holds "web" and "corp" through the gateway; nothing is left unread.
+/// Alice has "web" and "corp" through the gateway; all frames are consumed.
 fn lab_with_grants() -> (Lab, PeerId, PeerId) {
     let mut lab = Lab::new();
     let (gateway, alice) = (lab.gateway(), lab.alice());
@@ -109,7 +109,7 @@ fn another_address_under_the_same_name_needs_a_new_grant() {
 }
 
 #[test]
-fn a_new_resource_is_announced_to_those_who_may_reach_it() {
+fn a_new_resource_is_announced_to_the_clients_that_may_reach_it() {
     let (mut lab, _, alice) = lab_with_grants();
     let bob = lab.join("/client/v2/websocket", "bob-token", OTHER_KEY);
     let added = format!(

@@ -1,0 +1,160 @@
+//! The policy and the NAT agree after any announcements: a packet that was admitted for one name is
+//! never translated for another.
+
+use super::{Scene, client, own_v4, proxy_v4};
+use crate::UnixTime;
+use crate::grant::{AnnouncedName, Resource, ResourceKind};
+use crate::ids::ResourceId;
+use crate::names::{AddressFamily, DomainName};
+use crate::nat_table::Assignment;
+use crate::packet::IpPacket;
+use crate::packet::samples::{Shape, packet};
+use crate::policy::{Policy, PolicyConfig, Verdict};
+use proptest::prelude::*;
+use std::net::IpAddr;
+use uuid::Uuid;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// This resource announces this name with these proxy IPs.
+    Announce(u128, usize, Vec<u8>),
+    Answer(usize),
+    Packet(u8),
+    Revoke(u128),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let proxies = proptest::collection::vec(0u8..6, 1..4);
+    prop_oneof![
+        4 => (0u128..3, 0..NAMES.len(), proxies)
+            .prop_map(|(resource, name, proxies)| Step::Announce(resource, name, proxies)),
+        2 => (0..NAMES.len()).prop_map(Step::Answer),
+        5 => (0u8..6).prop_map(Step::Packet),
+        1 => (0u128..3).prop_map(Step::Revoke),
+    ]
+}
+
+fn proxy(number: u8) -> IpAddr {
+    proxy_v4(number / 4, number % 4)
+}
+
+fn real(name: usize) -> String {
+    format!("10.20.0.{}", name + 1)
+}
+
+struct Pair {
+    policy: Policy,
+    scene: Scene,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let scene = Scene::new(&[1]);
+        let mut pair = Self {
+            policy: Policy::new(PolicyConfig {
+                client: client(1).1,
+                gateway: None,
+                max_resources: 8,
+            }),
+            scene,
+        };
+        (0..3).for_each(|number| pair.grant(number));
+        pair
+    }
+
+    fn grant(&mut self, number: u128) {
+        let resource = Resource {
+            id: ResourceId(Uuid::from_u128(number)),
+            name: String::new(),
+            kind: ResourceKind::Dns("*.example".into()),
+            filters: Vec::new(),
+        };
+        let granted = self
+            .policy
+            .allow(resource, None, UnixTime(0), self.scene.now);
+        granted.expect("room");
+    }
+
+    /// As a connection does it: the policy first, then the accepted name to the NAT.
+    fn announce(&mut self, number: u128, name: usize, proxies: &[u8]) {
+        let resource = ResourceId(Uuid::from_u128(number));
+        let name: DomainName = NAMES[name].parse().expect("a name");
+        let proxy_ips: Vec<_> = proxies.iter().map(|number| proxy(*number)).collect();
+        if self
+            .policy
+            .assign_proxies(resource, &name, &proxy_ips)
+            .is_ok()
+        {
+            let assignment = Assignment {
+                resource,
+                announced: AnnouncedName {
+                    domain: name.to_string(),
+                    proxy_ips,
+                },
+                name,
+                in_tunnel: true,
+            };
+            let (id, now) = (client(1).0, self.scene.now);
+            self.scene.nat.handle_assignment(id, &assignment, now);
+        }
+    }
+
+    fn revoke(&mut self, number: u128) {
+        let resource = ResourceId(Uuid::from_u128(number));
+        self.policy.revoke(resource);
+        let (id, now) = (client(1).0, self.scene.now);
+        self.scene.nat.handle_release(id, resource, now);
+        self.grant(number);
+    }
+
+    /// Sends a packet that carries the name it was admitted for.
+    fn send(&mut self, number: u8) {
+        let to = proxy(number);
+        let judged_by = self.policy.proxied_name(to).map(ToString::to_string);
+        let own = own_v4(1).parse().expect("an address");
+        let shape = Shape::Udp { from: 4000, to: 53 };
+        let bytes = packet(own, to, shape, judged_by.unwrap_or_default().as_bytes());
+        let verdict = self
+            .policy
+            .inbound(&IpPacket::parse(&bytes).expect("valid"));
+        if verdict == (Verdict::Forward { translate: true }) {
+            let batch = crate::packet::PacketBatch::of(&bytes);
+            self.scene.nat.handle_inbound(batch, self.scene.now);
+        }
+    }
+
+    fn check(&mut self) -> Result<(), TestCaseError> {
+        for bytes in self.scene.forwarded() {
+            let packet = IpPacket::parse(&bytes).expect("valid");
+            let judged_by = NAMES
+                .iter()
+                .position(|name| name.as_bytes() == &packet.segment()[8..])
+                .expect("judged by a name");
+            prop_assert_eq!(packet.destination().to_string(), real(judged_by));
+        }
+        Ok(())
+    }
+}
+
+const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
+
+proptest! {
+    #[test]
+    fn never_translates_a_packet_for_another_name_than_admitted(
+        steps in proptest::collection::vec(any_step(), 1..60),
+    ) {
+        let mut pair = Pair::new();
+        for step in steps {
+            match step {
+                Step::Announce(resource, name, proxies) => pair.announce(resource, name, &proxies),
+                Step::Answer(name) => {
+                    let ip = real(name);
+                    pair.scene.answer(NAMES[name], AddressFamily::V4, Ok(&[&ip]));
+                }
+                Step::Packet(number) => pair.send(number),
+                Step::Revoke(number) => pair.revoke(number),
+            }
+            pair.check()?;
+        }
+    }
+}

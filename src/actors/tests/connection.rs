@@ -1,0 +1,256 @@
+//! A ConnectionActor among probes: portal, NAT table, sockets, supervisor.
+
+use super::in_virtual_time;
+use super::probe::{Inbox, Probe};
+use super::samples::{client, local_addresses, open, outputs, resource, tunnel};
+use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
+use crate::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
+use crate::messages::dns::ResolveName;
+use crate::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
+use crate::messages::packets::OutboundDatagrams;
+use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
+use crate::messages::supervisor::{Child, ChildDied, ConnectionClosed, DeathCause, InstanceId};
+use crate::messages::udp::{AttachPeer, DetachPeer};
+use crate::metrics::Metrics;
+use crate::shell::{tell_addr, unix_now};
+use crate::supervision::DeathNotice;
+use actix::prelude::*;
+use postern_core::connection::ConnectionConfig;
+use postern_core::grant::ResourceKind;
+use postern_core::ids::PublicKey;
+use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
+use postern_core::{DropReason, UnixTime};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn acknowledges_a_grant_before_candidates_and_attaches_the_client() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        tell_addr(&scene.connection, local_addresses());
+        tell_addr(&scene.connection, open(1));
+        let accepted: ConnectionAccepted = scene.portal.next().await;
+        assert_eq!(accepted.reply_ref, "ref-1");
+        let gathered: CandidatesGathered = scene.portal.next().await;
+        assert_eq!(gathered.client, client(1));
+
+        let attached: AttachClient = scene.nat_table.next().await;
+        assert_eq!((attached.client, attached.tunnel), (client(1), tunnel(1)));
+        let attached: AttachPeer = scene.udp.next().await;
+        assert_eq!(attached.index, scene.index);
+        assert_eq!(attached.public_key, PublicKey([1; 32]));
+        assert_eq!(attached.stun_username, "6m26:eokn");
+    });
+}
+
+/// docs/lessons.md 1: nothing delays an acknowledgement.
+#[test]
+fn acknowledges_without_addresses_and_sends_them_later_as_candidates() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        tell_addr(&scene.connection, open(1));
+        scene.portal.next::<ConnectionAccepted>().await;
+        scene.portal.nothing().await;
+
+        let attached: AttachPeer = scene.udp.next().await;
+        attached
+            .addresses
+            .expect("there is one shard")
+            .try_send(local_addresses())
+            .expect("the connection runs");
+        let gathered: CandidatesGathered = scene.portal.next().await;
+        let [candidate] = &gathered.candidates[..] else {
+            panic!("one address, {} candidates", gathered.candidates.len());
+        };
+        assert!(candidate.contains("192.0.2.10 52625"), "{candidate}");
+    });
+}
+
+#[test]
+fn the_last_revocation_closes_and_reports_the_number_of_grants() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let revoke = |number| RevokeAccess {
+            client: client(1),
+            resource: resource(number),
+        };
+        tell_addr(&scene.connection, open(1));
+        tell_addr(&scene.connection, open(2));
+        tell_addr(&scene.connection, revoke(1));
+        scene.supervisor.nothing().await;
+
+        tell_addr(&scene.connection, revoke(2));
+        let closed: ConnectionClosed = scene.supervisor.next().await;
+        assert_eq!((closed.client, closed.opened), (client(1), 2));
+        scene.udp.next::<AttachPeer>().await;
+        let detached: DetachPeer = scene.udp.next().await;
+        assert_eq!(detached.index, scene.index);
+    });
+}
+
+/// docs/lessons.md 1: name lookups delay no acknowledgement.
+#[test]
+fn acknowledges_a_name_then_resolves_it_and_releases_it_with_its_resource() {
+    in_virtual_time(async {
+        let (names_probe, mut names) = Probe::start();
+        let mut scene = Scene::with(|outputs| {
+            outputs.resolve = names_probe.clone().recipient();
+            outputs.nat_table.release = names_probe.recipient();
+        });
+        let OpenConnection(mut request) = open(1);
+        request.resource.kind = ResourceKind::Dns("app.example".into());
+        tell_addr(&scene.connection, OpenConnection(request));
+        scene.portal.next::<ConnectionAccepted>().await;
+        let question: ResolveName = names.next().await;
+        assert_eq!(
+            (question.name.as_str(), question.client),
+            ("app.example", client(1))
+        );
+        assert!(question.reply_to.is_none() && !question.refresh);
+
+        let revoke = RevokeAccess {
+            client: client(1),
+            resource: resource(1),
+        };
+        tell_addr(&scene.connection, revoke);
+        let released: ReleaseResource = names.next().await;
+        assert_eq!(
+            (released.client, released.resource),
+            (client(1), resource(1))
+        );
+    });
+}
+
+#[test]
+fn closes_when_the_last_grant_expires() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        let OpenConnection(mut request) = open(1);
+        request.expires_at = Some(UnixTime(unix_now().0 + 60));
+        tell_addr(&scene.connection, OpenConnection(request));
+        scene.portal.next::<ConnectionAccepted>().await;
+
+        // The wall clock may reach the next second before the actor reads it.
+        tokio::time::advance(Duration::from_secs(58)).await;
+        scene.supervisor.nothing().await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let closed: ConnectionClosed = scene.supervisor.next().await;
+        assert_eq!((closed.client, closed.opened), (client(1), 1));
+    });
+}
+
+#[test]
+fn drops_and_counts_datagrams_without_room() {
+    in_virtual_time(async {
+        const ROOM: usize = 2;
+        let mut stuck = Context::<Probe>::new();
+        stuck.set_mailbox_capacity(ROOM);
+        let sockets = stuck.address();
+        let mut scene = Scene::with(|outputs| outputs.udp.datagrams = sockets.recipient());
+        tell_addr(&scene.connection, local_addresses());
+        tell_addr(&scene.connection, open(1));
+        tell_addr(
+            &scene.connection,
+            AddCandidates {
+                client: client(1),
+                candidates: vec!["candidate:1 1 udp 2130706431 198.51.100.5 4000 typ host".into()],
+            },
+        );
+        // An unanswered check is repeated.
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_millis(250)).await;
+            scene.supervisor.nothing().await;
+        }
+        tell_addr(&scene.connection, StopConnection);
+        scene.supervisor.next::<ChildDied>().await;
+
+        let (probe, mut sent) = Probe::new();
+        stuck.run(probe);
+        for _ in 0..ROOM {
+            sent.next::<OutboundDatagrams>().await;
+        }
+        sent.nothing().await;
+        let drops = scene.metrics.drops();
+        assert!(
+            matches!(drops[..], [(DropReason::MailboxFull, 1..)]),
+            "{drops:?}"
+        );
+    });
+}
+
+#[test]
+fn a_stopped_connection_detaches_its_client_and_is_reported() {
+    in_virtual_time(async {
+        let mut scene = Scene::new();
+        scene.nat_table.next::<AttachClient>().await;
+        tell_addr(&scene.connection, StopConnection);
+        let detached: DetachClient = scene.nat_table.next().await;
+        assert_eq!(detached.client, client(1));
+        let death: ChildDied = scene.supervisor.next().await;
+        assert_eq!(death.child, Child::Connection(client(1), scene.index));
+        assert_eq!(
+            (death.instance, death.cause),
+            (INSTANCE, DeathCause::Stopped)
+        );
+    });
+}
+
+const INSTANCE: InstanceId = InstanceId(7);
+
+/// The connection of client 1 and the actors around it.
+struct Scene {
+    connection: Addr<ConnectionActor>,
+    index: PeerIndex,
+    nat_table: Inbox,
+    udp: Inbox,
+    portal: Inbox,
+    supervisor: Inbox,
+    metrics: Arc<Metrics>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// With changed outputs.
+    fn with(change: impl FnOnce(&mut ConnectionOutputs)) -> Self {
+        let (nat_table_probe, nat_table) = Probe::start();
+        let (udp_probe, udp) = Probe::start();
+        let (portal_probe, portal) = Probe::start();
+        let (supervisor_probe, supervisor) = Probe::start();
+        let mut outputs = outputs(
+            &nat_table_probe,
+            &udp_probe,
+            &portal_probe,
+            &supervisor_probe,
+        );
+        change(&mut outputs);
+        let metrics = Arc::new(Metrics::default());
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let death = Child::Connection(client(1), index);
+        let connection = ConnectionActor::new(ConnectionSpec {
+            client: client(1),
+            config: ConnectionConfig {
+                keys: GatewayKeys::new([2; 32]),
+                index,
+                client: tunnel(1),
+                gateway: Some(tunnel(0)),
+                max_resources: 8,
+            },
+            outputs,
+            record: None,
+            metrics: metrics.shard(0),
+            death: DeathNotice::new(death, INSTANCE, supervisor_probe.recipient()),
+        });
+        Self {
+            connection: connection.start(),
+            index,
+            nat_table,
+            udp,
+            portal,
+            supervisor,
+            metrics,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Sample clients, grants and addresses, and the outputs of a connection among probes.
+
+use super::probe::Probe;
+use crate::actors::connection::ConnectionOutputs;
+use crate::actors::supervisor::links::{NatTableLinks, UdpLinks};
+use crate::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
+use actix::prelude::*;
+use postern_core::grant::{
+    AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
+    PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
+};
+use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
+use postern_core::peer::LocalAddresses;
+use std::net::Ipv4Addr;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+pub(crate) fn client(number: u8) -> ClientId {
+    ClientId(Uuid::from_u128(number.into()))
+}
+
+pub(crate) fn resource(number: u8) -> ResourceId {
+    ResourceId(Uuid::from_u128(number.into()))
+}
+
+/// Tunnel addresses of client `number`; 0 is the gateway.
+pub(crate) fn tunnel(number: u8) -> TunnelAddresses {
+    TunnelAddresses {
+        ipv4: [100, 64, 1, number].into(),
+        ipv6: [0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, number.into()].into(),
+    }
+}
+
+/// Client 1 may reach resource `number`; acknowledged with `ref-<number>`.
+pub(crate) fn open(number: u8) -> OpenConnection {
+    open_for(1, number)
+}
+
+/// Client `client` may reach resource `number`; acknowledged with `ref-<number>`.
+pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
+    OpenConnection(Box::new(AuthorizationRequest {
+        reply_ref: format!("ref-{number}"),
+        client: ClientProfile {
+            id: self::client(client),
+            public_key: PublicKey([client; 32]),
+            preshared_key: PresharedKey(Zeroizing::new([3; 32])),
+            tunnel: tunnel(client),
+        },
+        resource: Resource {
+            id: resource(number),
+            name: "web".into(),
+            kind: ResourceKind::Cidr("10.20.0.0/24".parse().expect("literal")),
+            filters: Vec::new(),
+        },
+        gateway_ice: ice("6m26", "gj5f2zjrxg6cwvtrtqgfva"),
+        client_ice: ice("eokn", "5enp7ct6775ebzonvunxjy"),
+        expires_at: None,
+        announced: None,
+        reply: ReplyKind::Granted,
+    }))
+}
+
+/// Client 1 may reach resource `number` by a name; acknowledged with `ref-<number>`.
+pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess {
+    let OpenConnection(open) = open(number);
+    AllowAccess(Box::new(AccessRequest {
+        reply_ref: open.reply_ref,
+        client: open.client.id,
+        tunnel,
+        resource: Resource {
+            kind: ResourceKind::Dns("*.corp.example".into()),
+            ..open.resource
+        },
+        expires_at: None,
+        announced: Some(AnnouncedName {
+            domain: "app.corp.example".into(),
+            proxy_ips: Vec::new(),
+        }),
+    }))
+}
+
+/// Client 1 may reach resource `number` by the name app.corp.example, which it uses under
+/// [`PROXY_IPS`].
+pub(crate) fn open_name(number: u8) -> OpenConnection {
+    let OpenConnection(mut open) = open(number);
+    open.resource.kind = ResourceKind::Dns("*.corp.example".into());
+    open.announced = Some(AnnouncedName {
+        domain: "app.corp.example".into(),
+        proxy_ips: PROXY_IPS.map(Into::into).to_vec(),
+    });
+    OpenConnection(open)
+}
+
+pub(crate) const PROXY_IPS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(100, 96, 0, 1),
+    Ipv4Addr::new(100, 96, 0, 2),
+    Ipv4Addr::new(100, 96, 0, 3),
+    Ipv4Addr::new(100, 96, 0, 4),
+];
+
+/// A UDP packet without payload.
+pub(crate) fn udp(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
+        .udp(4000, 5000)
+        .write(&mut packet, &[])
+        .expect("fits");
+    packet
+}
+
+fn ice(ufrag: &str, password: &str) -> IceCredentials {
+    IceCredentials {
+        ufrag: ufrag.into(),
+        password: Zeroizing::new(password.into()),
+    }
+}
+
+/// The gateway's one address.
+pub(crate) fn local_addresses() -> LocalAddressesChanged {
+    LocalAddressesChanged(LocalAddresses {
+        host: vec!["192.0.2.10:52625".parse().expect("literal")],
+        reflexive: Vec::new(),
+    })
+}
+
+pub(crate) fn relay(id: &str, addr: &str) -> Relay {
+    Relay {
+        id: RelayId(id.into()),
+        addr: addr.parse().expect("literal"),
+        credentials: None,
+    }
+}
+
+/// The messages of a connection, sorted by receiver. Messages about names and changes for the
+/// supervisor are dropped, unless a test redirects them.
+pub(crate) fn outputs(
+    nat_table: &Addr<Probe>,
+    udp: &Addr<Probe>,
+    portal: &Addr<Probe>,
+    supervisor: &Addr<Probe>,
+) -> ConnectionOutputs {
+    let (deaf, _) = Probe::start();
+    let mut nat_table = NatTableLinks::from(nat_table).inputs;
+    nat_table.release = deaf.clone().recipient();
+    ConnectionOutputs {
+        nat_table,
+        udp: UdpLinks::from(udp).inputs,
+        front: None,
+        resolve: deaf.clone().recipient(),
+        gathered: portal.clone().recipient(),
+        accepted: portal.clone().recipient(),
+        changed: deaf.recipient(),
+        closed: supervisor.clone().recipient(),
+    }
+}
