@@ -125,7 +125,7 @@ impl Place<'_> {
         let name = format!("fast-client-{}", self.role);
         let file = self.playground.directory().join(format!("{name}.json"));
         std::fs::write(&file, serde_json::to_vec(peer)?)?;
-        let mut command = self.playground.command(self.role, &programs.bench());
+        let mut command = self.playground.command(self.role, programs.bench());
         command.arg("fast-client").arg("--peer").arg(file);
         self.spawn(&name, command)
     }

@@ -126,7 +126,7 @@ fn start_clients(
 ) -> Result<(Process, CrowdReport)> {
     let playground = lab.playground();
     let programs = Programs::beside_this()?;
-    let mut command = playground.command(Role::Client, &programs.bench());
+    let mut command = playground.command(Role::Client, programs.bench());
     command.arg("crowd").arg("--control");
     command.arg(playground.directory().join("portal.sock"));
     command.args(["--gateway", &format!("{GATEWAY_V4}:52625")]);

@@ -19,7 +19,7 @@ const PROXY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
 fn a_floor_reaches_a_floor() {
     let playground = Playground::new().expect("builds");
     let floor = |role| {
-        let mut command = playground.command(role, &programs().bench());
+        let mut command = playground.command(role, programs().bench());
         command.args(["floor", "--key", "test"]);
         command
     };
@@ -38,7 +38,7 @@ fn a_floor_reaches_a_floor() {
         routes: &["100.64.0.0/24"],
     };
     let _client = place.spawn("floor-client", command).expect("starts");
-    let mut web = playground.command(Role::Gateway, &programs().lab());
+    let mut web = playground.command(Role::Gateway, programs().lab());
     web.args(["web", "--listen", "100.64.0.1:80"]);
     let _web = playground.spawn("web", web).expect("starts");
     let url = url(IpAddr::from([100, 64, 0, 1]), WEB_PORT, "/");

@@ -35,7 +35,7 @@ impl Trial {
     fn operate(&self, arguments: &[&str]) -> Output {
         let mut command = self
             .playground()
-            .command(Role::Gateway, &programs().gateway());
+            .command(Role::Gateway, programs().gateway());
         let config = self.playground().directory().join("gateway.toml");
         command.args(arguments).arg("--config").arg(config);
         self.playground().run(command, LIMIT).expect("it runs")

@@ -63,7 +63,7 @@ impl Trial {
                 &format!("\"{}\"", WEBS_V6[1]),
             );
         fs::write(at("other-zone.toml"), zone).expect("written");
-        let mut command = self.playground().command(Role::Resource, &programs().lab());
+        let mut command = self.playground().command(Role::Resource, programs().lab());
         command.args(["dns", "--listen", &format!("{}:53", WEBS_V4[1])]);
         command.arg("--zone").arg(at("other-zone.toml"));
         command.arg("--control").arg(at("other-names.sock"));

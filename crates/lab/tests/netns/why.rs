@@ -21,7 +21,7 @@ impl Trial {
     fn ask(&self, client: &str, target: &str, options: &[&str]) -> Output {
         let mut command = self
             .playground()
-            .command(Role::Gateway, &programs().gateway());
+            .command(Role::Gateway, programs().gateway());
         let config = self.playground().directory().join("gateway.toml");
         command.arg("why").arg("--config").arg(config);
         command.args(options).args([client, target]);

@@ -33,7 +33,6 @@ pub(super) struct Arena {
     leftover: Option<PathBuf>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there are eight at most")]
 enum Network {
     Lab(Lab),
     Bare(Playground),
@@ -103,7 +102,7 @@ impl Arena {
     fn floor(programs: &Programs, interrupt: &Interrupt) -> Result<Self> {
         let playground = forwarding(interrupt)?;
         let end = |role| {
-            let mut command = playground.command(role, &programs.bench());
+            let mut command = playground.command(role, programs.bench());
             command.args(["floor", "--key", "bench"]);
             command
         };
@@ -291,7 +290,7 @@ pub(in crate::measure) fn serve_udp_at(
     playground: &Playground,
     programs: &Programs,
 ) -> Result<Process> {
-    let mut command = playground.command(Role::Resource, &programs.bench());
+    let mut command = playground.command(Role::Resource, programs.bench());
     let at = SocketAddr::from((address, UDP_PORT));
     command.args(["udp-load", "--serve", &at.to_string()]);
     playground.spawn(&format!("udp-server-{address}"), command)

@@ -166,7 +166,7 @@ pub(in crate::measure) fn run_at(
     (load, rate): (UdpLoad, u32),
     programs: &Programs,
 ) -> Result<Outcome> {
-    let mut command = playground.command(from, &programs.bench());
+    let mut command = playground.command(from, programs.bench());
     let to = SocketAddr::new(target, UDP_PORT).to_string();
     command.args(["udp-load", "--to", &to]);
     command.args(["--bytes", &load.payload_bytes.to_string()]);
