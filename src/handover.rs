@@ -1,8 +1,8 @@
 //! `postern handover`: ends the running gateway without goodbyes, so that the next one takes over.
 //!
 //! Finds the gateway by the lock of its state file, sends it SIGUSR1, and waits until its process
-//! has ended. Signals no process that may not be the one that holds the lock: the process is held by
-//! a pidfd (pidfd_open(2)), which never refers to a later process of the same id.
+//! has ended. Signals no process that may not be the one that holds the lock: the process is held
+//! by a pidfd (pidfd_open(2)), which never refers to a later process of the same id.
 
 use crate::config::StateConfig;
 use crate::state::{StateError, lock_holder};

@@ -1,5 +1,5 @@
-//! Registers our descriptors with the event loop of the current thread, and reads from them in turns
-//! with the other actors of the thread.
+//! Registers our descriptors with the event loop of the current thread, and reads from them in
+//! turns with the other actors of the thread.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,7 +45,8 @@ impl ReadTurns {
     }
 
     /// Calls `read` until it returns something. It also returns whether there may be more to read;
-    /// [`io::ErrorKind::WouldBlock`] means that there is not. The stream ends after too many errors.
+    /// [`io::ErrorKind::WouldBlock`] means that there is not. The stream ends after too many
+    /// errors.
     pub(crate) fn poll<T>(
         &mut self,
         descriptor: &AsyncFd<OwnedFd>,

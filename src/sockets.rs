@@ -91,8 +91,8 @@ impl UdpPort {
         })
     }
 
-    /// Sends a batch except its first `skip` datagrams, in GSO writes where the kernel accepts them.
-    /// Returns how many datagrams of the batch the kernel has taken.
+    /// Sends a batch except its first `skip` datagrams, in GSO writes where the kernel accepts
+    /// them. Returns how many datagrams of the batch the kernel has taken.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when the send buffer is full, or another error of the kernel,

@@ -1,4 +1,5 @@
-//! The interface of fault injection in a gateway that is built without it: no function does anything.
+//! The interface of fault injection in a gateway that is built without it: no function does
+//! anything.
 
 use super::InjectFault;
 use actix::{Actor, Context, Recipient};

@@ -89,8 +89,8 @@ pub struct InjectFault {
 #[rtype(result = "()")]
 pub struct Fault(pub FaultKind);
 
-/// Gives an actor a handler of [`Fault`]: `injectable!(TunActor, "tun")`. The second argument is the
-/// kind of the actor, as in log lines and in its call of [`on_started`].
+/// Gives an actor a handler of [`Fault`]: `injectable!(TunActor, "tun")`. The second argument is
+/// the kind of the actor, as in log lines and in its call of [`on_started`].
 #[macro_export]
 #[doc(hidden)]
 macro_rules! injectable {

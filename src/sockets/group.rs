@@ -4,8 +4,8 @@
 //! datagram to the shard of its peer by [`steering_program`]. If the kernel refuses, there is one
 //! socket for each family: shard 0 reads it, and all shards send through it.
 //!
-//! The first socket of a family is bound before it shares the port: the kernel refuses the port to a
-//! second gateway as to any other program.
+//! The first socket of a family is bound before it shares the port: the kernel refuses the port to
+//! a second gateway as to any other program.
 
 use nix::libc::{sock_filter, sock_fprog};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -271,7 +271,8 @@ mod tests {
         datagram
     }
 
-    /// Each datagram waits in the socket of the shard that its index names, all others in the first.
+    /// Each datagram waits in the socket of the shard that its index names, all others in the
+    /// first.
     fn assert_steered(ip: IpAddr, group: &SocketGroup, shards: u8) {
         let mut pool = PeerIndexPool::new([5; 32]);
         let mut sent: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();

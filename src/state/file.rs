@@ -132,8 +132,8 @@ impl StateFile {
     /// Replaces the file as a whole: a reader finds the former state or this one.
     ///
     /// # Errors
-    /// Those of the file system, and [`ErrorKind::FileTooLarge`] beyond [`MAX_STATE_BYTES`]; the former
-    /// state then stays as it is.
+    /// Those of the file system, and [`ErrorKind::FileTooLarge`] beyond [`MAX_STATE_BYTES`]; the
+    /// former state then stays as it is.
     pub fn save(&mut self, state: &SavedState) -> io::Result<()> {
         let image = image::encode(state, &self.key, MAX_STATE_BYTES)
             .map_err(|error| io::Error::new(ErrorKind::FileTooLarge, error))?;

@@ -3,8 +3,8 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The key that seals the state of the gateway with this identity. Without the token, a state can be
-/// neither forged nor attributed to a gateway.
+/// The key that seals the state of the gateway with this identity. Without the token, a state can
+/// be neither forged nor attributed to a gateway.
 pub fn identity_key(portal_url: &str, gateway_id: &str, token: &str) -> [u8; 32] {
     let mac = Hmac::<Sha256>::new_from_slice(token.as_bytes());
     let mut mac = mac.expect("HMAC takes keys of any length");

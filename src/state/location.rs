@@ -9,7 +9,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Makes sure that the directory of `path` exists, is in memory and is writable for this user alone.
+/// Makes sure that the directory of `path` exists, is in memory and is writable for this user
+/// alone.
 pub(super) fn prepare(path: &Path) -> Result<(), StateError> {
     let directory = directory_of(path);
     // Checked before anything is created, so that nothing is left on a disk.

@@ -2,9 +2,9 @@
 //! (nft).
 //!
 //! Where the file of the program carries the capability (the container image), it is permitted, but
-//! not effective: a program that is started without it must be able to say so. Where systemd or root
-//! give it, it is effective already. Linux keeps capabilities for each thread and passes them on to
-//! the threads that it starts: call [`raise_net_admin`] before any thread is started. Source:
+//! not effective: a program that is started without it must be able to say so. Where systemd or
+//! root give it, it is effective already. Linux keeps capabilities for each thread and passes them
+//! on to the threads that it starts: call [`raise_net_admin`] before any thread is started. Source:
 //! capabilities(7).
 
 use rustix::io::Result;

@@ -1,7 +1,7 @@
 //! Forwarding in the kernel, without which no packet reaches a resource.
 //!
-//! Switched on when the configuration says so, and left on: other programs may depend on it by then.
-//! IPv4 is required. IPv6 is set where the kernel has it; its absence is a warning, because a
+//! Switched on when the configuration says so, and left on: other programs may depend on it by
+//! then. IPv4 is required. IPv6 is set where the kernel has it; its absence is a warning, because a
 //! container without IPv6 is common and its IPv4 resources are reachable.
 
 use super::sysctl::{self, Setting};

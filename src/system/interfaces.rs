@@ -2,8 +2,8 @@
 //!
 //! Leaves out interfaces that are down or excluded, the tunnel's own, loopback unless its interface
 //! is named, link-local and other addresses that are of no use outside the host, and all addresses
-//! inside the tunnel's ranges. Lists an interface without a carrier: it may get one at any time, and
-//! the kernel reports that late.
+//! inside the tunnel's ranges. Lists an interface without a carrier: it may get one at any time,
+//! and the kernel reports that late.
 
 use super::{TUNNEL_RANGE_V4, TUNNEL_RANGE_V6};
 use crate::config::{InterfaceName, InterfacePattern, NetworkConfig};

@@ -2,9 +2,9 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files to the hard limit, and returns it. The usual soft limit of 1024 is
-/// for programs that call `select(2)`, and each pending DNS query holds a socket for each family and
-/// server.
+/// Raises the limit of open files to the hard limit, and returns it. The usual soft limit of 1024
+/// is for programs that call `select(2)`, and each pending DNS query holds a socket for each family
+/// and server.
 pub fn raise_open_files() -> nix::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {

@@ -1,5 +1,5 @@
-//! The gateway's nftables table: accepts tunnel traffic and masquerades clients behind the gateway's
-//! addresses.
+//! The gateway's nftables table: accepts tunnel traffic and masquerades clients behind the
+//! gateway's addresses.
 //!
 //! One table, `inet postern_<interface>`, applied in one transaction and removed when the guard is
 //! dropped; the rest of the ruleset stays as it is. It cannot overrule another table: in nftables a
@@ -104,8 +104,8 @@ fn table_name(config: &TunnelConfig) -> String {
     format!("postern_{}", config.interface)
 }
 
-/// The transaction. It adds and deletes the table first, so that it is valid whether or not the table
-/// exists.
+/// The transaction. It adds and deletes the table first, so that it is valid whether or not the
+/// table exists.
 fn ruleset(config: &TunnelConfig, table: &str) -> String {
     let interface = &config.interface;
     let mut rules = String::new();

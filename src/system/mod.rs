@@ -3,8 +3,8 @@
 //! In the order of a start: [`capabilities`] makes the one privilege effective, [`limits`] raises
 //! the number of open files, [`preflight`] reports what is missing, [`external_id`] identifies this
 //! gateway, [`forwarding`] and [`masquerade`] prepare the way to the resources, [`interface`] sets
-//! the addresses of the TUN, [`interfaces`] lists the addresses that clients can reach. Nothing here
-//! handles packets.
+//! the addresses of the TUN, [`interfaces`] lists the addresses that clients can reach. Nothing
+//! here handles packets.
 
 pub mod capabilities;
 pub mod external_id;

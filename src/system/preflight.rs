@@ -123,8 +123,8 @@ fn port_remedy(port: u16, kind: io::ErrorKind) -> String {
     .to_owned()
 }
 
-/// Binds the port in both families, one after the other, and closes the sockets. A missing family is
-/// no problem.
+/// Binds the port in both families, one after the other, and closes the sockets. A missing family
+/// is no problem.
 fn bind(port: u16) -> io::Result<()> {
     for ip in [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
