@@ -32,7 +32,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway until it is stopped.
+    /// Run the gateway until a signal ends it.
     Gateway(ConfigArgs),
     /// Check the gateway's configuration, and show it with where each value came from.
     Check(ConfigArgs),

@@ -7,9 +7,8 @@ use serde_json::Value;
 
 /// A dependency as `cargo metadata` tells of it.
 pub(crate) struct Package {
-    /// Its name.
     pub(crate) name: String,
-    /// An SPDX expression.
+    /// The licence as an SPDX expression.
     pub(crate) licence: Option<String>,
     /// Where it comes from; `None` for members of the workspace.
     pub(crate) source: Option<String>,

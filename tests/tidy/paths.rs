@@ -12,7 +12,6 @@ const EXTENSIONS: [&str; 4] = [".rs", ".toml", ".md", ".sh"];
 /// A path in a document, with what it says is in there (`path.rs:name`).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mention {
-    /// From 1.
     pub(crate) line: usize,
     /// Relative to the repository, or the end of such a path.
     pub(crate) path: String,

@@ -213,7 +213,8 @@ fn a_section_needs_its_document() {
 #[test]
 fn lessons_of_tests_are_found_above_their_attributes() {
     let text = "/// docs/lessons.md 5 and 6: a flow stays.\n#[test]\nfn a() {}\n\
-                /// docs/lessons.md 7.\nfn helper() {}\n/// docs/lessons.md\n/// 8.\n#[tokio::test]\n";
+                /// docs/lessons.md 7.\nfn helper() {}\n\
+                /// docs/lessons.md\n/// 8.\n#[tokio::test]\n";
     let found = tested_lessons(&Source::new("src/x.rs", text));
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["5", "6", "8"]);
 }

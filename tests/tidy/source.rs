@@ -7,7 +7,6 @@
 pub(crate) struct Source {
     /// Relative to the repository, with `/`.
     pub(crate) path: String,
-    /// As it is.
     pub(crate) text: String,
     /// Comments and the insides of literals replaced by spaces; same length, same lines.
     pub(crate) code: String,
@@ -198,11 +197,8 @@ fn closing_brace(code: &str, open: usize) -> usize {
 /// A function: its name, its first and its last line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Function {
-    /// Without generics.
     pub(crate) name: String,
-    /// From 1.
     pub(crate) first: usize,
-    /// From 1, inclusive.
     pub(crate) last: usize,
 }
 

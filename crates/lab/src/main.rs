@@ -15,9 +15,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a portal.
+    /// Run a portal from one configuration file.
     Portal(portal::Args),
-    /// Run a STUN relay.
+    /// Run a relay that answers STUN requests.
     Relay(relay::Args),
     /// Run the reference client.
     Client(client::Args),

@@ -1,8 +1,9 @@
 //! What a reload takes over, key by key.
 
 use crate::config::keys::{self, KEYS};
+use crate::config::problem::ConfigError;
 use crate::config::schema::{Change, Key};
-use crate::config::{Changes, ConfigError, Environment, GatewayConfig, load};
+use crate::config::{Changes, Environment, GatewayConfig, load};
 use std::path::Path;
 
 fn load_with(folder: &Path, other: &[(&str, &str)]) -> Result<GatewayConfig, ConfigError> {

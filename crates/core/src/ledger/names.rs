@@ -124,10 +124,10 @@ fn forget_former_owners(record: &mut ClientRecord, new: &RecordedName) {
     }
 }
 
-/// For each family in `announced`, another record of the same name either takes over the same addresses
-/// or loses its own; returns whether it has any left. If sets overlap in part (no client does that:
-/// a name has one set), the policy keeps the common part for both resources; here it is removed, or
-/// the records could not be replayed in any order.
+/// For each family in `announced`, another record of the same name either takes over the same
+/// addresses or loses its own; returns whether it has any left. If sets overlap in part (no client
+/// does that: a name has one set), the policy keeps the common part for both resources; here it is
+/// removed, or the records could not be replayed in any order.
 fn keep_matching_families(held: &mut RecordedName, announced: &[IpAddr]) -> bool {
     for is_v6 in [false, true] {
         let new: Vec<_> = announced

@@ -61,8 +61,8 @@ impl ClientRecord {
         true
     }
 
-    /// Returns whether any was new. Keeps at most `limit`; evicts candidates that are not in `added`
-    /// first.
+    /// Returns whether any was new. Keeps at most `limit`; evicts candidates that are not in
+    /// `added` first.
     fn add_candidates(&mut self, added: &[&String], limit: usize) -> bool {
         let held = &mut self.remote_candidates;
         let mut is_changed = false;

@@ -404,7 +404,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn the_rules_hold_after_any_sequence_of_events(steps in proptest::collection::vec(step(), 1..120)) {
+    fn rules_hold_after_any_sequence_of_events(steps in proptest::collection::vec(step(), 1..120)) {
         let mut model = Model::new();
         for step in steps {
             model.step(step);

@@ -442,7 +442,9 @@ proptest! {
             };
             let explanation = policy.explain(&Host::Ip(destination), asked);
             let found = match &explanation.access[..] {
-                [(_, Access::Covered(all))] => all.first().map(|it| (it.is_permitted, it.resource.id)),
+                [(_, Access::Covered(all))] => {
+                    all.first().map(|it| (it.is_permitted, it.resource.id))
+                }
                 [(_, Access::Uncovered)] => None,
                 // The verdict depends on more than the resources there.
                 _ => continue,

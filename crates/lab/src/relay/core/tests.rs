@@ -95,7 +95,7 @@ fn binding_reports_the_address_the_request_came_from() {
 
 #[test]
 fn binding_matches_the_sample_of_rfc_5769() {
-    // Section 2.2: transaction id b7e7a701bc34d686fa87dfae, mapped address 192.0.2.1 port 32853.
+    // RFC 5769, 2.2: transaction id b7e7a701bc34d686fa87dfae, mapped address 192.0.2.1 port 32853.
     let request = [
         0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42, 0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6,
         0x86, 0xfa, 0x87, 0xdf, 0xae,
