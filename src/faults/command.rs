@@ -2,8 +2,7 @@
 //!
 //! KIND is `supervisor`, `portal`, `dns`, `nat_table`, `tun`, `udp`, `admin` or `connection`.
 //! CLIENT is the client's UUID, or `any`, for `connection` only. SHARD is a number, by default 0,
-//! for
-//! `nat_table`, `tun` and `udp` only. Refuses impossible combinations.
+//! for `nat_table`, `tun` and `udp` only. Refuses impossible combinations.
 
 use super::{FaultKind, Target};
 use postern_core::ids::ClientId;
