@@ -118,6 +118,7 @@ fn every_thread_has_a_descriptive_name() {
     }
 }
 
+/// docs/lessons.md 26: one flow stays on one shard.
 #[test]
 fn the_packets_of_a_flow_stay_in_order() {
     let trial = two_shards();
