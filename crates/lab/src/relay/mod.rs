@@ -1,6 +1,6 @@
 //! `postern-lab relay`: a STUN server that a Firezone client accepts as a relay.
 //!
-//! A thin UDP shell around [`RelayCore`]: one socket for each `--listen` address, so that an answer
+//! A thin UDP shell around `RelayCore`: one socket for each `--listen` address, so that an answer
 //! leaves from exactly the address that received the question (docs/protocol.md 8.0: clients
 //! ignore answers from elsewhere). It refuses wildcard addresses for that reason.
 

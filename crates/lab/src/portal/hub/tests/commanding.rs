@@ -102,7 +102,12 @@ fn an_external_client_is_admitted_and_not_recorded() {
     assert_eq!(request["resource"]["id"], grant["resource_id"]);
     lab.acknowledge(gateway, &request);
     let outputs: Vec<_> = std::iter::from_fn(|| lab.hub.poll_output()).collect();
-    let settled = |it: &Output| matches!(it, Output::Settled { ticket: of, result: Ok(_) } if Some(*of) == ticket);
+    let settled = |it: &Output| {
+        let Output::Settled { ticket: of, result } = it else {
+            return false;
+        };
+        Some(*of) == ticket && result.is_ok()
+    };
     assert!(outputs.iter().any(settled), "{outputs:?}");
     let rejects =
         |it: &Output| matches!(it, Output::Send { text, .. } if text.contains("reject_access"));
