@@ -467,6 +467,32 @@ fn documents_name_only_paths_that_exist() {
 }
 
 #[test]
+fn walks_name_functions_that_exist() {
+    let steps = paths::walks(&read("ARCHITECTURE.md"));
+    assert!(steps.len() > WALK_STEPS_MIN, "{} steps", steps.len());
+    let missing: Vec<String> = steps
+        .iter()
+        .flat_map(|step| {
+            let missing = paths::missing_functions(step, read).into_iter();
+            missing.map(|name| {
+                format!(
+                    "ARCHITECTURE.md:{}: no {name} in {:?}",
+                    step.line, step.files
+                )
+            })
+        })
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "name the functions as they are called today\n  {}",
+        missing.join("\n  ")
+    );
+}
+
+/// Both ways of a packet, an authorization and a name are walked in more steps than this.
+const WALK_STEPS_MIN: usize = 30;
+
+#[test]
 fn references_lead_to_headings() {
     let known =
         references::NUMBERED.map(|document| (document, references::headings(&read(document))));
@@ -598,6 +624,41 @@ fn the_gateway_is_built_without_the_lab() {
         "{} packages in the gateway's closure, at most {CLOSURE_MAX}: do without the new one, or say why",
         names.len()
     );
+}
+
+/// Lines that are neither blank nor comments, outside tests, below a folder; and what they were
+/// allowed to grow to.
+const CODE_LINES_MAX: [(&str, usize); 4] = [
+    ("src/", 14_000),
+    ("crates/core/src/", 17_500),
+    ("crates/lab/src/", 12_800),
+    ("crates/bench/src/", 6_500),
+];
+
+#[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "the harness captures it; --no-capture shows the sizes"
+)]
+fn the_code_stays_within_its_size() {
+    for (root, max) in CODE_LINES_MAX {
+        let rust = files()
+            .into_iter()
+            .filter(|path| path.starts_with(root) && is_rust(path));
+        let lines = rust.map(|path| {
+            let shipped = Source::new(&path, &read(&path)).shipped();
+            shipped
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .count()
+        });
+        let lines: usize = lines.sum();
+        println!("{root} {lines} lines of code without tests, at most {max}");
+        assert!(
+            lines <= max,
+            "{root} has {lines} lines of code: take something out, or say why"
+        );
+    }
 }
 
 /// Packages that the gateway is built from, itself among them.

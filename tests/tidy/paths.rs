@@ -81,6 +81,73 @@ pub(crate) fn objection(
     (!held).then(|| format!("{path} has no {symbol}"))
 }
 
+/// A step of a walk in ARCHITECTURE.md: the files of its second column, the functions of its third.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// From 1, of the document.
+    pub(crate) line: usize,
+    pub(crate) files: Vec<String>,
+    /// Without the type before `::`.
+    pub(crate) functions: Vec<String>,
+}
+
+/// The rows of all tables that begin with the columns step, file and function.
+pub(crate) fn walks(text: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut inside = false;
+    for (number, line) in text.lines().enumerate() {
+        let is_head = line.starts_with("| step | file | function |");
+        inside = is_head || (inside && line.starts_with('|'));
+        if !inside || is_head || line.starts_with("|---") {
+            continue;
+        }
+        let columns: Vec<&str> = line.split('|').collect();
+        let words = |column: usize| {
+            let column = columns.get(column).copied().unwrap_or_default();
+            column
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let name = |path: String| path.rsplit("::").next().unwrap_or_default().to_owned();
+        steps.push(Step {
+            line: number + 1,
+            files: words(2),
+            functions: words(3).into_iter().map(name).collect(),
+        });
+    }
+    steps
+}
+
+/// The functions of a step that none of its files defines.
+pub(crate) fn missing_functions(step: &Step, read: impl Fn(&str) -> String) -> Vec<String> {
+    let texts: Vec<String> = step.files.iter().map(|file| read(file)).collect();
+    let defined = |name: &str| {
+        let definitions = ["(", "<"].map(|open| format!("fn {name}{open}"));
+        texts
+            .iter()
+            .any(|text| definitions.iter().any(|it| text.contains(it)))
+    };
+    let missing = step.functions.iter().filter(|name| !defined(name));
+    missing.cloned().collect()
+}
+
+#[test]
+fn the_functions_of_a_walk_are_looked_for_in_its_files() {
+    let text = "| step | file | function | dropped |\n|---|---|---|---|\n\
+                | read | `a.rs`, `b.rs` | `A::read`, `merge`, `gone` | `X` |\n\n| `x` | `y` | `z` |\n";
+    let steps = walks(text);
+    assert_eq!(steps.len(), 1);
+    assert_eq!(steps[0].line, 3);
+    let read = |file: &str| match file {
+        "a.rs" => "pub fn read(&self) {}".to_owned(),
+        _ => "fn merge<T>(t: T) {}".to_owned(),
+    };
+    assert_eq!(missing_functions(&steps[0], read), ["gone"]);
+}
+
 #[test]
 fn paths_are_told_from_other_words() {
     let text = "`src/main.rs` and `crates/core/`, `./tests/tidy.rs`, `wire.rs:Frame`, `tcp/80`,\n\
