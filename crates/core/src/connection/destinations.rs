@@ -8,10 +8,10 @@
 //! counted; only the first of such a run computes its slot, by one multiplication. Nothing is
 //! searched, moved or allocated except the table itself, once.
 
+use crate::authorizations::ranges;
 use crate::nat_table::ClientSlot;
 use crate::nat_table::rewrite::IcmpError;
 use crate::packet::{IpPacket, Transport};
-use crate::policy::ranges;
 use crate::replies::{Refusal, ReplyFacts, ReplyTracker, source_port};
 use std::net::IpAddr;
 use std::time::Instant;

@@ -4,7 +4,6 @@
 //! new keys. When the last one ends, the client gets a goodbye and the connection closes. Source:
 //! docs/protocol.md 3.4, docs/protocol.md 4 and docs/protocol.md 5.
 
-mod announced;
 mod budget;
 mod destinations;
 mod explain;
@@ -14,7 +13,11 @@ mod stats;
 pub use explain::{ConnectionFacts, TransportFacts};
 pub use stats::{ConnectionStats, TrafficStats};
 
+use crate::DropReason;
 use crate::UnixTime;
+use crate::authorizations::{
+    Announcer, AuthorizationError, Authorizations, Changes, NameChange, NameMeaning, pattern,
+};
 use crate::grant::{
     AccessRequest, AnnouncedName, AuthorizationEntry, AuthorizationRequest, Resource, ResourceKind,
     TransportKeys, TunnelAddresses,
@@ -28,9 +31,7 @@ use crate::peer::{
     AssignedIps, ControlPacket, DomainStatus, GatewayKeys, HandshakeCounts, LocalAddresses,
     PathKind, Peer, PeerConfig, PeerEvent, PeerIndex,
 };
-use crate::policy::{Policy, PolicyConfig, PolicyEvent, Verdict, pattern};
-use crate::{DropReason, policy};
-use announced::AnnouncedNames;
+use crate::policy::{Policy, PolicyConfig, Verdict};
 use budget::AnnouncementBudget;
 use destinations::Destinations;
 use stats::TrafficMeter;
@@ -62,7 +63,7 @@ pub enum ConnectionEvent {
         reply_ref: String,
     },
     /// The request cannot be granted.
-    Refused(policy::PolicyError),
+    Refused(AuthorizationError),
     /// Deliver this client's datagrams from now on.
     PeerAttached {
         /// Identifies its handshakes.
@@ -84,19 +85,8 @@ pub enum ConnectionEvent {
     Expired(ResourceId),
     /// The client was granted this one name and will soon announce it: look it up.
     NameExpected(DomainName),
-    /// The client announced proxy IPs of a name, and the policy accepted them.
-    ProxyIpsAssigned {
-        /// The resource that covers the name.
-        resource: ResourceId,
-        /// The name and proxy IPs as announced.
-        announced: AnnouncedName,
-        /// The name in the form that is looked up.
-        name: DomainName,
-        /// Whether the client waits for a DomainStatus.
-        in_tunnel: bool,
-    },
-    /// The client lost a resource, and its names with it.
-    ResourceReleased(ResourceId),
+    /// Tell the NAT what a name of the client means, before any packet to it.
+    NameChanged(NameMeaning),
     /// The connection has ended; remove it.
     Closed,
 }
@@ -108,7 +98,8 @@ pub struct Connection {
     transport: Option<(TransportKeys, Peer)>,
     addresses: LocalAddresses,
     announcements: AnnouncementBudget,
-    names: AnnouncedNames,
+    /// As the owner has taken them last.
+    published: Authorizations,
     destinations: Destinations,
     /// When the last transport was lost, for a diagnosis.
     lost_at: Option<Instant>,
@@ -126,12 +117,12 @@ impl Connection {
     #[must_use]
     pub fn new(config: ConnectionConfig) -> Self {
         Self {
-            policy: fresh_policy(&config),
+            policy: Policy::new(policy_config(&config)),
             config,
             transport: None,
             addresses: LocalAddresses::default(),
             announcements: AnnouncementBudget::default(),
-            names: AnnouncedNames::default(),
+            published: Authorizations::default(),
             destinations: Destinations::default(),
             lost_at: None,
             inbound: VecDeque::new(),
@@ -192,12 +183,10 @@ impl Connection {
         now: Instant,
     ) -> bool {
         if let Err(error) = self.policy.allow(resource, expires_at, unix_now, now) {
-            let full = matches!(error, policy::PolicyError::TooManyResources { .. });
             self.events.push_back(ConnectionEvent::Refused(error));
-            if full {
+            if !error.leaves_it_granted() {
                 return false;
             }
-            // Other errors are mistakes of the portal: the earlier grant stays and is acknowledged.
         }
         self.closed = false;
         true
@@ -206,7 +195,7 @@ impl Connection {
     /// A name without proxy IPs only indicates a later announcement.
     fn announce(&mut self, resource: ResourceId, announced: Option<AnnouncedName>) {
         if let Some(announced) = announced.filter(|name| !name.proxy_ips.is_empty())
-            && let Err(error) = self.assign(resource, announced, false)
+            && let Err(error) = self.assign(resource, &announced, Announcer::Portal)
         {
             self.events.push_back(ConnectionEvent::Refused(error));
         }
@@ -215,22 +204,11 @@ impl Connection {
     fn assign(
         &mut self,
         resource: ResourceId,
-        announced: AnnouncedName,
-        in_tunnel: bool,
-    ) -> Result<(), policy::PolicyError> {
-        let Ok(name) = announced.domain.parse::<DomainName>() else {
-            return Err(policy::PolicyError::NameNotCovered { resource });
-        };
-        self.policy
-            .assign_proxies(resource, &name, &announced.proxy_ips)?;
-        self.names
-            .insert((&name, resource), &announced, in_tunnel, &self.policy);
-        self.events.push_back(ConnectionEvent::ProxyIpsAssigned {
-            resource,
-            announced,
-            name,
-            in_tunnel,
-        });
+        announced: &AnnouncedName,
+        by: Announcer,
+    ) -> Result<(), AuthorizationError> {
+        let changes = self.policy.assign_proxies(resource, announced, by)?;
+        self.tell_names(&changes);
         Ok(())
     }
 
@@ -284,8 +262,8 @@ impl Connection {
 
     /// The portal revokes a resource.
     pub fn handle_revocation(&mut self, resource: ResourceId, now: Instant) {
-        self.policy.revoke(resource);
-        self.after_policy(now);
+        let changes = self.policy.revoke(resource);
+        self.after_policy(&changes, now);
     }
 
     /// A resource changed: updates its filters if this client holds it.
@@ -297,7 +275,7 @@ impl Connection {
     pub fn handle_expiry(&mut self, entry: AuthorizationEntry, unix_now: UnixTime, now: Instant) {
         self.policy
             .set_expiry(entry.resource, entry.expires_at, unix_now, now);
-        self.after_policy(now);
+        self.after_policy(&Changes::default(), now);
     }
 
     /// Changes the limit of resources; held ones stay.
@@ -320,8 +298,8 @@ impl Connection {
         let granted = granted
             .iter()
             .map(|entry| (entry.resource, entry.expires_at));
-        self.policy.reconcile(granted, unix_now, now);
-        self.after_policy(now);
+        let changes = self.policy.reconcile(&granted.collect(), unix_now, now);
+        self.after_policy(&changes, now);
     }
 
     /// Handles datagrams from the client.
@@ -387,7 +365,10 @@ impl Connection {
             domain: assigned.domain,
             proxy_ips: assigned.proxy_ips,
         };
-        if self.assign(resource, announced, true).is_err() {
+        if self
+            .assign(resource, &announced, Announcer::Client)
+            .is_err()
+        {
             let status = DomainStatus {
                 resource,
                 domain,
@@ -449,8 +430,7 @@ impl Connection {
 
     /// Runs the timers of the policy, ICE and WireGuard.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.policy.handle_timeout(now);
-        self.after_policy(now);
+        self.expire(now);
         if let Some((_, peer)) = &mut self.transport {
             peer.handle_timeout(now);
         }
@@ -512,20 +492,31 @@ impl Connection {
         self.transport.as_ref()?.1.path_kind()
     }
 
-    fn after_policy(&mut self, now: Instant) {
-        while let Some(event) = self.policy.poll_event() {
-            match event {
-                PolicyEvent::Expired { resource } => {
-                    self.events.push_back(ConnectionEvent::Expired(resource));
-                    self.events
-                        .push_back(ConnectionEvent::ResourceReleased(resource));
-                }
-                PolicyEvent::Revoked { resource } => {
-                    self.events
-                        .push_back(ConnectionEvent::ResourceReleased(resource));
-                }
-            }
-        }
+    /// The authorizations, if they changed since the last call: what a successor is restored from.
+    pub fn take_authorizations(&mut self) -> Option<Authorizations> {
+        let current = self.policy.authorizations();
+        let is_news = *current != self.published;
+        is_news.then(|| {
+            self.published = current.clone();
+            self.published.clone()
+        })
+    }
+
+    fn tell_names(&mut self, changes: &[NameChange]) {
+        let meanings = changes.iter().filter_map(NameChange::meaning);
+        self.events
+            .extend(meanings.map(ConnectionEvent::NameChanged));
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let changes = self.policy.handle_timeout(now);
+        let expired = changes.ended.iter().map(|(grant, _)| grant.resource.id);
+        self.events.extend(expired.map(ConnectionEvent::Expired));
+        self.after_policy(&changes, now);
+    }
+
+    fn after_policy(&mut self, changes: &Changes, now: Instant) {
+        self.tell_names(&changes.names);
         if self.policy.is_empty() && !self.closed {
             self.close(now);
         }
@@ -561,11 +552,8 @@ impl Connection {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        let held = self.policy.resources().map(|resource| resource.id);
-        self.events
-            .extend(held.map(ConnectionEvent::ResourceReleased));
-        self.policy = fresh_policy(&self.config);
-        self.names = AnnouncedNames::default();
+        let changes = self.policy.clear();
+        self.tell_names(&changes.names);
         if self.transport.take().is_some() {
             self.events.push_back(ConnectionEvent::PeerDetached);
         }
@@ -573,12 +561,12 @@ impl Connection {
     }
 }
 
-fn fresh_policy(config: &ConnectionConfig) -> Policy {
-    Policy::new(PolicyConfig {
+fn policy_config(config: &ConnectionConfig) -> PolicyConfig {
+    PolicyConfig {
         client: config.client,
         gateway: config.gateway,
         max_resources: config.max_resources,
-    })
+    }
 }
 
 fn attached(keys: &TransportKeys) -> ConnectionEvent {

@@ -3,9 +3,11 @@
 
 use super::tests::{Pair, UNIX_NOW, resource};
 use super::*;
+use crate::authorizations::{Announced, ProxiedName};
 use crate::grant::{Filter, ReplyKind, ResourceKind};
 use crate::peer::testing::ipv4_packet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use uuid::Uuid;
 
 const DOMAIN: &str = "App.Example.com";
@@ -46,13 +48,20 @@ fn name() -> DomainName {
     DOMAIN.parse().expect("a name")
 }
 
-fn assigned(in_tunnel: bool) -> ConnectionEvent {
-    ConnectionEvent::ProxyIpsAssigned {
-        resource: id(1),
-        announced: announced(),
+fn assigned(by: Announcer) -> ConnectionEvent {
+    let announced = Announced {
+        domain: DOMAIN.into(),
+        by,
+    };
+    ConnectionEvent::NameChanged(NameMeaning {
         name: name(),
-        in_tunnel,
-    }
+        proxied: Some(Arc::new(ProxiedName {
+            name: name(),
+            proxy_ips: proxy_ips(),
+            resources: [(id(1), announced)].into(),
+        })),
+        announced_for: Some(id(1)),
+    })
 }
 
 /// The DomainStatus messages among the sent packets.
@@ -102,7 +111,7 @@ fn passes_announced_proxy_ips_to_the_nat_before_packets_to_them() {
     pair.establish();
     pair.events();
     let sent = pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
-    assert_eq!(pair.events(), [assigned(true)]);
+    assert_eq!(pair.events(), [assigned(Announcer::Client)]);
     assert_eq!(
         statuses(&mut pair, &sent),
         [],
@@ -180,7 +189,7 @@ fn a_name_in_the_request_is_assigned_after_the_acknowledgement() {
         .handle_authorization(request, UNIX_NOW, pair.now);
     let events = pair.events();
     assert!(matches!(events[0], ConnectionEvent::Accepted { .. }));
-    assert!(events.contains(&assigned(false)), "{events:?}");
+    assert!(events.contains(&assigned(Announcer::Portal)), "{events:?}");
 }
 
 fn access(announced: Option<AnnouncedName>) -> AccessRequest {
@@ -203,7 +212,7 @@ fn access_may_come_before_the_transport() {
     let accepted = ConnectionEvent::Accepted {
         reply_ref: "access".into(),
     };
-    assert_eq!(pair.events(), [accepted, assigned(false)]);
+    assert_eq!(pair.events(), [accepted, assigned(Announcer::Portal)]);
     pair.grant(resource(2, vec![]));
     pair.establish();
     pair.send_packet(&ipv4_packet([100, 64, 1, 2], [100, 96, 0, 1], b"x"));
@@ -225,10 +234,64 @@ fn names_are_removed_with_their_resource() {
     pair.grant(resource(2, vec![]));
     pair.establish();
     pair.events();
+    pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    pair.events();
     pair.connection.handle_revocation(id(1), pair.now);
-    assert_eq!(pair.events(), [ConnectionEvent::ResourceReleased(id(1))]);
+    assert_eq!(pair.events(), [gone(DOMAIN)]);
+    pair.grant(dns(3, "other.example.com"));
+    pair.send_packet(&assigned_packet(3, "other.example.com", proxy_ips()));
+    pair.events();
     pair.send_packet(&ControlPacket::goodbye());
-    assert_eq!(pair.events()[0], ConnectionEvent::ResourceReleased(id(2)));
+    assert_eq!(pair.events()[0], gone("other.example.com"));
+}
+
+/// docs/lessons.md 17: A reused proxy IP resets its mapping.
+#[test]
+fn tells_the_nat_of_former_names_first() {
+    let mut pair = Pair::new();
+    pair.grant(dns(1, "*.example.com"));
+    pair.establish();
+    pair.send_packet(&assigned_packet(
+        1,
+        "former.example.com",
+        vec![proxy_ips()[3]],
+    ));
+    pair.events();
+    pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    let expected = [gone("former.example.com"), assigned(Announcer::Client)];
+    assert_eq!(pair.events(), expected);
+}
+
+#[test]
+fn publishes_its_authorizations_after_each_change_and_only_then() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.connection.take_authorizations(), None);
+    pair.grant(dns(1, "*.example.com"));
+    let granted = pair.connection.take_authorizations().expect("a change");
+    assert_eq!((granted.grants().len(), granted.names().len()), (1, 0));
+    pair.establish();
+    assert_eq!(pair.connection.take_authorizations(), None);
+    pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    let named = pair.connection.take_authorizations().expect("a change");
+    assert_eq!((named.grants().len(), named.names().len()), (1, 1));
+    pair.send_packet(&assigned_packet(1, DOMAIN, proxy_ips()));
+    assert_eq!(
+        pair.connection.take_authorizations(),
+        None,
+        "the same again"
+    );
+    pair.connection.handle_revocation(id(1), pair.now);
+    let empty = pair.connection.take_authorizations().expect("a change");
+    assert_eq!((empty.grants().len(), empty.names().len()), (0, 0));
+    assert_eq!(granted.grants().len(), 1, "what was handed out stays");
+}
+
+fn gone(domain: &str) -> ConnectionEvent {
+    ConnectionEvent::NameChanged(NameMeaning {
+        name: domain.parse().expect("a name"),
+        proxied: None,
+        announced_for: None,
+    })
 }
 
 #[test]

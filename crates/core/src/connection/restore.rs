@@ -1,11 +1,12 @@
 //! Restores a connection from the ledger, and repeats events to actors that were restarted.
 
-use super::{Connection, ConnectionConfig, ConnectionEvent, attached};
+use super::{Connection, ConnectionConfig, ConnectionEvent, attached, policy_config};
 use crate::UnixTime;
+use crate::authorizations::NameMeaning;
 use crate::grant::TransportKeys;
-use crate::ledger::{ClientRecord, RecordedName};
-use crate::names::DomainName;
+use crate::ledger::ClientRecord;
 use crate::peer::Peer;
+use crate::policy::Policy;
 use std::time::Instant;
 
 impl Connection {
@@ -23,33 +24,18 @@ impl Connection {
         unix_now: UnixTime,
         now: Instant,
     ) -> Self {
-        let max_resources = config.max_resources;
         let mut connection = Self::new(config);
-        // Grants from before a lower limit stay.
-        connection.limit_resources(max_resources.max(record.grants.len()));
-        for grant in record.grants.values() {
-            let resource = grant.resource.clone();
-            let allowed = connection
-                .policy
-                .allow(resource, grant.expires_at, unix_now, now);
-            if let Err(error) = allowed {
-                let events = [
-                    ConnectionEvent::Refused(error),
-                    ConnectionEvent::ResourceReleased(grant.resource.id),
-                ];
-                connection.events.extend(events);
-            }
-        }
-        connection.limit_resources(max_resources);
-        connection.policy.handle_timeout(now);
-        connection.after_policy(now);
+        let config = policy_config(&connection.config);
+        connection.published = record.authorizations.clone();
+        connection.policy = Policy::restore(config, &connection.published, unix_now, now);
+        connection.expire(now);
         if connection.closed {
             return connection;
         }
         if let Some(keys) = &record.transport {
             connection.restore_transport(keys, record, now);
         }
-        connection.restore_names(&record.names);
+        connection.announce_again();
         connection
     }
 
@@ -65,40 +51,20 @@ impl Connection {
         self.after_peer(now);
     }
 
-    /// Skips names of released resources.
-    fn restore_names(&mut self, names: &[RecordedName]) {
-        for name in names {
-            let announced = &name.announced;
-            let Ok(parsed) = announced.domain.parse::<DomainName>() else {
-                continue;
-            };
-            let ips = &announced.proxy_ips;
-            let is_assigned = self.policy.assign_proxies(name.resource, &parsed, ips);
-            if is_assigned.is_ok() {
-                let key = (&parsed, name.resource);
-                self.names
-                    .insert(key, announced, name.in_tunnel, &self.policy);
-            }
-        }
-        self.announce_again();
-    }
-
     /// The NAT was restarted without its mappings: repeats every name of the client.
     pub fn handle_nat_table_restarted(&mut self) {
         self.announce_again();
     }
 
     fn announce_again(&mut self) {
-        let names = self.names.in_force(&self.policy);
+        let names = self.policy.authorizations().names().values();
+        let meanings = names.map(|proxied| NameMeaning {
+            name: proxied.name.clone(),
+            proxied: Some(proxied.clone()),
+            announced_for: None,
+        });
         self.events
-            .extend(names.map(|(resource, name, announced, in_tunnel)| {
-                ConnectionEvent::ProxyIpsAssigned {
-                    resource,
-                    announced,
-                    name,
-                    in_tunnel,
-                }
-            }));
+            .extend(meanings.map(ConnectionEvent::NameChanged));
     }
 
     /// The UDP actor was restarted without its peers: attaches this one again.

@@ -4,10 +4,12 @@ use super::tests::{
     CLIENT, Pair, UNIX_NOW, WEB, addr, config, local_addresses, resource, udp_to_web,
 };
 use super::*;
+use crate::authorizations::{Announced, ProxiedName};
 use crate::grant::ResourceKind;
-use crate::ledger::{ClientRecord, Grant, RecordedName};
+use crate::ledger::ClientRecord;
 use crate::peer::testing::{TestAgent, TestClient, ipv4_packet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -29,29 +31,36 @@ fn proxy_ips(block: u8) -> Vec<IpAddr> {
     (1..=4).map(|last| [100, 96, block, last].into()).collect()
 }
 
-fn recorded_name(domain: &str, block: u8) -> RecordedName {
-    RecordedName {
-        resource: id(2),
-        announced: AnnouncedName {
-            domain: domain.into(),
-            proxy_ips: proxy_ips(block),
-        },
-        in_tunnel: true,
-    }
+/// The client has announced a name.
+fn add_name(record: &mut ClientRecord, domain: &str, block: u8) {
+    let announced = AnnouncedName {
+        domain: domain.into(),
+        proxy_ips: proxy_ips(block),
+    };
+    let assigned = (record.authorizations).assign(id(2), &announced, Announcer::Client);
+    assigned.expect("entitled");
+}
+
+fn add_grant(record: &mut ClientRecord, resource: Resource, expires_at: Option<UnixTime>) {
+    let allowed = record.authorizations.allow(resource, expires_at, 8);
+    allowed.expect("room");
 }
 
 fn assigned(domain: &str, block: u8) -> ConnectionEvent {
-    let RecordedName {
-        resource,
-        announced,
-        in_tunnel,
-    } = recorded_name(domain, block);
-    ConnectionEvent::ProxyIpsAssigned {
-        resource,
-        name: announced.domain.parse().expect("a name"),
-        announced,
-        in_tunnel,
-    }
+    let name: DomainName = domain.parse().expect("a name");
+    let announced = Announced {
+        domain: domain.into(),
+        by: Announcer::Client,
+    };
+    ConnectionEvent::NameChanged(NameMeaning {
+        name: name.clone(),
+        proxied: Some(Arc::new(ProxiedName {
+            name,
+            proxy_ips: proxy_ips(block),
+            resources: [(id(2), announced)].into(),
+        })),
+        announced_for: None,
+    })
 }
 
 fn answer(payload: &[u8]) -> Vec<u8> {
@@ -81,13 +90,12 @@ impl Restart for Pair {
     /// The ledger's record of a client with one network.
     fn record(&self) -> ClientRecord {
         let request = self.request(resource(1, vec![]), None);
-        let grant = Grant {
-            resource: request.resource.clone(),
-            expires_at: None,
-        };
+        let mut authorizations = Authorizations::default();
+        let allowed = authorizations.allow(request.resource.clone(), None, 1);
+        allowed.expect("room");
         ClientRecord {
             transport: Some(request.transport_keys()),
-            grants: [(id(1), grant)].into(),
+            authorizations,
             remote_candidates: vec![CANDIDATE.into()],
             path: Some(self.path()),
             ..ClientRecord::new(request.client.tunnel)
@@ -176,9 +184,7 @@ fn keeps_grants_beyond_a_lowered_limit() {
     pair.grant(resource(1, vec![]));
     pair.establish();
     let mut record = pair.record();
-    let mut grant = record.grants[&id(1)].clone();
-    grant.resource = resource(2, vec![]);
-    record.grants.insert(id(2), grant);
+    add_grant(&mut record, resource(2, vec![]), None);
     let mut lower = config();
     lower.max_resources = 1;
     pair.connection = Connection::restore(lower, &record, UNIX_NOW, pair.now);
@@ -508,16 +514,9 @@ fn without_a_path_waits_for_the_client_like_for_a_new_one() {
 fn repeats_the_events_that_restarted_actors_need() {
     let mut pair = Pair::new();
     let mut record = pair.record();
-    let grant = |resource, expires_at| Grant {
-        resource,
-        expires_at,
-    };
-    record.grants.insert(id(2), grant(dns(2), None));
-    record.names = vec![
-        recorded_name("b.example.com", 1),
-        recorded_name("a.example.com", 0),
-        recorded_name("stranger.org", 2),
-    ];
+    add_grant(&mut record, dns(2), None);
+    add_name(&mut record, "b.example.com", 1);
+    add_name(&mut record, "a.example.com", 0);
     pair.restore(&record);
     let events = pair.events();
     assert!(is_attached(&events[0]));
@@ -608,10 +607,11 @@ fn repeats_announcements_in_their_current_form() {
     pair.events();
     pair.connection.handle_nat_table_restarted();
     let repeated = pair.events().into_iter().map(|event| {
-        let ConnectionEvent::ProxyIpsAssigned { announced, .. } = event else {
+        let ConnectionEvent::NameChanged(meaning) = event else {
             panic!("{event:?}");
         };
-        (announced.domain, announced.proxy_ips)
+        let proxied = meaning.proxied.expect("a name");
+        (meaning.name.to_string(), proxied.proxy_ips.clone())
     });
     let of_a: Vec<_> = proxy_ips(0).into_iter().chain([v6]).collect();
     assert_eq!(
@@ -627,24 +627,24 @@ fn repeats_announcements_in_their_current_form() {
 fn releases_only_expired_resources() {
     let mut pair = Pair::new();
     let mut record = pair.record();
-    let expired = Grant {
-        resource: dns(2),
-        expires_at: Some(UnixTime(UNIX_NOW.0 - 1)),
-    };
-    record.grants.insert(id(2), expired);
-    record.names = vec![recorded_name("a.example.com", 0)];
+    add_grant(&mut record, dns(2), Some(UnixTime(UNIX_NOW.0 - 1)));
+    add_name(&mut record, "a.example.com", 0);
     pair.restore(&record);
     let events = pair.events();
     assert_eq!(
         events[..2],
         [
             ConnectionEvent::Expired(id(2)),
-            ConnectionEvent::ResourceReleased(id(2))
+            ConnectionEvent::NameChanged(NameMeaning {
+                name: "a.example.com".parse().expect("a name"),
+                proxied: None,
+                announced_for: None,
+            }),
         ]
     );
     assert!(is_attached(&events[2]) && events.len() == 3, "{events:?}");
 
-    record.grants.remove(&id(1));
+    record.authorizations.revoke(id(1));
     pair.restore(&record);
     assert_eq!(pair.events().last(), Some(&ConnectionEvent::Closed));
     assert!(
@@ -657,9 +657,8 @@ fn releases_only_expired_resources() {
 fn keeps_a_future_expiry() {
     let mut pair = Pair::new();
     let mut record = pair.record();
-    for grant in record.grants.values_mut() {
-        grant.expires_at = Some(UnixTime(UNIX_NOW.0 + 30));
-    }
+    let in_30_s = Some(UnixTime(UNIX_NOW.0 + 30));
+    record.authorizations.set_expiry(id(1), in_30_s);
     pair.restore(&record);
     pair.answer_initiation();
     pair.assert_flows();

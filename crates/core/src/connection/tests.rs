@@ -314,11 +314,7 @@ fn a_revocation_stops_traffic_and_the_last_one_sends_a_goodbye() {
     assert_eq!(pair.wireguard.open(&sent[0]), ControlPacket::goodbye());
     assert_eq!(
         pair.events(),
-        [
-            ConnectionEvent::ResourceReleased(ResourceId(Uuid::from_u128(1))),
-            ConnectionEvent::PeerDetached,
-            ConnectionEvent::Closed
-        ]
+        [ConnectionEvent::PeerDetached, ConnectionEvent::Closed]
     );
     let late = pair.wireguard.seal(&udp_to_web());
     pair.exchange(late);

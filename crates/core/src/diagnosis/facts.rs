@@ -1,10 +1,10 @@
 //! The input of a diagnosis: facts from each part of the gateway.
 
 use super::JournalEntry;
+use crate::authorizations::Grant;
 use crate::connection::ConnectionFacts;
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, UnixTime};
-use crate::ledger::Grant;
 use crate::nat_table::NatFacts;
 use crate::target::Target;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! The recently ended grants: they distinguish "never allowed" from "no longer allowed".
 
+use crate::authorizations::{Grant, GrantEnd};
 use crate::grant::TunnelAddresses;
 use crate::ids::{ClientId, UnixTime};
-use crate::ledger::{EndedGrant, Grant, GrantEnd};
+use crate::ledger::EndedGrant;
 use std::collections::VecDeque;
 
 /// A grant that a client held.

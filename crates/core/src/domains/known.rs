@@ -130,7 +130,7 @@ impl Domains {
             let Some(mapping) = self.table.get_mut(id) else {
                 return;
             };
-            let key = (mapping.name.clone(), family);
+            let key = (mapping.name().clone(), family);
             let Some(restored) = self.known.restored.get(&key) else {
                 continue;
             };
@@ -245,7 +245,7 @@ impl Domains {
         if moved.is_empty() {
             return;
         }
-        let name = mapping.name.clone();
+        let name = mapping.name().clone();
         for family in moved {
             self.report_addresses((&name, family), Some(id));
         }
@@ -270,7 +270,7 @@ impl Domains {
         let order = &self
             .known
             .reported
-            .get(&(mapping.name.clone(), family))?
+            .get(&(mapping.name().clone(), family))?
             .ips;
         order.get(place.checked_rem(order.len())?).copied()
     }
@@ -278,7 +278,7 @@ impl Domains {
     /// The name of a mapping; `None` if the id is not current.
     #[must_use]
     pub fn name(&self, id: MappingId) -> Option<&DomainName> {
-        Some(&self.table.get(id)?.name)
+        Some(self.table.get(id)?.name())
     }
 
     /// The mappings of all clients with that name.

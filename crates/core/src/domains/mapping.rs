@@ -7,10 +7,12 @@ use super::known::Restored;
 use super::{ClientSlot, MappingId};
 use super::{Context, DomainsEvent, HeldOutcome, HeldPacket, Route};
 use crate::DropReason;
+use crate::authorizations::{Announcer, ProxiedName};
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName, NameAnswer, NameFailure};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A lookup without an answer after this time has failed, because the resolver is gone. Longer than
@@ -26,11 +28,12 @@ pub(super) struct Mapping {
     /// Set when the mapping is added to the table.
     pub(super) id: MappingId,
     pub(super) client: ClientSlot,
-    pub(super) name: DomainName,
-    /// By family, sorted, without duplicates.
+    /// What the name means to its client.
+    proxied: Arc<ProxiedName>,
+    /// Its proxy IPs by family, sorted, without duplicates.
     pub(super) proxy_ips: [Vec<IpAddr>; 2],
-    /// The resources that cover the name (docs/lessons.md 18).
-    pub(super) resources: BTreeMap<ResourceId, Announced>,
+    /// The last status sent to the client inside the tunnel, by resource (docs/lessons.md 18).
+    reported_active: BTreeMap<ResourceId, bool>,
     /// When it was last announced or used by a packet in either direction.
     pub(super) used_at: Instant,
     /// The timer that is set for the mapping.
@@ -39,15 +42,6 @@ pub(super) struct Mapping {
     lookup: Option<Lookup>,
     announced_at: Option<Instant>,
     held: HeldPackets,
-}
-
-/// The name as announced for one resource.
-#[derive(Debug)]
-pub(super) struct Announced {
-    /// The announced spelling, to be echoed.
-    pub(super) domain: String,
-    /// The last status sent to the client inside the tunnel.
-    pub(super) reported_active: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -59,16 +53,16 @@ struct Lookup {
 }
 
 impl Mapping {
-    pub(super) fn new(client: ClientSlot, name: DomainName, now: Instant) -> Self {
+    pub(super) fn new(client: ClientSlot, proxied: Arc<ProxiedName>, now: Instant) -> Self {
         Self {
             id: MappingId {
                 index: u32::MAX,
                 generation: 0,
             },
             client,
-            name,
+            proxied,
             proxy_ips: Default::default(),
-            resources: BTreeMap::new(),
+            reported_active: BTreeMap::new(),
             used_at: now,
             armed: None,
             families: Default::default(),
@@ -76,6 +70,10 @@ impl Mapping {
             announced_at: None,
             held: HeldPackets::default(),
         }
+    }
+
+    pub(super) fn name(&self) -> &DomainName {
+        &self.proxied.name
     }
 
     pub(super) fn family(&mut self, family: AddressFamily) -> &mut Family {
@@ -94,7 +92,7 @@ impl Mapping {
     pub(super) fn explain(&self, now: Instant) -> MappingFacts {
         let (packets, _) = self.held();
         MappingFacts {
-            name: self.name.clone(),
+            name: self.proxied.name.clone(),
             proxy_ips: self.proxy_ips.clone(),
             families: AddressFamily::ALL.map(|it| self.families[it as usize].explain(now)),
             asking: (self.lookup.as_ref()).map(|it| now.saturating_duration_since(it.since)),
@@ -146,25 +144,61 @@ impl Mapping {
             lookup.since = now;
             shared.events.push_back(DomainsEvent::Resolve {
                 client: self.client,
-                name: self.name.clone(),
+                name: self.proxied.name.clone(),
                 refresh: lookup.is_refresh,
             });
         }
     }
 
-    /// Replaces the proxy IPs of one family; returns those no longer in use.
-    pub(super) fn set_proxy_ips(&mut self, family: AddressFamily, ips: Vec<IpAddr>) -> Vec<IpAddr> {
-        let old = std::mem::replace(&mut self.proxy_ips[family as usize], ips);
-        let new = &self.proxy_ips[family as usize];
-        if *new != old {
-            self.families[family as usize].addresses.raise_epoch();
+    /// Takes over proxy IPs and resources; returns the proxy IPs that are no longer in use.
+    pub(super) fn take_over(&mut self, proxied: &Arc<ProxiedName>) -> Vec<IpAddr> {
+        self.proxied = proxied.clone();
+        let resources = &proxied.resources;
+        self.reported_active
+            .retain(|id, _| resources.contains_key(id));
+        let mut gone = Vec::new();
+        for family in AddressFamily::ALL {
+            let new: Vec<_> = proxied.of_family(family).collect();
+            let old = &mut self.proxy_ips[family as usize];
+            if *old != new {
+                let is_gone = |ip: &IpAddr| new.binary_search(ip).is_err();
+                gone.extend(old.extract_if(.., |ip| is_gone(ip)));
+                *old = new;
+                self.families[family as usize].addresses.raise_epoch();
+            }
         }
-        let is_gone = |ip: &IpAddr| new.binary_search(ip).is_err();
-        old.into_iter().filter(is_gone).collect()
+        gone
+    }
+
+    /// Answers a client that waits for the status of the name: for the resource that it was
+    /// announced for now, and for those without a status.
+    pub(super) fn answer(
+        &mut self,
+        announced_for: Option<ResourceId>,
+        shared: &mut Context,
+        now: Instant,
+    ) {
+        for (resource, announced) in &self.proxied.resources {
+            let is_due =
+                announced_for == Some(*resource) || !self.reported_active.contains_key(resource);
+            if is_due && announced.by == Announcer::Client {
+                self.reported_active.insert(*resource, true);
+                shared.events.push_back(DomainsEvent::Status {
+                    client: self.client,
+                    resource: *resource,
+                    domain: announced.domain.clone(),
+                    active: true,
+                });
+            }
+        }
+        if announced_for.is_some() || self.announced_at.is_none() {
+            self.note_announced(shared, now);
+        }
+        self.settle(shared, now);
     }
 
     /// Starts a lookup through the cache for an announcement, unless there was one just before.
-    pub(super) fn note_announced(&mut self, shared: &mut Context, now: Instant) {
+    fn note_announced(&mut self, shared: &mut Context, now: Instant) {
         self.used_at = now;
         let is_due = |at: Instant| now - at >= ANNOUNCED_PAUSE;
         if self.lookup.is_none() && self.announced_at.is_none_or(is_due) {
@@ -259,7 +293,7 @@ impl Mapping {
         for family in AddressFamily::ALL {
             if lost.is_some_and(|awaited| awaited[family as usize]) {
                 let timeout = NameAnswer {
-                    name: self.name.clone(),
+                    name: self.proxied.name.clone(),
                     family,
                     outcome: Err(NameFailure::Timeout),
                     from_cache: false,
@@ -307,7 +341,7 @@ impl Mapping {
         });
         shared.events.push_back(DomainsEvent::Resolve {
             client: self.client,
-            name: self.name.clone(),
+            name: self.proxied.name.clone(),
             refresh: is_refresh,
         });
     }
@@ -353,17 +387,16 @@ impl Mapping {
         let Some(is_active) = self.verdict() else {
             return;
         };
-        for (resource, announced) in &mut self.resources {
-            let Announced {
-                domain,
-                reported_active,
-            } = announced;
-            if *reported_active == Some(!is_active) {
-                *reported_active = Some(is_active);
+        for (resource, reported) in &mut self.reported_active {
+            let announced = self.proxied.resources.get(resource);
+            if *reported != is_active
+                && let Some(announced) = announced
+            {
+                *reported = is_active;
                 shared.events.push_back(DomainsEvent::Status {
                     client: self.client,
                     resource: *resource,
-                    domain: domain.clone(),
+                    domain: announced.domain.clone(),
                     active: is_active,
                 });
             }

@@ -53,20 +53,20 @@ pub use health::{HealCounts, HealSignal};
 pub use known::RestoredName;
 pub use slot::{ClientSlot, MappingId};
 pub use vocabulary::{
-    Announcement, AssignError, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
+    AssignError, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
 };
 
 use crate::DropReason;
-use crate::ids::ResourceId;
+use crate::authorizations::{NameMeaning, ProxiedName};
 use crate::names::AddressFamily;
 use crate::packet::DropCounts;
-use crate::policy::ranges::is_proxy;
 use known::AddressRecords;
-use mapping::{Announced, Mapping};
+use mapping::Mapping;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use table::Table;
 
@@ -124,61 +124,48 @@ impl Domains {
         self.shared.config = config;
     }
 
-    // ---- Announcements of clients
+    // ---- Names of clients
 
-    /// Maps the proxy IPs to the name. A repeated announcement only starts a lookup through the
-    /// cache, at most once a second; the order of announcements does not matter.
+    /// Takes over what a name of a client means from now on. An announcement, repeated or not,
+    /// starts a lookup through the cache, at most once a second.
     ///
-    /// A proxy IP of another name of the client removes that other name, because the client has
-    /// restarted its numbering (docs/lessons.md 17): its id is no longer current, and its held
-    /// packets are dropped. A new set of proxy IPs for the same name replaces the old set.
+    /// The proxy IPs lead to this name alone, also if one led to another before: an outdated id is
+    /// no longer current, and its held packets are dropped.
     ///
     /// A client that waits for a DomainStatus gets `Active` immediately (docs/lessons.md 1), and
     /// `Inactive` later if the DNS denies the name.
     ///
     /// # Errors
     ///
-    /// See [`AssignError`]. The name stays as it was; see [`Self::unmap`] for the proxy IPs.
-    pub fn assign(
+    /// See [`AssignError`].
+    pub fn handle_name(
         &mut self,
-        announcement: Announcement<'_>,
+        client: ClientSlot,
+        meaning: &NameMeaning,
         now: Instant,
-    ) -> Result<MappingId, AssignError> {
+    ) -> Result<(), AssignError> {
         let now = self.clock(now);
-        self.check(&announcement)?;
-        let Announcement { client, name, .. } = announcement;
-        let known = self.table.by_name(client, name);
-        for ip in announcement.proxy_ips {
-            let owner = self.table.by_proxy(client, *ip);
-            if let Some(other) = owner.filter(|owner| Some(*owner) != known) {
-                self.remove(other);
+        let known = self.table.by_name(client, &meaning.name);
+        let (id, proxied) = match (known, &meaning.proxied) {
+            (known, None) => {
+                known.into_iter().for_each(|id| self.remove(id));
+                return Ok(());
             }
-        }
-        let id = match known {
-            Some(id) => id,
-            None => {
+            (Some(id), Some(proxied)) => (id, proxied),
+            (None, Some(proxied)) => {
                 self.make_room(client, now)?;
-                let mapping = Mapping::new(client, name.clone(), now);
+                let mapping = Mapping::new(client, proxied.clone(), now);
                 let id = self.table.insert(mapping);
                 self.claim(id, now);
-                id
+                (id, proxied)
             }
         };
-        self.take_over(id, &announcement, now);
-        Ok(id)
-    }
-
-    /// Removes a resource of a client, and the names that no other resource covers.
-    pub fn release(&mut self, client: ClientSlot, resource: ResourceId) {
-        for id in self.table.of_client(client).collect::<Vec<_>>() {
-            let Some(mapping) = self.table.get_mut(id) else {
-                continue;
-            };
-            mapping.resources.remove(&resource);
-            if mapping.resources.is_empty() {
-                self.remove(id);
-            }
+        self.take_over(id, proxied);
+        if let Some(mapping) = self.table.get_mut(id) {
+            mapping.answer(meaning.announced_for, &mut self.shared, now);
+            self.arm(id);
         }
+        Ok(())
     }
 
     /// Removes a client with all its names.
@@ -379,29 +366,6 @@ impl Domains {
 
     // ---- Internals
 
-    /// Checks an announcement before anything changes.
-    fn check(&self, announcement: &Announcement<'_>) -> Result<(), AssignError> {
-        let ips = announcement.proxy_ips;
-        if let Some(ip) = ips.iter().find(|ip| !is_proxy(**ip)) {
-            return Err(AssignError::NotAProxyIp(*ip));
-        }
-        if ips.is_empty() {
-            return Err(AssignError::NoProxyIps);
-        }
-        if ips.len() > MAX_PROXY_IPS {
-            return Err(AssignError::TooManyProxyIps);
-        }
-        let known = self.table.by_name(announcement.client, announcement.name);
-        let resources = known.and_then(|id| Some(&self.table.get(id)?.resources));
-        let is_full = resources.is_some_and(|resources| {
-            resources.len() >= MAX_RESOURCES && !resources.contains_key(&announcement.resource)
-        });
-        if is_full {
-            return Err(AssignError::TooManyResources);
-        }
-        Ok(())
-    }
-
     /// Evicts an unused name if a limit is reached.
     fn make_room(&mut self, client: ClientSlot, now: Instant) -> Result<(), AssignError> {
         let config = self.shared.config;
@@ -436,66 +400,25 @@ impl Domains {
             .min()
     }
 
-    /// Removes the names that have any of these proxy IPs, after a refused announcement: the client
-    /// no longer means the former names.
-    pub fn unmap(&mut self, client: ClientSlot, proxy_ips: &[IpAddr]) {
-        for ip in proxy_ips {
-            if let Some(id) = self.table.by_proxy(client, *ip) {
-                self.remove(id);
-            }
-        }
-    }
-
-    /// Applies an announcement to a mapping.
-    fn take_over(&mut self, id: MappingId, announcement: &Announcement<'_>, now: Instant) {
-        let Announcement {
-            client,
-            resource,
-            domain,
-            in_tunnel,
-            ..
-        } = *announcement;
-        for family in AddressFamily::ALL {
-            let ips = announcement.proxy_ips.iter().copied();
-            let ips: BTreeSet<_> = ips.filter(|ip| AddressFamily::of(*ip) == family).collect();
-            let ips: Vec<_> = ips.into_iter().collect();
-            if ips.is_empty() {
-                continue;
-            }
-            self.table.index_proxies(id, client, &ips);
-            if let Some(mapping) = self.table.get_mut(id) {
-                let gone = mapping.set_proxy_ips(family, ips);
-                self.table.forget_proxies(client, &gone);
-            }
-        }
+    /// Takes over the proxy IPs and the resources of a name.
+    fn take_over(&mut self, id: MappingId, proxied: &Arc<ProxiedName>) {
         let Some(mapping) = self.table.get_mut(id) else {
             return;
         };
-        let known = mapping.resources.entry(resource).or_insert(Announced {
-            domain: String::new(),
-            reported_active: None,
-        });
-        known.domain = domain.to_owned();
-        if in_tunnel {
-            known.reported_active = Some(true);
-            self.shared.events.push_back(DomainsEvent::Status {
-                client,
-                resource,
-                domain: domain.to_owned(),
-                active: true,
-            });
+        let (client, gone) = (mapping.client, mapping.take_over(proxied));
+        self.table.forget_proxies(id, client, &gone);
+        for ip in &proxied.proxy_ips {
+            let former = self.table.index_proxy(id, client, *ip);
+            former.into_iter().for_each(|former| self.remove(former));
         }
-        mapping.note_announced(&mut self.shared, now);
-        mapping.settle(&mut self.shared, now);
-        self.arm(id);
     }
 
     fn remove(&mut self, id: MappingId) {
         let Some(mapping) = self.table.remove(id) else {
             return;
         };
-        if !self.table.has_name(&mapping.name) {
-            self.known.forget(&mapping.name);
+        if !self.table.has_name(mapping.name()) {
+            self.known.forget(mapping.name());
         }
         if let Some(at) = mapping.armed {
             self.timers.remove(&(at, id));
@@ -531,10 +454,6 @@ impl Domains {
     }
 }
 
-/// Clients use eight for a name (docs/protocol.md 4).
-const MAX_PROXY_IPS: usize = 16;
-/// Resources of a client that match one name; each holds a string of at most 255 bytes.
-const MAX_RESOURCES: usize = 64;
 /// Addresses of a name in use, per family; four proxy IPs cannot map to more at a time.
 const MAX_ADDRESSES: usize = 32;
 /// A flow lasts 2 h 4 min without a packet (RFC 5382, 5, REQ-5); after that no flow can depend on

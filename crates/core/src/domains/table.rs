@@ -105,7 +105,7 @@ impl Table {
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation;
         let id = MappingId { index, generation };
-        let name = (mapping.name.clone(), mapping.client);
+        let name = (mapping.name().clone(), mapping.client);
         self.by_client.entry(mapping.client).or_default().insert(id);
         self.by_name.insert(name, id);
         mapping.id = id;
@@ -113,17 +113,24 @@ impl Table {
         id
     }
 
-    /// Indexes the mapping by further proxy IPs.
-    pub(super) fn index_proxies(&mut self, id: MappingId, client: ClientSlot, ips: &[IpAddr]) {
-        for ip in ips {
-            self.by_proxy.insert((client, *ip), id);
-        }
+    /// Indexes the mapping by a proxy IP; returns the mapping that it led to before, if that was
+    /// another one.
+    pub(super) fn index_proxy(
+        &mut self,
+        id: MappingId,
+        client: ClientSlot,
+        ip: IpAddr,
+    ) -> Option<MappingId> {
+        let former = self.by_proxy.insert((client, ip), id);
+        former.filter(|former| *former != id)
     }
 
-    /// Removes proxy IPs from the index.
-    pub(super) fn forget_proxies(&mut self, client: ClientSlot, ips: &[IpAddr]) {
+    /// Removes the proxy IPs that lead to the mapping from the index.
+    pub(super) fn forget_proxies(&mut self, id: MappingId, client: ClientSlot, ips: &[IpAddr]) {
         for ip in ips {
-            self.by_proxy.remove(&(client, *ip));
+            if self.by_proxy(client, *ip) == Some(id) {
+                self.by_proxy.remove(&(client, *ip));
+            }
         }
     }
 
@@ -135,9 +142,10 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
         for ips in &mapping.proxy_ips {
-            self.forget_proxies(mapping.client, ips);
+            self.forget_proxies(id, mapping.client, ips);
         }
-        self.by_name.remove(&(mapping.name.clone(), mapping.client));
+        self.by_name
+            .remove(&(mapping.name().clone(), mapping.client));
         if let Some(ids) = self.by_client.get_mut(&mapping.client) {
             ids.remove(&id);
             if ids.is_empty() {

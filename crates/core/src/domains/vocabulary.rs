@@ -1,7 +1,6 @@
 //! Inputs and outputs of [`Domains`](super::Domains): plain values.
 
 use super::{ClientSlot, MappingId};
-use super::{MAX_PROXY_IPS, MAX_RESOURCES};
 use crate::ids::ResourceId;
 use crate::names::{AddressFamily, DomainName};
 use std::net::IpAddr;
@@ -46,38 +45,9 @@ impl Default for DomainsConfig {
     }
 }
 
-/// A client's proxy IPs for a name, checked against the client's resources.
-#[derive(Clone, Copy, Debug)]
-pub struct Announcement<'a> {
-    /// The client that announced them.
-    pub client: ClientSlot,
-    /// The resource that covers the name.
-    pub resource: ResourceId,
-    /// The name in the form that is looked up.
-    pub name: &'a DomainName,
-    /// The announced spelling, to be echoed.
-    pub domain: &'a str,
-    /// Of one family or of both, in any order. A family without any keeps its earlier ones.
-    pub proxy_ips: &'a [IpAddr],
-    /// Whether the client waits for a DomainStatus inside the tunnel.
-    pub in_tunnel: bool,
-}
-
-/// Why an announcement was refused. A refused announcement changes nothing.
+/// Why a name was refused. A refused name has no mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
-    /// The address is outside the ranges of proxy IPs (docs/lessons.md 16).
-    #[error("{0} is not in the ranges for proxy IPs")]
-    NotAProxyIp(IpAddr),
-    /// The announcement contains no proxy IP.
-    #[error("no proxy IPs")]
-    NoProxyIps,
-    /// More proxy IPs than any client uses.
-    #[error("more than {MAX_PROXY_IPS} proxy IPs for a name")]
-    TooManyProxyIps,
-    /// Too many resources of one client match the name.
-    #[error("more than {MAX_RESOURCES} resources for a name")]
-    TooManyResources,
     /// See [`DomainsConfig::mappings_per_client`].
     #[error("the client uses {0} names already, which is the limit")]
     ClientFull(usize),

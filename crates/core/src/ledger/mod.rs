@@ -4,16 +4,14 @@
 //! a ConnectionActor from its client's [`ClientRecord`], the NAT's mappings from the names in it
 //! and from the [`ResolvedName`]s, a whole process from the saved ledger ([`image`]).
 //!
-//! The ledger follows the same rules as the actors' cores, so that a restored part equals its
-//! predecessor: a grant of another kind is refused, a name takes over its proxy IPs from other
-//! names, a grant that the portal no longer lists is revoked. Calls may be repeated and come in any
+//! It has no rules of its own for grants and names: a record holds the client's
+//! [`Authorizations`], as its connection has published them last, and with the portal's commands
+//! that the connection has not confirmed yet (`commands`). Calls may be repeated and come in any
 //! order. A record that was handed out never changes.
 
-mod authorizations;
+mod commands;
 pub mod image;
 mod known;
-mod names;
-mod pins;
 mod record;
 mod restore;
 #[cfg(test)]
@@ -23,10 +21,13 @@ mod tests;
 mod transport;
 
 pub use image::{ImageError, SavedState};
-pub use record::{ClientRecord, EndedGrant, FlowKey, Grant, GrantEnd, RecordedName, ResolvedName};
+pub use record::{ClientRecord, EndedGrant, ResolvedName};
 
+use crate::authorizations::{Grant, GrantEnd};
 use crate::grant::TunnelAddresses;
-use crate::ids::{ClientId, ResourceId, UnixTime};
+use crate::ids::ClientId;
+use crate::nat_table::flows::PinnedFlow;
+use commands::Unconfirmed;
 use known::ResolvedNames;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,12 +39,8 @@ pub struct LedgerLimits {
     pub clients: usize,
     /// Further grants are refused, as by the policy.
     pub resources_per_client: usize,
-    /// A further name replaces the one that was announced first.
-    pub names_per_client: usize,
     /// A further candidate replaces the oldest.
     pub candidates_per_client: usize,
-    /// Further pinned flows are not recorded.
-    pub pins_per_client: usize,
     /// Names by family; a further one replaces the longest ago resolved.
     pub known_names: usize,
 }
@@ -53,9 +50,7 @@ impl Default for LedgerLimits {
         Self {
             clients: 65_536,
             resources_per_client: 4096,
-            names_per_client: 2048,
             candidates_per_client: 64,
-            pins_per_client: 256,
             known_names: 65_536,
         }
     }
@@ -66,11 +61,28 @@ impl Default for LedgerLimits {
 pub struct Ledger {
     limits: LedgerLimits,
     gateway: Option<TunnelAddresses>,
-    clients: BTreeMap<ClientId, Arc<ClientRecord>>,
+    clients: BTreeMap<ClientId, Entry>,
     known: ResolvedNames,
     revision: u64,
+    /// Number of the last command of the portal, of any client.
+    commands: u64,
     /// Not yet taken. At most [`ENDED`]; then the oldest is dropped.
     ended: VecDeque<EndedGrant>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    record: Arc<ClientRecord>,
+    unconfirmed: Unconfirmed,
+}
+
+impl Entry {
+    fn new(record: ClientRecord) -> Self {
+        Self {
+            record: Arc::new(record),
+            unconfirmed: Unconfirmed::default(),
+        }
+    }
 }
 
 impl Ledger {
@@ -83,6 +95,7 @@ impl Ledger {
             clients: BTreeMap::new(),
             known: ResolvedNames::new(limits.known_names),
             revision: 0,
+            commands: 0,
             ended: VecDeque::new(),
         }
     }
@@ -115,29 +128,22 @@ impl Ledger {
     /// The record of a client; `None` without a grant.
     #[must_use]
     pub fn client(&self, id: ClientId) -> Option<&Arc<ClientRecord>> {
-        self.clients.get(&id)
+        self.clients.get(&id).map(|entry| &entry.record)
     }
 
     /// All clients in the order of their ids.
     pub fn clients(&self) -> impl ExactSizeIterator<Item = (ClientId, &Arc<ClientRecord>)> {
-        self.clients.iter().map(|(id, record)| (*id, record))
+        self.clients.iter().map(|(id, entry)| (*id, &entry.record))
     }
 
     /// Removes a client with all its records.
     pub fn remove_client(&mut self, client: ClientId) {
-        let Some(record) = self.clients.remove(&client) else {
+        let Some(Entry { record, .. }) = self.clients.remove(&client) else {
             return;
         };
         self.note(true);
-        for grant in record.grants.values() {
-            let ended = EndedGrant {
-                client,
-                tunnel: record.tunnel,
-                grant: grant.clone(),
-                end: GrantEnd::ClientGone,
-            };
-            note_ended(&mut self.ended, Some(ended));
-        }
+        let mut authorizations = record.authorizations.clone();
+        self.note_ended((client, record.tunnel), authorizations.clear().ended);
     }
 
     /// The grants that ended since the last call; at most the last 1024.
@@ -157,70 +163,47 @@ impl Ledger {
         self.known.iter()
     }
 
+    /// Replaces the pinned flows of a client by those that the NAT has published.
+    pub fn record_pins(&mut self, client: ClientId, pins: Vec<PinnedFlow>) {
+        self.change(client, |record| replace(&mut record.pins, pins));
+    }
+
     fn note(&mut self, changed: bool) {
         self.revision += u64::from(changed);
     }
 
     /// Calls `change` on a client's record; `change` returns whether it changed anything.
     fn change(&mut self, client: ClientId, change: impl FnOnce(&mut ClientRecord) -> bool) {
-        if let Some(record) = self.clients.get_mut(&client) {
-            let changed = change(Arc::make_mut(record));
+        if let Some(entry) = self.clients.get_mut(&client) {
+            let changed = change(Arc::make_mut(&mut entry.record));
             self.note(changed);
         }
     }
 
-    /// Removes the grants for which `is_over` is true, with their names, and the clients without
-    /// any other.
-    fn remove_grants(
+    fn note_ended(
         &mut self,
-        end: GrantEnd,
-        is_over: impl Fn(ClientId, ResourceId, &Grant) -> bool,
+        (client, tunnel): (ClientId, TunnelAddresses),
+        ended: impl IntoIterator<Item = (Grant, GrantEnd)>,
     ) {
-        let mut changed = false;
-        let ended = &mut self.ended;
-        self.clients.retain(|client, record| {
-            if record
-                .grants
-                .iter()
-                .all(|(id, grant)| !is_over(*client, *id, grant))
-            {
-                return true;
+        for (grant, end) in ended {
+            if self.ended.len() == ENDED {
+                self.ended.pop_front();
             }
-            changed = true;
-            let record = Arc::make_mut(record);
-            let (client, tunnel) = (*client, record.tunnel);
-            record.grants.retain(|id, grant| {
-                let is_kept = !is_over(client, *id, grant);
-                let gone = (!is_kept).then(|| EndedGrant {
-                    client,
-                    tunnel,
-                    grant: grant.clone(),
-                    end,
-                });
-                note_ended(ended, gone);
-                is_kept
+            self.ended.push_back(EndedGrant {
+                client,
+                tunnel,
+                grant,
+                end,
             });
-            let grants = &record.grants;
-            record
-                .names
-                .retain(|name| grants.contains_key(&name.resource));
-            pins::forget_unnamed(record);
-            !record.grants.is_empty()
-        });
-        self.note(changed);
-    }
-
-    /// Removes the grants that have expired.
-    pub fn prune_expired(&mut self, unix_now: UnixTime) {
-        self.remove_grants(GrantEnd::Expired, |_, _, grant| grant.is_over(unix_now));
+        }
     }
 }
 
-fn note_ended(all: &mut VecDeque<EndedGrant>, ended: Option<EndedGrant>) {
-    all.extend(ended);
-    if all.len() > ENDED {
-        all.pop_front();
-    }
+/// Stores `new`; returns whether it differs from the former value.
+fn replace<T: PartialEq>(place: &mut T, new: T) -> bool {
+    let is_other = *place != new;
+    *place = new;
+    is_other
 }
 
 /// As many as the diagnosis journal holds.

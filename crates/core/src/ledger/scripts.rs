@@ -1,7 +1,8 @@
 //! Random histories of a ledger for property tests: few clients, resources and names, so that they
 //! interact often.
 
-use super::{Ledger, LedgerLimits, RecordedName};
+use super::{Ledger, LedgerLimits};
+use crate::authorizations::Announcer;
 use crate::grant::{
     AccessRequest, AnnouncedName, AuthorizationEntry, AuthorizationRequest, ClientProfile, Filter,
     IceCredentials, PresharedKey, ReplyKind, Resource, ResourceKind, TunnelAddresses,
@@ -20,9 +21,7 @@ use zeroize::Zeroizing;
 pub(super) const TIGHT: LedgerLimits = LedgerLimits {
     clients: 3,
     resources_per_client: 2,
-    names_per_client: 2,
     candidates_per_client: 2,
-    pins_per_client: 2,
     known_names: 2,
 };
 
@@ -58,12 +57,10 @@ impl Step {
             8 => ledger.set_expiry(self.entry()),
             9 => ledger.update_resource(&self.resource()),
             10 => ledger.reconcile(tunnel(self.client), &self.entries()),
-            11..14 => ledger.record_name(client, self.name()),
+            11..14 => publish_name(ledger, client, self.name()),
             14 => {
                 ledger.record_path(client, path(self.detail));
-                if let Some(pin) = self.pin() {
-                    ledger.record_pin(client, pin);
-                }
+                ledger.record_pins(client, self.pin().into_iter().collect());
             }
             15 => ledger.forget_transport(client),
             16 => ledger.prune_expired(self.time()),
@@ -144,12 +141,12 @@ impl Step {
         })
     }
 
-    pub(super) fn name(self) -> RecordedName {
-        RecordedName {
-            resource: resource_id(self.resource),
-            announced: announced(self.detail),
-            in_tunnel: self.detail.is_multiple_of(2),
-        }
+    pub(super) fn name(self) -> (ResourceId, AnnouncedName, Announcer) {
+        let by = match self.detail.is_multiple_of(2) {
+            true => Announcer::Client,
+            false => Announcer::Portal,
+        };
+        (resource_id(self.resource), announced(self.detail), by)
     }
 
     pub(super) fn entry(self) -> AuthorizationEntry {
@@ -198,6 +195,22 @@ impl Step {
             ips: ips.into_iter().filter(is_of_family).collect(),
             resolved_at: self.time(),
         }
+    }
+}
+
+/// The client's connection has handled all commands; it accepts a name and publishes it.
+pub(super) fn publish_name(
+    ledger: &mut Ledger,
+    client: ClientId,
+    (resource, announced, by): (ResourceId, AnnouncedName, Announcer),
+) {
+    let Some(record) = ledger.client(client) else {
+        return;
+    };
+    let mut authorizations = record.authorizations.clone();
+    if authorizations.assign(resource, &announced, by).is_ok() {
+        let snapshot = (ledger.last_command(client), authorizations);
+        ledger.record_authorizations(client, snapshot, UnixTime(0));
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tests of the ledger: its rules, its limits, and restored policies.
 
-use super::scripts::{Step, TIGHT, client, proxy_ips, resource_id, script};
+use super::scripts::{Step, TIGHT, client, proxy_ips, publish_name, resource_id, script};
 use super::*;
-use crate::grant::{AuthorizationEntry, ResourceKind};
+use crate::authorizations::{Announcer, AuthorizationError, Authorizations, GrantEnd};
+use crate::grant::{AnnouncedName, AuthorizationEntry, ResourceKind};
+use crate::ids::{ResourceId, UnixTime};
 use crate::names::DomainName;
 use crate::policy::{Policy, PolicyConfig};
 use crate::testing::beginning;
@@ -27,30 +29,24 @@ fn content(ledger: &Ledger) -> Content {
 }
 
 pub(super) fn require_consistent(record: &ClientRecord, limits: &LedgerLimits) {
-    assert!((1..=limits.resources_per_client).contains(&record.grants.len()));
-    assert!(record.names.len() <= limits.names_per_client);
+    let authorizations = &record.authorizations;
+    let grants = authorizations.grants();
+    assert!((1..=limits.resources_per_client).contains(&grants.len()));
     assert!(record.remote_candidates.len() <= limits.candidates_per_client);
     let distinct: BTreeSet<_> = record.remote_candidates.iter().collect();
     assert_eq!(distinct.len(), record.remote_candidates.len());
     if record.transport.is_none() {
         assert!(record.remote_candidates.is_empty() && record.path.is_none());
     }
-    let mut owners = BTreeMap::new();
-    for name in &record.names {
-        let grant = record
-            .grants
-            .get(&name.resource)
-            .expect("a name has its grant");
-        assert!(matches!(grant.resource.kind, ResourceKind::Dns(_)));
-        let domain: DomainName = name.announced.domain.parse().expect("a name");
-        for ip in &name.announced.proxy_ips {
-            let owner = owners.entry(*ip).or_insert_with(|| domain.clone());
-            assert_eq!(*owner, domain, "one proxy IP, one name");
+    let mut owned = BTreeSet::new();
+    for (name, proxied) in authorizations.names() {
+        assert_eq!(*name, proxied.name);
+        for resource in proxied.resources.keys() {
+            let grant = grants.get(resource).expect("a name has its grants");
+            assert!(matches!(grant.resource.kind, ResourceKind::Dns(_)));
         }
-    }
-    assert!(record.pins.len() <= limits.pins_per_client);
-    for flow in record.pins.values() {
-        assert_eq!(owners.get(&flow.proxy), Some(&flow.name), "no name, no pin");
+        let is_free = proxied.proxy_ips.iter().all(|ip| owned.insert(*ip));
+        assert!(is_free, "one proxy IP, one name");
     }
 }
 
@@ -60,6 +56,14 @@ fn step(kind: u8, client: u8, resource: u8, detail: u8) -> Step {
         client,
         resource,
         detail,
+    }
+}
+
+fn config() -> PolicyConfig {
+    PolicyConfig {
+        client: step(0, 0, 0, 0).authorization().client.tunnel,
+        gateway: None,
+        max_resources: 3,
     }
 }
 
@@ -75,22 +79,84 @@ fn record(ledger: &Ledger) -> &ClientRecord {
     ledger.client(client(0)).expect("a client")
 }
 
-fn name(resource: u8, domain: &str, ips: &[&str]) -> RecordedName {
-    let mut name = step(0, 0, resource, 1).name();
-    name.announced.domain = domain.into();
-    name.announced.proxy_ips = ips
-        .iter()
-        .map(|ip| ip.parse().expect("an address"))
-        .collect();
-    name
+fn name(resource: u8, domain: &str, ips: &[&str]) -> (ResourceId, AnnouncedName, Announcer) {
+    let announced = AnnouncedName {
+        domain: domain.into(),
+        proxy_ips: ips
+            .iter()
+            .map(|ip| ip.parse().expect("an address"))
+            .collect(),
+    };
+    (resource_id(resource), announced, Announcer::Client)
 }
 
-fn names(ledger: &Ledger) -> Vec<(ResourceId, &str, Vec<String>)> {
-    let names = record(ledger).names.iter().map(|name| {
-        let ips = name.announced.proxy_ips.iter().map(IpAddr::to_string);
-        (name.resource, &*name.announced.domain, ips.collect())
-    });
-    names.collect()
+fn names(ledger: &Ledger) -> Vec<&str> {
+    let names = record(ledger).authorizations.names();
+    names.keys().map(DomainName::as_str).collect()
+}
+
+/// The numbers of the resources that the record has.
+fn held(ledger: &Ledger) -> Vec<u128> {
+    let grants = record(ledger).authorizations.grants();
+    grants.keys().map(|id| id.0.as_u128()).collect()
+}
+
+/// docs/lessons.md 23: Authorizations are reconciled on every `init`.
+#[test]
+fn a_late_snapshot_never_brings_back_what_was_revoked() {
+    let mut ledger = granted();
+    let before = record(&ledger).authorizations.clone();
+    let included = ledger.last_command(client(0));
+    ledger.revoke(client(0), resource_id(0));
+    // Published before the connection heard of the revocation.
+    ledger.record_authorizations(client(0), (included, before.clone()), UnixTime(0));
+    assert_eq!(held(&ledger), [1]);
+    assert_eq!(ledger.take_ended().count(), 1, "it ended once");
+
+    // Likewise after more commands than are kept, for a client that came back, and for one whose
+    // connection was replaced.
+    ledger.record_authorization(&step(0, 0, 0, 3).authorization());
+    let included = ledger.last_command(client(0));
+    ledger.revoke(client(0), resource_id(0));
+    for _ in 0..100 {
+        ledger.record_authorization(&step(0, 0, 1, 3).authorization());
+    }
+    ledger.record_authorizations(client(0), (included, before.clone()), UnixTime(0));
+    assert_eq!(held(&ledger), [1]);
+    ledger.revoke(client(0), resource_id(1));
+    ledger.record_authorization(&step(0, 0, 1, 3).authorization());
+    ledger.record_authorizations(client(0), (included, before.clone()), UnixTime(0));
+    assert_eq!(held(&ledger), [1]);
+    ledger.note_restored(client(0));
+    ledger.record_authorizations(client(0), (included, before), UnixTime(0));
+    assert_eq!(held(&ledger), [1]);
+}
+
+#[test]
+fn a_snapshot_removes_what_has_expired_or_was_left() {
+    let mut ledger = granted();
+    let expires_at = Some(UnixTime(50));
+    let entry = AuthorizationEntry {
+        client: client(0),
+        resource: resource_id(0),
+        expires_at,
+    };
+    ledger.set_expiry(entry);
+    let mut published = record(&ledger).authorizations.clone();
+    published.expire(|id, _| id == resource_id(0));
+    let included = ledger.last_command(client(0));
+    ledger.record_authorizations(client(0), (included, published), UnixTime(50));
+    assert_eq!(held(&ledger), [1]);
+    let ended: Vec<_> = ledger.take_ended().map(|ended| ended.end).collect();
+    assert_eq!(ended, [GrantEnd::Expired]);
+    ledger.record_authorizations(
+        client(0),
+        (included, Authorizations::default()),
+        UnixTime(50),
+    );
+    assert!(ledger.client(client(0)).is_none());
+    let ended: Vec<_> = ledger.take_ended().map(|ended| ended.end).collect();
+    assert_eq!(ended, [GrantEnd::ClientGone]);
 }
 
 #[test]
@@ -132,10 +198,10 @@ fn lower_limits_keep_existing_records() {
     let mut ledger = granted();
     ledger.record_authorization(&step(0, 1, 0, 3).authorization());
     ledger.limit(1, 1);
-    assert_eq!(record(&ledger).grants.len(), 2);
+    assert_eq!(held(&ledger).len(), 2);
     ledger.record_authorization(&step(0, 0, 1, 3).authorization());
     ledger.record_authorization(&step(0, 0, 2, 3).authorization());
-    assert_eq!(record(&ledger).grants.len(), 2, "held ones alone");
+    assert_eq!(held(&ledger).len(), 2, "held ones alone");
     ledger.record_authorization(&step(0, 2, 0, 3).authorization());
     assert_eq!(ledger.clients().len(), 2);
     ledger.limit(3, 3);
@@ -146,7 +212,11 @@ fn lower_limits_keep_existing_records() {
 #[test]
 fn a_client_is_removed_with_its_last_grant() {
     let mut ledger = granted();
-    ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.1"]));
+    publish_name(
+        &mut ledger,
+        client(0),
+        name(0, "a.lab.example", &["100.96.0.1"]),
+    );
     ledger.revoke(client(0), resource_id(0));
     assert!(names(&ledger).is_empty());
     ledger.revoke(client(0), resource_id(1));
@@ -163,49 +233,10 @@ fn an_extended_expiry_keeps_the_grant() {
     };
     ledger.set_expiry(entry(200));
     ledger.prune_expired(UnixTime(100));
-    assert!(record(&ledger).grants.contains_key(&resource_id(0)));
+    assert_eq!(held(&ledger), [0, 1]);
     ledger.set_expiry(entry(100));
     ledger.prune_expired(UnixTime(100));
-    assert!(!record(&ledger).grants.contains_key(&resource_id(0)));
-}
-
-/// docs/lessons.md 17: A reused proxy IP resets its mapping.
-#[test]
-fn a_proxy_ip_under_another_name_removes_the_former_name() {
-    let mut ledger = granted();
-    let v6 = "fd00:2021:1111:8000::1";
-    ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.1", v6]));
-    ledger.record_name(client(0), name(1, "A.lab.example", &["100.96.0.1"]));
-    ledger.record_name(client(0), name(0, "b.lab.example", &["100.96.0.1"]));
-    let expected = (
-        resource_id(0),
-        "b.lab.example",
-        vec!["100.96.0.1".to_owned()],
-    );
-    assert_eq!(names(&ledger), [expected]);
-}
-
-#[test]
-fn a_name_is_replaced_family_by_family() {
-    let mut ledger = granted();
-    let v6 = "fd00:2021:1111:8000::1";
-    ledger.record_name(client(0), name(0, "a.lab.example", &[v6]));
-    ledger.record_name(client(0), name(0, "a.lab.example", &["100.96.0.2"]));
-    ledger.record_name(client(0), name(0, "A.lab.example", &["100.96.0.1"]));
-    let ips = vec!["100.96.0.1".to_owned(), v6.to_owned()];
-    assert_eq!(names(&ledger), [(resource_id(0), "A.lab.example", ips)]);
-}
-
-#[test]
-fn a_further_name_replaces_the_one_announced_first() {
-    let mut ledger = granted();
-    for n in 0..2050_u16 {
-        let ip = IpAddr::from([100, 96, (n / 256) as u8, (n % 256) as u8]).to_string();
-        ledger.record_name(client(0), name(0, &format!("n{n}.lab.example"), &[&ip]));
-    }
-    let names = names(&ledger);
-    assert_eq!(names.len(), 2048);
-    assert_eq!(names[0].1, "n2.lab.example");
+    assert_eq!(held(&ledger), [1]);
 }
 
 #[test]
@@ -268,6 +299,58 @@ proptest! {
         }
     }
 
+    /// A connection handles the commands later than the ledger records them, announces names in
+    /// between, and publishes; its snapshots are late too. The record always has the grants of
+    /// all commands, and in the end what the connection has.
+    #[test]
+    fn a_record_is_the_last_snapshot_and_the_commands_beyond_it(
+        script in script(),
+        lags in prop::collection::vec(0_usize..4, 60),
+    ) {
+        let limits = LedgerLimits { resources_per_client: 3, ..LedgerLimits::default() };
+        let (mut ledger, now, unix_now) = (Ledger::new(limits), beginning(), UnixTime(0));
+        ledger.record_authorization(&step(0, 0, 0, 3).authorization());
+        let at_once = record(&ledger).authorizations.clone();
+        let mut at_once = Policy::restore(config(), &at_once, unix_now, now);
+        let mut connection = Policy::restore(config(), at_once.authorizations(), unix_now, now);
+        ledger.note_restored(client(0));
+        let (mut commands, mut snapshots) = (VecDeque::new(), VecDeque::new());
+        let mut included = ledger.last_command(client(0));
+        for (step, lag) in script.into_iter().zip(lags.into_iter().chain([0].repeat(60))) {
+            let step = Step { client: 0, ..step };
+            match step.kind {
+                0..5 | 7..11 => {
+                    step.apply(&mut ledger);
+                    live(step, &mut at_once, now);
+                    commands.push_back((ledger.last_command(client(0)), step));
+                }
+                11..14 => {
+                    live(step, &mut connection, now);
+                    snapshots.push_back((included, connection.authorizations().clone()));
+                }
+                _ => {}
+            }
+            if at_once.is_empty() {
+                break;
+            }
+            for _ in 0..commands.len().saturating_sub(lag) {
+                let (number, step) = commands.pop_front().expect("as many");
+                live(step, &mut connection, now);
+                included = number;
+                snapshots.push_back((included, connection.authorizations().clone()));
+            }
+            for _ in 0..snapshots.len().saturating_sub(lag / 2) {
+                let snapshot = snapshots.pop_front().expect("as many");
+                ledger.record_authorizations(client(0), snapshot, unix_now);
+            }
+            let of_record = record(&ledger).authorizations.grants();
+            prop_assert_eq!(of_record, at_once.authorizations().grants());
+            if commands.is_empty() && snapshots.is_empty() {
+                prop_assert_eq!(&record(&ledger).authorizations, connection.authorizations());
+            }
+        }
+    }
+
     #[test]
     fn a_record_that_was_handed_out_never_changes(script in script()) {
         let mut ledger = Ledger::new(TIGHT);
@@ -286,11 +369,7 @@ proptest! {
     #[test]
     fn a_restored_policy_equals_the_former_one(script in script()) {
         let now = beginning();
-        let config = PolicyConfig {
-            client: step(0, 0, 0, 0).authorization().client.tunnel,
-            gateway: None,
-            max_resources: 3,
-        };
+        let config = config();
         let limits = LedgerLimits { resources_per_client: 3, ..LedgerLimits::default() };
         let (mut ledger, mut policy) = (Ledger::new(limits), Policy::new(config));
         for step in script {
@@ -301,10 +380,10 @@ proptest! {
                 live(step, &mut policy, now);
             }
         }
-        let mut rebuilt = Policy::new(config);
-        if let Some(record) = ledger.client(client(0)) {
-            rebuild(record, &mut rebuilt, now);
-        }
+        let record = ledger.client(client(0)).map(|record| record.authorizations.clone());
+        let record = record.unwrap_or_default();
+        prop_assert_eq!(&record, policy.authorizations());
+        let rebuilt = Policy::restore(config, &record, UnixTime(0), now);
         let granted = |policy: &Policy| {
             let kinds = policy.resources().map(|it| (it.id, it.kind.clone(), it.filters.clone()));
             kinds.collect::<Vec<_>>()
@@ -319,13 +398,6 @@ proptest! {
 /// Applies a step as the connection does to its policy.
 fn live(step: Step, policy: &mut Policy, now: std::time::Instant) {
     let then = UnixTime(0);
-    let announce = |policy: &mut Policy, resource, announced: &crate::grant::AnnouncedName| {
-        if let Ok(name) = announced.domain.parse()
-            && !announced.proxy_ips.is_empty()
-        {
-            let _ = policy.assign_proxies(resource, &name, &announced.proxy_ips);
-        }
-    };
     match step.kind {
         0..5 => {
             let request = step.authorization();
@@ -334,13 +406,12 @@ fn live(step: Step, policy: &mut Policy, now: std::time::Instant) {
                 return;
             }
             let resource = request.resource.id;
-            let allowed = policy.allow(request.resource, request.expires_at, then, now);
-            let full = matches!(
-                allowed,
-                Err(crate::policy::PolicyError::TooManyResources { .. })
-            );
-            if let Some(announced) = request.announced.filter(|_| !full) {
-                announce(policy, resource, &announced);
+            let refused = policy
+                .allow(request.resource, request.expires_at, then, now)
+                .err();
+            let is_held = refused.is_none_or(AuthorizationError::leaves_it_granted);
+            if let Some(announced) = request.announced.filter(|_| is_held) {
+                let _ = policy.assign_proxies(resource, &announced, Announcer::Portal);
             }
         }
         7 => {
@@ -352,25 +423,21 @@ fn live(step: Step, policy: &mut Policy, now: std::time::Instant) {
         10 => {
             let entries = step.entries().into_iter();
             let entries = entries.filter(|entry| entry.client == client(0));
-            policy.reconcile(entries.map(|it| (it.resource, it.expires_at)), then, now);
+            let listed = entries.map(|it| (it.resource, it.expires_at)).collect();
+            policy.reconcile(&listed, then, now);
+        }
+        8 => {
+            policy.set_expiry(
+                resource_id(step.resource),
+                step.entry().expires_at,
+                then,
+                now,
+            );
         }
         11..14 => {
-            let name = step.name();
-            announce(policy, name.resource, &name.announced);
+            let (resource, announced, by) = step.name();
+            let _ = policy.assign_proxies(resource, &announced, by);
         }
         _ => {}
-    }
-}
-
-/// Restores a policy as the connection does.
-fn rebuild(record: &ClientRecord, policy: &mut Policy, now: std::time::Instant) {
-    for grant in record.grants.values() {
-        let allowed = policy.allow(grant.resource.clone(), None, UnixTime(0), now);
-        allowed.expect("the ledger has the policy's limits");
-    }
-    for name in &record.names {
-        let domain = name.announced.domain.parse().expect("a name");
-        let assigned = policy.assign_proxies(name.resource, &domain, &name.announced.proxy_ips);
-        assigned.expect("the ledger records what the policy takes");
     }
 }

@@ -1,7 +1,7 @@
 //! Filters the addresses that a server returned: which of them can belong to a resource.
 
+use crate::authorizations::ranges;
 use crate::names::AddressFamily;
-use crate::policy::ranges;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Sorted, without duplicates, at most [`MAX_ADDRESSES`], all of `family`; without addresses that

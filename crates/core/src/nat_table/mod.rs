@@ -16,24 +16,21 @@ pub mod rewrite;
 mod sorting;
 
 pub use explain::NatFacts;
+pub use pins::MAX_PINS_OF_CLIENT;
 
 use crate::DropReason;
-use crate::domains::{
-    Announcement, Domains, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent,
-};
+use crate::authorizations::{Announcer, NameMeaning, ranges};
 pub use crate::domains::{ClientSlot, HealCounts, MappingId, RestoredName};
-use crate::grant::{AnnouncedName, TunnelAddresses};
-use crate::ids::{ClientId, ResourceId};
+use crate::domains::{Domains, DomainsConfig, DomainsEvent, HeldOutcome, HeldPacket, Route, Sent};
+use crate::grant::TunnelAddresses;
+use crate::ids::ClientId;
 use crate::names::{AddressFamily, DomainName, NameAnswer};
 use crate::packet::icmp::{self, IcmpReply};
 use crate::packet::{DropCounts, IpPacket, PacketBatch, PacketMut, TcpFlags, Transport, ip};
 use crate::peer::DomainStatus;
-use crate::policy::ranges;
 use crate::replies::Refusal;
 use clients::ClientTable;
-use flows::{
-    Binding, FlowLimits, FlowProtocol, FlowTable, FlowTarget, Inside, Lookup, Outside, PinnedFlow,
-};
+use flows::{Binding, FlowLimits, FlowTable, FlowTarget, Inside, Lookup, Outside, PinnedFlow};
 use pins::Pins;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -82,19 +79,6 @@ impl Default for NatTableConfig {
     }
 }
 
-/// A client's announcement that the policy has accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    /// The resource that covers the name.
-    pub resource: ResourceId,
-    /// The name and proxy IPs as announced.
-    pub announced: AnnouncedName,
-    /// The name in the form that is looked up.
-    pub name: DomainName,
-    /// Whether the client waits for a DomainStatus inside the tunnel.
-    pub in_tunnel: bool,
-}
-
 /// An action for the owner of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NatTableEvent {
@@ -117,24 +101,12 @@ pub enum NatTableEvent {
         /// In the order of the proxy IPs. Empty if none is valid any more.
         ips: Vec<IpAddr>,
     },
-    /// Record a flow for [`NatTable::restore_pins`], in place of one with the same protocol, port
-    /// and proxy IP, until it is unpinned or its client is detached.
-    FlowPinned {
-        /// The client of the flow.
+    /// Record the flows of a client for [`NatTable::restore_pins`], in place of the former ones.
+    PinsChanged {
+        /// The client of the flows.
         client: ClientId,
-        /// The flow to record, with its key.
-        flow: PinnedFlow,
-    },
-    /// Remove the record of a flow: it ended some time ago, or follows the rule again.
-    FlowUnpinned {
-        /// The client of the flow.
-        client: ClientId,
-        /// The protocol of the pinned flow.
-        protocol: FlowProtocol,
-        /// The client's source port.
-        port: u16,
-        /// The proxy IP of the flow.
-        proxy: IpAddr,
+        /// All its flows that deviate from the rule, or have ended less than 30 s ago.
+        pins: Vec<PinnedFlow>,
     },
     /// Send a status inside the tunnel.
     Status {
@@ -242,41 +214,25 @@ impl NatTable {
         self.refused_flows.remove(&slot);
     }
 
-    /// Applies a client's proxy IPs for a name. Answers a refused announcement with a DomainStatus
-    /// `Inactive` if the client waits for one.
-    pub fn handle_assignment(&mut self, client: ClientId, assignment: &Assignment, now: Instant) {
+    /// Takes over what a name of a client means from now on. Without room for it, a client that
+    /// waits for a DomainStatus gets `Inactive`.
+    pub fn handle_name(&mut self, client: ClientId, meaning: &NameMeaning, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
             return;
         };
-        let announcement = Announcement {
-            client: slot,
-            resource: assignment.resource,
-            name: &assignment.name,
-            domain: &assignment.announced.domain,
-            proxy_ips: &assignment.announced.proxy_ips,
-            in_tunnel: assignment.in_tunnel,
-        };
-        if let Err(error) = self.domains.assign(announcement, now) {
-            tracing::debug!(%client, %error, "proxy IPs not assigned");
-            // The policy already decides by the new name.
-            self.domains.unmap(slot, &assignment.announced.proxy_ips);
-            if assignment.in_tunnel {
-                let status = DomainStatus {
-                    resource: assignment.resource,
-                    domain: assignment.announced.domain.clone(),
+        if let Err(error) = self.domains.handle_name(slot, meaning, now) {
+            tracing::debug!(%client, %error, "name without a mapping");
+            let resources = meaning.proxied.iter().flat_map(|it| &it.resources);
+            let waiting = resources.filter(|(_, announced)| announced.by == Announcer::Client);
+            let refused = waiting.map(|(resource, announced)| NatTableEvent::Status {
+                client,
+                status: DomainStatus {
+                    resource: *resource,
+                    domain: announced.domain.clone(),
                     active: false,
-                };
-                self.events
-                    .push_back(NatTableEvent::Status { client, status });
-            }
-        }
-        self.after_domains(now);
-    }
-
-    /// Removes a resource of a client, and the names that no other resource covers.
-    pub fn handle_release(&mut self, client: ClientId, resource: ResourceId, now: Instant) {
-        if let Some(slot) = self.clients.slot(client) {
-            self.domains.release(slot, resource);
+                },
+            });
+            self.events.extend(refused);
         }
         self.after_domains(now);
     }
@@ -351,7 +307,7 @@ impl NatTable {
 
     /// The next action for the owner.
     pub fn poll_event(&mut self) -> Option<NatTableEvent> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.poll_pins())
     }
 
     /// Dropped packets since the last call.

@@ -13,14 +13,17 @@ use crate::DropReason;
 use crate::domains::Domains;
 use crate::ids::ClientId;
 use crate::names::{AddressFamily, DomainName};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     /// The owner's record, at most [`MAX_PINS`]; further flows are not reported.
     reported: BTreeMap<Inside, Pin>,
+    /// The clients whose pins the owner has to record again.
+    changed: BTreeSet<ClientSlot>,
     /// Pins of each client, at most [`MAX_PINS_OF_CLIENT`].
     counts: BTreeMap<ClientSlot, usize>,
     /// Pins without a packet since the table was built.
@@ -40,6 +43,7 @@ impl Pins {
     pub(super) fn forget(&mut self, client: ClientSlot) {
         self.reported.retain(|inside, _| inside.client != client);
         self.counts.remove(&client);
+        self.changed.remove(&client);
         self.restored.retain(|inside, _| inside.client != client);
         (self.restored_outside).retain(|outside, _| outside.client != client);
     }
@@ -60,13 +64,12 @@ impl Pins {
         has_room
     }
 
-    /// Returns whether it was in the owner's record.
-    fn forget_reported(&mut self, inside: &Inside) -> bool {
+    fn forget_reported(&mut self, inside: &Inside) {
         let was_reported = self.reported.remove(inside).is_some();
         if was_reported && let Some(count) = self.counts.get_mut(&inside.client) {
             *count -= 1;
+            self.changed.insert(inside.client);
         }
-        was_reported
     }
 
     /// A restored pin is used or void.
@@ -86,7 +89,7 @@ struct Pin {
 
 impl NatTable {
     /// Takes over flows of a client from before a rebuild, as recorded by
-    /// [`NatTableEvent::FlowPinned`]: the next packet of each, in either direction, finds its
+    /// [`NatTableEvent::PinsChanged`]: the next packet of each, in either direction, finds its
     /// former binding. Ignores pins beyond the limits of 4096 and of 256 for each client.
     pub fn restore_pins(&mut self, client: ClientId, pins: Vec<PinnedFlow>, now: Instant) {
         let Some(slot) = self.clients.slot(client) else {
@@ -101,6 +104,9 @@ impl NatTable {
                 self.pins.settle(&inside);
                 self.pins.restored.insert(inside, pin);
                 self.pins.restored_outside.insert(outside, inside);
+            } else {
+                // The owner's record has one too many.
+                self.pins.changed.insert(slot);
             }
         }
         self.pins.restored_until = Some(now + FLOWS_LIVE);
@@ -166,19 +172,16 @@ impl NatTable {
             return;
         }
         if !is_deviating(&self.domains, flow) {
-            if self.pins.forget_reported(&inside) {
-                self.report_pin(&inside, None);
-            }
-            return;
+            return self.pins.forget_reported(&inside);
         }
         let Some(name) = self.domains.name(flow.mapping).cloned() else {
             return;
         };
         let pin = Pin { outside, name };
         let is_known = self.pins.reported.get(&inside) == Some(&pin);
-        if !is_known && self.pins.note_reported(inside, pin.clone()) {
+        if !is_known && self.pins.note_reported(inside, pin) {
             self.pins.sweep_at.get_or_insert(now + SWEEP_EVERY);
-            self.report_pin(&inside, Some(pin));
+            self.pins.changed.insert(inside.client);
         }
     }
 
@@ -219,42 +222,28 @@ impl NatTable {
         }
         for inside in ended {
             self.pins.forget_reported(&inside);
-            self.report_pin(&inside, None);
         }
         if !self.pins.reported.is_empty() {
             self.pins.sweep_at = Some(now + SWEEP_EVERY);
         }
     }
 
-    fn report_pin(&mut self, inside: &Inside, pin: Option<Pin>) {
-        let Some(client) = self.clients.id(inside.client) else {
-            return;
-        };
-        let Inside {
-            protocol,
-            port,
-            proxy,
-            ..
-        } = *inside;
-        self.events.push_back(match pin {
-            Some(Pin { outside, name }) => {
-                let flow = PinnedFlow {
-                    protocol,
-                    port,
-                    proxy,
-                    name,
-                    outside_port: outside.port,
-                    real: outside.real,
-                };
-                NatTableEvent::FlowPinned { client, flow }
-            }
-            None => NatTableEvent::FlowUnpinned {
-                client,
-                protocol,
-                port,
-                proxy,
-            },
+    /// The pins of the next client whose pins changed.
+    pub(super) fn poll_pins(&mut self) -> Option<NatTableEvent> {
+        let slot = self.pins.changed.pop_first()?;
+        let client = self.clients.id(slot)?;
+        let of_client = self.pins.reported.range(first_of(slot)..);
+        let of_client = of_client.take_while(|(inside, _)| inside.client == slot);
+        let pins = of_client.map(|(inside, pin)| PinnedFlow {
+            protocol: inside.protocol,
+            port: inside.port,
+            proxy: inside.proxy,
+            name: pin.name.clone(),
+            outside_port: pin.outside.port,
+            real: pin.outside.real,
         });
+        let pins = pins.collect();
+        Some(NatTableEvent::PinsChanged { client, pins })
     }
 }
 
@@ -262,6 +251,16 @@ impl NatTable {
 fn is_deviating(domains: &Domains, flow: &Binding) -> bool {
     let by_rule = domains.reported_real(flow.mapping, flow.inside.proxy);
     flow.outside.port != flow.inside.port || by_rule != Some(flow.outside.real)
+}
+
+/// Not after any flow of the client.
+fn first_of(client: ClientSlot) -> Inside {
+    Inside {
+        client,
+        protocol: FlowProtocol::Tcp,
+        port: 0,
+        proxy: Ipv4Addr::UNSPECIFIED.into(),
+    }
 }
 
 fn tuples(client: ClientSlot, pin: &PinnedFlow) -> (Inside, Outside) {
@@ -285,6 +284,6 @@ const FLOWS_LIVE: Duration = Duration::from_secs(7440);
 /// Half a megabyte; only a change of a name with thousands of flows needs more.
 const MAX_PINS: usize = 4096;
 /// Keeps a client from using the room of the others.
-const MAX_PINS_OF_CLIENT: usize = 256;
+pub const MAX_PINS_OF_CLIENT: usize = 256;
 /// A pin kept too long does no harm: a flow that starts again is reported again.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

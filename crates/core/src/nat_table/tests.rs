@@ -1,6 +1,7 @@
 //! The whole NAT: clients on one side, resources on the other, names between them.
 
 use super::*;
+use crate::authorizations::testing::Entitled;
 use crate::names::{NameFailure, ResolvedAddresses};
 use crate::packet::checksum::ChecksumUpdate;
 use crate::packet::samples::{Shape, packet, packet_between};
@@ -51,18 +52,11 @@ fn proxy_v6(block: u8, place: u8) -> IpAddr {
     [0xfd00, 0x2021, 0x1111, 0x8000, 0, 0, 0, last].into()
 }
 
-pub(super) fn assignment(name: &str, block: u8) -> Assignment {
+/// The proxy IPs of name `block`, of both families.
+fn proxies(block: u8) -> Vec<IpAddr> {
     let v4 = (0..4).map(|place| proxy_v4(block, place));
-    let proxy_ips = v4.chain((0..4).map(|place| proxy_v6(block, place)));
-    Assignment {
-        resource: ResourceId(Uuid::from_u128(1)),
-        announced: AnnouncedName {
-            domain: name.into(),
-            proxy_ips: proxy_ips.collect(),
-        },
-        name: name.parse().expect("a name"),
-        in_tunnel: true,
-    }
+    v4.chain((0..4).map(|place| proxy_v6(block, place)))
+        .collect()
 }
 
 pub(super) fn answer(
@@ -100,6 +94,7 @@ fn tcp(source: &str, destination: &str, from: u16, to: u16, flags: u8) -> Vec<u8
 
 pub(super) struct Scene {
     pub(super) nat: NatTable,
+    clients: BTreeMap<u8, Entitled>,
     pub(super) now: Instant,
 }
 
@@ -111,7 +106,11 @@ impl Scene {
             let (id, tunnel) = client(*number);
             nat.attach(id, tunnel);
         }
-        Self { nat, now }
+        Self {
+            nat,
+            clients: BTreeMap::new(),
+            now,
+        }
     }
 
     /// Client 1 with one name that has one address of each family.
@@ -125,9 +124,24 @@ impl Scene {
     }
 
     pub(super) fn assign(&mut self, number: u8, name: &str, block: u8) {
-        let assignment = assignment(name, block);
-        self.nat
-            .handle_assignment(client(number).0, &assignment, self.now);
+        self.assign_for(number, 1, name, block);
+    }
+
+    fn assign_for(&mut self, number: u8, resource: u128, name: &str, block: u8) {
+        let entitled = self.clients.entry(number).or_default();
+        let meanings = entitled.announce(resource, name, &proxies(block));
+        self.tell(number, &meanings);
+    }
+
+    pub(super) fn release(&mut self, number: u8, resource: u128) {
+        let meanings = self.clients.entry(number).or_default().release(resource);
+        self.tell(number, &meanings);
+    }
+
+    pub(super) fn tell(&mut self, number: u8, meanings: &[NameMeaning]) {
+        for meaning in meanings {
+            self.nat.handle_name(client(number).0, meaning, self.now);
+        }
     }
 
     pub(super) fn answer(
@@ -183,8 +197,7 @@ impl Scene {
                 NatTableEvent::Status { status, .. } => Some(status.active),
                 NatTableEvent::Resolve { .. }
                 | NatTableEvent::NameKnown { .. }
-                | NatTableEvent::FlowPinned { .. }
-                | NatTableEvent::FlowUnpinned { .. } => None,
+                | NatTableEvent::PinsChanged { .. } => None,
             })
             .collect()
     }
@@ -405,25 +418,25 @@ fn a_held_packet_is_not_released_to_another_name() {
 }
 
 #[test]
-fn a_refused_announcement_removes_the_former_names_of_its_proxy_ips() {
+fn a_refused_name_takes_the_former_names_of_its_proxy_ips_with_it() {
     let mut scene = Scene::new(&[1]);
-    let of_resource = |number: u128, name, block| Assignment {
-        resource: ResourceId(Uuid::from_u128(number)),
-        ..assignment(name, block)
-    };
-    let assign = |scene: &mut Scene, assignment| {
-        let (id, now) = (client(1).0, scene.now);
-        scene.nat.handle_assignment(id, &assignment, now);
-    };
-    for number in 1..=64 {
-        assign(&mut scene, of_resource(number, "crowded.example", 0));
-    }
-    assign(&mut scene, of_resource(1, "app.example", 1));
+    scene.nat.use_config(NatTableConfig {
+        domains: DomainsConfig {
+            mappings_per_client: 2,
+            ..DomainsConfig::default()
+        },
+        ..NatTableConfig::default()
+    });
+    scene.assign(1, "app.example", 1);
+    scene.assign(1, "other.example", 2);
     scene.answer("app.example", AddressFamily::V4, Ok(&[REAL]));
+    scene.assign(1, "more.example", 1);
+    scene.assign(1, "again.example", 3);
     scene.events();
-    assign(&mut scene, of_resource(65, "crowded.example", 1));
+    scene.assign(1, "refused.example", 4);
     assert_eq!(scene.statuses(), [false]);
     assert_eq!(scene.send(&syn(proxy_v4(1, 0), 5000)).len(), 0);
+    assert_eq!(scene.send(&syn(proxy_v4(4, 0), 5000)).len(), 0);
 }
 
 #[test]
@@ -598,18 +611,10 @@ fn clients_have_separate_names_and_lose_them_when_detached() {
 #[test]
 fn a_name_is_removed_with_its_last_resource() {
     let mut scene = Scene::resolved();
-    let second = Assignment {
-        resource: ResourceId(Uuid::from_u128(2)),
-        ..assignment("app.example", 0)
-    };
-    scene.nat.handle_assignment(client(1).0, &second, scene.now);
-    let release = |scene: &mut Scene, number| {
-        let resource = ResourceId(Uuid::from_u128(number));
-        scene.nat.handle_release(client(1).0, resource, scene.now);
-    };
-    release(&mut scene, 1);
+    scene.assign_for(1, 2, "app.example", 0);
+    scene.release(1, 1);
     assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5000)).len(), 1);
-    release(&mut scene, 2);
+    scene.release(1, 2);
     assert_eq!(scene.send(&syn(proxy_v4(0, 0), 5001)).len(), 0);
 }
 

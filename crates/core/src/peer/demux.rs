@@ -10,6 +10,7 @@
 //! Authenticates nothing beyond a handshake's MAC: the peer refuses datagrams that are not its own.
 
 use crate::DropReason;
+use crate::authorizations::ranges;
 use crate::ids::PublicKey;
 use crate::packet::{DatagramBatch, DropCounts, Path};
 use crate::peer::index::PeerIndex;
@@ -18,7 +19,6 @@ use crate::peer::wireguard::{
     COOKIE_REPLY_BYTES, DATA_OVERHEAD_BYTES, GatewayKeys, HANDSHAKE_INIT_BYTES,
     HANDSHAKE_RESPONSE_BYTES, HandshakeGate, HandshakeRefusal,
 };
-use crate::policy::ranges;
 use is::stun::StunMessage;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -5,11 +5,11 @@
 //! known (RFC 8445, 7.3.1.3: peer-reflexive candidates). Source of the numbers: docs/protocol.md
 //! 3.3.
 
+use crate::authorizations::ranges;
 use crate::grant::IceCredentials;
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::gatherer::LocalAddresses;
 use crate::peer::statistics::PathKind;
-use crate::policy::ranges;
 use is::stun::{StunMessage, StunPacket};
 use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,

@@ -2,8 +2,9 @@
 //! docs/protocol.md 5.3 steps 2, 4 and 5 (outbound), with the selection among resources of
 //! docs/protocol.md 5.1.
 
+use super::Policy;
 use super::filter::{Flow, permits};
-use super::{Policy, ranges};
+use crate::authorizations::ranges;
 use crate::ids::ResourceId;
 use crate::packet::icmp::IcmpReply;
 use crate::packet::{DropReason, IpPacket, Transport};
@@ -47,7 +48,7 @@ impl Policy {
             return Verdict::Reject(DropReason::TunnelRange, IcmpReply::Prohibited);
         }
         let is_proxy = ranges::is_proxy(destination);
-        let is_mapped = is_proxy && self.proxies.contains(destination);
+        let is_mapped = is_proxy && self.proxied.contains_key(&destination);
         match self.classify(destination, Flow::towards(packet.transport())) {
             Class::Permitted if is_proxy && !is_mapped => UNMAPPED,
             Class::Permitted => Verdict::Forward {
@@ -103,9 +104,8 @@ impl Policy {
         // A resource that permits the packet takes precedence over all others
         // (docs/protocol.md 5.1). The verdict does not depend on which one decides; `explain`
         // reports it.
-        let filters = self
-            .candidates(ip)
-            .filter_map(|(_, id)| self.grants.get(&id));
+        let grants = self.authorizations.grants();
+        let filters = self.candidates(ip).filter_map(|(_, id)| grants.get(&id));
         let permitted = filters.map(|grant| permits(&grant.resource.filters, flow));
         match permitted.max() {
             Some(true) => Class::Permitted,
@@ -117,7 +117,8 @@ impl Policy {
     /// All resources with a network that contains `ip`, with the prefix length of that network.
     pub(super) fn candidates(&self, ip: IpAddr) -> impl Iterator<Item = (u8, ResourceId)> {
         let host_bits = if ip.is_ipv4() { 32 } else { 128 };
-        let owners = self.proxies.owners(ip).iter();
+        let proxied = self.proxied.get(&ip);
+        let owners = proxied.into_iter().flat_map(|it| it.resources.keys());
         owners
             .map(move |id| (host_bits, *id))
             .chain(self.derived.routes.covering(ip))

@@ -3,8 +3,9 @@
 //! Agrees with [`Policy::inbound`] about every packet from the client's own address that is no ICMP
 //! error; a property test checks this.
 
+use super::Policy;
 use super::filter::{Flow, permits};
-use super::{Policy, pattern, ranges};
+use crate::authorizations::{pattern, ranges};
 use crate::grant::{Filter, Resource, ResourceKind};
 use crate::ids::ResourceId;
 use crate::names::DomainName;
@@ -80,9 +81,11 @@ impl Policy {
     pub fn explain(&self, host: &Host, service: Service) -> Explanation {
         let name = match host {
             Host::Name(name) => Some(name),
-            Host::Ip(ip) => self.proxies.name_of(*ip),
+            Host::Ip(ip) => self.proxied_name(*ip),
         };
-        let proxy_ips = name.map_or(Vec::new(), |name| self.proxies.of_name(name));
+        let names = self.authorizations.names();
+        let proxied = name.and_then(|name| names.get(name));
+        let proxy_ips = proxied.map_or(Vec::new(), |it| it.proxy_ips.clone());
         let ip = match host {
             Host::Ip(ip) => Some(*ip),
             Host::Name(_) => proxy_ips.first().copied(),
@@ -99,7 +102,7 @@ impl Policy {
                 .collect(),
             name: name.cloned(),
             proxy_ips: proxy_ips.clone(),
-            names: self.proxies.names(),
+            names: names.len(),
         }
     }
 
@@ -116,7 +119,7 @@ impl Policy {
         }
         let is_proxy = ranges::is_proxy(ip);
         let internet = self.derived.internet.filter(|_| !is_proxy);
-        if let Some(internet) = internet.and_then(|id| self.grants.get(&id)) {
+        if let Some(internet) = internet.and_then(|id| self.authorizations.grants().get(&id)) {
             let resource = internet.resource.clone();
             return match ranges::is_internet(ip) {
                 // Its filters do not apply.
@@ -128,7 +131,7 @@ impl Policy {
             };
         }
         let access = self.decide(self.candidates(ip), service);
-        let is_nameless = is_proxy && !self.proxies.contains(ip);
+        let is_nameless = is_proxy && !self.proxied.contains_key(&ip);
         let is_hoped_for = access == Access::Uncovered && self.derived.holds_dns;
         match is_nameless && (access.is_permitted() || is_hoped_for) {
             true => Access::NoName,
@@ -137,8 +140,7 @@ impl Policy {
     }
 
     fn explain_name(&self, name: &DomainName, service: Service) -> Access {
-        let covering = self.grants.values().map(|grant| &grant.resource);
-        let covering = covering.filter(|resource| match &resource.kind {
+        let covering = self.resources().filter(|resource| match &resource.kind {
             ResourceKind::Dns(pattern) => pattern::covers(pattern, name),
             ResourceKind::Cidr(_) | ResourceKind::Internet => false,
         });
@@ -152,14 +154,15 @@ impl Policy {
         candidates: impl Iterator<Item = (u8, ResourceId)>,
         service: Service,
     ) -> Access {
+        let grants = self.authorizations.grants();
         let decided = candidates.filter_map(|(prefix_bits, id)| {
-            let resource = &self.grants.get(&id)?.resource;
+            let resource = &grants.get(&id)?.resource;
             Some((permits_service(&resource.filters, service), prefix_bits, id))
         });
         let mut decided: Vec<_> = decided.collect();
         decided.sort_unstable_by(|one, other| other.cmp(one));
         let decisions = decided.into_iter().filter_map(|(is_permitted, _, id)| {
-            let resource = self.grants.get(&id)?.resource.clone();
+            let resource = grants.get(&id)?.resource.clone();
             Some(ResourceDecision {
                 resource,
                 is_permitted,

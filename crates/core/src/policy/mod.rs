@@ -1,6 +1,6 @@
-//! The grants of one client, and the decision about each of its packets.
+//! The decision about each packet of one client, by an index of its [`Authorizations`].
 //!
-//! Implements docs/protocol.md 5.1 (grants, selection), docs/protocol.md 5.2 steps 1 and 3 – 9
+//! Implements docs/protocol.md 5.1 (selection), docs/protocol.md 5.2 steps 1 and 3 – 9
 //! (inbound) and docs/protocol.md 5.3 steps 2, 4 and 5 (outbound). It does not know other clients
 //! (each has its own policy), translate (the NAT does), or read wall-clock time except when a grant
 //! arrives. A decision needs no allocation and no cache: one ordered-map lookup for a proxy IP,
@@ -9,22 +9,22 @@
 mod decision;
 mod explain;
 mod filter;
-pub mod pattern;
-mod proxies;
-pub mod ranges;
 mod routes;
 
 pub use decision::Verdict;
 pub(crate) use explain::permits_service;
 pub use explain::{Access, Explanation, ResourceDecision};
 
-use crate::grant::{Resource, ResourceKind, TunnelAddresses};
+use crate::authorizations::{
+    Announcer, AuthorizationError, Authorizations, Changes, Grant, NameChange, ProxiedName,
+};
+use crate::grant::{AnnouncedName, Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
 use crate::names::DomainName;
-use proxies::Proxies;
 use routes::Routes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The client of a [`Policy`], and its limit.
@@ -38,92 +38,18 @@ pub struct PolicyConfig {
     pub max_resources: usize,
 }
 
-/// A resource and its proxy IPs were removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PolicyEvent {
-    /// The grant of a resource expired.
-    Expired {
-        /// The removed resource.
-        resource: ResourceId,
-    },
-    /// The portal revoked the resource, or omitted it from its list of grants.
-    Revoked {
-        /// The removed resource.
-        resource: ResourceId,
-    },
-}
-
-/// Why a change was refused. A refused change has no effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
-    /// The client is at its limit of resources.
-    #[error("the client already holds {limit} resources, which is the limit")]
-    TooManyResources {
-        /// [`PolicyConfig::max_resources`].
-        limit: usize,
-    },
-    /// The portal granted a held resource again with another kind, address or pattern. It has to
-    /// revoke the resource first (docs/protocol.md 5.1).
-    #[error("resource {resource} is held with another kind or address and must be revoked first")]
-    KindChanged {
-        /// The resource that is already held.
-        resource: ResourceId,
-    },
-    /// The client does not hold the resource.
-    #[error("resource {resource} is not granted")]
-    NotGranted {
-        /// The resource that is not held.
-        resource: ResourceId,
-    },
-    /// Only a DNS resource has proxy IPs.
-    #[error("resource {resource} is no DNS resource")]
-    NotDns {
-        /// The resource of another kind.
-        resource: ResourceId,
-    },
-    /// The resource's pattern does not cover the name (docs/protocol.md 5.5).
-    #[error("resource {resource} does not cover that name")]
-    NameNotCovered {
-        /// The resource with the pattern.
-        resource: ResourceId,
-    },
-    /// The client chose a proxy IP outside the ranges for them (docs/lessons.md 16).
-    #[error("{ip} is outside the proxy ranges")]
-    NotProxyIp {
-        /// The address outside the ranges.
-        ip: IpAddr,
-    },
-    /// The client is at its limit of proxy IPs.
-    #[error("the client already uses {limit} proxy IPs, which is the limit")]
-    TooManyProxyIps {
-        /// [`MAX_PROXY_IPS`], the limit.
-        limit: usize,
-    },
-}
-
-/// Limit of a client's proxy IPs: 2048 names of eight, far beyond what a person visits and small
-/// enough that a hostile client costs the gateway little memory.
-pub const MAX_PROXY_IPS: usize = 16_384;
-
-/// The policy of one client.
+/// The policy of one client: its [`Authorizations`], and what packets need of them at hand.
 #[derive(Debug)]
 pub struct Policy {
     config: PolicyConfig,
-    grants: BTreeMap<ResourceId, HeldGrant>,
-    proxies: Proxies,
-    /// At most the highest [`PolicyConfig::max_resources`] so far; then the oldest is dropped.
-    events: VecDeque<PolicyEvent>,
-    max_events: usize,
+    authorizations: Authorizations,
+    /// When each grant ends; without an entry, never.
+    ends: BTreeMap<ResourceId, Instant>,
+    /// The name of each proxy IP.
+    proxied: BTreeMap<IpAddr, Arc<ProxiedName>>,
     /// The latest `now` so far.
     clock: Option<Instant>,
     derived: Derived,
-}
-
-#[derive(Debug)]
-struct HeldGrant {
-    resource: Resource,
-    /// `None` never expires.
-    expires_at: Option<Instant>,
 }
 
 /// Derived from the grants, because each packet or poll needs it.
@@ -140,20 +66,47 @@ impl Policy {
     #[must_use]
     pub fn new(config: PolicyConfig) -> Self {
         Self {
-            grants: BTreeMap::new(),
-            proxies: Proxies::default(),
-            events: VecDeque::new(),
-            max_events: config.max_resources,
             config,
+            authorizations: Authorizations::default(),
+            ends: BTreeMap::new(),
+            proxied: BTreeMap::new(),
             clock: None,
             derived: Derived::default(),
         }
     }
 
+    /// The policy of a client with these authorizations. What has expired is removed by the next
+    /// [`Self::handle_timeout`].
+    #[must_use]
+    pub fn restore(
+        config: PolicyConfig,
+        authorizations: &Authorizations,
+        unix_now: UnixTime,
+        now: Instant,
+    ) -> Self {
+        let mut policy = Self::new(config);
+        let now = policy.advance(now);
+        for (id, grant) in authorizations.grants() {
+            policy.note_end(*id, monotonic(grant.expires_at, unix_now, now));
+        }
+        for name in authorizations.names().values() {
+            let ips = name.proxy_ips.iter();
+            policy.proxied.extend(ips.map(|ip| (*ip, name.clone())));
+        }
+        policy.authorizations = authorizations.clone();
+        policy.derive();
+        policy
+    }
+
+    /// The authorizations that the policy decides by.
+    #[must_use]
+    pub fn authorizations(&self) -> &Authorizations {
+        &self.authorizations
+    }
+
     /// Changes the limit of resources; held ones stay.
     pub fn limit_resources(&mut self, max_resources: usize) {
         self.config.max_resources = max_resources;
-        self.max_events = self.max_events.max(max_resources);
     }
 
     /// Sets the gateway's tunnel addresses, which the client may always reach.
@@ -161,75 +114,40 @@ impl Policy {
         self.config.gateway = Some(gateway);
     }
 
-    /// Grants `resource` until `expires_at`, or without an expiry if that is `None`.
-    ///
-    /// A resource that is already held gets the new filters and the new expiry. A grant that has
-    /// expired is removed by the next [`Self::handle_timeout`].
+    /// As [`Authorizations::allow`]. A grant that has expired is removed by the next
+    /// [`Self::handle_timeout`].
     ///
     /// # Errors
     ///
-    /// [`PolicyError::TooManyResources`] and [`PolicyError::KindChanged`].
+    /// Those of [`Authorizations::allow`].
     pub fn allow(
         &mut self,
         resource: Resource,
         expires_at: Option<UnixTime>,
         unix_now: UnixTime,
         now: Instant,
-    ) -> Result<(), PolicyError> {
+    ) -> Result<(), AuthorizationError> {
         let now = self.advance(now);
+        let id = resource.id;
         let limit = self.config.max_resources;
-        let held = self.grants.len();
-        let expires_at = monotonic(expires_at, unix_now, now);
-        match self.grants.get_mut(&resource.id) {
-            Some(grant) if !is_same_kind(&grant.resource.kind, &resource.kind) => {
-                return Err(PolicyError::KindChanged {
-                    resource: resource.id,
-                });
-            }
-            Some(grant) => {
-                grant.resource.filters = resource.filters;
-                grant.expires_at = expires_at;
-            }
-            None if held >= limit => return Err(PolicyError::TooManyResources { limit }),
-            None => {
-                let grant = HeldGrant {
-                    resource,
-                    expires_at,
-                };
-                self.grants.insert(grant.resource.id, grant);
-            }
-        }
+        self.authorizations.allow(resource, expires_at, limit)?;
+        self.note_end(id, monotonic(expires_at, unix_now, now));
         self.derive();
         Ok(())
     }
 
-    /// Removes a resource and its proxy IPs immediately. Returns whether it was held.
-    pub fn revoke(&mut self, resource: ResourceId) -> bool {
-        if self.grants.remove(&resource).is_none() {
-            return false;
-        }
-        self.emit(PolicyEvent::Revoked { resource });
-        self.forget_proxy_ips();
-        self.derive();
-        true
+    /// As [`Authorizations::revoke`], immediately.
+    pub fn revoke(&mut self, resource: ResourceId) -> Changes {
+        let changes = self.authorizations.revoke(resource);
+        self.follow(changes)
     }
 
-    /// Updates only the filters of `resource`, if it is held. Returns whether it did; a resource of
-    /// another type is ignored with a warning (docs/protocol.md 2.2).
+    /// As [`Authorizations::update`].
     pub fn update_filters(&mut self, resource: &Resource) -> bool {
-        let Some(grant) = self.grants.get_mut(&resource.id) else {
-            return false;
-        };
-        let (held, update) = (&grant.resource.kind, &resource.kind);
-        if std::mem::discriminant(held) != std::mem::discriminant(update) {
-            tracing::warn!(resource = %resource.id, "update of a resource to another type ignored");
-            return false;
-        }
-        grant.resource.filters.clone_from(&resource.filters);
-        true
+        self.authorizations.update(resource)
     }
 
-    /// Changes the expiry of a held resource. Returns whether it is held.
+    /// As [`Authorizations::set_expiry`].
     pub fn set_expiry(
         &mut self,
         resource: ResourceId,
@@ -238,82 +156,61 @@ impl Policy {
         now: Instant,
     ) -> bool {
         let now = self.advance(now);
-        let Some(grant) = self.grants.get_mut(&resource) else {
-            return false;
-        };
-        grant.expires_at = monotonic(expires_at, unix_now, now);
-        self.derive();
-        true
+        let is_held = self.authorizations.set_expiry(resource, expires_at);
+        if is_held {
+            self.note_end(resource, monotonic(expires_at, unix_now, now));
+            self.derive();
+        }
+        is_held
     }
 
-    /// Revokes every resource that is absent from `granted` and updates the expiry of the others
-    /// (docs/lessons.md 23). It creates no grant: only a grant of the portal carries what that
-    /// needs.
+    /// As [`Authorizations::reconcile`].
     pub fn reconcile(
         &mut self,
-        granted: impl Iterator<Item = (ResourceId, Option<UnixTime>)>,
+        listed: &BTreeMap<ResourceId, Option<UnixTime>>,
         unix_now: UnixTime,
         now: Instant,
-    ) {
+    ) -> Changes {
         let now = self.advance(now);
-        let granted: BTreeMap<_, _> = granted.collect();
-        for (id, grant) in &mut self.grants {
-            if let Some(expires_at) = granted.get(id) {
-                grant.expires_at = monotonic(*expires_at, unix_now, now);
-            }
+        let changes = self.authorizations.reconcile(listed);
+        for (id, expires_at) in listed {
+            self.note_end(*id, monotonic(*expires_at, unix_now, now));
         }
-        self.remove_where(
-            |id, _| !granted.contains_key(&id),
-            |resource| PolicyEvent::Revoked { resource },
-        );
+        self.follow(changes)
     }
 
-    /// Adds `ips` as the addresses of `name` through `resource`: its filters then apply to them.
-    /// Replaces the name's former addresses of the same family; another name with one of `ips`
-    /// loses all of its own (docs/lessons.md 17). They are removed with the resource.
+    /// As [`Authorizations::assign`]: the filters of the resource then apply to the proxy IPs.
     ///
     /// # Errors
     ///
-    /// [`PolicyError::NotGranted`], [`PolicyError::NotDns`], [`PolicyError::NameNotCovered`],
-    /// [`PolicyError::NotProxyIp`] and [`PolicyError::TooManyProxyIps`].
+    /// Those of [`Authorizations::assign`].
     pub fn assign_proxies(
         &mut self,
         resource: ResourceId,
-        name: &DomainName,
-        ips: &[IpAddr],
-    ) -> Result<(), PolicyError> {
-        match self.grants.get(&resource).map(|grant| &grant.resource.kind) {
-            None => return Err(PolicyError::NotGranted { resource }),
-            Some(ResourceKind::Cidr(_) | ResourceKind::Internet) => {
-                return Err(PolicyError::NotDns { resource });
-            }
-            Some(ResourceKind::Dns(pattern)) if !pattern::covers(pattern, name) => {
-                return Err(PolicyError::NameNotCovered { resource });
-            }
-            Some(ResourceKind::Dns(_)) => {}
-        }
-        if let Some(&ip) = ips.iter().find(|ip| !ranges::is_proxy(**ip)) {
-            return Err(PolicyError::NotProxyIp { ip });
-        }
-        if self.proxies.len_with(ips) > MAX_PROXY_IPS {
-            return Err(PolicyError::TooManyProxyIps {
-                limit: MAX_PROXY_IPS,
-            });
-        }
-        self.proxies.assign(resource, name, ips);
-        Ok(())
+        announced: &AnnouncedName,
+        by: Announcer,
+    ) -> Result<Vec<NameChange>, AuthorizationError> {
+        let changes = self.authorizations.assign(resource, announced, by)?;
+        self.index(&changes);
+        Ok(changes)
+    }
+
+    /// Removes everything: the client is gone.
+    pub fn clear(&mut self) -> Changes {
+        let changes = self.authorizations.clear();
+        self.follow(changes)
     }
 
     /// Removes the resources that have expired.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) -> Changes {
         let now = self.advance(now);
         if self.derived.next_expiry.is_none_or(|at| at > now) {
-            return;
+            return Changes::default();
         }
-        self.remove_where(
-            |_, grant| grant.expires_at.is_some_and(|at| at <= now),
-            |resource| PolicyEvent::Expired { resource },
-        );
+        let ends = &self.ends;
+        let is_over = |id, _: &Grant| ends.get(&id).is_some_and(|at| *at <= now);
+        let changes = self.authorizations.expire(is_over);
+        self.follow(changes)
     }
 
     /// When the next resource expires.
@@ -322,32 +219,24 @@ impl Policy {
         self.derived.next_expiry
     }
 
-    /// The next removed resource; those of one call come in the order of their ids.
-    pub fn poll_event(&mut self) -> Option<PolicyEvent> {
-        self.events.pop_front()
-    }
-
     /// Whether the client holds no resource, so that its connection can close.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.grants.is_empty()
+        self.authorizations.is_empty()
     }
 
     /// The resources of the client, in the order of their ids.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        self.grants.values().map(|grant| &grant.resource)
-    }
-
-    /// Whether `ip` belongs to `name` through `resource`.
-    #[must_use]
-    pub fn has_proxy(&self, resource: ResourceId, name: &DomainName, ip: IpAddr) -> bool {
-        self.proxies.has(resource, name, ip)
+        self.authorizations
+            .grants()
+            .values()
+            .map(|grant| &grant.resource)
     }
 
     /// The name by which packets to `ip` are decided.
-    #[cfg(test)]
-    pub(crate) fn proxied_name(&self, ip: IpAddr) -> Option<&DomainName> {
-        self.proxies.name_of(ip)
+    #[must_use]
+    pub fn proxied_name(&self, ip: IpAddr) -> Option<&DomainName> {
+        self.proxied.get(&ip).map(|proxied| &proxied.name)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {
@@ -356,46 +245,37 @@ impl Policy {
         now
     }
 
-    fn remove_where(
-        &mut self,
-        is_over: impl Fn(ResourceId, &HeldGrant) -> bool,
-        event: impl Fn(ResourceId) -> PolicyEvent,
-    ) {
-        let mut gone = Vec::new();
-        self.grants.retain(|id, grant| {
-            let is_over = is_over(*id, grant);
-            if is_over {
-                gone.push(*id);
-            }
-            !is_over
-        });
-        if gone.is_empty() {
-            return self.derive();
-        }
-        for id in gone {
-            self.emit(event(id));
-        }
-        self.forget_proxy_ips();
+    fn note_end(&mut self, resource: ResourceId, end: Option<Instant>) {
+        match end {
+            Some(end) => self.ends.insert(resource, end),
+            None => self.ends.remove(&resource),
+        };
+    }
+
+    /// Takes over what a change removed.
+    fn follow(&mut self, changes: Changes) -> Changes {
+        let grants = self.authorizations.grants();
+        self.ends.retain(|id, _| grants.contains_key(id));
+        self.index(&changes.names);
         self.derive();
+        changes
     }
 
-    fn emit(&mut self, event: PolicyEvent) {
-        if self.events.len() >= self.max_events {
-            self.events.pop_front();
+    fn index(&mut self, changes: &[NameChange]) {
+        for NameChange { former, now, .. } in changes.iter().filter(|it| it.former != it.now) {
+            for ip in former.iter().flat_map(|former| &former.proxy_ips) {
+                self.proxied.remove(ip);
+            }
+            if let Some(name) = now {
+                let ips = name.proxy_ips.iter();
+                self.proxied.extend(ips.map(|ip| (*ip, name.clone())));
+            }
         }
-        self.events.push_back(event);
-    }
-
-    /// Removes the proxy IPs of resources that are gone.
-    fn forget_proxy_ips(&mut self) {
-        let grants = &self.grants;
-        self.proxies
-            .forget_resources(|resource| !grants.contains_key(&resource));
     }
 
     fn derive(&mut self) {
-        let resources = || self.grants.values().map(|grant| &grant.resource);
-        self.derived = Derived {
+        let resources = || self.resources();
+        let derived = Derived {
             routes: resources()
                 .filter_map(|resource| match resource.kind {
                     ResourceKind::Cidr(network) => Some((network, resource.id)),
@@ -403,25 +283,13 @@ impl Policy {
                 })
                 .collect(),
             internet: resources()
-                .rfind(|resource| resource.kind == ResourceKind::Internet)
+                .filter(|resource| resource.kind == ResourceKind::Internet)
+                .last()
                 .map(|resource| resource.id),
             holds_dns: resources().any(|resource| matches!(resource.kind, ResourceKind::Dns(_))),
-            next_expiry: self
-                .grants
-                .values()
-                .filter_map(|grant| grant.expires_at)
-                .min(),
+            next_expiry: self.ends.values().min().copied(),
         };
-    }
-}
-
-/// Whether two grants are of the same kind: networks are compared without their host bits.
-pub(crate) fn is_same_kind(held: &ResourceKind, update: &ResourceKind) -> bool {
-    match (held, update) {
-        (ResourceKind::Cidr(held), ResourceKind::Cidr(update)) => held.trunc() == update.trunc(),
-        (ResourceKind::Cidr(_) | ResourceKind::Dns(_) | ResourceKind::Internet, _) => {
-            held == update
-        }
+        self.derived = derived;
     }
 }
 

@@ -1,13 +1,13 @@
 //! The steps about authorizations, current and former.
 
 use super::{Case, Outcome, SHOWN};
+use crate::authorizations::{GrantEnd, pattern, ranges};
 use crate::diagnosis::words::{date, permitted, title};
 use crate::diagnosis::{Permits, RightsCause, Seconds};
 use crate::grant::{Resource, ResourceKind};
 use crate::ids::UnixTime;
-use crate::ledger::GrantEnd;
 use crate::names::DomainName;
-use crate::policy::{Access, Explanation, ResourceDecision, pattern, permits_service, ranges};
+use crate::policy::{Access, Explanation, ResourceDecision, permits_service};
 use crate::target::{Host, Service};
 
 impl Case<'_> {

@@ -8,11 +8,11 @@ mod rights;
 mod wording;
 
 use super::*;
+use crate::authorizations::{Announcer, Grant, GrantEnd};
 use crate::connection::{ConnectionFacts, TransportFacts};
 use crate::domains::{AddressFacts, FamilyFacts, MappingFacts};
-use crate::grant::{Filter, Resource, ResourceKind, TunnelAddresses};
+use crate::grant::{AnnouncedName, Filter, Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ClientId, ResourceId, UnixTime};
-use crate::ledger::{Grant, GrantEnd};
 use crate::names::DomainName;
 use crate::nat_table::NatFacts;
 use crate::packet::Path;
@@ -189,7 +189,11 @@ impl Scene {
     /// The client announces the name; the NAT has these facts about its IPv4 addresses.
     fn announce(mut self, called: &str, v4: FamilyFacts) -> Self {
         let id = ResourceId(Uuid::from_u128(1));
-        let assigned = self.policy.assign_proxies(id, &name(called), &[ip(PROXY)]);
+        let announced = AnnouncedName {
+            domain: called.into(),
+            proxy_ips: vec![ip(PROXY)],
+        };
+        let assigned = (self.policy).assign_proxies(id, &announced, Announcer::Client);
         assigned.expect("a DNS resource covers it");
         self.nat().mapping = Some(MappingFacts {
             name: name(called),

@@ -14,15 +14,9 @@ fn answers_an_announcement_before_the_lookup() {
 #[test]
 fn does_not_answer_announcements_from_outside_the_tunnel() {
     let mut world = World::new();
-    let announcement = Announcement {
-        client: CLIENT,
-        resource: ResourceId(Uuid::from_u128(1)),
-        name: &name(NAME),
-        domain: NAME,
-        proxy_ips: &proxies(0),
-        in_tunnel: false,
-    };
-    world.domains.assign(announcement, world.now).expect("room");
+    let mut client = Entitled::default();
+    let meanings = client.announce_by(Announcer::Portal, 1, NAME, &proxies(0));
+    world.tell(CLIENT, NAME, &meanings).expect("room");
     world.fail(NameFailure::NoSuchName);
     world.resolve(&[v4(1)]);
     assert_eq!(world.statuses(), []);
@@ -43,26 +37,6 @@ fn a_repeated_announcement_causes_one_cached_lookup_a_second() {
     assert_eq!(world.lookups(), [false]);
     assert_eq!(world.statuses().len(), 4);
     assert_eq!(world.domains.mappings(), 1);
-}
-
-/// docs/lessons.md 16: Proxy IPs that a client chooses are checked first.
-#[test]
-fn proxy_ips_outside_the_ranges_change_nothing() {
-    let mut world = World::new();
-    let id = world.announce(NAME, 0);
-    for ip in [
-        v4(1),
-        v6(1),
-        [100, 95, 255, 255].into(),
-        [100, 128, 0, 0].into(),
-    ] {
-        let proxy_ips = [proxy_v4(0, 0), ip];
-        let refused = world.announce_as(1, "evil.lab.example", &proxy_ips);
-        assert_eq!(refused, Err(AssignError::NotAProxyIp(ip)));
-    }
-    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), Some(id));
-    assert_eq!(world.domains.mappings(), 1);
-    assert_eq!(world.statuses().len(), 1);
 }
 
 /// docs/lessons.md 17: A reused proxy IP resets its mapping.
@@ -97,15 +71,7 @@ fn packets_held_for_the_former_name_are_dropped_and_counted() {
 #[test]
 fn the_same_proxy_ips_of_another_client_are_another_name() {
     let (mut world, id) = World::resolved(&[v4(1)]);
-    let other = Announcement {
-        client: ClientSlot(2),
-        resource: ResourceId(Uuid::from_u128(1)),
-        name: &name("other.lab.example"),
-        domain: "other.lab.example",
-        proxy_ips: &proxies(0),
-        in_tunnel: true,
-    };
-    let other = world.domains.assign(other, world.now).expect("room");
+    let other = world.announce_of(2, "other.lab.example").expect("room");
     assert!(is_current(&world.domains, id));
     assert_eq!(
         world.domains.find(ClientSlot(2), proxy_v4(0, 0)),
@@ -239,19 +205,10 @@ fn a_full_table_evicts_an_unused_name_of_any_client() {
         world.announce("a.example", 0),
         world.announce("b.example", 1),
     ];
-    let (name, proxy_ips) = (name(NAME), proxies(0));
-    let of_another = Announcement {
-        client: ClientSlot(2),
-        resource: ResourceId(Uuid::from_u128(1)),
-        name: &name,
-        domain: NAME,
-        proxy_ips: &proxy_ips,
-        in_tunnel: true,
-    };
-    let refused = world.domains.assign(of_another, world.now);
+    let refused = world.announce_of(2, NAME);
     assert_eq!(refused, Err(AssignError::Full(2)));
     world.pass(EVICTED_AFTER);
-    world.domains.assign(of_another, world.now).expect("room");
+    world.announce_of(2, NAME).expect("room");
     let left = vanished
         .iter()
         .filter(|id| is_current(&world.domains, **id));
@@ -259,7 +216,7 @@ fn a_full_table_evicts_an_unused_name_of_any_client() {
 }
 
 #[test]
-fn limits_refuse_and_change_nothing() {
+fn a_full_table_refuses_and_changes_nothing() {
     let mut world = World::with(DomainsConfig {
         mappings: 1,
         ..DomainsConfig::default()
@@ -269,21 +226,38 @@ fn limits_refuse_and_change_nothing() {
         world.announce_as(1, "b.example", &proxies(1)),
         Err(AssignError::Full(1))
     );
-    assert_eq!(
-        world.announce_as(1, NAME, &[]),
-        Err(AssignError::NoProxyIps)
-    );
-    let many: Vec<_> = (0..17).map(|place| proxy_v4(0, place)).collect();
-    assert_eq!(
-        world.announce_as(1, NAME, &many),
-        Err(AssignError::TooManyProxyIps)
-    );
-    for resource in 1..=64 {
-        assert_eq!(world.announce_as(resource, NAME, &proxies(0)), Ok(id));
-    }
-    let refused = world.announce_as(65, NAME, &proxies(0));
-    assert_eq!(refused, Err(AssignError::TooManyResources));
-    assert_eq!(world.announce_as(64, NAME, &proxies(0)), Ok(id));
+    assert!(is_current(&world.domains, id));
+    assert_eq!(world.domains.mappings(), 1);
+}
+
+/// The index leads each proxy IP to one name, even if it was not told that the former one is gone.
+#[test]
+fn a_proxy_ip_leads_to_the_name_that_was_told_last() {
+    let mut world = World::new();
+    let old = world.announce(NAME, 0);
+    let meanings = Entitled::default().announce(1, "other.lab.example", &[proxy_v4(0, 3)]);
+    let new = world
+        .tell(CLIENT, "other.lab.example", &meanings)
+        .expect("room");
+    assert!(!is_current(&world.domains, old));
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 3)), Some(new));
+    assert_eq!(world.domains.find(CLIENT, proxy_v4(0, 0)), None);
+}
+
+/// A resource that is taken away starts no lookup and sends no status.
+#[test]
+fn a_name_that_loses_a_resource_stays_quiet() {
+    let mut world = World::new();
+    world.announce(NAME, 0);
+    world
+        .announce_as(2, "APP.lab.example", &proxies(0))
+        .expect("room");
+    world.resolve(&[v4(1)]);
+    world.pass_ms(5000);
+    (world.lookups(), world.statuses());
+    world.release(1);
+    assert_eq!((world.lookups(), world.statuses()), (vec![], vec![]));
+    world.fail(NameFailure::NoSuchName);
 }
 
 fn ipv4_packet(number: u8) -> Vec<u8> {

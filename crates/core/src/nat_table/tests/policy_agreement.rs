@@ -3,10 +3,10 @@
 
 use super::{Scene, client, own_v4, proxy_v4};
 use crate::UnixTime;
+use crate::authorizations::{Announcer, NameChange};
 use crate::grant::{AnnouncedName, Resource, ResourceKind};
 use crate::ids::ResourceId;
-use crate::names::{AddressFamily, DomainName};
-use crate::nat_table::Assignment;
+use crate::names::AddressFamily;
 use crate::packet::IpPacket;
 use crate::packet::samples::{Shape, packet};
 use crate::policy::{Policy, PolicyConfig, Verdict};
@@ -75,35 +75,25 @@ impl Pair {
         granted.expect("room");
     }
 
-    /// As a connection does it: the policy first, then the accepted name to the NAT.
+    /// As a connection does it: the policy first, then the result to the NAT.
     fn announce(&mut self, number: u128, name: usize, proxies: &[u8]) {
         let resource = ResourceId(Uuid::from_u128(number));
-        let name: DomainName = NAMES[name].parse().expect("a name");
-        let proxy_ips: Vec<_> = proxies.iter().map(|number| proxy(*number)).collect();
-        if self
-            .policy
-            .assign_proxies(resource, &name, &proxy_ips)
-            .is_ok()
-        {
-            let assignment = Assignment {
-                resource,
-                announced: AnnouncedName {
-                    domain: name.to_string(),
-                    proxy_ips,
-                },
-                name,
-                in_tunnel: true,
-            };
-            let (id, now) = (client(1).0, self.scene.now);
-            self.scene.nat.handle_assignment(id, &assignment, now);
-        }
+        let announced = AnnouncedName {
+            domain: NAMES[name].into(),
+            proxy_ips: proxies.iter().map(|number| proxy(*number)).collect(),
+        };
+        let changes = (self.policy).assign_proxies(resource, &announced, Announcer::Client);
+        self.tell(&changes.unwrap_or_default());
+    }
+
+    fn tell(&mut self, changes: &[NameChange]) {
+        let meanings: Vec<_> = changes.iter().filter_map(NameChange::meaning).collect();
+        self.scene.tell(1, &meanings);
     }
 
     fn revoke(&mut self, number: u128) {
-        let resource = ResourceId(Uuid::from_u128(number));
-        self.policy.revoke(resource);
-        let (id, now) = (client(1).0, self.scene.now);
-        self.scene.nat.handle_release(id, resource, now);
+        let changes = self.policy.revoke(ResourceId(Uuid::from_u128(number)));
+        self.tell(&changes.names);
         self.grant(number);
     }
 

@@ -1,18 +1,19 @@
 //! A table that replaces a crashed one while connections go on.
 
 use super::*;
+use crate::nat_table::flows::FlowProtocol;
 
 /// The addresses that the owner of one table recorded for the next.
 fn known(scene: &mut Scene) -> Vec<RestoredName> {
     known_and_pinned(scene, &mut Vec::new())
 }
 
-/// The same; the flows that it recorded are added to `pins`.
+/// The same; `pins` become those that it recorded.
 fn known_and_pinned(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) -> Vec<RestoredName> {
     let mut known = Vec::new();
     for event in scene.events() {
-        if let NatTableEvent::FlowPinned { flow, .. } = event {
-            pins.push(flow);
+        if let NatTableEvent::PinsChanged { pins: changed, .. } = event {
+            *pins = changed;
         } else if let NatTableEvent::NameKnown { name, family, ips } = event {
             let age = Duration::from_secs(60);
             known.push(RestoredName {
@@ -315,16 +316,8 @@ fn repeats_unanswered_lookups_after_a_resolver_restart() {
 /// The owner's record of pinned flows.
 fn note_pins(scene: &mut Scene, pins: &mut Vec<PinnedFlow>) {
     for event in scene.events() {
-        if let NatTableEvent::FlowPinned { flow, .. } = event {
-            pins.push(flow);
-        } else if let NatTableEvent::FlowUnpinned {
-            protocol,
-            port,
-            proxy,
-            ..
-        } = event
-        {
-            pins.retain(|pin| (pin.protocol, pin.port, pin.proxy) != (protocol, port, proxy));
+        if let NatTableEvent::PinsChanged { pins: changed, .. } = event {
+            *pins = changed;
         }
     }
 }
@@ -501,26 +494,28 @@ fn limits_the_pins_of_a_client() {
     (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
     (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
     (scene.nat).restore_pins(client(2).0, pins(10).collect(), scene.now);
-    scene.events();
+    // Of the second, all fit: the owner has them.
+    assert_eq!(pins_told(&mut scene), [(1, 256)]);
     scene.pass(Duration::from_secs(7500));
-    let events = scene.events();
-    let ended = |number: u8| {
-        let of_client = client(number).0;
-        let mut count = 0;
-        for event in &events {
-            if let NatTableEvent::FlowUnpinned { client, .. } = event {
-                count += usize::from(*client == of_client);
-            }
-        }
-        count
-    };
-    assert_eq!((ended(1), ended(2)), (256, 10));
+    assert_eq!(pins_told(&mut scene), [(1, 0), (2, 0)]);
     // The entries are free again.
     (scene.nat).restore_pins(client(1).0, pins(5000).collect(), scene.now);
     assert_eq!(
         scene.nat.pins.poll_timeout(),
         Some(scene.now + Duration::from_secs(30))
     );
+    assert_eq!(pins_told(&mut scene), [(1, 256)]);
     scene.pass(Duration::from_secs(7500));
-    assert_eq!(scene.events().len(), 256);
+    assert_eq!(pins_told(&mut scene), [(1, 0)]);
+}
+
+/// The clients whose pins were published since the last call, and how many each has.
+fn pins_told(scene: &mut Scene) -> Vec<(u8, usize)> {
+    let number = |id| (1..=2).find(|number| client(*number).0 == id);
+    let events = scene.events().into_iter();
+    let told = events.filter_map(|event| match event {
+        NatTableEvent::PinsChanged { client, pins } => Some((number(client)?, pins.len())),
+        _ => None,
+    });
+    told.collect()
 }

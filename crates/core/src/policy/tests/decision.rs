@@ -2,6 +2,7 @@
 //! docs/protocol.md 5.3.
 
 use super::*;
+use crate::authorizations::MAX_PROXY_IPS;
 use crate::policy::Access;
 use crate::target::{Host, Service};
 
@@ -303,7 +304,7 @@ fn an_unmapped_proxy_ip_is_unreachable_and_a_filtered_one_prohibited() {
     assert_eq!(scene.send(PROXY, to_port(80)), PROHIBITED);
     scene.assign(1, &["100.96.0.9"]).expect("withdrawn");
     assert_eq!(scene.send(PROXY, to_port(443)), unreachable);
-    scene.policy.revoke(id(1));
+    scene.revoke(1);
     assert_eq!(
         scene.send(PROXY, to_port(443)),
         PROHIBITED,
@@ -343,7 +344,7 @@ fn resources_share_a_proxy_ip_until_each_is_removed() {
     scene.assign(2, &[PROXY]).expect("idempotent");
     assert_eq!(scene.send(PROXY, to_port(80)), TRANSLATE);
     assert_eq!(scene.send(PROXY, to_port(443)), TRANSLATE);
-    scene.policy.revoke(id(1));
+    scene.revoke(1);
     assert_eq!(scene.send(PROXY, to_port(80)), TRANSLATE);
     assert_eq!(scene.send(PROXY, to_port(443)), PROHIBITED);
     scene
@@ -366,7 +367,7 @@ fn proxy_ips_outside_the_ranges_change_nothing() {
         "100.128.0.0",
         "fd00:2021:1111::6",
     ] {
-        let refused = PolicyError::NotProxyIp {
+        let refused = AuthorizationError::NotProxyIp {
             ip: bad.parse().unwrap(),
         };
         assert_eq!(scene.assign(1, &[PROXY, bad]), Err(refused));
@@ -378,12 +379,12 @@ fn proxy_ips_outside_the_ranges_change_nothing() {
 fn proxy_ips_need_a_granted_dns_resource() {
     let mut scene = Scene::with([cidr(1, "10.0.0.0/8", &[]), internet(2)]);
     for number in [1, 2] {
-        let refused = PolicyError::NotDns {
+        let refused = AuthorizationError::NotDns {
             resource: id(number),
         };
         assert_eq!(scene.assign(number, &[PROXY]), Err(refused));
     }
-    let refused = PolicyError::NotGranted { resource: id(3) };
+    let refused = AuthorizationError::NotGranted { resource: id(3) };
     assert_eq!(scene.assign(3, &[PROXY]), Err(refused));
 }
 
@@ -395,24 +396,17 @@ fn proxy_ips_are_limited_and_known_ones_do_not_count_twice() {
     let ips: Vec<IpAddr> = (first..first + limit)
         .map(|bits| IpAddr::V4(bits.into()))
         .collect();
-    let name = "app.example.com".parse().expect("a name");
-    let other = "other.example.com".parse().expect("a name");
-    assert_eq!(scene.policy.assign_proxies(id(1), &name, &ips), Ok(()));
-    assert_eq!(scene.policy.assign_proxies(id(1), &name, &ips), Ok(()));
-    let refused = PolicyError::TooManyProxyIps {
-        limit: MAX_PROXY_IPS,
-    };
-    let more = [PROXY_V6.parse().expect("an address")];
-    assert_eq!(
-        scene.policy.assign_proxies(id(1), &other, &more),
-        Err(refused)
-    );
+    assert_eq!(scene.assign_to("app.example.com", 1, ips.clone()), Ok(()));
+    assert_eq!(scene.assign_to("app.example.com", 1, ips), Ok(()));
+    let more = vec![PROXY_V6.parse().expect("an address")];
+    let refused = scene.assign_to("other.example.com", 1, more);
+    assert_eq!(refused, Err(AuthorizationError::TooManyProxyIps));
 }
 
 #[test]
 fn a_name_beyond_the_pattern_gets_no_proxy_ips() {
     let mut scene = Scene::with([dns(1, "*.other.com", &[])]);
-    let refused = PolicyError::NameNotCovered { resource: id(1) };
+    let refused = AuthorizationError::NameNotCovered { resource: id(1) };
     assert_eq!(scene.assign(1, &[PROXY]), Err(refused));
 }
 

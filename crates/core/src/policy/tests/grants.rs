@@ -27,7 +27,7 @@ fn granting_again_updates_filters_and_expiry() {
 #[test]
 fn granting_again_with_another_kind_is_refused_without_effect() {
     let mut scene = Scene::with([cidr(1, "10.20.0.0/16", &[Filter::Tcp(80..=80)])]);
-    let refused = Err(PolicyError::KindChanged { resource: id(1) });
+    let refused = Err(AuthorizationError::KindChanged { resource: id(1) });
     for other in [
         cidr(1, "10.20.0.0/17", &[]),
         dns(1, "app.example.com", &[]),
@@ -37,32 +37,31 @@ fn granting_again_with_another_kind_is_refused_without_effect() {
     }
     assert_eq!(scene.policy.poll_timeout(), None);
     assert_eq!(scene.send("10.20.0.1", to_port(22)), PROHIBITED);
-    scene.policy.revoke(id(1));
+    scene.revoke(1);
     assert_eq!(scene.allow(dns(1, "app.example.com", &[]), None), Ok(()));
 }
 
 #[test]
 fn beyond_the_limit_only_held_resources_are_granted() {
     let mut scene = Scene::with((1..=4).map(internet));
-    let refused = Err(PolicyError::TooManyResources { limit: 4 });
+    let refused = Err(AuthorizationError::TooManyResources { limit: 4 });
     assert_eq!(scene.allow(internet(5), None), refused);
     assert_eq!(scene.allow(internet(4), Some(1)), Ok(()));
-    scene.policy.revoke(id(1));
+    scene.revoke(1);
     assert_eq!(scene.allow(internet(5), None), Ok(()));
 }
 
 #[test]
-fn a_lower_limit_keeps_held_resources_and_their_events() {
+fn a_lower_limit_keeps_held_resources() {
     let mut scene = Scene::with((1..=4).map(internet));
     scene.policy.limit_resources(1);
-    let refused = Err(PolicyError::TooManyResources { limit: 1 });
+    let refused = Err(AuthorizationError::TooManyResources { limit: 1 });
     assert_eq!(scene.allow(internet(5), None), refused);
     assert_eq!(scene.policy.resources().count(), 4);
     for number in 1..=4 {
-        scene.policy.revoke(id(number));
+        scene.revoke(number);
     }
-    let events = std::iter::from_fn(|| scene.policy.poll_event());
-    assert_eq!(events.count(), 4);
+    assert_eq!(scene.ended().len(), 4);
     scene.policy.limit_resources(2);
     assert_eq!(scene.allow(internet(1), None), Ok(()));
     assert_eq!(scene.allow(internet(2), None), Ok(()));
@@ -134,9 +133,9 @@ fn treats_a_clock_that_goes_back_as_stopped() {
 #[test]
 fn revoking_takes_effect_immediately_and_is_reported_once() {
     let mut scene = Scene::with([cidr(1, "10.20.0.0/16", &[]), cidr(2, "10.30.0.0/16", &[])]);
-    assert!(scene.policy.revoke(id(1)));
-    assert!(!scene.policy.revoke(id(1)));
-    assert_eq!(scene.events(), [revoked(1)]);
+    scene.revoke(1);
+    scene.revoke(1);
+    assert_eq!(scene.ended(), [(id(1), GrantEnd::Revoked)]);
     assert_eq!(scene.send("10.20.0.1", PING), PROHIBITED);
     assert_eq!(scene.send("10.30.0.1", PING), PASS);
 }
@@ -185,10 +184,9 @@ fn reconciling_revokes_absent_resources_and_updates_expiry() {
     ]);
     scene.assign(3, &[PROXY]).expect("valid");
     let granted = [(id(2), Some(UnixTime(EPOCH.0 + 30))), (id(7), None)];
-    scene
-        .policy
-        .reconcile(granted.into_iter(), EPOCH, scene.now);
-    assert_eq!(scene.events(), [revoked(1), revoked(3)]);
+    scene.reconcile(&granted);
+    let unlisted = |number| (id(number), GrantEnd::Unlisted);
+    assert_eq!(scene.ended(), [unlisted(1), unlisted(3)]);
     let held: Vec<_> = scene
         .policy
         .resources()
@@ -201,24 +199,9 @@ fn reconciling_revokes_absent_resources_and_updates_expiry() {
     );
     assert_eq!(scene.send("10.10.0.1", PING), PROHIBITED);
     assert_eq!(scene.send(PROXY, PING), PROHIBITED);
-    scene
-        .policy
-        .reconcile([(id(2), None)].into_iter(), EPOCH, scene.now);
+    scene.reconcile(&[(id(2), None)]);
     assert_eq!(scene.policy.poll_timeout(), None);
-    assert_eq!(scene.events(), []);
-    scene.policy.reconcile(std::iter::empty(), EPOCH, scene.now);
+    assert_eq!(scene.ended(), []);
+    scene.reconcile(&[]);
     assert!(scene.policy.is_empty());
-}
-
-#[test]
-fn undrained_events_do_not_pile_up() {
-    let mut scene = Scene::with([]);
-    for number in 0..100 {
-        scene.allow(internet(number), None).expect("room");
-        scene.policy.revoke(id(number));
-    }
-    assert_eq!(
-        scene.events(),
-        [revoked(96), revoked(97), revoked(98), revoked(99)]
-    );
 }

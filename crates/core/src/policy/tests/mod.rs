@@ -6,6 +6,7 @@ mod grants;
 mod reference;
 
 use super::*;
+use crate::authorizations::GrantEnd;
 use crate::grant::Filter;
 use crate::packet::icmp::IcmpReply;
 use crate::packet::samples::{Shape, packet_between};
@@ -75,6 +76,8 @@ const PING: Shape = Shape::EchoRequest(1);
 struct Scene {
     policy: Policy,
     now: Instant,
+    /// The grants that ended since the last look at them.
+    ended: Vec<(ResourceId, GrantEnd)>,
 }
 
 impl Scene {
@@ -86,6 +89,7 @@ impl Scene {
                 max_resources: 4,
             }),
             now: beginning(),
+            ended: Vec::new(),
         };
         for resource in resources {
             scene.allow(resource, None).expect("within the limit");
@@ -94,28 +98,58 @@ impl Scene {
     }
 
     /// `expires_in`: seconds from the scene's start.
-    fn allow(&mut self, resource: Resource, expires_in: Option<u64>) -> Result<(), PolicyError> {
+    fn allow(
+        &mut self,
+        resource: Resource,
+        expires_in: Option<u64>,
+    ) -> Result<(), AuthorizationError> {
         let expires_at = expires_in.map(|seconds| UnixTime(EPOCH.0 + seconds));
         self.policy.allow(resource, expires_at, EPOCH, self.now)
     }
 
-    fn assign(&mut self, number: u128, ips: &[&str]) -> Result<(), PolicyError> {
-        let ips: Vec<IpAddr> = ips
-            .iter()
-            .map(|ip| ip.parse().expect("an address"))
-            .collect();
-        let name = "app.example.com".parse().expect("a name");
-        self.policy.assign_proxies(id(number), &name, &ips)
+    fn assign(&mut self, number: u128, ips: &[&str]) -> Result<(), AuthorizationError> {
+        let ips = ips.iter().map(|ip| ip.parse().expect("an address"));
+        self.assign_to("app.example.com", number, ips.collect())
     }
 
-    fn tick_at(&mut self, seconds: u64) -> Vec<PolicyEvent> {
-        self.policy
-            .handle_timeout(self.now + Duration::from_secs(seconds));
-        self.events()
+    fn assign_to(
+        &mut self,
+        domain: &str,
+        number: u128,
+        proxy_ips: Vec<IpAddr>,
+    ) -> Result<(), AuthorizationError> {
+        let domain = domain.into();
+        let announced = AnnouncedName { domain, proxy_ips };
+        let assigned = (self.policy).assign_proxies(id(number), &announced, Announcer::Client);
+        assigned.map(|_| ())
     }
 
-    fn events(&mut self) -> Vec<PolicyEvent> {
-        std::iter::from_fn(|| self.policy.poll_event()).collect()
+    fn revoke(&mut self, number: u128) {
+        let changes = self.policy.revoke(id(number));
+        self.note(changes);
+    }
+
+    fn reconcile(&mut self, listed: &[(ResourceId, Option<UnixTime>)]) {
+        let listed = listed.iter().copied().collect();
+        let changes = self.policy.reconcile(&listed, EPOCH, self.now);
+        self.note(changes);
+    }
+
+    fn tick_at(&mut self, seconds: u64) -> Vec<(ResourceId, GrantEnd)> {
+        let now = self.now + Duration::from_secs(seconds);
+        let changes = self.policy.handle_timeout(now);
+        self.note(changes);
+        self.ended()
+    }
+
+    fn note(&mut self, changes: Changes) {
+        let ended = changes.ended.into_iter();
+        self.ended
+            .extend(ended.map(|(grant, end)| (grant.resource.id, end)));
+    }
+
+    fn ended(&mut self) -> Vec<(ResourceId, GrantEnd)> {
+        std::mem::take(&mut self.ended)
     }
 
     fn inbound(&self, source: &str, destination: &str, shape: Shape) -> Verdict {
@@ -151,14 +185,6 @@ impl Scene {
     }
 }
 
-fn expired(number: u128) -> PolicyEvent {
-    PolicyEvent::Expired {
-        resource: id(number),
-    }
-}
-
-fn revoked(number: u128) -> PolicyEvent {
-    PolicyEvent::Revoked {
-        resource: id(number),
-    }
+fn expired(number: u128) -> (ResourceId, GrantEnd) {
+    (id(number), GrantEnd::Expired)
 }

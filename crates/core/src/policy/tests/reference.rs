@@ -2,7 +2,8 @@
 //! property that both agree.
 
 use super::beginning;
-use crate::grant::{Filter, Resource, ResourceKind, TunnelAddresses};
+use crate::authorizations::Announcer;
+use crate::grant::{AnnouncedName, Filter, Resource, ResourceKind, TunnelAddresses};
 use crate::ids::{ResourceId, UnixTime};
 use crate::packet::icmp::IcmpReply;
 use crate::packet::samples::{Shape, any_shape, packet};
@@ -303,22 +304,29 @@ fn any_grants() -> impl Strategy<Value = Vec<Granted>> {
             }
         };
         let mut grants: Vec<_> = grants.into_iter().enumerate().map(number).collect();
-        keep_latest_announcements(&mut grants);
+        share_the_latest_announcements(&mut grants);
         grants
     })
 }
 
-/// All announce the same name: of each family, the last announcement decides the proxy IPs.
-fn keep_latest_announcements(grants: &mut [Granted]) {
-    for place in 0..grants.len() {
-        let (earlier, latest) = grants.split_at_mut(place);
-        let latest = &latest[0].proxy_ips;
-        for grant in earlier {
-            grant.proxy_ips.retain(|ip| {
-                let is_named = latest.iter().any(|other| other.is_ipv4() == ip.is_ipv4());
-                !is_named || latest.contains(ip)
-            });
-        }
+/// All announce the same name, and share its proxy IPs: of each family, the last announcement
+/// decides them.
+fn share_the_latest_announcements(grants: &mut [Granted]) {
+    let of_family = |is_v4: bool| {
+        let sets = grants.iter().rev().map(|grant| {
+            let ips = grant.proxy_ips.iter().copied();
+            ips.filter(|ip| ip.is_ipv4() == is_v4).collect::<Vec<_>>()
+        });
+        sets.into_iter()
+            .find(|set| !set.is_empty())
+            .unwrap_or_default()
+    };
+    let shared = [of_family(true), of_family(false)].concat();
+    for grant in grants
+        .iter_mut()
+        .filter(|grant| !grant.proxy_ips.is_empty())
+    {
+        grant.proxy_ips.clone_from(&shared);
     }
 }
 
@@ -342,7 +350,6 @@ fn any_packet() -> impl Strategy<Value = (bool, IpAddr, IpAddr, Shape)> {
 const EPOCH: UnixTime = UnixTime(1_790_000_000);
 
 fn policy_of(grants: &[Granted], now: Instant) -> Policy {
-    let name = "app.example.com".parse().expect("a name");
     let mut policy = Policy::new(PolicyConfig {
         client: addresses(CLIENT),
         gateway: Some(addresses(GATEWAY)),
@@ -358,9 +365,13 @@ fn policy_of(grants: &[Granted], now: Instant) -> Policy {
         policy
             .allow(resource.clone(), expires_at, EPOCH, now)
             .expect("within the limit");
-        if matches!(resource.kind, ResourceKind::Dns(_)) {
+        if !proxy_ips.is_empty() {
+            let announced = AnnouncedName {
+                domain: "app.example.com".into(),
+                proxy_ips: proxy_ips.clone(),
+            };
             policy
-                .assign_proxies(resource.id, &name, proxy_ips)
+                .assign_proxies(resource.id, &announced, Announcer::Client)
                 .expect("within the ranges");
         }
     }
@@ -424,7 +435,7 @@ proptest! {
 
         grants.retain(|grant| kept >> (grant.resource.id.0.as_u128() % 8) & 1 == 1);
         let listed = grants.iter().map(|grant| (grant.resource.id, None));
-        policy.reconcile(listed, EPOCH, now);
+        policy.reconcile(&listed.collect(), EPOCH, now);
         prop_assert_eq!(policy.poll_timeout(), None);
         check(&policy, &grants, &packets)?;
     }
