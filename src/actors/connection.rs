@@ -10,13 +10,14 @@
 use crate::faults;
 use crate::link::Link;
 use crate::messages::connection::{
-    AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
-    LimitResources, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
-    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
+    AddCandidates, AllowAccess, CloseConnection, CommandsRecorded, DescribeConnection,
+    DomainStatusChanged, LimitResources, LocalAddressesChanged, OpenConnection,
+    ReconcileAuthorizations, RemoveCandidates, RevokeAccess, SetExpiry, StopConnection,
+    UpdateResource,
 };
 use crate::messages::diagnosis::{AccessFacts, ExplainAccess};
 use crate::messages::dns::ResolveName;
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{AttachClient, DetachClient, NameChanged};
 use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
@@ -31,9 +32,10 @@ use crate::metrics::{Receiver, ShardMetrics};
 use crate::shell::{self, Driven, Wakeup, arm, tell};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
+use postern_core::authorizations::Authorizations;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
 use postern_core::ids::{ClientId, PublicKey};
-use postern_core::ledger::{ClientRecord, RecordedName};
+use postern_core::ledger::ClientRecord;
 use postern_core::names::DomainName;
 use postern_core::packet::{DatagramBatch, Path};
 use postern_core::peer::Demux;
@@ -61,6 +63,8 @@ pub struct ConnectionSpec {
     pub outputs: ConnectionOutputs,
     /// The client's record if this instance replaces another.
     pub record: Option<Arc<ClientRecord>>,
+    /// The number of the last command of the portal that `record` includes.
+    pub included: u64,
     pub metrics: Arc<ShardMetrics>,
     pub death: DeathNotice,
 }
@@ -78,6 +82,8 @@ pub struct ConnectionActor {
     session: Option<Presence>,
     path: Option<Presence>,
     opened: u64,
+    /// The number of the last command of the portal that the core has handled.
+    included: u64,
     wakeup: Wakeup,
     death: DeathNotice,
 }
@@ -106,6 +112,7 @@ impl ConnectionActor {
             session: None,
             path: None,
             opened: 0,
+            included: spec.included,
             wakeup: Wakeup::default(),
             death: spec.death,
         }
@@ -188,6 +195,15 @@ impl Handler<RevokeAccess> for ConnectionActor {
     fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
         self.core.handle_revocation(message.resource, shell::now());
         self.drive(ctx);
+    }
+}
+
+impl Handler<CommandsRecorded> for ConnectionActor {
+    type Result = ();
+
+    fn handle(&mut self, CommandsRecorded(number): CommandsRecorded, _: &mut Context<Self>) {
+        self.included = number;
+        self.publish(self.core.authorizations().clone());
     }
 }
 
@@ -374,6 +390,9 @@ impl ConnectionActor {
         while let Some(event) = self.core.poll_event() {
             self.handle_event(event, ctx);
         }
+        if let Some(authorizations) = self.core.take_authorizations() {
+            self.publish(authorizations);
+        }
         while let Some(packets) = self.core.poll_inbound() {
             self.packets
                 .offer(InboundPackets::new(packets), &self.metrics);
@@ -428,23 +447,9 @@ impl ConnectionActor {
                 tracing::info!(%client, %resource, "authorization expired");
             }
             ConnectionEvent::NameExpected(name) => self.expect_name(name),
-            ConnectionEvent::ProxyIpsAssigned {
-                resource,
-                announced,
-                name,
-                in_tunnel,
-            } => {
-                self.assign(AssignProxyIps {
-                    client,
-                    resource,
-                    announced,
-                    name,
-                    in_tunnel,
-                });
-            }
-            ConnectionEvent::ResourceReleased(resource) => {
-                let release = ReleaseResource { client, resource };
-                tell(&self.outputs.nat_table.release, release);
+            ConnectionEvent::NameChanged(meaning) => {
+                let changed = NameChanged { client, meaning };
+                tell(&self.outputs.nat_table.names, changed);
             }
             ConnectionEvent::Closed => {
                 let (instance, opened) = (self.death.instance(), self.opened);
@@ -471,13 +476,11 @@ impl ConnectionActor {
         tell(&self.outputs.nat_table.attach, attach);
     }
 
-    fn assign(&self, assign: AssignProxyIps) {
-        self.report(ConnectionFact::NameAnnounced(RecordedName {
-            resource: assign.resource,
-            announced: assign.announced.clone(),
-            in_tunnel: assign.in_tunnel,
-        }));
-        tell(&self.outputs.nat_table.assign, assign);
+    fn publish(&self, authorizations: Authorizations) {
+        self.report(ConnectionFact::Authorizations(
+            self.included,
+            authorizations,
+        ));
     }
 
     fn report(&self, fact: ConnectionFact) {

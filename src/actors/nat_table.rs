@@ -15,7 +15,7 @@ use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
+    AttachClient, DetachClient, NameChanged, RouteClient, UnrouteClient,
 };
 use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
 use crate::messages::successors::{UseDns, UseSibling, UseTun};
@@ -28,7 +28,7 @@ use postern_core::domains::DomainsConfig;
 use postern_core::ids::ClientId;
 use postern_core::ledger::ResolvedName;
 use postern_core::nat_table::flows::{FlowLimits, PinnedFlow};
-use postern_core::nat_table::{Assignment, NatTable, NatTableConfig, NatTableEvent, RestoredName};
+use postern_core::nat_table::{NatTable, NatTableConfig, NatTableEvent, RestoredName};
 use postern_core::peer::PeerIndex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -236,28 +236,12 @@ impl Handler<UseDns> for NatTableActor {
     }
 }
 
-impl Handler<AssignProxyIps> for NatTableActor {
+impl Handler<NameChanged> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, message: AssignProxyIps, ctx: &mut Context<Self>) {
-        let assignment = Assignment {
-            resource: message.resource,
-            announced: message.announced,
-            name: message.name,
-            in_tunnel: message.in_tunnel,
-        };
+    fn handle(&mut self, message: NameChanged, ctx: &mut Context<Self>) {
         self.core
-            .handle_assignment(message.client, &assignment, shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<ReleaseResource> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ReleaseResource, ctx: &mut Context<Self>) {
-        self.core
-            .handle_release(message.client, message.resource, shell::now());
+            .handle_name(message.client, &message.meaning, shell::now());
         self.drive(ctx);
     }
 }
@@ -373,17 +357,8 @@ impl NatTableActor {
                 };
                 tell(&self.changed, NatTableChanged::NameLearned(known));
             }
-            NatTableEvent::FlowPinned { client, flow } => {
-                tell(&self.changed, NatTableChanged::FlowPinned(client, flow));
-            }
-            NatTableEvent::FlowUnpinned {
-                client,
-                protocol,
-                port,
-                proxy,
-            } => {
-                let key = (protocol, port, proxy);
-                tell(&self.changed, NatTableChanged::FlowUnpinned(client, key));
+            NatTableEvent::PinsChanged { client, pins } => {
+                tell(&self.changed, NatTableChanged::PinsChanged(client, pins));
             }
             NatTableEvent::Status { client, status } => {
                 if let Some(links) = self.connections.get(&client) {

@@ -63,6 +63,12 @@ pub struct ReconcileAuthorizations {
     pub authorizations: Vec<AuthorizationEntry>,
 }
 
+/// The ledger has recorded the portal's commands up to this number, all of which came before this
+/// message: publish the authorizations, which include them.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct CommandsRecorded(pub u64);
+
 /// The addresses at which peers may reach this shard's sockets.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]

@@ -3,9 +3,9 @@
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::packets::OutboundPackets;
 use actix::{Message, Recipient};
-use postern_core::grant::{AnnouncedName, TunnelAddresses};
-use postern_core::ids::{ClientId, ResourceId};
-use postern_core::names::DomainName;
+use postern_core::authorizations::NameMeaning;
+use postern_core::grant::TunnelAddresses;
+use postern_core::ids::ClientId;
 use postern_core::peer::PeerIndex;
 
 /// Deliver packets for these tunnel addresses to `connection`.
@@ -44,25 +44,10 @@ pub struct RouteClient {
 #[rtype(result = "()")]
 pub struct UnrouteClient(pub ClientId);
 
-/// A client announced its proxy IPs for a name; the policy allows it.
+/// A name of a client means something else from now on, or was announced again.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct AssignProxyIps {
+pub struct NameChanged {
     pub client: ClientId,
-    /// The resource that covers the name.
-    pub resource: ResourceId,
-    /// The announcement, to be echoed unchanged.
-    pub announced: AnnouncedName,
-    /// The announced name in the form that is looked up.
-    pub name: DomainName,
-    /// Whether the client waits for a DomainStatus inside the tunnel.
-    pub in_tunnel: bool,
-}
-
-/// A client lost a resource: its names are unmapped unless another resource covers them.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ReleaseResource {
-    pub client: ClientId,
-    pub resource: ResourceId,
+    pub meaning: NameMeaning,
 }

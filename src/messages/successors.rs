@@ -2,7 +2,7 @@
 //! each start of an actor, the first one included.
 
 use super::dns::ResolveName;
-use super::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use super::nat_table::{AttachClient, DetachClient, NameChanged};
 use super::packets::{InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets};
 use super::udp::{AttachPeer, DetachPeer};
 use actix::{Message, Recipient};
@@ -13,8 +13,7 @@ recipients! {
         packets: InboundPackets,
         attach: AttachClient,
         detach: DetachClient,
-        assign: AssignProxyIps,
-        release: ReleaseResource,
+        names: NameChanged,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Messages to the SupervisorActor, beyond the portal's commands (see `connection`).
 
 use actix::Message;
+use postern_core::authorizations::Authorizations;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::{PortalState, ResolverState};
 use postern_core::ids::{ClientId, RelayId};
-use postern_core::ledger::{FlowKey, RecordedName, ResolvedName};
+use postern_core::ledger::ResolvedName;
 use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::packet::Path;
 use postern_core::peer::PeerIndex;
@@ -116,8 +117,8 @@ pub struct ConnectionChanged {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionFact {
-    /// The client uses a name that the policy allows.
-    NameAnnounced(RecordedName),
+    /// What the client may reach, with the portal's commands up to this number.
+    Authorizations(u64, Authorizations),
     /// Datagrams to the client take this path.
     PathInUse(Path),
     /// The client cannot be reached any more.
@@ -132,9 +133,8 @@ pub enum ConnectionFact {
 pub enum NatTableChanged {
     /// A name was resolved to these addresses.
     NameLearned(ResolvedName),
-    /// A flow that the mapping rule alone would not recreate.
-    FlowPinned(ClientId, PinnedFlow),
-    FlowUnpinned(ClientId, FlowKey),
+    /// All flows of the client that the mapping rule alone would not recreate.
+    PinsChanged(ClientId, Vec<PinnedFlow>),
 }
 
 /// The portal sent `init`: addresses, relays and the list of grants that are still valid.

@@ -4,7 +4,9 @@ use super::SupervisorActor;
 use super::tree::{ChildState, FRONT, Instance};
 use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
-use crate::messages::connection::{AllowAccess, CloseConnection, OpenConnection, StopConnection};
+use crate::messages::connection::{
+    AllowAccess, CloseConnection, CommandsRecorded, OpenConnection, StopConnection,
+};
 use crate::messages::nat_table::{DetachClient, RouteClient, UnrouteClient};
 use crate::messages::supervisor::{Child, InstanceId};
 use crate::messages::udp::DetachPeer;
@@ -76,7 +78,7 @@ impl Request {
             Self::Open(request) => (&mut request.resource, &mut request.expires_at),
             Self::Allow(request) => (&mut request.resource, &mut request.expires_at),
         };
-        let grant = record.grants.get(&resource.id)?;
+        let grant = record.authorizations.grants().get(&resource.id)?;
         resource.filters.clone_from(&grant.resource.filters);
         resource.name.clone_from(&grant.resource.name);
         *expires_at = grant.expires_at;
@@ -396,6 +398,7 @@ impl SupervisorActor {
         };
         let instance = self.next_instance();
         let child = Child::Connection(id, index);
+        self.spec.ledger.note_restored(id);
         let granted = record.clone();
         let (connection, abort) = self.spec.spawner.connection(ConnectionSpec {
             client: id,
@@ -408,6 +411,7 @@ impl SupervisorActor {
             },
             outputs,
             record,
+            included: self.spec.ledger.last_command(id),
             metrics: self.spec.metrics.shard(shard.into()),
             death: DeathNotice::new(child, instance, ctx.address().recipient()),
         });
@@ -439,6 +443,18 @@ impl SupervisorActor {
         self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.watch(child, CONNECTION_PACE, shell::now());
         self.watch(ctx);
+    }
+
+    /// Lets the client's connection publish what it has after the commands that are recorded.
+    pub(super) fn confirm(&self, id: ClientId) {
+        let recorded = CommandsRecorded(self.spec.ledger.last_command(id));
+        if let Some(connection) = self.clients.get(id).and_then(ClientEntry::addressee) {
+            tell_addr(connection, recorded);
+        }
+    }
+
+    pub(super) fn confirm_all(&self) {
+        self.clients.ids().for_each(|id| self.confirm(id));
     }
 
     fn outputs(&self, number: u8, ctx: &mut Context<Self>) -> Option<ConnectionOutputs> {

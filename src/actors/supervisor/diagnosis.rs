@@ -124,7 +124,9 @@ impl SupervisorActor {
             cut_off_for: self.clients.cut_off_for(id, shell::now()),
             connection,
             nat,
-            grants: record.map_or(Vec::new(), |it| it.grants.values().cloned().collect()),
+            grants: record.map_or(Vec::new(), |it| {
+                it.authorizations.grants().values().cloned().collect()
+            }),
             ended: ended.cloned().collect(),
         }
     }

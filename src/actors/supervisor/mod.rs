@@ -185,6 +185,7 @@ impl Handler<OpenConnection> for SupervisorActor {
         if self.admit(id, profile.tunnel, ctx) {
             self.spec.ledger.record_authorization(&request);
             self.clients.pass_on_request(id, Request::Open(request));
+            self.confirm(id);
             self.save_soon(ctx);
         }
         self.ask_for_relays();
@@ -210,6 +211,7 @@ impl Handler<AllowAccess> for SupervisorActor {
         }
         self.spec.ledger.record_access(&request);
         self.clients.pass_on_request(id, Request::Allow(request));
+        self.confirm(id);
         self.save_soon(ctx);
     }
 }
@@ -240,8 +242,10 @@ impl Handler<RevokeAccess> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
-        self.spec.ledger.revoke(message.client, message.resource);
-        self.clients.pass_on(message.client, message);
+        let client = message.client;
+        self.spec.ledger.revoke(client, message.resource);
+        self.clients.pass_on(client, message);
+        self.confirm(client);
         self.save_soon(ctx);
     }
 }
@@ -250,8 +254,10 @@ impl Handler<SetExpiry> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: SetExpiry, ctx: &mut Context<Self>) {
+        let client = message.0.client;
         self.spec.ledger.set_expiry(message.0);
-        self.clients.pass_on(message.0.client, message);
+        self.clients.pass_on(client, message);
+        self.confirm(client);
         self.save_soon(ctx);
     }
 }
@@ -262,6 +268,7 @@ impl Handler<UpdateResource> for SupervisorActor {
     fn handle(&mut self, message: UpdateResource, ctx: &mut Context<Self>) {
         self.spec.ledger.update_resource(&message.0);
         self.clients.tell_all(&message);
+        self.confirm_all();
         self.save_soon(ctx);
     }
 }
@@ -286,6 +293,7 @@ impl Handler<GatewayInitialized> for SupervisorActor {
             };
             tell_addr(connection, reconcile);
         }
+        self.confirm_all();
         self.save_soon(ctx);
     }
 }
@@ -341,7 +349,10 @@ impl Handler<ConnectionChanged> for SupervisorActor {
         };
         let ledger = &mut self.spec.ledger;
         match fact {
-            ConnectionFact::NameAnnounced(name) => ledger.record_name(client, name),
+            ConnectionFact::Authorizations(included, authorizations) => {
+                let published = (included, authorizations);
+                ledger.record_authorizations(client, published, shell::unix_now());
+            }
             ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
             // If a further grant is on its way, it may bring another transport.
             ConnectionFact::TransportLost if known.opened == opened => {
@@ -366,8 +377,7 @@ impl Handler<NatTableChanged> for SupervisorActor {
         let ledger = &mut self.spec.ledger;
         match change {
             NatTableChanged::NameLearned(known) => ledger.record_known(known),
-            NatTableChanged::FlowPinned(client, flow) => ledger.record_pin(client, flow),
-            NatTableChanged::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
+            NatTableChanged::PinsChanged(client, pins) => ledger.record_pins(client, pins),
         }
         self.save_soon(ctx);
     }

@@ -13,11 +13,12 @@ use crate::metrics::ActorCounters;
 use crate::shell;
 use actix::prelude::*;
 use futures_util::future::join_all;
+use postern_core::authorizations::Grant;
 use postern_core::connection::{ConnectionStats, TrafficStats};
 use postern_core::grant::ResourceKind;
 use postern_core::health::PortalState;
 use postern_core::ids::{ClientId, ResourceId};
-use postern_core::ledger::{ClientRecord, Grant};
+use postern_core::ledger::ClientRecord;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -165,9 +166,15 @@ fn client_report(
         inbound: traffic_report(described.inbound),
         outbound: traffic_report(described.outbound),
         resources: record
-            .map(|it| it.grants.iter().map(resource_report).collect())
+            .map(|it| {
+                it.authorizations
+                    .grants()
+                    .iter()
+                    .map(resource_report)
+                    .collect()
+            })
             .unwrap_or_default(),
-        names: record.map_or(0, |it| it.names.len()),
+        names: record.map_or(0, |it| it.authorizations.names().len()),
     }
 }
 

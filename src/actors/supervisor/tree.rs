@@ -301,7 +301,7 @@ impl SupervisorActor {
         let may_come = |id| self.clients.shard_of(id).is_none_or(|on| on == shard);
         let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
         let with_pins = with_pins.filter(|(id, _)| may_come(*id));
-        let pins = with_pins.map(|(id, record)| (id, record.pins.values().cloned().collect()));
+        let pins = with_pins.map(|(id, record)| (id, record.pins.clone()));
         let had_table = self.tree.children.contains_key(&Child::NatTable(shard));
         NatSnapshot {
             is_successor: had_table || ledger.clients().len() > 0,

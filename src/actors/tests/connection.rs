@@ -6,7 +6,7 @@ use super::samples::{client, local_addresses, open, outputs, resource, tunnel};
 use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use crate::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
 use crate::messages::dns::ResolveName;
-use crate::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{AttachClient, DetachClient, NameChanged};
 use crate::messages::packets::OutboundDatagrams;
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::supervisor::{Child, ChildDied, ConnectionClosed, DeathCause, InstanceId};
@@ -16,7 +16,7 @@ use crate::shell::{tell_addr, unix_now};
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::connection::ConnectionConfig;
-use postern_core::grant::ResourceKind;
+use postern_core::grant::{AnnouncedName, ResourceKind};
 use postern_core::ids::PublicKey;
 use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
 use postern_core::{DropReason, UnixTime};
@@ -95,10 +95,14 @@ fn acknowledges_a_name_then_resolves_it_and_releases_it_with_its_resource() {
         let (names_probe, mut names) = Probe::start();
         let mut scene = Scene::with(|outputs| {
             outputs.resolve = names_probe.clone().recipient();
-            outputs.nat_table.release = names_probe.recipient();
+            outputs.nat_table.names = names_probe.recipient();
         });
         let OpenConnection(mut request) = open(1);
         request.resource.kind = ResourceKind::Dns("app.example".into());
+        request.announced = Some(AnnouncedName {
+            domain: "app.example".into(),
+            proxy_ips: vec![[100, 96, 0, 1].into()],
+        });
         tell_addr(&scene.connection, OpenConnection(request));
         scene.portal.next::<ConnectionAccepted>().await;
         let question: ResolveName = names.next().await;
@@ -107,17 +111,20 @@ fn acknowledges_a_name_then_resolves_it_and_releases_it_with_its_resource() {
             ("app.example", client(1))
         );
         assert!(question.reply_to.is_none() && !question.refresh);
+        let told: NameChanged = names.next().await;
+        assert!(told.meaning.proxied.is_some());
 
         let revoke = RevokeAccess {
             client: client(1),
             resource: resource(1),
         };
         tell_addr(&scene.connection, revoke);
-        let released: ReleaseResource = names.next().await;
-        assert_eq!(
-            (released.client, released.resource),
-            (client(1), resource(1))
-        );
+        let NameChanged {
+            client: of,
+            meaning,
+        } = names.next().await;
+        assert_eq!((of, meaning.name.as_str()), (client(1), "app.example"));
+        assert!(meaning.proxied.is_none());
     });
 }
 
@@ -240,6 +247,7 @@ impl Scene {
             },
             outputs,
             record: None,
+            included: 0,
             metrics: metrics.shard(0),
             death: DeathNotice::new(death, INSTANCE, supervisor_probe.recipient()),
         });

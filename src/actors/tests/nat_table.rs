@@ -8,7 +8,7 @@ use super::samples::{client, resource, tunnel, udp};
 use crate::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
 use crate::messages::connection::DomainStatusChanged;
 use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{AttachClient, DetachClient, NameChanged};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
 use crate::messages::successors::{UseDns, UseTun};
 use crate::messages::supervisor::{Child, ChildDied, InstanceId};
@@ -17,7 +17,7 @@ use crate::shell::tell_addr;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::DropReason;
-use postern_core::grant::AnnouncedName;
+use postern_core::authorizations::{Announced, Announcer, NameMeaning, ProxiedName};
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
 use postern_core::nat_table::NatTableConfig;
 use postern_core::packet::PacketBatch;
@@ -126,11 +126,7 @@ fn releasing_a_resource_releases_its_names() {
         let question: ResolveName = scene.dns.next().await;
         let reply_to = question.reply_to.expect("an asker");
         reply_to.try_send(found()).expect("the table runs");
-        let release = ReleaseResource {
-            client: client(1),
-            resource: resource(1),
-        };
-        tell_addr(&scene.table, release);
+        scene.tell_name(None);
         let request = udp(tunnel(1).ipv4, PROXY);
         tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
         scene.connection.next::<OutboundPackets>().await;
@@ -247,16 +243,25 @@ impl Scene {
     }
 
     fn assign(&self) {
-        let assign = AssignProxyIps {
-            client: client(1),
-            resource: resource(1),
-            announced: AnnouncedName {
-                domain: "App.Example".into(),
-                proxy_ips: vec![PROXY.into()],
-            },
-            name: "app.example".parse().expect("a name"),
-            in_tunnel: true,
+        let announced = Announced {
+            domain: "App.Example".into(),
+            by: Announcer::Client,
         };
-        tell_addr(&self.table, assign);
+        self.tell_name(Some(ProxiedName {
+            name: "app.example".parse().expect("a name"),
+            proxy_ips: vec![PROXY.into()],
+            resources: [(resource(1), announced)].into(),
+        }));
+    }
+
+    /// Without a meaning, the name is gone.
+    fn tell_name(&self, proxied: Option<ProxiedName>) {
+        let meaning = NameMeaning {
+            name: "app.example".parse().expect("a name"),
+            announced_for: proxied.as_ref().map(|_| resource(1)),
+            proxied: proxied.map(Arc::new),
+        };
+        let client = client(1);
+        tell_addr(&self.table, NameChanged { client, meaning });
     }
 }

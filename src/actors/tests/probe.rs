@@ -6,7 +6,7 @@ use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
+    AttachClient, DetachClient, NameChanged, RouteClient, UnrouteClient,
 };
 use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets,
@@ -274,7 +274,6 @@ macro_rules! seen {
 }
 
 seen! {
-    AssignProxyIps,
     AttachClient,
     AttachPeer,
     CandidatesGathered,
@@ -291,10 +290,10 @@ seen! {
     InboundPackets,
     LeavePortal,
     NameAnswered,
+    NameChanged,
     NatTableChanged,
     OutboundDatagrams,
     OutboundPackets,
-    ReleaseResource,
     RequestRelays,
     ResolveName,
     ResolverStateChanged,

@@ -4,7 +4,7 @@
 use super::fault::panic_on_warnings_of;
 use super::in_virtual_time;
 use super::probe::{Seen, only};
-use super::samples::{allow, client, open, open_for, open_name, resource, tunnel};
+use super::samples::{allow, client, open, open_for, open_name, proxied, resource, tunnel};
 use super::scene::{MAX_RESOURCES, Scene, initialized, revoke};
 use crate::messages::connection::{OpenConnection, SetExpiry};
 use crate::messages::nat_table::{AttachClient, DetachClient};
@@ -30,11 +30,11 @@ fn a_restarted_connection_has_its_index_and_names_and_starts_a_handshake() {
 
         scene.spawner.kill_connection(client(1));
         let told = scene.nat_table.drain().await;
-        let [Seen::AttachClient(attached), Seen::AssignProxyIps(assigned)] = &told[..] else {
+        let [Seen::AttachClient(attached), Seen::NameChanged(told_name)] = &told[..] else {
             panic!("{} messages to the nat table", told.len());
         };
         assert_eq!((attached.client, attached.index), (client(1), index));
-        assert_eq!(assigned.announced.proxy_ips.len(), 4);
+        assert_eq!(proxied(told_name).proxy_ips.len(), 4);
         let attached: AttachPeer = scene.udp.next().await;
         assert_eq!(attached.index, index);
         let OutboundDatagrams { from, batch, .. } = scene.udp.next().await;

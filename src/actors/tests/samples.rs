@@ -4,7 +4,9 @@ use super::probe::Probe;
 use crate::actors::connection::ConnectionOutputs;
 use crate::actors::supervisor::links::{NatTableLinks, UdpLinks};
 use crate::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
+use crate::messages::nat_table::NameChanged;
 use actix::prelude::*;
+use postern_core::authorizations::ProxiedName;
 use postern_core::grant::{
     AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
     PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
@@ -140,8 +142,7 @@ pub(crate) fn outputs(
     supervisor: &Addr<Probe>,
 ) -> ConnectionOutputs {
     let (deaf, _) = Probe::start();
-    let mut nat_table = NatTableLinks::from(nat_table).inputs;
-    nat_table.release = deaf.clone().recipient();
+    let nat_table = NatTableLinks::from(nat_table).inputs;
     ConnectionOutputs {
         nat_table,
         udp: UdpLinks::from(udp).inputs,
@@ -152,4 +153,9 @@ pub(crate) fn outputs(
         changed: deaf.recipient(),
         closed: supervisor.clone().recipient(),
     }
+}
+
+/// What the NAT is told of a name that is not gone.
+pub(crate) fn proxied(told: &NameChanged) -> &ProxiedName {
+    told.meaning.proxied.as_deref().expect("a name")
 }

@@ -76,8 +76,6 @@ pub(crate) struct Senders {
     pub(crate) admin: InboxSender,
     /// Receives requests for relays.
     pub(crate) asked: InboxSender,
-    /// Receives released resources.
-    pub(crate) released: InboxSender,
 }
 
 struct ShardSenders {
@@ -271,8 +269,7 @@ impl Spawner for FakeNursery {
         let child = Child::NatTable(shard);
         let (addr, handle) = self.launch(death, child, |senders| &senders.of(shard).nat_table);
         self.0.0.borrow_mut().snapshots.push(snapshot);
-        let mut links = NatTableLinks::from(&addr);
-        links.inputs.release = self.0.0.borrow().senders.released.probe().recipient();
+        let links = NatTableLinks::from(&addr);
         Started { links, handle }
     }
 
@@ -441,14 +438,13 @@ impl DerefMut for Inboxes {
 impl Inboxes {
     pub(crate) fn new() -> (Senders, Self) {
         let (first, second) = (ShardInboxes::new(), ShardInboxes::new());
-        let [dns, portal, admin, asked, released] = std::array::from_fn(|_| Inbox::new());
+        let [dns, portal, admin, asked] = std::array::from_fn(|_| Inbox::new());
         let senders = Senders {
             shards: [first.0, second.0],
             dns: dns.0,
             portal: portal.0,
             admin: admin.0,
             asked: asked.0,
-            released: released.0,
         };
         let inboxes = Self {
             first: first.1,

@@ -77,11 +77,11 @@ fn a_restarted_nat_table_gets_its_names_and_connections_attach_and_announce() {
 
         scene.spawner.break_child(Child::NatTable(0), Break::Panic);
         let told = scene.nat_table.drain().await;
-        let [Seen::AttachClient(attached), Seen::AssignProxyIps(assigned)] = &told[..] else {
+        let [Seen::AttachClient(attached), Seen::NameChanged(told_name)] = &told[..] else {
             panic!("{} messages to the successor", told.len());
         };
         assert_eq!((attached.client, attached.index), (client(1), index));
-        assert_eq!(assigned.announced.domain, "app.corp.example");
+        assert_eq!(told_name.meaning.name.as_str(), "app.corp.example");
         let introduced = scene.introduced.drain().await;
         let asks_dns = |seen: &Seen| matches!(seen, Seen::UseDns(_));
         assert_eq!(introduced.iter().filter(|seen| asks_dns(seen)).count(), 1);

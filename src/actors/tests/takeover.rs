@@ -2,13 +2,13 @@
 
 use super::metrics::page;
 use super::probe::{Break, Seen};
-use super::samples::{allow, client, open, open_for, open_name, resource, tunnel};
+use super::samples::{allow, client, open, open_for, open_name, proxied, resource, tunnel};
 use super::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
 use super::spawner::SHARED;
 use super::{in_virtual_time, until_exit};
 use crate::actors::supervisor::state_saver::{StateSaver, StateSaverSpec};
 use crate::messages::dns::ServeNames;
-use crate::messages::nat_table::{AssignProxyIps, AttachClient};
+use crate::messages::nat_table::{AttachClient, NameChanged};
 use crate::messages::packets::OutboundDatagrams;
 use crate::messages::portal::LeavePortal;
 use crate::messages::supervisor::{Child, Shutdown, ShutdownMode};
@@ -72,8 +72,8 @@ async fn is_taken_over(state: SavedState, path: Option<Path>) {
     assert_eq!((from, Some(batch.path)), (attached.index, path));
     assert_eq!(batch.bytes()[0], HANDSHAKE_INITIATION);
     scene.nat_table.next::<AttachClient>().await;
-    let assigned: AssignProxyIps = scene.nat_table.next().await;
-    assert_eq!(assigned.resource, resource(1));
+    let told: NameChanged = scene.nat_table.next().await;
+    assert!(proxied(&told).resources.contains_key(&resource(1)));
     scene.portal.nothing().await;
     let all = [
         Child::Admin,
@@ -215,13 +215,11 @@ fn a_client_granted_before_its_batch_keeps_its_record_and_is_started_once() {
         scene.tell(open_for(2, 4));
         assert_eq!(scene.accepted().await, "ref-4");
         let told = scene.nat_table.drain().await;
-        let [Seen::AttachClient(attached), Seen::AssignProxyIps(assigned)] = &told[..] else {
+        let [Seen::AttachClient(attached), Seen::NameChanged(told_name)] = &told[..] else {
             panic!("{} messages to the nat table", told.len());
         };
-        assert_eq!(
-            (attached.client, assigned.resource),
-            (client(2), resource(3))
-        );
+        assert_eq!(attached.client, client(2));
+        assert!(proxied(told_name).resources.contains_key(&resource(3)));
         tokio::time::sleep(MS(1000)).await;
         assert_eq!(scene.spawner.started().len(), 1);
         scene.nat_table.nothing().await;

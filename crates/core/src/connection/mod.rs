@@ -492,7 +492,13 @@ impl Connection {
         self.transport.as_ref()?.1.path_kind()
     }
 
-    /// The authorizations, if they changed since the last call: what a successor is restored from.
+    /// The authorizations: what a successor is restored from.
+    #[must_use]
+    pub fn authorizations(&self) -> &Authorizations {
+        self.policy.authorizations()
+    }
+
+    /// The authorizations, if they changed since the last call.
     pub fn take_authorizations(&mut self) -> Option<Authorizations> {
         let current = self.policy.authorizations();
         let is_news = *current != self.published;
