@@ -10,7 +10,7 @@ use postern_core::grant::{
 };
 use postern_core::ids::{ClientId, PublicKey, ResourceId};
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
-use postern_core::nat_table::{Assignment, NatTable, NatTableConfig};
+use postern_core::nat_table::{NatTable, NatTableConfig};
 use postern_core::packet::offload::{self, VNET_HEADER_BYTES};
 use postern_core::packet::{DatagramBatch, Ecn, PacketBatch, Path, Segmentation};
 use postern_core::peer::{GatewayKeys, PeerIndexPool};
@@ -127,20 +127,9 @@ impl Scene {
         let client = ClientId(Uuid::from_u128(1));
         self.nat.attach(client, tunnel(CLIENT, 0x102));
         while let Some(event) = self.connection.poll_event() {
-            if let ConnectionEvent::ProxyIpsAssigned {
-                resource,
-                announced,
-                name,
-                in_tunnel,
-            } = event
-            {
-                let assignment = Assignment {
-                    resource,
-                    announced,
-                    name: name.clone(),
-                    in_tunnel,
-                };
-                self.nat.handle_assignment(client, &assignment, self.now);
+            if let ConnectionEvent::NameChanged(meaning) = event {
+                self.nat.handle_name(client, &meaning, self.now);
+                let name = meaning.name;
                 let addresses = ResolvedAddresses {
                     ips: vec![RESOURCE.into()],
                     ttl: Duration::from_secs(60),

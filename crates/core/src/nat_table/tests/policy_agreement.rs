@@ -1,9 +1,9 @@
-//! The policy and the NAT agree after any announcements: a packet that was admitted for one name is
-//! never translated for another.
+//! A client's authorizations, its policy and the NAT agree after any announcements, revocations and
+//! restarts: a packet that was admitted for one name is never translated for another.
 
 use super::{Scene, client, own_v4, proxy_v4};
 use crate::UnixTime;
-use crate::authorizations::{Announcer, NameChange};
+use crate::authorizations::{Announcer, NameChange, NameMeaning};
 use crate::grant::{AnnouncedName, Resource, ResourceKind};
 use crate::ids::ResourceId;
 use crate::names::AddressFamily;
@@ -21,6 +21,10 @@ enum Step {
     Answer(usize),
     Packet(u8),
     Revoke(u128),
+    /// The connection dies: its successor has the published authorizations, and repeats all names.
+    RestartConnection,
+    /// The NAT dies: the connection repeats all names to its successor.
+    RestartNat,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -31,6 +35,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (0..NAMES.len()).prop_map(Step::Answer),
         5 => (0u8..6).prop_map(Step::Packet),
         1 => (0u128..3).prop_map(Step::Revoke),
+        1 => Just(Step::RestartConnection),
+        1 => Just(Step::RestartNat),
     ]
 }
 
@@ -42,6 +48,14 @@ fn real(name: usize) -> String {
     format!("10.20.0.{}", name + 1)
 }
 
+fn config() -> PolicyConfig {
+    PolicyConfig {
+        client: client(1).1,
+        gateway: None,
+        max_resources: 8,
+    }
+}
+
 struct Pair {
     policy: Policy,
     scene: Scene,
@@ -51,11 +65,7 @@ impl Pair {
     fn new() -> Self {
         let scene = Scene::new(&[1]);
         let mut pair = Self {
-            policy: Policy::new(PolicyConfig {
-                client: client(1).1,
-                gateway: None,
-                max_resources: 8,
-            }),
+            policy: Policy::new(config()),
             scene,
         };
         (0..3).for_each(|number| pair.grant(number));
@@ -97,6 +107,30 @@ impl Pair {
         self.grant(number);
     }
 
+    fn restart_connection(&mut self) {
+        let published = self.policy.authorizations().clone();
+        self.policy = Policy::restore(config(), &published, UnixTime(0), self.scene.now);
+        self.repeat_names();
+    }
+
+    fn restart_nat(&mut self) {
+        let (id, tunnel) = client(1);
+        self.scene.nat.detach(id);
+        self.scene.nat.attach(id, tunnel);
+        self.repeat_names();
+    }
+
+    fn repeat_names(&mut self) {
+        let names = self.policy.authorizations().names().values();
+        let meanings = names.map(|proxied| NameMeaning {
+            name: proxied.name.clone(),
+            proxied: Some(proxied.clone()),
+            announced_for: None,
+        });
+        let meanings: Vec<_> = meanings.collect();
+        self.scene.tell(1, &meanings);
+    }
+
     /// Sends a packet that carries the name it was admitted for.
     fn send(&mut self, number: u8) {
         let to = proxy(number);
@@ -122,6 +156,21 @@ impl Pair {
                 .expect("judged by a name");
             prop_assert_eq!(packet.destination().to_string(), real(judged_by));
         }
+        for ip in (0..6).map(proxy) {
+            let slot = self.scene.nat.clients.slot(client(1).0).expect("attached");
+            let mapping = self.scene.nat.domains.find(slot, ip);
+            let translated_by = mapping.and_then(|id| self.scene.nat.domains.name(id));
+            prop_assert_eq!(self.policy.proxied_name(ip), translated_by, "{}", ip);
+            let named = self.policy.authorizations().names().values();
+            let named = named.filter(|name| name.proxy_ips.contains(&ip));
+            let named: Vec<_> = named.map(|name| &name.name).collect();
+            prop_assert_eq!(
+                named,
+                translated_by.into_iter().collect::<Vec<_>>(),
+                "{}",
+                ip
+            );
+        }
         Ok(())
     }
 }
@@ -143,6 +192,8 @@ proptest! {
                 }
                 Step::Packet(number) => pair.send(number),
                 Step::Revoke(number) => pair.revoke(number),
+                Step::RestartConnection => pair.restart_connection(),
+                Step::RestartNat => pair.restart_nat(),
             }
             pair.check()?;
         }
