@@ -189,10 +189,7 @@ fn random_id(rng: &mut ChaCha12Rng) -> [u8; 12] {
 fn binding_request(server: SocketAddr, transaction: [u8; 12]) -> DatagramBatch {
     let mut datagram = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
     datagram.extend(transaction);
-    let path = Path {
-        local: SocketAddr::new(unspecified_for(server), 0),
-        remote: server,
-    };
+    let path = Path::direct(SocketAddr::new(unspecified_for(server), 0), server);
     DatagramBatch::of(path, datagram)
 }
 
@@ -275,10 +272,7 @@ mod tests {
     }
 
     fn path_from(server: &str) -> Path {
-        Path {
-            local: addr("192.168.0.9:52625"),
-            remote: addr(server),
-        }
+        Path::direct(addr("192.168.0.9:52625"), addr(server))
     }
 
     #[test]
