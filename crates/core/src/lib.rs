@@ -27,7 +27,8 @@
 //!
 //! A module imports only from floors below its own, so there is no circle of imports:
 //!
-//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`].
+//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`],
+//!    [`timers`].
 //! 2. One concern each: [`policy`], [`replies`], [`health`], [`portal`], [`supervision`].
 //! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
 //! 4. [`nat_table`] (flows and rewriting on top of [`domains`]).
@@ -53,6 +54,7 @@ pub mod portal;
 pub mod replies;
 pub mod supervision;
 pub mod target;
+pub mod timers;
 
 #[cfg(test)]
 mod testing;
