@@ -241,10 +241,10 @@ fn to_batch(meta: &RecvMeta, buffer: &mut Buffer, port: u16) -> DatagramBatch {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let path = Path {
-        local: SocketAddr::new(meta.dst_ip.unwrap_or(unspecified), port),
-        remote: meta.addr,
-    };
+    let path = Path::direct(
+        SocketAddr::new(meta.dst_ip.unwrap_or(unspecified), port),
+        meta.addr,
+    );
     let ecn = meta
         .ecn
         .map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
@@ -361,10 +361,7 @@ mod tests {
     }
 
     fn batch(from: u16, to: u16, segments: usize) -> DatagramBatch {
-        let path = Path {
-            local: ([127, 0, 0, 1], from).into(),
-            remote: ([127, 0, 0, 1], to).into(),
-        };
+        let path = Path::direct(([127, 0, 0, 1], from).into(), ([127, 0, 0, 1], to).into());
         let bytes: Vec<u8> = (0..segments).flat_map(|n| [n as u8; 1000]).collect();
         DatagramBatch::new(path, Ecn::Ect0, 1000, bytes)
     }

@@ -27,7 +27,8 @@
 //!
 //! A module imports only from floors below its own, so there is no circle of imports:
 //!
-//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`].
+//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`],
+//!    [`timers`].
 //! 2. One concern each: [`authorizations`], [`replies`], [`health`], [`portal`], [`supervision`];
 //!    and [`policy`], an index of the first.
 //! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
@@ -55,6 +56,7 @@ pub mod portal;
 pub mod replies;
 pub mod supervision;
 pub mod target;
+pub mod timers;
 
 #[cfg(test)]
 mod testing;

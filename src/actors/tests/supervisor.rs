@@ -242,7 +242,7 @@ fn relays_change_one_by_one_and_init_replaces_them() {
 }
 
 fn relays_changed(disconnected: &[&str], connected: Vec<Relay>) -> RelaysChanged {
-    let disconnected = disconnected.iter().map(|id| RelayId((*id).into()));
+    let disconnected = disconnected.iter().map(|id| RelayId::of(id));
     RelaysChanged {
         disconnected: disconnected.collect(),
         connected,

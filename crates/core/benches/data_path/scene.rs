@@ -88,10 +88,10 @@ impl Scene {
             connection,
             nat: NatTable::new(NatTableConfig::default(), [7; 32], now),
             client: Tunn::new(private, gateway_public, Some([3; 32]), None, 77, None),
-            path: Path {
-                local: ([192, 0, 2, 10], 52_625).into(),
-                remote: ([198, 51, 100, 5], 4000).into(),
-            },
+            path: Path::direct(
+                ([192, 0, 2, 10], 52_625).into(),
+                ([198, 51, 100, 5], 4000).into(),
+            ),
             now,
             sequence: 1,
         };

@@ -273,10 +273,10 @@ fn path(detail: u8) -> Path {
         ("[fe80::1%3]:51820", "[fe80::2%3]:4500"),
     ];
     let (local, remote) = ends[usize::from(detail % 3)];
-    Path {
-        local: local.parse().expect("an address"),
-        remote: remote.parse().expect("an address"),
-    }
+    Path::direct(
+        local.parse().expect("an address"),
+        remote.parse().expect("an address"),
+    )
 }
 
 /// The second is the first in another spelling; no resource covers the last.

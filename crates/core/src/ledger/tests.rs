@@ -162,10 +162,10 @@ fn a_snapshot_removes_what_has_expired_or_was_left() {
 #[test]
 fn other_keys_are_another_transport() {
     let mut ledger = granted();
-    let path = crate::packet::Path {
-        local: "192.0.2.1:1".parse().unwrap(),
-        remote: "192.0.2.2:2".parse().unwrap(),
-    };
+    let path = crate::packet::Path::direct(
+        "192.0.2.1:1".parse().unwrap(),
+        "192.0.2.2:2".parse().unwrap(),
+    );
     ledger.add_candidates(client(0), &["candidate:1".into()]);
     ledger.record_path(client(0), path);
     let mut request = step(0, 0, 0, 3).authorization();

@@ -1,15 +1,27 @@
 //! Batches of outer UDP payloads that share one pair of addresses.
 
 use super::Buffer;
+use crate::ids::RelayId;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The two ends of a UDP path as this host sees them.
+/// The two ends of a UDP path as this host sees them, and the relay between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
     /// The local end; its address pins the source of sent datagrams, unless it is unspecified.
     pub local: SocketAddr,
-    /// The end of the peer, relay or server.
+    /// The end of the peer or server.
     pub remote: SocketAddr,
+    /// The relay that carries the datagrams; `None` if they go directly.
+    pub via: Option<RelayId>,
+}
+
+impl Path {
+    /// A path without a relay.
+    #[must_use]
+    pub const fn direct(local: SocketAddr, remote: SocketAddr) -> Self {
+        let via = None;
+        Self { local, remote, via }
+    }
 }
 
 /// The ECN field of an IP header (RFC 3168, 5).
@@ -131,10 +143,10 @@ mod tests {
 
     #[test]
     fn cuts_at_the_segment_length() {
-        let path = Path {
-            local: "127.0.0.1:1".parse().expect("literal"),
-            remote: "127.0.0.1:2".parse().expect("literal"),
-        };
+        let path = Path::direct(
+            "127.0.0.1:1".parse().expect("literal"),
+            "127.0.0.1:2".parse().expect("literal"),
+        );
         let batch = DatagramBatch::new(path, Ecn::Ect0, 3, b"aaabbbc".to_vec());
         assert_eq!(batch.len(), 3);
         assert_eq!(

@@ -385,10 +385,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn path() -> Path {
-        Path {
-            local: ([192, 0, 2, 10], 52625).into(),
-            remote: ([198, 51, 100, 5], 4000).into(),
-        }
+        Path::direct(
+            ([192, 0, 2, 10], 52625).into(),
+            ([198, 51, 100, 5], 4000).into(),
+        )
     }
 
     fn demux(handshakes_per_second: u64) -> Demux {

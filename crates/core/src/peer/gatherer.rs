@@ -8,6 +8,7 @@
 use crate::packet::datagram::unspecified_for;
 use crate::packet::{DatagramBatch, Path};
 use crate::peer::demux::STUN_HEADER_BYTES;
+use crate::timers::Timers;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,16 +38,29 @@ pub struct AddressGatherer {
     rng: ChaCha12Rng,
     host: Vec<SocketAddr>,
     servers: BTreeMap<SocketAddr, StunServer>,
+    /// For each server, when to send it the next request.
+    timers: Timers<SocketAddr>,
     transmits: VecDeque<DatagramBatch>,
     published: LocalAddresses,
     changed: bool,
 }
 
+#[derive(Default)]
 struct StunServer {
-    transaction: [u8; 12],
-    attempt: u32,
-    next_request: Instant,
+    phase: Phase,
     mapping: Option<(SocketAddr, SocketAddr)>,
+}
+
+#[derive(Default)]
+enum Phase {
+    /// No answer is awaited until the next request.
+    #[default]
+    Resting,
+    /// So many requests with this transaction are unanswered.
+    Asking {
+        transaction: [u8; 12],
+        requests: u32,
+    },
 }
 
 impl AddressGatherer {
@@ -58,6 +72,7 @@ impl AddressGatherer {
             rng: ChaCha12Rng::from_seed(seed),
             host: Vec::new(),
             servers: BTreeMap::new(),
+            timers: Timers::default(),
             transmits: VecDeque::new(),
             published: LocalAddresses::default(),
             changed: false,
@@ -82,12 +97,11 @@ impl AddressGatherer {
             .copied()
             .collect();
         self.servers.retain(|server, _| wanted.contains(server));
+        self.timers.retain(|server| wanted.contains(&server));
         for server in wanted {
-            self.servers.entry(server).or_insert_with(|| StunServer {
-                transaction: random_id(&mut self.rng),
-                attempt: 0,
-                next_request: now,
-                mapping: None,
+            self.servers.entry(server).or_insert_with(|| {
+                self.timers.set(server, now);
+                StunServer::default()
             });
         }
         self.publish();
@@ -99,46 +113,59 @@ impl AddressGatherer {
         let Some(server) = self.servers.get_mut(&path.remote) else {
             return false;
         };
-        let awaited = datagram.get(8..STUN_HEADER_BYTES) == Some(&server.transaction[..]);
-        let Some(mapped) = xor_mapped_address(datagram).filter(|_| awaited) else {
+        let claimed = datagram.get(8..STUN_HEADER_BYTES);
+        let is_awaited = match &server.phase {
+            Phase::Asking { transaction, .. } => claimed == Some(transaction),
+            Phase::Resting => false,
+        };
+        let Some(mapped) = xor_mapped_address(datagram).filter(|_| is_awaited) else {
             return false;
         };
         server.mapping = Some((mapped, path.local));
-        server.transaction = random_id(&mut self.rng);
-        server.attempt = 0;
-        server.next_request = now + KEEPALIVE;
+        server.phase = Phase::Resting;
+        self.timers.set(path.remote, now + KEEPALIVE);
         self.publish();
         true
     }
 
     /// Creates the requests that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for (address, server) in &mut self.servers {
-            if server.next_request > now {
-                continue;
-            }
-            server.attempt += 1;
-            if server.attempt > MAX_ATTEMPTS {
+        while let Some((address, _)) = self.timers.pop_expired(now) {
+            self.handle_due(address, now);
+        }
+    }
+
+    fn handle_due(&mut self, address: SocketAddr, now: Instant) {
+        let Some(server) = self.servers.get_mut(&address) else {
+            return;
+        };
+        let (transaction, requests) = match server.phase {
+            Phase::Resting => (random_id(&mut self.rng), 1),
+            Phase::Asking { requests, .. } if requests == MAX_ATTEMPTS => {
                 // The last mapping stays valid until another answer: it belongs to the NAT, not to
                 // the server.
-                server.attempt = 0;
-                server.transaction = random_id(&mut self.rng);
-                server.next_request = now + RETRY_SILENT_SERVER;
-                continue;
+                server.phase = Phase::Resting;
+                self.timers.set(address, now + RETRY_SILENT_SERVER);
+                return;
             }
-            server.next_request = now + RTO * server.attempt;
-            self.transmits
-                .push_back(binding_request(*address, server.transaction));
-        }
+            Phase::Asking {
+                transaction,
+                requests,
+            } => (transaction, requests + 1),
+        };
+        server.phase = Phase::Asking {
+            transaction,
+            requests,
+        };
+        self.timers.set(address, now + RTO * requests);
+        self.transmits
+            .push_back(binding_request(address, transaction));
     }
 
     /// When to call [`Self::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.servers
-            .values()
-            .map(|server| server.next_request)
-            .min()
+        self.timers.earliest()
     }
 
     /// The next request to send. Its local address is unspecified: the kernel selects it by route.
@@ -189,10 +216,7 @@ fn random_id(rng: &mut ChaCha12Rng) -> [u8; 12] {
 fn binding_request(server: SocketAddr, transaction: [u8; 12]) -> DatagramBatch {
     let mut datagram = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
     datagram.extend(transaction);
-    let path = Path {
-        local: SocketAddr::new(unspecified_for(server), 0),
-        remote: server,
-    };
+    let path = Path::direct(SocketAddr::new(unspecified_for(server), 0), server);
     DatagramBatch::of(path, datagram)
 }
 
@@ -275,10 +299,7 @@ mod tests {
     }
 
     fn path_from(server: &str) -> Path {
-        Path {
-            local: addr("192.168.0.9:52625"),
-            remote: addr(server),
-        }
+        Path::direct(addr("192.168.0.9:52625"), addr(server))
     }
 
     #[test]

@@ -207,10 +207,7 @@ impl IceTransport {
 
     fn take_transmits(&mut self) {
         while let Some(transmit) = self.agent.poll_transmit() {
-            let path = Path {
-                local: transmit.source,
-                remote: transmit.destination,
-            };
+            let path = Path::direct(transmit.source, transmit.destination);
             let datagram = DatagramBatch::of(path, transmit.contents.into());
             self.transmits.push_back(datagram);
         }
@@ -233,10 +230,7 @@ impl IceTransport {
                     destination,
                     ..
                 } => {
-                    return Some(IceEvent::Nominated(Path {
-                        local: source,
-                        remote: destination,
-                    }));
+                    return Some(IceEvent::Nominated(Path::direct(source, destination)));
                 }
                 IceAgentEvent::IceConnectionStateChange(state) => match state {
                     IceConnectionState::Disconnected => return Some(IceEvent::Disconnected),
@@ -510,10 +504,10 @@ mod tests {
                 IceEvent::Connected | IceEvent::Disconnected | IceEvent::Checking => None,
             })
             .last();
-        let expected = Path {
-            local: "192.0.2.10:52625".parse().expect("literal"),
-            remote: "198.51.100.5:4000".parse().expect("literal"),
-        };
+        let expected = Path::direct(
+            "192.0.2.10:52625".parse().expect("literal"),
+            "198.51.100.5:4000".parse().expect("literal"),
+        );
         assert_eq!(nominated, Some(expected));
     }
 
@@ -558,10 +552,7 @@ mod tests {
 
         #[test]
         fn arbitrary_stun_never_panics(mut bytes in vec(any::<u8>(), 0..300)) {
-            let path = Path {
-                local: ([192, 0, 2, 10], 52625).into(),
-                remote: ([198, 51, 100, 5], 4000).into(),
-            };
+            let path = Path::direct(([192, 0, 2, 10], 52625).into(), ([198, 51, 100, 5], 4000).into());
             let now = beginning();
             let mut ice = gateway();
             prop_assert!(!ice.handle_stun(path, &bytes, now));

@@ -12,6 +12,7 @@ mod gatherer;
 mod ice;
 mod index;
 mod outbox;
+mod paths;
 mod resumption;
 mod statistics;
 mod steering;

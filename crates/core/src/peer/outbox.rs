@@ -108,10 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn path(port: u16) -> Path {
-        Path {
-            local: ([127, 0, 0, 1], 1).into(),
-            remote: ([127, 0, 0, 1], port).into(),
-        }
+        Path::direct(([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], port).into())
     }
 
     proptest! {

@@ -220,10 +220,10 @@ mod tests {
     use crate::testing::beginning;
 
     fn path(port: u16) -> Path {
-        Path {
-            local: ([192, 0, 2, 10], 52625).into(),
-            remote: ([198, 51, 100, 5], port).into(),
-        }
+        Path::direct(
+            ([192, 0, 2, 10], 52625).into(),
+            ([198, 51, 100, 5], port).into(),
+        )
     }
 
     #[test]

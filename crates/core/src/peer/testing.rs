@@ -193,10 +193,7 @@ impl TestAgent {
 
     /// The path from here to `gateway`, as the gateway sees it.
     pub(crate) fn path_to(&self, gateway: SocketAddr) -> Path {
-        Path {
-            local: gateway,
-            remote: self.addr,
-        }
+        Path::direct(gateway, self.addr)
     }
 
     /// What the agent sends at `now`.
@@ -204,10 +201,7 @@ impl TestAgent {
         self.agent.handle_timeout(now);
         std::iter::from_fn(|| self.agent.poll_transmit())
             .map(|sent| {
-                let path = Path {
-                    local: sent.destination,
-                    remote: sent.source,
-                };
+                let path = Path::direct(sent.destination, sent.source);
                 DatagramBatch::of(path, sent.contents.into())
             })
             .collect()

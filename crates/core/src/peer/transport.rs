@@ -1,10 +1,7 @@
 //! One peer: ICE and WireGuard composed. Datagrams in, IP packets out, and the reverse.
 //!
-//! Packets for the peer go to the path that ICE nominated last. Before the first nomination, and
-//! while the nominated path is silent but the client is heard on another, they go to the path of
-//! its last authentic WireGuard message (the client accepts them from anywhere, docs/protocol.md
-//! 8.1). Packets for a peer that is not connected are dropped, not queued (docs/protocol.md 5.3),
-//! except that a resumed peer holds a few until its session is established.
+//! Packets for a peer that is not connected are dropped, not queued (docs/protocol.md 5.3), except
+//! that a resumed peer holds a few until its session is established. `paths` selects the path.
 
 use crate::DropReason;
 use crate::grant::TransportKeys;
@@ -14,9 +11,11 @@ use crate::peer::gatherer::LocalAddresses;
 use crate::peer::ice::{CheckPace, IceEvent, IceTransport};
 use crate::peer::index::PeerIndex;
 use crate::peer::outbox::Outbox;
+use crate::peer::paths::{NOMINATED_SILENCE, Paths, Report};
 use crate::peer::resumption::{HeardAction, KeyConfirmation, Resumption};
 use crate::peer::statistics::{HandshakeCounts, PathKind};
 use crate::peer::wireguard::{GatewayKeys, Opened, WireguardTunnel, sealed_len};
+use crate::timers::Timers;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -70,44 +69,92 @@ pub struct Peer {
     wireguard: WireguardTunnel,
     outbox: Outbox,
     events: VecDeque<PeerEvent>,
-    nominated: Option<Path>,
-    /// When the client was last heard on the nominated path.
-    nominated_heard: Instant,
-    /// When the client last checked the nominated path.
-    client_checked: Option<Instant>,
-    last_authentic: Option<Path>,
-    /// When the last authentic WireGuard message arrived.
-    authentic_heard: Option<Instant>,
-    /// The path that was last reported.
-    path_in_use: Option<Path>,
-    /// Until when no other path is reported.
-    path_reported_until: Option<Instant>,
-    /// When to report another path.
-    path_due: Option<Instant>,
-    established: bool,
+    phase: Phase,
+    paths: Paths,
+    timers: Timers<Timer>,
+    /// When WireGuard's timers may run again.
+    next_second: Instant,
     began_at: Instant,
-    established_at: Option<Instant>,
-    resumption: Option<Resumption>,
     /// Whether it replaced a former peer: its client may never nominate a path again.
     is_resumed: bool,
-    /// `None` once the client has used the session that it answered.
-    confirmation: Option<KeyConfirmation>,
-    /// Held packets that were dropped, not yet counted.
-    held_dropped: usize,
-    handshakes: HandshakeCounts,
-    idle_at: Option<Instant>,
-    next_second: Instant,
+    counts: Counts,
+}
+
+/// What there is of a session.
+enum Phase {
+    /// None, or an expired one. The client initiates the next.
+    Waiting,
+    /// The former peer's session is lost, and the client may not know it: this side initiates.
+    Resuming(Resumption),
+    /// The client has used the session, or has answered our initiation.
+    Established {
+        since: Instant,
+        /// Repeats the proof of a session that the client answered, until the client uses it.
+        confirmation: Option<KeyConfirmation>,
+    },
+}
+
+/// The timers of a peer, beside those of ICE and of the phase.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// When to bring WireGuard's timers up to date although no message came.
+    Seconds,
+    /// When to check paths less often, because no packets have flowed for a while. Off while idle.
+    Idle,
+    /// When to report another path.
+    Report,
     /// When to fail unless a candidate of the client is known.
-    candidates_due: Option<Instant>,
+    Candidates,
     /// When to fail unless ICE recovers.
-    recovery_due: Option<Instant>,
+    Recovery,
+}
+
+/// What is counted, until the owner takes it.
+#[derive(Default)]
+struct Counts {
+    handshakes: HandshakeCounts,
+    /// Held packets that were dropped.
+    held_dropped: usize,
+}
+
+impl Phase {
+    /// When its next action is due.
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Waiting => None,
+            Self::Resuming(resumption) => Some(resumption.deadline()),
+            Self::Established { confirmation, .. } => confirmation.as_ref()?.deadline(),
+        }
+    }
+
+    fn resumption(&mut self) -> Option<&mut Resumption> {
+        match self {
+            Self::Resuming(resumption) => Some(resumption),
+            Self::Waiting | Self::Established { .. } => None,
+        }
+    }
+
+    /// The confirmation of an established session; `None` without a session.
+    fn confirmation(&mut self) -> Option<&mut Option<KeyConfirmation>> {
+        match self {
+            Self::Established { confirmation, .. } => Some(confirmation),
+            Self::Waiting | Self::Resuming(_) => None,
+        }
+    }
 }
 
 impl Peer {
     /// A peer that waits for the client's connectivity checks.
     #[must_use]
     pub fn new(config: &PeerConfig, now: Instant) -> Self {
+        Self::begin(config, None, now)
+    }
+
+    fn begin(config: &PeerConfig, former: Option<Path>, now: Instant) -> Self {
         let keys = &config.transport;
+        let mut timers = Timers::default();
+        timers.set(Timer::Idle, now + IDLE_AFTER);
+        timers.set(Timer::Candidates, now + CANDIDATE_TIMEOUT);
         Self {
             ice: IceTransport::new(&keys.local_ice, &keys.remote_ice),
             wireguard: WireguardTunnel::new(
@@ -118,26 +165,15 @@ impl Peer {
             ),
             outbox: Outbox::default(),
             events: VecDeque::new(),
-            nominated: None,
-            nominated_heard: now,
-            client_checked: None,
-            last_authentic: None,
-            authentic_heard: None,
-            path_in_use: None,
-            path_reported_until: None,
-            path_due: None,
-            established: false,
-            began_at: now,
-            established_at: None,
-            resumption: None,
-            is_resumed: false,
-            confirmation: None,
-            held_dropped: 0,
-            handshakes: HandshakeCounts::default(),
-            idle_at: Some(now + IDLE_AFTER),
+            phase: former.map_or(Phase::Waiting, |path| {
+                Phase::Resuming(Resumption::new(path, now))
+            }),
+            paths: Paths::new(former, now),
+            timers,
             next_second: now + SECOND,
-            candidates_due: Some(now + CANDIDATE_TIMEOUT),
-            recovery_due: None,
+            began_at: now,
+            is_resumed: former.is_some(),
+            counts: Counts::default(),
         }
     }
 
@@ -147,13 +183,8 @@ impl Peer {
     /// use the path of its last authentic message indefinitely.
     #[must_use]
     pub fn resume(config: &PeerConfig, path: Path, now: Instant) -> Self {
-        let mut peer = Self {
-            last_authentic: Some(path),
-            path_in_use: Some(path),
-            resumption: Some(Resumption::new(path, now)),
-            is_resumed: true,
-            ..Self::new(config, now)
-        };
+        let mut peer = Self::begin(config, Some(path), now);
+        peer.arm_seconds();
         peer.initiate_if_due(now);
         peer
     }
@@ -177,7 +208,7 @@ impl Peer {
     /// The portal's actor may have lost signalled candidates in its restart: signals them again if
     /// ICE still depends on them.
     pub fn handle_portal_restarted(&mut self) {
-        if self.nominated.is_none() {
+        if self.paths.nominated().is_none() {
             self.signal_again();
         }
     }
@@ -223,18 +254,20 @@ impl Peer {
     ) -> PacketBatch {
         self.run_seconds(now);
         let mut packets = PacketBatch::with_capacity(datagrams.bytes().len());
+        let path = datagrams.path;
         let mut stun = false;
         let mut heard = false;
+        let mut is_authentic = false;
         for datagram in datagrams.segments() {
             let kind = Kind::of(datagram);
             if kind.is_stun() {
                 stun = true;
-                if self.ice.handle_stun(datagrams.path, datagram, now) {
+                if self.ice.handle_stun(path, datagram, now) {
                     heard = true;
-                    if kind == Kind::StunRequest && self.nominated == Some(datagrams.path) {
-                        self.client_checked = Some(now);
+                    if kind == Kind::StunRequest {
+                        self.paths.note_checked(path, now);
                     }
-                    self.initiate_where_heard(datagrams.path, now);
+                    self.initiate_where_heard(path, now);
                 } else {
                     drops.count(DropReason::StunRejected);
                 }
@@ -242,27 +275,28 @@ impl Peer {
             }
             match self.wireguard.open(datagram, &mut packets) {
                 Opened::Packet | Opened::Keepalive => {
-                    self.note_authentic(datagrams.path, now);
-                    self.confirmation = None;
+                    // Once for a batch: the others have the same path.
+                    if !is_authentic {
+                        is_authentic = true;
+                        self.note_used(path, now);
+                    }
                 }
                 // While the engine knows no newer initiation, this one could be a replay: the reply
                 // goes to its source, and the path stays. The message with which the client starts
                 // to use the session moves the path.
                 Opened::Reply(reply) => {
-                    self.handshakes.answered += 1;
-                    self.outbox.push(datagrams.path, Ecn::NotEct, &reply);
+                    self.counts.handshakes.answered += 1;
+                    self.outbox.push(path, Ecn::NotEct, &reply);
                     continue;
                 }
                 Opened::Cookie => continue,
                 Opened::Confirmed(keepalive) => {
-                    self.handshakes.confirmed += 1;
-                    self.note_authentic(datagrams.path, now);
-                    self.transmit(&keepalive, now);
-                    self.confirmation = Some(KeyConfirmation::new(now));
+                    is_authentic = false;
+                    self.note_confirmed(path, &keepalive, now);
                 }
                 Opened::Dropped(reason) => {
                     let is_handshake = Kind::of(datagram).is_handshake();
-                    self.handshakes.rejected += u64::from(is_handshake);
+                    self.counts.handshakes.rejected += u64::from(is_handshake);
                     self.confirm_if(|confirmation| confirmation.take_requested(now), now);
                     drops.count(reason);
                     continue;
@@ -270,8 +304,8 @@ impl Peer {
             }
             heard = true;
         }
-        if heard && self.nominated == Some(datagrams.path) {
-            self.nominated_heard = now;
+        if heard {
+            self.paths.note_heard(path, now);
         }
         if !packets.is_empty() {
             self.note_traffic(now);
@@ -290,7 +324,7 @@ impl Peer {
         if self.seal(&mut packets, now) {
             return;
         }
-        let resumption = &mut self.resumption;
+        let mut resumption = self.phase.resumption();
         packets.for_each_mut(|mut packet| {
             packet.cut(|segment| {
                 let is_held = (resumption.as_mut()).is_some_and(|it| it.hold(segment, now));
@@ -315,7 +349,7 @@ impl Peer {
     /// Returns whether the client is connected; if so, the packets are consumed: each segment of a
     /// super-packet is cut and sealed directly into the buffer of a GSO write.
     fn seal(&mut self, packets: &mut PacketBatch, now: Instant) -> bool {
-        let path = self.path(now).filter(|_| self.wireguard.is_established());
+        let path = (self.paths.current(now)).filter(|_| self.wireguard.is_established());
         let Some(path) = path else {
             return false;
         };
@@ -336,7 +370,7 @@ impl Peer {
     /// The path of the last packet for the client.
     #[must_use]
     pub fn path_in_use(&self) -> Option<Path> {
-        self.path_in_use
+        self.paths.in_use()
     }
 
     /// Whether a WireGuard session is established.
@@ -348,20 +382,19 @@ impl Peer {
     /// When the last authentic WireGuard message arrived.
     #[must_use]
     pub fn authentic_heard(&self) -> Option<Instant> {
-        self.authentic_heard
+        self.paths.authentic_heard()
     }
 
     /// Drives ICE, WireGuard's timers and the idle mode.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.run_seconds(now);
-        if self.idle_at.is_some_and(|at| at <= now) {
-            self.idle_at = None;
-            self.pace_checks(now);
+        if self.timers.take_expired(Timer::Idle, now) {
+            self.pace(now);
         }
         self.initiate_if_due(now);
         self.confirm_if(|confirmation| confirmation.take_due(now), now);
         if self.has_failed(now) {
-            self.nominated = None;
+            self.paths.forget_nominated();
             self.events.push_back(PeerEvent::Failed);
         }
         self.drive_ice(now);
@@ -370,49 +403,34 @@ impl Peer {
 
     /// Whether ICE has failed finally. While the client is heard, the decision is postponed.
     fn has_failed(&mut self, now: Instant) -> bool {
-        let no_candidates = self.candidates_due.take_if(|at| *at <= now).is_some()
-            && !self.ice.has_remote_candidates();
-        let not_recovered = self.recovery_due.take_if(|at| *at <= now).is_some();
+        let no_candidates =
+            self.timers.take_expired(Timer::Candidates, now) && !self.ice.has_remote_candidates();
+        let not_recovered = self.timers.take_expired(Timer::Recovery, now);
         let heard_counts_for = match self.is_resumed && self.wireguard.is_established() {
             true => RESUMED_SILENCE,
             false => NOMINATED_SILENCE,
         };
-        let heard_until = self.authentic_heard.map(|at| at + heard_counts_for);
+        let heard_until = (self.paths.authentic_heard()).map(|at| at + heard_counts_for);
         let heard_until = heard_until.filter(|until| *until > now);
         if let Some(until) = heard_until {
-            self.candidates_due = no_candidates.then_some(until).or(self.candidates_due);
-            self.recovery_due = not_recovered.then_some(until).or(self.recovery_due);
+            if no_candidates {
+                self.timers.set(Timer::Candidates, until);
+            }
+            if not_recovered {
+                self.timers.set(Timer::Recovery, until);
+            }
         }
         (no_candidates || not_recovered) && heard_until.is_none()
     }
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        // Without a session there is nothing to keep alive: the next message brings the timers up
-        // to date.
-        let is_at_work = self.established || self.resumption.is_some();
-        // An idle peer has no work every second; ten thousand idle clients would cause useless
-        // wake-ups.
-        let wireguard = match self.idle_at {
-            Some(_) => self.next_second,
-            None => self.next_second + QUIET_PAUSE,
-        };
-        let wireguard = is_at_work.then_some(wireguard);
-        [
-            self.resumption.as_ref().map(Resumption::deadline),
-            self.confirmation
-                .as_ref()
-                .and_then(KeyConfirmation::deadline),
-            self.ice.poll_timeout(),
-            wireguard,
-            self.idle_at,
-            self.path_due,
-            self.candidates_due,
-            self.recovery_due,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let own = self
+            .timers
+            .earliest()
+            .into_iter()
+            .chain(self.phase.deadline());
+        own.chain(self.ice.poll_timeout()).min()
     }
 
     /// The next batch to send.
@@ -427,44 +445,40 @@ impl Peer {
 
     /// How many held packets were dropped since the last call.
     pub fn take_held_dropped(&mut self) -> usize {
-        std::mem::take(&mut self.held_dropped)
+        std::mem::take(&mut self.counts.held_dropped)
     }
 
     /// The client's handshake messages since the last call, by outcome.
     pub fn take_handshakes(&mut self) -> HandshakeCounts {
-        std::mem::take(&mut self.handshakes)
+        std::mem::take(&mut self.counts.handshakes)
     }
 
     /// The kind of the client's candidate on the nominated path.
     #[must_use]
     pub fn path_kind(&self) -> Option<PathKind> {
-        self.ice.kind_of(self.nominated?.remote)
+        self.ice.kind_of(self.paths.nominated()?.remote)
     }
 
     /// The state of the transport, for diagnosis.
     #[must_use]
     pub fn explain(&self, now: Instant) -> PeerFacts {
         let ago = |at: Instant| now.saturating_duration_since(at);
+        let session = match self.phase {
+            Phase::Established { since, .. } => Some(ago(since)),
+            Phase::Waiting | Phase::Resuming(_) => None,
+        };
         PeerFacts {
             age: ago(self.began_at),
             has_candidates: self.ice.has_remote_candidates(),
-            is_nominated: self.nominated.is_some(),
-            path: self.path(now),
-            session: self.established_at.filter(|_| self.established).map(ago),
-            heard: self.authentic_heard.map(ago),
-        }
-    }
-
-    fn path(&self, now: Instant) -> Option<Path> {
-        let silence = now.saturating_duration_since(self.nominated_heard);
-        match (self.nominated, self.last_authentic) {
-            (Some(_), Some(alive)) if silence > NOMINATED_SILENCE => Some(alive),
-            (nominated, alive) => nominated.or(alive),
+            is_nominated: self.paths.nominated().is_some(),
+            path: self.paths.current(now),
+            session,
+            heard: self.paths.authentic_heard().map(ago),
         }
     }
 
     fn transmit(&mut self, datagram: &[u8], now: Instant) {
-        if let Some(path) = self.path(now) {
+        if let Some(path) = self.paths.current(now) {
             self.outbox.push(path, Ecn::NotEct, datagram);
         }
     }
@@ -476,7 +490,7 @@ impl Peer {
             return;
         }
         self.next_second = now + SECOND;
-        self.pace_checks(now);
+        self.pace(now);
         if let Some(datagram) = self.wireguard.handle_second() {
             self.transmit(&datagram, now);
         }
@@ -484,41 +498,89 @@ impl Peer {
     }
 
     fn note_traffic(&mut self, now: Instant) {
-        let was_idle = self.idle_at.replace(now + IDLE_AFTER).is_none();
-        if was_idle {
-            self.pace_checks(now);
+        let idle_at = self.timers.set(Timer::Idle, now + IDLE_AFTER);
+        if idle_at.is_none() {
+            self.pace(now);
         }
     }
 
-    fn pace_checks(&mut self, now: Instant) {
-        let is_checked = self
-            .client_checked
-            .is_some_and(|at| now.saturating_duration_since(at) < CLIENT_CHECKS_WITHIN);
-        self.ice.set_pace(match (self.idle_at, is_checked) {
-            (Some(_), _) => CheckPace::Active,
-            (None, false) => CheckPace::Idle,
-            (None, true) => CheckPace::Answering,
-        });
+    /// Sets how often the peer checks its paths and wakes up.
+    fn pace(&mut self, now: Instant) {
+        let is_idle = !self.timers.is_set(Timer::Idle);
+        self.ice
+            .set_pace(match (is_idle, self.paths.is_checked(now)) {
+                (false, _) => CheckPace::Active,
+                (true, false) => CheckPace::Idle,
+                (true, true) => CheckPace::Answering,
+            });
+        self.arm_seconds();
+    }
+
+    fn arm_seconds(&mut self) {
+        // An idle peer has no work every second; ten thousand idle clients would cause useless
+        // wake-ups.
+        let pause = match self.timers.is_set(Timer::Idle) {
+            true => Duration::ZERO,
+            false => QUIET_PAUSE,
+        };
+        match self.phase {
+            // Without a session there is nothing to keep alive: the next message brings the timers
+            // up to date.
+            Phase::Waiting => self.timers.clear(Timer::Seconds),
+            Phase::Resuming(_) | Phase::Established { .. } => {
+                self.timers.set(Timer::Seconds, self.next_second + pause);
+            }
+        }
     }
 
     fn note_session(&mut self, now: Instant) {
-        let was_established =
-            std::mem::replace(&mut self.established, self.wireguard.is_established());
-        if self.established && !was_established {
-            self.established_at = Some(now);
-            self.events.push_back(PeerEvent::SessionEstablished);
+        let is_established = self.wireguard.is_established();
+        if is_established == matches!(self.phase, Phase::Established { .. }) {
+            return;
         }
-        if self.established
-            && let Some(mut resumption) = self.resumption.take()
-        {
-            self.held_dropped += resumption.drop_overdue(now);
+        if !is_established {
+            self.enter(Phase::Waiting);
+            return;
+        }
+        let before = self.enter(Phase::Established {
+            since: now,
+            confirmation: None,
+        });
+        self.events.push_back(PeerEvent::SessionEstablished);
+        if let Phase::Resuming(mut resumption) = before {
+            self.counts.held_dropped += resumption.drop_overdue(now);
             self.seal(&mut resumption.into_held(), now);
+        }
+    }
+
+    /// Returns the former phase.
+    fn enter(&mut self, phase: Phase) -> Phase {
+        let before = std::mem::replace(&mut self.phase, phase);
+        self.arm_seconds();
+        before
+    }
+
+    /// The client used its session.
+    fn note_used(&mut self, path: Path, now: Instant) {
+        self.paths.note_authentic(path, now);
+        self.phase.confirmation().map(Option::take);
+    }
+
+    /// The client answered our initiation, and `keepalive` proves the session to it.
+    fn note_confirmed(&mut self, path: Path, keepalive: &[u8], now: Instant) {
+        self.counts.handshakes.confirmed += 1;
+        self.paths.note_authentic(path, now);
+        self.transmit(keepalive, now);
+        self.note_session(now);
+        if let Some(confirmation) = self.phase.confirmation() {
+            *confirmation = Some(KeyConfirmation::new(now));
         }
     }
 
     /// Repeats the message that confirms the new session, which may have been lost.
     fn confirm_if(&mut self, is_due: impl FnOnce(&mut KeyConfirmation) -> bool, now: Instant) {
-        if self.confirmation.as_mut().is_some_and(is_due)
+        let confirmation = self.phase.confirmation().and_then(Option::as_mut);
+        if confirmation.is_some_and(is_due)
             && self.wireguard.is_established()
             && let Some(keepalive) = self.wireguard.keepalive()
         {
@@ -526,38 +588,35 @@ impl Peer {
         }
     }
 
-    fn note_authentic(&mut self, path: Path, now: Instant) {
-        self.last_authentic = Some(path);
-        self.authentic_heard = Some(now);
-    }
-
     fn note_path(&mut self, now: Instant) {
-        let path = self.path(now);
-        self.path_due =
-            (self.path_reported_until).filter(|until| path != self.path_in_use && *until > now);
-        if path != self.path_in_use && self.path_due.is_none() {
-            self.path_in_use = path;
-            self.path_reported_until = Some(now + SECOND);
-            self.events.extend(path.map(PeerEvent::PathInUse));
+        match self.paths.report(now) {
+            Report::Later(at) => {
+                self.timers.set(Timer::Report, at);
+            }
+            Report::Unchanged => self.timers.clear(Timer::Report),
+            Report::Now(path) => {
+                self.timers.clear(Timer::Report);
+                self.events.extend(path.map(PeerEvent::PathInUse));
+            }
         }
     }
 
     /// Initiates a handshake with a client that does not yet know that its sessions are lost.
     fn initiate_if_due(&mut self, now: Instant) {
-        let Some(resumption) = &mut self.resumption else {
+        let Some(resumption) = self.phase.resumption() else {
             return;
         };
-        self.held_dropped += resumption.drop_overdue(now);
+        self.counts.held_dropped += resumption.drop_overdue(now);
         if resumption.is_over(now) {
-            self.held_dropped += resumption.held();
-            self.resumption = None;
+            self.counts.held_dropped += resumption.held();
+            self.enter(Phase::Waiting);
         } else if resumption.is_due(now) {
             self.initiate(now);
         }
     }
 
     fn initiate_where_heard(&mut self, path: Path, now: Instant) {
-        let heard = self.resumption.as_mut();
+        let heard = self.phase.resumption();
         match heard.map(|resumption| resumption.handle_heard(path, now)) {
             Some(HeardAction::Initiate) => self.initiate(now),
             Some(HeardAction::Resend(initiation)) => {
@@ -569,7 +628,7 @@ impl Peer {
 
     fn initiate(&mut self, now: Instant) {
         let (Some(resumption), Some(initiation)) =
-            (self.resumption.as_mut(), self.wireguard.initiate())
+            (self.phase.resumption(), self.wireguard.initiate())
         else {
             return;
         };
@@ -583,17 +642,20 @@ impl Peer {
         while let Some(event) = self.ice.poll_event() {
             match event {
                 IceEvent::Nominated(path) => {
-                    self.recovery_due = None;
-                    self.nominated_heard = now;
-                    if self.nominated.replace(path) != Some(path) {
+                    self.timers.clear(Timer::Recovery);
+                    if self.paths.nominate(path, now) {
                         self.events.push_back(PeerEvent::PathNominated(path));
                     }
                 }
-                IceEvent::Connected => self.recovery_due = None,
+                IceEvent::Connected => self.timers.clear(Timer::Recovery),
                 // Without a nomination, ICE reports no other sign of recovery.
-                IceEvent::Checking if self.nominated.is_none() => self.recovery_due = None,
+                IceEvent::Checking if self.paths.nominated().is_none() => {
+                    self.timers.clear(Timer::Recovery);
+                }
                 IceEvent::Checking => {}
-                IceEvent::Disconnected => self.recovery_due = Some(now + DISCONNECT_GRACE),
+                IceEvent::Disconnected => {
+                    self.timers.set(Timer::Recovery, now + DISCONNECT_GRACE);
+                }
             }
         }
     }
@@ -603,15 +665,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The interval of an idle client's checks. Our rekeying is due at 120 s and has until 180 s
 /// (WireGuard paper, 6.1), which is time for two attempts.
 const QUIET_PAUSE: Duration = Duration::from_secs(24);
-/// A client checks its path at least every 25 s (docs/protocol.md 3.3.1), and a check may be late.
-const CLIENT_CHECKS_WITHIN: Duration = Duration::from_secs(30);
 /// From docs/protocol.md 3.3.1, like the two below.
 const IDLE_AFTER: Duration = Duration::from_secs(20);
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
-/// Longer than the gap between a client's checks on a path that it uses (1.5 s while active), with
-/// a margin for two lost checks; far shorter than the time after which ICE alone would notice.
-const NOMINATED_SILENCE: Duration = Duration::from_secs(5);
 /// A resumed client has a session but, for ICE, perhaps no usable candidate; it may have nothing to
 /// send between two of its keepalives (25 s), and one of them may get lost.
 const RESUMED_SILENCE: Duration = Duration::from_secs(60);

@@ -40,6 +40,7 @@ pub use event::PortalEvent;
 
 use crate::backoff::Backoff;
 use crate::ids::{ClientId, UnixTime};
+use crate::timers::Timers;
 use anomaly::AnomalyFilter;
 use connect::UpgradeVerdict;
 use outbox::{Acknowledgement, LimitReached, Outbox, Outgoing};
@@ -54,6 +55,7 @@ pub struct PortalProtocol {
     config: PortalConfig,
     now: Instant,
     phase: Phase,
+    timers: Timers<Timer>,
     generation: Generation,
     backoff: Backoff,
     outage: Outage,
@@ -64,14 +66,29 @@ pub struct PortalProtocol {
 
 #[derive(Debug)]
 enum Phase {
-    /// No socket before this time.
-    Waiting { until: Instant },
-    /// The shell is opening a socket; this is the time limit.
-    Connecting { deadline: Instant },
+    /// No socket until the next attempt.
+    Waiting,
+    /// The shell is opening a socket.
+    Connecting,
     /// The socket is open, joined or not.
     Online(Session),
     /// Refused, or stopped by the owner.
     Stopped,
+}
+
+/// The timers of the protocol. All but the last belong to one phase and end with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// When to open the next socket.
+    Connect,
+    /// When to abandon a socket that is not open yet.
+    Upgrade,
+    /// When to abandon a socket on which the join is not answered.
+    Join,
+    /// When to send a heartbeat.
+    Heartbeat,
+    /// When to stop, unless joined.
+    Outage,
 }
 
 /// The present period without the portal.
@@ -98,9 +115,12 @@ impl PortalProtocol {
     /// A protocol that connects immediately: call `handle_timeout`.
     #[must_use]
     pub fn new(config: PortalConfig, seed: [u8; 32], now: Instant) -> Self {
-        Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Connect, now);
+        let mut protocol = Self {
             now,
-            phase: Phase::Waiting { until: now },
+            phase: Phase::Waiting,
+            timers,
             generation: config.generation.first(),
             backoff: Backoff::new(config.backoff, seed),
             outage: Outage {
@@ -113,20 +133,25 @@ impl PortalProtocol {
             anomalies: AnomalyFilter::default(),
             events: VecDeque::new(),
             config,
-        }
+        };
+        protocol.arm_outage();
+        protocol
     }
 
     /// The websocket is open; `generation` is that of the request.
     pub fn handle_connected(&mut self, generation: Generation, now: Instant) {
         self.advance(now);
-        if !matches!(self.phase, Phase::Connecting { .. }) {
+        if !matches!(self.phase, Phase::Connecting) {
             self.events.push_back(PortalEvent::Disconnect);
             return;
         }
         self.generation = generation;
         self.outbox.reset(generation);
         let join = self.outbox.write(&Outgoing::Join);
-        self.phase = Phase::Online(Session::new(join, self.now));
+        self.enter(Phase::Online(Session::new(join)));
+        self.timers.set(Timer::Join, self.now + JOIN_TIMEOUT);
+        self.timers
+            .set(Timer::Heartbeat, self.now + HEARTBEAT_INTERVAL);
     }
 
     /// The portal answered the upgrade with an HTTP response. `unix_now` is for a `Retry-After`
@@ -138,7 +163,7 @@ impl PortalProtocol {
         unix_now: UnixTime,
     ) {
         self.advance(now);
-        if !matches!(self.phase, Phase::Connecting { .. }) {
+        if !matches!(self.phase, Phase::Connecting) {
             return;
         }
         match connect::judge(failure, unix_now) {
@@ -153,7 +178,7 @@ impl PortalProtocol {
     /// The websocket could not be opened: no name, no route, refused, reset, TLS.
     pub fn handle_connect_error(&mut self, reason: &str, now: Instant) {
         self.advance(now);
-        if matches!(self.phase, Phase::Connecting { .. }) {
+        if matches!(self.phase, Phase::Connecting) {
             let reason = format!("cannot reach the portal: {reason}");
             self.retry(reason, Failure::Unreachable);
         }
@@ -190,38 +215,25 @@ impl PortalProtocol {
     /// Performs the actions that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
-        match &mut self.phase {
-            Phase::Waiting { until } if *until <= self.now => self.connect(),
-            Phase::Connecting { deadline } if *deadline <= self.now => {
-                self.events.push_back(PortalEvent::Disconnect);
-                let reason = "the portal did not answer within 15 s".to_owned();
-                self.retry(reason, Failure::Unreachable);
+        while let Some((timer, due)) = self.timers.pop_expired(self.now) {
+            match timer {
+                Timer::Connect => self.connect(),
+                Timer::Upgrade => {
+                    self.events.push_back(PortalEvent::Disconnect);
+                    let reason = "the portal did not answer within 15 s".to_owned();
+                    self.retry(reason, Failure::Unreachable);
+                }
+                Timer::Join => self.disconnect("the portal did not answer the join within 5 s"),
+                Timer::Heartbeat => self.send_heartbeat(due),
+                Timer::Outage => self.end_outage(),
             }
-            Phase::Online(session) if session.join_deadline().is_some_and(|at| at <= self.now) => {
-                self.disconnect("the portal did not answer the join within 5 s");
-            }
-            Phase::Online(session) if session.next_heartbeat() <= self.now => self.send_heartbeat(),
-            Phase::Waiting { .. }
-            | Phase::Connecting { .. }
-            | Phase::Online(_)
-            | Phase::Stopped => {}
         }
-        self.check_outage();
     }
 
     /// When to call `handle_timeout` next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let own = match &self.phase {
-            Phase::Waiting { until } => *until,
-            Phase::Connecting { deadline } => *deadline,
-            Phase::Online(session) => match session.join_deadline() {
-                Some(deadline) => deadline.min(session.next_heartbeat()),
-                None => return Some(session.next_heartbeat()),
-            },
-            Phase::Stopped => return None,
-        };
-        Some(self.outage_deadline().map_or(own, |at| at.min(own)))
+        self.timers.earliest()
     }
 
     /// The next text frame to write.
@@ -272,13 +284,12 @@ impl PortalProtocol {
     pub fn leave(&mut self, now: Instant) {
         self.advance(now);
         self.close("told to leave");
-        self.phase = Phase::Stopped;
     }
 
     /// Whether the portal has accepted the join.
     #[must_use]
     pub fn is_joined(&self) -> bool {
-        matches!(&self.phase, Phase::Online(session) if session.join_deadline().is_none())
+        matches!(&self.phase, Phase::Online(session) if session.is_joined())
     }
 
     fn advance(&mut self, now: Instant) {
@@ -364,6 +375,8 @@ impl PortalProtocol {
     }
 
     fn joined(&mut self) {
+        self.timers.clear(Timer::Join);
+        self.timers.clear(Timer::Outage);
         self.backoff.reset();
         self.outage.ever_joined = true;
         self.outage.reasons.clear();
@@ -383,7 +396,7 @@ impl PortalProtocol {
         let Phase::Online(session) = &mut self.phase else {
             return;
         };
-        if session.join_deadline().is_some() {
+        if !session.is_joined() {
             return; // The reply to an older message; the join is on its way.
         }
         if !session.may_rejoin(self.now) {
@@ -391,12 +404,15 @@ impl PortalProtocol {
         }
         let join = self.outbox.write(&Outgoing::Join);
         session.rejoin(join, self.now);
+        self.timers.set(Timer::Join, self.now + JOIN_TIMEOUT);
         self.outage.since = self.now;
+        self.arm_outage();
         let detail = "joining again".to_owned();
         self.report(AnomalyKind::ErrorReply, "unmatched topic", detail);
     }
 
-    fn send_heartbeat(&mut self) {
+    /// Heartbeats missed during a suspension are not made up for.
+    fn send_heartbeat(&mut self, due: Instant) {
         let Phase::Online(session) = &mut self.phase else {
             return;
         };
@@ -405,7 +421,12 @@ impl PortalProtocol {
             return self.disconnect("the portal does not answer heartbeats");
         }
         let reference = self.outbox.write(&Outgoing::Heartbeat);
-        session.sent_heartbeat(reference, self.now);
+        session.sent_heartbeat(reference);
+        let mut next = due + HEARTBEAT_INTERVAL;
+        if next <= self.now {
+            next = self.now + HEARTBEAT_INTERVAL;
+        }
+        self.timers.set(Timer::Heartbeat, next);
     }
 }
 
@@ -414,9 +435,8 @@ impl PortalProtocol {
     fn connect(&mut self) {
         let request = connect::request(&self.config, self.generation);
         self.events.push_back(PortalEvent::Connect(request));
-        self.phase = Phase::Connecting {
-            deadline: self.now + CONNECT_TIMEOUT,
-        };
+        self.enter(Phase::Connecting);
+        self.timers.set(Timer::Upgrade, self.now + CONNECT_TIMEOUT);
     }
 
     /// In auto mode a missing v2 endpoint leads to v1 immediately, as part of the same attempt.
@@ -435,9 +455,8 @@ impl PortalProtocol {
         self.generation = self.config.generation.first();
         self.outbox.reset(self.generation);
         let after = self.delay(failure);
-        self.phase = Phase::Waiting {
-            until: self.now + after,
-        };
+        self.enter(Phase::Waiting);
+        self.timers.set(Timer::Connect, self.now + after);
         let known = self.outage.reasons.len();
         if known < MAX_REASONS {
             self.outage.reasons.insert(reason.clone());
@@ -447,7 +466,15 @@ impl PortalProtocol {
             reason,
             after,
         });
-        self.check_outage();
+        if self.timers.take_expired(Timer::Outage, self.now) {
+            self.end_outage();
+        }
+    }
+
+    /// Changes the phase, which ends the timers of the former one.
+    fn enter(&mut self, phase: Phase) {
+        self.timers.retain(|timer| timer == Timer::Outage);
+        self.phase = phase;
     }
 
     /// The reference gateway tries every second until it first joins, and stops after 15 s. This
@@ -480,46 +507,53 @@ impl PortalProtocol {
     fn announce_left(&mut self, reason: &str) {
         if std::mem::take(&mut self.outage.announced) {
             self.outage.since = self.now;
+            self.arm_outage();
             let reason = reason.to_owned();
             self.events.push_back(PortalEvent::Left { reason });
         }
     }
 
-    /// Closes an open or opening socket.
+    /// Closes an open or opening socket for good.
     fn close(&mut self, reason: &str) {
         self.announce_left(reason);
-        if matches!(self.phase, Phase::Online(_) | Phase::Connecting { .. }) {
+        if matches!(self.phase, Phase::Online(_) | Phase::Connecting) {
             self.events.push_back(PortalEvent::Disconnect);
         }
         self.outbox.reset(self.generation);
+        self.enter(Phase::Stopped);
+        self.timers.clear(Timer::Outage);
     }
 
     /// Stops permanently, with a reason.
     fn stop(&mut self, reason: String) {
         self.close(&reason);
-        self.phase = Phase::Stopped;
         self.events.push_back(PortalEvent::Fatal { reason });
     }
 
     /// Sets how long an outage may last, counted from the loss of the portal.
     pub fn tolerate_outage(&mut self, max_outage: Duration, now: Instant) {
         self.config.max_outage = max_outage;
+        if !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
+            self.arm_outage();
+        }
         self.handle_timeout(now);
     }
 
-    fn outage_deadline(&self) -> Option<Instant> {
-        self.outage.since.checked_add(self.config.max_outage)
+    fn arm_outage(&mut self) {
+        match self.outage.since.checked_add(self.config.max_outage) {
+            Some(at) => {
+                self.timers.set(Timer::Outage, at);
+            }
+            None => self.timers.clear(Timer::Outage),
+        }
     }
 
-    fn check_outage(&mut self) {
-        let is_expired = self.outage_deadline().is_some_and(|at| at <= self.now);
-        if is_expired && !self.is_joined() && !matches!(self.phase, Phase::Stopped) {
-            self.stop(format!(
-                "the portal has been away for {} s, which is portal.max_outage; look at portal.url \
-                 and the network, then start again",
-                self.config.max_outage.as_secs()
-            ));
-        }
+    fn end_outage(&mut self) {
+        self.stop(format!(
+            "the portal has been away for {} s, which is portal.max_outage; look at portal.url \
+             and the network, then start again",
+            self.config.max_outage.as_secs()
+        ));
     }
 
     /// Writes a message, or queues it until the join is answered. Returns false if the queue is
@@ -589,6 +623,12 @@ fn refused_join(reason: &str) -> String {
 
 /// For TCP, TLS and upgrade together (docs/protocol.md 1.6).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time limit of a join (docs/protocol.md 1.5).
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// From docs/protocol.md 1.6; the portal closes the socket after 37 s of silence.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Delay between attempts before the first join (docs/protocol.md 1.7).
 const FIRST_JOIN_INTERVAL: Duration = Duration::from_secs(1);

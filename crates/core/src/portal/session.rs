@@ -1,4 +1,4 @@
-//! One open websocket: the replies it awaits, and their deadlines.
+//! One open websocket: the replies it awaits. Their deadlines are timers of the protocol.
 //!
 //! Source: docs/protocol.md 1.5 and 1.6.
 
@@ -9,16 +9,10 @@ use std::time::{Duration, Instant};
 /// The state of an open websocket.
 #[derive(Debug)]
 pub(super) struct Session {
-    join: Option<PendingJoin>,
-    next_heartbeat: Instant,
+    /// The reference of the join that is not yet answered.
+    join: Option<u64>,
     unanswered: VecDeque<u64>,
     rejoined_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct PendingJoin {
-    reference: u64,
-    deadline: Instant,
 }
 
 /// The kind of message that a reply answers.
@@ -31,26 +25,17 @@ pub(super) enum Reply {
 
 impl Session {
     /// A socket on which a join with this reference has been sent.
-    pub(super) fn new(join: u64, now: Instant) -> Self {
+    pub(super) fn new(join: u64) -> Self {
         Self {
-            join: Some(PendingJoin {
-                reference: join,
-                deadline: now + JOIN_TIMEOUT,
-            }),
-            next_heartbeat: now + HEARTBEAT_INTERVAL,
+            join: Some(join),
             unanswered: VecDeque::with_capacity(MAX_UNANSWERED + 1),
             rejoined_at: None,
         }
     }
 
-    /// Deadline of the join's reply; `None` once it has arrived.
-    pub(super) fn join_deadline(&self) -> Option<Instant> {
-        self.join.as_ref().map(|join| join.deadline)
-    }
-
-    /// When the next heartbeat is due.
-    pub(super) fn next_heartbeat(&self) -> Instant {
-        self.next_heartbeat
+    /// Whether the portal has answered the join.
+    pub(super) fn is_joined(&self) -> bool {
+        self.join.is_none()
     }
 
     /// Whether too many heartbeats are unanswered.
@@ -58,14 +43,9 @@ impl Session {
         self.unanswered.len() > MAX_UNANSWERED
     }
 
-    /// A heartbeat with this reference was sent. Heartbeats missed during a suspension are not made
-    /// up for.
-    pub(super) fn sent_heartbeat(&mut self, reference: u64, now: Instant) {
+    /// A heartbeat with this reference was sent.
+    pub(super) fn sent_heartbeat(&mut self, reference: u64) {
         self.unanswered.push_back(reference);
-        self.next_heartbeat += HEARTBEAT_INTERVAL;
-        if self.next_heartbeat <= now {
-            self.next_heartbeat = now + HEARTBEAT_INTERVAL;
-        }
     }
 
     /// Matches a reply to its message and stops waiting for it. The reply to a heartbeat also
@@ -81,7 +61,7 @@ impl Session {
         if topic != wire::GATEWAY_TOPIC {
             return Reply::Heartbeat; // Late, for a topic that the gateway does not join.
         }
-        match self.join.take_if(|join| join.reference == reference) {
+        match self.join.take_if(|join| *join == reference) {
             Some(_) => Reply::Join,
             None => Reply::Message,
         }
@@ -95,19 +75,10 @@ impl Session {
 
     /// A further join with this reference was sent on the same socket.
     pub(super) fn rejoin(&mut self, join: u64, now: Instant) {
-        self.join = Some(PendingJoin {
-            reference: join,
-            deadline: now + JOIN_TIMEOUT,
-        });
+        self.join = Some(join);
         self.rejoined_at = Some(now);
     }
 }
-
-/// Time limit of a join (docs/protocol.md 1.5).
-const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// From docs/protocol.md 1.6; the portal closes the socket after 37 s of silence.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// With one more unanswered heartbeat the socket counts as dead (docs/protocol.md 1.6).
 const MAX_UNANSWERED: usize = 3;

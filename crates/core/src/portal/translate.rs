@@ -133,7 +133,11 @@ fn relays_presence(mut payload: Payload) -> Result<Translated, TranslateError> {
     skipped += wire::drop_unreadable::<String>(&mut payload, "disconnected_ids");
     let presence: wire::RelaysPresence = wire::read_payload(payload)?;
     let event = PortalEvent::RelaysChanged {
-        disconnected: presence.disconnected_ids.into_iter().map(RelayId).collect(),
+        disconnected: presence
+            .disconnected_ids
+            .iter()
+            .map(|id| RelayId::of(id))
+            .collect(),
         connected: usable(presence.connected, relay, &mut skipped),
     };
     Ok(Translated { event, skipped })
@@ -244,7 +248,7 @@ fn relay(relay: wire::Relay) -> Result<Relay, TranslateError> {
         }
     };
     Ok(Relay {
-        id: RelayId(id),
+        id: RelayId::of(&id),
         addr: addr
             .parse()
             .map_err(|_| "a relay's address is not ip:port")?,
@@ -504,7 +508,7 @@ mod tests {
         assert_eq!(
             event,
             PortalEvent::RelaysChanged {
-                disconnected: vec![RelayId("a".into())],
+                disconnected: vec![RelayId::of("a")],
                 connected: vec![]
             }
         );

@@ -315,10 +315,10 @@ impl Client {
     }
 
     fn send(&self, gateway: &AttachPeer, datagram: Vec<u8>) {
-        let path = Path {
-            local: "192.0.2.10:52625".parse().expect("literal"),
-            remote: "198.51.100.5:4000".parse().expect("literal"),
-        };
+        let path = Path::direct(
+            "192.0.2.10:52625".parse().expect("literal"),
+            "198.51.100.5:4000".parse().expect("literal"),
+        );
         let datagrams = InboundDatagrams::new(DatagramBatch::of(path, datagram));
         let sent = gateway.connection.try_send(datagrams);
         sent.expect("the connection runs");

@@ -79,10 +79,10 @@ fn peer() -> PeerFacts {
         age: seconds(185),
         has_candidates: true,
         is_nominated: true,
-        path: Some(Path {
-            local: "192.0.2.1:52625".parse().expect("a socket address"),
-            remote: "203.0.113.9:4000".parse().expect("a socket address"),
-        }),
+        path: Some(Path::direct(
+            "192.0.2.1:52625".parse().expect("a socket address"),
+            "203.0.113.9:4000".parse().expect("a socket address"),
+        )),
         session: Some(seconds(180)),
         heard: Some(seconds(2)),
     }

@@ -2,8 +2,9 @@
 //!
 //! Header (magic, version, fingerprint of the key, length), body (`wire`), HMAC-SHA256 over both
 //! with a key that only this gateway knows. The body is not parsed before the HMAC is verified, so
-//! that the decoder never sees forged input. Only the same version is accepted: a client that is
-//! not taken over connects again, but a client that is taken over wrongly does not.
+//! that the decoder never sees forged input. The current version and the one before it are read; any
+//! other is refused: a client that is not taken over connects again, but a client that is taken over
+//! wrongly does not.
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +55,7 @@ pub enum ImageError {
     #[error("it is damaged")]
     Damaged,
     /// Written by another version of the program.
-    #[error("it has format {found}, and this program reads format {VERSION} only")]
+    #[error("it has format {found}, and this program reads {OLDEST_VERSION} to {VERSION}")]
     UnknownVersion {
         /// The version in the header.
         found: u16,
@@ -109,19 +110,19 @@ pub fn decode(
     key: &[u8; 32],
     limits: LedgerLimits,
 ) -> Result<SavedState, ImageError> {
-    let body = open(image, key)?;
-    wire::State::read(body)?.restore(limits)
+    let (version, body) = open(image, key)?;
+    wire::restore(version, body, limits)
 }
 
-/// The body, if header and HMAC are correct.
-fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
+/// The version and the body, if header and HMAC are correct.
+fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<(u16, &'a [u8]), ImageError> {
     let (magic, rest) = image.split_first_chunk().ok_or(ImageError::TooShort)?;
     let (version, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
     if *magic != MAGIC {
         return Err(ImageError::Damaged);
     }
     let found = u16::from_le_bytes(*version);
-    if found != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&found) {
         return Err(ImageError::UnknownVersion { found });
     }
     let (claimed, rest) = rest.split_first_chunk().ok_or(ImageError::TooShort)?;
@@ -140,7 +141,7 @@ fn open<'a>(image: &'a [u8], key: &[u8; 32]) -> Result<&'a [u8], ImageError> {
     }
     let right = mac(key, sealed).verify(claimed.into());
     right.map_err(|_| ImageError::Damaged)?;
-    Ok(&rest[..length])
+    Ok((found, &rest[..length]))
 }
 
 fn header(length: usize, key: &[u8; 32]) -> [u8; HEADER_BYTES] {
@@ -169,8 +170,10 @@ fn mac(key: &[u8; 32], bytes: &[u8]) -> Hmac<Sha256> {
 }
 
 const MAGIC: [u8; 8] = *b"POSTERN\n";
-/// Raise with every change of the layout: see its test.
-const VERSION: u16 = 1;
+/// A new field needs no new version: see `wire`. Any other change of the layout does.
+const VERSION: u16 = 2;
+/// The oldest version that is still read.
+const OLDEST_VERSION: u16 = 1;
 const FINGERPRINT_BYTES: usize = 16;
 const HEADER_BYTES: usize = 8 + 2 + FINGERPRINT_BYTES + 4;
 const MAC_BYTES: usize = 32;

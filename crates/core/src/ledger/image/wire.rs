@@ -1,7 +1,10 @@
 //! The layout of the saved state, field by field. Borrows from the ledger and from the bytes, so
 //! that no copy of a secret remains.
 //!
-//! postcard writes fields in their order and without names: any change here is another version.
+//! postcard writes fields in their order and without names, so what a record began with stays as it
+//! is. A later field goes into the record's `more`, with a tag of its own ([`Fields`]): programs
+//! that do not know the tag skip it, and its absence means its default. Version 1 is the same layout
+//! without any `more` (`M` is `()`, which takes no bytes), so one description reads both.
 
 use super::super::record::{ClientRecord, ResolvedName};
 use super::{ImageError, Ledger, LedgerLimits, SavedState};
@@ -10,19 +13,61 @@ use crate::grant::{
     AnnouncedName, Filter, IceCredentials, PresharedKey, Resource, ResourceKind, TransportKeys,
     TunnelAddresses,
 };
-use crate::ids::{ClientId, PublicKey, ResourceId, UnixTime};
+use crate::ids::{ClientId, PublicKey, RelayId, ResourceId, UnixTime};
 use crate::names::{AddressFamily, DomainName};
 use crate::nat_table::flows::{FlowProtocol, PinnedFlow};
 use crate::packet::Path;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
-type WireTunnel = (Ipv4Addr, Ipv6Addr);
+/// The fields that a record has beyond those of version 1.
+///
+/// A secret must be lent: a value that is encoded for this leaves a copy behind.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Fields<'a>(#[serde(borrow)] Vec<Field<'a>>);
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct State<'a> {
+struct Field<'a> {
+    tag: u16,
+    #[serde(borrow)]
+    value: Cow<'a, [u8]>,
+}
+
+/// What a record's `more` can be asked: [`Fields`], or `()` in version 1.
+pub(super) trait More {
+    /// The value of the field with this tag, if the record has one.
+    fn get(&self, tag: u16) -> Option<&[u8]>;
+}
+
+impl More for () {
+    fn get(&self, _: u16) -> Option<&[u8]> {
+        None
+    }
+}
+
+impl More for Fields<'_> {
+    fn get(&self, tag: u16) -> Option<&[u8]> {
+        let mut fields = self.0.iter();
+        let field = fields.find(|field| field.tag == tag);
+        field.map(|field| &*field.value)
+    }
+}
+
+/// Tag in a path's `more`: the 16 bytes of the id of the relay that the path goes through.
+const PATH_VIA: u16 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct WireTunnel {
+    ipv4: Ipv4Addr,
+    ipv6: Ipv6Addr,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct State<'a, M> {
     saved_at: UnixTime,
     gateway_key: &'a [u8],
     ice_secret: &'a [u8],
@@ -30,36 +75,39 @@ pub(super) struct State<'a> {
     taken_over_at: Option<UnixTime>,
     gateway: Option<WireTunnel>,
     #[serde(borrow)]
-    clients: Vec<WireClient<'a>>,
+    clients: Vec<WireClient<'a, M>>,
     #[serde(borrow)]
-    known: Vec<WireKnown<'a>>,
+    known: Vec<WireKnown<'a, M>>,
+    more: M,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireClient<'a> {
+struct WireClient<'a, M> {
     id: ClientId,
     tunnel: WireTunnel,
     #[serde(borrow)]
-    transport: Option<WireTransport<'a>>,
+    transport: Option<WireTransport<'a, M>>,
     #[serde(borrow)]
-    grants: Vec<WireGrant<'a>>,
+    grants: Vec<WireGrant<'a, M>>,
     #[serde(borrow)]
-    names: Vec<WireName<'a>>,
+    names: Vec<WireName<'a, M>>,
     #[serde(borrow)]
     candidates: Vec<&'a str>,
-    path: Option<(WireSocket, WireSocket)>,
+    path: Option<WirePath<M>>,
     #[serde(borrow)]
-    pins: Vec<WirePin<'a>>,
+    pins: Vec<WirePin<'a, M>>,
+    more: M,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WirePin<'a> {
+struct WirePin<'a, M> {
     protocol: WireProtocol,
     port: u16,
     proxy: IpAddr,
     name: &'a str,
     outside_port: u16,
     real: IpAddr,
+    more: M,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,21 +118,31 @@ enum WireProtocol {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireTransport<'a> {
+struct WireTransport<'a, M> {
     public_key: &'a [u8],
     preshared_key: &'a [u8],
-    local_ice: (&'a str, &'a str),
-    remote_ice: (&'a str, &'a str),
+    #[serde(borrow)]
+    local_ice: WireIce<'a>,
+    #[serde(borrow)]
+    remote_ice: WireIce<'a>,
+    more: M,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireGrant<'a> {
+struct WireIce<'a> {
+    ufrag: &'a str,
+    password: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireGrant<'a, M> {
     id: ResourceId,
     name: &'a str,
     #[serde(borrow)]
     kind: WireKind<'a>,
     filters: Vec<WireFilter>,
     expires_at: Option<UnixTime>,
+    more: M,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,19 +160,28 @@ enum WireFilter {
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireName<'a> {
+struct WireName<'a, M> {
     resource: ResourceId,
     domain: &'a str,
     proxy_ips: Vec<IpAddr>,
     in_tunnel: bool,
+    more: M,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireKnown<'a> {
+struct WireKnown<'a, M> {
     name: &'a str,
     is_v6: bool,
     ips: Vec<IpAddr>,
     resolved_at: UnixTime,
+    more: M,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WirePath<M> {
+    local: WireSocket,
+    remote: WireSocket,
+    more: M,
 }
 
 /// Includes the scope of a link-local address.
@@ -126,7 +193,7 @@ struct WireSocket {
     scope_id: u32,
 }
 
-impl<'a> From<&'a SavedState> for State<'a> {
+impl<'a> From<&'a SavedState> for State<'a, Fields<'a>> {
     fn from(state: &'a SavedState) -> Self {
         let clients = state.ledger.clients();
         Self {
@@ -140,11 +207,12 @@ impl<'a> From<&'a SavedState> for State<'a> {
                 .map(|(id, record)| client_to_wire(id, record))
                 .collect(),
             known: state.ledger.known_names().map(known_to_wire).collect(),
+            more: Fields::default(),
         }
     }
 }
 
-impl<'a> State<'a> {
+impl State<'_, Fields<'_>> {
     pub(super) fn size(&self) -> usize {
         postcard::experimental::serialized_size(self).expect("plain values have a size")
     }
@@ -153,15 +221,29 @@ impl<'a> State<'a> {
     pub(super) fn write(&self, place: &mut [u8]) {
         postcard::to_slice(self, place).expect("the place has the size that was asked for");
     }
+}
 
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, ImageError> {
-        match postcard::take_from_bytes(body) {
-            Ok((state, [])) => Ok(state),
-            Ok(_) | Err(_) => Err(ImageError::Damaged),
-        }
+/// Reads a body of a version that [`super::open`] accepts.
+pub(super) fn restore(
+    version: u16,
+    body: &[u8],
+    limits: LedgerLimits,
+) -> Result<SavedState, ImageError> {
+    match version {
+        WITHOUT_MORE => read::<()>(body)?.restore(limits),
+        _ => read::<Fields>(body)?.restore(limits),
     }
+}
 
-    pub(super) fn restore(self, limits: LedgerLimits) -> Result<SavedState, ImageError> {
+fn read<'a, M: Deserialize<'a>>(body: &'a [u8]) -> Result<State<'a, M>, ImageError> {
+    match postcard::take_from_bytes(body) {
+        Ok((state, [])) => Ok(state),
+        Ok(_) | Err(_) => Err(ImageError::Damaged),
+    }
+}
+
+impl<M: More> State<'_, M> {
+    fn restore(self, limits: LedgerLimits) -> Result<SavedState, ImageError> {
         let mut ledger = Ledger::new(limits);
         if let Some(gateway) = self.gateway {
             ledger.set_gateway(tunnel_from_wire(gateway));
@@ -185,7 +267,7 @@ impl<'a> State<'a> {
 
 // ---- To the wire
 
-fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
+fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_, Fields<'_>> {
     let authorizations = &record.authorizations;
     let names = authorizations.names().values();
     WireClient {
@@ -203,14 +285,13 @@ fn client_to_wire(id: ClientId, record: &ClientRecord) -> WireClient<'_> {
             .iter()
             .map(String::as_str)
             .collect(),
-        path: record
-            .path
-            .map(|path| (socket_to_wire(path.local), socket_to_wire(path.remote))),
+        path: record.path.as_ref().map(path_to_wire),
         pins: record.pins.iter().map(pin_to_wire).collect(),
+        more: Fields::default(),
     }
 }
 
-fn pin_to_wire(flow: &PinnedFlow) -> WirePin<'_> {
+fn pin_to_wire(flow: &PinnedFlow) -> WirePin<'_, Fields<'_>> {
     WirePin {
         protocol: match flow.protocol {
             FlowProtocol::Tcp => WireProtocol::Tcp,
@@ -222,27 +303,33 @@ fn pin_to_wire(flow: &PinnedFlow) -> WirePin<'_> {
         name: flow.name.as_str(),
         outside_port: flow.outside_port,
         real: flow.real,
+        more: Fields::default(),
     }
 }
 
 fn tunnel_to_wire(tunnel: TunnelAddresses) -> WireTunnel {
-    (tunnel.ipv4, tunnel.ipv6)
+    let TunnelAddresses { ipv4, ipv6 } = tunnel;
+    WireTunnel { ipv4, ipv6 }
 }
 
-fn transport_to_wire(keys: &TransportKeys) -> WireTransport<'_> {
+fn transport_to_wire(keys: &TransportKeys) -> WireTransport<'_, Fields<'_>> {
     WireTransport {
         public_key: &keys.client_public_key.0,
         preshared_key: &*keys.preshared_key.0,
         local_ice: ice_to_wire(&keys.local_ice),
         remote_ice: ice_to_wire(&keys.remote_ice),
+        more: Fields::default(),
     }
 }
 
-fn ice_to_wire(ice: &IceCredentials) -> (&str, &str) {
-    (&ice.ufrag, &ice.password)
+fn ice_to_wire(ice: &IceCredentials) -> WireIce<'_> {
+    WireIce {
+        ufrag: &ice.ufrag,
+        password: &ice.password,
+    }
 }
 
-fn grant_to_wire(grant: &Grant) -> WireGrant<'_> {
+fn grant_to_wire(grant: &Grant) -> WireGrant<'_, Fields<'_>> {
     let resource = &grant.resource;
     let filter = |filter: &Filter| match filter {
         Filter::Tcp(ports) => WireFilter::Tcp(*ports.start(), *ports.end()),
@@ -259,25 +346,40 @@ fn grant_to_wire(grant: &Grant) -> WireGrant<'_> {
         },
         filters: resource.filters.iter().map(filter).collect(),
         expires_at: grant.expires_at,
+        more: Fields::default(),
     }
 }
 
 /// One entry for each resource.
-fn name_to_wire(name: &ProxiedName) -> impl Iterator<Item = WireName<'_>> {
+fn name_to_wire(name: &ProxiedName) -> impl Iterator<Item = WireName<'_, Fields<'_>>> {
     name.resources.iter().map(|(resource, announced)| WireName {
         resource: *resource,
         domain: &announced.domain,
         proxy_ips: name.proxy_ips.clone(),
         in_tunnel: announced.by == Announcer::Client,
+        more: Fields::default(),
     })
 }
 
-fn known_to_wire(known: &ResolvedName) -> WireKnown<'_> {
+fn known_to_wire(known: &ResolvedName) -> WireKnown<'_, Fields<'_>> {
     WireKnown {
         name: known.name.as_str(),
         is_v6: known.family == AddressFamily::V6,
         ips: known.ips.clone(),
         resolved_at: known.resolved_at,
+        more: Fields::default(),
+    }
+}
+
+fn path_to_wire(path: &Path) -> WirePath<Fields<'_>> {
+    let via = path.via.as_ref().map(|relay| Field {
+        tag: PATH_VIA,
+        value: Cow::Borrowed(relay.0.as_bytes()),
+    });
+    WirePath {
+        local: socket_to_wire(path.local),
+        remote: socket_to_wire(path.remote),
+        more: Fields(via.into_iter().collect()),
     }
 }
 
@@ -296,7 +398,7 @@ fn socket_to_wire(socket: SocketAddr) -> WireSocket {
 
 // ---- From the wire
 
-impl WireClient<'_> {
+impl<M: More> WireClient<'_, M> {
     /// Applies the rules for grants and names, as to those of the portal and the client.
     fn into_record(self, limits: &LedgerLimits) -> Result<ClientRecord, ImageError> {
         let mut authorizations = Authorizations::default();
@@ -312,22 +414,21 @@ impl WireClient<'_> {
             let _ = authorizations.assign(resource, &announced, by);
         }
         let transport = self.transport.map(WireTransport::into_keys);
+        let path = self.path.map(WirePath::into_path);
         let pins = self.pins.into_iter().map(WirePin::into_pin);
         Ok(ClientRecord {
             tunnel: tunnel_from_wire(self.tunnel),
             transport: transport.transpose()?,
             authorizations,
             remote_candidates: self.candidates.into_iter().map(str::to_owned).collect(),
-            path: self.path.map(|(local, remote)| Path {
-                local: local.into_socket(),
-                remote: remote.into_socket(),
-            }),
+            path: path.transpose()?,
             pins: pins.collect::<Result<_, _>>()?,
         })
     }
 }
 
-fn tunnel_from_wire((ipv4, ipv6): WireTunnel) -> TunnelAddresses {
+fn tunnel_from_wire(tunnel: WireTunnel) -> TunnelAddresses {
+    let WireTunnel { ipv4, ipv6 } = tunnel;
     TunnelAddresses { ipv4, ipv6 }
 }
 
@@ -340,7 +441,7 @@ fn secret(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, ImageError> {
     Ok(secret)
 }
 
-impl WireTransport<'_> {
+impl<M: More> WireTransport<'_, M> {
     fn into_keys(self) -> Result<TransportKeys, ImageError> {
         let public_key = self.public_key.try_into();
         Ok(TransportKeys {
@@ -352,14 +453,14 @@ impl WireTransport<'_> {
     }
 }
 
-fn ice_from_wire((ufrag, password): (&str, &str)) -> IceCredentials {
+fn ice_from_wire(ice: WireIce<'_>) -> IceCredentials {
     IceCredentials {
-        ufrag: ufrag.to_owned(),
-        password: Zeroizing::new(password.to_owned()),
+        ufrag: ice.ufrag.to_owned(),
+        password: Zeroizing::new(ice.password.to_owned()),
     }
 }
 
-impl WireGrant<'_> {
+impl<M: More> WireGrant<'_, M> {
     fn into_grant(self) -> Result<Grant, ImageError> {
         let filter = |filter| match filter {
             WireFilter::Tcp(first, last) => Filter::Tcp(first..=last),
@@ -386,7 +487,7 @@ impl WireGrant<'_> {
     }
 }
 
-impl WirePin<'_> {
+impl<M: More> WirePin<'_, M> {
     fn into_pin(self) -> Result<PinnedFlow, ImageError> {
         let name = self.name.parse::<DomainName>();
         Ok(PinnedFlow {
@@ -404,7 +505,7 @@ impl WirePin<'_> {
     }
 }
 
-impl WireName<'_> {
+impl<M: More> WireName<'_, M> {
     fn into_announcement(self) -> (ResourceId, AnnouncedName, Announcer) {
         let announced = AnnouncedName {
             domain: self.domain.to_owned(),
@@ -418,7 +519,7 @@ impl WireName<'_> {
     }
 }
 
-impl WireKnown<'_> {
+impl<M: More> WireKnown<'_, M> {
     fn into_known(self) -> Result<ResolvedName, ImageError> {
         let name = self.name.parse::<DomainName>();
         Ok(ResolvedName {
@@ -433,6 +534,18 @@ impl WireKnown<'_> {
     }
 }
 
+impl<M: More> WirePath<M> {
+    fn into_path(self) -> Result<Path, ImageError> {
+        let via = self.more.get(PATH_VIA).map(Uuid::from_slice);
+        let via = via.transpose().map_err(|_| ImageError::Damaged)?;
+        Ok(Path {
+            local: self.local.into_socket(),
+            remote: self.remote.into_socket(),
+            via: via.map(RelayId),
+        })
+    }
+}
+
 impl WireSocket {
     fn into_socket(self) -> SocketAddr {
         match self.ip {
@@ -442,4 +555,29 @@ impl WireSocket {
             }
         }
     }
+}
+
+/// The version of the layout that has no [`Fields`].
+const WITHOUT_MORE: u16 = 1;
+
+/// A body of a later program of this version, with a field in every record that this one does not
+/// know.
+#[cfg(test)]
+pub(super) fn with_unknown_fields(state: &SavedState) -> Vec<u8> {
+    fn add(more: &mut Fields<'_>) {
+        let value = Cow::Borrowed(&b"from a later program"[..]);
+        more.0.insert(0, Field { tag: 999, value });
+    }
+    let mut state = State::from(state);
+    add(&mut state.more);
+    for client in &mut state.clients {
+        add(&mut client.more);
+        client.transport.iter_mut().for_each(|it| add(&mut it.more));
+        client.grants.iter_mut().for_each(|it| add(&mut it.more));
+        client.names.iter_mut().for_each(|it| add(&mut it.more));
+        client.path.iter_mut().for_each(|it| add(&mut it.more));
+        client.pins.iter_mut().for_each(|it| add(&mut it.more));
+    }
+    state.known.iter_mut().for_each(|it| add(&mut it.more));
+    postcard::to_allocvec(&state).expect("plain values")
 }
