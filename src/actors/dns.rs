@@ -1,10 +1,11 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker,
-//! `ResolverStateChanged`. When its mailbox is full: senders wait; the core limits the lookups. On
-//! death: rebuilt with an empty cache, and the askers repeat their questions. A panic in a lookup
-//! fails only that lookup.
+//! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker, `HealthNews`. When its mailbox,
+//! or that of an asker, is full: the question or the answer is lost, and the asker repeats its
+//! question; the supervisor's messages wait, and so does news for the supervisor. On death: rebuilt
+//! with an empty cache, and the askers repeat their questions. A panic in a lookup fails only that
+//! lookup.
 
 mod answers;
 mod files;
@@ -18,9 +19,10 @@ use crate::config::UseSettings;
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
-use crate::messages::supervisor::ResolverStateChanged;
+use crate::messages::supervisor::HealthNews;
 use crate::metrics::Metrics;
-use crate::shell::{self, Driven, Wakeup, tell};
+use crate::post::{FOR_SUPERVISOR, Post, offer};
+use crate::shell::{self, Driven, Posting, Retry, Wakeup, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use files::Watched;
@@ -109,7 +111,8 @@ pub struct DnsSpec {
     pub metrics: Arc<Metrics>,
     /// Whether servers are probed periodically.
     pub probes: bool,
-    pub state: Recipient<ResolverStateChanged>,
+    /// To the supervisor.
+    pub news: Recipient<HealthNews>,
     pub death: DeathNotice,
 }
 
@@ -119,7 +122,7 @@ impl DnsSpec {
         config: &DnsConfig,
         tls: rustls::ClientConfig,
         metrics: Arc<Metrics>,
-        (state, death): (Recipient<ResolverStateChanged>, DeathNotice),
+        (news, death): (Recipient<HealthNews>, DeathNotice),
     ) -> Self {
         let servers = NameServers::new(config, tls);
         Self {
@@ -132,7 +135,7 @@ impl DnsSpec {
             is_client: ranges::is_tunnel,
             metrics,
             probes: true,
-            state,
+            news,
             death,
         }
     }
@@ -151,14 +154,16 @@ pub struct DnsActor {
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
     metrics: Arc<Metrics>,
-    state: Recipient<ResolverStateChanged>,
+    news: Post<HealthNews>,
+    retry: Retry,
     probe: Option<Probe>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
 
 impl DnsActor {
-    pub const MAILBOX: usize = 64;
+    /// Questions, from the clients of all shards together.
+    pub const MAILBOX: usize = 1024;
 
     pub fn new(spec: DnsSpec) -> Self {
         let resolver = Resolver::new(&spec.suffixes, server::context(spec.tls));
@@ -181,7 +186,8 @@ impl DnsActor {
             serve_port: spec.serve_port,
             is_client: spec.is_client,
             metrics: spec.metrics,
-            state: spec.state,
+            news: Post::lossy(spec.news, FOR_SUPERVISOR),
+            retry: Retry::default(),
             probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
             _death: spec.death,
@@ -261,13 +267,14 @@ impl DnsActor {
                     family,
                 } => self.look_up(lookup, name, family, ctx),
                 LookupsEvent::Answer { requester, answer } => {
-                    tell(&requester, NameAnswered(answer))
+                    offer(&requester, NameAnswered(answer));
                 }
             }
         }
         self.metrics.dns.add(&self.lookups.take_counts());
         let deadline = self.lookups.poll_timeout();
         shell::arm(self, deadline, ctx);
+        resend_later(self, ctx);
     }
 
     /// Runs in a task of its own: a panic becomes a failure.
@@ -334,6 +341,20 @@ impl Driven for DnsActor {
     fn on_deadline(&mut self, ctx: &mut Context<Self>) {
         self.lookups.handle_timeout(shell::now());
         self.drive(ctx);
+    }
+}
+
+impl Posting for DnsActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.news.is_waiting()
+    }
+
+    fn resend(&mut self, _: &mut Context<Self>) {
+        self.news.resend();
     }
 }
 
