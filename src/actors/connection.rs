@@ -44,7 +44,7 @@ pub struct ConnectionOutputs {
     pub front: Option<UdpInputs>,
     /// Warms the DnsActor's cache.
     pub resolve: Recipient<ResolveName>,
-    /// To the supervisor.
+    /// Reports to the supervisor.
     pub news: Recipient<ConnectionNews>,
 }
 

@@ -5,8 +5,8 @@
 //! TunActor, `OutboundPackets` and `ConnectionUpdate` to connections, `StrayPackets` to the
 //! NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox is full:
 //! packets are dropped and counted, a connection attaches and announces all again, the supervisor's
-//! messages wait, an answer of the DNS is asked for again. When the supervisor's mailbox is full:
-//! news waits, the latest for each name and flow. On death: rebuilt with the known addresses of
+//! messages and answers of the DNS wait. When the supervisor's mailbox is full: news waits, the
+//! latest for each name and flow; when the DnsActor's is: questions wait. On death: rebuilt with the known addresses of
 //! names; connections attach and announce again, the next packet of a flow recreates it.
 
 use crate::config::{LiveSettings, UseSettings};
@@ -21,7 +21,7 @@ use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
 use crate::messages::supervisor::NatTableChanged;
 use crate::messages::updates::ConnectionUpdate;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::post::{FOR_SUPERVISOR, Post, offer};
+use crate::post::{FOR_SHARED, FOR_SUPERVISOR, Post, offer};
 use crate::shell::{self, Driven, Posting, Retry, Wakeup, arm, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
@@ -77,7 +77,7 @@ pub struct NatTableActor {
     tun: Link<InboundPackets>,
     /// The NatTableActors of the other shards.
     siblings: BTreeMap<u8, Link<StrayPackets>>,
-    resolve: Option<Recipient<ResolveName>>,
+    resolve: Option<Post<ResolveName>>,
     changed: Post<NatTableChanged>,
     retry: Retry,
     /// Pinned flows of clients that have not attached again yet.
@@ -158,11 +158,12 @@ impl Posting for NatTableActor {
     }
 
     fn is_waiting(&self) -> bool {
-        self.changed.is_waiting()
+        self.changed.is_waiting() || self.resolve.as_ref().is_some_and(Post::is_waiting)
     }
 
     fn resend(&mut self, _: &mut Context<Self>) {
         self.changed.resend();
+        self.resolve.iter().for_each(Post::resend);
     }
 }
 
@@ -199,7 +200,7 @@ impl Handler<NatTableSetup> for NatTableActor {
                 sibling.lead_to(strays, &self.metrics);
             }
             NatTableSetup::UseDns(resolve) => {
-                self.resolve = Some(resolve);
+                self.resolve = Some(Post::lossy(resolve, FOR_SHARED));
                 self.core.handle_resolver_restarted(shell::now());
             }
         }
@@ -343,7 +344,7 @@ impl NatTableActor {
                 name,
                 refresh,
             } => {
-                // Without a resolver, or if it has no room, the core asks again later.
+                // Without a resolver the core asks again later.
                 if let Some(resolve) = &self.resolve {
                     let question = ResolveName {
                         name,
@@ -351,7 +352,7 @@ impl NatTableActor {
                         refresh,
                         reply_to: Some(ctx.address().recipient()),
                     };
-                    offer(resolve, question);
+                    resolve.tell(question);
                 }
             }
             NatTableEvent::NameKnown { name, family, ips } => {

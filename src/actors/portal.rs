@@ -43,7 +43,7 @@ pub struct PortalSpec {
     pub config: PortalConfig,
     /// For the jitter of its backoff.
     pub seed: [u8; 32],
-    /// To the supervisor.
+    /// Reports to the supervisor.
     pub news: Recipient<PortalNews>,
     pub metrics: Arc<Metrics>,
     pub death: DeathNotice,

@@ -29,7 +29,7 @@ pub struct TunSpec {
     pub queue: TunQueue,
     /// For the addresses and routes of the same device.
     pub interface: Interface,
-    /// To the supervisor.
+    /// Reports to the supervisor.
     pub news: Recipient<HealthNews>,
     pub metrics: Arc<ShardMetrics>,
     pub death: DeathNotice,

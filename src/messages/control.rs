@@ -2,7 +2,7 @@
 //! mailbox.
 
 use super::connection::ConnectionCommand;
-use super::dns::ServeNames;
+use super::dns::{ResolveName, ServeNames};
 use super::nat_table::{NatTableCommand, NatTableSetup};
 use super::portal::PortalCommand;
 use super::supervisor::{ConnectionFact, ConnectionNews, HealthNews, NatTableChanged, PortalNews};
@@ -23,6 +23,7 @@ impl Control for NatTableCommand {}
 impl Control for NatTableSetup {}
 impl Control for PortalCommand {}
 impl Control for PortalNews {}
+impl Control for ResolveName {}
 impl Control for TunSetup {}
 impl Control for UdpCommand {}
 
@@ -69,5 +70,65 @@ impl Control for NatTableChanged {
 impl Control for HealthNews {
     fn replaces(&self, earlier: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::supervisor::InstanceId;
+    use postern_core::grant::AnnouncedName;
+    use postern_core::ids::{ClientId, ResourceId};
+    use postern_core::ledger::RecordedName;
+    use postern_core::nat_table::flows::FlowProtocol;
+    use uuid::Uuid;
+
+    fn news(fact: ConnectionFact) -> ConnectionNews {
+        ConnectionNews {
+            client: ClientId(Uuid::nil()),
+            instance: InstanceId(1),
+            opened: 0,
+            fact,
+        }
+    }
+
+    fn named(domain: &str) -> ConnectionNews {
+        news(ConnectionFact::NameAnnounced(RecordedName {
+            resource: ResourceId(Uuid::nil()),
+            announced: AnnouncedName {
+                domain: domain.into(),
+                proxy_ips: Vec::new(),
+            },
+            in_tunnel: true,
+        }))
+    }
+
+    #[test]
+    fn news_replaces_news_of_the_same_name_only() {
+        assert!(named("a.example").replaces(&named("a.example")));
+        assert!(!named("a.example").replaces(&named("b.example")));
+    }
+
+    /// Acknowledgements answer requests: each one counts.
+    #[test]
+    fn acknowledgements_and_candidates_are_never_replaced() {
+        let reply_ref = "ref-1".to_owned();
+        for fact in [
+            ConnectionFact::Accepted { reply_ref },
+            ConnectionFact::CandidatesGathered(Vec::new()),
+            ConnectionFact::TransportLost,
+        ] {
+            assert!(!news(fact.clone()).replaces(&news(fact)));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_pin_replaces_it_and_no_other() {
+        let unpinned = |port| {
+            let key = (FlowProtocol::Udp, port, [100, 96, 0, 1].into());
+            NatTableChanged::FlowUnpinned(ClientId(Uuid::nil()), key)
+        };
+        assert!(unpinned(1).replaces(&unpinned(1)));
+        assert!(!unpinned(1).replaces(&unpinned(2)));
     }
 }

@@ -11,6 +11,7 @@ mod dns;
 mod dns_responder;
 mod dns_transports;
 mod fault;
+mod full_mailboxes;
 mod link;
 mod many_deaths;
 mod metrics;

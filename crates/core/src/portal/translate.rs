@@ -494,9 +494,10 @@ mod tests {
         let event = push("access_authorization_expiry_updated", moved)
             .unwrap()
             .event;
-        assert!(
-            matches!(event, PortalEvent::Client(ClientCommand::SetExpiry(entry)) if entry.expires_at == Some(UnixTime(5)))
-        );
+        let PortalEvent::Client(ClientCommand::SetExpiry(entry)) = event else {
+            panic!("an expiry");
+        };
+        assert_eq!(entry.expires_at, Some(UnixTime(5)));
         let presence = json!({"disconnected_ids": ["a"], "connected": null});
         let event = push("relays_presence", presence).unwrap().event;
         assert_eq!(
