@@ -28,7 +28,7 @@
 //! A module imports only from floors below its own, so there is no circle of imports:
 //!
 //! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`],
-//!    [`timers`].
+//!    [`timers`], [`command`].
 //! 2. One concern each: [`authorizations`], [`replies`], [`health`], [`portal`], [`supervision`];
 //!    and [`policy`], an index of the first.
 //! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
@@ -39,6 +39,7 @@
 
 pub mod authorizations;
 pub mod backoff;
+pub mod command;
 pub mod connection;
 pub mod diagnosis;
 pub mod domains;

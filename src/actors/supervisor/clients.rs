@@ -4,20 +4,20 @@ use super::SupervisorActor;
 use super::tree::{ChildState, FRONT, Instance};
 use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
-use crate::messages::connection::{
-    AllowAccess, CloseConnection, CommandsRecorded, OpenConnection, StopConnection,
-};
-use crate::messages::nat_table::{DetachClient, RouteClient, UnrouteClient};
+use crate::messages::connection::ConnectionCommand;
+use crate::messages::nat_table::{NatTableCommand, NatTableSetup, RouteClient};
 use crate::messages::supervisor::{Child, InstanceId};
-use crate::messages::udp::DetachPeer;
-use crate::shell::{self, tell, tell_addr};
+use crate::messages::udp::UdpCommand;
+use crate::post::{FOR_CONNECTION, Post};
+use crate::shell;
 use crate::supervision::DeathNotice;
-use actix::dev::ToEnvelope;
 use actix::prelude::*;
+use futures_util::future::AbortHandle;
+use postern_core::command::ClientCommand;
 use postern_core::connection::ConnectionConfig;
-use postern_core::grant::{AccessRequest, AuthorizationRequest, TunnelAddresses};
+use postern_core::grant::TunnelAddresses;
 use postern_core::ids::ClientId;
-use postern_core::ledger::ClientRecord;
+use postern_core::ledger::{ClientRecord, Ledger};
 use postern_core::peer::PeerIndex;
 use postern_core::supervision::{RestartPolicy, RestartVerdict, Restarts, WatchPace};
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +39,8 @@ pub(super) struct ClientTable {
 /// A client and its connection.
 pub(super) struct ClientEntry {
     pub(super) connection: Addr<ConnectionActor>,
+    /// A connection that takes no command for too long is ended.
+    commands: Post<ConnectionCommand>,
     /// Counts as recovered when it has a session.
     pub(super) instance: Instance,
     pub(super) index: PeerIndex,
@@ -46,57 +48,59 @@ pub(super) struct ClientEntry {
     /// Number of requests passed on to this instance.
     pub(super) opened: u64,
     /// Requests that are not acknowledged yet: if the connection dies, its successor gets them.
-    pending: VecDeque<Request>,
+    pending: VecDeque<ClientCommand>,
 }
 
-/// A request of the portal.
-#[derive(Clone)]
-pub(super) enum Request {
-    Open(Box<AuthorizationRequest>),
-    Allow(Box<AccessRequest>),
+/// A connection that is no longer the client's.
+pub(super) struct Retired {
+    commands: Post<ConnectionCommand>,
+    abort: AbortHandle,
 }
 
-impl Request {
-    fn reply_ref(&self) -> &str {
-        match self {
-            Self::Open(request) => &request.reply_ref,
-            Self::Allow(request) => &request.reply_ref,
+impl Retired {
+    /// Tells the connection to stop; one without room for that is ended at once.
+    pub(super) fn stop(self, goodbye: Option<ConnectionCommand>) -> AbortHandle {
+        goodbye.into_iter().for_each(|it| self.commands.tell(it));
+        self.commands.tell(ConnectionCommand::Stop);
+        if self.commands.is_waiting() {
+            self.abort.abort();
         }
+        self.abort
     }
+}
 
-    /// Whether the connection will acknowledge it.
-    fn is_acknowledged(&self) -> bool {
-        match self {
-            Self::Open(_) => true,
-            Self::Allow(request) => request.announced.is_some(),
-        }
-    }
-
-    /// Takes over what the ledger has for it now; `None` if the portal has revoked it meanwhile.
-    fn renewed(mut self, record: &ClientRecord) -> Option<Self> {
-        let (resource, expires_at) = match &mut self {
-            Self::Open(request) => (&mut request.resource, &mut request.expires_at),
-            Self::Allow(request) => (&mut request.resource, &mut request.expires_at),
-        };
-        let grant = record.authorizations.grants().get(&resource.id)?;
-        resource.filters.clone_from(&grant.resource.filters);
-        resource.name.clone_from(&grant.resource.name);
-        *expires_at = grant.expires_at;
-        Some(self)
-    }
-
-    fn send(self, connection: &Addr<ConnectionActor>) {
-        match self {
-            Self::Open(request) => tell_addr(connection, OpenConnection(request)),
-            Self::Allow(request) => tell_addr(connection, AllowAccess(request)),
-        }
-    }
+/// A request with what the ledger has for it now; `None` if the portal has revoked it meanwhile.
+fn renewed(mut request: ClientCommand, record: &ClientRecord) -> Option<ClientCommand> {
+    let (resource, expires_at) = request.grant_mut()?;
+    let grant = record.authorizations.grants().get(&resource.id)?;
+    resource.filters.clone_from(&grant.resource.filters);
+    resource.name.clone_from(&grant.resource.name);
+    *expires_at = grant.expires_at;
+    Some(request)
 }
 
 impl ClientEntry {
     /// The running connection. A dead one will have a successor, which is built from the ledger.
     fn addressee(&self) -> Option<&Addr<ConnectionActor>> {
         self.instance.is_running().then_some(&self.connection)
+    }
+
+    fn tell(&self, command: ConnectionCommand) {
+        if self.instance.is_running() {
+            self.commands.tell(command);
+        }
+    }
+
+    /// Sends a command of the portal, and keeps it until it is acknowledged.
+    fn execute(&mut self, number: u64, command: ClientCommand) {
+        if command.awaited_ref().is_some() {
+            if self.pending.len() == PENDING {
+                self.pending.pop_front();
+            }
+            self.pending.push_back(command.clone());
+        }
+        self.opened += u64::from(command.is_grant());
+        self.tell(ConnectionCommand::Client(number, command));
     }
 }
 
@@ -122,27 +126,29 @@ impl ClientTable {
         all.filter_map(|(id, client)| Some((*id, client.addressee()?)))
     }
 
-    pub(super) fn tell_all<M>(&self, message: &M)
-    where
-        M: Message<Result = ()> + Clone + Send + 'static,
-        ConnectionActor: Handler<M>,
-        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
-    {
-        self.tell_those(message, |_| true);
+    pub(super) fn tell_all(&self, command: &ConnectionCommand) {
+        self.tell_those(command, |_| true);
     }
 
     /// As [`Self::tell_all`], only on the shards for which `is_meant` holds.
-    pub(super) fn tell_those<M>(&self, message: &M, is_meant: impl Fn(u8) -> bool)
-    where
-        M: Message<Result = ()> + Clone + Send + 'static,
-        ConnectionActor: Handler<M>,
-        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
-    {
+    pub(super) fn tell_those(&self, command: &ConnectionCommand, is_meant: impl Fn(u8) -> bool) {
         let all = self.known.values();
-        let meant = all.filter(|client| is_meant(client.index.shard()));
-        for connection in meant.filter_map(ClientEntry::addressee) {
-            tell_addr(connection, message.clone());
+        for client in all.filter(|client| is_meant(client.index.shard())) {
+            client.tell(command.clone());
         }
+    }
+
+    /// Sends again what waits. Returns the connections that have taken nothing for too long.
+    pub(super) fn resend(&self) -> Vec<Child> {
+        let running = self.known.iter().filter(|(_, it)| it.instance.is_running());
+        let waiting = running.filter(|(_, it)| it.commands.is_waiting());
+        let stuck = waiting.filter(|(_, client)| {
+            client.commands.resend();
+            client.commands.take_overflow()
+        });
+        stuck
+            .map(|(id, client)| Child::Connection(*id, client.index))
+            .collect()
     }
 
     pub(super) fn shard_of(&self, id: ClientId) -> Option<u8> {
@@ -159,38 +165,26 @@ impl ClientTable {
         all.filter(move |route| route.shard != shard)
     }
 
-    pub(super) fn pass_on<M>(&self, id: ClientId, message: M)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        ConnectionActor: Handler<M>,
-        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
-    {
-        match self.known.get(&id).and_then(ClientEntry::addressee) {
-            Some(connection) => tell_addr(connection, message),
-            None => tracing::debug!(client = %id, "message for nobody"),
-        }
-    }
-
-    pub(super) fn pass_on_request(&mut self, id: ClientId, request: Request) {
-        let Some(client) = self.known.get_mut(&id) else {
+    /// Sends a command of the portal to the connections that it is about.
+    pub(super) fn pass_on(&mut self, command: ClientCommand, ledger: &Ledger) {
+        let Some(id) = command.client() else {
+            for (id, client) in &mut self.known {
+                client.execute(ledger.last_command(*id), command.for_client(*id));
+            }
             return;
         };
-        if request.is_acknowledged() {
-            if client.pending.len() == PENDING {
-                client.pending.pop_front();
-            }
-            client.pending.push_back(request.clone());
-        }
-        client.opened += 1;
-        if let Some(connection) = client.addressee() {
-            request.send(connection);
+        match self.known.get_mut(&id) {
+            Some(client) => client.execute(ledger.last_command(id), command),
+            None => tracing::debug!(client = %id, "command for nobody"),
         }
     }
 
     /// Removes a request that was acknowledged.
     pub(super) fn settle(&mut self, id: ClientId, reply_ref: &str) {
         if let Some(client) = self.known.get_mut(&id) {
-            client.pending.retain(|it| it.reply_ref() != reply_ref);
+            client
+                .pending
+                .retain(|it| it.awaited_ref() != Some(reply_ref));
         }
     }
 
@@ -321,13 +315,11 @@ impl SupervisorActor {
         if former.instance.state == ChildState::Dead {
             return self.remove(id);
         }
-        let abort = former.instance.abort.clone();
         if let Some(former) = self.retire(id) {
-            tell_addr(&former, CloseConnection);
-            tell_addr(&former, StopConnection);
+            let abort = former.stop(Some(ConnectionCommand::Close));
+            // The watchdog no longer watches it.
+            ctx.run_later(GOODBYE_TAKES, move |_, _| abort.abort());
         }
-        // The watchdog no longer watches it.
-        ctx.run_later(GOODBYE_TAKES, move |_, _| abort.abort());
     }
 
     /// Takes over the clients of the previous process.
@@ -399,6 +391,7 @@ impl SupervisorActor {
         let instance = self.next_instance();
         let child = Child::Connection(id, index);
         self.spec.ledger.note_restored(id);
+        let included = self.spec.ledger.last_command(id);
         let granted = record.clone();
         let (connection, abort) = self.spec.spawner.connection(ConnectionSpec {
             client: id,
@@ -411,7 +404,7 @@ impl SupervisorActor {
             },
             outputs,
             record,
-            included: self.spec.ledger.last_command(id),
+            included,
             metrics: self.spec.metrics.shard(shard.into()),
             death: DeathNotice::new(child, instance, ctx.address().recipient()),
         });
@@ -420,6 +413,7 @@ impl SupervisorActor {
             self.route(id, tunnel, shard);
         }
         let mut client = ClientEntry {
+            commands: Post::new(connection.clone().recipient(), FOR_CONNECTION),
             connection,
             instance: Instance::new(instance, abort),
             index,
@@ -431,30 +425,18 @@ impl SupervisorActor {
             client.instance.died_at = former.instance.died_at;
             let pending = former.pending.into_iter();
             client.pending = match granted {
-                Some(granted) => pending.filter_map(|it| it.renewed(&granted)).collect(),
+                Some(granted) => pending.filter_map(|it| renewed(it, &granted)).collect(),
                 None => pending.collect(),
             };
         }
         for request in &client.pending {
             client.opened += 1;
-            request.clone().send(&client.connection);
+            client.tell(ConnectionCommand::Client(included, request.clone()));
         }
         self.clients.known.insert(id, client);
         self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.watch(child, CONNECTION_PACE, shell::now());
         self.watch(ctx);
-    }
-
-    /// Lets the client's connection publish what it has after the commands that are recorded.
-    pub(super) fn confirm(&self, id: ClientId) {
-        let recorded = CommandsRecorded(self.spec.ledger.last_command(id));
-        if let Some(connection) = self.clients.get(id).and_then(ClientEntry::addressee) {
-            tell_addr(connection, recorded);
-        }
-    }
-
-    pub(super) fn confirm_all(&self) {
-        self.clients.ids().for_each(|id| self.confirm(id));
     }
 
     fn outputs(&self, number: u8, ctx: &mut Context<Self>) -> Option<ConnectionOutputs> {
@@ -468,22 +450,22 @@ impl SupervisorActor {
             udp: shard.udp.as_ref()?.inputs.clone(),
             front,
             resolve: self.tree.dns.as_ref()?.resolve.clone(),
-            gathered: ctx.address().recipient(),
-            accepted: ctx.address().recipient(),
-            changed: ctx.address().recipient(),
-            closed: ctx.address().recipient(),
+            news: ctx.address().recipient(),
         })
     }
 
     /// Removes a client and returns its connection, which is to stop. Its index is released when it
     /// has stopped.
-    pub(super) fn retire(&mut self, id: ClientId) -> Option<Addr<ConnectionActor>> {
+    pub(super) fn retire(&mut self, id: ClientId) -> Option<Retired> {
         let client = self.clients.known.remove(&id)?;
         self.spec.metrics.clients.set(self.clients.len());
         self.watchdog.forget(Child::Connection(id, client.index));
         let last = client.instance.id;
         self.clients.retiring.insert(client.index, last);
-        Some(client.connection)
+        Some(Retired {
+            commands: client.commands,
+            abort: client.instance.abort,
+        })
     }
 
     /// Removes a client that has a dead connection.
@@ -512,15 +494,17 @@ impl SupervisorActor {
         let front = (index.shard() != FRONT).then(|| self.tree.front());
         let udps = [Some(shard), front].into_iter().flatten();
         for udp in udps.filter_map(|shard| shard.udp.as_ref()) {
-            tell(&udp.inputs.detach, DetachPeer { index });
+            udp.commands.tell(UdpCommand::Detach(index));
         }
         if let Some(nat_table) = &shard.nat_table {
-            tell(&nat_table.inputs.detach, DetachClient { client, index });
+            nat_table
+                .commands
+                .tell(NatTableCommand::Detach { client, index });
         }
         // Unless the client has come back meanwhile.
         if self.clients.get(client).is_none() {
             for (_, sibling) in self.tree.siblings(index.shard()) {
-                tell(&sibling.unroute, UnrouteClient(client));
+                sibling.setup.tell(NatTableSetup::Unroute(client));
             }
         }
     }
@@ -533,7 +517,7 @@ impl SupervisorActor {
                 tunnel,
                 shard,
             };
-            tell(&sibling.route, route);
+            sibling.setup.tell(NatTableSetup::Route(route));
         }
     }
 }

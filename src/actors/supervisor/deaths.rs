@@ -189,7 +189,7 @@ impl SupervisorActor {
     }
 
     /// Ends an actor that does not answer. If it is still there after that, its thread is stuck.
-    fn end_hung(&mut self, child: Child, ctx: &mut Context<Self>) {
+    pub(super) fn end_hung(&mut self, child: Child, ctx: &mut Context<Self>) {
         let Some(instance) = self.abort(child) else {
             return;
         };

@@ -1,11 +1,12 @@
 //! SupervisorActor: the parent of all other actors.
 //!
 //! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
-//! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`,
-//! `ConnectionChanged`, `ConnectionClosed`, `NatTableChanged`, `ChildDied`, `Shutdown`, changes of
-//! the gateway's health, and the operator's questions. Emits: commands to connections,
-//! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to all actors the
-//! addresses of restarted ones. When its mailbox is full: control messages wait. On death: the
+//! Receives: `PortalNews`, `ConnectionNews`, `NatTableChanged`, `HealthNews`, `ChildDied`,
+//! `ReloadNews`, `Shutdown`, and the operator's questions. Emits: to each child its commands, and
+//! to all actors the addresses of restarted ones. When its mailbox is full: news waits at the
+//! senders, the PortalActor joins again if too much waits; only notices of death are taken beyond
+//! the limit. When a child's mailbox is full: commands wait in order and are sent again every 100
+//! ms; a child that has no room for too long is ended and rebuilt from the ledger. On death: the
 //! process ends with code 70, and the next one takes the clients over.
 //!
 //! The supervisor writes a command of the portal into the ledger before it passes it on, so that
@@ -24,30 +25,29 @@ pub mod spawner;
 pub mod state_saver;
 mod status;
 mod tree;
+mod waiting;
 
 use crate::faults::{FaultKind, InjectFault, Target};
-use crate::messages::connection::{
-    AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
-    RevokeAccess, SetExpiry, StopConnection, UpdateResource,
-};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
+use crate::messages::portal::PortalCommand;
 use crate::messages::reload::ReloadReport;
 use crate::messages::supervisor::{
-    Child, ConnectionChanged, ConnectionClosed, ConnectionFact, GatewayInitialized, InstanceId,
-    InterfaceFailed, NatTableChanged, PortalRefused, RelaysChanged, Shutdown, ShutdownMode,
+    Child, ConnectionFact, ConnectionNews, InstanceId, NatTableChanged, PortalNews, Shutdown,
+    ShutdownMode,
 };
-use crate::messages::udp::UseRelays;
+use crate::messages::udp::UdpSetup;
 use crate::metrics::Metrics;
 use crate::service_manager::ServiceManager;
-use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
+use crate::shell::{self, Driven, Wakeup};
 use crate::supervision::ExitGuard;
 use actix::prelude::*;
-use clients::{ClientTable, Request};
+use clients::ClientTable;
 use drain::Drain;
 use health_state::HealthState;
+use postern_core::command::ClientCommand;
 use postern_core::diagnosis::Journal;
-use postern_core::grant::Relay;
-use postern_core::ids::RelayId;
+use postern_core::grant::{GatewayInit, Relay};
+use postern_core::health::PortalState;
+use postern_core::ids::{ClientId, RelayId};
 use postern_core::ledger::Ledger;
 use postern_core::peer::{GatewayKeys, PeerIndexPool};
 use postern_core::supervision::Watchdog;
@@ -146,6 +146,7 @@ impl Actor for SupervisorActor {
         let alive = Arc::clone(&self.spec.alive);
         alive.store(true, Ordering::Relaxed);
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
+        ctx.run_interval(waiting::RESEND_EVERY, Self::resend);
         ctx.run_interval(state_saver::RENEW_EVERY, |actor, _| actor.save());
         ctx.run_later(state_saver::SUSPICIOUS, |actor, _| actor.trust_state());
         self.start_child(Child::Admin, ctx);
@@ -173,198 +174,74 @@ impl Driven for SupervisorActor {
     }
 }
 
-impl Handler<OpenConnection> for SupervisorActor {
+impl Handler<PortalNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
-        if self.stopping {
-            return;
-        }
-        let profile = &request.client;
-        let id = profile.id;
-        if self.admit(id, profile.tunnel, ctx) {
-            self.spec.ledger.record_authorization(&request);
-            self.clients.pass_on_request(id, Request::Open(request));
-            self.confirm(id);
-            self.save_soon(ctx);
-        }
-        self.ask_for_relays();
-    }
-}
-
-impl Handler<AllowAccess> for SupervisorActor {
-    type Result = ();
-
-    /// docs/lessons.md 18: it may come before its client's `OpenConnection`, if the tunnel
-    /// addresses are known.
-    fn handle(&mut self, AllowAccess(mut request): AllowAccess, ctx: &mut Context<Self>) {
-        let id = request.client;
-        let connected = self.clients.get(id).map(|client| client.tunnel);
-        let recorded = self.spec.ledger.client(id).map(|record| record.tunnel);
-        request.tunnel = request.tunnel.or(connected).or(recorded);
-        let is_known = request
-            .tunnel
-            .is_some_and(|tunnel| self.admit(id, tunnel, ctx));
-        if !is_known {
-            tracing::debug!(client = %id, "access for a client without connection");
-            return;
-        }
-        self.spec.ledger.record_access(&request);
-        self.clients.pass_on_request(id, Request::Allow(request));
-        self.confirm(id);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<AddCandidates> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: AddCandidates, ctx: &mut Context<Self>) {
-        let ledger = &mut self.spec.ledger;
-        ledger.add_candidates(message.client, &message.candidates);
-        self.clients.pass_on(message.client, message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<RemoveCandidates> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RemoveCandidates, ctx: &mut Context<Self>) {
-        let ledger = &mut self.spec.ledger;
-        ledger.remove_candidates(message.client, &message.candidates);
-        self.clients.pass_on(message.client, message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<RevokeAccess> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
-        let client = message.client;
-        self.spec.ledger.revoke(client, message.resource);
-        self.clients.pass_on(client, message);
-        self.confirm(client);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<SetExpiry> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: SetExpiry, ctx: &mut Context<Self>) {
-        let client = message.0.client;
-        self.spec.ledger.set_expiry(message.0);
-        self.clients.pass_on(client, message);
-        self.confirm(client);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<UpdateResource> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: UpdateResource, ctx: &mut Context<Self>) {
-        self.spec.ledger.update_resource(&message.0);
-        self.clients.tell_all(&message);
-        self.confirm_all();
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<GatewayInitialized> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, ctx: &mut Context<Self>) {
-        let ledger = &mut self.spec.ledger;
-        ledger.reconcile(init.tunnel, &init.authorizations);
-        self.configure(init.tunnel);
-        self.relays.clear();
-        self.add_relays(init.relays);
-        for (id, connection) in self.clients.connections() {
-            let of_client = init
-                .authorizations
-                .iter()
-                .filter(|entry| entry.client == id);
-            let reconcile = ReconcileAuthorizations {
-                gateway: init.tunnel,
-                authorizations: of_client.copied().collect(),
-            };
-            tell_addr(connection, reconcile);
-        }
-        self.confirm_all();
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<RelaysChanged> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RelaysChanged, _: &mut Context<Self>) {
-        self.relays
-            .retain(|(id, _), _| !message.disconnected.contains(id));
-        self.add_relays(message.connected);
-        self.ask_for_relays();
-    }
-}
-
-impl Handler<ConnectionAccepted> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionAccepted, _: &mut Context<Self>) {
-        self.clients.settle(message.client, &message.reply_ref);
-        if let Some(portal) = &self.tree.portal {
-            tell(&portal.accepted, message);
+    fn handle(&mut self, news: PortalNews, ctx: &mut Context<Self>) {
+        match news {
+            PortalNews::Joined => self.health_state.set_portal(PortalState::Joined),
+            PortalNews::Left => self.health_state.set_portal(PortalState::Away),
+            PortalNews::Refused { reason } => {
+                tracing::error!(reason, "the portal refuses this gateway");
+                Self::end(1, ctx);
+            }
+            PortalNews::Initialized(init) => self.initialize(init, ctx),
+            PortalNews::RelaysChanged {
+                disconnected,
+                connected,
+            } => {
+                self.relays.retain(|(id, _), _| !disconnected.contains(id));
+                self.add_relays(connected);
+                self.ask_for_relays();
+            }
+            PortalNews::Client(command) => self.execute(command, ctx),
         }
     }
 }
 
-impl Handler<CandidatesGathered> for SupervisorActor {
+impl Handler<ConnectionNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, message: CandidatesGathered, _: &mut Context<Self>) {
-        if let Some(portal) = &self.tree.portal {
-            tell(&portal.gathered, message);
-        }
-    }
-}
-
-impl Handler<ConnectionChanged> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionChanged, ctx: &mut Context<Self>) {
-        let ConnectionChanged {
+    fn handle(&mut self, news: ConnectionNews, ctx: &mut Context<Self>) {
+        let ConnectionNews {
             client,
             instance,
             opened,
             fact,
-        } = message;
-        let Some(known) = self
-            .clients
-            .get_mut(client)
-            .filter(|it| it.instance.id == instance)
-        else {
-            return;
-        };
+        } = news;
+        let known = self.clients.get_mut(client);
+        let known = known.filter(|it| it.instance.id == instance);
         let ledger = &mut self.spec.ledger;
-        match fact {
-            ConnectionFact::Authorizations(included, authorizations) => {
+        match (fact, known) {
+            // The portal waits for them, whatever has become of the connection.
+            (ConnectionFact::Accepted { reply_ref }, _) => {
+                self.clients.settle(client, &reply_ref);
+                return self.tell_portal(PortalCommand::Acknowledge { reply_ref });
+            }
+            (ConnectionFact::CandidatesGathered(candidates), _) => {
+                return self.tell_portal(PortalCommand::SignalCandidates { client, candidates });
+            }
+            (_, None) => return,
+            (ConnectionFact::Authorizations(included, authorizations), _) => {
                 let published = (included, authorizations);
                 ledger.record_authorizations(client, published, shell::unix_now());
             }
-            ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
+            (ConnectionFact::PathInUse(path), _) => ledger.record_path(client, path),
             // If a further grant is on its way, it may bring another transport.
-            ConnectionFact::TransportLost if known.opened == opened => {
+            (ConnectionFact::TransportLost, Some(known)) if known.opened == opened => {
                 ledger.forget_transport(client);
             }
-            ConnectionFact::TransportLost => {}
-            ConnectionFact::SessionEstablished => {
+            (ConnectionFact::TransportLost, Some(_)) => {}
+            (ConnectionFact::SessionEstablished, Some(known)) => {
                 if let Some(died_at) = known.instance.died_at.take() {
                     let child = Child::Connection(client, known.index);
                     self.note_recovery(child, died_at);
                 }
             }
+            (ConnectionFact::Closed, Some(known)) if known.opened == opened => {
+                self.stop_connection(client);
+            }
+            (ConnectionFact::Closed, Some(_)) => {}
         }
         self.save_soon(ctx);
     }
@@ -380,49 +257,6 @@ impl Handler<NatTableChanged> for SupervisorActor {
             NatTableChanged::PinsChanged(client, pins) => ledger.record_pins(client, pins),
         }
         self.save_soon(ctx);
-    }
-}
-
-impl Handler<ConnectionClosed> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
-        let current = self.clients.get(message.client);
-        let is_meant = current.is_some_and(|client| {
-            client.instance.id == message.instance && client.opened == message.opened
-        });
-        if is_meant && let Some(connection) = self.retire(message.client) {
-            self.spec.ledger.remove_client(message.client);
-            tell_addr(&connection, StopConnection);
-            self.save_soon(ctx);
-        }
-    }
-}
-
-impl Handler<InterfaceFailed> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: InterfaceFailed, ctx: &mut Context<Self>) {
-        tracing::error!(
-            reason = message.reason,
-            "the tunnel interface cannot be configured"
-        );
-        ctx.notify(Shutdown {
-            exit_code: 1,
-            mode: ShutdownMode::Goodbye,
-        });
-    }
-}
-
-impl Handler<PortalRefused> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: PortalRefused, ctx: &mut Context<Self>) {
-        tracing::error!(reason = message.reason, "the portal refuses this gateway");
-        ctx.notify(Shutdown {
-            exit_code: 1,
-            mode: ShutdownMode::Goodbye,
-        });
     }
 }
 
@@ -449,6 +283,79 @@ impl Handler<InjectFault> for SupervisorActor {
 }
 
 impl SupervisorActor {
+    /// Writes a command of the portal into the ledger, then passes it on. A grant first gets its
+    /// client a connection, if there is room.
+    fn execute(&mut self, mut command: ClientCommand, ctx: &mut Context<Self>) {
+        let is_authorization = matches!(command, ClientCommand::Authorize(_));
+        if is_authorization && self.stopping {
+            return;
+        }
+        if self.has_place(&mut command, ctx) {
+            self.spec.ledger.record_command(&command);
+            self.clients.pass_on(command, &self.spec.ledger);
+            self.save_soon(ctx);
+        }
+        if is_authorization {
+            self.ask_for_relays();
+        }
+    }
+
+    /// docs/lessons.md 18: `Allow` may come before its client's `Authorize`, if the tunnel
+    /// addresses are known.
+    fn has_place(&mut self, command: &mut ClientCommand, ctx: &mut Context<Self>) -> bool {
+        if let ClientCommand::Authorize(request) = command {
+            return self.admit(request.client.id, request.client.tunnel, ctx);
+        }
+        let ClientCommand::Allow(request) = command else {
+            return true;
+        };
+        let id = request.client;
+        let connected = self.clients.get(id).map(|client| client.tunnel);
+        let recorded = self.spec.ledger.client(id).map(|record| record.tunnel);
+        request.tunnel = request.tunnel.or(connected).or(recorded);
+        let tunnel = request.tunnel;
+        let is_known = tunnel.is_some_and(|tunnel| self.admit(id, tunnel, ctx));
+        if !is_known {
+            tracing::debug!(client = %id, "access for a client without connection");
+        }
+        is_known
+    }
+
+    fn initialize(&mut self, init: GatewayInit, ctx: &mut Context<Self>) {
+        let reconcile = ClientCommand::Reconcile {
+            gateway: init.tunnel,
+            granted: init.authorizations,
+        };
+        self.spec.ledger.record_command(&reconcile);
+        self.configure(init.tunnel);
+        self.relays.clear();
+        self.add_relays(init.relays);
+        self.clients.pass_on(reconcile, &self.spec.ledger);
+        self.save_soon(ctx);
+    }
+
+    /// Ends a connection that has nothing left to serve.
+    fn stop_connection(&mut self, client: ClientId) {
+        if let Some(connection) = self.retire(client) {
+            self.spec.ledger.remove_client(client);
+            connection.stop(None);
+        }
+    }
+
+    fn tell_portal(&self, command: PortalCommand) {
+        if let Some(portal) = &self.tree.portal {
+            portal.commands.tell(command);
+        }
+    }
+
+    /// Ends the process, with goodbyes.
+    fn end(exit_code: i32, ctx: &mut Context<Self>) {
+        ctx.notify(Shutdown {
+            exit_code,
+            mode: ShutdownMode::Goodbye,
+        });
+    }
+
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
         let entry = self.tree.children.get(&child);
         let entry = entry.ok_or_else(|| format!("{child} is not there just now"))?;
@@ -458,7 +365,7 @@ impl SupervisorActor {
 
     fn add_relays(&mut self, relays: Vec<Relay>) {
         for relay in relays {
-            self.relays.insert((relay.id, relay.addr), relay);
+            self.relays.insert((relay.id.clone(), relay.addr), relay);
         }
         self.spec.metrics.portal.set_relays(self.relays.len());
         self.tell_relays();
@@ -467,7 +374,7 @@ impl SupervisorActor {
     fn tell_relays(&self) {
         if let Some(udp) = &self.tree.front().udp {
             let all = self.relays.values().cloned().collect();
-            tell(&udp.relays, UseRelays(all));
+            udp.setup.tell(UdpSetup::UseRelays(all));
         }
     }
 
@@ -475,11 +382,8 @@ impl SupervisorActor {
     /// when one joins.
     fn ask_for_relays(&mut self) {
         let none_left = self.relays.is_empty();
-        if none_left
-            && !self.asked_for_relays
-            && let Some(portal) = &self.tree.portal
-        {
-            tell(&portal.request_relays, RequestRelays);
+        if none_left && !self.asked_for_relays {
+            self.tell_portal(PortalCommand::RequestRelays);
         }
         self.asked_for_relays = none_left;
     }

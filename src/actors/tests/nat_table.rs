@@ -4,20 +4,19 @@ use super::in_virtual_time;
 use super::metrics::openmetrics::Page;
 use super::metrics::page;
 use super::probe::{Inbox, Probe};
-use super::samples::{client, resource, tunnel, udp};
+use super::samples::{announced, client, gone, tunnel, udp};
+use super::seen::DomainStatusChanged;
+use super::tell_addr;
 use crate::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
-use crate::messages::connection::DomainStatusChanged;
 use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::messages::nat_table::{AttachClient, DetachClient, NameChanged};
+use crate::messages::nat_table::AttachClient;
+use crate::messages::nat_table::{NatTableCommand, NatTableSetup};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
-use crate::messages::successors::{UseDns, UseTun};
 use crate::messages::supervisor::{Child, ChildDied, InstanceId};
 use crate::metrics::Metrics;
-use crate::shell::tell_addr;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::DropReason;
-use postern_core::authorizations::{Announced, Announcer, NameMeaning, ProxiedName};
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
 use postern_core::nat_table::NatTableConfig;
 use postern_core::packet::PacketBatch;
@@ -41,7 +40,7 @@ fn delivers_to_the_attached_connection_only() {
         let delivered: Vec<_> = delivered.iter().collect();
         assert_eq!(delivered, [udp(WEB, tunnel(1).ipv4)]);
 
-        let detach = |index| DetachClient {
+        let detach = |index| NatTableCommand::Detach {
             client: client(1),
             index,
         };
@@ -126,7 +125,7 @@ fn releasing_a_resource_releases_its_names() {
         let question: ResolveName = scene.dns.next().await;
         let reply_to = question.reply_to.expect("an asker");
         reply_to.try_send(found()).expect("the table runs");
-        scene.tell_name(None);
+        tell_addr(&scene.table, gone("app.example"));
         let request = udp(tunnel(1).ipv4, PROXY);
         tell_addr(&scene.table, InboundPackets::new(PacketBatch::of(&request)));
         scene.connection.next::<OutboundPackets>().await;
@@ -160,7 +159,7 @@ fn counts_flows_mappings_and_heals() {
         assert_eq!(kept(&seen), [1.0, 1.0, 0.0, 0.0]);
         assert_eq!((seen.value(signals), seen.value(healed)), (1.0, 1.0));
 
-        let detach = DetachClient {
+        let detach = NatTableCommand::Detach {
             client: client(1),
             index: scene.index,
         };
@@ -218,17 +217,18 @@ impl Scene {
             ),
         })
         .start();
-        tell_addr(&table, UseTun(tun_probe.recipient()));
-        tell_addr(&table, UseDns(dns_probe.recipient()));
+        tell_addr(&table, NatTableSetup::UseTun(tun_probe.recipient()));
+        tell_addr(&table, NatTableSetup::UseDns(dns_probe.recipient()));
         tell_addr(
             &table,
-            AttachClient {
+            NatTableCommand::Attach(AttachClient {
                 client: client(1),
                 index,
                 tunnel: tunnel(1),
+                known: Vec::new(),
                 connection: connection_probe.clone().recipient(),
                 names: connection_probe.recipient(),
-            },
+            }),
         );
         Self {
             table,
@@ -243,25 +243,6 @@ impl Scene {
     }
 
     fn assign(&self) {
-        let announced = Announced {
-            domain: "App.Example".into(),
-            by: Announcer::Client,
-        };
-        self.tell_name(Some(ProxiedName {
-            name: "app.example".parse().expect("a name"),
-            proxy_ips: vec![PROXY.into()],
-            resources: [(resource(1), announced)].into(),
-        }));
-    }
-
-    /// Without a meaning, the name is gone.
-    fn tell_name(&self, proxied: Option<ProxiedName>) {
-        let meaning = NameMeaning {
-            name: "app.example".parse().expect("a name"),
-            announced_for: proxied.as_ref().map(|_| resource(1)),
-            proxied: proxied.map(Arc::new),
-        };
-        let client = client(1);
-        tell_addr(&self.table, NameChanged { client, meaning });
+        tell_addr(&self.table, announced("App.Example", PROXY));
     }
 }

@@ -1,19 +1,25 @@
 //! Sample clients, grants and addresses, and the outputs of a connection among probes.
 
 use super::probe::Probe;
+use super::seen::NameChanged;
+use super::tell_addr;
 use crate::actors::connection::ConnectionOutputs;
 use crate::actors::supervisor::links::{NatTableLinks, UdpLinks};
-use crate::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
-use crate::messages::nat_table::NameChanged;
+use crate::messages::nat_table::NatTableCommand;
+use crate::messages::supervisor::{ConnectionFact, ConnectionNews};
+use crate::messages::updates::ConnectionUpdate;
 use actix::prelude::*;
-use postern_core::authorizations::ProxiedName;
+use postern_core::authorizations::{Announced, Announcer, NameMeaning, ProxiedName};
+use postern_core::command::ClientCommand;
 use postern_core::grant::{
     AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
     PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
+use postern_core::names::DomainName;
 use postern_core::peer::LocalAddresses;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -34,13 +40,22 @@ pub(crate) fn tunnel(number: u8) -> TunnelAddresses {
 }
 
 /// Client 1 may reach resource `number`; acknowledged with `ref-<number>`.
-pub(crate) fn open(number: u8) -> OpenConnection {
+pub(crate) fn open(number: u8) -> ClientCommand {
     open_for(1, number)
 }
 
 /// Client `client` may reach resource `number`; acknowledged with `ref-<number>`.
-pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
-    OpenConnection(Box::new(AuthorizationRequest {
+pub(crate) fn open_for(client: u8, number: u8) -> ClientCommand {
+    ClientCommand::Authorize(request_for(client, number))
+}
+
+/// The grant of [`open`].
+pub(crate) fn request(number: u8) -> Box<AuthorizationRequest> {
+    request_for(1, number)
+}
+
+pub(crate) fn request_for(client: u8, number: u8) -> Box<AuthorizationRequest> {
+    Box::new(AuthorizationRequest {
         reply_ref: format!("ref-{number}"),
         client: ClientProfile {
             id: self::client(client),
@@ -59,13 +74,13 @@ pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
         expires_at: None,
         announced: None,
         reply: ReplyKind::Granted,
-    }))
+    })
 }
 
 /// Client 1 may reach resource `number` by a name; acknowledged with `ref-<number>`.
-pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess {
-    let OpenConnection(open) = open(number);
-    AllowAccess(Box::new(AccessRequest {
+pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> ClientCommand {
+    let open = request(number);
+    ClientCommand::Allow(Box::new(AccessRequest {
         reply_ref: open.reply_ref,
         client: open.client.id,
         tunnel,
@@ -83,14 +98,19 @@ pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess 
 
 /// Client 1 may reach resource `number` by the name app.corp.example, which it uses under
 /// [`PROXY_IPS`].
-pub(crate) fn open_name(number: u8) -> OpenConnection {
-    let OpenConnection(mut open) = open(number);
+pub(crate) fn open_name(number: u8) -> ClientCommand {
+    ClientCommand::Authorize(request_name(number))
+}
+
+/// The grant of [`open_name`].
+pub(crate) fn request_name(number: u8) -> Box<AuthorizationRequest> {
+    let mut open = request(number);
     open.resource.kind = ResourceKind::Dns("*.corp.example".into());
     open.announced = Some(AnnouncedName {
         domain: "app.corp.example".into(),
         proxy_ips: PROXY_IPS.map(Into::into).to_vec(),
     });
-    OpenConnection(open)
+    open
 }
 
 pub(crate) const PROXY_IPS: [Ipv4Addr; 4] = [
@@ -118,8 +138,8 @@ fn ice(ufrag: &str, password: &str) -> IceCredentials {
 }
 
 /// The gateway's one address.
-pub(crate) fn local_addresses() -> LocalAddressesChanged {
-    LocalAddressesChanged(LocalAddresses {
+pub(crate) fn local_addresses() -> ConnectionUpdate {
+    ConnectionUpdate::LocalAddresses(LocalAddresses {
         host: vec!["192.0.2.10:52625".parse().expect("literal")],
         reflexive: Vec::new(),
     })
@@ -127,14 +147,14 @@ pub(crate) fn local_addresses() -> LocalAddressesChanged {
 
 pub(crate) fn relay(id: &str, addr: &str) -> Relay {
     Relay {
-        id: RelayId::of(id),
+        id: RelayId(id.into()),
         addr: addr.parse().expect("literal"),
         credentials: None,
     }
 }
 
-/// The messages of a connection, sorted by receiver. Messages about names and changes for the
-/// supervisor are dropped, unless a test redirects them.
+/// The messages of a connection, sorted by receiver: news for the portal goes there, and the
+/// supervisor hears only of the end.
 pub(crate) fn outputs(
     nat_table: &Addr<Probe>,
     udp: &Addr<Probe>,
@@ -142,20 +162,80 @@ pub(crate) fn outputs(
     supervisor: &Addr<Probe>,
 ) -> ConnectionOutputs {
     let (deaf, _) = Probe::start();
-    let nat_table = NatTableLinks::from(nat_table).inputs;
+    let sorter = Sorter {
+        portal: portal.clone(),
+        supervisor: supervisor.clone(),
+    };
     ConnectionOutputs {
-        nat_table,
+        nat_table: NatTableLinks::from(nat_table).inputs,
         udp: UdpLinks::from(udp).inputs,
         front: None,
-        resolve: deaf.clone().recipient(),
-        gathered: portal.clone().recipient(),
-        accepted: portal.clone().recipient(),
-        changed: deaf.recipient(),
-        closed: supervisor.clone().recipient(),
+        resolve: deaf.recipient(),
+        news: sorter.start().recipient(),
+    }
+}
+
+struct Sorter {
+    portal: Addr<Probe>,
+    supervisor: Addr<Probe>,
+}
+
+impl Actor for Sorter {
+    type Context = Context<Self>;
+}
+
+impl Handler<ConnectionNews> for Sorter {
+    type Result = ();
+
+    fn handle(&mut self, news: ConnectionNews, _: &mut Context<Self>) {
+        match news.fact {
+            ConnectionFact::Accepted { .. } | ConnectionFact::CandidatesGathered(_) => {
+                tell_addr(&self.portal, news);
+            }
+            ConnectionFact::Closed => tell_addr(&self.supervisor, news),
+            ConnectionFact::Authorizations(..)
+            | ConnectionFact::PathInUse(_)
+            | ConnectionFact::TransportLost
+            | ConnectionFact::SessionEstablished => {}
+        }
     }
 }
 
 /// What the NAT is told of a name that is not gone.
 pub(crate) fn proxied(told: &NameChanged) -> &ProxiedName {
     told.meaning.proxied.as_deref().expect("a name")
+}
+
+/// A name with one proxy IP, as client 1 has announced it for resource 1.
+pub(crate) fn announced(domain: &str, proxy_ip: Ipv4Addr) -> NatTableCommand {
+    let name: DomainName = domain.parse().expect("a name");
+    let announced = Announced {
+        domain: domain.into(),
+        by: Announcer::Client,
+    };
+    let proxied = ProxiedName {
+        name: name.clone(),
+        proxy_ips: vec![proxy_ip.into()],
+        resources: [(resource(1), announced)].into(),
+    };
+    NatTableCommand::Name {
+        client: client(1),
+        meaning: NameMeaning {
+            name,
+            proxied: Some(Arc::new(proxied)),
+            announced_for: Some(resource(1)),
+        },
+    }
+}
+
+/// The name is gone.
+pub(crate) fn gone(domain: &str) -> NatTableCommand {
+    NatTableCommand::Name {
+        client: client(1),
+        meaning: NameMeaning {
+            name: domain.parse().expect("a name"),
+            proxied: None,
+            announced_for: None,
+        },
+    }
 }

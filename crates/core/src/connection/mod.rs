@@ -5,6 +5,7 @@
 //! docs/protocol.md 3.4, docs/protocol.md 4 and docs/protocol.md 5.
 
 mod budget;
+mod command;
 mod destinations;
 mod explain;
 mod restore;
@@ -75,6 +76,8 @@ pub enum ConnectionEvent {
     PeerDetached,
     /// Signal these candidates to the client.
     CandidatesGathered(Vec<String>),
+    /// This many of the client's candidates did not parse; for the log.
+    CandidatesSkipped(usize),
     /// ICE nominated a path; for the log.
     PathNominated(Path),
     /// Packets for the client take this path from now on; record it.

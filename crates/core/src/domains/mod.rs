@@ -58,7 +58,7 @@ pub use vocabulary::{
 
 use crate::DropReason;
 use crate::authorizations::{NameMeaning, ProxiedName};
-use crate::names::AddressFamily;
+use crate::names::{AddressFamily, DomainName};
 use crate::packet::DropCounts;
 use known::AddressRecords;
 use mapping::Mapping;
@@ -166,6 +166,16 @@ impl Domains {
             self.arm(id);
         }
         Ok(())
+    }
+
+    /// Removes the names of a client for which `is_held` does not hold.
+    pub fn retain_names(&mut self, client: ClientSlot, is_held: impl Fn(&DomainName) -> bool) {
+        for id in self.table.of_client(client).collect::<Vec<_>>() {
+            let name = self.table.get(id).map(Mapping::name);
+            if name.is_some_and(|name| !is_held(name)) {
+                self.remove(id);
+            }
+        }
     }
 
     /// Removes a client with all its names.

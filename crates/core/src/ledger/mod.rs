@@ -9,6 +9,7 @@
 //! that the connection has not confirmed yet (`commands`). Calls may be repeated and come in any
 //! order. A record that was handed out never changes.
 
+mod command;
 mod commands;
 pub mod image;
 mod known;

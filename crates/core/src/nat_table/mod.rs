@@ -237,6 +237,14 @@ impl NatTable {
         self.after_domains(now);
     }
 
+    /// A client has these names and no others: those that are not listed are gone.
+    pub fn retain_names(&mut self, client: ClientId, held: &[DomainName], now: Instant) {
+        if let Some(slot) = self.clients.slot(client) {
+            self.domains.retain_names(slot, |name| held.contains(name));
+        }
+        self.after_domains(now);
+    }
+
     /// Applies the result of a lookup for all clients with that name.
     pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         self.domains.handle_answer(answer, now);
