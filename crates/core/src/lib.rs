@@ -28,12 +28,13 @@
 //! A module imports only from floors below its own, so there is no circle of imports:
 //!
 //! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`].
-//! 2. One concern each: [`policy`], [`replies`], [`health`], [`portal`], [`supervision`].
+//! 2. One concern each: [`policy`], [`replies`], [`health`], [`portal`].
 //! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
 //! 4. [`nat_table`] (flows and rewriting on top of [`domains`]).
 //! 5. [`ledger`] (the records that all of the above is rebuilt from).
 //! 6. [`connection`] (one client: [`policy`] and [`peer`], restored from the [`ledger`]).
-//! 7. [`diagnosis`] (reads the facts that each floor's `explain` returns; nothing imports it).
+//! 7. [`supervision`] (which actors run for which clients, restored from the [`ledger`]).
+//! 8. [`diagnosis`] (reads the facts that each floor's `explain` returns; nothing imports it).
 
 pub mod backoff;
 pub mod connection;
