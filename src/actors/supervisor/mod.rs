@@ -12,11 +12,11 @@
 //! every restarted actor is built from the portal's last word.
 
 mod clients;
-mod deaths;
 mod diagnosis;
 mod drain;
 mod health_state;
 pub mod links;
+mod perform;
 mod reload;
 mod service;
 mod shutdown;
@@ -28,12 +28,12 @@ mod tree;
 use crate::faults::{FaultKind, InjectFault, Target};
 use crate::messages::connection::{
     AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
-    RevokeAccess, SetExpiry, StopConnection, UpdateResource,
+    RevokeAccess, SetExpiry, UpdateResource,
 };
 use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
 use crate::messages::reload::ReloadReport;
 use crate::messages::supervisor::{
-    Child, ConnectionChanged, ConnectionClosed, ConnectionFact, GatewayInitialized, InstanceId,
+    Child, ConnectionChanged, ConnectionClosed, ConnectionFact, GatewayInitialized,
     InterfaceFailed, NatTableChanged, PortalRefused, RelaysChanged, Shutdown, ShutdownMode,
 };
 use crate::messages::udp::UseRelays;
@@ -42,16 +42,15 @@ use crate::service_manager::ServiceManager;
 use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
 use crate::supervision::ExitGuard;
 use actix::prelude::*;
-use clients::{ClientTable, Request};
-use drain::Drain;
+use clients::ConnectionTable;
 use health_state::HealthState;
 use postern_core::diagnosis::Journal;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
 use postern_core::ledger::Ledger;
-use postern_core::peer::{GatewayKeys, PeerIndexPool};
-use postern_core::supervision::Watchdog;
-use spawner::{Place, Spawner};
+use postern_core::peer::GatewayKeys;
+use postern_core::supervision::{ClientRequest, Progress, Supervision, SupervisionConfig};
+use spawner::Spawner;
 use state_saver::StateSaver;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -84,14 +83,11 @@ pub struct SupervisorSpec {
 
 pub struct SupervisorActor {
     spec: SupervisorSpec,
-    indices: PeerIndexPool,
+    supervision: Supervision,
     tree: Tree,
-    clients: ClientTable,
-    watchdog: Watchdog<Child>,
+    clients: ConnectionTable,
     health_state: HealthState,
-    drain: Option<Drain>,
     journal: Journal,
-    last_instance: InstanceId,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
     is_saving: bool,
@@ -112,16 +108,18 @@ impl SupervisorActor {
         let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
         let takes_over = spec.ledger.clients().len() > 0;
         let shards = spec.shards;
+        let config = SupervisionConfig {
+            shards,
+            max_clients: spec.max_clients,
+            handshakes_per_second: spec.handshakes_per_second,
+        };
         Self {
-            indices: PeerIndexPool::new(spec.seed),
+            supervision: Supervision::new(config, spec.seed),
             health_state: HealthState::new(takes_over),
-            drain: None,
             journal: Journal::default(),
             spec,
             tree: Tree::new(shards),
-            clients: ClientTable::default(),
-            watchdog: Watchdog::new(),
-            last_instance: InstanceId::default(),
+            clients: ConnectionTable::default(),
             relays: BTreeMap::new(),
             asked_for_relays: false,
             is_saving: false,
@@ -140,7 +138,6 @@ impl SupervisorActor {
 impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
-    /// Starts the portal last: restored clients do not wait for it.
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(Self::MAILBOX);
         let alive = Arc::clone(&self.spec.alive);
@@ -148,17 +145,14 @@ impl Actor for SupervisorActor {
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
         ctx.run_interval(state_saver::RENEW_EVERY, |actor, _| actor.save());
         ctx.run_later(state_saver::SUSPICIOUS, |actor, _| actor.trust_state());
-        self.start_child(Child::Admin, ctx);
-        for shard in 0..self.spec.shards {
-            for child in Tree::at(Place::Shard(shard)) {
-                self.start_child(child, ctx);
-            }
+        let clients = self.spec.ledger.clients().len().min(self.spec.max_clients);
+        if clients > 0 {
+            tracing::info!(milestone = "taken_over", clients, "clients taken over");
         }
-        self.start_child(Child::Dns, ctx);
-        self.take_over(ctx);
-        self.start_child(Child::Portal, ctx);
+        let ledger = &self.spec.ledger;
+        self.supervision.handle_start(ledger, shell::now());
+        self.perform(ctx);
         self.report_to_service_manager(ctx);
-        self.save_soon(ctx);
     }
 }
 
@@ -168,8 +162,9 @@ impl Driven for SupervisorActor {
     }
 
     fn on_deadline(&mut self, ctx: &mut Context<Self>) {
-        self.watchdog.handle_timeout(shell::now());
-        self.watch(ctx);
+        let ledger = &self.spec.ledger;
+        self.supervision.handle_timeout(ledger, shell::now());
+        self.perform(ctx);
     }
 }
 
@@ -177,16 +172,7 @@ impl Handler<OpenConnection> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
-        if self.stopping {
-            return;
-        }
-        let profile = &request.client;
-        let id = profile.id;
-        if self.admit(id, profile.tunnel, ctx) {
-            self.spec.ledger.record_authorization(&request);
-            self.clients.pass_on_request(id, Request::Open(request));
-            self.save_soon(ctx);
-        }
+        self.grant(ClientRequest::Open(request), ctx);
         self.ask_for_relays();
     }
 }
@@ -194,23 +180,8 @@ impl Handler<OpenConnection> for SupervisorActor {
 impl Handler<AllowAccess> for SupervisorActor {
     type Result = ();
 
-    /// docs/lessons.md 18: it may come before its client's `OpenConnection`, if the tunnel
-    /// addresses are known.
-    fn handle(&mut self, AllowAccess(mut request): AllowAccess, ctx: &mut Context<Self>) {
-        let id = request.client;
-        let connected = self.clients.get(id).map(|client| client.tunnel);
-        let recorded = self.spec.ledger.client(id).map(|record| record.tunnel);
-        request.tunnel = request.tunnel.or(connected).or(recorded);
-        let is_known = request
-            .tunnel
-            .is_some_and(|tunnel| self.admit(id, tunnel, ctx));
-        if !is_known {
-            tracing::debug!(client = %id, "access for a client without connection");
-            return;
-        }
-        self.spec.ledger.record_access(&request);
-        self.clients.pass_on_request(id, Request::Allow(request));
-        self.save_soon(ctx);
+    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
+        self.grant(ClientRequest::Allow(request), ctx);
     }
 }
 
@@ -220,7 +191,7 @@ impl Handler<AddCandidates> for SupervisorActor {
     fn handle(&mut self, message: AddCandidates, ctx: &mut Context<Self>) {
         let ledger = &mut self.spec.ledger;
         ledger.add_candidates(message.client, &message.candidates);
-        self.clients.pass_on(message.client, message);
+        self.pass_on(message.client, message);
         self.save_soon(ctx);
     }
 }
@@ -231,7 +202,7 @@ impl Handler<RemoveCandidates> for SupervisorActor {
     fn handle(&mut self, message: RemoveCandidates, ctx: &mut Context<Self>) {
         let ledger = &mut self.spec.ledger;
         ledger.remove_candidates(message.client, &message.candidates);
-        self.clients.pass_on(message.client, message);
+        self.pass_on(message.client, message);
         self.save_soon(ctx);
     }
 }
@@ -241,7 +212,7 @@ impl Handler<RevokeAccess> for SupervisorActor {
 
     fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
         self.spec.ledger.revoke(message.client, message.resource);
-        self.clients.pass_on(message.client, message);
+        self.pass_on(message.client, message);
         self.save_soon(ctx);
     }
 }
@@ -251,7 +222,7 @@ impl Handler<SetExpiry> for SupervisorActor {
 
     fn handle(&mut self, message: SetExpiry, ctx: &mut Context<Self>) {
         self.spec.ledger.set_expiry(message.0);
-        self.clients.pass_on(message.0.client, message);
+        self.pass_on(message.0.client, message);
         self.save_soon(ctx);
     }
 }
@@ -261,7 +232,7 @@ impl Handler<UpdateResource> for SupervisorActor {
 
     fn handle(&mut self, message: UpdateResource, ctx: &mut Context<Self>) {
         self.spec.ledger.update_resource(&message.0);
-        self.clients.tell_all(&message);
+        self.tell_all(&message);
         self.save_soon(ctx);
     }
 }
@@ -275,7 +246,7 @@ impl Handler<GatewayInitialized> for SupervisorActor {
         self.configure(init.tunnel);
         self.relays.clear();
         self.add_relays(init.relays);
-        for (id, connection) in self.clients.connections() {
+        for (id, connection) in self.connections() {
             let of_client = init
                 .authorizations
                 .iter()
@@ -305,7 +276,9 @@ impl Handler<ConnectionAccepted> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionAccepted, _: &mut Context<Self>) {
-        self.clients.settle(message.client, &message.reply_ref);
+        let reply_ref = &message.reply_ref;
+        self.supervision
+            .handle_acknowledgement(message.client, reply_ref);
         if let Some(portal) = &self.tree.portal {
             tell(&portal.accepted, message);
         }
@@ -326,36 +299,29 @@ impl Handler<ConnectionChanged> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionChanged, ctx: &mut Context<Self>) {
-        let ConnectionChanged {
+        let client = message.client;
+        let at = Progress {
             client,
-            instance,
-            opened,
-            fact,
-        } = message;
-        let Some(known) = self
-            .clients
-            .get_mut(client)
-            .filter(|it| it.instance.id == instance)
-        else {
-            return;
+            instance: message.instance,
+            handled: message.opened,
         };
+        if !self.supervision.is_current(at) {
+            return;
+        }
         let ledger = &mut self.spec.ledger;
-        match fact {
+        match message.fact {
             ConnectionFact::NameAnnounced(name) => ledger.record_name(client, name),
             ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
             // If a further grant is on its way, it may bring another transport.
-            ConnectionFact::TransportLost if known.opened == opened => {
+            ConnectionFact::TransportLost if self.supervision.has_handled_all(at) => {
                 ledger.forget_transport(client);
             }
             ConnectionFact::TransportLost => {}
             ConnectionFact::SessionEstablished => {
-                if let Some(died_at) = known.instance.died_at.take() {
-                    let child = Child::Connection(client, known.index);
-                    self.note_recovery(child, died_at);
-                }
+                self.supervision.handle_session(client, shell::now());
             }
         }
-        self.save_soon(ctx);
+        self.perform(ctx);
     }
 }
 
@@ -377,15 +343,14 @@ impl Handler<ConnectionClosed> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
-        let current = self.clients.get(message.client);
-        let is_meant = current.is_some_and(|client| {
-            client.instance.id == message.instance && client.opened == message.opened
-        });
-        if is_meant && let Some(connection) = self.retire(message.client) {
-            self.spec.ledger.remove_client(message.client);
-            tell_addr(&connection, StopConnection);
-            self.save_soon(ctx);
-        }
+        let at = Progress {
+            client: message.client,
+            instance: message.instance,
+            handled: message.opened,
+        };
+        let ledger = &mut self.spec.ledger;
+        self.supervision.handle_closed(at, ledger, shell::now());
+        self.perform(ctx);
     }
 }
 
@@ -432,7 +397,7 @@ impl Handler<InjectFault> for SupervisorActor {
             Target::Tun(shard) => Child::Tun(shard),
             Target::Udp(shard) => Child::Udp(shard),
             Target::Admin => Child::Admin,
-            Target::Connection(client) => return self.clients.inject(client, kind),
+            Target::Connection(client) => return self.inject_into_connection(client, kind),
         };
         self.inject(child, kind)
     }
@@ -440,9 +405,9 @@ impl Handler<InjectFault> for SupervisorActor {
 
 impl SupervisorActor {
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
-        let entry = self.tree.children.get(&child);
-        let entry = entry.ok_or_else(|| format!("{child} is not there just now"))?;
-        let sent = entry.handle.faults.try_send(crate::faults::Fault(kind));
+        let handle = self.tree.handles.get(&child);
+        let handle = handle.ok_or_else(|| format!("{child} is not there just now"))?;
+        let sent = handle.faults.try_send(crate::faults::Fault(kind));
         sent.map_err(|error| format!("{child} takes no fault: {error}"))
     }
 

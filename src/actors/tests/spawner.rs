@@ -310,7 +310,7 @@ impl Spawner for FakeNursery {
         let client = spec.client;
         let child = Child::Connection(client, spec.config.index);
         state.started.push(child);
-        state.places.insert(client, Place::of(child));
+        state.places.insert(client, child.place());
         state.instances.insert(client, spec.death.instance());
         let launched = if state.stuck.contains(&client) {
             stuck_connection(spec)
@@ -343,7 +343,7 @@ impl Spawner for FakeNursery {
         state.is_thread_stuck = false;
         let state = &mut *state;
         for (child, (_, abort)) in &state.probes {
-            if Place::of(*child) == place {
+            if child.place() == place {
                 state.former.push(abort.clone());
             }
         }

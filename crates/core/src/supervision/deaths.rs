@@ -67,6 +67,11 @@ impl Supervision {
         ledger: &mut Ledger,
         now: Instant,
     ) {
+        // Its thread may have been replaced for another child meanwhile.
+        let noticed_state = self.instance(noticed).map(|it| it.state);
+        if noticed_state != Some(InstanceState::Hung) || self.is_stopping {
+            return;
+        }
         let place = noticed.place();
         let culprit = busy.and_then(|busy| self.child_in(busy)).unwrap_or(noticed);
         self.emit(Event::ThreadStuck(culprit));

@@ -2,6 +2,7 @@
 //! successor gets them.
 
 use crate::grant::{AccessRequest, AuthorizationRequest};
+use crate::ids::ClientId;
 use crate::ledger::ClientRecord;
 use std::collections::VecDeque;
 
@@ -15,6 +16,15 @@ pub enum ClientRequest {
 }
 
 impl ClientRequest {
+    /// The client that receives the grant.
+    #[must_use]
+    pub fn client(&self) -> ClientId {
+        match self {
+            Self::Open(request) => request.client.id,
+            Self::Allow(request) => request.client,
+        }
+    }
+
     pub(super) fn reply_ref(&self) -> &str {
         match self {
             Self::Open(request) => &request.reply_ref,

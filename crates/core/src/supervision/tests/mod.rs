@@ -451,6 +451,25 @@ fn the_fifth_time_a_shared_child_blocks_its_thread_ends_the_process() {
 }
 
 #[test]
+fn a_thread_on_which_two_children_hang_is_replaced_once() {
+    let mut scene = Scene::started();
+    scene.supervision.end_hung(Child::Tun(0), scene.now);
+    scene.supervision.end_hung(Child::Udp(0), scene.now);
+    let mut replaced = 0;
+    for (_, event) in scene.run(ms(500), true) {
+        if let Event::AskThread(child) = event {
+            let ledger = &mut scene.ledger;
+            scene
+                .supervision
+                .handle_stuck(child, None, ledger, scene.now);
+            let is_replaced = |event: &Event| matches!(event, Event::ReplaceThread(_));
+            replaced += scene.events().iter().filter(|it| is_replaced(it)).count();
+        }
+    }
+    assert_eq!(replaced, 1);
+}
+
+#[test]
 fn a_thread_that_drops_the_child_in_time_is_not_asked_about() {
     let mut scene = Scene::started();
     scene.supervision.end_hung(Child::Admin, scene.now);
