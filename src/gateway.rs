@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
 use crate::reload::{self, ReloadLinks, Reloader};
 use crate::service_manager::ServiceManager;
-use crate::shell::{self, random_bytes, tell_addr, unix_now};
+use crate::shell::{self, random_bytes, unix_now};
 use crate::sockets::{BufferSizes, SocketGroup};
 use crate::spawner::{SpawnerSpec, Threads};
 use crate::state::{StateFile, StateLock, identity_key};
@@ -268,9 +268,8 @@ fn listening_supervisor(
 
 fn reload_links(supervisor: &Addr<SupervisorActor>, hands_over: Arc<AtomicBool>) -> ReloadLinks {
     ReloadLinks {
-        began: supervisor.clone().recipient(),
+        news: supervisor.clone().recipient(),
         settings: supervisor.clone().recipient(),
-        reloaded: supervisor.clone().recipient(),
         hands_over,
     }
 }
@@ -385,7 +384,8 @@ fn stop_on_signals(
                     true => ShutdownMode::HandOver,
                     false => ShutdownMode::Goodbye,
                 };
-                tell_addr(&supervisor, Shutdown { exit_code, mode });
+                // Waits for room.
+                let _ = supervisor.send(Shutdown { exit_code, mode }).await;
             }
         });
     }

@@ -12,6 +12,7 @@ mod link;
 mod logging;
 mod messages;
 mod metrics;
+mod post;
 mod private_files;
 mod readiness;
 mod reload;

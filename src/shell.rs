@@ -1,10 +1,9 @@
-//! Shared by all actors: the clocks, randomness, the actor's one timer, the control path.
+//! Shared by all actors: the clocks, randomness, an actor's timers.
 
-use actix::dev::ToEnvelope;
 use actix::prelude::*;
 use postern_core::UnixTime;
 use std::io;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The only place in the program that reads the monotonic clock. Follows tokio's paused time in
 /// tests.
@@ -61,27 +60,32 @@ pub fn arm<A: Driven>(actor: &mut A, deadline: Option<Instant>, ctx: &mut Contex
     actor.wakeup().armed = Some((at, handle));
 }
 
-/// Sends on the control path: never dropped for lack of room, because the volume is bounded: one
-/// message per portal event, per child, or per announcement, of which a client has a budget.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "control messages are few and must arrive; the data path uses a Link"
-)]
-pub fn tell<M>(to: &Recipient<M>, message: M)
-where
-    M: Message + Send + 'static,
-    M::Result: Send,
-{
-    to.do_send(message);
+/// The one timer of an actor with messages that wait for room in a mailbox.
+#[derive(Default)]
+pub struct Retry {
+    is_armed: bool,
 }
 
-/// As [`tell`], for an address.
-pub fn tell_addr<A, M>(to: &Addr<A>, message: M)
-where
-    A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
-    M: Message + Send + 'static,
-    M::Result: Send,
-{
-    tell(&to.clone().recipient(), message);
+/// An actor that sends through [`Post`](crate::post::Post)s.
+pub trait Posting: Actor<Context = Context<Self>> {
+    fn retry(&mut self) -> &mut Retry;
+    /// Whether any message waits.
+    fn is_waiting(&self) -> bool;
+    /// Sends again what waits.
+    fn resend(&mut self, ctx: &mut Context<Self>);
 }
+
+/// Arms the actor's timer if messages wait. Called after sending.
+pub fn resend_later<A: Posting>(actor: &mut A, ctx: &mut Context<A>) {
+    if !actor.is_waiting() || std::mem::replace(&mut actor.retry().is_armed, true) {
+        return;
+    }
+    ctx.run_later(RESEND_AFTER, |actor, ctx| {
+        actor.retry().is_armed = false;
+        actor.resend(ctx);
+        resend_later(actor, ctx);
+    });
+}
+
+/// A healthy actor empties a full mailbox in less.
+pub const RESEND_AFTER: Duration = Duration::from_millis(20);

@@ -11,15 +11,15 @@ use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::dns::{DnsActor, DnsSpec};
 use crate::actors::nat_table::{self, NatSnapshot, NatTableActor, NatTableSpec};
-use crate::actors::portal::{PortalActor, PortalOutputs, PortalSpec};
+use crate::actors::portal::{PortalActor, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
-use crate::actors::tun::{TunActor, TunOutputs, TunSpec};
+use crate::actors::tun::{TunActor, TunSpec};
 use crate::actors::udp::{UdpActor, UdpSpec};
 use crate::admin::{AdminListeners, AdminState};
 use crate::config::LiveSettings;
 use crate::messages::operator::OperatorLinks;
-use crate::messages::supervisor::{InstanceId, NatTableChanged, ResolverStateChanged};
+use crate::messages::supervisor::{HealthNews, InstanceId, NatTableChanged, PortalNews};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
 use crate::shell;
@@ -160,7 +160,7 @@ impl Threads {
 }
 
 impl Spawner for Threads {
-    fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks> {
+    fn tun(&self, shard: u8, death: DeathNotice, news: Recipient<HealthNews>) -> Started<TunLinks> {
         let Shard { thread, queue } = self.shard(shard);
         let (spec, queue) = (Arc::clone(&self.spec), Arc::clone(queue));
         let (addr, abort) = thread.launch(death.instance(), TunActor::MAILBOX, move || {
@@ -168,7 +168,7 @@ impl Spawner for Threads {
                 queue: TunQueue::new(queue)?,
                 interface: Interface::new(&spec.settings.config.tunnel.interface)
                     .map_err(io::Error::other)?,
-                outputs,
+                news,
                 metrics: spec.metrics.shard(shard.into()),
                 death,
             }))
@@ -222,7 +222,7 @@ impl Spawner for Threads {
         }
     }
 
-    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks> {
+    fn dns(&self, death: DeathNotice, news: Recipient<HealthNews>) -> Started<DnsLinks> {
         let spec = Arc::clone(&self.spec);
         let (addr, abort) = self
             .control
@@ -232,7 +232,7 @@ impl Spawner for Threads {
                     &settings.config.dns,
                     rustls::ClientConfig::clone(&settings.dns_trust),
                     Arc::clone(&spec.metrics),
-                    (state, death),
+                    (news, death),
                 )))
             });
         Started {
@@ -241,7 +241,7 @@ impl Spawner for Threads {
         }
     }
 
-    fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks> {
+    fn portal(&self, death: DeathNotice, news: Recipient<PortalNews>) -> Started<PortalLinks> {
         let spec = Arc::clone(&self.spec);
         let (addr, abort) =
             self.control
@@ -252,7 +252,7 @@ impl Spawner for Threads {
                             ..spec.portal.clone()
                         },
                         seed: shell::random_bytes()?,
-                        outputs,
+                        news,
                         metrics: Arc::clone(&spec.metrics),
                         death,
                     }))

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+use postern_core::command::ClientCommand;
 use postern_core::ids::PublicKey;
 use postern_core::portal::{
     Generation, GenerationChoice, IceSecret, PortalConfig, PortalEvent, PortalLimits,
@@ -72,19 +73,22 @@ fn understands_every_recorded_message() {
         2
     );
     assert_eq!(
-        count(|event| matches!(event, PortalEvent::AuthorizationRequested(_))),
+        count(|event| matches!(event, PortalEvent::Client(ClientCommand::Authorize(_)))),
         2
     );
     assert_eq!(
-        count(|event| matches!(event, PortalEvent::CandidatesAdded { .. })),
+        count(|event| matches!(
+            event,
+            PortalEvent::Client(ClientCommand::AddCandidates { .. })
+        )),
         2
     );
     assert_eq!(
-        count(|event| matches!(event, PortalEvent::ResourceUpdated(_))),
+        count(|event| matches!(event, PortalEvent::Client(ClientCommand::UpdateResource(_)))),
         1
     );
     assert_eq!(
-        count(|event| matches!(event, PortalEvent::AccessRejected { .. })),
+        count(|event| matches!(event, PortalEvent::Client(ClientCommand::Revoke { .. }))),
         1
     );
 }
@@ -205,7 +209,7 @@ impl Replay {
 
     fn drain(&mut self, sent: &mut Vec<String>) {
         while let Some(event) = self.protocol.poll_event() {
-            if let PortalEvent::AuthorizationRequested(request) = &event {
+            if let PortalEvent::Client(ClientCommand::Authorize(request)) = &event {
                 self.protocol.accept(&request.reply_ref);
                 // Offered in the wrong order: the protocol sorts by priority.
                 let candidates = [

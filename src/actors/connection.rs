@@ -1,34 +1,30 @@
 //! ConnectionActor: one client.
 //!
-//! Owns: the [`Connection`] core. Receives: the portal's commands for this client,
-//! `InboundDatagrams`, `OutboundPackets`, the addresses of restarted actors, `LimitResources`,
-//! questions of an operator. Emits: `InboundPackets`, `OutboundDatagrams`, acknowledgements and
-//! candidates for the portal, attachments, `ConnectionChanged`. When its mailbox is full: senders
-//! of the data path drop and count; commands wait. On death: rebuilt from its client's record; it
+//! Owns: the [`Connection`] core. Receives: `ConnectionCommand`, `ConnectionUpdate`,
+//! `InboundDatagrams`, `OutboundPackets`, questions of an operator. Emits: `InboundPackets`,
+//! `OutboundDatagrams`, `NatTableCommand`, `UdpCommand`, `ConnectionNews`. When its mailbox is full:
+//! the data path drops and counts, the UdpActor repeats its addresses, a status of a name is lost
+//! until the client announces the name again, and commands wait at the supervisor, which ends a
+//! connection that takes none. When the mailbox of another is full: news waits; the NAT or the
+//! sockets are told all again once they have room. On death: rebuilt from its client's record; it
 //! starts a handshake itself.
 
 use crate::faults;
 use crate::link::Link;
-use crate::messages::connection::{
-    AddCandidates, AllowAccess, CloseConnection, DescribeConnection, DomainStatusChanged,
-    LimitResources, LocalAddressesChanged, OpenConnection, ReconcileAuthorizations,
-    RemoveCandidates, RevokeAccess, SetExpiry, StopConnection, UpdateResource,
-};
+use crate::messages::connection::{ConnectionCommand, DescribeConnection};
 use crate::messages::diagnosis::{AccessFacts, ExplainAccess};
 use crate::messages::dns::ResolveName;
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{AssignProxyIps, AttachClient, NatTableCommand, NatTableInputs};
 use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
 use crate::messages::presence::Presence;
-use crate::messages::successors::{
-    NatTableInputs, PortalRestarted, UdpInputs, UseDns, UseFront, UseNatTable, UseUdp,
-};
-use crate::messages::supervisor::{ConnectionChanged, ConnectionClosed, ConnectionFact};
-use crate::messages::udp::{AttachPeer, DetachPeer};
+use crate::messages::supervisor::{ConnectionFact, ConnectionNews};
+use crate::messages::udp::{AttachPeer, UdpCommand, UdpInputs};
+use crate::messages::updates::ConnectionUpdate;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::shell::{self, Driven, Wakeup, arm, tell};
+use crate::post::{FOR_SUPERVISOR, Post, offer};
+use crate::shell::{self, Driven, Posting, Retry, Wakeup, arm, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use postern_core::connection::{Connection, ConnectionConfig, ConnectionEvent};
@@ -48,11 +44,8 @@ pub struct ConnectionOutputs {
     pub front: Option<UdpInputs>,
     /// Warms the DnsActor's cache.
     pub resolve: Recipient<ResolveName>,
-    /// Our candidates, to the supervisor: behind the acknowledgement, which goes the same way.
-    pub gathered: Recipient<CandidatesGathered>,
-    pub accepted: Recipient<ConnectionAccepted>,
-    pub changed: Recipient<ConnectionChanged>,
-    pub closed: Recipient<ConnectionClosed>,
+    /// Reports to the supervisor.
+    pub news: Recipient<ConnectionNews>,
 }
 
 pub struct ConnectionSpec {
@@ -69,7 +62,13 @@ pub struct ConnectionActor {
     client: ClientId,
     config: ConnectionConfig,
     core: Connection,
-    outputs: ConnectionOutputs,
+    nat_table: Post<NatTableCommand>,
+    udp: Post<UdpCommand>,
+    /// To shard 0, on other shards.
+    front: Option<Post<UdpCommand>>,
+    resolve: Recipient<ResolveName>,
+    news: Post<ConnectionNews>,
+    retry: Retry,
     packets: Link<InboundPackets>,
     datagrams: Link<OutboundDatagrams>,
     /// To shard 0: STUN requests, because their answers arrive there.
@@ -92,16 +91,27 @@ impl ConnectionActor {
             Some(record) => Connection::restore(config, &record, shell::unix_now(), shell::now()),
             None => Connection::new(config),
         };
-        let front = spec.outputs.front.as_ref();
-        let requests = front.map(|front| Link::new(Receiver::Udp, front.datagrams.clone()));
+        let ConnectionOutputs {
+            nat_table,
+            udp,
+            front,
+            resolve,
+            news,
+        } = spec.outputs;
+        let requests = front.as_ref().map(|front| front.datagrams.clone());
         Self {
             client: spec.client,
             core,
-            requests,
             config: spec.config,
-            packets: Link::new(Receiver::NatTable, spec.outputs.nat_table.packets.clone()),
-            datagrams: Link::new(Receiver::Udp, spec.outputs.udp.datagrams.clone()),
-            outputs: spec.outputs,
+            packets: Link::new(Receiver::NatTable, nat_table.packets),
+            datagrams: Link::new(Receiver::Udp, udp.datagrams),
+            requests: requests.map(|requests| Link::new(Receiver::Udp, requests)),
+            nat_table: Post::new(nat_table.commands, 0),
+            udp: Post::new(udp.commands, 0),
+            front: front.map(|front| Post::new(front.commands, 0)),
+            resolve,
+            news: Post::lossy(news, FOR_SUPERVISOR),
+            retry: Retry::default(),
             metrics: spec.metrics,
             session: None,
             path: None,
@@ -136,139 +146,66 @@ impl Driven for ConnectionActor {
     }
 }
 
-impl Handler<OpenConnection> for ConnectionActor {
-    type Result = ();
+impl Posting for ConnectionActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
 
-    fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
-        self.opened += 1;
-        self.core
-            .handle_authorization(*request, shell::unix_now(), shell::now());
+    fn is_waiting(&self) -> bool {
+        let mut udps = self.front.iter().chain([&self.udp]);
+        self.nat_table.is_waiting() || self.news.is_waiting() || udps.any(Post::is_waiting)
+    }
+
+    /// An actor that has missed a command is told all again: what is attached, and which names.
+    fn resend(&mut self, ctx: &mut Context<Self>) {
+        self.news.resend();
+        if self.nat_table.take_overflow() {
+            self.publish_client(ctx);
+        }
+        let missed = self.udp.take_overflow();
+        if self.front.as_ref().is_some_and(Post::take_overflow) || missed {
+            self.publish_peer();
+        }
         self.drive(ctx);
     }
 }
 
-impl Handler<AllowAccess> for ConnectionActor {
+impl Handler<ConnectionCommand> for ConnectionActor {
     type Result = ();
 
-    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
-        self.opened += 1;
-        self.core
-            .handle_access(*request, shell::unix_now(), shell::now());
+    fn handle(&mut self, command: ConnectionCommand, ctx: &mut Context<Self>) {
+        match command {
+            ConnectionCommand::Client(command) => {
+                self.opened += u64::from(command.is_grant());
+                self.core
+                    .handle_command(command, shell::unix_now(), shell::now());
+            }
+            ConnectionCommand::LimitResources(limit) => {
+                self.config.max_resources = limit;
+                self.core.limit_resources(limit);
+            }
+            ConnectionCommand::UseNatTable(nat_table) => self.use_nat_table(nat_table, ctx),
+            ConnectionCommand::UseUdp(udp) => self.use_udp(udp, ctx),
+            ConnectionCommand::UseFront(front) => self.use_front(front, ctx),
+            ConnectionCommand::UseDns(resolve) => self.resolve = resolve,
+            ConnectionCommand::PortalRestarted => self.core.handle_portal_restarted(shell::now()),
+            ConnectionCommand::Close => self.core.close(shell::now()),
+            ConnectionCommand::Stop => return self.stop(ctx),
+        }
         self.drive(ctx);
     }
 }
 
-impl Handler<AddCandidates> for ConnectionActor {
+impl Handler<ConnectionUpdate> for ConnectionActor {
     type Result = ();
 
-    fn handle(&mut self, message: AddCandidates, ctx: &mut Context<Self>) {
-        let odd = self
-            .core
-            .add_remote_candidates(&message.candidates, shell::now());
-        self.report_odd_candidates(odd);
+    fn handle(&mut self, update: ConnectionUpdate, ctx: &mut Context<Self>) {
+        let now = shell::now();
+        match update {
+            ConnectionUpdate::LocalAddresses(it) => self.core.handle_local_addresses(it, now),
+            ConnectionUpdate::DomainStatus(status) => self.core.handle_domain_status(&status, now),
+        }
         self.drive(ctx);
-    }
-}
-
-impl Handler<RemoveCandidates> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RemoveCandidates, ctx: &mut Context<Self>) {
-        let odd = self
-            .core
-            .remove_remote_candidates(&message.candidates, shell::now());
-        self.report_odd_candidates(odd);
-        self.drive(ctx);
-    }
-}
-
-impl Handler<RevokeAccess> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
-        self.core.handle_revocation(message.resource, shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<LimitResources> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, LimitResources(limit): LimitResources, _: &mut Context<Self>) {
-        self.config.max_resources = limit;
-        self.core.limit_resources(limit);
-    }
-}
-
-impl Handler<UpdateResource> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, UpdateResource(resource): UpdateResource, ctx: &mut Context<Self>) {
-        self.core.handle_resource_update(&resource);
-        self.drive(ctx);
-    }
-}
-
-impl Handler<SetExpiry> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, SetExpiry(entry): SetExpiry, ctx: &mut Context<Self>) {
-        self.core
-            .handle_expiry(entry, shell::unix_now(), shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<ReconcileAuthorizations> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ReconcileAuthorizations, ctx: &mut Context<Self>) {
-        self.core.handle_reconciliation(
-            message.gateway,
-            &message.authorizations,
-            shell::unix_now(),
-            shell::now(),
-        );
-        self.drive(ctx);
-    }
-}
-
-impl Handler<LocalAddressesChanged> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: LocalAddressesChanged, ctx: &mut Context<Self>) {
-        self.core.handle_local_addresses(message.0, shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<DomainStatusChanged> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: DomainStatusChanged, ctx: &mut Context<Self>) {
-        self.core.handle_domain_status(&message.0, shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<CloseConnection> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, _: CloseConnection, ctx: &mut Context<Self>) {
-        self.core.close(shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<StopConnection> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, _: StopConnection, ctx: &mut Context<Self>) {
-        let (client, index) = (self.client, self.config.index);
-        self.detach_peer();
-        let detach = DetachClient { client, index };
-        tell(&self.outputs.nat_table.detach, detach);
-        ctx.stop();
     }
 }
 
@@ -277,62 +214,6 @@ impl Handler<DescribeConnection> for ConnectionActor {
 
     fn handle(&mut self, _: DescribeConnection, _: &mut Context<Self>) -> Self::Result {
         MessageResult(self.core.stats(shell::now()))
-    }
-}
-
-impl Handler<UseNatTable> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, UseNatTable(nat_table): UseNatTable, ctx: &mut Context<Self>) {
-        self.outputs.nat_table = nat_table;
-        self.attach_client(ctx);
-        self.core.handle_nat_table_restarted();
-        self.drive(ctx);
-        let packets = self.outputs.nat_table.packets.clone();
-        self.packets.lead_to(packets, &self.metrics);
-    }
-}
-
-impl Handler<UseUdp> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, UseUdp(udp): UseUdp, ctx: &mut Context<Self>) {
-        self.outputs.udp = udp;
-        self.core.handle_udp_restarted();
-        self.drive(ctx);
-        let datagrams = self.outputs.udp.datagrams.clone();
-        self.datagrams.lead_to(datagrams, &self.metrics);
-    }
-}
-
-impl Handler<UseFront> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, UseFront(front): UseFront, ctx: &mut Context<Self>) {
-        let datagrams = front.datagrams.clone();
-        self.outputs.front = Some(front);
-        self.core.handle_udp_restarted();
-        self.drive(ctx);
-        let fresh = || Link::nowhere(Receiver::Udp);
-        let requests = self.requests.get_or_insert_with(fresh);
-        requests.lead_to(datagrams, &self.metrics);
-    }
-}
-
-impl Handler<PortalRestarted> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, _: PortalRestarted, ctx: &mut Context<Self>) {
-        self.core.handle_portal_restarted(shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<UseDns> for ConnectionActor {
-    type Result = ();
-
-    fn handle(&mut self, UseDns(resolve): UseDns, _: &mut Context<Self>) {
-        self.outputs.resolve = resolve;
     }
 }
 
@@ -389,6 +270,53 @@ impl ConnectionActor {
         }
         let deadline = self.core.poll_timeout();
         arm(self, deadline, ctx);
+        resend_later(self, ctx);
+    }
+
+    fn use_nat_table(&mut self, nat_table: NatTableInputs, ctx: &mut Context<Self>) {
+        self.nat_table = Post::new(nat_table.commands, 0);
+        self.publish_client(ctx);
+        self.drive(ctx);
+        self.packets.lead_to(nat_table.packets, &self.metrics);
+    }
+
+    fn use_udp(&mut self, udp: UdpInputs, ctx: &mut Context<Self>) {
+        self.udp = Post::new(udp.commands, 0);
+        self.core.handle_udp_restarted();
+        self.drive(ctx);
+        self.datagrams.lead_to(udp.datagrams, &self.metrics);
+    }
+
+    fn use_front(&mut self, front: UdpInputs, ctx: &mut Context<Self>) {
+        self.front = Some(Post::new(front.commands, 0));
+        self.core.handle_udp_restarted();
+        self.drive(ctx);
+        let fresh = || Link::nowhere(Receiver::Udp);
+        let requests = self.requests.get_or_insert_with(fresh);
+        requests.lead_to(front.datagrams, &self.metrics);
+    }
+
+    /// Tells the NAT all that it has to know of the client.
+    fn publish_client(&mut self, ctx: &mut Context<Self>) {
+        self.attach_client(ctx);
+        self.core.handle_nat_table_restarted();
+    }
+
+    /// Tells the UdpActors all that they have to know of the client's peer.
+    fn publish_peer(&mut self) {
+        match self.core.has_transport() {
+            true => self.core.handle_udp_restarted(),
+            false => self.detach_peer(),
+        }
+    }
+
+    /// The supervisor detaches the client from actors that are full.
+    fn stop(&mut self, ctx: &mut Context<Self>) {
+        let (client, index) = (self.client, self.config.index);
+        self.detach_peer();
+        self.nat_table
+            .tell(NatTableCommand::Detach { client, index });
+        ctx.stop();
     }
 
     fn handle_event(&mut self, event: ConnectionEvent, ctx: &mut Context<Self>) {
@@ -396,8 +324,7 @@ impl ConnectionActor {
         match event {
             ConnectionEvent::Accepted { reply_ref } => {
                 self.metrics.accepted.add(1);
-                let accepted = ConnectionAccepted { client, reply_ref };
-                tell(&self.outputs.accepted, accepted);
+                self.report(ConnectionFact::Accepted { reply_ref });
             }
             ConnectionEvent::Refused(error) => {
                 self.metrics.refused.add(1);
@@ -414,8 +341,10 @@ impl ConnectionActor {
                 tracing::info!(%client, "connection down");
             }
             ConnectionEvent::CandidatesGathered(candidates) => {
-                let gathered = CandidatesGathered { client, candidates };
-                tell(&self.outputs.gathered, gathered);
+                self.report(ConnectionFact::CandidatesGathered(candidates));
+            }
+            ConnectionEvent::CandidatesSkipped(count) => {
+                tracing::debug!(%client, count, "candidates that do not parse");
             }
             ConnectionEvent::PathNominated(path) => self.note_path(path),
             ConnectionEvent::PathInUse(path) => self.report(ConnectionFact::PathInUse(path)),
@@ -443,20 +372,10 @@ impl ConnectionActor {
                 });
             }
             ConnectionEvent::ResourceReleased(resource) => {
-                let release = ReleaseResource { client, resource };
-                tell(&self.outputs.nat_table.release, release);
+                self.nat_table
+                    .tell(NatTableCommand::Release { client, resource });
             }
-            ConnectionEvent::Closed => {
-                let (instance, opened) = (self.death.instance(), self.opened);
-                tell(
-                    &self.outputs.closed,
-                    ConnectionClosed {
-                        client,
-                        instance,
-                        opened,
-                    },
-                );
-            }
+            ConnectionEvent::Closed => self.report(ConnectionFact::Closed),
         }
     }
 
@@ -465,10 +384,11 @@ impl ConnectionActor {
             client: self.client,
             index: self.config.index,
             tunnel: self.config.client,
+            resources: self.core.resources().collect(),
             connection: ctx.address().recipient(),
             names: ctx.address().recipient(),
         };
-        tell(&self.outputs.nat_table.attach, attach);
+        self.nat_table.tell(NatTableCommand::Attach(attach));
     }
 
     fn assign(&self, assign: AssignProxyIps) {
@@ -477,17 +397,16 @@ impl ConnectionActor {
             announced: assign.announced.clone(),
             in_tunnel: assign.in_tunnel,
         }));
-        tell(&self.outputs.nat_table.assign, assign);
+        self.nat_table.tell(NatTableCommand::Assign(assign));
     }
 
     fn report(&self, fact: ConnectionFact) {
-        let change = ConnectionChanged {
+        self.news.tell(ConnectionNews {
             client: self.client,
             instance: self.death.instance(),
             opened: self.opened,
             fact,
-        };
-        tell(&self.outputs.changed, change);
+        });
     }
 
     /// Warms the cache, so that the answer is there before the tunnel.
@@ -498,7 +417,7 @@ impl ConnectionActor {
             refresh: false,
             reply_to: None,
         };
-        tell(&self.outputs.resolve, question);
+        offer(&self.resolve, question);
     }
 
     fn attach_peer(
@@ -515,23 +434,22 @@ impl ConnectionActor {
             connection: ctx.address().recipient(),
             addresses: Some(ctx.address().recipient()),
         };
-        if let Some(front) = &self.outputs.front {
-            tell(&front.attach, attach.clone());
+        if let Some(front) = &self.front {
+            front.tell(UdpCommand::Attach(attach.clone()));
             let addresses = None;
             let attach = AttachPeer {
                 addresses,
                 ..attach
             };
-            tell(&self.outputs.udp.attach, attach);
+            self.udp.tell(UdpCommand::Attach(attach));
         } else {
-            tell(&self.outputs.udp.attach, attach);
+            self.udp.tell(UdpCommand::Attach(attach));
         }
     }
 
     fn detach_peer(&self) {
-        let index = self.config.index;
-        for udp in self.outputs.front.iter().chain([&self.outputs.udp]) {
-            tell(&udp.detach, DetachPeer { index });
+        for udp in self.front.iter().chain([&self.udp]) {
+            udp.tell(UdpCommand::Detach(self.config.index));
         }
     }
 
@@ -556,11 +474,5 @@ impl ConnectionActor {
             remote = %path.remote,
             "path"
         );
-    }
-
-    fn report_odd_candidates(&self, count: usize) {
-        if count > 0 {
-            tracing::debug!(client = %self.client, count, "candidates that do not parse");
-        }
     }
 }

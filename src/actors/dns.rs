@@ -1,10 +1,10 @@
 //! DnsActor: looks names up, and answers the SRV and TXT queries of clients.
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
-//! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker,
-//! `ResolverStateChanged`. When its mailbox is full: senders wait; the core limits the lookups. On
-//! death: rebuilt with an empty cache, and the askers repeat their questions. A panic in a lookup
-//! fails only that lookup.
+//! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker, `HealthNews`. When its mailbox
+//! is full: questions and the supervisor's messages wait. When that of an asker or of the supervisor
+//! is full: answers and news wait. On death: rebuilt with an empty cache, and the askers repeat
+//! their questions. A panic in a lookup fails only that lookup.
 
 mod answers;
 mod files;
@@ -18,9 +18,10 @@ use crate::config::UseSettings;
 use crate::config::{DnsConfig, DnsServer, DnsSuffix};
 use crate::faults;
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
-use crate::messages::supervisor::ResolverStateChanged;
+use crate::messages::supervisor::HealthNews;
 use crate::metrics::Metrics;
-use crate::shell::{self, Driven, Wakeup, tell};
+use crate::post::{FOR_SUPERVISOR, Post};
+use crate::shell::{self, Driven, Posting, Retry, Wakeup, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use files::Watched;
@@ -31,6 +32,7 @@ use postern_core::policy::ranges;
 use probe::Probe;
 use resolver::Resolver;
 use responder::{Responder, Service};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -109,7 +111,8 @@ pub struct DnsSpec {
     pub metrics: Arc<Metrics>,
     /// Whether servers are probed periodically.
     pub probes: bool,
-    pub state: Recipient<ResolverStateChanged>,
+    /// Reports to the supervisor.
+    pub news: Recipient<HealthNews>,
     pub death: DeathNotice,
 }
 
@@ -119,7 +122,7 @@ impl DnsSpec {
         config: &DnsConfig,
         tls: rustls::ClientConfig,
         metrics: Arc<Metrics>,
-        (state, death): (Recipient<ResolverStateChanged>, DeathNotice),
+        (news, death): (Recipient<HealthNews>, DeathNotice),
     ) -> Self {
         let servers = NameServers::new(config, tls);
         Self {
@@ -132,7 +135,7 @@ impl DnsSpec {
             is_client: ranges::is_tunnel,
             metrics,
             probes: true,
-            state,
+            news,
             death,
         }
     }
@@ -151,14 +154,18 @@ pub struct DnsActor {
     serve_port: u16,
     is_client: fn(IpAddr) -> bool,
     metrics: Arc<Metrics>,
-    state: Recipient<ResolverStateChanged>,
+    news: Post<HealthNews>,
+    /// Answers for askers without room; at most [`UNDELIVERED`].
+    undelivered: VecDeque<(Recipient<NameAnswered>, NameAnswered)>,
+    retry: Retry,
     probe: Option<Probe>,
     wakeup: Wakeup,
     _death: DeathNotice,
 }
 
 impl DnsActor {
-    pub const MAILBOX: usize = 64;
+    /// Questions, from the clients of all shards together.
+    pub const MAILBOX: usize = 1024;
 
     pub fn new(spec: DnsSpec) -> Self {
         let resolver = Resolver::new(&spec.suffixes, server::context(spec.tls));
@@ -181,7 +188,9 @@ impl DnsActor {
             serve_port: spec.serve_port,
             is_client: spec.is_client,
             metrics: spec.metrics,
-            state: spec.state,
+            news: Post::lossy(spec.news, FOR_SUPERVISOR),
+            undelivered: VecDeque::new(),
+            retry: Retry::default(),
             probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
             _death: spec.death,
@@ -261,13 +270,23 @@ impl DnsActor {
                     family,
                 } => self.look_up(lookup, name, family, ctx),
                 LookupsEvent::Answer { requester, answer } => {
-                    tell(&requester, NameAnswered(answer))
+                    self.answer(requester, NameAnswered(answer));
                 }
             }
         }
         self.metrics.dns.add(&self.lookups.take_counts());
         let deadline = self.lookups.poll_timeout();
         shell::arm(self, deadline, ctx);
+        resend_later(self, ctx);
+    }
+
+    /// Beyond the limit an answer is lost: the asker gives up after a while and asks again.
+    fn answer(&mut self, asker: Recipient<NameAnswered>, answer: NameAnswered) {
+        if let Err(SendError::Full(answer)) = asker.try_send(answer)
+            && self.undelivered.len() < UNDELIVERED
+        {
+            self.undelivered.push_back((asker, answer));
+        }
     }
 
     /// Runs in a task of its own: a panic becomes a failure.
@@ -337,6 +356,23 @@ impl Driven for DnsActor {
     }
 }
 
+impl Posting for DnsActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.news.is_waiting() || !self.undelivered.is_empty()
+    }
+
+    fn resend(&mut self, _: &mut Context<Self>) {
+        self.news.resend();
+        for (asker, answer) in std::mem::take(&mut self.undelivered) {
+            self.answer(asker, answer);
+        }
+    }
+}
+
 impl Handler<ResolveName> for DnsActor {
     type Result = ();
 
@@ -394,5 +430,7 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A lookup ends this long before the core's deadline, because it knows the reason better.
 const TIME_TO_REPORT: Duration = Duration::from_millis(100);
+/// As many answers as questions may wait in the mailbox.
+const UNDELIVERED: usize = DnsActor::MAILBOX;
 /// docs/protocol.md 5.8.
 const SERVE_PORT: u16 = 53_535;

@@ -1,27 +1,28 @@
 //! NatTableActor: between the connections of a shard and its TUN queue.
 //!
-//! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `AttachClient`,
-//! `DetachClient`, `RouteClient`, `UnrouteClient`, `StrayPackets`, `AssignProxyIps`,
-//! `ReleaseResource`, `NameAnswered`, `UseTun`, `UseSibling`, `UseDns`, `UseSettings`. Emits:
-//! `InboundPackets` to the TunActor, `OutboundPackets` and `DomainStatusChanged` to connections,
-//! `StrayPackets` to the NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its
-//! mailbox is full: packets are dropped and counted. On death: rebuilt with the known addresses of
+//! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `StrayPackets`,
+//! `NatTableCommand`, `NatTableSetup`, `NameAnswered`, `UseSettings`. Emits: `InboundPackets` to the
+//! TunActor, `OutboundPackets` and `ConnectionUpdate` to connections, `StrayPackets` to the
+//! NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox is full:
+//! packets are dropped and counted, a connection attaches and announces all again, the supervisor's
+//! messages and answers of the DNS wait. When the supervisor's mailbox is full: news waits, the
+//! latest for each name and flow; when the DnsActor's is: questions wait. On death: rebuilt with the known addresses of
 //! names; connections attach and announce again, the next packet of a flow recreates it.
 
 use crate::config::{LiveSettings, UseSettings};
 use crate::faults;
 use crate::link::Link;
-use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
+    AssignProxyIps, AttachClient, NatTableCommand, NatTableSetup, RouteClient,
 };
 use crate::messages::packets::{InboundPackets, OutboundPackets, StrayPackets};
-use crate::messages::successors::{UseDns, UseSibling, UseTun};
 use crate::messages::supervisor::NatTableChanged;
+use crate::messages::updates::ConnectionUpdate;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::shell::{self, Driven, Wakeup, arm, tell};
+use crate::post::{FOR_SHARED, FOR_SUPERVISOR, Post, offer};
+use crate::shell::{self, Driven, Posting, Retry, Wakeup, arm, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use postern_core::domains::DomainsConfig;
@@ -76,8 +77,9 @@ pub struct NatTableActor {
     tun: Link<InboundPackets>,
     /// The NatTableActors of the other shards.
     siblings: BTreeMap<u8, Link<StrayPackets>>,
-    resolve: Option<Recipient<ResolveName>>,
-    changed: Recipient<NatTableChanged>,
+    resolve: Option<Post<ResolveName>>,
+    changed: Post<NatTableChanged>,
+    retry: Retry,
     /// Pinned flows of clients that have not attached again yet.
     pins: BTreeMap<ClientId, Vec<PinnedFlow>>,
     metrics: Arc<ShardMetrics>,
@@ -88,7 +90,7 @@ pub struct NatTableActor {
 struct ConnectionLinks {
     index: PeerIndex,
     packets: Link<OutboundPackets>,
-    names: Recipient<DomainStatusChanged>,
+    names: Recipient<ConnectionUpdate>,
 }
 
 impl NatTableActor {
@@ -116,7 +118,8 @@ impl NatTableActor {
             tun: Link::nowhere(Receiver::Tun),
             siblings: BTreeMap::new(),
             resolve: None,
-            changed: spec.changed,
+            changed: Post::lossy(spec.changed, FOR_SUPERVISOR),
+            retry: Retry::default(),
             pins: spec.snapshot.pins,
             metrics: spec.metrics,
             wakeup: Wakeup::default(),
@@ -149,115 +152,58 @@ impl Driven for NatTableActor {
     }
 }
 
-impl Handler<AttachClient> for NatTableActor {
+impl Posting for NatTableActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.changed.is_waiting() || self.resolve.as_ref().is_some_and(Post::is_waiting)
+    }
+
+    fn resend(&mut self, _: &mut Context<Self>) {
+        self.changed.resend();
+        self.resolve.iter().for_each(Post::resend);
+    }
+}
+
+impl Handler<NatTableCommand> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, message: AttachClient, _: &mut Context<Self>) {
-        self.core.attach(message.client, message.tunnel);
-        if let Some(pins) = self.pins.remove(&message.client) {
-            self.core.restore_pins(message.client, pins, shell::now());
-        }
-        let packets = match self.connections.remove(&message.client) {
-            // Batches that a dead connection did not receive are for its successor.
-            Some(mut former) => {
-                let link = &mut former.packets;
-                link.lead_to(message.connection, &self.metrics);
-                former.packets
+    fn handle(&mut self, command: NatTableCommand, ctx: &mut Context<Self>) {
+        match command {
+            NatTableCommand::Attach(attach) => self.attach(attach),
+            NatTableCommand::Detach { client, index } => self.detach(client, index),
+            NatTableCommand::Assign(assign) => self.assign(assign),
+            NatTableCommand::Release { client, resource } => {
+                self.core.handle_release(client, resource, shell::now());
             }
-            None => Link::new(Receiver::Connection, message.connection),
-        };
-        let links = ConnectionLinks {
-            index: message.index,
-            packets,
-            names: message.names,
-        };
-        self.connections.insert(message.client, links);
-    }
-}
-
-impl Handler<DetachClient> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, message: DetachClient, _: &mut Context<Self>) {
-        let current = self.connections.get(&message.client);
-        if current.is_some_and(|links| links.index == message.index) {
-            self.connections.remove(&message.client);
-            self.core.detach(message.client);
-            self.metrics.set_nat_usage(self.core.usage());
         }
-    }
-}
-
-impl Handler<RouteClient> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RouteClient, _: &mut Context<Self>) {
-        let RouteClient {
-            client,
-            tunnel,
-            shard,
-        } = message;
-        self.core.route(client, tunnel, shard);
-    }
-}
-
-impl Handler<UnrouteClient> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, UnrouteClient(client): UnrouteClient, _: &mut Context<Self>) {
-        self.core.unroute(client);
-    }
-}
-
-impl Handler<UseSibling> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, UseSibling { shard, strays }: UseSibling, _: &mut Context<Self>) {
-        let sibling = self.siblings.entry(shard).or_insert_with(unknown_sibling);
-        sibling.lead_to(strays, &self.metrics);
-    }
-}
-
-impl Handler<UseTun> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, UseTun(tun): UseTun, _: &mut Context<Self>) {
-        self.tun.lead_to(tun, &self.metrics);
-    }
-}
-
-impl Handler<UseDns> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, UseDns(resolve): UseDns, ctx: &mut Context<Self>) {
-        self.resolve = Some(resolve);
-        self.core.handle_resolver_restarted(shell::now());
         self.drive(ctx);
     }
 }
 
-impl Handler<AssignProxyIps> for NatTableActor {
+impl Handler<NatTableSetup> for NatTableActor {
     type Result = ();
 
-    fn handle(&mut self, message: AssignProxyIps, ctx: &mut Context<Self>) {
-        let assignment = Assignment {
-            resource: message.resource,
-            announced: message.announced,
-            name: message.name,
-            in_tunnel: message.in_tunnel,
-        };
-        self.core
-            .handle_assignment(message.client, &assignment, shell::now());
-        self.drive(ctx);
-    }
-}
-
-impl Handler<ReleaseResource> for NatTableActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ReleaseResource, ctx: &mut Context<Self>) {
-        self.core
-            .handle_release(message.client, message.resource, shell::now());
+    fn handle(&mut self, setup: NatTableSetup, ctx: &mut Context<Self>) {
+        match setup {
+            NatTableSetup::Route(RouteClient {
+                client,
+                tunnel,
+                shard,
+            }) => self.core.route(client, tunnel, shard),
+            NatTableSetup::Unroute(client) => self.core.unroute(client),
+            NatTableSetup::UseTun(tun) => self.tun.lead_to(tun, &self.metrics),
+            NatTableSetup::UseSibling { shard, strays } => {
+                let sibling = self.siblings.entry(shard).or_insert_with(unknown_sibling);
+                sibling.lead_to(strays, &self.metrics);
+            }
+            NatTableSetup::UseDns(resolve) => {
+                self.resolve = Some(Post::lossy(resolve, FOR_SHARED));
+                self.core.handle_resolver_restarted(shell::now());
+            }
+        }
         self.drive(ctx);
     }
 }
@@ -344,6 +290,51 @@ impl NatTableActor {
         self.metrics.set_nat_usage(self.core.usage());
         let deadline = self.core.poll_timeout();
         arm(self, deadline, ctx);
+        resend_later(self, ctx);
+    }
+
+    fn attach(&mut self, attach: AttachClient) {
+        let client = attach.client;
+        self.core.attach(client, attach.tunnel);
+        self.core
+            .retain_resources(client, &attach.resources, shell::now());
+        if let Some(pins) = self.pins.remove(&client) {
+            self.core.restore_pins(client, pins, shell::now());
+        }
+        let packets = match self.connections.remove(&client) {
+            // Batches that a dead connection did not receive are for its successor.
+            Some(mut former) => {
+                let link = &mut former.packets;
+                link.lead_to(attach.connection, &self.metrics);
+                former.packets
+            }
+            None => Link::new(Receiver::Connection, attach.connection),
+        };
+        let links = ConnectionLinks {
+            index: attach.index,
+            packets,
+            names: attach.names,
+        };
+        self.connections.insert(client, links);
+    }
+
+    fn detach(&mut self, client: ClientId, index: PeerIndex) {
+        let current = self.connections.get(&client);
+        if current.is_some_and(|links| links.index == index) {
+            self.connections.remove(&client);
+            self.core.detach(client);
+        }
+    }
+
+    fn assign(&mut self, assign: AssignProxyIps) {
+        let assignment = Assignment {
+            resource: assign.resource,
+            announced: assign.announced,
+            name: assign.name,
+            in_tunnel: assign.in_tunnel,
+        };
+        self.core
+            .handle_assignment(assign.client, &assignment, shell::now());
     }
 
     fn handle_event(&self, event: NatTableEvent, ctx: &mut Context<Self>) {
@@ -361,7 +352,7 @@ impl NatTableActor {
                         refresh,
                         reply_to: Some(ctx.address().recipient()),
                     };
-                    tell(resolve, question);
+                    resolve.tell(question);
                 }
             }
             NatTableEvent::NameKnown { name, family, ips } => {
@@ -371,10 +362,10 @@ impl NatTableActor {
                     ips,
                     resolved_at: shell::unix_now(),
                 };
-                tell(&self.changed, NatTableChanged::NameLearned(known));
+                self.changed.tell(NatTableChanged::NameLearned(known));
             }
             NatTableEvent::FlowPinned { client, flow } => {
-                tell(&self.changed, NatTableChanged::FlowPinned(client, flow));
+                self.changed.tell(NatTableChanged::FlowPinned(client, flow));
             }
             NatTableEvent::FlowUnpinned {
                 client,
@@ -383,11 +374,13 @@ impl NatTableActor {
                 proxy,
             } => {
                 let key = (protocol, port, proxy);
-                tell(&self.changed, NatTableChanged::FlowUnpinned(client, key));
+                self.changed
+                    .tell(NatTableChanged::FlowUnpinned(client, key));
             }
             NatTableEvent::Status { client, status } => {
                 if let Some(links) = self.connections.get(&client) {
-                    tell(&links.names, DomainStatusChanged(status));
+                    // A client without an answer announces the name again.
+                    offer(&links.names, ConnectionUpdate::DomainStatus(status));
                 }
             }
         }

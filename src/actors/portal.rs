@@ -1,34 +1,25 @@
 //! PortalActor: the connection to the portal.
 //!
-//! Owns: the websocket, the protocol core (which decides everything). Receives:
-//! `ConnectionAccepted`, `CandidatesGathered`, `CandidatesInvalidated`, `RequestRelays`,
-//! `UseSettings`, `LeavePortal`. Emits, to the supervisor: `OpenConnection`, `AllowAccess`,
-//! `AddCandidates`, `RemoveCandidates`, `RevokeAccess`, `UpdateResource`, `SetExpiry`,
-//! `GatewayInitialized`, `RelaysChanged`, `PortalRefused`, `PortalStateChanged`. When its mailbox
-//! is full: senders wait; if the portal does not take frames in time, the socket is closed. On
-//! death: rebuilt; it joins again, and the portal's `init` is compared with the ledger.
+//! Owns: the websocket, the protocol core (which decides everything). Receives: `PortalCommand`,
+//! `UseSettings`. Emits: `PortalNews` to the supervisor; while the supervisor's mailbox is full,
+//! news waits, and beyond its limit the actor joins again, for a fresh `init`. When its own mailbox
+//! is full: acknowledgements and candidates wait at the supervisor; if the portal does not take
+//! frames in time, the socket is closed. On death: rebuilt; it joins again, and the portal's `init`
+//! is compared with the ledger.
 
 mod link;
 
 use crate::config::UseSettings;
 use crate::faults;
-use crate::messages::connection::{
-    AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
-    UpdateResource,
-};
-use crate::messages::portal::{
-    CandidatesGathered, CandidatesInvalidated, ConnectionAccepted, LeavePortal, RequestRelays,
-};
-use crate::messages::recipients;
-use crate::messages::supervisor::{
-    GatewayInitialized, PortalRefused, PortalStateChanged, RelaysChanged,
-};
+use crate::messages::portal::PortalCommand;
+use crate::messages::supervisor::PortalNews;
 use crate::metrics::{Joined, Metrics};
-use crate::shell::{Driven, Wakeup, arm, now, tell, unix_now};
+use crate::post::{FOR_SUPERVISOR, Post};
+use crate::shell::{Driven, Posting, Retry, Wakeup, arm, now, resend_later, unix_now};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
 use link::{Incoming, OpenError, Socket, Writer};
-use postern_core::health::PortalState;
+use postern_core::command::ClientCommand;
 use postern_core::portal::{
     Anomaly, ConnectRequest, Generation, PortalConfig, PortalEvent, PortalProtocol,
 };
@@ -39,7 +30,8 @@ use tracing::{debug, info, warn};
 
 pub struct PortalActor {
     protocol: PortalProtocol,
-    outputs: PortalOutputs,
+    news: Post<PortalNews>,
+    retry: Retry,
     socket: SocketState,
     metrics: Arc<Metrics>,
     joined: Option<Joined>,
@@ -51,26 +43,10 @@ pub struct PortalSpec {
     pub config: PortalConfig,
     /// For the jitter of its backoff.
     pub seed: [u8; 32],
-    pub outputs: PortalOutputs,
+    /// Reports to the supervisor.
+    pub news: Recipient<PortalNews>,
     pub metrics: Arc<Metrics>,
     pub death: DeathNotice,
-}
-
-recipients! {
-    /// Receivers of a PortalActor's messages: the supervisor, or its stand-in in a test.
-    pub struct PortalOutputs {
-        open: OpenConnection,
-        allow: AllowAccess,
-        add_candidates: AddCandidates,
-        remove_candidates: RemoveCandidates,
-        revoke: RevokeAccess,
-        update: UpdateResource,
-        expiry: SetExpiry,
-        initialized: GatewayInitialized,
-        relays: RelaysChanged,
-        refused: PortalRefused,
-        state: PortalStateChanged,
-    }
 }
 
 enum SocketState {
@@ -80,12 +56,14 @@ enum SocketState {
 }
 
 impl PortalActor {
-    pub const MAILBOX: usize = 64;
+    /// Messages of the supervisor: acknowledgements and candidates of all clients.
+    pub const MAILBOX: usize = 1024;
 
     pub fn new(spec: PortalSpec) -> Self {
         Self {
             protocol: PortalProtocol::new(spec.config, spec.seed, now()),
-            outputs: spec.outputs,
+            news: Post::new(spec.news, FOR_SUPERVISOR),
+            retry: Retry::default(),
             socket: SocketState::Down,
             metrics: spec.metrics,
             joined: None,
@@ -117,42 +95,49 @@ impl Driven for PortalActor {
     }
 }
 
-impl Handler<ConnectionAccepted> for PortalActor {
-    type Result = ();
+impl Posting for PortalActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
 
-    fn handle(&mut self, message: ConnectionAccepted, ctx: &mut Context<Self>) {
-        let kept = self.protocol.accept(&message.reply_ref);
-        self.drive(ctx);
-        debug!(milestone = "authorization_created", kept, "acknowledged");
+    fn is_waiting(&self) -> bool {
+        self.news.is_waiting()
+    }
+
+    /// A supervisor that has missed something learns all that is valid from the next `init`.
+    fn resend(&mut self, ctx: &mut Context<Self>) {
+        self.news.resend();
+        if !self.news.take_overflow() {
+            return;
+        }
+        if let SocketState::Up { .. } = self.socket {
+            warn!("the supervisor does not keep up with the portal: joining again");
+            self.hang_up(ctx);
+            self.protocol.handle_closed("joining again", now());
+            self.drive(ctx);
+        } else {
+            self.news.tell(PortalNews::Left);
+        }
     }
 }
 
-impl Handler<CandidatesGathered> for PortalActor {
-    type Result = ();
+impl Handler<PortalCommand> for PortalActor {
+    type Result = ActorResponse<Self, ()>;
 
-    fn handle(&mut self, message: CandidatesGathered, ctx: &mut Context<Self>) {
-        let CandidatesGathered { client, candidates } = message;
-        self.protocol.add_candidates(client, candidates);
+    fn handle(&mut self, command: PortalCommand, ctx: &mut Context<Self>) -> Self::Result {
+        match command {
+            PortalCommand::Acknowledge { reply_ref } => {
+                let kept = self.protocol.accept(&reply_ref);
+                debug!(milestone = "authorization_created", kept, "acknowledged");
+            }
+            PortalCommand::SignalCandidates { client, candidates } => {
+                self.protocol.add_candidates(client, candidates);
+            }
+            PortalCommand::RequestRelays => self.protocol.report_no_relays(),
+            PortalCommand::Leave => return ActorResponse::r#async(self.leave(ctx)),
+        }
         self.drive(ctx);
-    }
-}
-
-impl Handler<CandidatesInvalidated> for PortalActor {
-    type Result = ();
-
-    fn handle(&mut self, message: CandidatesInvalidated, ctx: &mut Context<Self>) {
-        let CandidatesInvalidated { client, candidates } = message;
-        self.protocol.remove_candidates(client, candidates);
-        self.drive(ctx);
-    }
-}
-
-impl Handler<RequestRelays> for PortalActor {
-    type Result = ();
-
-    fn handle(&mut self, _: RequestRelays, ctx: &mut Context<Self>) {
-        self.protocol.report_no_relays();
-        self.drive(ctx);
+        ActorResponse::reply(())
     }
 }
 
@@ -165,22 +150,6 @@ impl Handler<UseSettings> for PortalActor {
             self.protocol.tolerate_outage(max_outage, now());
             self.drive(ctx);
         }
-    }
-}
-
-impl Handler<LeavePortal> for PortalActor {
-    type Result = ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, _: LeavePortal, ctx: &mut Context<Self>) -> Self::Result {
-        let closing = self.hang_up(ctx);
-        self.protocol.leave(now());
-        self.drive(ctx);
-        let closed = async move {
-            if let Some(closing) = closing {
-                let _ = tokio::time::timeout(LEAVE_TIMEOUT, closing).await;
-            }
-        };
-        Box::pin(closed.into_actor(self).map(|(), _, ctx| ctx.stop()))
     }
 }
 
@@ -214,6 +183,19 @@ impl PortalActor {
             self.perform(event, ctx);
         }
         arm(self, self.protocol.poll_timeout(), ctx);
+        resend_later(self, ctx);
+    }
+
+    fn leave(&mut self, ctx: &mut Context<Self>) -> impl ActorFuture<Self, Output = ()> + use<> {
+        let closing = self.hang_up(ctx);
+        self.protocol.leave(now());
+        self.drive(ctx);
+        let closed = async move {
+            if let Some(closing) = closing {
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, closing).await;
+            }
+        };
+        closed.into_actor(self).map(|(), _, ctx| ctx.stop())
     }
 
     fn write(&mut self, frame: String, ctx: &mut Context<Self>) {
@@ -226,7 +208,6 @@ impl PortalActor {
     }
 
     fn perform(&mut self, event: PortalEvent, ctx: &mut Context<Self>) {
-        let to = &self.outputs;
         match event {
             PortalEvent::Connect(request) => self.open(request, ctx),
             PortalEvent::Disconnect => drop(self.hang_up(ctx)),
@@ -245,7 +226,7 @@ impl PortalActor {
             PortalEvent::Fatal { reason } => {
                 self.joined = None;
                 // The supervisor logs the reason, once.
-                tell(&to.refused, PortalRefused { reason });
+                self.news.tell(PortalNews::Refused { reason });
             }
             PortalEvent::Initialized(init) => {
                 debug!(
@@ -254,57 +235,32 @@ impl PortalActor {
                     authorizations = init.authorizations.len(),
                     "initialized"
                 );
-                tell(&to.initialized, GatewayInitialized(init));
+                self.news.tell(PortalNews::Initialized(init));
             }
-            PortalEvent::AuthorizationRequested(request) => {
-                debug!(milestone = "authorization_requested", client = %request.client.id,
-                    resource = %request.resource.id, "asked to admit a client");
-                tell(&to.open, OpenConnection(request));
-            }
-            PortalEvent::AccessRequested(request) => {
-                debug!(client = %request.client, resource = %request.resource.id,
-                    "asked to admit a client to more");
-                tell(&to.allow, AllowAccess(request));
-            }
-            PortalEvent::CandidatesAdded { client, candidates } => {
-                tell(&to.add_candidates, AddCandidates { client, candidates });
-            }
-            PortalEvent::CandidatesRemoved { client, candidates } => {
-                tell(
-                    &to.remove_candidates,
-                    RemoveCandidates { client, candidates },
-                );
-            }
-            PortalEvent::AccessRejected { client, resource } => {
-                tell(&to.revoke, RevokeAccess { client, resource });
-            }
-            PortalEvent::ResourceUpdated(resource) => tell(&to.update, UpdateResource(resource)),
-            PortalEvent::ExpirySet(entry) => tell(&to.expiry, SetExpiry(entry)),
             PortalEvent::RelaysChanged {
                 disconnected,
                 connected,
-            } => tell(
-                &to.relays,
-                RelaysChanged {
-                    disconnected,
-                    connected,
-                },
-            ),
+            } => self.news.tell(PortalNews::RelaysChanged {
+                disconnected,
+                connected,
+            }),
+            PortalEvent::Client(command) => {
+                log_request(&command);
+                self.news.tell(PortalNews::Client(command));
+            }
         }
     }
 
     fn note_joined(&mut self, generation: Generation) {
         self.joined = Some(self.metrics.join());
         info!(milestone = "joined", %generation, "joined the portal");
-        let state = PortalStateChanged(PortalState::Joined);
-        tell(&self.outputs.state, state);
+        self.news.tell(PortalNews::Joined);
     }
 
     fn note_left(&mut self, reason: &str) {
         self.joined = None;
         info!(milestone = "left", reason, "left the portal");
-        let state = PortalStateChanged(PortalState::Away);
-        tell(&self.outputs.state, state);
+        self.news.tell(PortalNews::Left);
     }
 
     fn open(&mut self, request: ConnectRequest, ctx: &mut Context<Self>) {
@@ -365,6 +321,17 @@ fn log_retry(reason: &str, after: Duration, is_new: bool) {
         warn!(reason, after_ms, "the portal is away, trying again");
     } else {
         debug!(reason, after_ms, "the portal is away, trying again");
+    }
+}
+
+/// Logs what a client waits for.
+fn log_request(command: &ClientCommand) {
+    if let ClientCommand::Authorize(request) = command {
+        debug!(milestone = "authorization_requested", client = %request.client.id,
+            resource = %request.resource.id, "asked to admit a client");
+    } else if let ClientCommand::Allow(request) = command {
+        debug!(client = %request.client, resource = %request.resource.id,
+            "asked to admit a client to more");
     }
 }
 

@@ -1,20 +1,19 @@
 //! TunActor: one queue of the TUN interface.
 //!
-//! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`,
-//! `ConfigureInterface`, `UseOutbound`. Emits: `OutboundPackets` to the NatTableActor,
-//! `InterfaceConfigured`, `InterfaceFailed`. When its mailbox is full: packets are dropped and
-//! counted. On death: rebuilt on the same device; interface, addresses and routes stay, and what
+//! Owns: the queue, the interface's addresses and routes. Receives: `InboundPackets`, `TunSetup`.
+//! Emits: `OutboundPackets` to the NatTableActor, `HealthNews`. When its mailbox is full: packets
+//! are dropped and counted, the supervisor's messages wait. When the supervisor's mailbox is full:
+//! news waits. On death: rebuilt on the same device; interface, addresses and routes stay, and what
 //! the kernel has queued.
 
 use crate::faults;
 use crate::link::Link;
 use crate::messages::packets::{InboundPackets, OutboundPackets};
-use crate::messages::recipients;
-use crate::messages::successors::UseOutbound;
-use crate::messages::supervisor::{InterfaceConfigured, InterfaceFailed};
-use crate::messages::tun::ConfigureInterface;
+use crate::messages::supervisor::HealthNews;
+use crate::messages::tun::TunSetup;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::shell::tell;
+use crate::post::{FOR_SUPERVISOR, Post};
+use crate::shell::{Posting, Retry, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use crate::system::interface::Interface;
 use crate::tunnel::{PacketStream, TunQueue};
@@ -30,23 +29,18 @@ pub struct TunSpec {
     pub queue: TunQueue,
     /// For the addresses and routes of the same device.
     pub interface: Interface,
-    pub outputs: TunOutputs,
+    /// Reports to the supervisor.
+    pub news: Recipient<HealthNews>,
     pub metrics: Arc<ShardMetrics>,
     pub death: DeathNotice,
-}
-
-recipients! {
-    pub struct TunOutputs {
-        configured: InterfaceConfigured,
-        failed: InterfaceFailed,
-    }
 }
 
 pub struct TunActor {
     queue: Rc<TunQueue>,
     interface: Interface,
     nat_table: Link<OutboundPackets>,
-    outputs: TunOutputs,
+    news: Post<HealthNews>,
+    retry: Retry,
     metrics: Arc<ShardMetrics>,
     _death: DeathNotice,
 }
@@ -60,7 +54,8 @@ impl TunActor {
             queue: Rc::new(spec.queue),
             interface: spec.interface,
             nat_table: Link::nowhere(Receiver::NatTable),
-            outputs: spec.outputs,
+            news: Post::lossy(spec.news, FOR_SUPERVISOR),
+            retry: Retry::default(),
             metrics: spec.metrics,
             _death: spec.death,
         }
@@ -99,19 +94,28 @@ impl Handler<InboundPackets> for TunActor {
     }
 }
 
-impl Handler<UseOutbound> for TunActor {
-    type Result = ();
+impl Posting for TunActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
 
-    fn handle(&mut self, UseOutbound(nat_table): UseOutbound, _: &mut Context<Self>) {
-        self.nat_table.lead_to(nat_table, &self.metrics);
+    fn is_waiting(&self) -> bool {
+        self.news.is_waiting()
+    }
+
+    fn resend(&mut self, _: &mut Context<Self>) {
+        self.news.resend();
     }
 }
 
-impl Handler<ConfigureInterface> for TunActor {
+impl Handler<TunSetup> for TunActor {
     type Result = ();
 
-    fn handle(&mut self, message: ConfigureInterface, ctx: &mut Context<Self>) {
-        self.configure(message.0, 1, ctx);
+    fn handle(&mut self, setup: TunSetup, ctx: &mut Context<Self>) {
+        match setup {
+            TunSetup::Configure(tunnel) => self.configure(tunnel, 1, ctx),
+            TunSetup::UseOutbound(nat_table) => self.nat_table.lead_to(nat_table, &self.metrics),
+        }
     }
 }
 
@@ -122,7 +126,7 @@ impl TunActor {
         match self.interface.configure(tunnel) {
             Ok(()) => {
                 tracing::info!("tunnel interface configured");
-                tell(&self.outputs.configured, InterfaceConfigured);
+                self.news.tell(HealthNews::InterfaceConfigured);
             }
             Err(error) if attempt < ATTEMPTS => {
                 tracing::warn!(%error, attempt, "tunnel interface not configured");
@@ -132,9 +136,10 @@ impl TunActor {
             }
             Err(error) => {
                 let reason = error.to_string();
-                tell(&self.outputs.failed, InterfaceFailed { reason });
+                self.news.tell(HealthNews::InterfaceFailed { reason });
             }
         }
+        resend_later(self, ctx);
     }
 }
 

@@ -5,28 +5,31 @@
 //! whichever thread these run.
 //!
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
-//! `OutboundDatagrams`, `AttachPeer`, `DetachPeer`, `UseRelays`, `UseSettings`.
-//! Emits: `InboundDatagrams` and `LocalAddressesChanged` to each connection. When
-//! its mailbox is full: datagrams are dropped and counted. On death: rebuilt on the same sockets,
-//! so that datagrams in the kernel's queue are not lost; connections attach again.
+//! `OutboundDatagrams`, `UdpCommand`, `UdpSetup`, `UseSettings`. Emits: `InboundDatagrams` and
+//! `ConnectionUpdate` to each connection. When its mailbox is full: datagrams are dropped and
+//! counted, a connection attaches its peer again, the supervisor's messages wait. When a connection's
+//! mailbox is full: datagrams are dropped and counted, and it gets the addresses of the time when
+//! it has room. On death: rebuilt on the same sockets, so that datagrams in the kernel's queue are
+//! not lost; connections attach again.
 
 use crate::config::{GatewayConfig, LiveSettings, UseSettings};
 use crate::faults;
 use crate::link::Link;
-use crate::messages::connection::LocalAddressesChanged;
 use crate::messages::packets::{InboundDatagrams, OutboundDatagrams};
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, ListAddresses, UseRelays};
+use crate::messages::udp::{AttachPeer, ListAddresses, UdpCommand, UdpSetup};
+use crate::messages::updates::ConnectionUpdate;
 use crate::metrics::{Receiver, ShardMetrics};
-use crate::shell::{self, Driven, Wakeup, arm, tell};
+use crate::shell::{self, Driven, Posting, Retry, Wakeup, arm, resend_later};
 use crate::sockets::{BoundSockets, SendQueue, UdpPorts};
 use crate::supervision::{DeathNotice, supervised};
 use crate::system::interfaces;
 use actix::prelude::*;
 use postern_core::DropReason;
+use postern_core::grant::Relay;
 use postern_core::packet::DatagramBatch;
 use postern_core::peer::{AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig};
 use postern_core::peer::{PeerIndex, Routed};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -103,6 +106,9 @@ fn list_addresses(config: &GatewayConfig) -> ListAddresses {
 pub struct UdpActor {
     spec: UdpSpec,
     peers: BTreeMap<PeerIndex, PeerLinks>,
+    /// Peers with connections that had no room for our addresses.
+    uninformed: BTreeSet<PeerIndex>,
+    retry: Retry,
     /// Relays of the portal, asked as STUN servers.
     relays: Vec<SocketAddr>,
     queue: SendQueue,
@@ -112,7 +118,7 @@ pub struct UdpActor {
 
 struct PeerLinks {
     connection: Link<InboundDatagrams>,
-    addresses: Option<Recipient<LocalAddressesChanged>>,
+    addresses: Option<Recipient<ConnectionUpdate>>,
 }
 
 impl UdpActor {
@@ -123,6 +129,8 @@ impl UdpActor {
         Self {
             spec,
             peers: BTreeMap::new(),
+            uninformed: BTreeSet::new(),
+            retry: Retry::default(),
             relays: Vec::new(),
             queue: SendQueue::default(),
             awaits_room: false,
@@ -188,51 +196,46 @@ impl Handler<OutboundDatagrams> for UdpActor {
     }
 }
 
-impl Handler<AttachPeer> for UdpActor {
-    type Result = ();
+impl Posting for UdpActor {
+    fn retry(&mut self) -> &mut Retry {
+        &mut self.retry
+    }
 
-    fn handle(&mut self, peer: AttachPeer, _: &mut Context<Self>) {
-        self.spec
-            .demux
-            .attach(peer.index, peer.public_key, &peer.stun_username);
-        if let Some(addresses) = &peer.addresses {
-            let known = self.spec.gatherer.current().clone();
-            tell(addresses, LocalAddressesChanged(known));
+    fn is_waiting(&self) -> bool {
+        !self.uninformed.is_empty()
+    }
+
+    fn resend(&mut self, _: &mut Context<Self>) {
+        for index in std::mem::take(&mut self.uninformed) {
+            self.inform(index);
         }
-        let connection = match self.peers.remove(&peer.index) {
-            // Batches that a dead connection did not receive are for its successor.
-            Some(mut former) => {
-                former
-                    .connection
-                    .lead_to(peer.connection, &self.spec.metrics);
-                former.connection
+    }
+}
+
+impl Handler<UdpCommand> for UdpActor {
+    type Result = ();
+
+    fn handle(&mut self, command: UdpCommand, ctx: &mut Context<Self>) {
+        match command {
+            UdpCommand::Attach(peer) => self.attach(peer),
+            UdpCommand::Detach(index) => self.detach(index),
+        }
+        resend_later(self, ctx);
+    }
+}
+
+impl Handler<UdpSetup> for UdpActor {
+    type Result = ActorResponse<Self, ()>;
+
+    fn handle(&mut self, setup: UdpSetup, ctx: &mut Context<Self>) -> Self::Result {
+        match setup {
+            UdpSetup::UseRelays(relays) => self.use_relays(&relays, ctx),
+            UdpSetup::Flush => {
+                let flushed = self.flush().into_actor(self);
+                return ActorResponse::r#async(flushed);
             }
-            None => Link::new(Receiver::Connection, peer.connection),
-        };
-        let links = PeerLinks {
-            connection,
-            addresses: peer.addresses,
-        };
-        self.peers.insert(peer.index, links);
-    }
-}
-
-impl Handler<DetachPeer> for UdpActor {
-    type Result = ();
-
-    fn handle(&mut self, peer: DetachPeer, _: &mut Context<Self>) {
-        self.spec.demux.detach(peer.index);
-        self.peers.remove(&peer.index);
-    }
-}
-
-impl Handler<UseRelays> for UdpActor {
-    type Result = ();
-
-    fn handle(&mut self, UseRelays(relays): UseRelays, ctx: &mut Context<Self>) {
-        self.relays = relays.iter().map(|relay| relay.addr).collect();
-        self.ask_servers();
-        self.drive(ctx);
+        }
+        ActorResponse::reply(())
     }
 }
 
@@ -254,53 +257,14 @@ impl Handler<UseSettings> for UdpActor {
     }
 }
 
-impl Handler<FlushDatagrams> for UdpActor {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: FlushDatagrams, _: &mut Context<Self>) -> ResponseFuture<()> {
-        let mut queue = std::mem::take(&mut self.queue);
-        let ports = self.spec.ports.clone();
-        let metrics = Arc::clone(&self.spec.metrics);
-        Box::pin(async move {
-            while let Some(port) = queue.blocked_port(&ports) {
-                // The event loop cannot report room any more.
-                if port.writable().await.is_err() {
-                    return;
-                }
-                metrics.count_drops(DropReason::SendFailed, queue.flush(&ports));
-            }
-        })
-    }
-}
-
-/// The send buffer has room again.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct SocketWritable;
-
-impl Handler<SocketWritable> for UdpActor {
-    type Result = ();
-
-    fn handle(&mut self, _: SocketWritable, ctx: &mut Context<Self>) {
-        self.awaits_room = false;
-        let lost = self.queue.flush(&self.spec.ports);
-        self.spec.metrics.count_drops(DropReason::SendFailed, lost);
-        self.drive(ctx);
-    }
-}
-
 impl UdpActor {
     fn drive(&mut self, ctx: &mut Context<Self>) {
         while let Some(request) = self.spec.gatherer.poll_transmit() {
             self.send(request);
         }
-        if let Some(addresses) = self.spec.gatherer.poll_change() {
-            for told in self
-                .peers
-                .values()
-                .filter_map(|peer| peer.addresses.as_ref())
-            {
-                tell(told, LocalAddressesChanged(addresses.clone()));
+        if self.spec.gatherer.poll_change().is_some() {
+            for index in self.peers.keys().copied().collect::<Vec<_>>() {
+                self.inform(index);
             }
         }
         let handshakes = self.spec.demux.take_handshakes();
@@ -312,6 +276,70 @@ impl UdpActor {
             self.spec.gatherer.poll_timeout(),
         ];
         arm(self, deadlines.into_iter().flatten().min(), ctx);
+        resend_later(self, ctx);
+    }
+
+    fn attach(&mut self, peer: AttachPeer) {
+        let index = peer.index;
+        self.spec
+            .demux
+            .attach(index, peer.public_key, &peer.stun_username);
+        let connection = match self.peers.remove(&index) {
+            // Batches that a dead connection did not receive are for its successor.
+            Some(mut former) => {
+                former
+                    .connection
+                    .lead_to(peer.connection, &self.spec.metrics);
+                former.connection
+            }
+            None => Link::new(Receiver::Connection, peer.connection),
+        };
+        let links = PeerLinks {
+            connection,
+            addresses: peer.addresses,
+        };
+        self.peers.insert(index, links);
+        self.inform(index);
+    }
+
+    fn detach(&mut self, index: PeerIndex) {
+        self.spec.demux.detach(index);
+        self.peers.remove(&index);
+        self.uninformed.remove(&index);
+    }
+
+    /// Tells a connection our present addresses, or does so later.
+    fn inform(&mut self, index: PeerIndex) {
+        let peer = self.peers.get(&index);
+        if let Some(addresses) = peer.and_then(|peer| peer.addresses.as_ref()) {
+            let current = self.spec.gatherer.current().clone();
+            let told = addresses.try_send(ConnectionUpdate::LocalAddresses(current));
+            if let Err(SendError::Full(_)) = told {
+                self.uninformed.insert(index);
+            }
+        }
+    }
+
+    fn use_relays(&mut self, relays: &[Relay], ctx: &mut Context<Self>) {
+        self.relays = relays.iter().map(|relay| relay.addr).collect();
+        self.ask_servers();
+        self.drive(ctx);
+    }
+
+    /// Ends when the kernel has taken everything.
+    fn flush(&mut self) -> impl Future<Output = ()> + use<> {
+        let mut queue = std::mem::take(&mut self.queue);
+        let ports = self.spec.ports.clone();
+        let metrics = Arc::clone(&self.spec.metrics);
+        async move {
+            while let Some(port) = queue.blocked_port(&ports) {
+                // The event loop cannot report room any more.
+                if port.writable().await.is_err() {
+                    return;
+                }
+                metrics.count_drops(DropReason::SendFailed, queue.flush(&ports));
+            }
+        }
     }
 
     fn deliver(&mut self, routed: Routed) {
@@ -353,14 +381,22 @@ impl UdpActor {
         if let Some(port) = self.queue.blocked_port(&self.spec.ports).cloned() {
             self.awaits_room = true;
             let room = async move { port.writable().await }.into_actor(self);
-            ctx.spawn(room.map(|room, _, ctx| match room {
-                Ok(()) => ctx.notify(SocketWritable),
+            ctx.spawn(room.map(|room, actor: &mut Self, ctx| match room {
+                Ok(()) => actor.use_room(ctx),
                 // Without a notification, try again after a pause.
                 Err(_) => {
-                    ctx.notify_later(SocketWritable, RETRY_PAUSE);
+                    ctx.run_later(RETRY_PAUSE, Self::use_room);
                 }
             }));
         }
+    }
+
+    /// The send buffer has room again.
+    fn use_room(&mut self, ctx: &mut Context<Self>) {
+        self.awaits_room = false;
+        let lost = self.queue.flush(&self.spec.ports);
+        self.spec.metrics.count_drops(DropReason::SendFailed, lost);
+        self.drive(ctx);
     }
 
     fn ask_servers(&mut self) {

@@ -1,52 +1,58 @@
-//! Messages to a NatTableActor, beyond `InboundPackets` and `OutboundPackets`.
+//! Messages to a NatTableActor, beyond its packets.
 
-use crate::messages::connection::DomainStatusChanged;
-use crate::messages::packets::OutboundPackets;
+use super::dns::ResolveName;
+use super::packets::{InboundPackets, OutboundPackets, StrayPackets};
+use super::updates::ConnectionUpdate;
 use actix::{Message, Recipient};
 use postern_core::grant::{AnnouncedName, TunnelAddresses};
 use postern_core::ids::{ClientId, ResourceId};
 use postern_core::names::DomainName;
 use postern_core::peer::PeerIndex;
 
-/// Deliver packets for these tunnel addresses to `connection`.
+recipients! {
+    /// A NatTableActor, as a connection reaches it.
+    pub struct NatTableInputs {
+        packets: InboundPackets,
+        commands: NatTableCommand,
+    }
+}
+
+/// From a connection, or from the SupervisorActor in the name of one that has ended.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
+pub enum NatTableCommand {
+    Attach(AttachClient),
+    /// Forget this client and its state, unless a later connection of it is attached.
+    Detach {
+        client: ClientId,
+        /// The index in its `Attach`.
+        index: PeerIndex,
+    },
+    Assign(AssignProxyIps),
+    /// A client lost a resource: its names are unmapped unless another resource covers them.
+    Release {
+        client: ClientId,
+        resource: ResourceId,
+    },
+}
+
+/// Deliver packets for these tunnel addresses to `connection`. Names of resources that are not
+/// listed are unmapped.
+#[derive(Clone)]
 pub struct AttachClient {
     pub client: ClientId,
     /// Distinguishes successive connections of the client.
     pub index: PeerIndex,
     pub tunnel: TunnelAddresses,
+    /// The resources that the client may reach.
+    pub resources: Vec<ResourceId>,
     pub connection: Recipient<OutboundPackets>,
     /// Receives the status of the client's names.
-    pub names: Recipient<DomainStatusChanged>,
+    pub names: Recipient<ConnectionUpdate>,
 }
-
-/// Forget this client and its state, unless a later connection of it is attached.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct DetachClient {
-    pub client: ClientId,
-    /// The index in its `AttachClient`.
-    pub index: PeerIndex,
-}
-
-/// These tunnel addresses belong to a client of another shard.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct RouteClient {
-    pub client: ClientId,
-    pub tunnel: TunnelAddresses,
-    pub shard: u8,
-}
-
-/// This client is on no other shard any more.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct UnrouteClient(pub ClientId);
 
 /// A client announced its proxy IPs for a name; the policy allows it.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
+#[derive(Debug, Clone)]
 pub struct AssignProxyIps {
     pub client: ClientId,
     /// The resource that covers the name.
@@ -59,10 +65,28 @@ pub struct AssignProxyIps {
     pub in_tunnel: bool,
 }
 
-/// A client lost a resource: its names are unmapped unless another resource covers them.
-#[derive(Debug, Clone, Copy, Message)]
+/// From the SupervisorActor.
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub struct ReleaseResource {
+pub enum NatTableSetup {
+    Route(RouteClient),
+    /// This client is on no other shard any more.
+    Unroute(ClientId),
+    /// Send packets towards resources there.
+    UseTun(Recipient<InboundPackets>),
+    /// Send packets for clients of another shard there.
+    UseSibling {
+        shard: u8,
+        strays: Recipient<StrayPackets>,
+    },
+    /// A DnsActor was started: lookups may have been lost.
+    UseDns(Recipient<ResolveName>),
+}
+
+/// These tunnel addresses belong to a client of another shard.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteClient {
     pub client: ClientId,
-    pub resource: ResourceId,
+    pub tunnel: TunnelAddresses,
+    pub shard: u8,
 }

@@ -1,16 +1,16 @@
 //! Messages to the SupervisorActor before and after the configuration is read again. Between them
-//! comes `reload::UseSettings`, if something changed.
+//! comes `config::UseSettings`, if something changed.
 
 use actix::Message;
 use postern_core::UnixTime;
 
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ReloadBegan;
-
+/// From the thread that reads the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct ConfigurationReloaded(pub ReloadReport);
+pub enum ReloadNews {
+    Began,
+    Done(ReloadReport),
+}
 
 /// One attempt to read the configuration again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
-//! Messages to the SupervisorActor, beyond the portal's commands (see `connection`).
+//! Messages to the SupervisorActor.
 
 use actix::Message;
+use postern_core::command::ClientCommand;
 use postern_core::grant::{GatewayInit, Relay};
-use postern_core::health::{PortalState, ResolverState};
+use postern_core::health::ResolverState;
 use postern_core::ids::{ClientId, RelayId};
 use postern_core::ledger::{FlowKey, RecordedName, ResolvedName};
 use postern_core::nat_table::flows::PinnedFlow;
@@ -18,19 +19,23 @@ pub struct ChildDied {
     pub cause: DeathCause,
 }
 
-/// Something that a restarted connection must know.
+/// News of a connection.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct ConnectionChanged {
+pub struct ConnectionNews {
     pub client: ClientId,
     pub instance: InstanceId,
-    /// Number of `OpenConnection` and `AllowAccess` that the connection had handled by then.
+    /// Number of grants that the connection had handled by then.
     pub opened: u64,
     pub fact: ConnectionFact,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionFact {
+    /// The request with this ref is granted; for the portal, before any candidate.
+    Accepted { reply_ref: String },
+    /// New local candidates for the client, best first, as SDP strings; for the portal.
+    CandidatesGathered(Vec<String>),
     /// The client uses a name that the policy allows.
     NameAnnounced(RecordedName),
     /// Datagrams to the client take this path.
@@ -39,6 +44,9 @@ pub enum ConnectionFact {
     TransportLost,
     /// A WireGuard session exists, and packets flow.
     SessionEstablished,
+    /// Nothing is left to serve. If more grants have been sent to the connection than it had
+    /// handled, it must not be stopped.
+    Closed,
 }
 
 /// Something that a restarted NatTableActor must know.
@@ -52,43 +60,55 @@ pub enum NatTableChanged {
     FlowUnpinned(ClientId, FlowKey),
 }
 
-/// The portal sent `init`: addresses, relays and the list of grants that are still valid.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct GatewayInitialized(pub GatewayInit);
-
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct RelaysChanged {
-    pub disconnected: Vec<RelayId>,
-    pub connected: Vec<Relay>,
+impl NatTableChanged {
+    /// The flow that the news is about.
+    pub fn pin(&self) -> Option<(ClientId, FlowKey)> {
+        match self {
+            Self::NameLearned(_) => None,
+            Self::FlowPinned(client, flow) => {
+                Some((*client, (flow.protocol, flow.port, flow.proxy)))
+            }
+            Self::FlowUnpinned(client, key) => Some((*client, *key)),
+        }
+    }
 }
 
-/// The portal refuses this gateway for good: token invalid, join refused, told to disconnect.
-#[derive(Debug, Clone, Message)]
+/// News of the portal.
+#[derive(Debug, Clone, PartialEq, Message)]
 #[rtype(result = "()")]
-pub struct PortalRefused {
-    /// Reason and remedy, for people.
-    pub reason: String,
+pub enum PortalNews {
+    /// This gateway joined the portal.
+    Joined,
+    /// This gateway lost the portal.
+    Left,
+    /// The portal refuses this gateway for good: token invalid, join refused, told to disconnect.
+    Refused {
+        /// Reason and remedy, for people.
+        reason: String,
+    },
+    /// The portal sent `init`: addresses, relays and the list of grants that are still valid.
+    Initialized(GatewayInit),
+    RelaysChanged {
+        disconnected: Vec<RelayId>,
+        connected: Vec<Relay>,
+    },
+    /// The portal's word about a client, or about all that hold a resource.
+    Client(ClientCommand),
 }
 
-/// Several attempts to give the tunnel interface its addresses and routes failed.
-#[derive(Debug, Clone, Message)]
+/// News of the parts that the gateway's health depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct InterfaceFailed {
-    /// Reason and remedy, for people.
-    pub reason: String,
-}
-
-/// A connection has nothing left to serve.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ConnectionClosed {
-    pub client: ClientId,
-    pub instance: InstanceId,
-    /// Number of `OpenConnection` and `AllowAccess` that the connection had handled by then. If
-    /// more have been sent to it, it must not be stopped.
-    pub opened: u64,
+pub enum HealthNews {
+    /// The tunnel interface has its addresses and routes.
+    InterfaceConfigured,
+    /// Several attempts to give the tunnel interface its addresses and routes failed.
+    InterfaceFailed {
+        /// Reason and remedy, for people.
+        reason: String,
+    },
+    /// Name servers answer, or none does.
+    Resolver(ResolverState),
 }
 
 /// Stop the gateway: goodbyes, flush, exit with this code.
@@ -108,18 +128,3 @@ pub enum ShutdownMode {
     /// the same as `Goodbye`.
     HandOver,
 }
-
-/// This gateway joined the portal or lost it.
-#[derive(Debug, Clone, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub struct PortalStateChanged(pub PortalState);
-
-/// The tunnel interface has its addresses and routes.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct InterfaceConfigured;
-
-/// Name servers answer, or none does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub struct ResolverStateChanged(pub ResolverState);

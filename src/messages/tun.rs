@@ -1,9 +1,15 @@
-//! Messages to the TunActor, beyond `InboundPackets`.
+//! Messages to a TunActor, beyond `InboundPackets`.
 
-use actix::Message;
+use super::packets::OutboundPackets;
+use actix::{Message, Recipient};
 use postern_core::grant::TunnelAddresses;
 
-/// Give the interface these addresses and its routes.
-#[derive(Debug, Clone, Copy, Message)]
+/// From the SupervisorActor.
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
-pub struct ConfigureInterface(pub TunnelAddresses);
+pub enum TunSetup {
+    /// Give the interface these addresses and its routes.
+    Configure(TunnelAddresses),
+    /// Send packets from resources there.
+    UseOutbound(Recipient<OutboundPackets>),
+}

@@ -1,7 +1,7 @@
-//! Messages to a UdpActor, beyond `OutboundDatagrams`.
+//! Messages to a UdpActor, beyond its datagrams.
 
-use crate::messages::connection::LocalAddressesChanged;
-use crate::messages::packets::InboundDatagrams;
+use super::packets::{InboundDatagrams, OutboundDatagrams};
+use super::updates::ConnectionUpdate;
 use actix::{Message, Recipient};
 use postern_core::grant::Relay;
 use postern_core::ids::PublicKey;
@@ -13,9 +13,24 @@ use std::sync::Arc;
 /// them fails.
 pub type ListAddresses = Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>;
 
-/// Deliver this peer's datagrams to `connection`. Replaces an earlier attachment of the same index.
+recipients! {
+    /// A UdpActor, as a connection reaches it.
+    pub struct UdpInputs {
+        datagrams: OutboundDatagrams,
+        commands: UdpCommand,
+    }
+}
+
+/// From a connection, or from the SupervisorActor in the name of one that has ended.
 #[derive(Clone, Message)]
 #[rtype(result = "()")]
+pub enum UdpCommand {
+    Attach(AttachPeer),
+    Detach(PeerIndex),
+}
+
+/// Deliver this peer's datagrams to `connection`. Replaces an earlier attachment of the same index.
+#[derive(Clone)]
 pub struct AttachPeer {
     /// Upper 24 bits of all the peer's WireGuard receiver indices.
     pub index: PeerIndex,
@@ -26,22 +41,16 @@ pub struct AttachPeer {
     pub connection: Recipient<InboundDatagrams>,
     /// Receives our own addresses, immediately and on each change; `None` if another UdpActor
     /// sends them.
-    pub addresses: Option<Recipient<LocalAddressesChanged>>,
+    pub addresses: Option<Recipient<ConnectionUpdate>>,
 }
 
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct DetachPeer {
-    pub index: PeerIndex,
-}
-
-/// The STUN servers and relays to learn server-reflexive addresses from. Replaces the earlier list.
-/// Sent only to shard 0: its sockets get the answers.
+/// From the SupervisorActor.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct UseRelays(pub Vec<Relay>);
-
-/// The answer comes when the kernel has taken everything that was sent before.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct FlushDatagrams;
+pub enum UdpSetup {
+    /// The STUN servers and relays to learn server-reflexive addresses from. Replaces the earlier
+    /// list. Sent only to shard 0: its sockets get the answers.
+    UseRelays(Vec<Relay>),
+    /// The answer comes when the kernel has taken everything that was sent before.
+    Flush,
+}

@@ -3,21 +3,21 @@
 use super::reloader::{Look, Reloaded, Reloader};
 use crate::config::UseSettings;
 use crate::logging;
-use crate::messages::reload::{ConfigurationReloaded, ReloadBegan, ReloadOutcome, ReloadReport};
-use crate::shell::{tell, unix_now};
+use crate::messages::reload::{ReloadNews, ReloadOutcome, ReloadReport};
+use crate::shell::unix_now;
 use actix::prelude::*;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
 
 /// The receivers of an attempt and its result.
 pub struct ReloadLinks {
-    pub began: Recipient<ReloadBegan>,
-    /// Receives new settings, between the other two.
+    pub news: Recipient<ReloadNews>,
+    /// Receives new settings, between the begin and the end.
     pub settings: Recipient<UseSettings>,
-    pub reloaded: Recipient<ConfigurationReloaded>,
     /// Whether SIGTERM leaves the clients to the next process (`state.handover`).
     pub hands_over: Arc<AtomicBool>,
 }
@@ -30,6 +30,7 @@ pub struct ReloadLinks {
 /// When no thread can be started.
 pub fn watch(mut reloader: Reloader, asked: Receiver<()>, links: ReloadLinks) -> io::Result<()> {
     let name = "reloader".to_owned();
+    let outbox = Builder::new_current_thread().build()?;
     let watch = move || {
         let mut patience = LOOK_EVERY;
         loop {
@@ -43,7 +44,7 @@ pub fn watch(mut reloader: Reloader, asked: Receiver<()>, links: ReloadLinks) ->
                 Look::Changing => SETTLES,
             };
             if is_due == Look::Changed {
-                links.reload(&mut reloader);
+                links.reload(&mut reloader, &outbox);
             }
         }
     };
@@ -52,28 +53,27 @@ pub fn watch(mut reloader: Reloader, asked: Receiver<()>, links: ReloadLinks) ->
 }
 
 impl ReloadLinks {
-    fn reload(&self, reloader: &mut Reloader) {
-        tell(&self.began, ReloadBegan);
+    fn reload(&self, reloader: &mut Reloader, outbox: &Runtime) {
+        outbox.block_on(send(&self.news, ReloadNews::Began));
         let Reloaded {
             outcome,
             settings,
             warnings,
         } = reloader.reload();
         if let Some(settings) = settings {
-            self.take_over(settings);
+            self.take_over(&settings);
+            outbox.block_on(send(&self.settings, settings));
         }
         for warning in warnings {
             tracing::warn!("{warning}");
         }
         log(&outcome);
         let at = unix_now();
-        tell(
-            &self.reloaded,
-            ConfigurationReloaded(ReloadReport { at, outcome }),
-        );
+        let done = ReloadNews::Done(ReloadReport { at, outcome });
+        outbox.block_on(send(&self.news, done));
     }
 
-    fn take_over(&self, settings: UseSettings) {
+    fn take_over(&self, settings: &UseSettings) {
         let (before, after) = (&settings.before.config, &settings.after.config);
         self.hands_over
             .store(after.state.handover, Ordering::Relaxed);
@@ -82,8 +82,16 @@ impl ReloadLinks {
         {
             tracing::error!(error, "log.filter cannot be taken over");
         }
-        tell(&self.settings, settings);
     }
+}
+
+/// Waits for room: the thread has nothing else to do.
+async fn send<M>(to: &Recipient<M>, message: M)
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    // A supervisor that has died ends the process.
+    let _ = to.send(message).await;
 }
 
 fn log(outcome: &ReloadOutcome) {

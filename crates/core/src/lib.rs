@@ -27,7 +27,8 @@
 //!
 //! A module imports only from floors below its own, so there is no circle of imports:
 //!
-//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`].
+//! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`],
+//!    [`command`].
 //! 2. One concern each: [`policy`], [`replies`], [`health`], [`portal`].
 //! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
 //! 4. [`nat_table`] (flows and rewriting on top of [`domains`]).
@@ -37,6 +38,7 @@
 //! 8. [`diagnosis`] (reads the facts that each floor's `explain` returns; nothing imports it).
 
 pub mod backoff;
+pub mod command;
 pub mod connection;
 pub mod diagnosis;
 pub mod domains;

@@ -6,8 +6,8 @@
 
 use super::DnsActor;
 use super::resolver::Resolver;
-use crate::messages::supervisor::ResolverStateChanged;
-use crate::shell::{self, tell};
+use crate::messages::supervisor::HealthNews;
+use crate::shell::{self, resend_later};
 use actix::prelude::*;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
@@ -51,7 +51,7 @@ impl DnsActor {
         };
         probe.is_asking = false;
         if std::mem::replace(&mut probe.state, state) != state {
-            tell(&self.state, ResolverStateChanged(state));
+            self.news.tell(HealthNews::Resolver(state));
         }
         let after = match state {
             ResolverState::Answering => WHILE_WELL,
@@ -63,6 +63,7 @@ impl DnsActor {
             }
             actor.probe(ctx);
         }));
+        resend_later(self, ctx);
     }
 }
 

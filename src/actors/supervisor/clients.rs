@@ -3,75 +3,68 @@
 use super::SupervisorActor;
 use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
 use crate::faults::{Fault, FaultKind};
-use crate::messages::connection::{AllowAccess, CloseConnection, OpenConnection, StopConnection};
-use crate::messages::nat_table::{DetachClient, RouteClient, UnrouteClient};
+use crate::messages::connection::ConnectionCommand;
+use crate::messages::nat_table::{NatTableCommand, NatTableSetup, RouteClient};
 use crate::messages::supervisor::Child;
-use crate::messages::udp::DetachPeer;
-use crate::shell::{self, tell, tell_addr};
+use crate::messages::udp::UdpCommand;
+use crate::post::{FOR_CONNECTION, Post};
 use crate::supervision::{DeathNotice, Ping};
-use actix::dev::ToEnvelope;
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 use postern_core::connection::ConnectionConfig;
 use postern_core::ids::ClientId;
 use postern_core::peer::PeerIndex;
-use postern_core::supervision::{ClientRequest, FRONT, Farewell, NewConnection, Refusal};
+use postern_core::supervision::{FRONT, Farewell, NewConnection, Refusal};
 use std::collections::BTreeMap;
 
-/// The addresses of the connections that were started and are neither gone nor ended from outside.
+/// The connections that were started and are neither gone nor ended from outside.
 #[derive(Default)]
-pub(super) struct ConnectionTable(BTreeMap<PeerIndex, (Addr<ConnectionActor>, AbortHandle)>);
+pub(super) struct ConnectionTable(BTreeMap<PeerIndex, ConnectionHandle>);
+
+struct ConnectionHandle {
+    connection: Addr<ConnectionActor>,
+    /// A connection that takes no command for too long is ended.
+    commands: Post<ConnectionCommand>,
+    abort: AbortHandle,
+}
 
 impl ConnectionTable {
     pub(super) fn get(&self, index: PeerIndex) -> Option<&Addr<ConnectionActor>> {
-        self.0.get(&index).map(|(connection, _)| connection)
+        self.0.get(&index).map(|handle| &handle.connection)
     }
 
     pub(super) fn pings(&self, index: PeerIndex) -> Option<Recipient<Ping>> {
         Some(self.get(index)?.clone().recipient())
     }
 
-    pub(super) fn send(&self, index: PeerIndex, request: ClientRequest) {
-        let Some(connection) = self.get(index) else {
-            return;
-        };
-        match request {
-            ClientRequest::Open(request) => tell_addr(connection, OpenConnection(request)),
-            ClientRequest::Allow(request) => tell_addr(connection, AllowAccess(request)),
+    pub(super) fn tell(&self, index: PeerIndex, command: ConnectionCommand) {
+        if let Some(handle) = self.0.get(&index) {
+            handle.commands.tell(command);
         }
     }
 
-    pub(super) fn stop(&self, index: PeerIndex, farewell: Farewell) {
-        let Some(connection) = self.get(index) else {
-            return;
-        };
+    /// A connection without room for the command is ended at once.
+    pub(super) fn stop(&mut self, index: PeerIndex, farewell: Farewell) {
         if farewell == Farewell::Due {
-            tell_addr(connection, CloseConnection);
+            self.tell(index, ConnectionCommand::Close);
         }
-        tell_addr(connection, StopConnection);
+        self.tell(index, ConnectionCommand::Stop);
+        let handle = self.0.get(&index);
+        if handle.is_some_and(|it| it.commands.is_waiting()) {
+            self.abort(index);
+        }
     }
 
     /// A stuck actor must not learn its successors' addresses: it is no longer reached.
     pub(super) fn abort(&mut self, index: PeerIndex) {
-        if let Some((_, abort)) = self.0.remove(&index) {
-            abort.abort();
+        if let Some(handle) = self.0.remove(&index) {
+            handle.abort.abort();
         }
     }
 }
 
 impl SupervisorActor {
-    /// The portal grants a client something.
-    pub(super) fn grant(&mut self, request: ClientRequest, ctx: &mut Context<Self>) {
-        let client = request.client();
-        let (ledger, now) = (&mut self.spec.ledger, shell::now());
-        let granted = self.supervision.handle_request(request, ledger, now);
-        if let Err(refusal) = granted {
-            self.report_refusal(client, refusal);
-        }
-        self.perform(ctx);
-    }
-
-    fn report_refusal(&self, client: ClientId, refusal: Refusal) {
+    pub(super) fn report_refusal(&self, client: ClientId, refusal: Refusal) {
         match refusal {
             Refusal::Stopping | Refusal::Unknown => {}
             Refusal::CutOff | Refusal::Draining => self.spec.metrics.turned_away.add(1),
@@ -101,39 +94,32 @@ impl SupervisorActor {
         all.filter_map(|(id, _)| Some((id, self.connection(id)?)))
     }
 
-    pub(super) fn tell_all<M>(&self, message: &M)
-    where
-        M: Message<Result = ()> + Clone + Send + 'static,
-        ConnectionActor: Handler<M>,
-        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
-    {
-        self.tell_those(message, |_| true);
+    pub(super) fn tell_all(&self, command: &ConnectionCommand) {
+        self.tell_those(command, |_| true);
     }
 
     /// As [`Self::tell_all`], only on the shards for which `is_meant` holds.
-    pub(super) fn tell_those<M>(&self, message: &M, is_meant: impl Fn(u8) -> bool)
-    where
-        M: Message<Result = ()> + Clone + Send + 'static,
-        ConnectionActor: Handler<M>,
-        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
-    {
+    pub(super) fn tell_those(&self, command: &ConnectionCommand, is_meant: impl Fn(u8) -> bool) {
         let all = self.supervision.clients();
         let meant = all.filter(|(_, it)| it.is_running() && is_meant(it.index.shard()));
-        for connection in meant.filter_map(|(_, client)| self.clients.get(client.index)) {
-            tell_addr(connection, message.clone());
+        for (_, client) in meant {
+            self.clients.tell(client.index, command.clone());
         }
     }
 
-    pub(super) fn pass_on<M>(&self, id: ClientId, message: M)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        ConnectionActor: Handler<M>,
-        Context<ConnectionActor>: ToEnvelope<ConnectionActor, M>,
-    {
-        match self.connection(id) {
-            Some(connection) => tell_addr(connection, message),
-            None => tracing::debug!(client = %id, "message for nobody"),
-        }
+    /// Sends again what waits. Returns the connections that have taken nothing for too long.
+    pub(super) fn resend_to_connections(&self) -> Vec<Child> {
+        let running = self.supervision.clients().filter(|(_, it)| it.is_running());
+        let deaf = running.filter(|(_, client)| {
+            let handle = self.clients.0.get(&client.index);
+            let handle = handle.filter(|it| it.commands.is_waiting());
+            handle.is_some_and(|it| {
+                it.commands.resend();
+                it.commands.take_overflow()
+            })
+        });
+        deaf.map(|(id, client)| Child::Connection(id, client.index))
+            .collect()
     }
 
     pub(super) fn inject_into_connection(
@@ -160,7 +146,7 @@ impl SupervisorActor {
             return;
         };
         let child = Child::Connection(client, index);
-        let started = self.spec.spawner.connection(ConnectionSpec {
+        let (connection, abort) = self.spec.spawner.connection(ConnectionSpec {
             client,
             config: ConnectionConfig {
                 keys: self.spec.keys.clone(),
@@ -174,7 +160,12 @@ impl SupervisorActor {
             metrics: self.spec.metrics.shard(shard.into()),
             death: DeathNotice::new(child, it.instance, ctx.address().recipient()),
         });
-        self.clients.0.insert(index, started);
+        let handle = ConnectionHandle {
+            commands: Post::new(connection.clone().recipient(), FOR_CONNECTION),
+            connection,
+            abort,
+        };
+        self.clients.0.insert(index, handle);
         if it.is_first {
             for (_, sibling) in self.tree.siblings(shard) {
                 let route = RouteClient {
@@ -182,7 +173,7 @@ impl SupervisorActor {
                     tunnel,
                     shard,
                 };
-                tell(&sibling.route, route);
+                sibling.setup.tell(NatTableSetup::Route(route));
             }
         }
     }
@@ -198,10 +189,7 @@ impl SupervisorActor {
             udp: shard.udp.as_ref()?.inputs.clone(),
             front,
             resolve: self.tree.dns.as_ref()?.resolve.clone(),
-            gathered: ctx.address().recipient(),
-            accepted: ctx.address().recipient(),
-            changed: ctx.address().recipient(),
-            closed: ctx.address().recipient(),
+            news: ctx.address().recipient(),
         })
     }
 
@@ -212,15 +200,16 @@ impl SupervisorActor {
         let front = (index.shard() != FRONT).then(|| self.tree.front());
         let udps = [Some(shard), front].into_iter().flatten();
         for udp in udps.filter_map(|shard| shard.udp.as_ref()) {
-            tell(&udp.inputs.detach, DetachPeer { index });
+            udp.commands.tell(UdpCommand::Detach(index));
         }
         if let Some(nat_table) = &shard.nat_table {
-            tell(&nat_table.inputs.detach, DetachClient { client, index });
+            let detach = NatTableCommand::Detach { client, index };
+            nat_table.commands.tell(detach);
         }
         // Unless the client has come back meanwhile.
         if self.supervision.client(client).is_none() {
             for (_, sibling) in self.tree.siblings(index.shard()) {
-                tell(&sibling.unroute, UnrouteClient(client));
+                sibling.setup.tell(NatTableSetup::Unroute(client));
             }
         }
     }

@@ -3,9 +3,7 @@
 use super::SupervisorActor;
 use crate::messages::operator::HealthCheck;
 use crate::messages::reports::{HealthReport, HealthStatus};
-use crate::messages::supervisor::{
-    Child, InterfaceConfigured, PortalStateChanged, ResolverStateChanged,
-};
+use crate::messages::supervisor::{Child, HealthNews};
 use crate::shell;
 use crate::supervision::Ping;
 use actix::prelude::*;
@@ -46,33 +44,24 @@ impl HealthState {
         }
     }
 
-    fn set_portal(&mut self, state: PortalState) {
+    pub(super) fn set_portal(&mut self, state: PortalState) {
         self.portal = state;
         self.portal_since = shell::unix_now();
     }
 }
 
-impl Handler<PortalStateChanged> for SupervisorActor {
+impl Handler<HealthNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, PortalStateChanged(state): PortalStateChanged, _: &mut Context<Self>) {
-        self.health_state.set_portal(state);
-    }
-}
-
-impl Handler<InterfaceConfigured> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, _: InterfaceConfigured, _: &mut Context<Self>) {
-        self.health_state.is_interface_up = true;
-    }
-}
-
-impl Handler<ResolverStateChanged> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, ResolverStateChanged(state): ResolverStateChanged, _: &mut Context<Self>) {
-        self.health_state.resolver = state;
+    fn handle(&mut self, news: HealthNews, ctx: &mut Context<Self>) {
+        match news {
+            HealthNews::InterfaceConfigured => self.health_state.is_interface_up = true,
+            HealthNews::InterfaceFailed { reason } => {
+                tracing::error!(reason, "the tunnel interface cannot be configured");
+                Self::end(1, ctx);
+            }
+            HealthNews::Resolver(state) => self.health_state.resolver = state,
+        }
     }
 }
 

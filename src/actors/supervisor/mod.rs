@@ -1,11 +1,12 @@
 //! SupervisorActor: the parent of all other actors.
 //!
-//! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
-//! Receives: the portal's commands, `ConnectionAccepted`, `CandidatesGathered`,
-//! `ConnectionChanged`, `ConnectionClosed`, `NatTableChanged`, `ChildDied`, `Shutdown`, changes of
-//! the gateway's health, and the operator's questions. Emits: commands to connections,
-//! `ConfigureInterface`, `ServeNames`, `UseRelays`, acknowledgements, and to all actors the
-//! addresses of restarted ones. When its mailbox is full: control messages wait. On death: the
+//! Owns: the [`Ledger`], the children by the decisions of [`Supervision`], the state file.
+//! Receives: `PortalNews`, `ConnectionNews`, `NatTableChanged`, `HealthNews`, `ChildDied`,
+//! `ReloadNews`, `Shutdown`, and the operator's questions. Emits: to each child its commands, and
+//! to all actors the addresses of restarted ones. When its mailbox is full: news waits at the
+//! senders, the PortalActor joins again if too much waits; only notices of death are taken beyond
+//! the limit. When a child's mailbox is full: commands wait in order and are sent again every 100
+//! ms; a child that has no room for too long is ended and rebuilt from the ledger. On death: the
 //! process ends with code 70, and the next one takes the clients over.
 //!
 //! The supervisor writes a command of the portal into the ledger before it passes it on, so that
@@ -24,32 +25,30 @@ pub mod spawner;
 pub mod state_saver;
 mod status;
 mod tree;
+mod waiting;
 
 use crate::faults::{FaultKind, InjectFault, Target};
-use crate::messages::connection::{
-    AddCandidates, AllowAccess, OpenConnection, ReconcileAuthorizations, RemoveCandidates,
-    RevokeAccess, SetExpiry, UpdateResource,
-};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, RequestRelays};
+use crate::messages::portal::PortalCommand;
 use crate::messages::reload::ReloadReport;
 use crate::messages::supervisor::{
-    Child, ConnectionChanged, ConnectionClosed, ConnectionFact, GatewayInitialized,
-    InterfaceFailed, NatTableChanged, PortalRefused, RelaysChanged, Shutdown, ShutdownMode,
+    Child, ConnectionFact, ConnectionNews, NatTableChanged, PortalNews, Shutdown, ShutdownMode,
 };
-use crate::messages::udp::UseRelays;
+use crate::messages::udp::UdpSetup;
 use crate::metrics::Metrics;
 use crate::service_manager::ServiceManager;
-use crate::shell::{self, Driven, Wakeup, tell, tell_addr};
+use crate::shell::{self, Driven, Wakeup};
 use crate::supervision::ExitGuard;
 use actix::prelude::*;
 use clients::ConnectionTable;
 use health_state::HealthState;
+use postern_core::command::ClientCommand;
 use postern_core::diagnosis::Journal;
-use postern_core::grant::Relay;
+use postern_core::grant::{GatewayInit, Relay};
+use postern_core::health::PortalState;
 use postern_core::ids::RelayId;
 use postern_core::ledger::Ledger;
 use postern_core::peer::GatewayKeys;
-use postern_core::supervision::{ClientRequest, Progress, Supervision, SupervisionConfig};
+use postern_core::supervision::{Progress, Supervision, SupervisionConfig};
 use spawner::Spawner;
 use state_saver::StateSaver;
 use std::collections::BTreeMap;
@@ -143,6 +142,7 @@ impl Actor for SupervisorActor {
         let alive = Arc::clone(&self.spec.alive);
         alive.store(true, Ordering::Relaxed);
         ctx.run_interval(HEARTBEAT, move |_, _| alive.store(true, Ordering::Relaxed));
+        ctx.run_interval(waiting::RESEND_EVERY, Self::resend);
         ctx.run_interval(state_saver::RENEW_EVERY, |actor, _| actor.save());
         ctx.run_later(state_saver::SUSPICIOUS, |actor, _| actor.trust_state());
         let clients = self.spec.ledger.clients().len().min(self.spec.max_clients);
@@ -168,148 +168,60 @@ impl Driven for SupervisorActor {
     }
 }
 
-impl Handler<OpenConnection> for SupervisorActor {
+impl Handler<PortalNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, OpenConnection(request): OpenConnection, ctx: &mut Context<Self>) {
-        self.grant(ClientRequest::Open(request), ctx);
-        self.ask_for_relays();
-    }
-}
-
-impl Handler<AllowAccess> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, AllowAccess(request): AllowAccess, ctx: &mut Context<Self>) {
-        self.grant(ClientRequest::Allow(request), ctx);
-    }
-}
-
-impl Handler<AddCandidates> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: AddCandidates, ctx: &mut Context<Self>) {
-        let ledger = &mut self.spec.ledger;
-        ledger.add_candidates(message.client, &message.candidates);
-        self.pass_on(message.client, message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<RemoveCandidates> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RemoveCandidates, ctx: &mut Context<Self>) {
-        let ledger = &mut self.spec.ledger;
-        ledger.remove_candidates(message.client, &message.candidates);
-        self.pass_on(message.client, message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<RevokeAccess> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RevokeAccess, ctx: &mut Context<Self>) {
-        self.spec.ledger.revoke(message.client, message.resource);
-        self.pass_on(message.client, message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<SetExpiry> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: SetExpiry, ctx: &mut Context<Self>) {
-        self.spec.ledger.set_expiry(message.0);
-        self.pass_on(message.0.client, message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<UpdateResource> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: UpdateResource, ctx: &mut Context<Self>) {
-        self.spec.ledger.update_resource(&message.0);
-        self.tell_all(&message);
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<GatewayInitialized> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, GatewayInitialized(init): GatewayInitialized, ctx: &mut Context<Self>) {
-        let ledger = &mut self.spec.ledger;
-        ledger.reconcile(init.tunnel, &init.authorizations);
-        self.configure(init.tunnel);
-        self.relays.clear();
-        self.add_relays(init.relays);
-        for (id, connection) in self.connections() {
-            let of_client = init
-                .authorizations
-                .iter()
-                .filter(|entry| entry.client == id);
-            let reconcile = ReconcileAuthorizations {
-                gateway: init.tunnel,
-                authorizations: of_client.copied().collect(),
-            };
-            tell_addr(connection, reconcile);
-        }
-        self.save_soon(ctx);
-    }
-}
-
-impl Handler<RelaysChanged> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: RelaysChanged, _: &mut Context<Self>) {
-        self.relays
-            .retain(|(id, _), _| !message.disconnected.contains(id));
-        self.add_relays(message.connected);
-        self.ask_for_relays();
-    }
-}
-
-impl Handler<ConnectionAccepted> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionAccepted, _: &mut Context<Self>) {
-        let reply_ref = &message.reply_ref;
-        self.supervision
-            .handle_acknowledgement(message.client, reply_ref);
-        if let Some(portal) = &self.tree.portal {
-            tell(&portal.accepted, message);
+    fn handle(&mut self, news: PortalNews, ctx: &mut Context<Self>) {
+        match news {
+            PortalNews::Joined => self.health_state.set_portal(PortalState::Joined),
+            PortalNews::Left => self.health_state.set_portal(PortalState::Away),
+            PortalNews::Refused { reason } => {
+                tracing::error!(reason, "the portal refuses this gateway");
+                Self::end(1, ctx);
+            }
+            PortalNews::Initialized(init) => self.initialize(init, ctx),
+            PortalNews::RelaysChanged {
+                disconnected,
+                connected,
+            } => {
+                self.relays.retain(|(id, _), _| !disconnected.contains(id));
+                self.add_relays(connected);
+                self.ask_for_relays();
+            }
+            PortalNews::Client(command) => self.execute(command, ctx),
         }
     }
 }
 
-impl Handler<CandidatesGathered> for SupervisorActor {
+impl Handler<ConnectionNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, message: CandidatesGathered, _: &mut Context<Self>) {
-        if let Some(portal) = &self.tree.portal {
-            tell(&portal.gathered, message);
-        }
-    }
-}
-
-impl Handler<ConnectionChanged> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionChanged, ctx: &mut Context<Self>) {
-        let client = message.client;
+    fn handle(&mut self, news: ConnectionNews, ctx: &mut Context<Self>) {
+        let client = news.client;
         let at = Progress {
             client,
-            instance: message.instance,
-            handled: message.opened,
+            instance: news.instance,
+            handled: news.opened,
         };
-        if !self.supervision.is_current(at) {
-            return;
-        }
         let ledger = &mut self.spec.ledger;
-        match message.fact {
+        match news.fact {
+            // The portal waits for them, whatever has become of the connection.
+            ConnectionFact::Accepted { reply_ref } => {
+                self.supervision.handle_acknowledgement(client, &reply_ref);
+                return self.tell_portal(PortalCommand::Acknowledge { reply_ref });
+            }
+            ConnectionFact::CandidatesGathered(candidates) => {
+                return self.tell_portal(PortalCommand::SignalCandidates { client, candidates });
+            }
+            ConnectionFact::NameAnnounced(_)
+            | ConnectionFact::PathInUse(_)
+            | ConnectionFact::TransportLost
+            | ConnectionFact::SessionEstablished
+            | ConnectionFact::Closed
+                if !self.supervision.is_current(at) =>
+            {
+                return;
+            }
             ConnectionFact::NameAnnounced(name) => ledger.record_name(client, name),
             ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
             // If a further grant is on its way, it may bring another transport.
@@ -319,6 +231,9 @@ impl Handler<ConnectionChanged> for SupervisorActor {
             ConnectionFact::TransportLost => {}
             ConnectionFact::SessionEstablished => {
                 self.supervision.handle_session(client, shell::now());
+            }
+            ConnectionFact::Closed => {
+                self.supervision.handle_closed(at, ledger, shell::now());
             }
         }
         self.perform(ctx);
@@ -336,48 +251,6 @@ impl Handler<NatTableChanged> for SupervisorActor {
             NatTableChanged::FlowUnpinned(client, key) => ledger.forget_pin(client, key),
         }
         self.save_soon(ctx);
-    }
-}
-
-impl Handler<ConnectionClosed> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionClosed, ctx: &mut Context<Self>) {
-        let at = Progress {
-            client: message.client,
-            instance: message.instance,
-            handled: message.opened,
-        };
-        let ledger = &mut self.spec.ledger;
-        self.supervision.handle_closed(at, ledger, shell::now());
-        self.perform(ctx);
-    }
-}
-
-impl Handler<InterfaceFailed> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: InterfaceFailed, ctx: &mut Context<Self>) {
-        tracing::error!(
-            reason = message.reason,
-            "the tunnel interface cannot be configured"
-        );
-        ctx.notify(Shutdown {
-            exit_code: 1,
-            mode: ShutdownMode::Goodbye,
-        });
-    }
-}
-
-impl Handler<PortalRefused> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: PortalRefused, ctx: &mut Context<Self>) {
-        tracing::error!(reason = message.reason, "the portal refuses this gateway");
-        ctx.notify(Shutdown {
-            exit_code: 1,
-            mode: ShutdownMode::Goodbye,
-        });
     }
 }
 
@@ -404,6 +277,46 @@ impl Handler<InjectFault> for SupervisorActor {
 }
 
 impl SupervisorActor {
+    /// A command of the portal: the core admits its client and records it, then passes it on.
+    fn execute(&mut self, command: ClientCommand, ctx: &mut Context<Self>) {
+        let client = command.client();
+        let is_authorization = matches!(command, ClientCommand::Authorize(_));
+        let (ledger, now) = (&mut self.spec.ledger, shell::now());
+        let result = self.supervision.handle_command(command, ledger, now);
+        if let (Err(refusal), Some(client)) = (result, client) {
+            self.report_refusal(client, refusal);
+        }
+        self.perform(ctx);
+        if is_authorization && !self.stopping {
+            self.ask_for_relays();
+        }
+    }
+
+    fn initialize(&mut self, init: GatewayInit, ctx: &mut Context<Self>) {
+        let reconcile = ClientCommand::Reconcile {
+            gateway: init.tunnel,
+            granted: init.authorizations,
+        };
+        self.execute(reconcile, ctx);
+        self.configure(init.tunnel);
+        self.relays.clear();
+        self.add_relays(init.relays);
+    }
+
+    fn tell_portal(&self, command: PortalCommand) {
+        if let Some(portal) = &self.tree.portal {
+            portal.commands.tell(command);
+        }
+    }
+
+    /// Ends the process, with goodbyes.
+    fn end(exit_code: i32, ctx: &mut Context<Self>) {
+        ctx.notify(Shutdown {
+            exit_code,
+            mode: ShutdownMode::Goodbye,
+        });
+    }
+
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
         let handle = self.tree.handles.get(&child);
         let handle = handle.ok_or_else(|| format!("{child} is not there just now"))?;
@@ -422,7 +335,7 @@ impl SupervisorActor {
     fn tell_relays(&self) {
         if let Some(udp) = &self.tree.front().udp {
             let all = self.relays.values().cloned().collect();
-            tell(&udp.relays, UseRelays(all));
+            udp.setup.tell(UdpSetup::UseRelays(all));
         }
     }
 
@@ -430,11 +343,8 @@ impl SupervisorActor {
     /// when one joins.
     fn ask_for_relays(&mut self) {
         let none_left = self.relays.is_empty();
-        if none_left
-            && !self.asked_for_relays
-            && let Some(portal) = &self.tree.portal
-        {
-            tell(&portal.request_relays, RequestRelays);
+        if none_left && !self.asked_for_relays {
+            self.tell_portal(PortalCommand::RequestRelays);
         }
         self.asked_for_relays = none_left;
     }

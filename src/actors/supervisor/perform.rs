@@ -1,6 +1,7 @@
 //! Performs what the core of supervision decides: starts, pings and ends actors, logs their deaths.
 
 use super::{EXIT_BUDGET_SPENT, SupervisorActor};
+use crate::messages::connection::ConnectionCommand;
 use crate::messages::supervisor::{
     Child, ChildDied, DeathCause, InstanceId, Shutdown, ShutdownMode,
 };
@@ -32,13 +33,20 @@ impl SupervisorActor {
             match event {
                 SupervisionEvent::Start(child, instance) => self.start_child(child, instance, ctx),
                 SupervisionEvent::Connect(connection) => self.start_connection(*connection, ctx),
-                SupervisionEvent::Pass(index, request) => self.clients.send(index, request),
+                SupervisionEvent::Pass(index, command) => {
+                    self.clients.tell(index, ConnectionCommand::Client(command));
+                }
                 SupervisionEvent::Ping(child, instance) => self.ping(child, instance, ctx),
                 SupervisionEvent::Abort(child) => self.abort(child),
                 SupervisionEvent::AskThread(child) => {
                     let busy = self.spec.spawner.busy_with(child.place());
                     let (ledger, now) = (&mut self.spec.ledger, shell::now());
                     self.supervision.handle_stuck(child, busy, ledger, now);
+                }
+                SupervisionEvent::Deaf(child) => {
+                    let client = child.client().map(tracing::field::display);
+                    let shard = child.shard();
+                    tracing::error!(%child, client, shard, "actor takes no commands and is ended");
                 }
                 SupervisionEvent::ThreadStuck(child) => {
                     let place = child.place();

@@ -2,16 +2,22 @@
 
 use super::SupervisorActor;
 use crate::config::{LimitsConfig, UseSettings};
-use crate::messages::connection::LimitResources;
-use crate::messages::reload::{ConfigurationReloaded, ReloadBegan};
-use crate::shell::tell;
+use crate::messages::connection::ConnectionCommand;
+use crate::messages::reload::ReloadNews;
 use actix::prelude::*;
 
-impl Handler<ReloadBegan> for SupervisorActor {
+impl Handler<ReloadNews> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, _: ReloadBegan, _: &mut Context<Self>) {
-        self.spec.service_manager.note_reload_began();
+    fn handle(&mut self, news: ReloadNews, _: &mut Context<Self>) {
+        match news {
+            ReloadNews::Began => self.spec.service_manager.note_reload_began(),
+            ReloadNews::Done(report) => {
+                self.spec.service_manager.note_reloaded();
+                self.spec.metrics.count_reload(&report.outcome);
+                self.last_reload = Some(report);
+            }
+        }
     }
 }
 
@@ -31,18 +37,8 @@ impl Handler<UseSettings> for SupervisorActor {
         let dns = self.tree.dns.as_ref().map(|links| &links.settings);
         let portal = self.tree.portal.as_ref().map(|links| &links.settings);
         for settings in dns.into_iter().chain(portal).chain(of_shards) {
-            tell(settings, message.clone());
+            settings.tell(message.clone());
         }
-    }
-}
-
-impl Handler<ConfigurationReloaded> for SupervisorActor {
-    type Result = ();
-
-    fn handle(&mut self, message: ConfigurationReloaded, _: &mut Context<Self>) {
-        self.spec.service_manager.note_reloaded();
-        self.spec.metrics.count_reload(&message.0.outcome);
-        self.last_reload = Some(message.0);
     }
 }
 
@@ -56,7 +52,7 @@ impl SupervisorActor {
         let former = std::mem::replace(&mut self.spec.max_resources, per_client);
         self.spec.ledger.limit(limits.clients, per_client);
         if former != per_client {
-            self.tell_all(&LimitResources(per_client));
+            self.tell_all(&ConnectionCommand::LimitResources(per_client));
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::SupervisorActor;
 use crate::actors::connection::ConnectionActor;
 use crate::actors::udp::UdpActor;
-use crate::messages::connection::CloseConnection;
-use crate::messages::portal::LeavePortal;
+use crate::messages::connection::ConnectionCommand;
+use crate::messages::portal::PortalCommand;
 use crate::messages::supervisor::{Shutdown, ShutdownMode};
-use crate::messages::udp::FlushDatagrams;
+use crate::messages::udp::UdpSetup;
 use actix::prelude::*;
 use futures_util::future::join_all;
 use std::sync::atomic::Ordering;
@@ -36,15 +36,17 @@ impl Handler<Shutdown> for SupervisorActor {
         let goodbyes = say_goodbye(connections);
         let shards = self.tree.shards.iter();
         let udps = shards.filter_map(|shard| shard.udp.as_ref());
-        let flushes: Vec<_> = udps.map(|udp| udp.flush.clone()).collect();
-        let leave = self.tree.portal.as_ref().map(|portal| portal.leave.clone());
+        let flushes: Vec<_> = udps.map(|udp| udp.setup.recipient()).collect();
+        let portal = self.tree.portal.as_ref();
+        let portal = portal.map(|portal| portal.commands.recipient());
         let mode = async move {
             // Each step has a time-out: the process must end within 2 s.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbyes).await;
-            let flushed = join_all(flushes.iter().map(|flush| flush.send(FlushDatagrams)));
+            let flushed = join_all(flushes.iter().map(|flush| flush.send(UdpSetup::Flush)));
             let _ = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
-            if let Some(leave) = leave {
-                let _ = tokio::time::timeout(LEAVE_TIMEOUT, leave.send(LeavePortal)).await;
+            if let Some(portal) = portal {
+                let left = portal.send(PortalCommand::Leave);
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, left).await;
             }
         };
         ctx.spawn(mode.into_actor(self).map(move |(), actor, _| {
@@ -76,7 +78,7 @@ impl SupervisorActor {
 /// In batches that fit into the mailbox of the UdpActor, which receives each goodbye.
 async fn say_goodbye(connections: Vec<Addr<ConnectionActor>>) {
     for batch in connections.chunks(UdpActor::MAILBOX / 2) {
-        join_all(batch.iter().map(|it| it.send(CloseConnection))).await;
+        join_all(batch.iter().map(|it| it.send(ConnectionCommand::Close))).await;
     }
 }
 

@@ -3,12 +3,10 @@
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::nat_table::NatSnapshot;
-use crate::actors::portal::PortalOutputs;
-use crate::actors::tun::TunOutputs;
 use crate::config::LiveSettings;
 use crate::faults::Fault;
 use crate::messages::operator::OperatorLinks;
-use crate::messages::supervisor::{InstanceId, NatTableChanged, ResolverStateChanged};
+use crate::messages::supervisor::{HealthNews, InstanceId, NatTableChanged, PortalNews};
 use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
@@ -45,7 +43,7 @@ impl ActorHandle {
 /// Starts children. If a child cannot be built, its death notice reports it as dead.
 pub trait Spawner {
     /// On the TUN queue of a shard, which all instances share.
-    fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks>;
+    fn tun(&self, shard: u8, death: DeathNotice, news: Recipient<HealthNews>) -> Started<TunLinks>;
 
     fn nat_table(
         &self,
@@ -58,9 +56,9 @@ pub trait Spawner {
     /// On the sockets of a shard, which all instances share.
     fn udp(&self, shard: u8, death: DeathNotice) -> Started<UdpLinks>;
 
-    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks>;
+    fn dns(&self, death: DeathNotice, news: Recipient<HealthNews>) -> Started<DnsLinks>;
 
-    fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks>;
+    fn portal(&self, death: DeathNotice, news: Recipient<PortalNews>) -> Started<PortalLinks>;
 
     /// On the listeners, which all instances share.
     fn admin(&self, death: DeathNotice, supervisor: OperatorLinks) -> ActorHandle;

@@ -4,17 +4,13 @@ use super::SupervisorActor;
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use super::spawner::{ActorHandle, Started};
 use crate::actors::nat_table::NatSnapshot;
-use crate::actors::portal::PortalOutputs;
-use crate::actors::tun::TunOutputs;
+use crate::messages::connection::ConnectionCommand;
 use crate::messages::dns::ServeNames;
-use crate::messages::nat_table::RouteClient;
+use crate::messages::nat_table::{NatTableSetup, RouteClient};
 use crate::messages::operator::OperatorLinks;
-use crate::messages::successors::{
-    PortalRestarted, UseDns, UseFront, UseNatTable, UseOutbound, UseSibling, UseTun, UseUdp,
-};
 use crate::messages::supervisor::{Child, InstanceId};
-use crate::messages::tun::ConfigureInterface;
-use crate::shell::{self, tell};
+use crate::messages::tun::TunSetup;
+use crate::shell;
 use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
 use postern_core::grant::TunnelAddresses;
@@ -82,6 +78,28 @@ impl Tree {
             Place::Admin => {}
         }
     }
+
+    /// Sends again what waits. Returns the children that have taken nothing for too long.
+    pub(super) fn resend(&self) -> Vec<Child> {
+        let stuck = self.handles.keys().filter(|child| match child {
+            Child::Portal => self.portal.as_ref().is_some_and(PortalLinks::resend),
+            Child::Dns => self.dns.as_ref().is_some_and(DnsLinks::resend),
+            Child::NatTable(shard) => {
+                let links = self.shard(*shard).nat_table.as_ref();
+                links.is_some_and(NatTableLinks::resend)
+            }
+            Child::Tun(shard) => {
+                let links = self.shard(*shard).tun.as_ref();
+                links.is_some_and(TunLinks::resend)
+            }
+            Child::Udp(shard) => {
+                let links = self.shard(*shard).udp.as_ref();
+                links.is_some_and(UdpLinks::resend)
+            }
+            Child::Admin | Child::Connection(..) => false,
+        });
+        stuck.copied().collect()
+    }
 }
 
 impl SupervisorActor {
@@ -109,10 +127,10 @@ impl SupervisorActor {
     /// Distributes the gateway's own tunnel addresses.
     pub(super) fn configure(&self, tunnel: TunnelAddresses) {
         if let Some(tun) = &self.tree.front().tun {
-            tell(&tun.configure, ConfigureInterface(tunnel));
+            tun.setup.tell(TunSetup::Configure(tunnel));
         }
         if let Some(dns) = &self.tree.dns {
-            tell(&dns.serve, ServeNames(tunnel));
+            dns.serve.tell(ServeNames(tunnel));
         }
     }
 
@@ -123,17 +141,19 @@ impl SupervisorActor {
         ctx: &mut Context<Self>,
     ) -> ActorHandle {
         let spawner = &self.spec.spawner;
-        let outputs = TunOutputs::from(&ctx.address());
-        let Started { links, handle } = spawner.tun(shard, notice, outputs);
+        let news = ctx.address().recipient();
+        let Started { links, handle } = spawner.tun(shard, notice, news);
         if let Some(nat_table) = &self.tree.shard(shard).nat_table {
-            tell(&links.use_outbound, UseOutbound(nat_table.outbound.clone()));
-            tell(&nat_table.use_tun, UseTun(links.packets.clone()));
+            let outbound = nat_table.outbound.clone();
+            links.setup.tell(TunSetup::UseOutbound(outbound));
+            let packets = links.packets.clone();
+            nat_table.setup.tell(NatTableSetup::UseTun(packets));
         }
         // Its predecessor may have died while it configured the interface.
         if shard == FRONT
             && let Some(tunnel) = self.spec.ledger.gateway()
         {
-            tell(&links.configure, ConfigureInterface(tunnel));
+            links.setup.tell(TunSetup::Configure(tunnel));
         }
         self.tree.shard_mut(shard).tun = Some(links);
         handle
@@ -150,20 +170,27 @@ impl SupervisorActor {
         let spawner = &self.spec.spawner;
         let Started { links, handle } = spawner.nat_table(shard, notice, snapshot, changed);
         if let Some(tun) = &self.tree.shard(shard).tun {
-            tell(&links.use_tun, UseTun(tun.packets.clone()));
-            tell(&tun.use_outbound, UseOutbound(links.outbound.clone()));
+            let packets = tun.packets.clone();
+            links.setup.tell(NatTableSetup::UseTun(packets));
+            let outbound = links.outbound.clone();
+            tun.setup.tell(TunSetup::UseOutbound(outbound));
         }
         if let Some(dns) = &self.tree.dns {
-            tell(&links.use_dns, UseDns(dns.resolve.clone()));
+            let resolve = dns.resolve.clone();
+            links.setup.tell(NatTableSetup::UseDns(resolve));
         }
         for (number, sibling) in self.tree.siblings(shard) {
             let strays = links.strays.clone();
-            tell(&sibling.use_sibling, UseSibling { shard, strays });
+            sibling
+                .setup
+                .tell(NatTableSetup::UseSibling { shard, strays });
             let strays = sibling.strays.clone();
             let shard = number;
-            tell(&links.use_sibling, UseSibling { shard, strays });
+            links
+                .setup
+                .tell(NatTableSetup::UseSibling { shard, strays });
         }
-        let successor = UseNatTable(links.inputs.clone());
+        let successor = ConnectionCommand::UseNatTable(links.inputs.clone());
         self.tell_those(&successor, |on| on == shard);
         self.tree.shard_mut(shard).nat_table = Some(links);
         handle
@@ -172,10 +199,10 @@ impl SupervisorActor {
     fn start_udp(&mut self, shard: u8, notice: DeathNotice) -> ActorHandle {
         let Started { links, handle } = self.spec.spawner.udp(shard, notice);
         let inputs = &links.inputs;
-        let successor = UseUdp(inputs.clone());
+        let successor = ConnectionCommand::UseUdp(inputs.clone());
         self.tell_those(&successor, |on| on == shard);
         if shard == FRONT {
-            let successor = UseFront(inputs.clone());
+            let successor = ConnectionCommand::UseFront(inputs.clone());
             self.tell_those(&successor, |on| on != shard);
         }
         self.tree.shard_mut(shard).udp = Some(links);
@@ -186,20 +213,21 @@ impl SupervisorActor {
     }
 
     fn start_dns(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
-        let state = ctx.address().recipient();
-        let Started { links, handle } = self.spec.spawner.dns(notice, state);
-        let successor = UseDns(links.resolve.clone());
+        let news = ctx.address().recipient();
+        let Started { links, handle } = self.spec.spawner.dns(notice, news);
         for nat_table in self
             .tree
             .shards
             .iter()
             .filter_map(|it| it.nat_table.as_ref())
         {
-            tell(&nat_table.use_dns, successor.clone());
+            let resolve = links.resolve.clone();
+            nat_table.setup.tell(NatTableSetup::UseDns(resolve));
         }
+        let successor = ConnectionCommand::UseDns(links.resolve.clone());
         self.tell_all(&successor);
         if let Some(tunnel) = self.spec.ledger.gateway() {
-            tell(&links.serve, ServeNames(tunnel));
+            links.serve.tell(ServeNames(tunnel));
         }
         self.tree.dns = Some(links);
         handle
@@ -207,10 +235,10 @@ impl SupervisorActor {
 
     fn start_portal(&mut self, notice: DeathNotice, ctx: &mut Context<Self>) -> ActorHandle {
         self.health_state.note_portal_death();
-        let outputs = PortalOutputs::from(&ctx.address());
-        let Started { links, handle } = self.spec.spawner.portal(notice, outputs);
+        let news = ctx.address().recipient();
+        let Started { links, handle } = self.spec.spawner.portal(notice, news);
         self.tree.portal = Some(links);
-        self.tell_all(&PortalRestarted);
+        self.tell_all(&ConnectionCommand::PortalRestarted);
         handle
     }
 

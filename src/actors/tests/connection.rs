@@ -2,19 +2,25 @@
 
 use super::in_virtual_time;
 use super::probe::{Inbox, Probe};
+use super::samples::request;
 use super::samples::{client, local_addresses, open, outputs, resource, tunnel};
+use super::seen::{
+    CandidatesGathered, ConnectionAccepted, ConnectionClosed, DetachClient, DetachPeer,
+    ReleaseResource,
+};
+use super::tell_addr;
 use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
-use crate::messages::connection::{AddCandidates, OpenConnection, RevokeAccess, StopConnection};
+use crate::messages::connection::ConnectionCommand;
 use crate::messages::dns::ResolveName;
-use crate::messages::nat_table::{AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::AttachClient;
 use crate::messages::packets::OutboundDatagrams;
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted};
-use crate::messages::supervisor::{Child, ChildDied, ConnectionClosed, DeathCause, InstanceId};
-use crate::messages::udp::{AttachPeer, DetachPeer};
+use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId};
+use crate::messages::udp::AttachPeer;
 use crate::metrics::Metrics;
-use crate::shell::{tell_addr, unix_now};
+use crate::shell::unix_now;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
+use postern_core::command::ClientCommand;
 use postern_core::connection::ConnectionConfig;
 use postern_core::grant::ResourceKind;
 use postern_core::ids::PublicKey;
@@ -28,7 +34,7 @@ fn acknowledges_a_grant_before_candidates_and_attaches_the_client() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         tell_addr(&scene.connection, local_addresses());
-        tell_addr(&scene.connection, open(1));
+        scene.tell(open(1));
         let accepted: ConnectionAccepted = scene.portal.next().await;
         assert_eq!(accepted.reply_ref, "ref-1");
         let gathered: CandidatesGathered = scene.portal.next().await;
@@ -48,7 +54,7 @@ fn acknowledges_a_grant_before_candidates_and_attaches_the_client() {
 fn acknowledges_without_addresses_and_sends_them_later_as_candidates() {
     in_virtual_time(async {
         let mut scene = Scene::new();
-        tell_addr(&scene.connection, open(1));
+        scene.tell(open(1));
         scene.portal.next::<ConnectionAccepted>().await;
         scene.portal.nothing().await;
 
@@ -70,16 +76,16 @@ fn acknowledges_without_addresses_and_sends_them_later_as_candidates() {
 fn the_last_revocation_closes_and_reports_the_number_of_grants() {
     in_virtual_time(async {
         let mut scene = Scene::new();
-        let revoke = |number| RevokeAccess {
+        let revoke = |number| ClientCommand::Revoke {
             client: client(1),
             resource: resource(number),
         };
-        tell_addr(&scene.connection, open(1));
-        tell_addr(&scene.connection, open(2));
-        tell_addr(&scene.connection, revoke(1));
+        scene.tell(open(1));
+        scene.tell(open(2));
+        scene.tell(revoke(1));
         scene.supervisor.nothing().await;
 
-        tell_addr(&scene.connection, revoke(2));
+        scene.tell(revoke(2));
         let closed: ConnectionClosed = scene.supervisor.next().await;
         assert_eq!((closed.client, closed.opened), (client(1), 2));
         scene.udp.next::<AttachPeer>().await;
@@ -95,25 +101,25 @@ fn acknowledges_a_name_then_resolves_it_and_releases_it_with_its_resource() {
         let (names_probe, mut names) = Probe::start();
         let mut scene = Scene::with(|outputs| {
             outputs.resolve = names_probe.clone().recipient();
-            outputs.nat_table.release = names_probe.recipient();
+            outputs.nat_table.commands = names_probe.recipient();
         });
-        let OpenConnection(mut request) = open(1);
+        let mut request = request(1);
         request.resource.kind = ResourceKind::Dns("app.example".into());
-        tell_addr(&scene.connection, OpenConnection(request));
+        scene.tell(ClientCommand::Authorize(request));
         scene.portal.next::<ConnectionAccepted>().await;
-        let question: ResolveName = names.next().await;
+        let question: ResolveName = names.find().await;
         assert_eq!(
             (question.name.as_str(), question.client),
             ("app.example", client(1))
         );
         assert!(question.reply_to.is_none() && !question.refresh);
 
-        let revoke = RevokeAccess {
+        let revoke = ClientCommand::Revoke {
             client: client(1),
             resource: resource(1),
         };
-        tell_addr(&scene.connection, revoke);
-        let released: ReleaseResource = names.next().await;
+        scene.tell(revoke);
+        let released: ReleaseResource = names.find().await;
         assert_eq!(
             (released.client, released.resource),
             (client(1), resource(1))
@@ -125,9 +131,9 @@ fn acknowledges_a_name_then_resolves_it_and_releases_it_with_its_resource() {
 fn closes_when_the_last_grant_expires() {
     in_virtual_time(async {
         let mut scene = Scene::new();
-        let OpenConnection(mut request) = open(1);
+        let mut request = request(1);
         request.expires_at = Some(UnixTime(unix_now().0 + 60));
-        tell_addr(&scene.connection, OpenConnection(request));
+        scene.tell(ClientCommand::Authorize(request));
         scene.portal.next::<ConnectionAccepted>().await;
 
         // The wall clock may reach the next second before the actor reads it.
@@ -148,20 +154,17 @@ fn drops_and_counts_datagrams_without_room() {
         let sockets = stuck.address();
         let mut scene = Scene::with(|outputs| outputs.udp.datagrams = sockets.recipient());
         tell_addr(&scene.connection, local_addresses());
-        tell_addr(&scene.connection, open(1));
-        tell_addr(
-            &scene.connection,
-            AddCandidates {
-                client: client(1),
-                candidates: vec!["candidate:1 1 udp 2130706431 198.51.100.5 4000 typ host".into()],
-            },
-        );
+        scene.tell(open(1));
+        scene.tell(ClientCommand::AddCandidates {
+            client: client(1),
+            candidates: vec!["candidate:1 1 udp 2130706431 198.51.100.5 4000 typ host".into()],
+        });
         // An unanswered check is repeated.
         for _ in 0..20 {
             tokio::time::advance(Duration::from_millis(250)).await;
             scene.supervisor.nothing().await;
         }
-        tell_addr(&scene.connection, StopConnection);
+        tell_addr(&scene.connection, ConnectionCommand::Stop);
         scene.supervisor.next::<ChildDied>().await;
 
         let (probe, mut sent) = Probe::new();
@@ -183,7 +186,7 @@ fn a_stopped_connection_detaches_its_client_and_is_reported() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.nat_table.next::<AttachClient>().await;
-        tell_addr(&scene.connection, StopConnection);
+        tell_addr(&scene.connection, ConnectionCommand::Stop);
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.client, client(1));
         let death: ChildDied = scene.supervisor.next().await;
@@ -209,6 +212,10 @@ struct Scene {
 }
 
 impl Scene {
+    fn tell(&self, command: ClientCommand) {
+        tell_addr(&self.connection, ConnectionCommand::Client(command));
+    }
+
     fn new() -> Self {
         Self::with(|_| ())
     }

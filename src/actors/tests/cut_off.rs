@@ -1,13 +1,12 @@
 //! A client with a connection that dies repeatedly is cut off, for a while and alone.
 
 use super::in_virtual_time;
-use super::probe::Seen;
 use super::samples::{client, open, open_for};
 use super::scene::Scene;
-use crate::messages::nat_table::{AttachClient, DetachClient};
-use crate::messages::portal::ConnectionAccepted;
-use crate::messages::supervisor::{Child, ConnectionClosed};
-use crate::messages::udp::DetachPeer;
+use super::seen::{ConnectionAccepted, DetachClient, DetachPeer, Seen};
+use crate::messages::nat_table::AttachClient;
+use crate::messages::supervisor::Child;
+use crate::messages::supervisor::{ConnectionFact, ConnectionNews};
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -51,10 +50,11 @@ fn a_goodbye_does_not_reset_the_count() {
             scene.spawner.kill_connection(client(1));
             tokio::time::sleep(MS(60)).await;
             scene.settle().await;
-            let closed = ConnectionClosed {
+            let closed = ConnectionNews {
                 client: client(1),
                 instance: scene.spawner.instance(client(1)),
                 opened: 0,
+                fact: ConnectionFact::Closed,
             };
             scene.tell(closed);
             tokio::time::sleep(MS(60)).await;

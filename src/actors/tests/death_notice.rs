@@ -1,9 +1,9 @@
 //! Death notices of actors.
 
+use super::tell_addr;
 use super::in_virtual_time;
 use super::probe::{Break, Inbox, Probe};
 use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId};
-use crate::shell::tell_addr;
 use crate::supervision::{DeathNotice, Ping, RunningInstance, launch, report_panics};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;

@@ -4,11 +4,11 @@ use super::in_virtual_time;
 use super::probe::Break;
 use super::samples::{PROXY_IPS, client, open, open_for, open_name, resource};
 use super::scene::{Scene, initialized, revoke};
-use crate::messages::connection::SetExpiry;
+use super::seen::DetachClient;
 use crate::messages::diagnosis::Diagnosis;
-use crate::messages::nat_table::DetachClient;
 use crate::messages::supervisor::Child;
 use postern_core::UnixTime;
+use postern_core::command::ClientCommand;
 use postern_core::diagnosis::{Report, Severity, StepName, StepState};
 use postern_core::grant::AuthorizationEntry;
 use std::time::Duration;
@@ -139,7 +139,7 @@ fn distinguishes_expired_from_revoked_grants() {
     in_virtual_time(async {
         let mut scene = Scene::new();
         scene.connect(open(1)).await;
-        scene.tell(SetExpiry(AuthorizationEntry {
+        scene.tell(ClientCommand::SetExpiry(AuthorizationEntry {
             client: client(1),
             resource: resource(1),
             expires_at: Some(UnixTime(1)),

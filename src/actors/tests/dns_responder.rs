@@ -2,8 +2,8 @@
 //! real time, because TCP waits for the kernel.
 
 use super::name_server::{NameServer, Scene};
+use super::tell_addr;
 use crate::messages::dns::ServeNames;
-use crate::shell::tell_addr;
 use actix::prelude::*;
 use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};

@@ -11,6 +11,7 @@ mod dns;
 mod dns_responder;
 mod dns_transports;
 mod fault;
+mod full_mailboxes;
 mod link;
 mod many_deaths;
 mod metrics;
@@ -23,6 +24,7 @@ mod reload;
 mod revival;
 mod samples;
 mod scene;
+mod seen;
 mod service_manager;
 mod shards;
 mod spawner;
@@ -32,7 +34,8 @@ mod takeover;
 mod udp;
 mod watchdog;
 
-use actix::{System, SystemRunner};
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Handler, Message, Recipient, System, SystemRunner};
 use std::future::Future;
 use std::time::Duration;
 
@@ -51,6 +54,30 @@ fn until_exit(test: impl Future<Output = ()>) -> i32 {
         let code = stopped.expect("stopped within two seconds");
         code.expect("an exit code")
     })
+}
+
+/// Sends, also to a full mailbox.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test says what happens, however much waits"
+)]
+fn tell<M>(to: &Recipient<M>, message: M)
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    to.do_send(message);
+}
+
+/// As [`tell`], for an address.
+fn tell_addr<A, M>(to: &Addr<A>, message: M)
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    tell(&to.clone().recipient(), message);
 }
 
 fn virtual_system() -> SystemRunner {

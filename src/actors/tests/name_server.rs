@@ -1,12 +1,12 @@
 //! A name server of a few lines on loopback, and a DnsActor that asks it.
 
 use super::probe::{Inbox, Probe};
+use super::tell_addr;
 use crate::actors::dns::{DnsActor, DnsSpec, Upstreams};
 use crate::config::DnsConfig;
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::supervisor::{Child, InstanceId};
 use crate::reload;
-use crate::shell::tell_addr;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use hickory_resolver::proto::op::{Message, ResponseCode};

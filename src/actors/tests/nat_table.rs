@@ -5,15 +5,15 @@ use super::metrics::openmetrics::Page;
 use super::metrics::page;
 use super::probe::{Inbox, Probe};
 use super::samples::{client, resource, tunnel, udp};
+use super::seen::DomainStatusChanged;
+use super::tell_addr;
 use crate::actors::nat_table::{NatSnapshot, NatTableActor, NatTableSpec};
-use crate::messages::connection::DomainStatusChanged;
 use crate::messages::dns::{NameAnswered, ResolveName};
-use crate::messages::nat_table::{AssignProxyIps, AttachClient, DetachClient, ReleaseResource};
+use crate::messages::nat_table::{AssignProxyIps, AttachClient};
+use crate::messages::nat_table::{NatTableCommand, NatTableSetup};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
-use crate::messages::successors::{UseDns, UseTun};
 use crate::messages::supervisor::{Child, ChildDied, InstanceId};
 use crate::metrics::Metrics;
-use crate::shell::tell_addr;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::DropReason;
@@ -41,7 +41,7 @@ fn delivers_to_the_attached_connection_only() {
         let delivered: Vec<_> = delivered.iter().collect();
         assert_eq!(delivered, [udp(WEB, tunnel(1).ipv4)]);
 
-        let detach = |index| DetachClient {
+        let detach = |index| NatTableCommand::Detach {
             client: client(1),
             index,
         };
@@ -126,7 +126,7 @@ fn releasing_a_resource_releases_its_names() {
         let question: ResolveName = scene.dns.next().await;
         let reply_to = question.reply_to.expect("an asker");
         reply_to.try_send(found()).expect("the table runs");
-        let release = ReleaseResource {
+        let release = NatTableCommand::Release {
             client: client(1),
             resource: resource(1),
         };
@@ -164,7 +164,7 @@ fn counts_flows_mappings_and_heals() {
         assert_eq!(kept(&seen), [1.0, 1.0, 0.0, 0.0]);
         assert_eq!((seen.value(signals), seen.value(healed)), (1.0, 1.0));
 
-        let detach = DetachClient {
+        let detach = NatTableCommand::Detach {
             client: client(1),
             index: scene.index,
         };
@@ -222,17 +222,18 @@ impl Scene {
             ),
         })
         .start();
-        tell_addr(&table, UseTun(tun_probe.recipient()));
-        tell_addr(&table, UseDns(dns_probe.recipient()));
+        tell_addr(&table, NatTableSetup::UseTun(tun_probe.recipient()));
+        tell_addr(&table, NatTableSetup::UseDns(dns_probe.recipient()));
         tell_addr(
             &table,
-            AttachClient {
+            NatTableCommand::Attach(AttachClient {
                 client: client(1),
                 index,
                 tunnel: tunnel(1),
+                resources: Vec::new(),
                 connection: connection_probe.clone().recipient(),
                 names: connection_probe.recipient(),
-            },
+            }),
         );
         Self {
             table,
@@ -257,6 +258,6 @@ impl Scene {
             name: "app.example".parse().expect("a name"),
             in_tunnel: true,
         };
-        tell_addr(&self.table, assign);
+        tell_addr(&self.table, NatTableCommand::Assign(assign));
     }
 }

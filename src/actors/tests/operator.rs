@@ -3,14 +3,12 @@
 use super::probe::Break;
 use super::samples::{client, open, open_for, resource};
 use super::scene::Scene;
+use super::seen::{ConnectionAccepted, LeavePortal};
+use super::tell;
 use super::{in_virtual_time, until_exit};
 use crate::messages::operator::{CancelDrain, DrainGateway, GatewayStatus, HealthCheck};
-use crate::messages::portal::{ConnectionAccepted, LeavePortal};
 use crate::messages::reports::{DrainReport, HealthReport, HealthStatus, StatusReport};
-use crate::messages::supervisor::{
-    Child, InterfaceConfigured, PortalStateChanged, ResolverStateChanged,
-};
-use crate::shell::tell;
+use crate::messages::supervisor::{Child, HealthNews, PortalNews};
 use postern_core::health::{PortalState, ResolverState};
 use std::time::Duration;
 
@@ -38,17 +36,21 @@ impl Scene {
     }
 
     fn portal_is(&self, state: PortalState) {
-        tell(&self.spawner.portal().state, PortalStateChanged(state));
+        let news = match state {
+            PortalState::Joined => PortalNews::Joined,
+            PortalState::NeverJoined | PortalState::Away => PortalNews::Left,
+        };
+        tell(&self.spawner.portal(), news);
     }
 
     fn resolver_is(&self, state: ResolverState) {
-        tell(&self.spawner.resolver(), ResolverStateChanged(state));
+        tell(&self.spawner.health(), HealthNews::Resolver(state));
     }
 
     async fn becomes_ready(&mut self) {
         self.settle().await;
         self.portal_is(PortalState::Joined);
-        tell(&self.spawner.tun().configured, InterfaceConfigured);
+        tell(&self.spawner.health(), HealthNews::InterfaceConfigured);
         self.resolver_is(ResolverState::Answering);
     }
 }

@@ -1,20 +1,16 @@
 //! The PortalActor against a portal of ten lines on loopback: wiring only, the protocol has its own
 //! tests in the core.
 
-use crate::actors::portal::{PortalActor, PortalOutputs, PortalSpec};
-use crate::messages::connection::{
-    AddCandidates, AllowAccess, OpenConnection, RemoveCandidates, RevokeAccess, SetExpiry,
-    UpdateResource,
-};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
-use crate::messages::supervisor::{
-    Child, ChildDied, DeathCause, GatewayInitialized, InstanceId, PortalRefused,
-    PortalStateChanged, RelaysChanged,
-};
+use crate::actors::portal::{PortalActor, PortalSpec};
+use crate::messages::portal::PortalCommand;
+use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId, PortalNews};
 use crate::metrics::Metrics;
+use crate::post::FOR_SUPERVISOR;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use futures_util::{SinkExt, StreamExt};
+use postern_core::command::ClientCommand;
+use postern_core::grant::{AccessRequest, AuthorizationRequest};
 use postern_core::health::PortalState;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::portal::{
@@ -198,7 +194,7 @@ async fn answers_generation_0_immediately_and_before_candidates() {
     let access = json!({"ref": "ref-2", "client_id": CLIENT, "payload": "app.corp.example",
         "resource": {"type": "internet", "id": CLIENT}});
     write(&mut socket, "allow_access", access).await;
-    let Seen::Allowed(AllowAccess(allowed)) = scene.seen().await else {
+    let Seen::Allowed(allowed) = scene.seen().await else {
         panic!("an access");
     };
     let reply_ref = allowed.reply_ref;
@@ -213,7 +209,9 @@ async fn leaving_closes_with_1000_and_stops_the_actor() {
     let (mut socket, _) = scene.portal.accept().await;
     join(&mut socket, 0).await;
     assert_eq!(read(&mut socket).await["event"], "set_snownet_capabilities");
-    within(scene.actor.send(LeavePortal)).await.unwrap();
+    within(scene.actor.send(PortalCommand::Leave))
+        .await
+        .unwrap();
     let Some(Ok(Frame::Close(Some(close)))) = within(socket.next()).await else {
         panic!("a close frame");
     };
@@ -249,9 +247,44 @@ async fn malformed_frames_do_not_close_the_connection() {
     assert!(matches!(scene.seen().await, Seen::Opened(_)));
 }
 
-fn accepted(reply_ref: String) -> ConnectionAccepted {
-    let client = ClientId(CLIENT.parse().unwrap());
-    ConnectionAccepted { client, reply_ref }
+/// Portal → supervisor: news waits, and beyond the limit the actor asks for a fresh `init`.
+#[actix::test]
+async fn joins_again_if_the_supervisor_does_not_keep_up() {
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let (states, mut states_heard) = mpsc::unbounded_channel();
+    let mut full = Context::<Supervisor>::new();
+    full.set_mailbox_capacity(1);
+    let news: Recipient<PortalNews> = full.address().recipient();
+    let mut scene = Scene::reporting_to(Some(news)).await;
+    let (mut socket, _) = scene.portal.accept().await;
+    join(&mut socket, 0).await;
+    let candidates = json!({"client_id": CLIENT, "candidates": ["candidate:1"]});
+    for _ in 0..FOR_SUPERVISOR + 10 {
+        write(&mut socket, "ice_candidates", candidates.clone()).await;
+    }
+    let (mut socket, _) = scene.portal.accept().await;
+    join(&mut socket, 0).await;
+    write(&mut socket, "init", init()).await;
+    write(&mut socket, "create_authorization", grant("ref-1")).await;
+    assert_eq!(read(&mut socket).await["event"], "set_snownet_capabilities");
+
+    full.run(Supervisor { told, states });
+    let mut names = Vec::new();
+    while names.last() != Some(&"opened") {
+        names.push(within(heard.recv()).await.expect("it runs").name());
+    }
+    assert!(names.len() < 10, "{names:?}");
+    assert_eq!(names[names.len() - 2..], ["initialized", "opened"]);
+    let mut last = None;
+    while let Ok(state) = states_heard.try_recv() {
+        last = Some(state);
+    }
+    assert_eq!(last, Some(PortalState::Joined));
+    assert!(scene.inbox.try_recv().is_err(), "the actor lives");
+}
+
+fn accepted(reply_ref: String) -> PortalCommand {
+    PortalCommand::Acknowledge { reply_ref }
 }
 
 // The scene.
@@ -267,6 +300,11 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::reporting_to(None).await
+    }
+
+    /// With another receiver of its news.
+    async fn reporting_to(news: Option<Recipient<PortalNews>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let (told, inbox) = mpsc::unbounded_channel();
@@ -276,7 +314,7 @@ impl Scene {
         let actor = PortalActor::new(PortalSpec {
             config: config(&url),
             seed: [7; 32],
-            outputs: PortalOutputs::from(&supervisor),
+            news: news.unwrap_or_else(|| supervisor.clone().recipient()),
             metrics: Arc::clone(&metrics),
             death: DeathNotice::new(Child::Portal, InstanceId(3), supervisor.recipient()),
         });
@@ -312,14 +350,13 @@ impl Scene {
     }
 
     /// Acknowledges a grant, as a ConnectionActor does.
-    fn accept_with_candidates(&self, opened: &OpenConnection) {
-        let OpenConnection(request) = opened;
+    fn accept_with_candidates(&self, request: &AuthorizationRequest) {
         let reply_ref = request.reply_ref.clone();
         self.actor.try_send(accepted(reply_ref)).unwrap();
         let candidates = vec!["candidate:1 1 udp 2130706175 192.0.2.10 52625 typ host".to_owned()];
         let client: ClientId = request.client.id;
         self.actor
-            .try_send(CandidatesGathered { client, candidates })
+            .try_send(PortalCommand::SignalCandidates { client, candidates })
             .unwrap();
     }
 }
@@ -452,34 +489,46 @@ struct Supervisor {
     states: mpsc::UnboundedSender<PortalState>,
 }
 
-impl Handler<PortalStateChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, PortalStateChanged(state): PortalStateChanged, _: &mut Context<Self>) {
-        let _ = self.states.send(state);
-    }
-}
-
 impl Actor for Supervisor {
     type Context = Context<Self>;
 }
 
-macro_rules! told {
-    ($($message:ident => $seen:expr),* $(,)?) => {$(
-        impl Handler<$message> for Supervisor {
-            type Result = ();
+impl Handler<ChildDied> for Supervisor {
+    type Result = ();
 
-            fn handle(&mut self, message: $message, _: &mut Context<Self>) {
-                let seen: fn($message) -> Seen = $seen;
-                let _ = self.told.send(seen(message));
-            }
-        }
-    )*};
+    fn handle(&mut self, death: ChildDied, _: &mut Context<Self>) {
+        let _ = self.told.send(Seen::Died(death));
+    }
+}
+
+impl Handler<PortalNews> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, news: PortalNews, _: &mut Context<Self>) {
+        let seen = match news {
+            PortalNews::Joined => return drop(self.states.send(PortalState::Joined)),
+            PortalNews::Left => return drop(self.states.send(PortalState::Away)),
+            PortalNews::Refused { reason } => Seen::Refused(reason),
+            PortalNews::Initialized(init) => Seen::Initialized(init),
+            PortalNews::RelaysChanged { .. } => Seen::Relays,
+            PortalNews::Client(command) => match command {
+                ClientCommand::Authorize(request) => Seen::Opened(request),
+                ClientCommand::Allow(request) => Seen::Allowed(request),
+                ClientCommand::AddCandidates { .. } => Seen::Added,
+                ClientCommand::RemoveCandidates { .. } => Seen::Removed,
+                ClientCommand::Revoke { .. } => Seen::Revoked,
+                ClientCommand::SetExpiry(_) => Seen::Expiry,
+                ClientCommand::UpdateResource(_) => Seen::Updated,
+                ClientCommand::Reconcile { .. } => panic!("the supervisor makes these"),
+            },
+        };
+        let _ = self.told.send(seen);
+    }
 }
 
 enum Seen {
-    Opened(OpenConnection),
-    Allowed(AllowAccess),
+    Opened(Box<AuthorizationRequest>),
+    Allowed(Box<AccessRequest>),
     Added,
     Removed,
     Revoked,
@@ -507,18 +556,4 @@ impl Seen {
             Self::Died(_) => "died",
         }
     }
-}
-
-told! {
-    OpenConnection => Seen::Opened,
-    AllowAccess => Seen::Allowed,
-    AddCandidates => |_| Seen::Added,
-    RemoveCandidates => |_| Seen::Removed,
-    RevokeAccess => |_| Seen::Revoked,
-    UpdateResource => |_| Seen::Updated,
-    SetExpiry => |_| Seen::Expiry,
-    GatewayInitialized => |message| Seen::Initialized(message.0),
-    RelaysChanged => |_| Seen::Relays,
-    PortalRefused => |message| Seen::Refused(message.reason),
-    ChildDied => Seen::Died,
 }

@@ -1,23 +1,8 @@
 //! An actor that stands for any other: it keeps its messages, in order, for the test to read.
 
-use crate::config::UseSettings;
+use super::seen::Seen;
 use crate::faults::{self, Fault};
-use crate::messages::connection::DomainStatusChanged;
 use crate::messages::diagnosis::{ExplainName, NameFacts};
-use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
-use crate::messages::nat_table::{
-    AssignProxyIps, AttachClient, DetachClient, ReleaseResource, RouteClient, UnrouteClient,
-};
-use crate::messages::packets::{
-    InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets, StrayPackets,
-};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal, RequestRelays};
-use crate::messages::successors::{UseDns, UseOutbound, UseSibling, UseTun};
-use crate::messages::supervisor::{
-    ChildDied, ConnectionChanged, ConnectionClosed, NatTableChanged, ResolverStateChanged,
-};
-use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams, UseRelays};
 use crate::supervision::{self, DeathNotice, Ping, RunningInstance};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
@@ -29,7 +14,7 @@ use tokio::sync::mpsc;
 /// Takes every message that [`Seen`] knows.
 pub(crate) struct Probe {
     told: mpsc::UnboundedSender<Seen>,
-    /// Introductions may go to another inbox.
+    /// Introductions, releases and requests for relays may go to another inbox.
     introduced: mpsc::UnboundedSender<Seen>,
     _death: Option<DeathNotice>,
 }
@@ -40,17 +25,6 @@ pub(crate) struct InboxSender(mpsc::UnboundedSender<Seen>);
 
 /// Messages of a [`Probe`] that the test has not read.
 pub(crate) struct Inbox(mpsc::UnboundedReceiver<Seen>);
-
-impl InboxSender {
-    /// An unsupervised probe.
-    pub(crate) fn probe(&self) -> Addr<Probe> {
-        Actor::start(Probe {
-            told: self.0.clone(),
-            introduced: self.0.clone(),
-            _death: None,
-        })
-    }
-}
 
 /// Ends or blocks a [`Probe`].
 #[derive(Clone, Copy, Message)]
@@ -117,7 +91,12 @@ where
         let seen = Seen::from(message);
         let is_introduction = matches!(
             seen,
-            Seen::UseDns(_) | Seen::UseOutbound(_) | Seen::UseSibling(_) | Seen::UseTun(_)
+            Seen::ReleaseResource(_)
+                | Seen::RequestRelays(_)
+                | Seen::UseDns(_)
+                | Seen::UseOutbound(_)
+                | Seen::UseSibling(_)
+                | Seen::UseTun(_)
         );
         // The test may have ended.
         let _ = match is_introduction {
@@ -234,78 +213,4 @@ pub(crate) fn only<M: TryFrom<Seen>>(seen: Vec<Seen>) -> Vec<M> {
     seen.into_iter()
         .filter_map(|one| M::try_from(one).ok())
         .collect()
-}
-
-macro_rules! seen {
-    ($($message:ident),* $(,)?) => {
-        /// Any message that an actor sends to another, except those to connections.
-        pub(crate) enum Seen {
-            $($message($message),)*
-        }
-
-        impl Seen {
-            fn name(&self) -> &'static str {
-                match self {
-                    $(Self::$message(_) => stringify!($message),)*
-                }
-            }
-        }
-
-        $(
-            impl From<$message> for Seen {
-                fn from(message: $message) -> Self {
-                    Self::$message(message)
-                }
-            }
-
-            impl TryFrom<Seen> for $message {
-                type Error = Seen;
-
-                fn try_from(seen: Seen) -> Result<Self, Seen> {
-                    if let Seen::$message(message) = seen {
-                        Ok(message)
-                    } else {
-                        Err(seen)
-                    }
-                }
-            }
-        )*
-    };
-}
-
-seen! {
-    AssignProxyIps,
-    AttachClient,
-    AttachPeer,
-    CandidatesGathered,
-    ChildDied,
-    ConfigureInterface,
-    ConnectionAccepted,
-    ConnectionClosed,
-    ConnectionChanged,
-    DetachClient,
-    DetachPeer,
-    DomainStatusChanged,
-    FlushDatagrams,
-    InboundDatagrams,
-    InboundPackets,
-    LeavePortal,
-    NameAnswered,
-    NatTableChanged,
-    OutboundDatagrams,
-    OutboundPackets,
-    ReleaseResource,
-    RequestRelays,
-    ResolveName,
-    ResolverStateChanged,
-    RouteClient,
-    ServeNames,
-    StrayPackets,
-    UnrouteClient,
-    UseDns,
-    UseOutbound,
-    UseRelays,
-    UseSettings,
-    UseSibling,
-    UseTun,
 }

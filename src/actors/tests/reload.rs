@@ -1,12 +1,11 @@
 //! A reload of the settings: which actors receive them, and what is not cut.
 
 use super::in_virtual_time;
-use super::probe::Seen;
 use super::samples::{client, open, open_for};
 use super::scene::{MAX_CLIENTS, MAX_RESOURCES, Scene};
+use super::seen::{ConnectionAccepted, Seen};
 use crate::actors::{dns, nat_table};
 use crate::config::{Environment, LiveSettings, UseSettings, load};
-use crate::messages::portal::ConnectionAccepted;
 use crate::messages::supervisor::Child;
 use crate::reload::check;
 use std::sync::Arc;
@@ -131,6 +130,6 @@ fn a_lower_resource_limit_revokes_nothing() {
         assert_eq!(accepted.reply_ref, "ref-2", "the successor holds it too");
         scene.tell(open(4));
         scene.portal.nothing().await;
-        assert_eq!(scene.deaths(Child::Connection(accepted.client, index)), 1);
+        assert_eq!(scene.deaths(Child::Connection(client(1), index)), 1);
     });
 }

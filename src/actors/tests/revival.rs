@@ -3,16 +3,18 @@
 
 use super::fault::panic_on_warnings_of;
 use super::in_virtual_time;
-use super::probe::{Seen, only};
+use super::probe::only;
+use super::samples::request;
 use super::samples::{allow, client, open, open_for, open_name, resource, tunnel};
 use super::scene::{MAX_RESOURCES, Scene, initialized, revoke};
-use crate::messages::connection::{OpenConnection, SetExpiry};
-use crate::messages::nat_table::{AttachClient, DetachClient};
+use super::seen::{ConnectionAccepted, DetachClient, DetachPeer, Seen};
+use crate::messages::nat_table::AttachClient;
 use crate::messages::packets::OutboundDatagrams;
-use crate::messages::portal::ConnectionAccepted;
-use crate::messages::supervisor::{Child, ConnectionChanged, ConnectionFact};
-use crate::messages::udp::{AttachPeer, DetachPeer};
+use crate::messages::supervisor::ConnectionNews;
+use crate::messages::supervisor::{Child, ConnectionFact};
+use crate::messages::udp::AttachPeer;
 use postern_core::UnixTime;
+use postern_core::command::ClientCommand;
 use postern_core::grant::AuthorizationEntry;
 use postern_core::supervision::RestartPolicy;
 use std::time::Duration;
@@ -74,7 +76,7 @@ fn a_recovery_counts_when_the_session_exists() {
             (scene.deaths(connection), scene.recoveries(connection)),
             (1, 0)
         );
-        scene.tell(ConnectionChanged {
+        scene.tell(ConnectionNews {
             client: client(1),
             instance: scene.spawner.instance(client(1)),
             opened: 0,
@@ -212,9 +214,9 @@ fn a_client_with_a_new_tunnel_address_during_a_restart_starts_fresh() {
         let mut scene = Scene::new();
         let former = scene.connect(open_name(1)).await;
         scene.die_slowly().await;
-        let OpenConnection(mut moved) = open(2);
+        let mut moved = request(2);
         moved.client.tunnel = tunnel(7);
-        scene.tell(OpenConnection(moved));
+        scene.tell(ClientCommand::Authorize(moved));
         let told = scene.nat_table.drain().await;
         let [Seen::DetachClient(detached), Seen::AttachClient(attached)] = &told[..] else {
             panic!("{} messages to the nat table", told.len());
@@ -264,7 +266,7 @@ fn each_connection_has_its_own_restart_delay() {
 
 impl Scene {
     /// A further grant to a connected client.
-    async fn connect_more(&mut self, open: OpenConnection) {
+    async fn connect_more(&mut self, open: ClientCommand) {
         self.tell(open);
         self.portal.find::<ConnectionAccepted>().await;
         self.settle().await;
@@ -281,8 +283,8 @@ impl Scene {
     }
 }
 
-fn expired(number: u8) -> SetExpiry {
-    SetExpiry(AuthorizationEntry {
+fn expired(number: u8) -> ClientCommand {
+    ClientCommand::SetExpiry(AuthorizationEntry {
         client: client(1),
         resource: resource(number),
         expires_at: Some(UnixTime(1)),

@@ -1,10 +1,13 @@
 //! Sample clients, grants and addresses, and the outputs of a connection among probes.
 
 use super::probe::Probe;
+use super::tell_addr;
 use crate::actors::connection::ConnectionOutputs;
 use crate::actors::supervisor::links::{NatTableLinks, UdpLinks};
-use crate::messages::connection::{AllowAccess, LocalAddressesChanged, OpenConnection};
+use crate::messages::supervisor::{ConnectionFact, ConnectionNews};
+use crate::messages::updates::ConnectionUpdate;
 use actix::prelude::*;
+use postern_core::command::ClientCommand;
 use postern_core::grant::{
     AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
     PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
@@ -32,13 +35,22 @@ pub(crate) fn tunnel(number: u8) -> TunnelAddresses {
 }
 
 /// Client 1 may reach resource `number`; acknowledged with `ref-<number>`.
-pub(crate) fn open(number: u8) -> OpenConnection {
+pub(crate) fn open(number: u8) -> ClientCommand {
     open_for(1, number)
 }
 
 /// Client `client` may reach resource `number`; acknowledged with `ref-<number>`.
-pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
-    OpenConnection(Box::new(AuthorizationRequest {
+pub(crate) fn open_for(client: u8, number: u8) -> ClientCommand {
+    ClientCommand::Authorize(request_for(client, number))
+}
+
+/// The grant of [`open`].
+pub(crate) fn request(number: u8) -> Box<AuthorizationRequest> {
+    request_for(1, number)
+}
+
+pub(crate) fn request_for(client: u8, number: u8) -> Box<AuthorizationRequest> {
+    Box::new(AuthorizationRequest {
         reply_ref: format!("ref-{number}"),
         client: ClientProfile {
             id: self::client(client),
@@ -57,13 +69,13 @@ pub(crate) fn open_for(client: u8, number: u8) -> OpenConnection {
         expires_at: None,
         announced: None,
         reply: ReplyKind::Granted,
-    }))
+    })
 }
 
 /// Client 1 may reach resource `number` by a name; acknowledged with `ref-<number>`.
-pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess {
-    let OpenConnection(open) = open(number);
-    AllowAccess(Box::new(AccessRequest {
+pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> ClientCommand {
+    let open = request(number);
+    ClientCommand::Allow(Box::new(AccessRequest {
         reply_ref: open.reply_ref,
         client: open.client.id,
         tunnel,
@@ -81,14 +93,19 @@ pub(crate) fn allow(number: u8, tunnel: Option<TunnelAddresses>) -> AllowAccess 
 
 /// Client 1 may reach resource `number` by the name app.corp.example, which it uses under
 /// [`PROXY_IPS`].
-pub(crate) fn open_name(number: u8) -> OpenConnection {
-    let OpenConnection(mut open) = open(number);
+pub(crate) fn open_name(number: u8) -> ClientCommand {
+    ClientCommand::Authorize(request_name(number))
+}
+
+/// The grant of [`open_name`].
+pub(crate) fn request_name(number: u8) -> Box<AuthorizationRequest> {
+    let mut open = request(number);
     open.resource.kind = ResourceKind::Dns("*.corp.example".into());
     open.announced = Some(AnnouncedName {
         domain: "app.corp.example".into(),
         proxy_ips: PROXY_IPS.map(Into::into).to_vec(),
     });
-    OpenConnection(open)
+    open
 }
 
 pub(crate) const PROXY_IPS: [Ipv4Addr; 4] = [
@@ -116,8 +133,8 @@ fn ice(ufrag: &str, password: &str) -> IceCredentials {
 }
 
 /// The gateway's one address.
-pub(crate) fn local_addresses() -> LocalAddressesChanged {
-    LocalAddressesChanged(LocalAddresses {
+pub(crate) fn local_addresses() -> ConnectionUpdate {
+    ConnectionUpdate::LocalAddresses(LocalAddresses {
         host: vec!["192.0.2.10:52625".parse().expect("literal")],
         reflexive: Vec::new(),
     })
@@ -131,8 +148,8 @@ pub(crate) fn relay(id: &str, addr: &str) -> Relay {
     }
 }
 
-/// The messages of a connection, sorted by receiver. Messages about names and changes for the
-/// supervisor are dropped, unless a test redirects them.
+/// The messages of a connection, sorted by receiver: news for the portal goes there, and the
+/// supervisor hears only of the end.
 pub(crate) fn outputs(
     nat_table: &Addr<Probe>,
     udp: &Addr<Probe>,
@@ -140,16 +157,41 @@ pub(crate) fn outputs(
     supervisor: &Addr<Probe>,
 ) -> ConnectionOutputs {
     let (deaf, _) = Probe::start();
-    let mut nat_table = NatTableLinks::from(nat_table).inputs;
-    nat_table.release = deaf.clone().recipient();
+    let sorter = Sorter {
+        portal: portal.clone(),
+        supervisor: supervisor.clone(),
+    };
     ConnectionOutputs {
-        nat_table,
+        nat_table: NatTableLinks::from(nat_table).inputs,
         udp: UdpLinks::from(udp).inputs,
         front: None,
-        resolve: deaf.clone().recipient(),
-        gathered: portal.clone().recipient(),
-        accepted: portal.clone().recipient(),
-        changed: deaf.recipient(),
-        closed: supervisor.clone().recipient(),
+        resolve: deaf.recipient(),
+        news: sorter.start().recipient(),
+    }
+}
+
+struct Sorter {
+    portal: Addr<Probe>,
+    supervisor: Addr<Probe>,
+}
+
+impl Actor for Sorter {
+    type Context = Context<Self>;
+}
+
+impl Handler<ConnectionNews> for Sorter {
+    type Result = ();
+
+    fn handle(&mut self, news: ConnectionNews, _: &mut Context<Self>) {
+        match news.fact {
+            ConnectionFact::Accepted { .. } | ConnectionFact::CandidatesGathered(_) => {
+                tell_addr(&self.portal, news);
+            }
+            ConnectionFact::Closed => tell_addr(&self.supervisor, news),
+            ConnectionFact::NameAnnounced(_)
+            | ConnectionFact::PathInUse(_)
+            | ConnectionFact::TransportLost
+            | ConnectionFact::SessionEstablished => {}
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! A supervisor with real connections; all other actors are probes.
 
 use super::samples::{client, resource, tunnel};
+use super::seen::{ConnectionAccepted, UseRelays};
 use super::spawner::{Inboxes, SpawnerHandle};
+use super::tell_addr;
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
-use crate::messages::connection::{OpenConnection, RevokeAccess};
-use crate::messages::portal::ConnectionAccepted;
-use crate::messages::supervisor::{
-    Child, ConnectionChanged, ConnectionFact, GatewayInitialized, Shutdown, ShutdownMode,
-};
-use crate::messages::udp::{AttachPeer, UseRelays};
+use crate::config::UseSettings;
+use crate::messages::reload::ReloadNews;
+use crate::messages::supervisor::ConnectionNews;
+use crate::messages::supervisor::PortalNews;
+use crate::messages::supervisor::{Child, ConnectionFact, Shutdown, ShutdownMode};
+use crate::messages::supervisor::{ChildDied, HealthNews, NatTableChanged};
+use crate::messages::udp::AttachPeer;
 use crate::metrics::{ActorCounters, Metrics};
 use crate::service_manager::ServiceManager;
-use crate::shell::tell_addr;
 use actix::prelude::*;
+use postern_core::command::ClientCommand;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::ids::ClientId;
 use postern_core::ledger::{Ledger, LedgerLimits};
@@ -69,12 +72,8 @@ impl Scene {
         }
     }
 
-    pub(crate) fn tell<M>(&self, message: M)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        SupervisorActor: Handler<M>,
-    {
-        tell_addr(&self.supervisor, message);
+    pub(crate) fn tell(&self, message: impl ForSupervisor) {
+        message.send_to(&self.supervisor);
     }
 
     /// Number of recoveries of a kind.
@@ -111,7 +110,7 @@ impl Scene {
     }
 
     /// Connects client 1 with the grant of `open`; returns the index of its connection.
-    pub(crate) async fn connect(&mut self, open: OpenConnection) -> PeerIndex {
+    pub(crate) async fn connect(&mut self, open: ClientCommand) -> PeerIndex {
         self.tell(open);
         let attached: AttachPeer = self.udp.find().await;
         self.settle().await;
@@ -129,7 +128,7 @@ impl Scene {
             local: "192.0.2.10:52625".parse().expect("literal"),
             remote: "198.51.100.5:4000".parse().expect("literal"),
         };
-        self.tell(ConnectionChanged {
+        self.tell(ConnectionNews {
             client,
             instance: self.spawner.instance(client),
             opened: 1,
@@ -171,8 +170,8 @@ pub(crate) fn ledger() -> Ledger {
     })
 }
 
-pub(crate) fn initialized(relays: Vec<Relay>) -> GatewayInitialized {
-    GatewayInitialized(GatewayInit {
+pub(crate) fn initialized(relays: Vec<Relay>) -> PortalNews {
+    PortalNews::Initialized(GatewayInit {
         tunnel: tunnel(0),
         relays,
         authorizations: Vec::new(),
@@ -180,8 +179,8 @@ pub(crate) fn initialized(relays: Vec<Relay>) -> GatewayInitialized {
 }
 
 /// Resource `number` of client 1.
-pub(crate) fn revoke(number: u8) -> RevokeAccess {
-    RevokeAccess {
+pub(crate) fn revoke(number: u8) -> ClientCommand {
+    ClientCommand::Revoke {
         client: client(1),
         resource: resource(number),
     }
@@ -192,4 +191,36 @@ pub(crate) fn goodbye(exit_code: i32) -> Shutdown {
         exit_code,
         mode: ShutdownMode::Goodbye,
     }
+}
+
+/// What is told to the supervisor; the portal's commands are wrapped.
+pub(crate) trait ForSupervisor {
+    fn send_to(self, supervisor: &Addr<SupervisorActor>);
+}
+
+impl ForSupervisor for ClientCommand {
+    fn send_to(self, supervisor: &Addr<SupervisorActor>) {
+        PortalNews::Client(self).send_to(supervisor);
+    }
+}
+
+macro_rules! for_supervisor {
+    ($($message:ty),* $(,)?) => {$(
+        impl ForSupervisor for $message {
+            fn send_to(self, supervisor: &Addr<SupervisorActor>) {
+                tell_addr(supervisor, self);
+            }
+        }
+    )*};
+}
+
+for_supervisor! {
+    ChildDied,
+    ConnectionNews,
+    HealthNews,
+    NatTableChanged,
+    PortalNews,
+    ReloadNews,
+    Shutdown,
+    UseSettings,
 }

@@ -3,10 +3,11 @@
 use super::probe::Break;
 use super::samples::open;
 use super::scene::{Scene, goodbye};
+use super::seen::DetachPeer;
 use super::{in_virtual_time, until_exit};
-use crate::messages::reload::{ConfigurationReloaded, ReloadBegan, ReloadOutcome, ReloadReport};
+use crate::messages::reload::ReloadNews;
+use crate::messages::reload::{ReloadOutcome, ReloadReport};
 use crate::messages::supervisor::Child;
-use crate::messages::udp::DetachPeer;
 use crate::service_manager::ServiceManager;
 use postern_core::UnixTime;
 use std::sync::{Arc, Mutex};
@@ -120,8 +121,8 @@ fn announces_reloads_and_the_shutdown() {
         let lines = recorder.lines();
         let served = lines.iter().filter(|line| line.contains(", 1 clients"));
         assert_eq!(served.count(), 1, "{lines:?}");
-        scene.tell(ReloadBegan);
-        scene.tell(ConfigurationReloaded(ReloadReport {
+        scene.tell(ReloadNews::Began);
+        scene.tell(ReloadNews::Done(ReloadReport {
             at: UnixTime(1),
             outcome: ReloadOutcome::Unchanged,
         }));

@@ -1,27 +1,29 @@
 //! A gateway of two shards: each has its clients, its actors die alone, and it hands over strays.
 
 use super::metrics::page;
-use super::probe::{Break, Inbox, Probe, Seen, only};
+use super::probe::{Break, Inbox, Probe, only};
 use super::reload::use_settings;
 use super::samples::{client, local_addresses, open_for, tunnel};
 use super::scene::{Scene, goodbye, revoke};
+use super::seen::{DetachPeer, FlushDatagrams, Seen, UnrouteClient, UseSibling};
+use super::tell_addr;
 use super::{in_virtual_time, until_exit};
 use crate::actors::nat_table::{self, NatSnapshot, NatTableActor, NatTableSpec};
 use crate::actors::supervisor::spawner::Place;
 use crate::actors::udp;
 use crate::config::UseSettings;
-use crate::messages::connection::AddCandidates;
-use crate::messages::nat_table::{AttachClient, RouteClient, UnrouteClient};
+use crate::messages::nat_table::{AttachClient, RouteClient};
+use crate::messages::nat_table::{NatTableCommand, NatTableSetup};
 use crate::messages::packets::{OutboundDatagrams, OutboundPackets};
-use crate::messages::successors::UseSibling;
 use crate::messages::supervisor::{Child, InstanceId};
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
+use crate::messages::udp::AttachPeer;
 use crate::metrics::Metrics;
-use crate::shell::{self, tell_addr};
+use crate::shell;
 use crate::supervision::{DeathNotice, RunningInstance, launch};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
 use postern_core::DropReason;
+use postern_core::command::ClientCommand;
 use postern_core::nat_table::NatTableConfig;
 use postern_core::packet::PacketBatch;
 use postern_core::peer::{PeerIndex, PeerIndexPool};
@@ -223,7 +225,7 @@ fn sends_stun_requests_through_shard_0_and_data_through_its_own() {
         };
         let addresses = attached.addresses.expect("shard 0 sends them");
         addresses.try_send(local_addresses()).expect("it runs");
-        scene.tell(AddCandidates {
+        scene.tell(ClientCommand::AddCandidates {
             client: client(2),
             candidates: vec!["candidate:1 1 udp 2130706175 198.51.100.5 4000 typ host".into()],
         });
@@ -364,13 +366,14 @@ impl Table {
 
     /// Attaches client `number` to this table.
     fn attach(&self, number: u8, connection: &Addr<Probe>) {
-        let attach = AttachClient {
+        let attach = NatTableCommand::Attach(AttachClient {
             client: client(number),
             index: PeerIndexPool::new([0; 32]).allocate(0).expect("room"),
             tunnel: tunnel(number),
+            resources: Vec::new(),
             connection: connection.clone().recipient(),
             names: connection.clone().recipient(),
-        };
+        });
         tell_addr(&self.addr, attach);
     }
 
@@ -381,12 +384,12 @@ impl Table {
             tunnel: tunnel(number),
             shard,
         };
-        tell_addr(&self.addr, route);
+        tell_addr(&self.addr, NatTableSetup::Route(route));
     }
 
     fn introduce(&self, shard: u8, sibling: &Self) {
         let strays = sibling.addr.clone().recipient();
-        tell_addr(&self.addr, UseSibling { shard, strays });
+        tell_addr(&self.addr, NatTableSetup::UseSibling { shard, strays });
     }
 }
 

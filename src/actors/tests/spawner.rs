@@ -2,16 +2,14 @@
 //! test's own thread.
 
 use super::probe::{Break, Inbox, InboxSender, Probe};
+use super::tell_addr;
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
 use crate::actors::nat_table::NatSnapshot;
-use crate::actors::portal::PortalOutputs;
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
-use crate::actors::tun::TunOutputs;
 use crate::config::LiveSettings;
 use crate::messages::operator::OperatorLinks;
-use crate::messages::supervisor::{Child, InstanceId, NatTableChanged, ResolverStateChanged};
-use crate::shell::tell_addr;
+use crate::messages::supervisor::{Child, HealthNews, InstanceId, NatTableChanged, PortalNews};
 use crate::supervision::{DeathNotice, RunningInstance, launch};
 use actix::prelude::*;
 use futures_util::future::{AbortHandle, Abortable};
@@ -60,9 +58,8 @@ struct SpawnerState {
     is_thread_stuck: bool,
     /// The instance that the threads report as running.
     busy: Option<InstanceId>,
-    portal: Option<PortalOutputs>,
-    tun: Option<TunOutputs>,
-    resolver: Option<Recipient<ResolverStateChanged>>,
+    portal: Option<Recipient<PortalNews>>,
+    health: Option<Recipient<HealthNews>>,
     operator: Option<OperatorLinks>,
     /// The last settings of `take_over`.
     settings: Option<Arc<LiveSettings>>,
@@ -76,8 +73,6 @@ pub(crate) struct Senders {
     pub(crate) admin: InboxSender,
     /// Receives requests for relays.
     pub(crate) asked: InboxSender,
-    /// Receives released resources.
-    pub(crate) released: InboxSender,
 }
 
 struct ShardSenders {
@@ -104,8 +99,7 @@ impl SpawnerHandle {
             is_thread_stuck: false,
             busy: None,
             portal: None,
-            tun: None,
-            resolver: None,
+            health: None,
             operator: None,
             settings: None,
         })))
@@ -134,19 +128,14 @@ impl SpawnerHandle {
             .expect("one was started")
     }
 
-    /// Receivers of the last PortalActor's messages.
-    pub(crate) fn portal(&self) -> PortalOutputs {
+    /// Receiver of the last PortalActor's news.
+    pub(crate) fn portal(&self) -> Recipient<PortalNews> {
         self.0.borrow().portal.clone().expect("one was started")
     }
 
-    /// Receivers of the last TunActor's messages.
-    pub(crate) fn tun(&self) -> TunOutputs {
-        self.0.borrow().tun.clone().expect("one was started")
-    }
-
-    /// Receiver of the last DnsActor's state changes.
-    pub(crate) fn resolver(&self) -> Recipient<ResolverStateChanged> {
-        self.0.borrow().resolver.clone().expect("one was started")
+    /// Receiver of the news of the last TunActor or DnsActor.
+    pub(crate) fn health(&self) -> Recipient<HealthNews> {
+        self.0.borrow().health.clone().expect("one was started")
     }
 
     /// The supervisor as the last AdminActor reaches it.
@@ -237,7 +226,10 @@ impl FakeNursery {
             let unborn = Context::<Probe>::new();
             (unborn.address(), AbortHandle::new_pair().0)
         } else {
-            let introduced = &state.senders.shards[usize::from(shard)].introduced;
+            let introduced = match child == Child::Portal {
+                true => &state.senders.asked,
+                false => &state.senders.shards[usize::from(shard)].introduced,
+            };
             Probe::launch(sender(&state.senders), introduced, death)
         };
         state.probes.insert(child, launched.clone());
@@ -253,10 +245,10 @@ impl FakeNursery {
 }
 
 impl Spawner for FakeNursery {
-    fn tun(&self, shard: u8, death: DeathNotice, outputs: TunOutputs) -> Started<TunLinks> {
+    fn tun(&self, shard: u8, death: DeathNotice, news: Recipient<HealthNews>) -> Started<TunLinks> {
         let child = Child::Tun(shard);
         let (addr, handle) = self.launch(death, child, |senders| &senders.of(shard).tun);
-        self.0.0.borrow_mut().tun = Some(outputs);
+        self.0.0.borrow_mut().health = Some(news);
         let links = TunLinks::from(&addr);
         Started { links, handle }
     }
@@ -271,8 +263,7 @@ impl Spawner for FakeNursery {
         let child = Child::NatTable(shard);
         let (addr, handle) = self.launch(death, child, |senders| &senders.of(shard).nat_table);
         self.0.0.borrow_mut().snapshots.push(snapshot);
-        let mut links = NatTableLinks::from(&addr);
-        links.inputs.release = self.0.0.borrow().senders.released.probe().recipient();
+        let links = NatTableLinks::from(&addr);
         Started { links, handle }
     }
 
@@ -283,19 +274,17 @@ impl Spawner for FakeNursery {
         Started { links, handle }
     }
 
-    fn dns(&self, death: DeathNotice, state: Recipient<ResolverStateChanged>) -> Started<DnsLinks> {
+    fn dns(&self, death: DeathNotice, news: Recipient<HealthNews>) -> Started<DnsLinks> {
         let (addr, handle) = self.launch(death, Child::Dns, |senders| &senders.dns);
-        self.0.0.borrow_mut().resolver = Some(state);
+        self.0.0.borrow_mut().health = Some(news);
         let links = DnsLinks::from(&addr);
         Started { links, handle }
     }
 
-    fn portal(&self, death: DeathNotice, outputs: PortalOutputs) -> Started<PortalLinks> {
+    fn portal(&self, death: DeathNotice, news: Recipient<PortalNews>) -> Started<PortalLinks> {
         let (addr, handle) = self.launch(death, Child::Portal, |senders| &senders.portal);
-        let mut state = self.0.0.borrow_mut();
-        state.portal = Some(outputs);
-        let mut links = PortalLinks::from(&addr);
-        links.request_relays = state.senders.asked.probe().recipient();
+        self.0.0.borrow_mut().portal = Some(news);
+        let links = PortalLinks::from(&addr);
         Started { links, handle }
     }
 
@@ -441,14 +430,13 @@ impl DerefMut for Inboxes {
 impl Inboxes {
     pub(crate) fn new() -> (Senders, Self) {
         let (first, second) = (ShardInboxes::new(), ShardInboxes::new());
-        let [dns, portal, admin, asked, released] = std::array::from_fn(|_| Inbox::new());
+        let [dns, portal, admin, asked] = std::array::from_fn(|_| Inbox::new());
         let senders = Senders {
             shards: [first.0, second.0],
             dns: dns.0,
             portal: portal.0,
             admin: admin.0,
             asked: asked.0,
-            released: released.0,
         };
         let inboxes = Self {
             first: first.1,

@@ -1,21 +1,24 @@
 //! The death of a shared child: it is restarted and introduced to its senders, and the rest of the
 //! tree is not touched.
 
-use super::probe::{Break, Seen, only};
+use super::probe::{Break, only};
+use super::samples::request;
 use super::samples::{client, local_addresses, open, open_name, relay, tunnel, udp};
 use super::scene::{Scene, goodbye, initialized};
+use super::seen::{
+    CandidatesGathered, ConfigureInterface, ConnectionAccepted, DetachPeer, FlushDatagrams,
+    LeavePortal, Seen, UseDns, UseOutbound, UseTun,
+};
 use super::spawner::SHARED;
 use super::{in_virtual_time, until_exit};
-use crate::messages::connection::OpenConnection;
 use crate::messages::dns::{ResolveName, ServeNames};
 use crate::messages::packets::{InboundPackets, OutboundPackets};
-use crate::messages::portal::{CandidatesGathered, ConnectionAccepted, LeavePortal};
-use crate::messages::successors::{UseDns, UseOutbound, UseTun};
+use crate::messages::supervisor::PortalNews;
 use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId, NatTableChanged};
-use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
+use crate::messages::udp::AttachPeer;
 use actix::prelude::*;
 use postern_core::UnixTime;
+use postern_core::command::ClientCommand;
 use postern_core::grant::ResourceKind;
 use postern_core::ledger::ResolvedName;
 use postern_core::names::AddressFamily;
@@ -141,9 +144,9 @@ fn a_restarted_resolver_is_introduced_and_serves_again() {
             panic!("one introduction");
         };
         assert!(resolve.connected());
-        let OpenConnection(mut named) = open(2);
+        let mut named = request(2);
         named.resource.kind = ResourceKind::Dns("app.example".into());
-        scene.tell(OpenConnection(named));
+        scene.tell(ClientCommand::Authorize(named));
         scene.dns.next::<ResolveName>().await;
         assert_eq!(scene.accepted().await, "ref-2");
 
@@ -170,7 +173,7 @@ fn a_restarted_portal_gets_candidates_and_later_acknowledgements() {
         assert_eq!(after.client, client(1));
         assert_eq!(after.candidates, before.candidates);
         // Its messages arrive.
-        let sent = scene.spawner.portal().open.try_send(open(2));
+        let sent = scene.spawner.portal().try_send(PortalNews::Client(open(2)));
         sent.expect("the supervisor runs");
         let accepted: ConnectionAccepted = scene.portal.next().await;
         assert_eq!(accepted.reply_ref, "ref-2");

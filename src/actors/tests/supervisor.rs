@@ -1,16 +1,22 @@
 //! A SupervisorActor with real connections, without deaths; shard and portal are probes.
 
 use super::probe::Break;
+use super::samples::request;
 use super::samples::{allow, client, open, open_for, relay, tunnel};
 use super::scene::{MAX_CLIENTS, Scene, goodbye, initialized, revoke};
+use super::seen::{
+    ConfigureInterface, ConnectionAccepted, DetachClient, DetachPeer, FlushDatagrams, LeavePortal,
+    RequestRelays,
+};
 use super::{in_virtual_time, until_exit};
-use crate::messages::connection::OpenConnection;
 use crate::messages::dns::ServeNames;
-use crate::messages::nat_table::{AttachClient, DetachClient};
-use crate::messages::portal::{ConnectionAccepted, LeavePortal, RequestRelays};
-use crate::messages::supervisor::{Child, ConnectionClosed, InterfaceFailed, RelaysChanged};
-use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
+use crate::messages::nat_table::AttachClient;
+use crate::messages::supervisor::Child;
+use crate::messages::supervisor::HealthNews;
+use crate::messages::supervisor::PortalNews;
+use crate::messages::supervisor::{ConnectionFact, ConnectionNews};
+use crate::messages::udp::AttachPeer;
+use postern_core::command::ClientCommand;
 use postern_core::grant::Relay;
 use postern_core::ids::RelayId;
 
@@ -135,9 +141,9 @@ fn a_client_with_a_new_tunnel_address_keeps_its_new_connection() {
         assert_eq!(scene.accepted().await, "ref-1");
         let former = scene.nat_table.next::<AttachClient>().await.index;
 
-        let OpenConnection(mut moved) = open(2);
+        let mut moved = request(2);
         moved.client.tunnel = tunnel(7);
-        scene.tell(OpenConnection(moved));
+        scene.tell(ClientCommand::Authorize(moved));
         assert_eq!(scene.accepted().await, "ref-2");
         let detached: DetachClient = scene.nat_table.next().await;
         assert_eq!(detached.index, former);
@@ -158,10 +164,11 @@ fn a_closing_of_an_older_connection_is_ignored() {
         scene.tell(open(2));
         scene.nat_table.next::<AttachClient>().await;
         let instance = scene.spawner.instance(client(1));
-        let closed = |opened| ConnectionClosed {
+        let closed = |opened| ConnectionNews {
             client: client(1),
             instance,
             opened,
+            fact: ConnectionFact::Closed,
         };
         scene.tell(closed(1));
         scene.nat_table.nothing().await;
@@ -191,7 +198,7 @@ fn a_failed_interface_ends_the_process() {
     let code = until_exit(async {
         let scene = Scene::new();
         let reason = "taken".to_owned();
-        scene.tell(InterfaceFailed { reason });
+        scene.tell(HealthNews::InterfaceFailed { reason });
     });
     assert_eq!(code, 1);
 }
@@ -241,9 +248,9 @@ fn relays_change_one_by_one_and_init_replaces_them() {
     });
 }
 
-fn relays_changed(disconnected: &[&str], connected: Vec<Relay>) -> RelaysChanged {
+fn relays_changed(disconnected: &[&str], connected: Vec<Relay>) -> PortalNews {
     let disconnected = disconnected.iter().map(|id| RelayId((*id).into()));
-    RelaysChanged {
+    PortalNews::RelaysChanged {
         disconnected: disconnected.collect(),
         connected,
     }

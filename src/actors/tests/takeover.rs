@@ -1,22 +1,23 @@
 //! The end of one process and the start of the next, with the state file in between.
 
 use super::metrics::page;
-use super::probe::{Break, Seen};
+use super::probe::Break;
 use super::samples::{allow, client, open, open_for, open_name, resource, tunnel};
+use super::samples::{request, request_for, request_name};
 use super::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
+use super::seen::{ConfigureInterface, DetachPeer, FlushDatagrams, LeavePortal, Seen};
 use super::spawner::SHARED;
 use super::{in_virtual_time, until_exit};
 use crate::actors::supervisor::state_saver::{StateSaver, StateSaverSpec};
 use crate::messages::dns::ServeNames;
 use crate::messages::nat_table::{AssignProxyIps, AttachClient};
 use crate::messages::packets::OutboundDatagrams;
-use crate::messages::portal::LeavePortal;
 use crate::messages::supervisor::{Child, Shutdown, ShutdownMode};
-use crate::messages::tun::ConfigureInterface;
-use crate::messages::udp::{AttachPeer, DetachPeer, FlushDatagrams};
+use crate::messages::udp::AttachPeer;
 use crate::shell::unix_now;
 use crate::state::StateFile;
 use postern_core::UnixTime;
+use postern_core::command::ClientCommand;
 use postern_core::ledger::{LedgerLimits, SavedState};
 use postern_core::packet::Path;
 use std::path::PathBuf;
@@ -187,9 +188,9 @@ fn with_two_clients() -> Scene {
     Scene::with(|spec| {
         spec.handshakes_per_second = 4;
         spec.ledger = ledger();
-        spec.ledger.record_authorization(&open(1).0);
-        let mut other = open_name(3).0;
-        other.client = open_for(2, 3).0.client;
+        spec.ledger.record_authorization(&request(1));
+        let mut other = request_name(3);
+        other.client = request_for(2, 3).client;
         spec.ledger.record_authorization(&other);
     })
 }
@@ -234,7 +235,9 @@ fn an_access_before_the_client_s_batch_is_kept() {
         let mut scene = with_two_clients();
         scene.settle().await;
         let mut access = allow(4, None);
-        access.0.client = client(2);
+        if let ClientCommand::Allow(request) = &mut access {
+            request.client = client(2);
+        }
         scene.tell(access);
         assert_eq!(scene.accepted().await, "ref-4");
     });

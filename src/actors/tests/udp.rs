@@ -2,17 +2,22 @@
 
 use super::metrics::page;
 use super::probe::{Inbox, Probe};
+use super::seen::LocalAddressesChanged;
+use super::tell_addr;
 use super::{PATIENCE, in_virtual_time};
 use crate::actors::udp::{UdpActor, UdpSpec};
 use crate::messages::packets::InboundDatagrams;
 use crate::messages::supervisor::{Child, InstanceId};
 use crate::messages::udp::AttachPeer;
+use crate::messages::udp::UdpCommand;
+use crate::messages::updates::ConnectionUpdate;
 use crate::metrics::Metrics;
-use crate::shell::{now, tell_addr};
+use crate::shell::now;
 use crate::sockets::{BufferSizes, SocketGroup, UdpPorts};
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::ids::PublicKey;
+use postern_core::peer::LocalAddresses;
 use postern_core::peer::{
     AddressGatherer, Demux, DemuxConfig, GatewayKeys, GathererConfig, PeerIndex, PeerIndexPool,
 };
@@ -79,7 +84,7 @@ fn shard_0_hands_over_handshakes_and_data_arrive_directly() {
                 connection: probe.clone().recipient(),
                 addresses: None,
             };
-            tell_addr(actor, attach);
+            tell_addr(actor, UdpCommand::Attach(attach));
         }
         let sender = UdpSocket::bind("127.0.0.1:0").await.expect("room");
         let handed_over = |what| {
@@ -96,6 +101,38 @@ fn shard_0_hands_over_handshakes_and_data_arrive_directly() {
             assert_eq!(handed_over("batches"), handed_over_so_far);
         }
         assert_eq!(metrics.drops(), []);
+    });
+}
+
+/// UDP → connection: one that had no room gets our addresses once it has some.
+#[test]
+fn addresses_reach_a_connection_that_had_no_room() {
+    in_virtual_time(async {
+        let sockets = SocketGroup::bind(0, BUFFERS, 1).expect("room");
+        let metrics = Arc::new(Metrics::default());
+        let (udp, _inbox) = start(&sockets, 0, &metrics, Vec::new());
+        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
+        let (probe, mut inbox) = Probe::new();
+        let mut full = Context::<Probe>::new();
+        full.set_mailbox_capacity(1);
+        let addresses: Recipient<ConnectionUpdate> = full.address().recipient();
+        let stale = || ConnectionUpdate::LocalAddresses(LocalAddresses::default());
+        while addresses.try_send(stale()).is_ok() {}
+        let attach = AttachPeer {
+            index,
+            public_key: PublicKey([1; 32]),
+            stun_username: "6m26:eokn".into(),
+            connection: full.address().recipient(),
+            addresses: Some(addresses),
+        };
+        tell_addr(&udp, UdpCommand::Attach(attach));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        full.run(probe);
+        let mut latest = LocalAddressesChanged(LocalAddresses::default());
+        while latest.0.host.is_empty() {
+            latest = inbox.next().await;
+        }
+        assert_eq!(latest.0.host[0].port(), sockets.port());
     });
 }
 

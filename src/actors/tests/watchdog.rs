@@ -4,10 +4,10 @@ use super::in_virtual_time;
 use super::probe::{Break, Probe};
 use super::samples::{client, open, open_for};
 use super::scene::Scene;
+use super::seen::ConnectionAccepted;
 use super::spawner::SHARED;
 use crate::actors::supervisor::spawner::Place;
 use crate::messages::nat_table::AttachClient;
-use crate::messages::portal::ConnectionAccepted;
 use crate::messages::supervisor::Child;
 use std::time::Duration;
 

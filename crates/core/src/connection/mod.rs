@@ -6,6 +6,7 @@
 
 mod announced;
 mod budget;
+mod command;
 mod destinations;
 mod explain;
 mod restore;
@@ -74,6 +75,8 @@ pub enum ConnectionEvent {
     PeerDetached,
     /// Signal these candidates to the client.
     CandidatesGathered(Vec<String>),
+    /// This many of the client's candidates did not parse; for the log.
+    CandidatesSkipped(usize),
     /// ICE nominated a path; for the log.
     PathNominated(Path),
     /// Packets for the client take this path from now on; record it.

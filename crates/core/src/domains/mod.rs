@@ -170,11 +170,16 @@ impl Domains {
 
     /// Removes a resource of a client, and the names that no other resource covers.
     pub fn release(&mut self, client: ClientSlot, resource: ResourceId) {
+        self.retain_resources(client, |held| held != resource);
+    }
+
+    /// Removes all other resources of a client, and the names that no held resource covers.
+    pub fn retain_resources(&mut self, client: ClientSlot, is_held: impl Fn(ResourceId) -> bool) {
         for id in self.table.of_client(client).collect::<Vec<_>>() {
             let Some(mapping) = self.table.get_mut(id) else {
                 continue;
             };
-            mapping.resources.remove(&resource);
+            mapping.resources.retain(|resource, _| is_held(*resource));
             if mapping.resources.is_empty() {
                 self.remove(id);
             }

@@ -10,6 +10,7 @@
 //! order. A record that was handed out never changes.
 
 mod authorizations;
+mod command;
 pub mod image;
 mod known;
 mod names;

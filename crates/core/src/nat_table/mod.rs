@@ -281,6 +281,15 @@ impl NatTable {
         self.after_domains(now);
     }
 
+    /// A client holds these resources and no others: removes the names that none of them covers.
+    pub fn retain_resources(&mut self, client: ClientId, held: &[ResourceId], now: Instant) {
+        if let Some(slot) = self.clients.slot(client) {
+            self.domains
+                .retain_resources(slot, |resource| held.contains(&resource));
+        }
+        self.after_domains(now);
+    }
+
     /// Applies the result of a lookup for all clients with that name.
     pub fn handle_answer(&mut self, answer: &NameAnswer, now: Instant) {
         self.domains.handle_answer(answer, now);

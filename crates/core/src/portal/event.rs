@@ -3,10 +3,9 @@
 use super::anomaly::Anomaly;
 use super::config::Generation;
 use super::connect::ConnectRequest;
-use crate::grant::{
-    AccessRequest, AuthorizationEntry, AuthorizationRequest, GatewayInit, Relay, Resource,
-};
-use crate::ids::{ClientId, RelayId, ResourceId};
+use crate::command::ClientCommand;
+use crate::grant::{GatewayInit, Relay};
+use crate::ids::RelayId;
 use std::time::Duration;
 
 /// Actions and news for the owner of a [`PortalProtocol`](super::PortalProtocol).
@@ -43,34 +42,8 @@ pub enum PortalEvent {
     },
     /// The gateway's addresses, the relays and all valid grants.
     Initialized(GatewayInit),
-    /// A grant that awaits `accept`.
-    AuthorizationRequested(Box<AuthorizationRequest>),
-    /// A further grant to a client that another message introduced (generation 0); it awaits
-    /// `accept` if it announces a name.
-    AccessRequested(Box<AccessRequest>),
-    /// New candidates of a client.
-    CandidatesAdded {
-        /// Client that sent the candidates.
-        client: ClientId,
-        /// Lines of the form `candidate:…`, unparsed.
-        candidates: Vec<String>,
-    },
-    /// Candidates of a client that became invalid.
-    CandidatesRemoved {
-        /// Client that withdrew the candidates.
-        client: ClientId,
-        /// Lines of the form `candidate:…`, unparsed.
-        candidates: Vec<String>,
-    },
-    /// The portal withdrew a grant.
-    AccessRejected {
-        /// Client that loses the access.
-        client: ClientId,
-        /// Resource that is no longer accessible.
-        resource: ResourceId,
-    },
-    /// The filters of a resource changed.
-    ResourceUpdated(Resource),
+    /// A command about one client, or about all that hold a resource.
+    Client(ClientCommand),
     /// The set of relays changed.
     RelaysChanged {
         /// Relays that are no longer available.
@@ -78,8 +51,6 @@ pub enum PortalEvent {
         /// Relays that are available, new or known.
         connected: Vec<Relay>,
     },
-    /// The expiry of a grant changed.
-    ExpirySet(AuthorizationEntry),
     /// The portal sent something unusable, to be logged.
     Anomaly(Anomaly),
 }

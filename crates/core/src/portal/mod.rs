@@ -39,6 +39,7 @@ pub use credentials::IceSecret;
 pub use event::PortalEvent;
 
 use crate::backoff::Backoff;
+use crate::command::ClientCommand;
 use crate::ids::{ClientId, UnixTime};
 use anomaly::AnomalyFilter;
 use connect::UpgradeVerdict;
@@ -547,10 +548,10 @@ impl PortalProtocol {
 )]
 fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
     match event {
-        PortalEvent::AuthorizationRequested(request) => {
+        PortalEvent::Client(ClientCommand::Authorize(request)) => {
             Some((&request.reply_ref, Acknowledgement::of_grant(request)))
         }
-        PortalEvent::AccessRequested(request) => {
+        PortalEvent::Client(ClientCommand::Allow(request)) => {
             let acknowledgement = Acknowledgement::of_access(request)?;
             Some((&request.reply_ref, acknowledgement))
         }
@@ -565,8 +566,8 @@ fn acknowledgement_of(event: &PortalEvent) -> Option<(&str, Acknowledgement)> {
 )]
 fn announces_bare_name(event: &PortalEvent) -> bool {
     let announced = match event {
-        PortalEvent::AuthorizationRequested(request) => request.announced.as_ref(),
-        PortalEvent::AccessRequested(request) => request.announced.as_ref(),
+        PortalEvent::Client(ClientCommand::Authorize(request)) => request.announced.as_ref(),
+        PortalEvent::Client(ClientCommand::Allow(request)) => request.announced.as_ref(),
         _ => None,
     };
     announced.is_some_and(|name| name.proxy_ips.is_empty())

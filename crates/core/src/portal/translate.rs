@@ -9,6 +9,7 @@ mod generation0;
 use super::PortalEvent;
 use super::credentials::IceSecret;
 use super::wire::{self, Payload};
+use crate::command::ClientCommand;
 use crate::grant::{
     AuthorizationEntry, AuthorizationRequest, ClientProfile, Filter, GatewayInit, IceCredentials,
     PresharedKey, Relay, RelayCredentials, ReplyKind, Resource, ResourceKind, TunnelAddresses,
@@ -58,53 +59,50 @@ pub(super) fn push(
     payload: Payload,
     secret: &IceSecret,
 ) -> Result<Translated, TranslateError> {
-    let whole = |event| Translated { event, skipped: 0 };
-    match event {
-        "init" => init(payload),
+    let (command, skipped) = match event {
+        "init" => return init(payload),
+        "relays_presence" => return relays_presence(payload),
         "create_authorization" | "authorize_flow" => {
             let request = authorization(payload)?;
-            Ok(whole(PortalEvent::AuthorizationRequested(Box::new(
-                request,
-            ))))
+            (ClientCommand::Authorize(Box::new(request)), 0)
         }
         "request_connection" => {
             let request = generation0::connection(payload, secret)?;
-            Ok(whole(PortalEvent::AuthorizationRequested(Box::new(
-                request,
-            ))))
+            (ClientCommand::Authorize(Box::new(request)), 0)
         }
         "allow_access" => {
             let request = generation0::access(payload)?;
-            Ok(whole(PortalEvent::AccessRequested(Box::new(request))))
+            (ClientCommand::Allow(Box::new(request)), 0)
         }
         "ice_candidates" => {
             let (client, candidates, skipped) = candidates(payload)?;
-            let event = PortalEvent::CandidatesAdded { client, candidates };
-            Ok(Translated { event, skipped })
+            (ClientCommand::AddCandidates { client, candidates }, skipped)
         }
         "invalidate_ice_candidates" => {
             let (client, candidates, skipped) = candidates(payload)?;
-            let event = PortalEvent::CandidatesRemoved { client, candidates };
-            Ok(Translated { event, skipped })
+            (
+                ClientCommand::RemoveCandidates { client, candidates },
+                skipped,
+            )
         }
         "reject_access" => {
             let reject: wire::RejectAccess = wire::read_payload(payload)?;
-            Ok(whole(PortalEvent::AccessRejected {
-                client: ClientId(uuid(&reject.client_id, "client_id")?),
-                resource: ResourceId(uuid(&reject.resource_id, "resource_id")?),
-            }))
+            let client = ClientId(uuid(&reject.client_id, "client_id")?);
+            let resource = ResourceId(uuid(&reject.resource_id, "resource_id")?);
+            (ClientCommand::Revoke { client, resource }, 0)
         }
         "resource_updated" => {
             let updated = resource(wire::read_payload(payload)?)?;
-            Ok(whole(PortalEvent::ResourceUpdated(updated)))
+            (ClientCommand::UpdateResource(updated), 0)
         }
-        "relays_presence" => relays_presence(payload),
         "access_authorization_expiry_updated" => {
             let entry = authorization_entry(&wire::read_payload(payload)?)?;
-            Ok(whole(PortalEvent::ExpirySet(entry)))
+            (ClientCommand::SetExpiry(entry), 0)
         }
-        _ => Err(TranslateError::UnknownEvent),
-    }
+        _ => return Err(TranslateError::UnknownEvent),
+    };
+    let event = PortalEvent::Client(command);
+    Ok(Translated { event, skipped })
 }
 
 fn init(mut payload: Payload) -> Result<Translated, TranslateError> {
@@ -345,7 +343,7 @@ mod tests {
     }
 
     fn granted(payload: Value) -> Result<AuthorizationRequest, TranslateError> {
-        let PortalEvent::AuthorizationRequested(request) =
+        let PortalEvent::Client(ClientCommand::Authorize(request)) =
             push("create_authorization", payload)?.event
         else {
             panic!("not a grant");
@@ -441,7 +439,7 @@ mod tests {
     fn a_single_address_is_a_network_of_one() {
         let updated = json!({"type":"cidr","id":RESOURCE,"address":"10.20.0.7","filters":[]});
         let Ok(Translated {
-            event: PortalEvent::ResourceUpdated(resource),
+            event: PortalEvent::Client(ClientCommand::UpdateResource(resource)),
             ..
         }) = push("resource_updated", updated)
         else {
@@ -496,9 +494,10 @@ mod tests {
         let event = push("access_authorization_expiry_updated", moved)
             .unwrap()
             .event;
-        assert!(
-            matches!(event, PortalEvent::ExpirySet(entry) if entry.expires_at == Some(UnixTime(5)))
-        );
+        let PortalEvent::Client(ClientCommand::SetExpiry(entry)) = event else {
+            panic!("an expiry");
+        };
+        assert_eq!(entry.expires_at, Some(UnixTime(5)));
         let presence = json!({"disconnected_ids": ["a"], "connected": null});
         let event = push("relays_presence", presence).unwrap().event;
         assert_eq!(

@@ -1,8 +1,9 @@
 //! Clients: which are admitted, on which shard, and how their connections begin and end.
 
 use super::child::{Child, Instance, InstanceId, InstanceState};
-use super::requests::{ClientRequest, PendingRequests};
+use super::requests::PendingRequests;
 use super::{NewConnection, Supervision, SupervisionEvent as Event, Timer, WatchPace};
+use crate::command::ClientCommand;
 use crate::grant::TunnelAddresses;
 use crate::ids::ClientId;
 use crate::ledger::{ClientRecord, Ledger};
@@ -19,7 +20,7 @@ pub struct ClientState {
     pub tunnel: TunnelAddresses,
     /// Counts as recovered when it has a session.
     pub(super) instance: Instance,
-    /// Number of requests passed on to this instance.
+    /// Number of grants passed on to this instance.
     passed: u64,
     pending: PendingRequests,
 }
@@ -33,6 +34,13 @@ impl ClientState {
             passed: 0,
             pending: PendingRequests::default(),
         }
+    }
+
+    /// Keeps the command until it is acknowledged, and passes it on if the connection runs.
+    fn pass(&mut self, command: ClientCommand) -> Option<Event> {
+        self.pending.push(&command);
+        self.passed += u64::from(command.is_grant());
+        self.is_running().then(|| Event::Pass(self.index, command))
     }
 
     /// Whether messages reach the connection. A dead one will have a successor, which is built from
@@ -59,14 +67,14 @@ pub struct Progress {
     pub client: ClientId,
     /// Its instance: reports of a former one do not count.
     pub instance: InstanceId,
-    /// Number of requests that it had handled.
+    /// Number of grants that it had handled.
     pub handled: u64,
 }
 
 /// Why a client gets no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The process ends.
+    /// The process ends: it starts no connection for a client.
     #[error("the gateway is stopping")]
     Stopping,
     /// Access for a client with tunnel addresses that nothing has told.
@@ -75,7 +83,7 @@ pub enum Refusal {
     /// The client is in quarantine.
     #[error("its connection died too often")]
     CutOff,
-    /// The gateway drains.
+    /// The gateway drains: it serves the clients that it has.
     #[error("the gateway is draining")]
     Draining,
     /// The gateway has as many clients as it may; the number of requests refused for that.
@@ -84,41 +92,41 @@ pub enum Refusal {
 }
 
 impl Supervision {
-    /// The portal grants a client something: starts a connection for it unless it has one, records
-    /// the grant and passes it on. The portal tells a refused client that the gateway is offline.
-    ///
-    /// A further grant may come before the first one, if the tunnel addresses are known
-    /// (docs/lessons.md 18).
+    /// The portal says something about clients: records it in the ledger, then passes it on. A
+    /// grant first gets its client a connection; the portal tells a refused client that the
+    /// gateway is offline.
     ///
     /// # Errors
     /// Why the client has no connection.
-    pub fn handle_request(
+    pub fn handle_command(
         &mut self,
-        mut request: ClientRequest,
+        mut command: ClientCommand,
         ledger: &mut Ledger,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let (id, tunnel) = match &mut request {
-            ClientRequest::Open(_) if self.is_stopping => return Err(Refusal::Stopping),
-            ClientRequest::Open(it) => (it.client.id, Some(it.client.tunnel)),
-            ClientRequest::Allow(it) => {
-                let connected = self.clients.get(&it.client).map(|client| client.tunnel);
-                let recorded = ledger.client(it.client).map(|record| record.tunnel);
-                it.tunnel = it.tunnel.or(connected).or(recorded);
-                (it.client, it.tunnel)
+        if let ClientCommand::Allow(it) = &mut command {
+            // docs/lessons.md 18: it may come before `Authorize`, if the tunnel addresses are
+            // known.
+            let connected = self.clients.get(&it.client).map(|client| client.tunnel);
+            let recorded = ledger.client(it.client).map(|record| record.tunnel);
+            it.tunnel = it.tunnel.or(connected).or(recorded);
+            let tunnel = it.tunnel.ok_or(Refusal::Unknown)?;
+            self.admit(it.client, tunnel, ledger, now)?;
+        } else if let ClientCommand::Authorize(it) = &command {
+            if self.is_stopping {
+                return Err(Refusal::Stopping);
             }
-        };
-        self.admit(id, tunnel.ok_or(Refusal::Unknown)?, ledger, now)?;
-        match &request {
-            ClientRequest::Open(it) => ledger.record_authorization(it),
-            ClientRequest::Allow(it) => ledger.record_access(it),
+            self.admit(it.client.id, it.client.tunnel, ledger, now)?;
         }
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.pending.push(&request);
-            client.passed += 1;
-            if client.is_running() {
-                self.events.push_back(Event::Pass(client.index, request));
+        ledger.record_command(&command);
+        if let Some(id) = command.client() {
+            if let Some(client) = self.clients.get_mut(&id) {
+                self.events.extend(client.pass(command));
             }
+            return Ok(());
+        }
+        for (id, client) in &mut self.clients {
+            self.events.extend(client.pass(command.for_client(*id)));
         }
         Ok(())
     }

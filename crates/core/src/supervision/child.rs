@@ -10,7 +10,7 @@ use std::time::Instant;
 pub enum Child {
     /// Speaks with the portal.
     Portal,
-    /// Looks names up.
+    /// Asks the name servers for all shards.
     Dns,
     /// Translates the packets of a shard.
     NatTable(u8),
@@ -122,14 +122,14 @@ pub struct Death {
     pub child: Child,
     /// Its instance: a former one does not count.
     pub instance: InstanceId,
-    /// How it ended.
+    /// Whether it panicked, and where.
     pub cause: DeathCause,
 }
 
 /// How an actor instance ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeathCause {
-    /// It panicked.
+    /// Its handler panicked; the report says where.
     Panicked(PanicReport),
     /// It stopped by itself, or its thread dropped it.
     Stopped,

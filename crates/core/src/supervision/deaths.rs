@@ -57,6 +57,15 @@ impl Supervision {
         }
     }
 
+    /// A child has taken no commands for so long that some were dropped: ends it. Its successor
+    /// learns from the ledger what they said.
+    pub fn handle_deaf(&mut self, child: Child, now: Instant) {
+        if self.is_running(child) && !self.is_stopping {
+            self.emit(Event::Deaf(child));
+            self.end_hung(child, now);
+        }
+    }
+
     /// Answers [`AskThread`](Event::AskThread) with the instance that the thread is busy with:
     /// replaces the thread and restarts every child on it. The death counts for the one that is
     /// stuck, not for the first one that was noticed.

@@ -35,7 +35,7 @@ impl Supervision {
         self.drain.take()
     }
 
-    /// The drain under way.
+    /// The drain under way; `None` if new clients are admitted.
     #[must_use]
     pub fn drain(&self) -> Option<&Drain> {
         self.drain.as_ref()

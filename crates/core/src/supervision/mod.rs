@@ -27,10 +27,10 @@ mod watchdog_tests;
 pub use admission::{ClientState, Farewell, Progress, Refusal};
 pub use child::{Child, Death, DeathCause, InstanceId, PanicReport, Place};
 pub use drain::{Drain, is_active};
-pub use requests::ClientRequest;
 pub use restarts::{RestartPolicy, RestartVerdict, Restarts};
 pub use watchdog::{WatchPace, Watchdog, WatchdogEvent};
 
+use crate::command::ClientCommand;
 use crate::ids::ClientId;
 use crate::ledger::{ClientRecord, Ledger};
 use crate::peer::{PeerIndex, PeerIndexPool};
@@ -59,8 +59,8 @@ pub enum SupervisionEvent {
     Start(Child, InstanceId),
     /// Start a client's connection.
     Connect(Box<NewConnection>),
-    /// Pass a request on to a running connection.
-    Pass(PeerIndex, ClientRequest),
+    /// Pass a command on to a running connection.
+    Pass(PeerIndex, ClientCommand),
     /// Ping the child; the answer goes to [`Supervision::handle_pong`].
     Ping(Child, InstanceId),
     /// End the child from outside: its thread drops it the next time it polls it.
@@ -68,6 +68,8 @@ pub enum SupervisionEvent {
     /// The child was ended and is still there. Tell [`Supervision::handle_stuck`] at once which
     /// instance its thread runs.
     AskThread(Child),
+    /// A child took no commands and is ended; for the log.
+    Deaf(Child),
     /// The thread of this child does not return: it is the culprit.
     ThreadStuck(Child),
     /// Abandon the thread and start later children on a new one.

@@ -5,23 +5,27 @@ pub(crate) mod openmetrics;
 
 use super::in_virtual_time;
 use super::probe::{Break, Probe};
-use super::samples::{open, open_for, relay, udp};
+use super::samples::{open_for, relay, udp};
 use super::scene::{MAX_CLIENTS, Scene, initialized};
+use crate::actors::tests::samples::request_for;
+use crate::actors::tests::seen::DetachPeer;
+use crate::actors::tests::tell_addr;
 use crate::link::Link;
-use crate::messages::connection::OpenConnection;
 use crate::messages::packets::{
     InboundDatagrams, InboundPackets, OutboundDatagrams, OutboundPackets,
 };
-use crate::messages::reload::{ConfigurationReloaded, ReloadOutcome, ReloadReport};
+use crate::messages::reload::ReloadNews;
+use crate::messages::reload::{ReloadOutcome, ReloadReport};
 use crate::messages::supervisor::Child;
-use crate::messages::udp::{AttachPeer, DetachPeer};
+use crate::messages::udp::AttachPeer;
 use crate::metrics::process::Process;
 use crate::metrics::{Metrics, Receiver};
-use crate::shell::{now, tell_addr};
+use crate::shell::now;
 use actix::prelude::*;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519::{PublicKey as X25519Public, StaticSecret};
 use openmetrics::Page;
+use postern_core::command::ClientCommand;
 use postern_core::grant::TunnelAddresses;
 use postern_core::ids::{ClientId, PublicKey};
 use postern_core::packet::{DatagramBatch, PacketBatch, Path};
@@ -127,8 +131,8 @@ fn id(number: u16) -> ClientId {
     ClientId(Uuid::from_u128(u128::from(number) + 1))
 }
 
-fn open_of(number: u16) -> OpenConnection {
-    let OpenConnection(mut open) = open_for(1, 1);
+fn open_of(number: u16) -> ClientCommand {
+    let mut open = request_for(1, 1);
     let [high, low] = number.to_be_bytes();
     let mut key = [7; 32];
     key[..2].copy_from_slice(&[high, low]);
@@ -141,7 +145,7 @@ fn open_of(number: u16) -> OpenConnection {
         },
         ..open.client
     };
-    OpenConnection(open)
+    ClientCommand::Authorize(open)
 }
 
 #[test]
@@ -163,7 +167,7 @@ fn counts_clients_requests_relays_deaths_and_answers() {
 
         scene.spawner.break_child(Child::Dns, Break::Panic);
         scene.tell(super::scene::revoke(1));
-        scene.tell(ConfigurationReloaded(ReloadReport {
+        scene.tell(ReloadNews::Done(ReloadReport {
             at: UnixTime(1),
             outcome: ReloadOutcome::Unchanged,
         }));
@@ -307,11 +311,11 @@ impl Client {
         Self { secret, tunnel }
     }
 
-    fn open(&self) -> OpenConnection {
-        let OpenConnection(mut open) = open(1);
+    fn open(&self) -> ClientCommand {
+        let mut open = request_for(1, 1);
         let public = X25519Public::from(&self.secret);
         open.client.public_key = PublicKey(public.to_bytes());
-        OpenConnection(open)
+        ClientCommand::Authorize(open)
     }
 
     fn send(&self, gateway: &AttachPeer, datagram: Vec<u8>) {

@@ -41,7 +41,7 @@ fn answer(dialogue: &mut Dialogue) -> Value {
 
 fn gateway_ice(dialogue: &mut Dialogue) -> crate::grant::IceCredentials {
     let events = dialogue.events();
-    let [PortalEvent::AuthorizationRequested(request)] = &events[..] else {
+    let [PortalEvent::Client(ClientCommand::Authorize(request))] = &events[..] else {
         panic!("one request: {events:?}");
     };
     request.gateway_ice.clone()
@@ -132,10 +132,10 @@ fn a_further_name_is_answered_and_an_access_without_a_name_is_not() {
     assert!(matches!(
         dialogue.events()[..],
         [
-            PortalEvent::AccessRequested(_),
+            PortalEvent::Client(ClientCommand::Allow(_)),
             PortalEvent::Anomaly(_),
-            PortalEvent::AccessRequested(_),
-            PortalEvent::AccessRequested(_)
+            PortalEvent::Client(ClientCommand::Allow(_)),
+            PortalEvent::Client(ClientCommand::Allow(_))
         ]
     ));
     assert!(!dialogue.protocol.accept("nameless"));

@@ -141,7 +141,7 @@ fn unusable_messages_are_reported_once_per_kind_and_the_connection_is_kept() {
     dialogue.grant("still works");
     assert!(matches!(
         dialogue.events()[..],
-        [PortalEvent::AuthorizationRequested(_)]
+        [PortalEvent::Client(ClientCommand::Authorize(_))]
     ));
 }
 

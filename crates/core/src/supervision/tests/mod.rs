@@ -17,7 +17,7 @@ fn panicked() -> DeathCause {
 fn everything_starts_in_order_and_the_portal_last() {
     let mut scene = Scene::new(CONFIG);
     for id in 1..=3 {
-        let ClientRequest::Open(request) = open(id, 1) else {
+        let ClientCommand::Authorize(request) = open(id, 1) else {
             panic!("a grant with keys");
         };
         scene.ledger.record_authorization(&request);
@@ -123,7 +123,7 @@ fn an_access_needs_tunnel_addresses_from_somewhere() {
     scene
         .request(allow(1, Some(tunnel(1)), true))
         .expect("told");
-    let ClientRequest::Open(request) = open(2, 1) else {
+    let ClientCommand::Authorize(request) = open(2, 1) else {
         panic!("a grant with keys");
     };
     scene.ledger.record_authorization(&request);
@@ -232,7 +232,7 @@ fn a_successor_gets_the_requests_that_were_not_acknowledged() {
         "pass ref-access",
     ];
     assert_eq!(shown(&seen), expected);
-    let Event::Pass(_, ClientRequest::Open(renewed)) = &seen[2] else {
+    let Event::Pass(_, ClientCommand::Authorize(renewed)) = &seen[2] else {
         panic!("{seen:?}");
     };
     assert_eq!(renewed.expires_at, Some(UnixTime(5)));
@@ -378,6 +378,50 @@ fn a_child_that_does_not_answer_is_ended_and_then_restarted() {
 }
 
 #[test]
+fn a_child_that_takes_no_commands_is_ended() {
+    let mut scene = Scene::started();
+    let at = scene.connect(1);
+    scene.supervision.handle_deaf(at.0, scene.now);
+    scene.supervision.handle_deaf(at.0, scene.now);
+    assert_eq!(
+        shown(&scene.events()),
+        ["deaf connection", "abort connection"]
+    );
+    scene.die(at);
+    let expected = ["hung connection", "connect 1", "pass ref-1"];
+    assert_eq!(shown(&scene.events()), expected);
+    scene.supervision.handle_stop();
+    scene.supervision.handle_deaf(at.0, scene.now);
+    assert_eq!(shown(&scene.events()), [""; 0]);
+}
+
+#[test]
+fn a_command_about_all_clients_reaches_each_with_its_own_grants() {
+    let mut scene = Scene::started();
+    scene.connect(1);
+    scene.connect(2);
+    let entry = AuthorizationEntry {
+        client: client(2),
+        resource: resource(2).id,
+        expires_at: None,
+    };
+    let reconcile = ClientCommand::Reconcile {
+        gateway: tunnel(99),
+        granted: vec![entry],
+    };
+    scene.request(reconcile).expect("nothing to admit");
+    let of_client = |event: &Event| {
+        let Event::Pass(_, ClientCommand::Reconcile { granted, .. }) = event else {
+            panic!("{event:?}");
+        };
+        granted.len()
+    };
+    let seen: Vec<_> = scene.events().iter().map(of_client).collect();
+    assert_eq!(seen, [0, 1]);
+    assert!(scene.ledger.client(client(1)).is_none());
+}
+
+#[test]
 fn a_connection_has_recovered_when_it_has_a_session() {
     let mut scene = Scene::started();
     let at = scene.connect(1);
@@ -520,7 +564,7 @@ fn portions_keep_the_rate_of_handshakes_over_two_threads() {
 fn a_client_granted_before_its_portion_is_started_once() {
     let mut scene = Scene::new(CONFIG);
     for id in 1..=3 {
-        let ClientRequest::Open(request) = open(id, 1) else {
+        let ClientCommand::Authorize(request) = open(id, 1) else {
             panic!("a grant with keys");
         };
         scene.ledger.record_authorization(&request);

@@ -5,7 +5,7 @@ use crate::grant::TunnelAddresses;
 use crate::supervision::*;
 use proptest::prelude::*;
 
-/// One random input.
+/// One random input of the supervision.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// A grant for a client, with one of two tunnel addresses.
@@ -59,7 +59,7 @@ struct Actor {
 struct Model {
     scene: Scene,
     actors: BTreeMap<InstanceId, Actor>,
-    /// Indices in use.
+    /// Indices of connections that were started and not detached.
     indices: BTreeSet<PeerIndex>,
     /// Clients that wait for their portion.
     waiting: BTreeSet<ClientId>,
@@ -77,7 +77,7 @@ impl Model {
     fn new(left: u8) -> Self {
         let mut scene = Scene::new(CONFIG);
         for id in 0..left {
-            let ClientRequest::Open(request) = open(id, 1) else {
+            let ClientCommand::Authorize(request) = open(id, 1) else {
                 panic!("a grant with keys");
             };
             scene.ledger.record_authorization(&request);
@@ -141,7 +141,7 @@ impl Model {
         self.perform()
     }
 
-    fn request(&mut self, id: u8, at: TunnelAddresses, request: ClientRequest) -> Checked {
+    fn request(&mut self, id: u8, at: TunnelAddresses, request: ClientCommand) -> Checked {
         let (id, now) = (client(id), self.scene.now);
         let known = self
             .scene

@@ -42,12 +42,12 @@ pub(super) fn resource(number: u8) -> Resource {
 }
 
 /// A grant of resource `number` to a client with these tunnel addresses.
-pub(super) fn open_at(id: u8, at: TunnelAddresses, number: u8) -> ClientRequest {
+pub(super) fn open_at(id: u8, at: TunnelAddresses, number: u8) -> ClientCommand {
     let ice = || IceCredentials {
         ufrag: "ufrag".into(),
         password: Zeroizing::new("password".into()),
     };
-    ClientRequest::Open(Box::new(AuthorizationRequest {
+    ClientCommand::Authorize(Box::new(AuthorizationRequest {
         reply_ref: format!("ref-{number}"),
         client: ClientProfile {
             id: client(id),
@@ -64,13 +64,13 @@ pub(super) fn open_at(id: u8, at: TunnelAddresses, number: u8) -> ClientRequest 
     }))
 }
 
-pub(super) fn open(id: u8, number: u8) -> ClientRequest {
+pub(super) fn open(id: u8, number: u8) -> ClientCommand {
     open_at(id, tunnel(id), number)
 }
 
 /// A further grant, which is acknowledged if the client `announces` a name.
-pub(super) fn allow(id: u8, at: Option<TunnelAddresses>, announces: bool) -> ClientRequest {
-    ClientRequest::Allow(Box::new(AccessRequest {
+pub(super) fn allow(id: u8, at: Option<TunnelAddresses>, announces: bool) -> ClientCommand {
+    ClientCommand::Allow(Box::new(AccessRequest {
         reply_ref: "ref-access".into(),
         client: client(id),
         tunnel: at,
@@ -111,9 +111,9 @@ impl Scene {
         std::iter::from_fn(|| self.supervision.poll_event()).collect()
     }
 
-    pub(super) fn request(&mut self, request: ClientRequest) -> Result<(), Refusal> {
+    pub(super) fn request(&mut self, request: ClientCommand) -> Result<(), Refusal> {
         let ledger = &mut self.ledger;
-        self.supervision.handle_request(request, ledger, self.now)
+        self.supervision.handle_command(request, ledger, self.now)
     }
 
     /// Connects a client; returns its connection and its present instance.
@@ -193,10 +193,13 @@ pub(super) fn shown(events: &[Event]) -> Vec<String> {
     let word = |event: &Event| match event {
         Event::Start(child, _) => format!("start {child}"),
         Event::Connect(it) => format!("connect {}", it.client.0.as_u128()),
-        Event::Pass(_, request) => format!("pass {}", request.reply_ref()),
+        Event::Pass(_, request) => {
+            format!("pass {}", request.awaited_ref().unwrap_or("unacknowledged"))
+        }
         Event::Ping(child, _) => format!("ping {child}"),
         Event::Abort(child) => format!("abort {child}"),
         Event::AskThread(child) => format!("ask thread of {child}"),
+        Event::Deaf(child) => format!("deaf {child}"),
         Event::ThreadStuck(child) => format!("stuck {child}"),
         Event::ReplaceThread(place) => format!("replace {place:?}"),
         Event::Stop(_, Farewell::Due) => "goodbye".into(),

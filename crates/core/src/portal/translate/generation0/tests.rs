@@ -1,6 +1,7 @@
 //! The examples of docs/protocol.md 11.1, and errors in similar messages.
 
 use super::*;
+use crate::command::ClientCommand;
 use crate::grant::{Filter, ResourceKind};
 use crate::portal::PortalEvent;
 use crate::portal::translate::push;
@@ -59,7 +60,7 @@ fn access() -> Value {
 }
 
 fn requested(payload: Value) -> Result<AuthorizationRequest, TranslateError> {
-    let PortalEvent::AuthorizationRequested(request) =
+    let PortalEvent::Client(ClientCommand::Authorize(request)) =
         push("request_connection", payload, &secret())?.event
     else {
         panic!("not a grant");
@@ -68,7 +69,8 @@ fn requested(payload: Value) -> Result<AuthorizationRequest, TranslateError> {
 }
 
 fn allowed(payload: Value) -> Result<AccessRequest, TranslateError> {
-    let PortalEvent::AccessRequested(request) = push("allow_access", payload, &secret())?.event
+    let PortalEvent::Client(ClientCommand::Allow(request)) =
+        push("allow_access", payload, &secret())?.event
     else {
         panic!("not an access");
     };
