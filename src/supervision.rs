@@ -4,6 +4,10 @@
 //! A panic unwinds one actor: tokio catches it at the edge of the actor's task, and the actor's
 //! fields are dropped on the way. One of them is a [`DeathNotice`], which notifies the supervisor.
 //! A stuck actor is ended from outside by its [`AbortHandle`], which drops it whole.
+//!
+//! The `JoinHandle` of the task does not replace the notice: there is none before the actor is
+//! built, it has no place of a panic, and it comes in no order with the actor's last messages
+//! (ARCHITECTURE.md 16.63).
 
 use crate::messages::supervisor::{Child, ChildDied, DeathCause, InstanceId, PanicReport};
 use actix::dev::channel;

@@ -9,77 +9,7 @@ use postern_core::ids::{ClientId, RelayId};
 use postern_core::ledger::ResolvedName;
 use postern_core::nat_table::flows::PinnedFlow;
 use postern_core::packet::Path;
-use postern_core::peer::PeerIndex;
-use std::fmt;
-
-/// An actor that the supervisor starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Child {
-    Portal,
-    Dns,
-    // Of a shard.
-    NatTable(u8),
-    Tun(u8),
-    Udp(u8),
-    Admin,
-    Connection(ClientId, PeerIndex),
-}
-
-impl Child {
-    /// Names of the kinds of actors in logs and metrics, indexed by [`Self::kind`].
-    pub const KINDS: [&str; 7] = [
-        "portal",
-        "dns",
-        "nat_table",
-        "tun",
-        "udp",
-        "connection",
-        "admin",
-    ];
-
-    pub fn kind(self) -> usize {
-        match self {
-            Self::Portal => 0,
-            Self::Dns => 1,
-            Self::NatTable(_) => 2,
-            Self::Tun(_) => 3,
-            Self::Udp(_) => 4,
-            Self::Connection(..) => 5,
-            Self::Admin => 6,
-        }
-    }
-
-    pub fn client(self) -> Option<ClientId> {
-        match self {
-            Self::Connection(client, _) => Some(client),
-            Self::Portal
-            | Self::Dns
-            | Self::NatTable(_)
-            | Self::Tun(_)
-            | Self::Udp(_)
-            | Self::Admin => None,
-        }
-    }
-
-    pub fn shard(self) -> Option<u8> {
-        match self {
-            Self::NatTable(shard) | Self::Tun(shard) | Self::Udp(shard) => Some(shard),
-            Self::Connection(_, index) => Some(index.shard()),
-            Self::Portal | Self::Dns | Self::Admin => None,
-        }
-    }
-}
-
-/// The kind alone, as log lines name it.
-impl fmt::Display for Child {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::KINDS[self.kind()])
-    }
-}
-
-/// Distinguishes the successive instances of all actors. Never reused within a process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct InstanceId(pub u64);
+pub use postern_core::supervision::{Child, DeathCause, InstanceId, PanicReport};
 
 /// An actor stopped, panicked or was dropped.
 #[derive(Debug, Clone, Message)]
@@ -88,21 +18,6 @@ pub struct ChildDied {
     pub child: Child,
     pub instance: InstanceId,
     pub cause: DeathCause,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeathCause {
-    Panicked(PanicReport),
-    /// Stopped by itself, or dropped.
-    Stopped,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PanicReport {
-    /// At most 300 characters.
-    pub message: String,
-    /// `file:line` of the panic.
-    pub location: String,
 }
 
 /// News of a connection.

@@ -29,13 +29,14 @@
 //!
 //! 1. Values: [`ids`], [`names`], [`grant`], [`target`], [`packet`], [`backoff`],
 //!    [`timers`], [`command`].
-//! 2. One concern each: [`authorizations`], [`replies`], [`health`], [`portal`], [`supervision`];
+//! 2. One concern each: [`authorizations`], [`replies`], [`health`], [`portal`];
 //!    and [`policy`], an index of the first.
 //! 3. [`peer`] (a client's transport), [`domains`] (a name's addresses), [`lookups`].
 //! 4. [`nat_table`] (flows and rewriting on top of [`domains`]).
 //! 5. [`ledger`] (the records that all of the above is rebuilt from).
 //! 6. [`connection`] (one client: [`policy`] and [`peer`], restored from the [`ledger`]).
-//! 7. [`diagnosis`] (reads the facts that each floor's `explain` returns; nothing imports it).
+//! 7. [`supervision`] (which actors run for which clients, restored from the [`ledger`]).
+//! 8. [`diagnosis`] (reads the facts that each floor's `explain` returns; nothing imports it).
 
 pub mod authorizations;
 pub mod backoff;

@@ -1,7 +1,6 @@
 //! Answers `postern why`: collects the facts from the actors; the core judges them.
 
 use super::SupervisorActor;
-use super::tree::FRONT;
 use crate::messages::diagnosis::{Diagnosis, ExplainAccess, ExplainName};
 use crate::messages::supervisor::Child;
 use crate::shell;
@@ -15,6 +14,7 @@ use postern_core::grant::TunnelAddresses;
 use postern_core::health::PortalState;
 use postern_core::ids::ClientId;
 use postern_core::nat_table::NatFacts;
+use postern_core::supervision::FRONT;
 use postern_core::target::Target;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -31,7 +31,7 @@ impl Handler<Diagnosis> for SupervisorActor {
             ClientMatch::Several(ids) => Subject::Ambiguous(ids),
             ClientMatch::None { nearest } => Subject::Unknown {
                 nearest,
-                served: self.clients.len(),
+                served: self.supervision.clients().len(),
             },
         };
         let report = diagnose(&self.facts(question, subject));
@@ -55,10 +55,8 @@ impl SupervisorActor {
         // The journal has the latest first; here the latest must come last.
         let former = former.into_iter().rev();
         let recorded = self.spec.ledger.clients().map(|(id, it)| (id, it.tunnel));
-        let served = self.clients.ids().filter_map(|id| {
-            let client = self.clients.get(id)?;
-            Some((id, client.tunnel))
-        });
+        let served = self.supervision.clients();
+        let served = served.map(|(id, client)| (id, client.tunnel));
         former.chain(recorded).chain(served).collect()
     }
 
@@ -78,10 +76,10 @@ impl SupervisorActor {
         id: ClientId,
         target: Target,
     ) -> impl Future<Output = Response<ConnectionFacts>> + use<> {
-        let connection = match self.clients.get(id) {
-            None => Err(Response::Absent),
-            Some(client) if client.instance.is_running() => Ok(client.connection.clone()),
-            Some(_) => Err(Response::Restarting),
+        let connection = match (self.supervision.client(id), self.connection(id)) {
+            (None, _) => Err(Response::Absent),
+            (Some(_), Some(connection)) => Ok(connection.clone()),
+            (Some(_), None) => Err(Response::Restarting),
         };
         async move {
             match connection {
@@ -96,9 +94,9 @@ impl SupervisorActor {
         client: ClientId,
         target: Target,
     ) -> impl Future<Output = Response<NatFacts>> + use<> {
-        let shard = self.clients.shard_of(client).unwrap_or(FRONT);
-        let entry = self.tree.children.get(&Child::NatTable(shard));
-        let is_running = entry.is_some_and(|entry| entry.instance.is_running());
+        let known = self.supervision.client(client);
+        let shard = known.map_or(FRONT, |client| client.index.shard());
+        let is_running = self.supervision.is_running(Child::NatTable(shard));
         let links = self.tree.shard(shard).nat_table.as_ref();
         let links = links.filter(|_| is_running);
         let nat_table = links.map(|links| links.explain.clone());
@@ -121,7 +119,7 @@ impl SupervisorActor {
         ClientFacts {
             id,
             tunnel: self.known_clients().get(&id).copied(),
-            cut_off_for: self.clients.cut_off_for(id, shell::now()),
+            cut_off_for: self.supervision.cut_off_for(id, shell::now()),
             connection,
             nat,
             grants: record.map_or(Vec::new(), |it| {
@@ -142,7 +140,7 @@ impl SupervisorActor {
             target: question.target,
             client,
             gateway: GatewayFacts {
-                is_draining: self.drain.is_some() || self.stopping,
+                is_draining: self.supervision.drain().is_some() || self.stopping,
                 portal_away: away
                     .map(|since| Duration::from_secs(unix_now.0.saturating_sub(since.0))),
             },

@@ -6,26 +6,10 @@
 use super::SupervisorActor;
 use crate::messages::operator::{CancelDrain, DrainGateway};
 use crate::messages::reports::DrainReport;
-use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::shell;
 use actix::prelude::*;
-use postern_core::connection::ConnectionStats;
-use postern_core::ids::ClientId;
-use std::time::{Duration, Instant};
-
-pub(super) struct Drain {
-    ends_at: Instant,
-    refused: u64,
-    /// Clients with recent traffic, as counted last.
-    active: usize,
-    timer: SpawnHandle,
-}
-
-impl Drain {
-    pub(super) fn note_refusal(&mut self) {
-        self.refused += 1;
-    }
-}
+use postern_core::supervision::is_active;
+use std::time::Duration;
 
 impl Handler<DrainGateway> for SupervisorActor {
     type Result = ResponseActFuture<Self, DrainReport>;
@@ -35,26 +19,15 @@ impl Handler<DrainGateway> for SupervisorActor {
         DrainGateway { grace }: DrainGateway,
         ctx: &mut Context<Self>,
     ) -> Self::Result {
-        let ends_at = shell::now() + grace.min(LONGEST_GRACE);
-        tracing::info!(
-            grace_s = grace.as_secs(),
-            clients = self.clients.len(),
-            "draining"
-        );
-        match &mut self.drain {
-            Some(drain) => drain.ends_at = ends_at,
-            None => {
-                let timer = ctx.run_interval(LOOK_EVERY, |actor, ctx| actor.look_at_drain(ctx));
-                self.drain = Some(Drain {
-                    ends_at,
-                    refused: 0,
-                    active: self.clients.len(),
-                    timer,
-                });
-            }
-        }
+        let clients = self.supervision.clients().len();
+        tracing::info!(grace_s = grace.as_secs(), clients, "draining");
+        self.supervision.handle_drain(grace, shell::now());
+        self.perform(ctx);
         let counted = self.count_active();
-        Box::pin(counted.map(|(), actor, _| actor.drain_report().unwrap_or_default()))
+        Box::pin(counted.map(|active, actor, _| {
+            actor.supervision.note_active(active);
+            actor.drain_report().unwrap_or_default()
+        }))
     }
 }
 
@@ -62,9 +35,9 @@ impl Handler<CancelDrain> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, _: CancelDrain, ctx: &mut Context<Self>) {
-        if let Some(drain) = self.drain.take() {
-            ctx.cancel_future(drain.timer);
+        if let Some(drain) = self.supervision.cancel_drain() {
             tracing::info!(refused = drain.refused, "draining was called off");
+            self.perform(ctx);
         }
     }
 }
@@ -72,35 +45,30 @@ impl Handler<CancelDrain> for SupervisorActor {
 impl SupervisorActor {
     /// The progress; `None` while the gateway is not draining.
     pub(super) fn drain_report(&self) -> Option<DrainReport> {
-        let drain = self.drain.as_ref()?;
+        let drain = self.supervision.drain()?;
         let remaining = drain.ends_at.saturating_duration_since(shell::now());
         Some(DrainReport {
             ends_at: shell::unix_now().0 + rounded_up(remaining),
             remaining: rounded_up(remaining),
-            clients: self.clients.len(),
+            clients: self.supervision.clients().len(),
             active: drain.active,
             refused: drain.refused,
         })
     }
 
-    fn look_at_drain(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn count_for_drain(&mut self, ctx: &mut Context<Self>) {
         let counted = self.count_active();
-        ctx.spawn(counted.map(|(), actor, ctx| {
-            let is_over = |drain: &Drain| drain.active == 0 || drain.ends_at <= shell::now();
-            if actor.drain.as_ref().is_some_and(is_over) {
-                let mode = ShutdownMode::Goodbye;
-                ctx.notify(Shutdown { exit_code: 0, mode });
-            }
+        ctx.spawn(counted.map(|active, actor, ctx| {
+            actor.supervision.handle_active(active, shell::now());
+            actor.perform(ctx);
         }));
     }
 
-    /// A client counts as active if its connection does not answer.
-    fn count_active(&self) -> impl ActorFuture<Self, Output = ()> + use<> {
+    fn count_active(&self) -> impl ActorFuture<Self, Output = usize> + use<> {
         let described = self.describe_clients(usize::MAX).into_actor(self);
-        described.map(|described, actor: &mut Self, _| {
-            if let Some(drain) = &mut actor.drain {
-                drain.active = described.iter().filter(|it| is_active(it)).count();
-            }
+        described.map(|described, _, _| {
+            let active = |(_, stats): &&(_, Option<_>)| is_active(stats.as_ref());
+            described.iter().filter(active).count()
         })
     }
 }
@@ -109,18 +77,3 @@ impl SupervisorActor {
 fn rounded_up(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
-
-fn is_active((_, stats): &(ClientId, Option<ConnectionStats>)) -> bool {
-    let Some(stats) = stats else { return true };
-    let directions = [stats.inbound, stats.outbound];
-    let last = directions.into_iter().filter_map(|it| it.last_before).min();
-    last.is_some_and(|before| before < QUIET)
-}
-
-/// How often the remaining clients are counted.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A client without traffic for this long has nothing under way that could not continue at another
-/// gateway.
-pub(super) const QUIET: Duration = Duration::from_secs(60);
-/// A year, so that no sum of times overflows.
-const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -76,9 +76,9 @@ impl Handler<HealthCheck> for SupervisorActor {
 impl SupervisorActor {
     /// Pings every shared actor and judges the gateway's health.
     pub(super) fn examine(&self) -> ResponseActFuture<Self, HealthReport> {
-        let all = self.tree.children.iter().map(|(child, entry)| {
-            let is_up = entry.instance.is_running();
-            let pings = entry.handle.pings.clone();
+        let all = self.tree.handles.iter().map(|(child, handle)| {
+            let is_up = self.supervision.is_running(*child);
+            let pings = handle.pings.clone();
             let kind = Child::KINDS[child.kind()];
             async move {
                 let answered =
@@ -101,8 +101,8 @@ impl SupervisorActor {
             portal: self.health_state.portal.clone(),
             is_interface_up: self.health_state.is_interface_up,
             resolver: self.health_state.resolver,
-            clients: self.clients.len(),
-            is_draining: self.drain.is_some(),
+            clients: self.supervision.clients().len(),
+            is_draining: self.supervision.drain().is_some(),
             is_stopping: self.stopping,
         };
         let readiness = facts.readiness();

@@ -1,6 +1,6 @@
 //! SupervisorActor: the parent of all other actors.
 //!
-//! Owns: the [`Ledger`], the children and their restart budgets, the watchdog, the state file.
+//! Owns: the [`Ledger`], the children by the decisions of [`Supervision`], the state file.
 //! Receives: `PortalNews`, `ConnectionNews`, `NatTableChanged`, `HealthNews`, `ChildDied`,
 //! `ReloadNews`, `Shutdown`, and the operator's questions. Emits: to each child its commands, and
 //! to all actors the addresses of restarted ones. When its mailbox is full: news waits at the
@@ -13,11 +13,11 @@
 //! every restarted actor is built from the portal's last word.
 
 mod clients;
-mod deaths;
 mod diagnosis;
 mod drain;
 mod health_state;
 pub mod links;
+mod perform;
 mod reload;
 mod service;
 mod shutdown;
@@ -31,8 +31,7 @@ use crate::faults::{FaultKind, InjectFault, Target};
 use crate::messages::portal::PortalCommand;
 use crate::messages::reload::ReloadReport;
 use crate::messages::supervisor::{
-    Child, ConnectionFact, ConnectionNews, InstanceId, NatTableChanged, PortalNews, Shutdown,
-    ShutdownMode,
+    Child, ConnectionFact, ConnectionNews, NatTableChanged, PortalNews, Shutdown, ShutdownMode,
 };
 use crate::messages::udp::UdpSetup;
 use crate::metrics::Metrics;
@@ -40,18 +39,17 @@ use crate::service_manager::ServiceManager;
 use crate::shell::{self, Driven, Wakeup};
 use crate::supervision::ExitGuard;
 use actix::prelude::*;
-use clients::ClientTable;
-use drain::Drain;
+use clients::ConnectionTable;
 use health_state::HealthState;
 use postern_core::command::ClientCommand;
 use postern_core::diagnosis::Journal;
 use postern_core::grant::{GatewayInit, Relay};
 use postern_core::health::PortalState;
-use postern_core::ids::{ClientId, RelayId};
+use postern_core::ids::RelayId;
 use postern_core::ledger::Ledger;
-use postern_core::peer::{GatewayKeys, PeerIndexPool};
-use postern_core::supervision::Watchdog;
-use spawner::{Place, Spawner};
+use postern_core::peer::GatewayKeys;
+use postern_core::supervision::{Progress, Supervision, SupervisionConfig};
+use spawner::Spawner;
 use state_saver::StateSaver;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -84,14 +82,11 @@ pub struct SupervisorSpec {
 
 pub struct SupervisorActor {
     spec: SupervisorSpec,
-    indices: PeerIndexPool,
+    supervision: Supervision,
     tree: Tree,
-    clients: ClientTable,
-    watchdog: Watchdog<Child>,
+    clients: ConnectionTable,
     health_state: HealthState,
-    drain: Option<Drain>,
     journal: Journal,
-    last_instance: InstanceId,
     relays: BTreeMap<(RelayId, SocketAddr), Relay>,
     asked_for_relays: bool,
     is_saving: bool,
@@ -112,16 +107,18 @@ impl SupervisorActor {
         let handed_over = is_kept.then(|| Arc::clone(&spec.handed_over));
         let takes_over = spec.ledger.clients().len() > 0;
         let shards = spec.shards;
+        let config = SupervisionConfig {
+            shards,
+            max_clients: spec.max_clients,
+            handshakes_per_second: spec.handshakes_per_second,
+        };
         Self {
-            indices: PeerIndexPool::new(spec.seed),
+            supervision: Supervision::new(config, spec.seed),
             health_state: HealthState::new(takes_over),
-            drain: None,
             journal: Journal::default(),
             spec,
             tree: Tree::new(shards),
-            clients: ClientTable::default(),
-            watchdog: Watchdog::new(),
-            last_instance: InstanceId::default(),
+            clients: ConnectionTable::default(),
             relays: BTreeMap::new(),
             asked_for_relays: false,
             is_saving: false,
@@ -140,7 +137,6 @@ impl SupervisorActor {
 impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
-    /// Starts the portal last: restored clients do not wait for it.
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(Self::MAILBOX);
         let alive = Arc::clone(&self.spec.alive);
@@ -149,17 +145,14 @@ impl Actor for SupervisorActor {
         ctx.run_interval(waiting::RESEND_EVERY, Self::resend);
         ctx.run_interval(state_saver::RENEW_EVERY, |actor, _| actor.save());
         ctx.run_later(state_saver::SUSPICIOUS, |actor, _| actor.trust_state());
-        self.start_child(Child::Admin, ctx);
-        for shard in 0..self.spec.shards {
-            for child in Tree::at(Place::Shard(shard)) {
-                self.start_child(child, ctx);
-            }
+        let clients = self.spec.ledger.clients().len().min(self.spec.max_clients);
+        if clients > 0 {
+            tracing::info!(milestone = "taken_over", clients, "clients taken over");
         }
-        self.start_child(Child::Dns, ctx);
-        self.take_over(ctx);
-        self.start_child(Child::Portal, ctx);
+        let ledger = &mut self.spec.ledger;
+        self.supervision.handle_start(ledger, shell::now());
+        self.perform(ctx);
         self.report_to_service_manager(ctx);
-        self.save_soon(ctx);
     }
 }
 
@@ -169,8 +162,9 @@ impl Driven for SupervisorActor {
     }
 
     fn on_deadline(&mut self, ctx: &mut Context<Self>) {
-        self.watchdog.handle_timeout(shell::now());
-        self.watch(ctx);
+        let ledger = &mut self.spec.ledger;
+        self.supervision.handle_timeout(ledger, shell::now());
+        self.perform(ctx);
     }
 }
 
@@ -203,47 +197,49 @@ impl Handler<ConnectionNews> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, news: ConnectionNews, ctx: &mut Context<Self>) {
-        let ConnectionNews {
+        let client = news.client;
+        let at = Progress {
             client,
-            instance,
-            opened,
-            fact,
-        } = news;
-        let known = self.clients.get_mut(client);
-        let known = known.filter(|it| it.instance.id == instance);
+            instance: news.instance,
+            handled: news.opened,
+        };
         let ledger = &mut self.spec.ledger;
-        match (fact, known) {
+        match news.fact {
             // The portal waits for them, whatever has become of the connection.
-            (ConnectionFact::Accepted { reply_ref }, _) => {
-                self.clients.settle(client, &reply_ref);
+            ConnectionFact::Accepted { reply_ref } => {
+                self.supervision.handle_acknowledgement(client, &reply_ref);
                 return self.tell_portal(PortalCommand::Acknowledge { reply_ref });
             }
-            (ConnectionFact::CandidatesGathered(candidates), _) => {
+            ConnectionFact::CandidatesGathered(candidates) => {
                 return self.tell_portal(PortalCommand::SignalCandidates { client, candidates });
             }
-            (_, None) => return,
-            (ConnectionFact::Authorizations(included, authorizations), _) => {
+            ConnectionFact::Authorizations(..)
+            | ConnectionFact::PathInUse(_)
+            | ConnectionFact::TransportLost
+            | ConnectionFact::SessionEstablished
+            | ConnectionFact::Closed
+                if !self.supervision.is_current(at) =>
+            {
+                return;
+            }
+            ConnectionFact::Authorizations(included, authorizations) => {
                 let published = (included, authorizations);
                 ledger.record_authorizations(client, published, shell::unix_now());
             }
-            (ConnectionFact::PathInUse(path), _) => ledger.record_path(client, path),
+            ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
             // If a further grant is on its way, it may bring another transport.
-            (ConnectionFact::TransportLost, Some(known)) if known.opened == opened => {
+            ConnectionFact::TransportLost if self.supervision.has_handled_all(at) => {
                 ledger.forget_transport(client);
             }
-            (ConnectionFact::TransportLost, Some(_)) => {}
-            (ConnectionFact::SessionEstablished, Some(known)) => {
-                if let Some(died_at) = known.instance.died_at.take() {
-                    let child = Child::Connection(client, known.index);
-                    self.note_recovery(child, died_at);
-                }
+            ConnectionFact::TransportLost => {}
+            ConnectionFact::SessionEstablished => {
+                self.supervision.handle_session(client, shell::now());
             }
-            (ConnectionFact::Closed, Some(known)) if known.opened == opened => {
-                self.stop_connection(client);
+            ConnectionFact::Closed => {
+                self.supervision.handle_closed(at, ledger, shell::now());
             }
-            (ConnectionFact::Closed, Some(_)) => {}
         }
-        self.save_soon(ctx);
+        self.perform(ctx);
     }
 }
 
@@ -276,49 +272,26 @@ impl Handler<InjectFault> for SupervisorActor {
             Target::Tun(shard) => Child::Tun(shard),
             Target::Udp(shard) => Child::Udp(shard),
             Target::Admin => Child::Admin,
-            Target::Connection(client) => return self.clients.inject(client, kind),
+            Target::Connection(client) => return self.inject_into_connection(client, kind),
         };
         self.inject(child, kind)
     }
 }
 
 impl SupervisorActor {
-    /// Writes a command of the portal into the ledger, then passes it on. A grant first gets its
-    /// client a connection, if there is room.
-    fn execute(&mut self, mut command: ClientCommand, ctx: &mut Context<Self>) {
+    /// A command of the portal: the core admits its client and records it, then passes it on.
+    fn execute(&mut self, command: ClientCommand, ctx: &mut Context<Self>) {
+        let client = command.client();
         let is_authorization = matches!(command, ClientCommand::Authorize(_));
-        if is_authorization && self.stopping {
-            return;
+        let (ledger, now) = (&mut self.spec.ledger, shell::now());
+        let result = self.supervision.handle_command(command, ledger, now);
+        if let (Err(refusal), Some(client)) = (result, client) {
+            self.report_refusal(client, refusal);
         }
-        if self.has_place(&mut command, ctx) {
-            self.spec.ledger.record_command(&command);
-            self.clients.pass_on(command, &self.spec.ledger);
-            self.save_soon(ctx);
-        }
-        if is_authorization {
+        self.perform(ctx);
+        if is_authorization && !self.stopping {
             self.ask_for_relays();
         }
-    }
-
-    /// docs/lessons.md 18: `Allow` may come before its client's `Authorize`, if the tunnel
-    /// addresses are known.
-    fn has_place(&mut self, command: &mut ClientCommand, ctx: &mut Context<Self>) -> bool {
-        if let ClientCommand::Authorize(request) = command {
-            return self.admit(request.client.id, request.client.tunnel, ctx);
-        }
-        let ClientCommand::Allow(request) = command else {
-            return true;
-        };
-        let id = request.client;
-        let connected = self.clients.get(id).map(|client| client.tunnel);
-        let recorded = self.spec.ledger.client(id).map(|record| record.tunnel);
-        request.tunnel = request.tunnel.or(connected).or(recorded);
-        let tunnel = request.tunnel;
-        let is_known = tunnel.is_some_and(|tunnel| self.admit(id, tunnel, ctx));
-        if !is_known {
-            tracing::debug!(client = %id, "access for a client without connection");
-        }
-        is_known
     }
 
     fn initialize(&mut self, init: GatewayInit, ctx: &mut Context<Self>) {
@@ -326,20 +299,10 @@ impl SupervisorActor {
             gateway: init.tunnel,
             granted: init.authorizations,
         };
-        self.spec.ledger.record_command(&reconcile);
+        self.execute(reconcile, ctx);
         self.configure(init.tunnel);
         self.relays.clear();
         self.add_relays(init.relays);
-        self.clients.pass_on(reconcile, &self.spec.ledger);
-        self.save_soon(ctx);
-    }
-
-    /// Ends a connection that has nothing left to serve.
-    fn stop_connection(&mut self, client: ClientId) {
-        if let Some(connection) = self.retire(client) {
-            self.spec.ledger.remove_client(client);
-            connection.stop(None);
-        }
     }
 
     fn tell_portal(&self, command: PortalCommand) {
@@ -357,9 +320,9 @@ impl SupervisorActor {
     }
 
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
-        let entry = self.tree.children.get(&child);
-        let entry = entry.ok_or_else(|| format!("{child} is not there just now"))?;
-        let sent = entry.handle.faults.try_send(crate::faults::Fault(kind));
+        let handle = self.tree.handles.get(&child);
+        let handle = handle.ok_or_else(|| format!("{child} is not there just now"))?;
+        let sent = handle.faults.try_send(crate::faults::Fault(kind));
         sent.map_err(|error| format!("{child} takes no fault: {error}"))
     }
 

@@ -45,14 +45,14 @@ impl Handler<UseSettings> for SupervisorActor {
 impl SupervisorActor {
     fn limit_clients(&mut self, limits: &LimitsConfig) {
         let per_second = limits.handshakes_per_second;
-        self.spec.handshakes_per_second = usize::try_from(per_second).unwrap_or(usize::MAX);
         self.spec.max_clients = limits.clients;
+        let per_second = usize::try_from(per_second).unwrap_or(usize::MAX);
+        self.supervision.limit(limits.clients, per_second);
         let per_client = limits.resources_per_client;
         let former = std::mem::replace(&mut self.spec.max_resources, per_client);
         self.spec.ledger.limit(limits.clients, per_client);
         if former != per_client {
-            self.clients
-                .tell_all(&ConnectionCommand::LimitResources(per_client));
+            self.tell_all(&ConnectionCommand::LimitResources(per_client));
         }
     }
 }

@@ -22,7 +22,7 @@ impl SupervisorActor {
         ctx.spawn(examined.map(|health, actor, _| {
             actor.is_examining = false;
             if !actor.stopping {
-                let line = status_line(&health, actor.clients.len());
+                let line = status_line(&health, actor.supervision.clients().len());
                 let manager = &mut actor.spec.service_manager;
                 manager.note_health(health.live, &line);
             }

@@ -19,16 +19,17 @@ impl Handler<Shutdown> for SupervisorActor {
         if std::mem::replace(&mut self.stopping, true) {
             return;
         }
+        self.supervision.handle_stop();
         let Shutdown { exit_code, mode } = shutdown;
         let is_handed_over = mode == ShutdownMode::HandOver && self.hand_over(exit_code);
         self.spec.service_manager.note_stopping();
-        let clients = self.clients.len();
+        let clients = self.supervision.clients().len();
         tracing::info!(clients, exit_code, is_handed_over, "stopping");
         let connections = match is_handed_over {
             true => Vec::new(),
             false => {
                 self.forget_state();
-                let all = self.clients.connections();
+                let all = self.connections();
                 all.map(|(_, connection)| connection.clone()).collect()
             }
         };

@@ -6,10 +6,11 @@ use crate::actors::nat_table::NatSnapshot;
 use crate::config::LiveSettings;
 use crate::faults::Fault;
 use crate::messages::operator::OperatorLinks;
-use crate::messages::supervisor::{Child, HealthNews, InstanceId, NatTableChanged, PortalNews};
+use crate::messages::supervisor::{HealthNews, InstanceId, NatTableChanged, PortalNews};
 use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
 use futures_util::future::AbortHandle;
+pub use postern_core::supervision::Place;
 use std::sync::Arc;
 
 /// A started child. Messages to it wait in its mailbox until its thread has built it.
@@ -35,28 +36,6 @@ impl ActorHandle {
             pings: addr.clone().recipient(),
             faults: addr.clone().recipient(),
             abort,
-        }
-    }
-}
-
-/// A thread other than the supervisor's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// Portal and name lookups, which may block for a while.
-    Control,
-    /// The whole data path of some clients.
-    Shard(u8),
-    /// Answers the operator, even if another thread is stuck.
-    Admin,
-}
-
-impl Place {
-    pub fn of(child: Child) -> Self {
-        match child {
-            Child::Portal | Child::Dns => Self::Control,
-            Child::Admin => Self::Admin,
-            Child::NatTable(shard) | Child::Tun(shard) | Child::Udp(shard) => Self::Shard(shard),
-            Child::Connection(_, index) => Self::Shard(index.shard()),
         }
     }
 }

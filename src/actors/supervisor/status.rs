@@ -46,7 +46,7 @@ impl SupervisorActor {
         &self,
         limit: usize,
     ) -> impl Future<Output = Vec<(ClientId, Option<ConnectionStats>)>> + use<> {
-        let all = self.clients.connections().take(limit);
+        let all = self.connections().take(limit);
         let asked: Vec<_> = all
             .map(|(id, connection)| describe(id, connection.clone()))
             .collect();
@@ -80,7 +80,7 @@ impl SupervisorActor {
             udp_port: self.spec.udp_port,
             reload: self.last_reload.as_ref().map(reload_summary),
             drain: self.drain_report(),
-            clients: self.clients.len(),
+            clients: self.supervision.clients().len(),
             client_list: described.collect(),
             actors: self.actor_reports(),
             drops: self.drop_reports(),

@@ -2,30 +2,28 @@
 
 use super::SupervisorActor;
 use super::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
-use super::spawner::{ActorHandle, Place, Started};
+use super::spawner::{ActorHandle, Started};
 use crate::actors::nat_table::NatSnapshot;
 use crate::messages::connection::ConnectionCommand;
 use crate::messages::dns::ServeNames;
-use crate::messages::nat_table::NatTableSetup;
+use crate::messages::nat_table::{NatTableSetup, RouteClient};
 use crate::messages::operator::OperatorLinks;
 use crate::messages::supervisor::{Child, InstanceId};
 use crate::messages::tun::TunSetup;
 use crate::shell;
-use crate::supervision::DeathNotice;
+use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
-use futures_util::future::AbortHandle;
 use postern_core::grant::TunnelAddresses;
 use postern_core::nat_table::RestoredName;
-use postern_core::supervision::{RestartPolicy, Restarts, WatchPace};
+use postern_core::supervision::{FRONT, Place};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(super) struct Tree {
     pub(super) shards: Vec<Shard>,
     pub(super) dns: Option<DnsLinks>,
     pub(super) portal: Option<PortalLinks>,
-    pub(super) children: BTreeMap<Child, ChildEntry>,
-    restarts: BTreeMap<Child, Restarts>,
+    pub(super) handles: BTreeMap<Child, ActorHandle>,
 }
 
 /// The shared children of a shard.
@@ -36,58 +34,13 @@ pub(super) struct Shard {
     pub(super) udp: Option<UdpLinks>,
 }
 
-pub(super) struct ChildEntry {
-    pub(super) instance: Instance,
-    pub(super) handle: ActorHandle,
-}
-
-/// The present instance of a child: of a shared one or of a client's connection.
-pub(super) struct Instance {
-    pub(super) id: InstanceId,
-    pub(super) abort: AbortHandle,
-    pub(super) state: ChildState,
-    /// When it or its predecessor died; cleared when the present instance has shown that it works.
-    pub(super) died_at: Option<Instant>,
-}
-
-impl Instance {
-    pub(super) fn new(id: InstanceId, abort: AbortHandle) -> Self {
-        Self {
-            id,
-            abort,
-            state: ChildState::Running,
-            died_at: None,
-        }
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        self.state == ChildState::Running
-    }
-
-    /// Returns whether the watchdog had ended it.
-    pub(super) fn note_death(&mut self, now: Instant) -> bool {
-        self.died_at.get_or_insert(now);
-        std::mem::replace(&mut self.state, ChildState::Dead) == ChildState::Hung
-    }
-}
-
-/// The supervisor's knowledge of a child. Messages are sent only to running ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ChildState {
-    Running,
-    /// Ended by the watchdog; its thread may not have dropped it yet.
-    Hung,
-    Dead,
-}
-
 impl Tree {
     pub(super) fn new(shards: u8) -> Self {
         Self {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             dns: None,
             portal: None,
-            children: BTreeMap::new(),
-            restarts: BTreeMap::new(),
+            handles: BTreeMap::new(),
         }
     }
 
@@ -113,9 +66,8 @@ impl Tree {
         others.filter_map(|(number, other)| Some((number, other.nat_table.as_ref()?)))
     }
 
-    pub(super) fn restarts(&mut self, child: Child) -> &mut Restarts {
-        let fresh = || Restarts::new(RestartPolicy::SHARED);
-        self.restarts.entry(child).or_insert_with(fresh)
+    pub(super) fn pings(&self, child: Child) -> Option<Recipient<Ping>> {
+        Some(self.handles.get(&child)?.pings.clone())
     }
 
     /// Forgets how to reach the children on this thread.
@@ -129,50 +81,36 @@ impl Tree {
 
     /// Sends again what waits. Returns the children that have taken nothing for too long.
     pub(super) fn resend(&self) -> Vec<Child> {
-        let stuck = self.children.iter().filter(|(child, entry)| {
-            let is_stuck = match child {
-                Child::Portal => self.portal.as_ref().is_some_and(PortalLinks::resend),
-                Child::Dns => self.dns.as_ref().is_some_and(DnsLinks::resend),
-                Child::NatTable(shard) => {
-                    let links = self.shard(*shard).nat_table.as_ref();
-                    links.is_some_and(NatTableLinks::resend)
-                }
-                Child::Tun(shard) => {
-                    let links = self.shard(*shard).tun.as_ref();
-                    links.is_some_and(TunLinks::resend)
-                }
-                Child::Udp(shard) => {
-                    let links = self.shard(*shard).udp.as_ref();
-                    links.is_some_and(UdpLinks::resend)
-                }
-                Child::Admin | Child::Connection(..) => false,
-            };
-            is_stuck && entry.instance.is_running()
-        });
-        stuck.map(|(child, _)| *child).collect()
-    }
-
-    /// The shared children of a thread, in the order in which they are started.
-    pub(super) fn at(place: Place) -> Vec<Child> {
-        match place {
-            Place::Control => vec![Child::Dns, Child::Portal],
-            Place::Shard(number) => {
-                vec![
-                    Child::Tun(number),
-                    Child::NatTable(number),
-                    Child::Udp(number),
-                ]
+        let stuck = self.handles.keys().filter(|child| match child {
+            Child::Portal => self.portal.as_ref().is_some_and(PortalLinks::resend),
+            Child::Dns => self.dns.as_ref().is_some_and(DnsLinks::resend),
+            Child::NatTable(shard) => {
+                let links = self.shard(*shard).nat_table.as_ref();
+                links.is_some_and(NatTableLinks::resend)
             }
-            Place::Admin => vec![Child::Admin],
-        }
+            Child::Tun(shard) => {
+                let links = self.shard(*shard).tun.as_ref();
+                links.is_some_and(TunLinks::resend)
+            }
+            Child::Udp(shard) => {
+                let links = self.shard(*shard).udp.as_ref();
+                links.is_some_and(UdpLinks::resend)
+            }
+            Child::Admin | Child::Connection(..) => false,
+        });
+        stuck.copied().collect()
     }
 }
 
 impl SupervisorActor {
     /// Starts or restarts a shared child, and introduces it to the actors that send to it and that
     /// it sends to.
-    pub(super) fn start_child(&mut self, child: Child, ctx: &mut Context<Self>) {
-        let instance = self.next_instance();
+    pub(super) fn start_child(
+        &mut self,
+        child: Child,
+        instance: InstanceId,
+        ctx: &mut Context<Self>,
+    ) {
         let notice = DeathNotice::new(child, instance, ctx.address().recipient());
         let handle = match child {
             Child::Tun(shard) => self.start_tun(shard, notice, ctx),
@@ -183,19 +121,7 @@ impl SupervisorActor {
             Child::Admin => self.start_admin(notice, ctx),
             Child::Connection(..) => return,
         };
-        let former = self.tree.children.remove(&child);
-        let mut instance = Instance::new(instance, handle.abort.clone());
-        instance.died_at = former.and_then(|it| it.instance.died_at);
-        let entry = ChildEntry { instance, handle };
-        self.tree.children.insert(child, entry);
-        self.watchdog.watch(child, SHARED_PACE, shell::now());
-        self.ping(child, ctx);
-        self.watch(ctx);
-    }
-
-    pub(super) fn next_instance(&mut self) -> InstanceId {
-        self.last_instance.0 += 1;
-        self.last_instance
+        self.tree.handles.insert(child, handle);
     }
 
     /// Distributes the gateway's own tunnel addresses.
@@ -265,7 +191,7 @@ impl SupervisorActor {
                 .tell(NatTableSetup::UseSibling { shard, strays });
         }
         let successor = ConnectionCommand::UseNatTable(links.inputs.clone());
-        self.clients.tell_those(&successor, |on| on == shard);
+        self.tell_those(&successor, |on| on == shard);
         self.tree.shard_mut(shard).nat_table = Some(links);
         handle
     }
@@ -274,10 +200,10 @@ impl SupervisorActor {
         let Started { links, handle } = self.spec.spawner.udp(shard, notice);
         let inputs = &links.inputs;
         let successor = ConnectionCommand::UseUdp(inputs.clone());
-        self.clients.tell_those(&successor, |on| on == shard);
+        self.tell_those(&successor, |on| on == shard);
         if shard == FRONT {
             let successor = ConnectionCommand::UseFront(inputs.clone());
-            self.clients.tell_those(&successor, |on| on != shard);
+            self.tell_those(&successor, |on| on != shard);
         }
         self.tree.shard_mut(shard).udp = Some(links);
         if shard == FRONT && !self.relays.is_empty() {
@@ -299,7 +225,7 @@ impl SupervisorActor {
             nat_table.setup.tell(NatTableSetup::UseDns(resolve));
         }
         let successor = ConnectionCommand::UseDns(links.resolve.clone());
-        self.clients.tell_all(&successor);
+        self.tell_all(&successor);
         if let Some(tunnel) = self.spec.ledger.gateway() {
             links.serve.tell(ServeNames(tunnel));
         }
@@ -312,7 +238,7 @@ impl SupervisorActor {
         let news = ctx.address().recipient();
         let Started { links, handle } = self.spec.spawner.portal(notice, news);
         self.tree.portal = Some(links);
-        self.clients.tell_all(&ConnectionCommand::PortalRestarted);
+        self.tell_all(&ConnectionCommand::PortalRestarted);
         handle
     }
 
@@ -330,24 +256,22 @@ impl SupervisorActor {
             age: Duration::from_secs(now.0.saturating_sub(known.resolved_at.0)),
         });
         // A client without a shard may be put on this one.
-        let may_come = |id| self.clients.shard_of(id).is_none_or(|on| on == shard);
+        let shard_of = |id| Some(self.supervision.client(id)?.index.shard());
+        let may_come = |id| shard_of(id).is_none_or(|on| on == shard);
         let with_pins = ledger.clients().filter(|(_, it)| !it.pins.is_empty());
         let with_pins = with_pins.filter(|(id, _)| may_come(*id));
         let pins = with_pins.map(|(id, record)| (id, record.pins.clone()));
-        let had_table = self.tree.children.contains_key(&Child::NatTable(shard));
+        let had_table = self.tree.handles.contains_key(&Child::NatTable(shard));
+        let routes = self.supervision.clients().map(|(id, client)| RouteClient {
+            client: id,
+            tunnel: client.tunnel,
+            shard: client.index.shard(),
+        });
         NatSnapshot {
             is_successor: had_table || ledger.clients().len() > 0,
             names: names.collect(),
             pins: pins.collect(),
-            routes: self.clients.routes(shard).collect(),
+            routes: routes.filter(|route| route.shard != shard).collect(),
         }
     }
 }
-
-/// The shard that receives what names no other.
-pub(super) const FRONT: u8 = 0;
-/// A shared child that does not answer is replaced within three seconds.
-const SHARED_PACE: WatchPace = WatchPace {
-    interval: Duration::from_secs(1),
-    timeout: Duration::from_millis(1500),
-};

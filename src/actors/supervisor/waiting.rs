@@ -1,6 +1,7 @@
 //! Commands that wait because a child's mailbox is full.
 
 use super::SupervisorActor;
+use crate::shell;
 use actix::prelude::*;
 use std::time::Duration;
 
@@ -9,15 +10,11 @@ impl SupervisorActor {
     /// dropped is ended: its successor learns from the ledger what the commands said.
     pub(super) fn resend(&mut self, ctx: &mut Context<Self>) {
         let mut stuck = self.tree.resend();
-        stuck.extend(self.clients.resend());
-        if self.stopping {
-            return;
-        }
+        stuck.extend(self.resend_to_connections());
         for child in stuck {
-            let (client, shard) = (child.client().map(tracing::field::display), child.shard());
-            tracing::error!(%child, client, shard, "actor takes no commands and is ended");
-            self.end_hung(child, ctx);
+            self.supervision.handle_deaf(child, shell::now());
         }
+        self.perform(ctx);
     }
 }
 

@@ -226,9 +226,9 @@ impl FakeNursery {
             let unborn = Context::<Probe>::new();
             (unborn.address(), AbortHandle::new_pair().0)
         } else {
-            let introduced = match child {
-                Child::Portal => &state.senders.asked,
-                _ => &state.senders.shards[usize::from(shard)].introduced,
+            let introduced = match child == Child::Portal {
+                true => &state.senders.asked,
+                false => &state.senders.shards[usize::from(shard)].introduced,
             };
             Probe::launch(sender(&state.senders), introduced, death)
         };
@@ -299,7 +299,7 @@ impl Spawner for FakeNursery {
         let client = spec.client;
         let child = Child::Connection(client, spec.config.index);
         state.started.push(child);
-        state.places.insert(client, Place::of(child));
+        state.places.insert(client, child.place());
         state.instances.insert(client, spec.death.instance());
         let launched = if state.stuck.contains(&client) {
             stuck_connection(spec)
@@ -332,7 +332,7 @@ impl Spawner for FakeNursery {
         state.is_thread_stuck = false;
         let state = &mut *state;
         for (child, (_, abort)) in &state.probes {
-            if Place::of(*child) == place {
+            if child.place() == place {
                 state.former.push(abort.clone());
             }
         }

@@ -81,6 +81,13 @@ impl Restarts {
             after: self.policy.delay(earlier),
         }
     }
+
+    /// Whether all deaths are outside the window, so that the record is as good as a new one.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
+        let last = self.deaths.back();
+        last.is_none_or(|last| now.saturating_duration_since(*last) > self.policy.within)
+    }
 }
 
 impl RestartPolicy {
