@@ -187,8 +187,8 @@ impl Handler<ConnectionCommand> for ConnectionActor {
                     .handle_command(command, shell::unix_now(), shell::now());
                 self.included = number;
                 // Also if nothing changed: the ledger keeps the command until then.
-                let current = self.core.authorizations().clone();
-                self.publish(self.core.take_authorizations().unwrap_or(current));
+                let changed = self.core.take_authorizations();
+                self.publish(changed.unwrap_or_else(|| self.core.authorizations().clone()));
             }
             ConnectionCommand::LimitResources(limit) => {
                 self.config.max_resources = limit;

@@ -328,7 +328,7 @@ impl SupervisorActor {
 
     fn add_relays(&mut self, relays: Vec<Relay>) {
         for relay in relays {
-            self.relays.insert((relay.id.clone(), relay.addr), relay);
+            self.relays.insert((relay.id, relay.addr), relay);
         }
         self.spec.metrics.portal.set_relays(self.relays.len());
         self.tell_relays();

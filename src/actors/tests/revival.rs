@@ -5,7 +5,7 @@ use super::fault::panic_on_warnings_of;
 use super::in_virtual_time;
 use super::probe::only;
 use super::samples::request;
-use super::samples::{allow, client, open, open_for, open_name, resource, tunnel};
+use super::samples::{allow, client, open, open_for, open_name, proxied, resource, tunnel};
 use super::scene::{MAX_RESOURCES, Scene, initialized, revoke};
 use super::seen::{ConnectionAccepted, DetachClient, DetachPeer, Seen};
 use crate::messages::nat_table::AttachClient;

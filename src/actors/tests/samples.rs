@@ -147,7 +147,7 @@ pub(crate) fn local_addresses() -> ConnectionUpdate {
 
 pub(crate) fn relay(id: &str, addr: &str) -> Relay {
     Relay {
-        id: RelayId(id.into()),
+        id: RelayId::of(id),
         addr: addr.parse().expect("literal"),
         credentials: None,
     }

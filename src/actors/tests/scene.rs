@@ -124,10 +124,10 @@ impl Scene {
 
     /// Reports a path in use for this client, in the name of its connection.
     pub(crate) fn use_path_of(&self, client: ClientId) -> Path {
-        let path = Path {
-            local: "192.0.2.10:52625".parse().expect("literal"),
-            remote: "198.51.100.5:4000".parse().expect("literal"),
-        };
+        let path = Path::direct(
+            "192.0.2.10:52625".parse().expect("literal"),
+            "198.51.100.5:4000".parse().expect("literal"),
+        );
         self.tell(ConnectionNews {
             client,
             instance: self.spawner.instance(client),

@@ -16,7 +16,7 @@ use crate::messages::updates::ConnectionUpdate;
 use actix::Recipient;
 use postern_core::authorizations::NameMeaning;
 use postern_core::grant::{Relay, TunnelAddresses};
-use postern_core::ids::{ClientId, ResourceId};
+use postern_core::ids::ClientId;
 use postern_core::peer::{DomainStatus, LocalAddresses, PeerIndex};
 
 pub(crate) struct DetachClient {

@@ -249,7 +249,7 @@ fn relays_change_one_by_one_and_init_replaces_them() {
 }
 
 fn relays_changed(disconnected: &[&str], connected: Vec<Relay>) -> PortalNews {
-    let disconnected = disconnected.iter().map(|id| RelayId((*id).into()));
+    let disconnected = disconnected.iter().map(|id| RelayId::of(id));
     PortalNews::RelaysChanged {
         disconnected: disconnected.collect(),
         connected,

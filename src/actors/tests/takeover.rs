@@ -2,7 +2,7 @@
 
 use super::metrics::page;
 use super::probe::Break;
-use super::samples::{allow, client, open, open_for, open_name, resource, tunnel};
+use super::samples::{allow, client, open, open_for, open_name, proxied, resource, tunnel};
 use super::samples::{request, request_for, request_name};
 use super::scene::{GATEWAY_KEY, Scene, goodbye, ledger};
 use super::seen::NameChanged;
