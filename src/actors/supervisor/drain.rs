@@ -10,7 +10,6 @@ use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::shell;
 use actix::prelude::*;
 use postern_core::connection::ConnectionStats;
-use postern_core::ids::ClientId;
 use std::time::{Duration, Instant};
 
 pub(super) struct Drain {
@@ -99,7 +98,8 @@ impl SupervisorActor {
         let described = self.describe_clients(usize::MAX).into_actor(self);
         described.map(|described, actor: &mut Self, _| {
             if let Some(drain) = &mut actor.drain {
-                drain.active = described.iter().filter(|it| is_active(it)).count();
+                let stats = described.iter().map(|(_, stats)| stats.as_ref());
+                drain.active = stats.filter(|stats| is_active(*stats)).count();
             }
         })
     }
@@ -110,7 +110,7 @@ fn rounded_up(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-fn is_active((_, stats): &(ClientId, Option<ConnectionStats>)) -> bool {
+fn is_active(stats: Option<&ConnectionStats>) -> bool {
     let Some(stats) = stats else { return true };
     let directions = [stats.inbound, stats.outbound];
     let last = directions.into_iter().filter_map(|it| it.last_before).min();
