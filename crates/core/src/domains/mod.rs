@@ -261,7 +261,7 @@ impl Domains {
         mapping.used_at = now;
         let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
-        if family.note_inbound(real, sent, (now, &mut self.shared.heals)) {
+        if family.note_inbound(real, sent, &mut self.shared.heals, now) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         } else if mapping.epochs() != epochs {
@@ -282,8 +282,7 @@ impl Domains {
         if let Some(mapping) = self.table.get_mut(id) {
             mapping.used_at = now;
             let family = mapping.family(AddressFamily::of(real));
-            let at = (now, &mut self.shared.heals);
-            family.note_outbound(real, newly_confirmed, at);
+            family.note_outbound(real, newly_confirmed, &mut self.shared.heals, now);
         }
     }
 
@@ -296,7 +295,7 @@ impl Domains {
         };
         let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
-        if family.note_unreachable(real, (now, &mut self.shared.heals)) {
+        if family.note_unreachable(real, &mut self.shared.heals, now) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         }
@@ -501,7 +500,7 @@ impl Domains {
             self.timers.remove(&(at, id));
         }
         let (packets, bytes) = mapping.held();
-        self.shared.note_unheld(mapping.client, (packets, bytes));
+        self.shared.note_unheld(mapping.client, packets, bytes);
         let drops = &mut self.shared.drops;
         drops.count_many(DropReason::Unmapped, packets);
     }
