@@ -118,8 +118,10 @@ fn is_tuple(parameter: &str) -> bool {
 
 #[test]
 fn a_tuple_is_found_by_pattern_and_by_type() {
-    let text = "fn a((b, c): (u8, u8)) {}\nfn d<F: Fn(u8) -> u8>(\n    e: F,\n    f: &mut (u8, u8),\n) {}\n\
-                fn g(h: &'a (u8, u8)) {}\nfn i(x: Option<(u8, u8)>, y: fn((u8, u8)) -> u8, z: ()) {}\n\
+    let text = "fn a((b, c): (u8, u8)) {}\n\
+                fn d<F: Fn(u8) -> u8>(\n    e: F,\n    f: &mut (u8, u8),\n) {}\n\
+                fn g(h: &'a (u8, u8)) {}\n\
+                fn i(x: Option<(u8, u8)>, y: fn((u8, u8)) -> u8, z: ()) {}\n\
                 fn j() { k.map(|(l, m)| l) }\nfn n(o: &(dyn P + Q)) -> (u8, u8) {}\n\
                 #[cfg(test)]\nmod tests {\n    fn p((q, r): (u8, u8)) {}\n}\n";
     assert_eq!(found(tuple_parameters, "src/a.rs", text), [1, 2, 6]);

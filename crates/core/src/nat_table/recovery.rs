@@ -175,8 +175,8 @@ impl NatTable {
     }
 
     /// Copies a segment from a resource without a flow to the client, once from each proxy IP that
-    /// may be meant, if it can be from before this table, so never a SYN. The segment itself is forwarded
-    /// unchanged, as it may be untranslated: the policy decides.
+    /// may be meant, if it can be from before this table, so never a SYN. The segment itself is
+    /// forwarded unchanged, as it may be untranslated: the policy decides.
     pub(super) fn copy_to_candidates(
         &mut self,
         outside: &Outside,
