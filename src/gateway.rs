@@ -3,7 +3,7 @@
 use crate::actors::supervisor::state_saver::{StateSaver, StateSaverSpec};
 use crate::actors::supervisor::{SupervisorActor, SupervisorSpec};
 use crate::admin::AdminListeners;
-use crate::config::{self, GatewayConfig, LiveSettings, StateConfig};
+use crate::config::{self, GatewayConfig, LiveSettings, NetworkConfig, StateConfig};
 use crate::messages::supervisor::{Shutdown, ShutdownMode};
 use crate::metrics::Metrics;
 use crate::metrics::lag::{self, EventLoop};
@@ -98,13 +98,8 @@ impl Prepared {
         let config = &settings.config;
         let external_id = external_id::external_id(&config.portal)?;
         let inheritance = Inheritance::of_former_process(config, &external_id)?;
-        let buffers = BufferSizes {
-            receive_bytes: config.network.receive_buffer_bytes,
-            send_bytes: config.network.send_buffer_bytes,
-        };
         let shards = settings.shards;
-        let ports = (config.network.udp_port, inheritance.udp_port);
-        let sockets = bind(ports, buffers, shards)?;
+        let sockets = bind(&config.network, inheritance.udp_port, shards)?;
         let listeners = AdminListeners::bind(&config.admin)?;
         let name = &config.tunnel.interface;
         let queues = tunnel::create(name.as_str(), shards)
@@ -132,11 +127,12 @@ impl Prepared {
 
 /// If the kernel may choose the port, that of the previous process comes first: its clients know
 /// it.
-fn bind(
-    (configured, former): (u16, u16),
-    buffers: BufferSizes,
-    shards: u8,
-) -> anyhow::Result<SocketGroup> {
+fn bind(network: &NetworkConfig, former: u16, shards: u8) -> anyhow::Result<SocketGroup> {
+    let buffers = BufferSizes {
+        receive_bytes: network.receive_buffer_bytes,
+        send_bytes: network.send_buffer_bytes,
+    };
+    let configured = network.udp_port;
     if configured == 0 && former != 0 {
         match SocketGroup::bind(former, buffers, shards) {
             Ok(sockets) => return Ok(sockets),
@@ -288,7 +284,8 @@ fn start(
     let keys = GatewayKeys::new(*inheritance.gateway_key);
     let portal = portal_config(
         &settings.config.portal,
-        (&keys, &inheritance.ice_secret),
+        &keys,
+        &inheritance.ice_secret,
         prepared.external_id,
     )?;
     let udp_port = prepared.sockets.port();
@@ -333,7 +330,8 @@ fn check_host(config: &GatewayConfig) -> anyhow::Result<()> {
 
 fn portal_config(
     portal: &config::PortalConfig,
-    (keys, ice_secret): (&GatewayKeys, &Zeroizing<[u8; 32]>),
+    keys: &GatewayKeys,
+    ice_secret: &[u8; 32],
     id: String,
 ) -> anyhow::Result<PortalConfig> {
     let system = nix::sys::utsname::uname().context("the kernel does not tell its name")?;
@@ -347,7 +345,7 @@ fn portal_config(
         id,
         name,
         public_key: keys.public(),
-        ice_secret: IceSecret::new(**ice_secret),
+        ice_secret: IceSecret::new(*ice_secret),
         generation: match portal.generation {
             config::Generation::Auto => GenerationChoice::Auto,
             config::Generation::V2 => GenerationChoice::Only(Generation::V2),

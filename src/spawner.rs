@@ -9,13 +9,13 @@
 
 use crate::actors::admin::{AdminActor, AdminSpec};
 use crate::actors::connection::{ConnectionActor, ConnectionSpec};
-use crate::actors::dns::{DnsActor, DnsSpec};
+use crate::actors::dns::{DnsActor, DnsReports, DnsSpec};
 use crate::actors::nat_table::{self, NatSnapshot, NatTableActor, NatTableSpec};
 use crate::actors::portal::{PortalActor, PortalSpec};
 use crate::actors::supervisor::links::{DnsLinks, NatTableLinks, PortalLinks, TunLinks, UdpLinks};
 use crate::actors::supervisor::spawner::{ActorHandle, Place, Spawner, Started};
 use crate::actors::tun::{TunActor, TunSpec};
-use crate::actors::udp::{UdpActor, UdpSpec};
+use crate::actors::udp::{ShardIdentity, UdpActor, UdpSpec};
 use crate::admin::{AdminListeners, AdminState};
 use crate::config::LiveSettings;
 use crate::messages::operator::OperatorLinks;
@@ -68,7 +68,7 @@ struct Shard {
 /// An event loop, and the instance that it polls.
 struct Thread {
     arbiter: Arbiter,
-    mark: RunningInstance,
+    running: RunningInstance,
 }
 
 impl Thread {
@@ -83,7 +83,7 @@ impl Thread {
         arbiter.spawn(lag::measure(Arc::clone(metrics), event_loop));
         Self {
             arbiter,
-            mark: RunningInstance::default(),
+            running: RunningInstance::default(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Thread {
         A: Actor<Context = Context<A>>,
     {
         let handle = self.arbiter.handle();
-        launch(&handle, (&self.mark, instance), mailbox, |_| build())
+        launch(&handle, self.running.mark(instance), mailbox, |_| build())
     }
 }
 
@@ -211,9 +211,12 @@ impl Spawner for Threads {
         let thread = &self.shard(shard).thread;
         let (addr, abort) = thread.launch(death.instance(), UdpActor::MAILBOX, move || {
             let sockets = sockets?;
-            let identity = (shard, spec.keys.clone());
-            let metrics = spec.metrics.shard(shard.into());
-            let spec = UdpSpec::new(sockets, identity, &spec.settings, (metrics, death))?;
+            let identity = ShardIdentity {
+                shard,
+                keys: spec.keys.clone(),
+                metrics: spec.metrics.shard(shard.into()),
+            };
+            let spec = UdpSpec::new(sockets, identity, &spec.settings, death)?;
             Ok(UdpActor::new(spec))
         });
         Started {
@@ -231,8 +234,11 @@ impl Spawner for Threads {
                 Ok(DnsActor::new(DnsSpec::new(
                     &settings.config.dns,
                     rustls::ClientConfig::clone(&settings.dns_trust),
-                    Arc::clone(&spec.metrics),
-                    (news, death),
+                    DnsReports {
+                        metrics: Arc::clone(&spec.metrics),
+                        news,
+                    },
+                    death,
                 )))
             });
         Started {
@@ -294,7 +300,7 @@ impl Spawner for Threads {
     }
 
     fn busy_with(&self, place: Place) -> Option<InstanceId> {
-        self.thread(place).mark.instance()
+        self.thread(place).running.instance()
     }
 
     fn replace_thread(&mut self, place: Place) {

@@ -52,16 +52,45 @@ impl RunningInstance {
         let instance = self.0.load(Ordering::Relaxed);
         (instance != 0).then_some(InstanceId(instance))
     }
+
+    /// What marks the thread while it polls `instance`.
+    pub fn mark(&self, instance: InstanceId) -> Mark {
+        let running = self.clone();
+        Mark { running, instance }
+    }
+}
+
+/// An instance, and where its thread shows that it polls it.
+pub struct Mark {
+    running: RunningInstance,
+    instance: InstanceId,
+}
+
+impl Mark {
+    /// The thread counts as at work for the instance until `work` returns or panics.
+    fn at_work<T>(&self, work: impl FnOnce() -> T) -> T {
+        struct Reset<'a>(bool, &'a RunningInstance, u64);
+        impl Drop for Reset<'_> {
+            fn drop(&mut self) {
+                AT_WORK.set(self.0);
+                self.1.0.store(self.2, Ordering::Relaxed);
+            }
+        }
+        let Self { running, instance } = self;
+        let before = running.0.swap(instance.0, Ordering::Relaxed);
+        let _reset = Reset(AT_WORK.replace(true), running, before);
+        work()
+    }
 }
 
 /// Starts an actor on the thread of `arbiter`; its address is usable immediately. While the actor
-/// is polled, `mark` holds its instance.
+/// is polled, the thread carries `mark`.
 ///
 /// Actors are launched by hand, not by actix's `start`, because the supervisor must be able to drop
 /// them. If `build` fails, the [`DeathNotice`] that it owns is dropped and reports a death.
 pub fn launch<A>(
     arbiter: &ArbiterHandle,
-    (mark, instance): (&RunningInstance, InstanceId),
+    mark: Mark,
     mailbox: usize,
     build: impl FnOnce(&mut Context<A>) -> io::Result<A> + Send + 'static,
 ) -> (Addr<A>, AbortHandle)
@@ -70,18 +99,16 @@ where
 {
     let (sender, receiver) = channel::channel(mailbox);
     let (abort, registration) = AbortHandle::new_pair();
-    let mark = mark.clone();
     // An ended thread drops the closure, and with it the death notice.
     arbiter.spawn_fn(move || {
         let mut context = Context::with_receiver(receiver);
-        let built = at_work((&mark, instance), || build(&mut context));
+        let built = mark.at_work(|| build(&mut context));
         match built {
             Ok(actor) => {
                 let whole = Abortable::new(context.into_future(actor), registration);
                 actix_rt::spawn(AtWork {
                     future: Box::pin(whole),
                     mark,
-                    instance,
                 });
             }
             Err(error) => tracing::error!(%error, "an actor cannot be started"),
@@ -182,8 +209,7 @@ fn describe(info: &PanicHookInfo<'_>) -> PanicReport {
 /// An actor's future. While it is polled, the thread counts as at work for that instance.
 struct AtWork<F> {
     future: Pin<Box<F>>,
-    mark: RunningInstance,
-    instance: InstanceId,
+    mark: Mark,
 }
 
 thread_local! {
@@ -191,27 +217,13 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
 }
 
-fn at_work<T>((mark, instance): (&RunningInstance, InstanceId), work: impl FnOnce() -> T) -> T {
-    struct Reset<'a>(bool, &'a RunningInstance, u64);
-    impl Drop for Reset<'_> {
-        fn drop(&mut self) {
-            AT_WORK.set(self.0);
-            self.1.0.store(self.2, Ordering::Relaxed);
-        }
-    }
-    let before = mark.0.swap(instance.0, Ordering::Relaxed);
-    let _reset = Reset(AT_WORK.replace(true), mark, before);
-    work()
-}
-
 impl<F: Future> Future for AtWork<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        at_work((&this.mark, this.instance), || {
-            this.future.as_mut().poll(cx)
-        })
+        let future = this.future.as_mut();
+        this.mark.at_work(|| future.poll(cx))
     }
 }
 

@@ -4,6 +4,8 @@
 //! rule can fail. What a rule must let pass stands in [`EXCEPTIONS`], each with its reason; an
 //! exception that nothing needs fails too.
 
+#[path = "tidy/arguments.rs"]
+mod arguments;
 #[path = "tidy/closure.rs"]
 mod closure;
 #[path = "tidy/comments.rs"]

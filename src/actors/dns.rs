@@ -116,13 +116,19 @@ pub struct DnsSpec {
     pub death: DeathNotice,
 }
 
+/// Where the actor reports what its lookups say about the servers.
+pub struct DnsReports {
+    pub metrics: Arc<Metrics>,
+    pub news: Recipient<HealthNews>,
+}
+
 impl DnsSpec {
     /// As configured, with what `reload::trust` made of it.
     pub fn new(
         config: &DnsConfig,
         tls: rustls::ClientConfig,
-        metrics: Arc<Metrics>,
-        (news, death): (Recipient<HealthNews>, DeathNotice),
+        reports: DnsReports,
+        death: DeathNotice,
     ) -> Self {
         let servers = NameServers::new(config, tls);
         Self {
@@ -133,9 +139,9 @@ impl DnsSpec {
             lookups: lookups_config(config),
             serve_port: SERVE_PORT,
             is_client: ranges::is_tunnel,
-            metrics,
+            metrics: reports.metrics,
             probes: true,
-            news,
+            news: reports.news,
             death,
         }
     }

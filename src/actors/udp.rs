@@ -49,6 +49,13 @@ pub struct UdpSpec {
     pub death: DeathNotice,
 }
 
+/// A shard, as its sockets present it: its number, the gateway's keys, and its numbers.
+pub struct ShardIdentity {
+    pub shard: u8,
+    pub keys: GatewayKeys,
+    pub metrics: Arc<ShardMetrics>,
+}
+
 impl UdpSpec {
     /// For the sockets of a shard, with these settings.
     ///
@@ -57,10 +64,15 @@ impl UdpSpec {
     /// When a socket cannot be registered, or the kernel has no randomness to give.
     pub fn new(
         sockets: BoundSockets,
-        (shard, keys): (u8, GatewayKeys),
+        identity: ShardIdentity,
         settings: &LiveSettings,
-        (metrics, death): (Arc<ShardMetrics>, DeathNotice),
+        death: DeathNotice,
     ) -> io::Result<Self> {
+        let ShardIdentity {
+            shard,
+            keys,
+            metrics,
+        } = identity;
         let config = &settings.config;
         let gatherer = GathererConfig {
             port: sockets.port(),

@@ -17,7 +17,7 @@ use postern_core::authorizations::Grant;
 use postern_core::connection::{ConnectionStats, TrafficStats};
 use postern_core::grant::ResourceKind;
 use postern_core::health::PortalState;
-use postern_core::ids::{ClientId, ResourceId};
+use postern_core::ids::ClientId;
 use postern_core::ledger::ClientRecord;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -166,13 +166,7 @@ fn client_report(
         inbound: traffic_report(described.inbound),
         outbound: traffic_report(described.outbound),
         resources: record
-            .map(|it| {
-                it.authorizations
-                    .grants()
-                    .iter()
-                    .map(resource_report)
-                    .collect()
-            })
+            .map(|it| it.authorizations.grants().values().map(resource_report).collect())
             .unwrap_or_default(),
         names: record.map_or(0, |it| it.authorizations.names().len()),
     }
@@ -186,9 +180,9 @@ fn traffic_report(stats: TrafficStats) -> TrafficReport {
     }
 }
 
-fn resource_report((id, grant): (&ResourceId, &Grant)) -> ResourceReport {
+fn resource_report(grant: &Grant) -> ResourceReport {
     ResourceReport {
-        id: id.to_string(),
+        id: grant.resource.id.to_string(),
         name: grant.resource.name.clone(),
         address: match &grant.resource.kind {
             ResourceKind::Cidr(network) => network.to_string(),

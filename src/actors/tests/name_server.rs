@@ -2,7 +2,7 @@
 
 use super::probe::{Inbox, Probe};
 use super::tell_addr;
-use crate::actors::dns::{DnsActor, DnsSpec, Upstreams};
+use crate::actors::dns::{DnsActor, DnsReports, DnsSpec, Upstreams};
 use crate::config::DnsConfig;
 use crate::messages::dns::{NameAnswered, ResolveName};
 use crate::messages::supervisor::{Child, InstanceId};
@@ -223,8 +223,11 @@ impl Scene {
         let (asker, answers) = Probe::start();
         let death = DeathNotice::new(Child::Dns, InstanceId(1), asker.clone().recipient());
         let trust = reload::trust(config.ca_file.as_deref()).expect("a good file, or none");
-        let state = asker.clone().recipient();
-        let mut spec = DnsSpec::new(config, trust, Arc::default(), (state, death));
+        let reports = DnsReports {
+            metrics: Arc::default(),
+            news: asker.clone().recipient(),
+        };
+        let mut spec = DnsSpec::new(config, trust, reports, death);
         // Probing would disturb the counts of queries.
         spec.probes = false;
         spec.hosts = NO_FILE.into();

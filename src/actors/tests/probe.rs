@@ -52,8 +52,8 @@ impl Probe {
             introduced: introduced.0.clone(),
             _death: Some(death),
         };
-        let busy = (&RunningInstance::default(), instance);
-        supervision::launch(&Arbiter::current(), busy, Self::MAILBOX, |_| Ok(probe))
+        let mark = RunningInstance::default().mark(instance);
+        supervision::launch(&Arbiter::current(), mark, Self::MAILBOX, |_| Ok(probe))
     }
 
     /// Size of its mailbox, if it was launched.

@@ -354,9 +354,9 @@ impl Table {
             metrics: metrics.shard(shard.into()),
             death: DeathNotice::new(child, instance, supervisor.recipient()),
         });
-        let busy = (&RunningInstance::default(), instance);
+        let mark = RunningInstance::default().mark(instance);
         let mailbox = NatTableActor::MAILBOX;
-        let (addr, abort) = launch(&Arbiter::current(), busy, mailbox, |_| Ok(table));
+        let (addr, abort) = launch(&Arbiter::current(), mark, mailbox, |_| Ok(table));
         Self {
             addr,
             abort,

@@ -305,8 +305,8 @@ impl Spawner for FakeNursery {
             stuck_connection(spec)
         } else {
             let mailbox = ConnectionActor::MAILBOX;
-            let busy = (&RunningInstance::default(), spec.death.instance());
-            launch(&Arbiter::current(), busy, mailbox, |_| {
+            let mark = RunningInstance::default().mark(spec.death.instance());
+            launch(&Arbiter::current(), mark, mailbox, |_| {
                 Ok(ConnectionActor::new(spec))
             })
         };

@@ -104,22 +104,22 @@ impl Scrape {
                 "postern_paths",
                 "Clients with a path, by the client's end of it.",
             ),
-            ("kind", paths),
+            "kind",
+            paths,
         )?;
         let refused = self.sum(|shard| shard.refused.get()) + metrics.turned_away.get();
         page.counters(
             plain("postern_authorizations", "Requests of the portal."),
-            (
-                "result",
-                [
-                    ("accepted", self.sum(|shard| shard.accepted.get())),
-                    ("refused", refused),
-                ],
-            ),
+            "result",
+            [
+                ("accepted", self.sum(|shard| shard.accepted.get())),
+                ("refused", refused),
+            ],
         )?;
         page.counters(
             plain("postern_handshakes", "WireGuard handshake messages."),
-            ("result", self.handshakes()),
+            "result",
+            self.handshakes(),
         )
     }
 
@@ -145,20 +145,36 @@ impl Scrape {
             ("sent", |shard| &shard.udp_sent),
         ];
         let packets = plain("postern_tun_packets", "Packets to and from the TUN device.");
-        page.counters(packets, ("direction", tun.map(|it| self.counted(it))))?;
+        page.counters(
+            packets,
+            "direction",
+            tun.map(|(name, of)| (name, self.counted(of))),
+        )?;
         let tun_bytes = bytes("postern_tun", "Bytes of these packets.");
-        page.counters(tun_bytes, ("direction", tun.map(|it| self.weighed(it))))?;
+        page.counters(
+            tun_bytes,
+            "direction",
+            tun.map(|(name, of)| (name, self.weighed(of))),
+        )?;
         let datagrams = plain("postern_udp_datagrams", "Datagrams from and to clients.");
-        page.counters(datagrams, ("direction", udp.map(|it| self.counted(it))))?;
+        page.counters(
+            datagrams,
+            "direction",
+            udp.map(|(name, of)| (name, self.counted(of))),
+        )?;
         let udp_bytes = bytes("postern_udp", "Bytes of these datagrams.");
-        page.counters(udp_bytes, ("direction", udp.map(|it| self.weighed(it))))?;
+        page.counters(
+            udp_bytes,
+            "direction",
+            udp.map(|(name, of)| (name, self.weighed(of))),
+        )?;
         self.handed_over(page)?;
         let drops = DropReason::ALL.map(|reason| {
             let packets = self.sum(|shard| shard.drops(reason));
             (reason.label(), packets)
         });
         let dropped = plain("postern_dropped_packets", "Packets that went no further.");
-        page.counters(dropped, ("reason", drops))
+        page.counters(dropped, "reason", drops)
     }
 
     fn handed_over(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -172,21 +188,23 @@ impl Scrape {
                 "postern_handed_over_packets",
                 "Packets that one shard read for a client of another.",
             ),
-            ("kind", packets),
+            "kind",
+            packets,
         )?;
         let batches = kinds.map(|(kind, of)| (kind, self.sum(|shard| of(shard).batches.get())));
         page.counters(
             plain("postern_handed_over_batches", "Batches of these packets."),
-            ("kind", batches),
+            "kind",
+            batches,
         )
     }
 
-    fn counted(&self, (name, of): Flow) -> (&'static str, u64) {
-        (name, self.sum(|shard| of(shard).count.get()))
+    fn counted(&self, of: VolumeOf) -> u64 {
+        self.sum(|shard| of(shard).count.get())
     }
 
-    fn weighed(&self, (name, of): Flow) -> (&'static str, u64) {
-        (name, self.sum(|shard| of(shard).bytes.get()))
+    fn weighed(&self, of: VolumeOf) -> u64 {
+        self.sum(|shard| of(shard).bytes.get())
     }
 
     fn nat(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -211,11 +229,13 @@ impl Scrape {
         let refused = [("quota", dns.refused.get())];
         page.counters(
             plain("postern_dns_lookups", "Lookups of one family of a name."),
-            ("result", counts.chain(refused)),
+            "result",
+            counts.chain(refused),
         )?;
         page.histograms(
             seconds("postern_dns_lookup", "How long lookups took."),
-            ("result", results),
+            "result",
+            results,
         )?;
         let cached = plain("postern_dns_cache_hits", "Lookups that the cache answered.");
         page.counter(cached, dns.cached.get())
@@ -228,7 +248,8 @@ impl Scrape {
         });
         page.counters(
             plain("postern_heal_signals", "Signs that a name is in trouble."),
-            ("signal", raised),
+            "signal",
+            raised,
         )?;
         let healed = HealSignal::ALL.map(|signal| {
             let shards = self.metrics.shards.iter();
@@ -240,31 +261,31 @@ impl Scrape {
                 "postern_time_to_heal",
                 "From the first sign to traffic that works.",
             ),
-            ("signal", healed),
+            "signal",
+            healed,
         )
     }
 
     fn actors(&self, page: &mut Page<'_>) -> fmt::Result {
         let counts = |of: fn(&ActorCounters) -> u64| {
             let actors = self.metrics.actors();
-            ("actor", actors.map(move |(kind, it)| (kind, of(it))))
+            actors.map(move |(kind, it)| (kind, of(it)))
         };
         let times = |of: fn(&ActorCounters) -> Duration| {
             let actors = self.metrics.actors();
-            let times = actors.map(move |(kind, it)| (kind, of(it).as_secs_f64()));
-            ("actor", times)
+            actors.map(move |(kind, it)| (kind, of(it).as_secs_f64()))
         };
         let deaths = plain("postern_actor_deaths", "Actors that died.");
-        page.counters(deaths, counts(|it| it.deaths.get()))?;
+        page.counters(deaths, "actor", counts(|it| it.deaths.get()))?;
         let recoveries = plain("postern_actor_recoveries", "Successors that work.");
-        page.counters(recoveries, counts(|it| it.recoveries.get()))?;
+        page.counters(recoveries, "actor", counts(|it| it.recoveries.get()))?;
         let recovery = seconds("postern_actor_recovery", "From deaths to recoveries.");
-        page.counters(recovery, times(|it| it.recovery.get()))?;
+        page.counters(recovery, "actor", times(|it| it.recovery.get()))?;
         let longest = seconds(
             "postern_actor_recovery_longest",
             "The longest of these times.",
         );
-        page.gauges(longest, times(|it| it.longest.get()))?;
+        page.gauges(longest, "actor", times(|it| it.longest.get()))?;
         let actors = self.metrics.actors();
         let answers = actors.map(|(kind, it)| (kind, it.answers.read()));
         page.histograms(
@@ -272,7 +293,8 @@ impl Scrape {
                 "postern_actor_answer",
                 "How long actors took to answer the watchdog.",
             ),
-            ("actor", answers),
+            "actor",
+            answers,
         )?;
         self.mailboxes(page)
     }
@@ -284,7 +306,8 @@ impl Scrape {
         });
         page.gauges(
             plain("postern_mailbox_batches", "Batches that wait for an actor."),
-            ("actor", depths),
+            "actor",
+            depths,
         )?;
         let overflows = Receiver::ALL.map(|receiver| {
             let packets = self.sum(|shard| shard.mailboxes.overflow(receiver));
@@ -295,7 +318,8 @@ impl Scrape {
                 "postern_mailbox_full_packets",
                 "Packets for which there was no room.",
             ),
-            ("actor", overflows),
+            "actor",
+            overflows,
         )
     }
 
@@ -329,29 +353,26 @@ impl Scrape {
         let all: Vec<(String, &Lag)> = single.into_iter().chain(shards).collect();
         let of = |number: fn(&Lag, Instant) -> Duration| {
             let all = all.iter();
-            let lags = all.map(move |(name, lag)| (&name[..], number(lag, self.now).as_secs_f64()));
-            ("thread", lags)
+            all.map(move |(name, lag)| (&name[..], number(lag, self.now).as_secs_f64()))
         };
         let last = seconds("postern_event_loop_lag", "How late the last timer fired.");
-        page.gauges(last, of(Lag::last))?;
+        page.gauges(last, "thread", of(Lag::last))?;
         let longest = seconds(
             "postern_event_loop_lag_longest",
             "The longest lag of the last minute or two.",
         );
-        page.gauges(longest, of(Lag::longest))
+        page.gauges(longest, "thread", of(Lag::longest))
     }
 
     fn housekeeping(&self, page: &mut Page<'_>) -> fmt::Result {
         let metrics = &self.metrics;
         page.counters(
             plain("postern_state_saves", "Attempts to save the state."),
-            (
-                "result",
-                [
-                    ("saved", metrics.saves.get()),
-                    ("failed", metrics.failed_saves.get()),
-                ],
-            ),
+            "result",
+            [
+                ("saved", metrics.saves.get()),
+                ("failed", metrics.failed_saves.get()),
+            ],
         )?;
         let reloads = metrics.reloads.iter().map(Counter::get);
         page.counters(
@@ -359,7 +380,8 @@ impl Scrape {
                 "postern_config_reloads",
                 "Times the configuration was read again.",
             ),
-            ("outcome", RELOADS.into_iter().zip(reloads)),
+            "outcome",
+            RELOADS.into_iter().zip(reloads),
         )
     }
 
@@ -367,9 +389,6 @@ impl Scrape {
         self.metrics.sum(number)
     }
 }
-
-/// A direction and its volume.
-type Flow = (&'static str, fn(&ShardMetrics) -> &Volume);
 
 /// A page has some 25 kB; one allocation is cheaper than growing.
 const PAGE_BYTES: usize = 48 << 10;

@@ -10,9 +10,6 @@ use std::fmt;
 
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
 
-/// A label, and the series that differ in it.
-pub(super) type Series<'a, I> = (&'a str, I);
-
 /// A number with its help text. The name is without the suffixes for unit and kind.
 pub(super) struct Family {
     name: &'static str,
@@ -48,7 +45,8 @@ impl Page<'_> {
     pub(super) fn counters<'a, V: EncodeCounterValue>(
         &mut self,
         family: Family,
-        (label, series): Series<'_, impl IntoIterator<Item = (&'a str, V)>>,
+        label: &str,
+        series: impl IntoIterator<Item = (&'a str, V)>,
     ) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Counter)?;
         for (name, value) in series {
@@ -67,7 +65,8 @@ impl Page<'_> {
     pub(super) fn gauges<'a, V: EncodeGaugeValue>(
         &mut self,
         family: Family,
-        (label, series): Series<'_, impl IntoIterator<Item = (&'a str, V)>>,
+        label: &str,
+        series: impl IntoIterator<Item = (&'a str, V)>,
     ) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Gauge)?;
         for (name, value) in series {
@@ -81,7 +80,8 @@ impl Page<'_> {
     pub(super) fn histograms<'a>(
         &mut self,
         family: Family,
-        (label, series): Series<'_, impl IntoIterator<Item = (&'a str, Reading)>>,
+        label: &str,
+        series: impl IntoIterator<Item = (&'a str, Reading)>,
     ) -> fmt::Result {
         let mut family = self.begin(&family, MetricType::Histogram)?;
         for (name, reading) in series {

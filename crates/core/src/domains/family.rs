@@ -68,7 +68,8 @@ impl Family {
         &mut self,
         place: usize,
         last_known_good: Duration,
-        (now, counts): (Instant, &mut HealCounts),
+        counts: &mut HealCounts,
+        now: Instant,
     ) -> Route {
         self.addresses.expire(last_known_good, now);
         if let Some(real) = self.addresses.pick(place, now) {
@@ -99,7 +100,8 @@ impl Family {
         &mut self,
         real: IpAddr,
         sent: Sent,
-        (now, counts): (Instant, &mut HealCounts),
+        counts: &mut HealCounts,
+        now: Instant,
     ) -> bool {
         self.last_inbound = Some(now);
         self.health.note_inbound(sent == Sent::Confirmed, now);
@@ -125,7 +127,8 @@ impl Family {
         &mut self,
         real: IpAddr,
         is_newly_confirmed: bool,
-        (now, counts): (Instant, &mut HealCounts),
+        counts: &mut HealCounts,
+        now: Instant,
     ) {
         self.unanswered.reset();
         self.replies.note_reply(now);
@@ -177,7 +180,8 @@ impl Family {
     pub(super) fn note_unreachable(
         &mut self,
         real: IpAddr,
-        (now, counts): (Instant, &mut HealCounts),
+        counts: &mut HealCounts,
+        now: Instant,
     ) -> bool {
         self.note_icmp(real);
         self.addresses.shun(real, now) && self.raise(Signal::Unreachable, counts, now)
@@ -222,7 +226,8 @@ impl Family {
         &mut self,
         resolved: &ResolvedAddresses,
         asked: LookupSource,
-        (now, rng): (Instant, &mut ChaCha8Rng),
+        rng: &mut ChaCha8Rng,
+        now: Instant,
     ) {
         (self.failure, self.failing_since) = (None, None);
         self.waits.transient.reset();
@@ -254,7 +259,8 @@ impl Family {
         &mut self,
         failure: NameFailure,
         asked: LookupSource,
-        (now, rng): (Instant, &mut ChaCha8Rng),
+        rng: &mut ChaCha8Rng,
+        now: Instant,
     ) {
         self.note_failure(failure, now);
         self.waits.transient.reset();
@@ -282,7 +288,8 @@ impl Family {
         &mut self,
         failure: NameFailure,
         asked: LookupSource,
-        (now, rng): (Instant, &mut ChaCha8Rng),
+        rng: &mut ChaCha8Rng,
+        now: Instant,
     ) {
         if asked == LookupSource::Unrequested {
             return;

@@ -165,15 +165,14 @@ impl Domains {
             }
             self.arm(id);
         }
-        let key = (&answer.name, answer.family);
-        self.report_addresses(key, moved);
+        self.report_addresses(&answer.name, answer.family, moved);
         if answer.outcome.is_ok() && !answer.from_cache {
-            self.report_age(key, now);
+            self.report_age(&answer.name, answer.family, now);
         }
     }
 
     /// Reports that the DNS still names the addresses, if the last report is old.
-    fn report_age(&mut self, (name, family): (&DomainName, AddressFamily), now: Instant) {
+    fn report_age(&mut self, name: &DomainName, family: AddressFamily, now: Instant) {
         let Some(reported) = self.known.reported.get_mut(&(name.clone(), family)) else {
             return;
         };
@@ -194,7 +193,8 @@ impl Domains {
     /// name, though clients may be at different addresses: that of the mapping that moved last.
     pub(super) fn report_addresses(
         &mut self,
-        (name, family): (&DomainName, AddressFamily),
+        name: &DomainName,
+        family: AddressFamily,
         moved: Option<MappingId>,
     ) {
         let order_of = |id: MappingId| {
@@ -247,7 +247,7 @@ impl Domains {
         }
         let name = mapping.name().clone();
         for family in moved {
-            self.report_addresses((&name, family), Some(id));
+            self.report_addresses(&name, family, Some(id));
         }
     }
 

@@ -215,8 +215,8 @@ impl Mapping {
             return Route::Unreachable;
         };
         let last_known_good = shared.config.last_known_good;
-        let at = (now, &mut shared.heals);
-        let route = self.family(family).route(place, last_known_good, at);
+        let state = self.family(family);
+        let route = state.route(place, last_known_good, &mut shared.heals, now);
         match route {
             Route::To { .. } => {}
             Route::Hold | Route::Unreachable => self.settle(shared, now),
@@ -274,11 +274,11 @@ impl Mapping {
         let asked = self.take_awaited(family, answer.from_cache);
         let state = &mut self.families[family as usize];
         state.addresses.expire(shared.config.last_known_good, now);
-        let at = (now, &mut shared.rng);
+        let rng = &mut shared.rng;
         match &answer.outcome {
-            Ok(resolved) => state.resolved(resolved, asked, at),
-            Err(failure) if failure.is_definite() => state.denied(*failure, asked, at),
-            Err(failure) => state.failed(*failure, asked, at),
+            Ok(resolved) => state.resolved(resolved, asked, rng, now),
+            Err(failure) if failure.is_definite() => state.denied(*failure, asked, rng, now),
+            Err(failure) => state.failed(*failure, asked, rng, now),
         }
         state.note_known(&mut shared.heals, now);
         self.release_held(family, shared);
@@ -302,7 +302,7 @@ impl Mapping {
             }
         }
         while let Some(bytes) = self.held.take_overdue(now) {
-            shared.release_held((self.client, self.id), bytes, HeldOutcome::Unreachable);
+            shared.release_held(self.client, self.id, bytes, HeldOutcome::Unreachable);
         }
         self.settle(shared, now);
     }
@@ -378,7 +378,7 @@ impl Mapping {
             (true, false) => return,
         };
         for bytes in self.held.take(family) {
-            shared.release_held((self.client, self.id), bytes, outcome);
+            shared.release_held(self.client, self.id, bytes, outcome);
         }
     }
 
@@ -421,11 +421,12 @@ impl Mapping {
 impl Context {
     fn release_held(
         &mut self,
-        (client, mapping): (ClientSlot, MappingId),
+        client: ClientSlot,
+        mapping: MappingId,
         bytes: Vec<u8>,
         outcome: HeldOutcome,
     ) {
-        self.note_unheld(client, (1, bytes.len()));
+        self.note_unheld(client, 1, bytes.len());
         self.released.push_back(HeldPacket {
             client,
             mapping,
@@ -444,7 +445,7 @@ impl Context {
         *self.held_by_client.entry(client).or_default() += bytes;
     }
 
-    pub(super) fn note_unheld(&mut self, client: ClientSlot, (packets, bytes): (usize, usize)) {
+    pub(super) fn note_unheld(&mut self, client: ClientSlot, packets: usize, bytes: usize) {
         self.held_packets -= packets;
         self.held_bytes -= bytes;
         if let Some(held) = self.held_by_client.get_mut(&client) {

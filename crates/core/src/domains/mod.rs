@@ -258,7 +258,7 @@ impl Domains {
         mapping.used_at = now;
         let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
-        if family.note_inbound(real, sent, (now, &mut self.shared.heals)) {
+        if family.note_inbound(real, sent, &mut self.shared.heals, now) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         } else if mapping.epochs() != epochs {
@@ -279,8 +279,7 @@ impl Domains {
         if let Some(mapping) = self.table.get_mut(id) {
             mapping.used_at = now;
             let family = mapping.family(AddressFamily::of(real));
-            let at = (now, &mut self.shared.heals);
-            family.note_outbound(real, newly_confirmed, at);
+            family.note_outbound(real, newly_confirmed, &mut self.shared.heals, now);
         }
     }
 
@@ -293,7 +292,7 @@ impl Domains {
         };
         let epochs = mapping.epochs();
         let family = mapping.family(AddressFamily::of(real));
-        if family.note_unreachable(real, (now, &mut self.shared.heals)) {
+        if family.note_unreachable(real, &mut self.shared.heals, now) {
             mapping.settle(&mut self.shared, now);
             self.arm(id);
         }
@@ -434,7 +433,7 @@ impl Domains {
             self.timers.remove(&(at, id));
         }
         let (packets, bytes) = mapping.held();
-        self.shared.note_unheld(mapping.client, (packets, bytes));
+        self.shared.note_unheld(mapping.client, packets, bytes);
         let drops = &mut self.shared.drops;
         drops.count_many(DropReason::Unmapped, packets);
     }

@@ -395,7 +395,7 @@ impl NatTable {
             return Ok(InboundRoute::Unreachable);
         };
         let flags = TcpFlags::of(packet);
-        let known = self.flow_of(&inside, (mapping, flags), now);
+        let known = self.flow_of(&inside, mapping, flags, now);
         let is_unknown = known.is_none() && flags.rst;
         if is_unknown && (self.recovery).is_guessed(inside.client, inside.port, now) {
             return Err(DropReason::ExpiredFlow);
@@ -413,7 +413,14 @@ impl NatTable {
             },
             None if let Some(pinned) = self.open_pinned(&inside, flags.syn, now) => pinned,
             None => match self.domains.route(mapping, inside.proxy, now) {
-                Route::To { real, epoch } => self.open(inside, real, (mapping, epoch), now),
+                Route::To { real, epoch } => {
+                    let target = FlowTarget {
+                        real,
+                        mapping,
+                        epoch,
+                    };
+                    self.open(inside, target, now)
+                }
                 Route::Hold => return Ok(InboundRoute::Hold(mapping)),
                 Route::Unreachable => return Ok(InboundRoute::Unreachable),
             },
@@ -435,7 +442,8 @@ impl NatTable {
     fn flow_of(
         &mut self,
         inside: &Inside,
-        (mapping, flags): (MappingId, TcpFlags),
+        mapping: MappingId,
+        flags: TcpFlags,
         now: Instant,
     ) -> Option<Binding> {
         let flow = self.flows.find_inside(inside, now)?;
@@ -458,16 +466,10 @@ impl NatTable {
     fn open(
         &mut self,
         inside: Inside,
-        real: IpAddr,
-        (mapping, epoch): (MappingId, u32),
+        target: FlowTarget,
         now: Instant,
     ) -> Result<Binding, DropReason> {
-        self.domains.note_new_flow(mapping, real, now);
-        let target = FlowTarget {
-            real,
-            mapping,
-            epoch,
-        };
+        self.domains.note_new_flow(target.mapping, target.real, now);
         let client = inside.client;
         let opened = self.flows.open(inside, target, now);
         opened.inspect_err(|reason| {
@@ -502,7 +504,9 @@ impl NatTable {
         let known = self.find_outside(&outside, now)?;
         let known = known.or_else(|| self.open_pinned_outside(&outside, flags.syn, now));
         let Some(flow) = known else {
-            self.copy_to_candidates(&outside, (packet, layout, flags), now);
+            if !flags.syn {
+                self.copy_to_candidates(&outside, packet, layout, now);
+            }
             return unchanged;
         };
         let is_first = self.flows.note_outbound(flow.flow, flags, now);

@@ -175,16 +175,17 @@ impl NatTable {
     }
 
     /// Copies a segment from a resource without a flow to the client, once from each proxy IP that
-    /// may be meant, if it can be from before this table. The segment itself is forwarded
-    /// unchanged, as it may be untranslated: the policy decides.
+    /// may be meant, if it can be from before this table, so never a SYN. The segment itself is
+    /// forwarded unchanged, as it may be untranslated: the policy decides.
     pub(super) fn copy_to_candidates(
         &mut self,
         outside: &Outside,
-        (packet, layout, flags): (&PacketMut<'_>, Layout, TcpFlags),
+        packet: &PacketMut<'_>,
+        layout: Layout,
         now: Instant,
     ) {
         let Outside { client, real, .. } = *outside;
-        if self.recovery.is_idle() || outside.protocol != FlowProtocol::Tcp || flags.syn {
+        if self.recovery.is_idle() || outside.protocol != FlowProtocol::Tcp {
             return;
         }
         self.recovery.handle_timeout(now);

@@ -46,7 +46,12 @@ impl Layout {
 /// The packet is unchanged: [`DropReason::Untranslatable`] if it is not of the family of `to`,
 /// [`DropReason::MalformedTransport`] if `layout` does not belong to it.
 pub fn inbound(packet: &mut [u8], layout: Layout, to: &Outside) -> Result<(), DropReason> {
-    replace(packet, layout, Endpoint::Destination, (to.real, to.port))
+    let change = Change {
+        endpoint: Endpoint::Destination,
+        address: to.real,
+        port: to.port,
+    };
+    replace(packet, layout, change)
 }
 
 /// Rewrites a packet from a real IP: from the proxy IP, to the client's port.
@@ -55,7 +60,12 @@ pub fn inbound(packet: &mut [u8], layout: Layout, to: &Outside) -> Result<(), Dr
 ///
 /// As [`inbound`].
 pub fn outbound(packet: &mut [u8], layout: Layout, to: &Inside) -> Result<(), DropReason> {
-    replace(packet, layout, Endpoint::Source, (to.proxy, to.port))
+    let change = Change {
+        endpoint: Endpoint::Source,
+        address: to.proxy,
+        port: to.port,
+    };
+    replace(packet, layout, change)
 }
 
 /// The replaced address. The port is that of the other end, the client.
@@ -65,14 +75,22 @@ enum Endpoint {
     Destination,
 }
 
+/// The new address of an end, and the client's new port.
+#[derive(Clone, Copy)]
+struct Change {
+    endpoint: Endpoint,
+    address: IpAddr,
+    port: u16,
+}
+
 /// Replaces an address and the client's port. A transport header may end after the port: a missing
 /// checksum is not corrected.
-fn replace(
-    packet: &mut [u8],
-    layout: Layout,
-    endpoint: Endpoint,
-    (address, port): (IpAddr, u16),
-) -> Result<(), DropReason> {
+fn replace(packet: &mut [u8], layout: Layout, change: Change) -> Result<(), DropReason> {
+    let Change {
+        endpoint,
+        address,
+        port,
+    } = change;
     if layout.is_v4 != address.is_ipv4() {
         return Err(DropReason::Untranslatable);
     }

@@ -20,17 +20,22 @@ struct OpenBatch {
     bytes: Buffer,
 }
 
-impl Outbox {
+/// An outbox for datagrams on one path: an open batch is on that path.
+pub(crate) struct Lane<'a> {
+    outbox: &'a mut Outbox,
+    path: &'a Path,
+}
+
+impl Lane<'_> {
     /// Appends a datagram of at most `max_bytes` bytes that `write` produces in place; it returns
     /// the length written, or `None` for nothing.
     pub(crate) fn push_with(
         &mut self,
-        path: Path,
         ecn: Ecn,
         max_bytes: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
-        let open = self.open_for(path, ecn, max_bytes);
+        let open = self.open_for(ecn, max_bytes);
         let start = open.bytes.len();
         let slot = &mut open.bytes.room_mut(start + max_bytes)[start..start + max_bytes];
         let written = write(slot).filter(|bytes| *bytes <= max_bytes);
@@ -46,13 +51,41 @@ impl Outbox {
         // A shorter datagram ends a GSO batch; open_for excludes a longer one.
         let is_last = bytes < open.segment_bytes || open.segments == MAX_SEGMENTS;
         if is_last {
-            self.close();
+            self.outbox.close();
         }
     }
 
+    fn open_for(&mut self, ecn: Ecn, max_bytes: usize) -> &mut OpenBatch {
+        let fits = self.outbox.open.as_ref().is_some_and(|open| {
+            let not_longer = open.segments == 0 || max_bytes <= open.segment_bytes;
+            open.ecn == ecn && not_longer && open.bytes.len() + max_bytes <= MAX_BATCH_BYTES
+        });
+        if !fits {
+            self.outbox.close();
+        }
+        self.outbox.open.get_or_insert_with(|| OpenBatch {
+            path: *self.path,
+            ecn,
+            segment_bytes: 0,
+            segments: 0,
+            bytes: Buffer::with_room(BUFFER_BYTES),
+        })
+    }
+}
+
+impl Outbox {
+    /// Where to append datagrams on `path`; compares paths once for all of them.
+    pub(crate) fn on<'a>(&'a mut self, path: &'a Path) -> Lane<'a> {
+        if self.open.as_ref().is_some_and(|open| open.path != *path) {
+            self.close();
+        }
+        let outbox = self;
+        Lane { outbox, path }
+    }
+
     /// Appends a complete datagram.
-    pub(crate) fn push(&mut self, path: Path, ecn: Ecn, datagram: &[u8]) {
-        self.push_with(path, ecn, datagram.len(), |slot| {
+    pub(crate) fn push(&mut self, path: &Path, ecn: Ecn, datagram: &[u8]) {
+        self.on(path).push_with(ecn, datagram.len(), |slot| {
             slot.copy_from_slice(datagram);
             Some(datagram.len())
         });
@@ -64,24 +97,6 @@ impl Outbox {
             self.close();
         }
         self.closed.pop_front()
-    }
-
-    fn open_for(&mut self, path: Path, ecn: Ecn, max_bytes: usize) -> &mut OpenBatch {
-        let fits = self.open.as_ref().is_some_and(|open| {
-            let same = open.path == path && open.ecn == ecn;
-            let not_longer = open.segments == 0 || max_bytes <= open.segment_bytes;
-            same && not_longer && open.bytes.len() + max_bytes <= MAX_BATCH_BYTES
-        });
-        if !fits {
-            self.close();
-        }
-        self.open.get_or_insert_with(|| OpenBatch {
-            path,
-            ecn,
-            segment_bytes: 0,
-            segments: 0,
-            bytes: Buffer::with_room(BUFFER_BYTES),
-        })
     }
 
     fn close(&mut self) {
@@ -120,7 +135,7 @@ mod tests {
         ) {
             let mut outbox = Outbox::default();
             for (number, (port, ecn, bytes)) in sent.iter().enumerate() {
-                outbox.push(path(*port), Ecn::from_bits(*ecn), &vec![number as u8; *bytes]);
+                outbox.push(&path(*port), Ecn::from_bits(*ecn), &vec![number as u8; *bytes]);
             }
             let mut received = Vec::new();
             while let Some(batch) = outbox.pop() {
@@ -144,7 +159,7 @@ mod tests {
     fn a_batch_of_one_datagram_wastes_no_memory() {
         let mut outbox = Outbox::default();
         for mark in 0..100_u8 {
-            outbox.push(path(2), Ecn::from_bits(mark % 2), &[0; 100]);
+            outbox.push(&path(2), Ecn::from_bits(mark % 2), &[0; 100]);
         }
         let batches: Vec<_> = std::iter::from_fn(|| outbox.pop()).collect();
         assert_eq!(batches.len(), 100);
@@ -156,7 +171,7 @@ mod tests {
     fn equal_lengths_share_a_batch_and_a_short_one_ends_it() {
         let mut outbox = Outbox::default();
         for bytes in [100, 100, 60, 100] {
-            outbox.push(path(2), Ecn::NotEct, &vec![0; bytes]);
+            outbox.push(&path(2), Ecn::NotEct, &vec![0; bytes]);
         }
         let lens: Vec<_> = std::iter::from_fn(|| outbox.pop())
             .map(|batch| batch.len())

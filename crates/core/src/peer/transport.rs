@@ -286,7 +286,7 @@ impl Peer {
                 // to use the session moves the path.
                 Opened::Reply(reply) => {
                     self.counts.handshakes.answered += 1;
-                    self.outbox.push(path, Ecn::NotEct, &reply);
+                    self.outbox.push(&path, Ecn::NotEct, &reply);
                     continue;
                 }
                 Opened::Cookie => continue,
@@ -295,8 +295,7 @@ impl Peer {
                     self.note_confirmed(path, &keepalive, now);
                 }
                 Opened::Dropped(reason) => {
-                    let is_handshake = Kind::of(datagram).is_handshake();
-                    self.counts.handshakes.rejected += u64::from(is_handshake);
+                    self.counts.handshakes.rejected += u64::from(kind.is_handshake());
                     self.confirm_if(|confirmation| confirmation.take_requested(now), now);
                     drops.count(reason);
                     continue;
@@ -355,13 +354,13 @@ impl Peer {
         };
         self.note_traffic(now);
         self.note_path(now);
-        let (wireguard, outbox) = (&mut self.wireguard, &mut self.outbox);
+        let (wireguard, mut lane) = (&mut self.wireguard, self.outbox.on(&path));
         packets.for_each_mut(|mut packet| {
             // The inner mark is copied to the outer header (RFC 6040, 4.1).
             let ecn = ip::ecn(packet.bytes).unwrap_or_default();
             packet.cut(|segment| {
                 let slot_bytes = sealed_len(segment.len());
-                outbox.push_with(path, ecn, slot_bytes, |slot| wireguard.seal(segment, slot));
+                lane.push_with(ecn, slot_bytes, |slot| wireguard.seal(segment, slot));
             });
         });
         true
@@ -479,7 +478,7 @@ impl Peer {
 
     fn transmit(&mut self, datagram: &[u8], now: Instant) {
         if let Some(path) = self.paths.current(now) {
-            self.outbox.push(path, Ecn::NotEct, datagram);
+            self.outbox.push(&path, Ecn::NotEct, datagram);
         }
     }
 
@@ -620,7 +619,7 @@ impl Peer {
         match heard.map(|resumption| resumption.handle_heard(path, now)) {
             Some(HeardAction::Initiate) => self.initiate(now),
             Some(HeardAction::Resend(initiation)) => {
-                self.outbox.push(path, Ecn::NotEct, &initiation)
+                self.outbox.push(&path, Ecn::NotEct, &initiation)
             }
             Some(HeardAction::None) | None => {}
         }
@@ -633,7 +632,7 @@ impl Peer {
             return;
         };
         for path in resumption.note_initiation(&initiation, now) {
-            self.outbox.push(path, Ecn::NotEct, &initiation);
+            self.outbox.push(&path, Ecn::NotEct, &initiation);
         }
     }
 

@@ -51,13 +51,19 @@ impl FromIterator<(IpNet, ResourceId)> for Routes {
             let level = family.entry(network.prefix_len()).or_default();
             level.push((aligned(network.network()), owner));
         }
-        let [v4, v6] = levels.map(|family| family.into_iter().map(Level::from).collect());
+        let levels = levels.map(|family| {
+            let levels = family.into_iter();
+            levels
+                .map(|(bits, networks)| Level::new(bits, networks))
+                .collect()
+        });
+        let [v4, v6] = levels;
         Self { v4, v6 }
     }
 }
 
-impl From<(u8, Vec<(u128, ResourceId)>)> for Level {
-    fn from((prefix_bits, mut networks): (u8, Vec<(u128, ResourceId)>)) -> Self {
+impl Level {
+    fn new(prefix_bits: u8, mut networks: Vec<(u128, ResourceId)>) -> Self {
         networks.sort_unstable();
         let host_bits = u128::BITS - u32::from(prefix_bits);
         Self {

@@ -7,7 +7,7 @@
 //! time exceeded and parameter problem (RFC 5508, 4), and packet too big are translated. Redirects
 //! and the deprecated source quench (RFC 6633) are refused: they are for hosts on the same link.
 
-use super::{Endpoint, Layout, replace};
+use super::{Change, Endpoint, Layout, replace};
 use crate::nat_table::ClientSlot;
 use crate::nat_table::flows::{FlowProtocol, Inside, Outside};
 use crate::packet::checksum::{checksum, transport_checksum};
@@ -139,8 +139,12 @@ impl IcmpError {
             .get_mut(self.message_offset..message_end)
             .ok_or(DropReason::MalformedTransport)?;
         let (header, quotation) = message.split_at_mut(MESSAGE_BYTES);
-        let to = (inside.proxy, inside.port);
-        replace(quotation, self.quoted, Endpoint::Destination, to)?;
+        let change = Change {
+            endpoint: Endpoint::Destination,
+            address: inside.proxy,
+            port: inside.port,
+        };
+        replace(quotation, self.quoted, change)?;
         header[CHECKSUM].fill(0);
         if let Some(code) = plain_code(inside.proxy.is_ipv4(), header[0], header[1]) {
             header[1] = code;
