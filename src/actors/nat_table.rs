@@ -5,8 +5,8 @@
 //! TunActor, `OutboundPackets` and `ConnectionUpdate` to connections, `StrayPackets` to the
 //! NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox is full:
 //! packets are dropped and counted, a connection attaches and announces all again, the supervisor's
-//! messages and answers of the DNS wait. When the supervisor's mailbox is full: news waits, the
-//! latest for each name and flow; when the DnsActor's is: questions wait. On death: rebuilt with the known addresses of
+//! messages wait. When the supervisor's mailbox is full: news waits, the latest for each name and
+//! flow; when the DnsActor's is: questions wait. On death: rebuilt with the known addresses of
 //! names; connections attach and announce again, the next packet of a flow recreates it.
 
 use crate::config::{LiveSettings, UseSettings};
