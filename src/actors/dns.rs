@@ -2,9 +2,9 @@
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
 //! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker, `HealthNews`. When its mailbox
-//! is full: questions and the supervisor's messages wait. When the supervisor's is full: news waits.
-//! An answer finds room in any mailbox: each asker's sender has a place of its own, and the core
-//! limits the questions. On death: rebuilt with an empty cache, and the askers repeat their
+//! is full: questions and the supervisor's messages wait. When the supervisor's is full: news
+//! waits. An answer finds room in any mailbox: each asker's sender has a place of its own, and the
+//! core limits the questions. On death: rebuilt with an empty cache, and the askers repeat their
 //! questions. A panic in a lookup fails only that lookup.
 
 mod answers;

@@ -158,7 +158,7 @@ impl NatTableChanged {
     }
 }
 
-/// News of the portal.
+/// News of the portal, from the PortalActor.
 #[derive(Debug, Clone, PartialEq, Message)]
 #[rtype(result = "()")]
 pub enum PortalNews {
