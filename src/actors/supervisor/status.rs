@@ -166,7 +166,13 @@ fn client_report(
         inbound: traffic_report(described.inbound),
         outbound: traffic_report(described.outbound),
         resources: record
-            .map(|it| it.authorizations.grants().values().map(resource_report).collect())
+            .map(|it| {
+                it.authorizations
+                    .grants()
+                    .values()
+                    .map(resource_report)
+                    .collect()
+            })
             .unwrap_or_default(),
         names: record.map_or(0, |it| it.authorizations.names().len()),
     }
