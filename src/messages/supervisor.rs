@@ -73,7 +73,7 @@ impl NatTableChanged {
     }
 }
 
-/// News of the portal.
+/// News of the portal, from the PortalActor.
 #[derive(Debug, Clone, PartialEq, Message)]
 #[rtype(result = "()")]
 pub enum PortalNews {
