@@ -237,17 +237,19 @@ impl Supervision {
     }
 
     fn instance(&self, child: Child) -> Option<&Instance> {
-        match child.client() {
-            Some(id) => Some(&self.clients.get(&id)?.instance),
-            None => self.shared.get(&child),
+        if let Child::Connection(id, index) = child {
+            let client = self.clients.get(&id).filter(|it| it.index == index)?;
+            return Some(&client.instance);
         }
+        self.shared.get(&child)
     }
 
     fn instance_mut(&mut self, child: Child) -> Option<&mut Instance> {
-        match child.client() {
-            Some(id) => Some(&mut self.clients.get_mut(&id)?.instance),
-            None => self.shared.get_mut(&child),
+        if let Child::Connection(id, index) = child {
+            let client = self.clients.get_mut(&id).filter(|it| it.index == index)?;
+            return Some(&mut client.instance);
         }
+        self.shared.get_mut(&child)
     }
 
     fn next_instance(&mut self) -> InstanceId {

@@ -1,5 +1,5 @@
-//! Commands of the portal that wait for their acknowledgement: if the connection dies, its successor
-//! gets them.
+//! Commands of the portal that wait for their acknowledgement: if the connection dies, its
+//! successor gets them.
 
 use crate::command::ClientCommand;
 use crate::ledger::ClientRecord;

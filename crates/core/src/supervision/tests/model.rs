@@ -18,6 +18,8 @@ enum Step {
     Die(u8, bool),
     /// A live instance no longer answers, nor can it be ended from outside.
     Stick(u8),
+    /// A live child takes no commands.
+    Deafen(u8),
     /// A connection has nothing left to serve.
     Close(u8),
     Acknowledge(u8),
@@ -35,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => id().prop_map(Step::ForgetClient),
         6 => (any::<u8>(), any::<bool>()).prop_map(|(which, panics)| Step::Die(which, panics)),
         2 => any::<u8>().prop_map(Step::Stick),
+        1 => any::<u8>().prop_map(Step::Deafen),
         2 => id().prop_map(Step::Close),
         1 => id().prop_map(Step::Acknowledge),
         6 => (0_u64..3000).prop_map(Step::Wait),
@@ -118,6 +121,13 @@ impl Model {
                         .values_mut()
                         .filter(there)
                         .for_each(|it| it.is_stuck = true);
+                }
+            }
+            Step::Deafen(which) => {
+                if let Some((_, actor)) = self.pick(which) {
+                    self.scene
+                        .supervision
+                        .handle_deaf(actor.child, self.scene.now);
                 }
             }
             Step::Close(id) => self.close(client(id)),
@@ -289,21 +299,7 @@ impl Model {
                 let child = self.actors.values().find(is_meant).map(|it| it.child);
                 self.end(child.expect("a connection that runs"));
             }
-            Event::AskThread(child) => {
-                let stuck = self
-                    .actors
-                    .iter()
-                    .filter(|(_, it)| !it.is_abandoned && it.is_stuck);
-                let mut there = stuck.filter(|(_, it)| it.child.place() == child.place());
-                let busy = there.next_back().map(|(id, _)| *id);
-                prop_assert!(busy.is_some(), "a thread that is not stuck");
-                let Scene {
-                    supervision,
-                    ledger,
-                    now,
-                } = &mut self.scene;
-                supervision.handle_stuck(child, busy, ledger, *now);
-            }
+            Event::AskThread(child) => self.answer_thread(child)?,
             Event::ReplaceThread(place) => self.replace(place),
             Event::Detach(id, index) => {
                 let holds =
@@ -319,10 +315,30 @@ impl Model {
                 prop_assert_eq!(child.client(), None, "a client ends no process");
                 self.is_over = true;
             }
-            Event::Died(..) | Event::Recovered(..) | Event::ThreadStuck(_) | Event::CountActive => {
-            }
+            Event::Died(..)
+            | Event::Recovered(..)
+            | Event::Deaf(_)
+            | Event::ThreadStuck(_)
+            | Event::CountActive => {}
             Event::Drained => prop_assert!(false, "there are active clients"),
         }
+        Ok(())
+    }
+
+    fn answer_thread(&mut self, child: Child) -> Checked {
+        let stuck = self
+            .actors
+            .iter()
+            .filter(|(_, it)| !it.is_abandoned && it.is_stuck);
+        let mut there = stuck.filter(|(_, it)| it.child.place() == child.place());
+        let busy = there.next_back().map(|(id, _)| *id);
+        prop_assert!(busy.is_some(), "a thread that is not stuck");
+        let Scene {
+            supervision,
+            ledger,
+            now,
+        } = &mut self.scene;
+        supervision.handle_stuck(child, busy, ledger, *now);
         Ok(())
     }
 
