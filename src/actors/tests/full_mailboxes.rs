@@ -265,7 +265,7 @@ fn acknowledgements_wait_for_the_supervisor() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         context.run(probe);
         for number in 1..=6 {
-            let accepted: ConnectionAccepted = supervisor.next().await;
+            let accepted: ConnectionAccepted = supervisor.find().await;
             assert_eq!(accepted.reply_ref, format!("ref-{number}"));
         }
     });
