@@ -393,7 +393,7 @@ const NAMES: [&str; 4] = ["a.example", "b.example", "c.example", "d.example"];
 /// The names of [`NAMES`] have proxy IPs of their own; other names share those of the first.
 fn assign(name: &str) -> NatTableCommand {
     let number = NAMES.iter().position(|it| *it == name).unwrap_or(0);
-    announced(name, PROXY_IPS[number].into())
+    announced(name, PROXY_IPS[number])
 }
 
 fn found(name: &str) -> NameAnswered {
