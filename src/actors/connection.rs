@@ -2,10 +2,10 @@
 //!
 //! Owns: the [`Connection`] core. Receives: `ConnectionCommand`, `ConnectionUpdate`,
 //! `InboundDatagrams`, `OutboundPackets`, questions of an operator. Emits: `InboundPackets`,
-//! `OutboundDatagrams`, `NatTableCommand`, `UdpCommand`, `ConnectionNews`. When its mailbox is full:
-//! the data path drops and counts, the UdpActor repeats its addresses, a status of a name is lost
-//! until the client announces the name again, and commands wait at the supervisor, which ends a
-//! connection that takes none. When the mailbox of another is full: news waits; the NAT or the
+//! `OutboundDatagrams`, `NatTableCommand`, `UdpCommand`, `ConnectionNews`. When its mailbox is
+//! full: the data path drops and counts, the UdpActor repeats its addresses, a status of a name is
+//! lost until the client announces the name again, and commands wait at the supervisor, which ends
+//! a connection that takes none. When the mailbox of another is full: news waits; the NAT or the
 //! sockets are told all again once they have room. On death: rebuilt from its client's record; it
 //! starts a handshake itself.
 

@@ -2,9 +2,10 @@
 //!
 //! Owns: the lookups (core), the name servers, the responder's sockets. Receives: `ResolveName`,
 //! `ServeNames`, `UseSettings`. Emits: `NameAnswered` to the asker, `HealthNews`. When its mailbox
-//! is full: questions and the supervisor's messages wait. When that of an asker or of the supervisor
-//! is full: answers and news wait. On death: rebuilt with an empty cache, and the askers repeat
-//! their questions. A panic in a lookup fails only that lookup.
+//! is full: questions and the supervisor's messages wait. When the supervisor's is full: news
+//! waits. An answer finds room in any mailbox: each asker's sender has a place of its own, and the
+//! core limits the questions. On death: rebuilt with an empty cache, and the askers repeat their
+//! questions. A panic in a lookup fails only that lookup.
 
 mod answers;
 mod files;
@@ -20,7 +21,7 @@ use crate::faults;
 use crate::messages::dns::{NameAnswered, ResolveName, ServeNames};
 use crate::messages::supervisor::HealthNews;
 use crate::metrics::Metrics;
-use crate::post::{FOR_SUPERVISOR, Post};
+use crate::post::{FOR_SUPERVISOR, Post, offer};
 use crate::shell::{self, Driven, Posting, Retry, Wakeup, resend_later};
 use crate::supervision::{DeathNotice, supervised};
 use actix::prelude::*;
@@ -32,7 +33,6 @@ use postern_core::names::{AddressFamily, DomainName, NameFailure};
 use probe::Probe;
 use resolver::Resolver;
 use responder::{Responder, Service};
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -155,8 +155,6 @@ pub struct DnsActor {
     is_client: fn(IpAddr) -> bool,
     metrics: Arc<Metrics>,
     news: Post<HealthNews>,
-    /// Answers for askers without room; at most [`UNDELIVERED`].
-    undelivered: VecDeque<(Recipient<NameAnswered>, NameAnswered)>,
     retry: Retry,
     probe: Option<Probe>,
     wakeup: Wakeup,
@@ -189,7 +187,6 @@ impl DnsActor {
             is_client: spec.is_client,
             metrics: spec.metrics,
             news: Post::lossy(spec.news, FOR_SUPERVISOR),
-            undelivered: VecDeque::new(),
             retry: Retry::default(),
             probe: spec.probes.then(Probe::default),
             wakeup: Wakeup::default(),
@@ -270,7 +267,8 @@ impl DnsActor {
                     family,
                 } => self.look_up(lookup, name, family, ctx),
                 LookupsEvent::Answer { requester, answer } => {
-                    self.answer(requester, NameAnswered(answer));
+                    // Each question brings a sender of its own, which always has a place.
+                    offer(&requester, NameAnswered(answer));
                 }
             }
         }
@@ -278,15 +276,6 @@ impl DnsActor {
         let deadline = self.lookups.poll_timeout();
         shell::arm(self, deadline, ctx);
         resend_later(self, ctx);
-    }
-
-    /// Beyond the limit an answer is lost: the asker gives up after a while and asks again.
-    fn answer(&mut self, asker: Recipient<NameAnswered>, answer: NameAnswered) {
-        if let Err(SendError::Full(answer)) = asker.try_send(answer)
-            && self.undelivered.len() < UNDELIVERED
-        {
-            self.undelivered.push_back((asker, answer));
-        }
     }
 
     /// Runs in a task of its own: a panic becomes a failure.
@@ -362,14 +351,11 @@ impl Posting for DnsActor {
     }
 
     fn is_waiting(&self) -> bool {
-        self.news.is_waiting() || !self.undelivered.is_empty()
+        self.news.is_waiting()
     }
 
     fn resend(&mut self, _: &mut Context<Self>) {
         self.news.resend();
-        for (asker, answer) in std::mem::take(&mut self.undelivered) {
-            self.answer(asker, answer);
-        }
     }
 }
 
@@ -430,7 +416,5 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A lookup ends this long before the core's deadline, because it knows the reason better.
 const TIME_TO_REPORT: Duration = Duration::from_millis(100);
-/// As many answers as questions may wait in the mailbox.
-const UNDELIVERED: usize = DnsActor::MAILBOX;
 /// docs/protocol.md 5.8.
 const SERVE_PORT: u16 = 53_535;

@@ -1,13 +1,14 @@
 //! NatTableActor: between the connections of a shard and its TUN queue.
 //!
 //! Owns: the [`NatTable`] core. Receives: `InboundPackets`, `OutboundPackets`, `StrayPackets`,
-//! `NatTableCommand`, `NatTableSetup`, `NameAnswered`, `UseSettings`. Emits: `InboundPackets` to the
-//! TunActor, `OutboundPackets` and `ConnectionUpdate` to connections, `StrayPackets` to the
+//! `NatTableCommand`, `NatTableSetup`, `NameAnswered`, `UseSettings`. Emits: `InboundPackets` to
+//! the TunActor, `OutboundPackets` and `ConnectionUpdate` to connections, `StrayPackets` to the
 //! NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox is full:
-//! packets are dropped and counted, a connection attaches and announces all again, the supervisor's
-//! messages and answers of the DNS wait. When the supervisor's mailbox is full: news waits, the
-//! latest for each name and flow; when the DnsActor's is: questions wait. On death: rebuilt with the known addresses of
-//! names; connections attach and announce again, the next packet of a flow recreates it.
+//! packets are dropped and counted, a connection attaches and announces all again, the
+//! supervisor's messages wait. When the supervisor's mailbox is full: news waits, the latest for
+//! each name and flow; when the DnsActor's is: questions wait. On death: rebuilt with the known
+//! addresses of names; connections attach and announce again, the next packet of a flow recreates
+//! it.
 
 use crate::config::{LiveSettings, UseSettings};
 use crate::faults;

@@ -7,10 +7,10 @@
 //! Owns: the v4 and v6 socket, the [`Demux`] and [`AddressGatherer`] cores. Receives:
 //! `OutboundDatagrams`, `UdpCommand`, `UdpSetup`, `UseSettings`. Emits: `InboundDatagrams` and
 //! `ConnectionUpdate` to each connection. When its mailbox is full: datagrams are dropped and
-//! counted, a connection attaches its peer again, the supervisor's messages wait. When a connection's
-//! mailbox is full: datagrams are dropped and counted, and it gets the addresses of the time when
-//! it has room. On death: rebuilt on the same sockets, so that datagrams in the kernel's queue are
-//! not lost; connections attach again.
+//! counted, a connection attaches its peer again, the supervisor's messages wait. When a
+//! connection's mailbox is full: datagrams are dropped and counted, and it gets the addresses of
+//! the time when it has room. On death: rebuilt on the same sockets, so that datagrams in the
+//! kernel's queue are not lost; connections attach again.
 
 use crate::config::{GatewayConfig, LiveSettings, UseSettings};
 use crate::faults;

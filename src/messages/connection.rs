@@ -29,7 +29,7 @@ pub enum ConnectionCommand {
     /// Say goodbye to the client and forget everything. The answer comes when the goodbye is
     /// queued.
     Close,
-    /// End the actor.
+    /// Detach the client, and end the actor.
     Stop,
 }
 

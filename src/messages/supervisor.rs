@@ -145,7 +145,7 @@ pub enum NatTableChanged {
     PinsChanged(ClientId, Vec<PinnedFlow>),
 }
 
-/// News of the portal.
+/// News of the portal, from the PortalActor.
 #[derive(Debug, Clone, PartialEq, Message)]
 #[rtype(result = "()")]
 pub enum PortalNews {

@@ -226,9 +226,9 @@ impl FakeNursery {
             let unborn = Context::<Probe>::new();
             (unborn.address(), AbortHandle::new_pair().0)
         } else {
-            let introduced = match child {
-                Child::Portal => &state.senders.asked,
-                _ => &state.senders.shards[usize::from(shard)].introduced,
+            let introduced = match child == Child::Portal {
+                true => &state.senders.asked,
+                false => &state.senders.shards[usize::from(shard)].introduced,
             };
             Probe::launch(sender(&state.senders), introduced, death)
         };
