@@ -186,6 +186,7 @@ impl Handler<ConnectionCommand> for ConnectionActor {
                 self.core
                     .handle_command(command, shell::unix_now(), shell::now());
                 self.included = number;
+                self.handle_events(ctx);
                 // Also if nothing changed: the ledger keeps the command until then.
                 let changed = self.core.take_authorizations();
                 self.publish(changed.unwrap_or_else(|| self.core.authorizations().clone()));
@@ -262,9 +263,7 @@ impl ConnectionActor {
     /// Drains the core, then re-arms the timer. Called after every mutation of `core`. Events come
     /// first: the acknowledgement must not wait for anything.
     fn drive(&mut self, ctx: &mut Context<Self>) {
-        while let Some(event) = self.core.poll_event() {
-            self.handle_event(event, ctx);
-        }
+        self.handle_events(ctx);
         if let Some(authorizations) = self.core.take_authorizations() {
             self.publish(authorizations);
         }
@@ -284,6 +283,12 @@ impl ConnectionActor {
         let deadline = self.core.poll_timeout();
         arm(self, deadline, ctx);
         resend_later(self, ctx);
+    }
+
+    fn handle_events(&mut self, ctx: &mut Context<Self>) {
+        while let Some(event) = self.core.poll_event() {
+            self.handle_event(event, ctx);
+        }
     }
 
     fn use_nat_table(&mut self, nat_table: NatTableInputs, ctx: &mut Context<Self>) {

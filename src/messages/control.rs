@@ -41,13 +41,18 @@ impl Control for UdpSetup {
 
 impl Control for ConnectionNews {
     fn replaces(&self, earlier: &Self) -> bool {
-        match (&self.fact, &earlier.fact) {
-            (ConnectionFact::Authorizations(..), ConnectionFact::Authorizations(..))
-            | (ConnectionFact::PathInUse(_), ConnectionFact::PathInUse(_))
-            | (ConnectionFact::Closed, ConnectionFact::Closed)
-            | (ConnectionFact::SessionEstablished, ConnectionFact::SessionEstablished) => true,
-            _ => false,
-        }
+        matches!(
+            (&self.fact, &earlier.fact),
+            (
+                ConnectionFact::Authorizations(..),
+                ConnectionFact::Authorizations(..)
+            ) | (ConnectionFact::PathInUse(_), ConnectionFact::PathInUse(_))
+                | (ConnectionFact::Closed, ConnectionFact::Closed)
+                | (
+                    ConnectionFact::SessionEstablished,
+                    ConnectionFact::SessionEstablished
+                )
+        )
     }
 }
 

@@ -265,7 +265,7 @@ fn acknowledgements_wait_for_the_supervisor() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         context.run(probe);
         for number in 1..=6 {
-            let accepted: ConnectionAccepted = supervisor.next().await;
+            let accepted: ConnectionAccepted = supervisor.find().await;
             assert_eq!(accepted.reply_ref, format!("ref-{number}"));
         }
     });
@@ -393,7 +393,7 @@ const NAMES: [&str; 4] = ["a.example", "b.example", "c.example", "d.example"];
 /// The names of [`NAMES`] have proxy IPs of their own; other names share those of the first.
 fn assign(name: &str) -> NatTableCommand {
     let number = NAMES.iter().position(|it| *it == name).unwrap_or(0);
-    announced(name, PROXY_IPS[number].into())
+    announced(name, PROXY_IPS[number])
 }
 
 fn found(name: &str) -> NameAnswered {

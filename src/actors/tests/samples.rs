@@ -228,7 +228,7 @@ pub(crate) fn announced(domain: &str, proxy_ip: Ipv4Addr) -> NatTableCommand {
     }
 }
 
-/// The name is gone.
+/// A name of client 1 is gone.
 pub(crate) fn gone(domain: &str) -> NatTableCommand {
     NatTableCommand::Name {
         client: client(1),

@@ -26,7 +26,7 @@ pub struct ProxiedName {
 pub struct Announced {
     /// The announced spelling, to be echoed.
     pub domain: String,
-    /// Who announced it.
+    /// Decides whether a status is sent.
     pub by: Announcer,
 }
 
@@ -43,9 +43,9 @@ pub enum Announcer {
 /// A name before and after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameChange {
-    /// `None` if it is new.
+    /// `None` if the client has not used the name before.
     pub former: Option<Arc<ProxiedName>>,
-    /// `None` if it is gone.
+    /// `None` if the name is gone.
     pub now: Option<Arc<ProxiedName>>,
     /// The resource that it was just announced for, perhaps again, if it was announced.
     pub announced_for: Option<ResourceId>,

@@ -21,7 +21,7 @@ pub(super) struct Unconfirmed {
     commands: VecDeque<(u64, GrantCommand)>,
     /// Snapshots that do not include this command are ignored.
     required: u64,
-    /// The last command.
+    /// Number of the last command, confirmed or not.
     last: u64,
 }
 

@@ -205,24 +205,7 @@ impl Model {
                     &ips.filter(is_named).collect::<Vec<_>>(),
                 );
             }
-            Step::Release { client, resource } => {
-                let mut changed = Vec::new();
-                for (key, it) in self.mappings.iter_mut().filter(|(key, _)| key.0 == client) {
-                    if it.resources.remove(&resource) {
-                        changed.push(*key);
-                    }
-                }
-                for key in changed {
-                    let it = &self.mappings[&key];
-                    let is_gone = it.resources.is_empty();
-                    let meaning = meaning(key.1, (!is_gone).then_some(it), None);
-                    let told = self
-                        .domains
-                        .handle_name(ClientSlot(client), &meaning, self.now);
-                    assert_eq!(told, Ok(()));
-                    self.mappings.retain(|other, _| !(is_gone && *other == key));
-                }
-            }
+            Step::Release { client, resource } => self.release(client, resource),
             Step::RemoveClient { client } => {
                 self.domains.remove_client(ClientSlot(client));
                 self.mappings.retain(|(owner, _), _| *owner != client);
@@ -265,6 +248,25 @@ impl Model {
         }
         self.drain();
         self.check();
+    }
+
+    fn release(&mut self, client: u32, resource: u128) {
+        let mut changed = Vec::new();
+        for (key, it) in self.mappings.iter_mut().filter(|(key, _)| key.0 == client) {
+            if it.resources.remove(&resource) {
+                changed.push(*key);
+            }
+        }
+        for key in changed {
+            let it = &self.mappings[&key];
+            let is_gone = it.resources.is_empty();
+            let meaning = meaning(key.1, (!is_gone).then_some(it), None);
+            let told = self
+                .domains
+                .handle_name(ClientSlot(client), &meaning, self.now);
+            assert_eq!(told, Ok(()));
+            self.mappings.retain(|other, _| !(is_gone && *other == key));
+        }
     }
 
     fn assign(&mut self, key: (u32, u8), resource: u128, ips: &[IpAddr]) {

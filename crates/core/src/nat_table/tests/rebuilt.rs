@@ -515,7 +515,9 @@ fn pins_told(scene: &mut Scene) -> Vec<(u8, usize)> {
     let events = scene.events().into_iter();
     let told = events.filter_map(|event| match event {
         NatTableEvent::PinsChanged { client, pins } => Some((number(client)?, pins.len())),
-        _ => None,
+        NatTableEvent::Resolve { .. }
+        | NatTableEvent::NameKnown { .. }
+        | NatTableEvent::Status { .. } => None,
     });
     told.collect()
 }
