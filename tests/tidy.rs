@@ -631,8 +631,8 @@ fn the_gateway_is_built_without_the_lab() {
 /// Lines that are neither blank nor comments, outside tests, below a folder; and what they were
 /// allowed to grow to.
 const CODE_LINES_MAX: [(&str, usize); 4] = [
-    ("src/", 14_000),
-    ("crates/core/src/", 17_500),
+    ("src/", 13_100),
+    ("crates/core/src/", 18_400),
     ("crates/lab/src/", 12_800),
     ("crates/bench/src/", 6_500),
 ];

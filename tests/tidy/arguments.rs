@@ -3,30 +3,14 @@
 use super::source::{Source, line_of};
 use super::{Finding, enforce, finding, found, is_rust};
 
-/// The tuples that are left, by file. This list only shrinks.
-const LEFT: [(&str, usize); 3] = [
-    ("crates/core/src/connection/announced.rs", 1),
-    ("src/actors/supervisor/clients.rs", 1),
-    ("src/actors/supervisor/deaths.rs", 1),
-];
-
 #[test]
 fn no_parameter_is_a_tuple() {
-    let remedy = "give the values a struct with a meaning, or pass them one by one; a file of LEFT \
-                  has exactly as many as it says";
+    let remedy = "give the values a struct with a meaning, or pass them one by one";
     let concerns = |path: &str| {
         let ours = path.starts_with("src/") || path.starts_with("crates/core/src/");
         ours && is_rust(path)
     };
-    enforce("tuple parameters", remedy, concerns, |source| {
-        let left = LEFT.iter().find(|(path, _)| *path == source.path);
-        let found = tuple_parameters(source);
-        match left {
-            Some((_, left)) if found.len() == *left => Vec::new(),
-            Some((_, left)) if found.is_empty() => vec![finding(1, format!("{left} are gone"))],
-            Some(_) | None => found,
-        }
-    });
+    enforce("tuple parameters", remedy, concerns, tuple_parameters);
 }
 
 /// The parameters of named functions that are tuples by pattern or by type. Closures are free: an

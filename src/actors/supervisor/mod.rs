@@ -223,8 +223,8 @@ impl Handler<ConnectionNews> for SupervisorActor {
                 return;
             }
             ConnectionFact::Authorizations(included, authorizations) => {
-                let published = (included, authorizations);
-                ledger.record_authorizations(client, published, shell::unix_now());
+                let now = shell::unix_now();
+                ledger.record_authorizations(client, included, authorizations, now);
             }
             ConnectionFact::PathInUse(path) => ledger.record_path(client, path),
             // If a further grant is on its way, it may bring another transport.

@@ -7,6 +7,7 @@
 
 use super::{ClientRecord, Entry, Ledger, replace};
 use crate::authorizations::{Authorizations, Grant, GrantCommand, GrantEnd};
+use crate::command::ClientCommand;
 use crate::grant::{
     AccessRequest, AuthorizationEntry, AuthorizationRequest, Resource, TunnelAddresses,
 };
@@ -58,6 +59,25 @@ impl Unconfirmed {
 }
 
 impl Ledger {
+    /// Records a command of the portal. Call it before the command is passed on: every restarted
+    /// actor is then built from the portal's last word.
+    pub fn record_command(&mut self, command: &ClientCommand) {
+        match command {
+            ClientCommand::Authorize(request) => self.record_authorization(request),
+            ClientCommand::Allow(request) => self.record_access(request),
+            ClientCommand::AddCandidates { client, candidates } => {
+                self.add_candidates(*client, candidates);
+            }
+            ClientCommand::RemoveCandidates { client, candidates } => {
+                self.remove_candidates(*client, candidates);
+            }
+            ClientCommand::Revoke { client, resource } => self.revoke(*client, *resource),
+            ClientCommand::SetExpiry(entry) => self.set_expiry(*entry),
+            ClientCommand::UpdateResource(resource) => self.update_resource(resource),
+            ClientCommand::Reconcile { gateway, granted } => self.reconcile(*gateway, granted),
+        }
+    }
+
     /// The portal grants a resource and sends the client's keys. Other keys than before are another
     /// transport: its candidates and its path are unknown.
     pub fn record_authorization(&mut self, request: &AuthorizationRequest) {
@@ -152,7 +172,8 @@ impl Ledger {
     pub fn record_authorizations(
         &mut self,
         client: ClientId,
-        (included, mut published): (u64, Authorizations),
+        included: u64,
+        mut published: Authorizations,
         unix_now: UnixTime,
     ) {
         let limit = self.limits.resources_per_client;
@@ -230,17 +251,15 @@ impl Ledger {
         };
         let mut authorizations = entry.record.authorizations.clone();
         let ended = change(&mut authorizations);
-        let (is_news, tunnel) = (
-            authorizations != entry.record.authorizations,
-            entry.record.tunnel,
-        );
+        let tunnel = entry.record.tunnel;
+        let is_news = authorizations != entry.record.authorizations;
         if authorizations.is_empty() {
             self.clients.remove(&client);
         } else if is_news {
             Arc::make_mut(&mut entry.record).authorizations = authorizations;
         }
         self.note(is_news);
-        self.note_ended((client, tunnel), ended);
+        self.note_ended(client, tunnel, ended);
     }
 }
 

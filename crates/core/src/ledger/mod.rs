@@ -9,7 +9,6 @@
 //! that the connection has not confirmed yet (`commands`). Calls may be repeated and come in any
 //! order. A record that was handed out never changes.
 
-mod command;
 mod commands;
 pub mod image;
 mod known;
@@ -144,7 +143,7 @@ impl Ledger {
         };
         self.note(true);
         let mut authorizations = record.authorizations.clone();
-        self.note_ended((client, record.tunnel), authorizations.clear().ended);
+        self.note_ended(client, record.tunnel, authorizations.clear().ended);
     }
 
     /// The grants that ended since the last call; at most the last 1024.
@@ -183,7 +182,8 @@ impl Ledger {
 
     fn note_ended(
         &mut self,
-        (client, tunnel): (ClientId, TunnelAddresses),
+        client: ClientId,
+        tunnel: TunnelAddresses,
         ended: impl IntoIterator<Item = (Grant, GrantEnd)>,
     ) {
         for (grant, end) in ended {

@@ -57,7 +57,10 @@ impl Step {
             8 => ledger.set_expiry(self.entry()),
             9 => ledger.update_resource(&self.resource()),
             10 => ledger.reconcile(tunnel(self.client), &self.entries()),
-            11..14 => publish_name(ledger, client, self.name()),
+            11..14 => {
+                let (resource, announced, by) = self.name();
+                publish_name(ledger, client, resource, announced, by);
+            }
             14 => {
                 ledger.record_path(client, path(self.detail));
                 ledger.record_pins(client, self.pin().into_iter().collect());
@@ -202,15 +205,17 @@ impl Step {
 pub(super) fn publish_name(
     ledger: &mut Ledger,
     client: ClientId,
-    (resource, announced, by): (ResourceId, AnnouncedName, Announcer),
+    resource: ResourceId,
+    announced: AnnouncedName,
+    by: Announcer,
 ) {
     let Some(record) = ledger.client(client) else {
         return;
     };
     let mut authorizations = record.authorizations.clone();
     if authorizations.assign(resource, &announced, by).is_ok() {
-        let snapshot = (ledger.last_command(client), authorizations);
-        ledger.record_authorizations(client, snapshot, UnixTime(0));
+        let included = ledger.last_command(client);
+        ledger.record_authorizations(client, included, authorizations, UnixTime(0));
     }
 }
 

@@ -4,7 +4,7 @@ use super::scripts::{Step, TIGHT, client, proxy_ips, publish_name, resource_id, 
 use super::*;
 use crate::authorizations::{Announcer, AuthorizationError, Authorizations, GrantEnd};
 use crate::grant::{AnnouncedName, AuthorizationEntry, ResourceKind};
-use crate::ids::{ResourceId, UnixTime};
+use crate::ids::UnixTime;
 use crate::names::DomainName;
 use crate::policy::{Policy, PolicyConfig};
 use crate::testing::beginning;
@@ -79,15 +79,12 @@ fn record(ledger: &Ledger) -> &ClientRecord {
     ledger.client(client(0)).expect("a client")
 }
 
-fn name(resource: u8, domain: &str, ips: &[&str]) -> (ResourceId, AnnouncedName, Announcer) {
-    let announced = AnnouncedName {
+fn announced(domain: &str, ips: &[&str]) -> AnnouncedName {
+    let ips = ips.iter().map(|ip| ip.parse().expect("an address"));
+    AnnouncedName {
         domain: domain.into(),
-        proxy_ips: ips
-            .iter()
-            .map(|ip| ip.parse().expect("an address"))
-            .collect(),
-    };
-    (resource_id(resource), announced, Announcer::Client)
+        proxy_ips: ips.collect(),
+    }
 }
 
 fn names(ledger: &Ledger) -> Vec<&str> {
@@ -109,7 +106,7 @@ fn a_late_snapshot_never_brings_back_what_was_revoked() {
     let included = ledger.last_command(client(0));
     ledger.revoke(client(0), resource_id(0));
     // Published before the connection heard of the revocation.
-    ledger.record_authorizations(client(0), (included, before.clone()), UnixTime(0));
+    ledger.record_authorizations(client(0), included, before.clone(), UnixTime(0));
     assert_eq!(held(&ledger), [1]);
     assert_eq!(ledger.take_ended().count(), 1, "it ended once");
 
@@ -121,14 +118,14 @@ fn a_late_snapshot_never_brings_back_what_was_revoked() {
     for _ in 0..100 {
         ledger.record_authorization(&step(0, 0, 1, 3).authorization());
     }
-    ledger.record_authorizations(client(0), (included, before.clone()), UnixTime(0));
+    ledger.record_authorizations(client(0), included, before.clone(), UnixTime(0));
     assert_eq!(held(&ledger), [1]);
     ledger.revoke(client(0), resource_id(1));
     ledger.record_authorization(&step(0, 0, 1, 3).authorization());
-    ledger.record_authorizations(client(0), (included, before.clone()), UnixTime(0));
+    ledger.record_authorizations(client(0), included, before.clone(), UnixTime(0));
     assert_eq!(held(&ledger), [1]);
     ledger.note_restored(client(0));
-    ledger.record_authorizations(client(0), (included, before), UnixTime(0));
+    ledger.record_authorizations(client(0), included, before, UnixTime(0));
     assert_eq!(held(&ledger), [1]);
 }
 
@@ -145,15 +142,11 @@ fn a_snapshot_removes_what_has_expired_or_was_left() {
     let mut published = record(&ledger).authorizations.clone();
     published.expire(|id, _| id == resource_id(0));
     let included = ledger.last_command(client(0));
-    ledger.record_authorizations(client(0), (included, published), UnixTime(50));
+    ledger.record_authorizations(client(0), included, published, UnixTime(50));
     assert_eq!(held(&ledger), [1]);
     let ended: Vec<_> = ledger.take_ended().map(|ended| ended.end).collect();
     assert_eq!(ended, [GrantEnd::Expired]);
-    ledger.record_authorizations(
-        client(0),
-        (included, Authorizations::default()),
-        UnixTime(50),
-    );
+    ledger.record_authorizations(client(0), included, Authorizations::default(), UnixTime(50));
     assert!(ledger.client(client(0)).is_none());
     let ended: Vec<_> = ledger.take_ended().map(|ended| ended.end).collect();
     assert_eq!(ended, [GrantEnd::ClientGone]);
@@ -212,10 +205,13 @@ fn lower_limits_keep_existing_records() {
 #[test]
 fn a_client_is_removed_with_its_last_grant() {
     let mut ledger = granted();
+    let announced = announced("a.lab.example", &["100.96.0.1"]);
     publish_name(
         &mut ledger,
         client(0),
-        name(0, "a.lab.example", &["100.96.0.1"]),
+        resource_id(0),
+        announced,
+        Announcer::Client,
     );
     ledger.revoke(client(0), resource_id(0));
     assert!(names(&ledger).is_empty());
@@ -340,8 +336,8 @@ proptest! {
                 snapshots.push_back((included, connection.authorizations().clone()));
             }
             for _ in 0..snapshots.len().saturating_sub(lag / 2) {
-                let snapshot = snapshots.pop_front().expect("as many");
-                ledger.record_authorizations(client(0), snapshot, unix_now);
+                let (included, published) = snapshots.pop_front().expect("as many");
+                ledger.record_authorizations(client(0), included, published, unix_now);
             }
             let of_record = record(&ledger).authorizations.grants();
             prop_assert_eq!(of_record, at_once.authorizations().grants());
