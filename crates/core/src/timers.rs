@@ -30,7 +30,7 @@ impl<T: Copy + Ord> Timers<T> {
         }
     }
 
-    /// Turns `timer` off.
+    /// Turns `timer` off, whether it was set or not.
     pub fn clear(&mut self, timer: T) {
         self.take_if(|set, _| set == timer);
     }

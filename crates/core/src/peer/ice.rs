@@ -552,7 +552,10 @@ mod tests {
 
         #[test]
         fn arbitrary_stun_never_panics(mut bytes in vec(any::<u8>(), 0..300)) {
-            let path = Path::direct(([192, 0, 2, 10], 52625).into(), ([198, 51, 100, 5], 4000).into());
+            let path = Path::direct(
+                ([192, 0, 2, 10], 52625).into(),
+                ([198, 51, 100, 5], 4000).into(),
+            );
             let now = beginning();
             let mut ice = gateway();
             prop_assert!(!ice.handle_stun(path, &bytes, now));

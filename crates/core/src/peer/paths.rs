@@ -34,7 +34,7 @@ pub(crate) enum Report {
     Unchanged,
     /// It is another, to be reported at this time if it still is.
     Later(Instant),
-    /// Report this one.
+    /// Report this path; `None` if there is none left.
     Now(Option<Path>),
 }
 

@@ -295,8 +295,7 @@ impl Peer {
                     self.note_confirmed(path, &keepalive, now);
                 }
                 Opened::Dropped(reason) => {
-                    let is_handshake = Kind::of(datagram).is_handshake();
-                    self.counts.handshakes.rejected += u64::from(is_handshake);
+                    self.counts.handshakes.rejected += u64::from(kind.is_handshake());
                     self.confirm_if(|confirmation| confirmation.take_requested(now), now);
                     drops.count(reason);
                     continue;

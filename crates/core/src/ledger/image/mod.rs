@@ -2,9 +2,9 @@
 //!
 //! Header (magic, version, fingerprint of the key, length), body (`wire`), HMAC-SHA256 over both
 //! with a key that only this gateway knows. The body is not parsed before the HMAC is verified, so
-//! that the decoder never sees forged input. The current version and the one before it are read; any
-//! other is refused: a client that is not taken over connects again, but a client that is taken over
-//! wrongly does not.
+//! that the decoder never sees forged input. The current version and the one before it are read;
+//! any other is refused: a client that is not taken over connects again, but a client that is taken
+//! over wrongly does not.
 
 #[cfg(test)]
 mod tests;

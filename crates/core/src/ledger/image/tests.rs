@@ -139,8 +139,8 @@ fn smaller_limits_omit_excess_records() {
     }
 }
 
-/// If this fails for the same script, the layout has changed: see `wire` for the way to add a field.
-/// If that is not enough, raise `VERSION`, then set the new digest.
+/// If this fails for the same script, the layout has changed: see `wire` for the way to add a
+/// field. If that is not enough, raise `VERSION`, then set the new digest.
 #[test]
 fn the_layout_belongs_to_its_version() {
     use sha2::Digest;

@@ -3,8 +3,8 @@
 //!
 //! postcard writes fields in their order and without names, so what a record began with stays as it
 //! is. A later field goes into the record's `more`, with a tag of its own ([`Fields`]): programs
-//! that do not know the tag skip it, and its absence means its default. Version 1 is the same layout
-//! without any `more` (`M` is `()`, which takes no bytes), so one description reads both.
+//! that do not know the tag skip it, and its absence means its default. Version 1 is the same
+//! layout without any `more` (`M` is `()`, which takes no bytes), so one description reads both.
 
 use super::super::record::{ClientRecord, ResolvedName};
 use super::{ImageError, Ledger, LedgerLimits, SavedState};
