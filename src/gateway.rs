@@ -54,7 +54,7 @@ pub fn run(settings: Arc<LiveSettings>, reloader: Reloader) -> anyhow::Result<Ex
         system.block_on(async { listening_supervisor(Arc::clone(&hands_over)) })?;
     let links = reload_links(&supervisor.address(), hands_over);
     let mut prepared = Prepared::new(settings)?;
-    let lock = prepared.inheritance.lock.take();
+    let lock = prepared.initial.lock.take();
     let handed_over = Arc::clone(&prepared.handed_over);
     let masquerade = system.block_on(async { start(prepared, supervisor) })?;
     reload::watch(reloader, asked, links)?;
@@ -82,7 +82,7 @@ fn tidy_up(masquerade: Option<masquerade::Masquerade>, is_handed_over: bool) {
 /// The results of all steps that can fail for reasons outside the program.
 struct Prepared {
     settings: Arc<LiveSettings>,
-    inheritance: Inheritance,
+    initial: InitialState,
     external_id: String,
     sockets: SocketGroup,
     listeners: AdminListeners,
@@ -97,9 +97,9 @@ impl Prepared {
     fn new(settings: Arc<LiveSettings>) -> anyhow::Result<Self> {
         let config = &settings.config;
         let external_id = external_id::external_id(&config.portal)?;
-        let inheritance = Inheritance::of_former_process(config, &external_id)?;
+        let initial = InitialState::load(config, &external_id)?;
         let shards = settings.shards;
-        let sockets = bind(&config.network, inheritance.udp_port, shards)?;
+        let sockets = bind(&config.network, initial.udp_port, shards)?;
         let listeners = AdminListeners::bind(&config.admin)?;
         let name = &config.tunnel.interface;
         let queues = tunnel::create(name.as_str(), shards)
@@ -108,7 +108,7 @@ impl Prepared {
             forwarding::enable(&config.tunnel)?;
         }
         Ok(Self {
-            inheritance,
+            initial,
             external_id,
             sockets,
             listeners,
@@ -150,7 +150,7 @@ fn bind(network: &NetworkConfig, former: u16, shards: u8) -> anyhow::Result<Sock
 }
 
 /// The state that a process begins with: that of the previous process, or a fresh one.
-struct Inheritance {
+struct InitialState {
     file: Option<StateFile>,
     lock: Option<StateLock>,
     gateway_key: Zeroizing<[u8; 32]>,
@@ -161,9 +161,9 @@ struct Inheritance {
     taken_over_at: Option<UnixTime>,
 }
 
-impl Inheritance {
+impl InitialState {
     /// An unusable state file is logged and ignored.
-    fn of_former_process(config: &GatewayConfig, external_id: &str) -> anyhow::Result<Self> {
+    fn load(config: &GatewayConfig, external_id: &str) -> anyhow::Result<Self> {
         let limits = ledger_limits(config);
         let (file, saved) = match open_state(config, external_id) {
             Some(file) => {
@@ -280,16 +280,16 @@ fn start(
     let metrics = Arc::new(Metrics::new(shards.into(), shell::now()));
     let parent = supervisor.address();
     let masquerade = prepared.masquerade()?;
-    let inheritance = &mut prepared.inheritance;
-    let keys = GatewayKeys::new(*inheritance.gateway_key);
+    let initial = &mut prepared.initial;
+    let keys = GatewayKeys::new(*initial.gateway_key);
     let portal = portal_config(
         &settings.config.portal,
         &keys,
-        &inheritance.ice_secret,
+        &initial.ice_secret,
         prepared.external_id,
     )?;
     let udp_port = prepared.sockets.port();
-    let state_saver = inheritance.state_saver(udp_port);
+    let state_saver = initial.state_saver(udp_port);
     let spawner = Threads::new(SpawnerSpec {
         keys: keys.clone(),
         sockets: prepared.sockets,
@@ -311,7 +311,7 @@ fn start(
         max_resources: limits.resources_per_client,
         handshakes_per_second: usize::try_from(limits.handshakes_per_second)?,
         spawner: Box::new(spawner),
-        ledger: prepared.inheritance.ledger,
+        ledger: prepared.initial.ledger,
         state_saver,
         handed_over: prepared.handed_over,
         alive,

@@ -24,12 +24,12 @@ pub(crate) struct ReadTurns {
     reads: usize,
     errors: usize,
     /// Completes log lines: "… fails for good".
-    pub(crate) what: &'static str,
+    what: &'static str,
     /// Reads in a row, after which the other actors of the thread get their turn: a flood cannot
     /// keep them from emptying their mailboxes.
-    pub(crate) reads_max: usize,
+    reads_max: usize,
     /// Errors in a row, after which reading ends.
-    pub(crate) errors_max: usize,
+    errors_max: usize,
 }
 
 impl ReadTurns {

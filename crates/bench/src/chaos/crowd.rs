@@ -249,13 +249,7 @@ impl Crowd {
 /// Starts all programs in order of their dependencies.
 fn raise(lab: &mut Lab, network: Duration, per_second: u32) -> Result<(Meters, SetUp)> {
     let begun = Instant::now();
-    lab.start_all(&[
-        Component::Web,
-        Component::Names,
-        Component::Relay,
-        Component::Portal,
-        Component::Gateway,
-    ])?;
+    lab.start_all(&Component::WITH_NAMES)?;
     let programs = begun.elapsed();
     lab.start_crowd()?;
     let clients = begun.elapsed() - programs;

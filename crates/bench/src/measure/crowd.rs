@@ -4,7 +4,7 @@
 //! gateway.
 
 use super::usage::Usage;
-use super::{FILTERS, concluded, debug_build, machine, print};
+use super::{FILTERS, MEBI, concluded, debug_build, machine, print};
 use crate::floor::crowd::{CrowdReport, Times};
 use anyhow::{Result, bail};
 use postern_lab::playground::component::Component;
@@ -180,8 +180,6 @@ const AT_ONCE: u32 = 64;
 const SETTLE: Duration = Duration::from_secs(35);
 /// Limit for all clients of a crowd.
 const PATIENCE: Duration = Duration::from_secs(300);
-const MEBI: f64 = 1_048_576.0;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,13 +85,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_all(&[
-        Component::Web,
-        Component::Relay,
-        Component::Portal,
-        Component::Gateway,
-        Component::Client,
-    ])?;
+    lab.start_all(&Component::ONE_CLIENT)?;
     time_to_first_byte(lab)?;
     let mut loads = Load::ALL.map(|load| (load, Vec::new()));
     let mut readings = Vec::new();

@@ -105,3 +105,5 @@ fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
+
+const MEBI: f64 = 1_048_576.0;

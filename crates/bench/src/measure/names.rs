@@ -66,13 +66,7 @@ pub(super) fn bench(interrupt: &Interrupt, args: Args) -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, args: Args) -> Result<()> {
-    lab.start_all(&[
-        Component::Web,
-        Component::Names,
-        Component::Relay,
-        Component::Portal,
-        Component::Gateway,
-    ])?;
+    lab.start_all(&Component::WITH_NAMES)?;
     show(
         "The portal's request to the gateway's answer",
         &set_ups(lab, args.set_ups)?,

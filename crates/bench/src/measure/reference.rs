@@ -67,13 +67,7 @@ fn preface(args: Args) -> String {
 
 /// Measures throughput first, while the gateway has only one client; then the set-ups.
 fn measure(lab: &mut Lab, interrupt: &Interrupt, args: Args) -> Result<()> {
-    lab.start_all(&[
-        Component::Web,
-        Component::Relay,
-        Component::Portal,
-        Component::Gateway,
-        Component::Client,
-    ])?;
+    lab.start_all(&Component::ONE_CLIENT)?;
     // Sets up the tunnel, which must not be part of the first load.
     time_to_first_byte(lab)?;
     let loads = {

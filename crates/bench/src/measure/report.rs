@@ -2,6 +2,7 @@
 //!
 //! Shows the extremes beside each median of a rate.
 
+use super::MEBI;
 use super::usage::Cpu;
 use postern_lab::figures::{median, percentile, table};
 use postern_lab::playground::iperf::{Load, Transfer};
@@ -97,8 +98,6 @@ fn row(load: Load, runs: &[Run]) -> [String; 11] {
         format!("{:.0}", middle(&|run| run.tunnel.retransmits as f64)),
     ]
 }
-
-const MEBI: f64 = 1_048_576.0;
 
 /// Table of named lists of times.
 pub(super) fn times(lists: &[(&str, Vec<Duration>)]) -> String {

@@ -3,7 +3,7 @@
 //! Sessions are renewed meanwhile. Reports drops as the gateway counts them.
 
 use super::usage::Usage;
-use super::{FILTERS, concluded, debug_build, machine, print};
+use super::{FILTERS, MEBI, concluded, debug_build, machine, print};
 use crate::fast_client::{Admitted, Place};
 use anyhow::{Result, anyhow};
 use postern_lab::playground::component::Component;
@@ -143,8 +143,6 @@ const DOWNLOAD: Load = Load {
 };
 const METRICS_PORT: u16 = 9599;
 const PAGE_LIMIT: Duration = Duration::from_secs(5);
-const MEBI: f64 = 1_048_576.0;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,24 @@ pub enum Component {
 }
 
 impl Component {
+    /// A client of resources that have addresses, and all that it needs, in the order of starting.
+    pub const ONE_CLIENT: [Self; 5] = [
+        Self::Web,
+        Self::Relay,
+        Self::Portal,
+        Self::Gateway,
+        Self::Client,
+    ];
+
+    /// All that clients of names need, in the order of starting.
+    pub const WITH_NAMES: [Self; 5] = [
+        Self::Web,
+        Self::Names,
+        Self::Relay,
+        Self::Portal,
+        Self::Gateway,
+    ];
+
     /// Namespace, name of logs and configuration, and description of the ready program.
     fn row(self) -> (Role, &'static str, &'static str) {
         match self {

@@ -119,8 +119,15 @@ pub(crate) fn value(page: &str, series: &str) -> f64 {
     value.expect("a number")
 }
 
+/// The metrics without the answer's head.
+pub(crate) fn page(trial: &Trial) -> String {
+    let answer = scrape(trial);
+    let (_, page) = answer.split_once("\r\n\r\n").expect("a head");
+    page.to_owned()
+}
+
 /// Reads the metrics from the gateway's namespace, as Prometheus does.
-pub(crate) fn scrape(trial: &Trial) -> String {
+fn scrape(trial: &Trial) -> String {
     let answer = trial.playground().enter(Role::Gateway, || {
         let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], 9599).into(), LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;

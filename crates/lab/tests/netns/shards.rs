@@ -1,6 +1,8 @@
 //! A gateway with two shards and a client on each: both reach everything, in order, and one is
 //! unaffected when the other's shard fails.
 
+use crate::metrics::{page, value};
+use crate::traffic::download;
 use crate::{LIMIT, Trial, WEB, programs};
 use postern_lab::playground::component::Component;
 use postern_lab::playground::download::Download;
@@ -10,8 +12,8 @@ use postern_lab::playground::scene::APP;
 use postern_lab::playground::setup::{ECHO_PORT, Setup, WEB_PORT};
 use postern_lab::playground::traffic::{Families, fetch, url};
 use postern_lab::playground::{Plan, Playground, Role};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -88,7 +90,7 @@ fn two_clients_on_two_shards_reach_everything_and_both_shards_work() {
             body.len()
         );
     }
-    let page = metrics(&trial);
+    let page = page(&trial);
     for shard in [0, 1] {
         let lag = format!("postern_event_loop_lag_seconds{{thread=\"shard_{shard}\"}}");
         assert!(page.contains(&lag), "{page}");
@@ -239,29 +241,4 @@ fn inflict(trial: &Trial, fault: &str) {
 
 fn said_by_gateway(trial: &Trial, what: &str) -> usize {
     trial.gateway_log().matches(what).count()
-}
-
-fn download(trial: &Trial, role: Role, address: IpAddr, bytes: usize) -> Vec<u8> {
-    let answer = trial.playground().enter(role, || {
-        let mut stream = TcpStream::connect_timeout(&(address, WEB_PORT).into(), LIMIT)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(format!("GET /bytes/{bytes} HTTP/1.0\r\n\r\n").as_bytes())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(answer)
-    });
-    let mut answer = answer.expect("downloads");
-    let mut ends = answer.windows(4);
-    let head = ends.position(|end| end == b"\r\n\r\n").expect("a head");
-    answer.split_off(head + 4)
-}
-
-fn metrics(trial: &Trial) -> String {
-    let answer = crate::metrics::scrape(trial);
-    let (_, page) = answer.split_once("\r\n\r\n").expect("a head");
-    page.to_owned()
-}
-
-fn value(page: &str, series: &str) -> f64 {
-    crate::metrics::value(page, series)
 }

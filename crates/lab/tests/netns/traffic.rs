@@ -59,7 +59,7 @@ fn a_port_outside_the_policy_is_refused_with_icmp_prohibited() {
 fn a_large_download_comes_whole_and_in_order() {
     let trial = Trial::start();
     for address in WEB {
-        let body = download(&trial, address, 8_000_000);
+        let body = download(&trial, Role::Client, address, 8_000_000);
         assert_eq!(body.len(), 8_000_000, "{address}");
         let wrong = body
             .iter()
@@ -69,8 +69,9 @@ fn a_large_download_comes_whole_and_in_order() {
     }
 }
 
-fn download(trial: &Trial, address: IpAddr, bytes: usize) -> Vec<u8> {
-    let answer = trial.playground().enter(Role::Client, || {
+/// The body of a download with many bytes, as the web server sends it.
+pub(crate) fn download(trial: &Trial, role: Role, address: IpAddr, bytes: usize) -> Vec<u8> {
+    let answer = trial.playground().enter(role, || {
         let mut stream = TcpStream::connect_timeout(&(address, WEB_PORT).into(), LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.write_all(format!("GET /bytes/{bytes} HTTP/1.0\r\n\r\n").as_bytes())?;
@@ -79,9 +80,7 @@ fn download(trial: &Trial, address: IpAddr, bytes: usize) -> Vec<u8> {
         Ok(answer)
     });
     let mut answer = answer.expect("downloads");
-    let head = answer
-        .windows(4)
-        .position(|end| end == b"\r\n\r\n")
-        .expect("a head");
+    let mut ends = answer.windows(4);
+    let head = ends.position(|end| end == b"\r\n\r\n").expect("a head");
     answer.split_off(head + 4)
 }
