@@ -1,10 +1,10 @@
 //! A sender between two actors of the control path: messages wait, in order and within a limit,
 //! while the receiver's mailbox is full.
 //!
-//! An actor calls [`Post::resend`] from the timer of [`shell::resend_later`](crate::shell). Each
-//! link says what happens at the limit: the owner makes the receiver whole in another way
-//! ([`Post::take_overflow`]), or the oldest message goes. A receiver that has died gets nothing:
-//! its successor is built from the ledger.
+//! An actor calls [`Post::resend`] from the timer of [`shell::resend_later`](crate::shell); the
+//! supervisor has an interval of its own. Each link says what happens at the limit: the owner
+//! makes the receiver whole in another way ([`Post::take_overflow`]), or the oldest message goes.
+//! A receiver that has died gets nothing: its successor is built from the ledger.
 
 use crate::config::UseSettings;
 use crate::messages::control::Control;
@@ -128,8 +128,8 @@ pub const FOR_CONNECTION: usize = 64;
 /// Messages that may wait for a shared actor: a few for each of thousands of clients, as after the
 /// loss of a shard.
 pub const FOR_SHARED: usize = 8192;
-/// Messages of one actor that may wait for the supervisor. Those of a connection and of the NAT
-/// replace each other, so that there are no more than names, pins and grants under way.
+/// Messages of one actor that may wait for the supervisor. Later addresses, pins, authorizations,
+/// paths and sessions replace earlier ones; the rest are a few for each request under way.
 pub const FOR_SUPERVISOR: usize = 1024;
 
 #[cfg(test)]

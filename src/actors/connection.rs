@@ -2,15 +2,16 @@
 //!
 //! Owns: the [`Connection`] core. Receives: `ConnectionCommand`, `ConnectionUpdate`,
 //! `InboundDatagrams`, `OutboundPackets`, questions of an operator. Emits: `InboundPackets`,
-//! `OutboundDatagrams`, `NatTableCommand`, `UdpCommand`, `ConnectionNews`. When its mailbox is
-//! full: the data path drops and counts, the UdpActor repeats its addresses, a status of a name is
-//! lost until the client announces the name again, and commands wait at the supervisor, which ends
-//! a connection that takes none. When the mailbox of another is full: news waits; the NAT or the
-//! sockets are told all again once they have room. On death: rebuilt from its client's record; it
-//! starts a handshake itself.
+//! `OutboundDatagrams`, `NatTableCommand`, `UdpCommand`, `ResolveName`, `ConnectionNews`. When its
+//! mailbox is full: the data path drops and counts, the UdpActor repeats its addresses, a status
+//! of a name is lost until the client announces the name again, and commands wait at the
+//! supervisor, which ends a connection that takes none. When the mailbox of another is full: news
+//! waits; the NAT or the sockets are told all again once they have room, and packets for the NAT
+//! are dropped until then; a question that only warms the DNS cache is dropped. On death: rebuilt
+//! from its client's record; it starts a handshake itself.
 
 use crate::faults;
-use crate::link::Link;
+use crate::link::{GuardedLink, Link};
 use crate::messages::connection::{ConnectionCommand, DescribeConnection};
 use crate::messages::diagnosis::{AccessFacts, ExplainAccess};
 use crate::messages::dns::ResolveName;
@@ -65,14 +66,13 @@ pub struct ConnectionActor {
     client: ClientId,
     config: ConnectionConfig,
     core: Connection,
-    nat_table: Post<NatTableCommand>,
+    nat_table: GuardedLink<NatTableCommand, InboundPackets>,
     udp: Post<UdpCommand>,
     /// To shard 0, on other shards.
     front: Option<Post<UdpCommand>>,
     resolve: Recipient<ResolveName>,
     news: Post<ConnectionNews>,
     retry: Retry,
-    packets: Link<InboundPackets>,
     datagrams: Link<OutboundDatagrams>,
     /// To shard 0: STUN requests, because their answers arrive there.
     requests: Option<Link<OutboundDatagrams>>,
@@ -108,10 +108,9 @@ impl ConnectionActor {
             client: spec.client,
             core,
             config: spec.config,
-            packets: Link::new(Receiver::NatTable, nat_table.packets),
             datagrams: Link::new(Receiver::Udp, udp.datagrams),
             requests: requests.map(|requests| Link::new(Receiver::Udp, requests)),
-            nat_table: Post::new(nat_table.commands, 0),
+            nat_table: GuardedLink::new(Receiver::NatTable, nat_table.commands, nat_table.packets),
             udp: Post::new(udp.commands, 0),
             front: front.map(|front| Post::new(front.commands, 0)),
             resolve,
@@ -159,13 +158,13 @@ impl Posting for ConnectionActor {
 
     fn is_waiting(&self) -> bool {
         let mut udps = self.front.iter().chain([&self.udp]);
-        self.nat_table.is_waiting() || self.news.is_waiting() || udps.any(Post::is_waiting)
+        self.nat_table.commands.is_waiting() || self.news.is_waiting() || udps.any(Post::is_waiting)
     }
 
     /// An actor that has missed a command is told all again: what is attached, and which names.
     fn resend(&mut self, ctx: &mut Context<Self>) {
         self.news.resend();
-        if self.nat_table.take_overflow() {
+        if self.nat_table.commands.take_overflow() {
             self.publish_client(ctx);
         }
         let missed = self.udp.take_overflow();
@@ -268,7 +267,7 @@ impl ConnectionActor {
             self.publish(authorizations);
         }
         while let Some(packets) = self.core.poll_inbound() {
-            self.packets
+            self.nat_table
                 .offer(InboundPackets::new(packets), &self.metrics);
         }
         while let Some(batch) = self.core.poll_transmit() {
@@ -285,17 +284,28 @@ impl ConnectionActor {
         resend_later(self, ctx);
     }
 
+    /// The NAT gets all names in one message, which a mailbox has room for where it has for any.
     fn handle_events(&mut self, ctx: &mut Context<Self>) {
+        let mut meanings = Vec::new();
         while let Some(event) = self.core.poll_event() {
-            self.handle_event(event, ctx);
+            if let ConnectionEvent::NameChanged(meaning) = event {
+                meanings.push(meaning);
+            } else {
+                self.handle_event(event, ctx);
+            }
+        }
+        if !meanings.is_empty() {
+            let client = self.client;
+            let names = NatTableCommand::Names { client, meanings };
+            self.nat_table.commands.tell(names);
         }
     }
 
     fn use_nat_table(&mut self, nat_table: NatTableInputs, ctx: &mut Context<Self>) {
-        self.nat_table = Post::new(nat_table.commands, 0);
+        self.nat_table.commands = Post::new(nat_table.commands, 0);
         self.publish_client(ctx);
         self.drive(ctx);
-        self.packets.lead_to(nat_table.packets, &self.metrics);
+        self.nat_table.lead_to(nat_table.packets, &self.metrics);
     }
 
     fn use_udp(&mut self, udp: UdpInputs, ctx: &mut Context<Self>) {
@@ -332,8 +342,8 @@ impl ConnectionActor {
     fn stop(&mut self, ctx: &mut Context<Self>) {
         let (client, index) = (self.client, self.config.index);
         self.detach_peer();
-        self.nat_table
-            .tell(NatTableCommand::Detach { client, index });
+        let detach = NatTableCommand::Detach { client, index };
+        self.nat_table.commands.tell(detach);
         ctx.stop();
     }
 
@@ -375,10 +385,8 @@ impl ConnectionActor {
                 tracing::info!(%client, %resource, "authorization expired");
             }
             ConnectionEvent::NameExpected(name) => self.expect_name(name),
-            ConnectionEvent::NameChanged(meaning) => {
-                self.nat_table
-                    .tell(NatTableCommand::Name { client, meaning });
-            }
+            // Sent together with those beside it.
+            ConnectionEvent::NameChanged(_) => {}
             ConnectionEvent::Closed => self.report(ConnectionFact::Closed),
         }
     }
@@ -392,7 +400,9 @@ impl ConnectionActor {
             connection: ctx.address().recipient(),
             names: ctx.address().recipient(),
         };
-        self.nat_table.tell(NatTableCommand::Attach(attach));
+        self.nat_table
+            .commands
+            .tell(NatTableCommand::Attach(attach));
     }
 
     fn publish(&self, authorizations: Authorizations) {

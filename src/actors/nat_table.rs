@@ -5,10 +5,10 @@
 //! the TunActor, `OutboundPackets` and `ConnectionUpdate` to connections, `StrayPackets` to the
 //! NatTableActors of other shards, `ResolveName`, `NatTableChanged`. When its mailbox is full:
 //! packets are dropped and counted, a connection attaches and announces all again, the
-//! supervisor's messages wait. When the supervisor's mailbox is full: news waits, the latest for
-//! each name and flow; when the DnsActor's is: questions wait. On death: rebuilt with the known
-//! addresses of names; connections attach and announce again, the next packet of a flow recreates
-//! it.
+//! supervisor's messages wait. When the supervisor's mailbox is full: news waits, the latest
+//! addresses of each name and pins of each client; when the DnsActor's is: questions wait. On
+//! death: rebuilt with the known addresses of names; connections attach and announce again, the
+//! next packet of a flow recreates it.
 
 use crate::config::{LiveSettings, UseSettings};
 use crate::faults;
@@ -173,8 +173,10 @@ impl Handler<NatTableCommand> for NatTableActor {
         match command {
             NatTableCommand::Attach(attach) => self.attach(attach),
             NatTableCommand::Detach { client, index } => self.detach(client, index),
-            NatTableCommand::Name { client, meaning } => {
-                self.core.handle_name(client, &meaning, shell::now());
+            NatTableCommand::Names { client, meanings } => {
+                for meaning in &meanings {
+                    self.core.handle_name(client, meaning, shell::now());
+                }
             }
         }
         self.drive(ctx);

@@ -1,4 +1,4 @@
-//! Messages between actors: plain, owned data; one file for each receiving actor.
+//! Messages between actors: plain, owned data; most files are named for the receiving actor.
 //!
 //! They depend on `postern_core` and on each other, never on actors or on what actors use. There
 //! is one type for each pair of neighbours: commands are an enum with imperative variants

@@ -29,10 +29,10 @@ pub enum NatTableCommand {
         /// The index in its `Attach`.
         index: PeerIndex,
     },
-    /// A name of a client means something else from now on, or was announced again.
-    Name {
+    /// Names of a client mean something else from now on, or were announced again; in order.
+    Names {
         client: ClientId,
-        meaning: NameMeaning,
+        meanings: Vec<NameMeaning>,
     },
 }
 
@@ -43,7 +43,7 @@ pub struct AttachClient {
     /// Distinguishes successive connections of the client.
     pub index: PeerIndex,
     pub tunnel: TunnelAddresses,
-    /// All names of the client; what they mean follows.
+    /// All names of the client, sorted; what they mean follows.
     pub known: Vec<DomainName>,
     pub connection: Recipient<OutboundPackets>,
     /// Receives the status of the client's names.

@@ -108,10 +108,13 @@ impl ClientCommand {
     /// The command as this client's connection gets it: without the grants of others.
     #[must_use]
     pub fn for_client(&self, client: ClientId) -> Self {
-        let mut command = self.clone();
-        if let Self::Reconcile { granted, .. } = &mut command {
-            granted.retain(|entry| entry.client == client);
+        let Self::Reconcile { gateway, granted } = self else {
+            return self.clone();
+        };
+        let own = granted.iter().filter(|entry| entry.client == client);
+        Self::Reconcile {
+            gateway: *gateway,
+            granted: own.copied().collect(),
         }
-        command
     }
 }

@@ -15,13 +15,19 @@ use postern_core::connection::ConnectionConfig;
 use postern_core::ids::ClientId;
 use postern_core::peer::PeerIndex;
 use postern_core::supervision::{FRONT, Farewell, NewConnection, Refusal};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The connections that were started and are neither gone nor ended from outside.
 #[derive(Default)]
-pub(super) struct ConnectionTable(BTreeMap<PeerIndex, ConnectionHandle>);
+pub(super) struct ConnectionTable {
+    handles: BTreeMap<PeerIndex, ConnectionHandle>,
+    /// Connections with commands that wait for room; each is looked at again until none does.
+    waiting: RefCell<BTreeSet<PeerIndex>>,
+}
 
 struct ConnectionHandle {
+    client: ClientId,
     connection: Addr<ConnectionActor>,
     /// A connection that takes no command for too long is ended.
     commands: Post<ConnectionCommand>,
@@ -30,7 +36,7 @@ struct ConnectionHandle {
 
 impl ConnectionTable {
     pub(super) fn get(&self, index: PeerIndex) -> Option<&Addr<ConnectionActor>> {
-        self.0.get(&index).map(|handle| &handle.connection)
+        self.handles.get(&index).map(|handle| &handle.connection)
     }
 
     pub(super) fn pings(&self, index: PeerIndex) -> Option<Recipient<Ping>> {
@@ -38,8 +44,11 @@ impl ConnectionTable {
     }
 
     pub(super) fn tell(&self, index: PeerIndex, command: ConnectionCommand) {
-        if let Some(handle) = self.0.get(&index) {
+        if let Some(handle) = self.handles.get(&index) {
             handle.commands.tell(command);
+            if handle.commands.is_waiting() {
+                self.waiting.borrow_mut().insert(index);
+            }
         }
     }
 
@@ -49,7 +58,7 @@ impl ConnectionTable {
             self.tell(index, ConnectionCommand::Close);
         }
         self.tell(index, ConnectionCommand::Stop);
-        let handle = self.0.get(&index);
+        let handle = self.handles.get(&index);
         if handle.is_some_and(|it| it.commands.is_waiting()) {
             self.abort(index);
         }
@@ -57,9 +66,25 @@ impl ConnectionTable {
 
     /// A stuck actor must not learn its successors' addresses: it is no longer reached.
     pub(super) fn abort(&mut self, index: PeerIndex) {
-        if let Some(handle) = self.0.remove(&index) {
+        if let Some(handle) = self.handles.remove(&index) {
             handle.abort.abort();
         }
+    }
+
+    /// Sends again what waits. Returns the connections that have taken nothing for too long.
+    pub(super) fn resend(&self) -> Vec<Child> {
+        let mut deaf = Vec::new();
+        self.waiting.borrow_mut().retain(|index| {
+            let Some(handle) = self.handles.get(index) else {
+                return false;
+            };
+            handle.commands.resend();
+            if handle.commands.take_overflow() {
+                deaf.push(Child::Connection(handle.client, *index));
+            }
+            handle.commands.is_waiting()
+        });
+        deaf
     }
 }
 
@@ -107,21 +132,6 @@ impl SupervisorActor {
         }
     }
 
-    /// Sends again what waits. Returns the connections that have taken nothing for too long.
-    pub(super) fn resend_to_connections(&self) -> Vec<Child> {
-        let running = self.supervision.clients().filter(|(_, it)| it.is_running());
-        let deaf = running.filter(|(_, client)| {
-            let handle = self.clients.0.get(&client.index);
-            let handle = handle.filter(|it| it.commands.is_waiting());
-            handle.is_some_and(|it| {
-                it.commands.resend();
-                it.commands.take_overflow()
-            })
-        });
-        deaf.map(|(id, client)| Child::Connection(id, client.index))
-            .collect()
-    }
-
     pub(super) fn inject_into_connection(
         &self,
         id: Option<ClientId>,
@@ -162,11 +172,12 @@ impl SupervisorActor {
             death: DeathNotice::new(child, it.instance, ctx.address().recipient()),
         });
         let handle = ConnectionHandle {
+            client,
             commands: Post::new(connection.clone().recipient(), FOR_CONNECTION),
             connection,
             abort,
         };
-        self.clients.0.insert(index, handle);
+        self.clients.handles.insert(index, handle);
         if it.is_first {
             for (_, sibling) in self.tree.siblings(shard) {
                 let route = RouteClient {
@@ -196,7 +207,7 @@ impl SupervisorActor {
 
     /// Does for a connection that is gone what it does itself when it stops.
     pub(super) fn detach(&mut self, client: ClientId, index: PeerIndex) {
-        self.clients.0.remove(&index);
+        self.clients.handles.remove(&index);
         let shard = self.tree.shard(index.shard());
         let front = (index.shard() != FRONT).then(|| self.tree.front());
         let udps = [Some(shard), front].into_iter().flatten();

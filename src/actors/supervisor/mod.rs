@@ -2,12 +2,12 @@
 //!
 //! Owns: the [`Ledger`], the children by the decisions of [`Supervision`], the state file.
 //! Receives: `PortalNews`, `ConnectionNews`, `NatTableChanged`, `HealthNews`, `ChildDied`,
-//! `ReloadNews`, `Shutdown`, and the operator's questions. Emits: to each child its commands, and
-//! to all actors the addresses of restarted ones. When its mailbox is full: news waits at the
-//! senders, the PortalActor joins again if too much waits; only notices of death are taken beyond
-//! the limit. When a child's mailbox is full: commands wait in order and are sent again every 100
-//! ms; a child that has no room for too long is ended and rebuilt from the ledger. On death: the
-//! process ends with code 70, and the next one takes the clients over.
+//! `ReloadNews`, `UseSettings`, `Shutdown`, `InjectFault`, and the operator's questions. Emits: to
+//! each child its commands, and to all actors the addresses of restarted ones. When its mailbox is
+//! full: news waits at the senders, the PortalActor joins again if too much waits; only notices of
+//! death are taken beyond the limit. When a child's mailbox is full: commands wait in order and
+//! are sent again every 100 ms; a child that has no room for too long is ended and rebuilt from
+//! the ledger. On death: the process ends with code 70, and the next one takes the clients over.
 //!
 //! The supervisor writes a command of the portal into the ledger before it passes it on, so that
 //! every restarted actor is built from the portal's last word.

@@ -10,7 +10,10 @@ impl SupervisorActor {
     /// dropped is ended: its successor learns from the ledger what the commands said.
     pub(super) fn resend(&mut self, ctx: &mut Context<Self>) {
         let mut stuck = self.tree.resend();
-        stuck.extend(self.resend_to_connections());
+        stuck.extend(self.clients.resend());
+        if stuck.is_empty() {
+            return;
+        }
         for child in stuck {
             self.supervision.handle_deaf(child, shell::now());
         }

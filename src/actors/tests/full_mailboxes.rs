@@ -26,13 +26,18 @@ use crate::metrics::Metrics;
 use crate::post::{FOR_SHARED, Post};
 use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
+use postern_core::authorizations::Announcer;
 use postern_core::command::ClientCommand;
 use postern_core::connection::ConnectionConfig;
+use postern_core::grant::{AnnouncedName, Resource, ResourceKind};
 use postern_core::health::ResolverState;
+use postern_core::ledger::ClientRecord;
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
 use postern_core::nat_table::{NatFacts, NatTableConfig};
 use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
 use postern_core::target::Target;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 // ---- The ConnectionActor's mailbox is full
@@ -124,6 +129,53 @@ fn a_nat_that_had_no_room_learns_all_that_is_valid_and_nothing_else() {
         assert!(known.is_attached && known.mapping.is_some(), "{known:?}");
         assert_eq!(facts(&table, "old.example").await.mapping, None);
     });
+}
+
+/// Connection → NAT: however many names a client has, they fit where one message does.
+#[test]
+fn a_client_has_more_names_than_the_mailbox_of_the_nat_has_places() {
+    in_virtual_time(async {
+        let nat = Context::<NatTableActor>::new();
+        let (deaf, _) = Probe::start();
+        let names = NatTableActor::MAILBOX + 200;
+        let _scene = ConnectionScene::of(Some(with_names(names)), |outputs| {
+            outputs.nat_table = NatTableInputs::from(&nat.address());
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let table = nat.run(table(&deaf));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for number in [0, names - 1] {
+            let known = facts(&table, &numbered(number)).await;
+            assert!(known.is_attached && known.mapping.is_some(), "{known:?}");
+        }
+    });
+}
+
+/// A client with this many names, each with one proxy IP.
+fn with_names(names: usize) -> ClientRecord {
+    let mut record = ClientRecord::new(tunnel(1));
+    let resource = Resource {
+        id: resource(1),
+        name: String::new(),
+        kind: ResourceKind::Dns("**.corp.example".into()),
+        filters: Vec::new(),
+    };
+    let authorizations = &mut record.authorizations;
+    authorizations.allow(resource, None, 1).expect("room");
+    for number in 0..names {
+        let ip = 0x6460_0001 + u32::try_from(number).expect("few");
+        let announced = AnnouncedName {
+            domain: numbered(number),
+            proxy_ips: vec![Ipv4Addr::from(ip).into()],
+        };
+        let assigned = authorizations.assign(self::resource(1), &announced, Announcer::Client);
+        assigned.expect("a name of the resource");
+    }
+    record
+}
+
+fn numbered(number: usize) -> String {
+    format!("host-{number}.corp.example")
 }
 
 /// DNS → NAT: an answer finds room, because each question brings a sender.
@@ -450,6 +502,10 @@ struct ConnectionScene {
 
 impl ConnectionScene {
     fn with(change: impl FnOnce(&mut ConnectionOutputs)) -> Self {
+        Self::of(None, change)
+    }
+
+    fn of(record: Option<ClientRecord>, change: impl FnOnce(&mut ConnectionOutputs)) -> Self {
         let (deaf, _) = Probe::start();
         let (portal_probe, portal) = Probe::start();
         let mut outputs = outputs(&deaf, &deaf, &portal_probe, &deaf);
@@ -466,7 +522,7 @@ impl ConnectionScene {
                 max_resources: 8,
             },
             outputs,
-            record: None,
+            record: record.map(Arc::new),
             included: 0,
             metrics: Metrics::default().shard(0),
             death: DeathNotice::new(child, InstanceId(7), deaf.recipient()),

@@ -2,7 +2,9 @@
 
 use super::in_virtual_time;
 use super::probe::{Inbox, Probe, only};
-use crate::link::Link;
+use super::samples::gone;
+use crate::link::{GuardedLink, Link};
+use crate::messages::nat_table::NatTableCommand;
 use crate::messages::packets::InboundPackets;
 use crate::metrics::{Metrics, Receiver};
 use actix::prelude::*;
@@ -57,6 +59,43 @@ fn counts_packets_that_do_not_fit_into_the_mailbox() {
         assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 2 * lost)]);
         assert!(lost > 50, "{lost} batches");
         inbox.nothing().await;
+    });
+}
+
+/// The NAT translates by what it was told last, so packets wait for nothing that it has missed.
+#[test]
+fn no_packet_passes_a_command_that_found_no_room() {
+    in_virtual_time(async {
+        let metrics = Metrics::default();
+        let shard = metrics.shard(0);
+        let (probe, mut inbox) = Probe::new();
+        let mut context: Context<Probe> = Context::new();
+        context.set_mailbox_capacity(1);
+        let address = context.address();
+        let mut link = GuardedLink::new(
+            Receiver::NatTable,
+            address.clone().recipient::<NatTableCommand>(),
+            address.recipient::<InboundPackets>(),
+        );
+        let mut missed = 0;
+        while !link.commands.is_waiting() {
+            link.commands.tell(gone("a.example"));
+            missed += 1;
+            assert!(missed < 9, "the mailbox has a limit");
+        }
+        link.offer(packets(1), &shard);
+        context.run(probe);
+        inbox.drain().await;
+        // There is room again, but the command is still missing.
+        link.offer(packets(2), &shard);
+        assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 4)]);
+        assert!(link.commands.take_overflow());
+        link.commands.tell(gone("a.example"));
+        link.offer(packets(3), &shard);
+        let told = inbox.drain().await;
+        let told: Vec<_> = told.iter().map(std::mem::discriminant).collect();
+        assert_eq!(told.len(), 2, "the command, then the packets");
+        assert_eq!(metrics.drops(), [(DropReason::MailboxFull, 4)]);
     });
 }
 

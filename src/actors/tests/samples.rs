@@ -218,24 +218,26 @@ pub(crate) fn announced(domain: &str, proxy_ip: Ipv4Addr) -> NatTableCommand {
         proxy_ips: vec![proxy_ip.into()],
         resources: [(resource(1), announced)].into(),
     };
-    NatTableCommand::Name {
+    let meaning = NameMeaning {
+        name,
+        proxied: Some(Arc::new(proxied)),
+        announced_for: Some(resource(1)),
+    };
+    NatTableCommand::Names {
         client: client(1),
-        meaning: NameMeaning {
-            name,
-            proxied: Some(Arc::new(proxied)),
-            announced_for: Some(resource(1)),
-        },
+        meanings: vec![meaning],
     }
 }
 
 /// A name of client 1 is gone.
 pub(crate) fn gone(domain: &str) -> NatTableCommand {
-    NatTableCommand::Name {
+    let meaning = NameMeaning {
+        name: domain.parse().expect("a name"),
+        proxied: None,
+        announced_for: None,
+    };
+    NatTableCommand::Names {
         client: client(1),
-        meaning: NameMeaning {
-            name: domain.parse().expect("a name"),
-            proxied: None,
-            announced_for: None,
-        },
+        meanings: vec![meaning],
     }
 }

@@ -174,7 +174,8 @@ impl From<NatTableCommand> for Seen {
             NatTableCommand::Detach { client, index } => {
                 Self::DetachClient(DetachClient { client, index })
             }
-            NatTableCommand::Name { client, meaning } => {
+            NatTableCommand::Names { client, meanings } => {
+                let [meaning] = <[_; 1]>::try_from(meanings).expect("one name in these tests");
                 Self::NameChanged(NameChanged { client, meaning })
             }
         }

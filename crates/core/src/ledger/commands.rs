@@ -152,11 +152,12 @@ impl Ledger {
         }
     }
 
-    /// The number of the last command to a client, for its connection.
+    /// The number of the last command to a client, for its connection; without a record, of the
+    /// last command to any.
     #[must_use]
     pub fn last_command(&self, client: ClientId) -> u64 {
         let entry = self.clients.get(&client);
-        entry.map_or(0, |entry| entry.unconfirmed.last)
+        entry.map_or(self.commands, |entry| entry.unconfirmed.last)
     }
 
     /// A connection is restored from the client's record: snapshots of its predecessor no longer
@@ -220,6 +221,7 @@ impl Ledger {
     /// the client has a record then, and, after a grant, holds the resource.
     fn record(&mut self, client: ClientId, command: GrantCommand) -> bool {
         let limit = self.limits.resources_per_client;
+        self.commands += 1;
         self.renew(client, |authorizations| {
             authorizations.apply(&command, limit)
         });
@@ -234,7 +236,6 @@ impl Ledger {
             | GrantCommand::Update(_)
             | GrantCommand::Reconcile(_) => true,
         };
-        self.commands += 1;
         entry.unconfirmed.push(self.commands, command);
         is_held
     }

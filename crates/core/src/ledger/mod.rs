@@ -1,13 +1,13 @@
 //! The authorization ledger: the portal's grants and the clients' announcements.
 //!
-//! Plain records, written before the affected actor is notified. Restarted parts restore from them:
-//! a ConnectionActor from its client's [`ClientRecord`], the NAT's mappings from the names in it
+//! Plain records, written before the affected actor is notified. Restarted parts restore from
+//! them: a ConnectionActor from its client's [`ClientRecord`], a NAT from the pinned flows in it
 //! and from the [`ResolvedName`]s, a whole process from the saved ledger ([`image`]).
 //!
 //! It has no rules of its own for grants and names: a record holds the client's
-//! [`Authorizations`], as its connection has published them last, and with the portal's commands
-//! that the connection has not confirmed yet (`commands`). Calls may be repeated and come in any
-//! order. A record that was handed out never changes.
+//! [`crate::authorizations::Authorizations`], as its connection has published them last, and with
+//! the portal's commands that the connection has not confirmed yet (`commands`). Calls may be
+//! repeated and come in any order. A record that was handed out never changes.
 
 mod commands;
 pub mod image;

@@ -129,6 +129,21 @@ fn a_late_snapshot_never_brings_back_what_was_revoked() {
     assert_eq!(held(&ledger), [1]);
 }
 
+/// docs/lessons.md 23: Authorizations are reconciled on every `init`.
+#[test]
+fn a_snapshot_from_before_the_last_grant_ended_does_not_count_for_the_next() {
+    let mut ledger = Ledger::new(TIGHT);
+    ledger.record_authorization(&step(0, 0, 0, 3).authorization());
+    let before = record(&ledger).authorizations.clone();
+    let included = ledger.last_command(client(0));
+    ledger.revoke(client(0), resource_id(0));
+    assert!(ledger.client(client(0)).is_none());
+    assert!(ledger.last_command(client(0)) > included);
+    ledger.record_authorization(&step(0, 0, 1, 3).authorization());
+    ledger.record_authorizations(client(0), included, before, UnixTime(0));
+    assert_eq!(held(&ledger), [1]);
+}
+
 #[test]
 fn a_snapshot_removes_what_has_expired_or_was_left() {
     let mut ledger = granted();

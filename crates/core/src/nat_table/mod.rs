@@ -237,10 +237,12 @@ impl NatTable {
         self.after_domains(now);
     }
 
-    /// A client has these names and no others: those that are not listed are gone.
+    /// A client has these names, which are sorted, and no others: those that are not listed are
+    /// gone.
     pub fn retain_names(&mut self, client: ClientId, held: &[DomainName], now: Instant) {
         if let Some(slot) = self.clients.slot(client) {
-            self.domains.retain_names(slot, |name| held.contains(name));
+            let is_held = |name: &DomainName| held.binary_search(name).is_ok();
+            self.domains.retain_names(slot, is_held);
         }
         self.after_domains(now);
     }
