@@ -88,4 +88,4 @@ pub fn resend_later<A: Posting>(actor: &mut A, ctx: &mut Context<A>) {
 }
 
 /// A healthy actor empties a full mailbox in less.
-pub const RESEND_AFTER: Duration = Duration::from_millis(20);
+const RESEND_AFTER: Duration = Duration::from_millis(20);

@@ -1,9 +1,10 @@
 //! The gateway's health, as far as actors have reported it, and the health check.
 
 use super::SupervisorActor;
+use super::perform::end;
 use crate::messages::operator::HealthCheck;
 use crate::messages::reports::{HealthReport, HealthStatus};
-use crate::messages::supervisor::{Child, HealthNews};
+use crate::messages::supervisor::{Child, HealthNews, ShutdownMode};
 use crate::shell;
 use crate::supervision::Ping;
 use actix::prelude::*;
@@ -58,7 +59,7 @@ impl Handler<HealthNews> for SupervisorActor {
             HealthNews::InterfaceConfigured => self.health_state.is_interface_up = true,
             HealthNews::InterfaceFailed { reason } => {
                 tracing::error!(reason, "the tunnel interface cannot be configured");
-                Self::end(1, ctx);
+                end(1, ShutdownMode::Goodbye, ctx);
             }
             HealthNews::Resolver(state) => self.health_state.resolver = state,
         }

@@ -31,7 +31,7 @@ use crate::faults::{FaultKind, InjectFault, Target};
 use crate::messages::portal::PortalCommand;
 use crate::messages::reload::ReloadReport;
 use crate::messages::supervisor::{
-    Child, ConnectionFact, ConnectionNews, NatTableChanged, PortalNews, Shutdown, ShutdownMode,
+    Child, ConnectionFact, ConnectionNews, NatTableChanged, PortalNews, ShutdownMode,
 };
 use crate::messages::udp::UdpSetup;
 use crate::metrics::Metrics;
@@ -177,7 +177,7 @@ impl Handler<PortalNews> for SupervisorActor {
             PortalNews::Left => self.health_state.set_portal(PortalState::Away),
             PortalNews::Refused { reason } => {
                 tracing::error!(reason, "the portal refuses this gateway");
-                Self::end(1, ctx);
+                perform::end(1, ShutdownMode::Goodbye, ctx);
             }
             PortalNews::Initialized(init) => self.initialize(init, ctx),
             PortalNews::RelaysChanged {
@@ -312,13 +312,6 @@ impl SupervisorActor {
     }
 
     /// Ends the process, with goodbyes.
-    fn end(exit_code: i32, ctx: &mut Context<Self>) {
-        ctx.notify(Shutdown {
-            exit_code,
-            mode: ShutdownMode::Goodbye,
-        });
-    }
-
     fn inject(&self, child: Child, kind: FaultKind) -> Result<(), String> {
         let handle = self.tree.handles.get(&child);
         let handle = handle.ok_or_else(|| format!("{child} is not there just now"))?;

@@ -142,6 +142,6 @@ impl SupervisorActor {
     }
 }
 
-fn end(exit_code: i32, mode: ShutdownMode, ctx: &mut Context<SupervisorActor>) {
+pub(super) fn end(exit_code: i32, mode: ShutdownMode, ctx: &mut Context<SupervisorActor>) {
     ctx.notify(Shutdown { exit_code, mode });
 }

@@ -2,13 +2,14 @@
 
 use super::in_virtual_time;
 use super::probe::{Inbox, Probe};
-use super::samples::request;
-use super::samples::{client, local_addresses, open, outputs, resource, tunnel};
+use super::samples::{
+    client, connection_spec, local_addresses, open, outputs, peer_index, request, resource, tunnel,
+};
 use super::seen::{
     CandidatesGathered, ConnectionAccepted, ConnectionClosed, DetachClient, DetachPeer, NameChanged,
 };
 use super::tell_addr;
-use crate::actors::connection::{ConnectionActor, ConnectionOutputs, ConnectionSpec};
+use crate::actors::connection::{ConnectionActor, ConnectionOutputs};
 use crate::messages::connection::ConnectionCommand;
 use crate::messages::dns::ResolveName;
 use crate::messages::nat_table::AttachClient;
@@ -20,10 +21,9 @@ use crate::shell::unix_now;
 use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::command::ClientCommand;
-use postern_core::connection::ConnectionConfig;
 use postern_core::grant::{AnnouncedName, ResourceKind};
 use postern_core::ids::PublicKey;
-use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
+use postern_core::peer::PeerIndex;
 use postern_core::{DropReason, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,23 +240,10 @@ impl Scene {
         );
         change(&mut outputs);
         let metrics = Arc::new(Metrics::default());
-        let index = PeerIndexPool::new([0; 32]).allocate(0).expect("room");
-        let death = Child::Connection(client(1), index);
-        let connection = ConnectionActor::new(ConnectionSpec {
-            client: client(1),
-            config: ConnectionConfig {
-                keys: GatewayKeys::new([2; 32]),
-                index,
-                client: tunnel(1),
-                gateway: Some(tunnel(0)),
-                max_resources: 8,
-            },
-            outputs,
-            record: None,
-            included: 0,
-            metrics: metrics.shard(0),
-            death: DeathNotice::new(death, INSTANCE, supervisor_probe.recipient()),
-        });
+        let index = peer_index();
+        let child = Child::Connection(client(1), index);
+        let death = DeathNotice::new(child, INSTANCE, supervisor_probe.recipient());
+        let connection = ConnectionActor::new(connection_spec(outputs, metrics.shard(0), death));
         Self {
             connection: connection.start(),
             index,

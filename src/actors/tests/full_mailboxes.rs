@@ -7,7 +7,8 @@ use super::name_server::{self, NameServer};
 use super::probe::{Break, Inbox, Probe};
 use super::reload::use_settings;
 use super::samples::{
-    PROXY_IPS, announced, client, open, open_for, open_name, outputs, resource, tunnel,
+    PROXY_IPS, announced, client, connection_spec, open, open_for, open_name, outputs, peer_index,
+    resource, tunnel,
 };
 use super::scene::{Scene, initialized};
 use super::seen::{ConfigureInterface, ConnectionAccepted, DetachPeer, DomainStatusChanged};
@@ -28,13 +29,12 @@ use crate::supervision::{DeathNotice, Ping};
 use actix::prelude::*;
 use postern_core::authorizations::Announcer;
 use postern_core::command::ClientCommand;
-use postern_core::connection::ConnectionConfig;
 use postern_core::grant::{AnnouncedName, Resource, ResourceKind};
 use postern_core::health::ResolverState;
 use postern_core::ledger::ClientRecord;
 use postern_core::names::{AddressFamily, NameAnswer, ResolvedAddresses};
 use postern_core::nat_table::{NatFacts, NatTableConfig};
-use postern_core::peer::{GatewayKeys, PeerIndex, PeerIndexPool};
+use postern_core::peer::PeerIndex;
 use postern_core::target::Target;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -53,12 +53,12 @@ fn a_connection_that_takes_no_commands_is_rebuilt_from_the_ledger() {
             scene.tell(add_candidate());
         }
         scene.tun.drain().await;
-        assert_eq!(scene.deaths(Child::Connection(client(1), index())), 0);
+        assert_eq!(scene.deaths(Child::Connection(client(1), peer_index())), 0);
         scene.spawner.set_stuck(client(1), false);
         // The watchdog would notice after more than a second.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(scene.accepted().await, "ref-1");
-        assert_eq!(scene.deaths(Child::Connection(client(1), index())), 1);
+        assert_eq!(scene.deaths(Child::Connection(client(1), peer_index())), 1);
     });
 }
 
@@ -410,10 +410,6 @@ where
     while actor.try_send(Ping).is_ok() {}
 }
 
-fn index() -> PeerIndex {
-    PeerIndexPool::new([0; 32]).allocate(0).expect("room")
-}
-
 fn add_candidate() -> ClientCommand {
     ClientCommand::AddCandidates {
         client: client(1),
@@ -478,7 +474,7 @@ fn table(deaf: &Addr<Probe>) -> NatTableActor {
 fn attach(names: Addr<Probe>, packets: Recipient<OutboundPackets>) -> AttachClient {
     AttachClient {
         client: client(1),
-        index: index(),
+        index: peer_index(),
         tunnel: tunnel(1),
         known: Vec::new(),
         connection: packets,
@@ -510,22 +506,12 @@ impl ConnectionScene {
         let (portal_probe, portal) = Probe::start();
         let mut outputs = outputs(&deaf, &deaf, &portal_probe, &deaf);
         change(&mut outputs);
-        let index = index();
+        let index = peer_index();
         let child = Child::Connection(client(1), index);
+        let death = DeathNotice::new(child, InstanceId(7), deaf.recipient());
         let connection = ConnectionActor::new(ConnectionSpec {
-            client: client(1),
-            config: ConnectionConfig {
-                keys: GatewayKeys::new([2; 32]),
-                index,
-                client: tunnel(1),
-                gateway: Some(tunnel(0)),
-                max_resources: 8,
-            },
-            outputs,
             record: record.map(Arc::new),
-            included: 0,
-            metrics: Metrics::default().shard(0),
-            death: DeathNotice::new(child, InstanceId(7), deaf.recipient()),
+            ..connection_spec(outputs, Metrics::default().shard(0), death)
         });
         Self {
             connection: connection.start(),

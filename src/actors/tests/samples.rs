@@ -3,25 +3,56 @@
 use super::probe::Probe;
 use super::seen::NameChanged;
 use super::tell_addr;
-use crate::actors::connection::ConnectionOutputs;
+use crate::actors::connection::{ConnectionOutputs, ConnectionSpec};
 use crate::actors::supervisor::links::{NatTableLinks, UdpLinks};
 use crate::messages::nat_table::NatTableCommand;
 use crate::messages::supervisor::{ConnectionFact, ConnectionNews};
 use crate::messages::updates::ConnectionUpdate;
+use crate::metrics::ShardMetrics;
+use crate::supervision::DeathNotice;
 use actix::prelude::*;
 use postern_core::authorizations::{Announced, Announcer, NameMeaning, ProxiedName};
 use postern_core::command::ClientCommand;
+use postern_core::connection::ConnectionConfig;
 use postern_core::grant::{
     AccessRequest, AnnouncedName, AuthorizationRequest, ClientProfile, IceCredentials,
     PresharedKey, Relay, ReplyKind, Resource, ResourceKind, TunnelAddresses,
 };
 use postern_core::ids::{ClientId, PublicKey, RelayId, ResourceId};
 use postern_core::names::DomainName;
-use postern_core::peer::LocalAddresses;
+use postern_core::peer::{GatewayKeys, LocalAddresses, PeerIndex, PeerIndexPool};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
+
+/// The index of the connection of client 1.
+pub(crate) fn peer_index() -> PeerIndex {
+    PeerIndexPool::new([0; 32]).allocate(0).expect("room")
+}
+
+/// The connection of client 1, which nothing is known of.
+pub(crate) fn connection_spec(
+    outputs: ConnectionOutputs,
+    metrics: Arc<ShardMetrics>,
+    death: DeathNotice,
+) -> ConnectionSpec {
+    ConnectionSpec {
+        client: client(1),
+        config: ConnectionConfig {
+            keys: GatewayKeys::new([2; 32]),
+            index: peer_index(),
+            client: tunnel(1),
+            gateway: Some(tunnel(0)),
+            max_resources: 8,
+        },
+        outputs,
+        record: None,
+        included: 0,
+        metrics,
+        death,
+    }
+}
 
 pub(crate) fn client(number: u8) -> ClientId {
     ClientId(Uuid::from_u128(number.into()))

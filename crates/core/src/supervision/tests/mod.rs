@@ -17,10 +17,7 @@ fn panicked() -> DeathCause {
 fn everything_starts_in_order_and_the_portal_last() {
     let mut scene = Scene::new(CONFIG);
     for id in 1..=3 {
-        let ClientCommand::Authorize(request) = open(id, 1) else {
-            panic!("a grant with keys");
-        };
-        scene.ledger.record_authorization(&request);
+        scene.ledger.record_command(&open(id, 1));
     }
     scene.supervision.handle_start(&mut scene.ledger, scene.now);
     let seen = shown(&scene.events());
@@ -126,10 +123,7 @@ fn an_access_needs_tunnel_addresses_from_somewhere() {
     scene
         .request(allow(1, Some(tunnel(1)), true))
         .expect("told");
-    let ClientCommand::Authorize(request) = open(2, 1) else {
-        panic!("a grant with keys");
-    };
-    scene.ledger.record_authorization(&request);
+    scene.ledger.record_command(&open(2, 1));
     scene.events();
     scene.request(allow(2, None, true)).expect("recorded");
     let seen = scene.events();
@@ -571,10 +565,7 @@ fn portions_keep_the_rate_of_handshakes_over_two_threads() {
 fn a_client_granted_before_its_portion_is_started_once() {
     let mut scene = Scene::new(CONFIG);
     for id in 1..=3 {
-        let ClientCommand::Authorize(request) = open(id, 1) else {
-            panic!("a grant with keys");
-        };
-        scene.ledger.record_authorization(&request);
+        scene.ledger.record_command(&open(id, 1));
     }
     scene.supervision.handle_start(&mut scene.ledger, scene.now);
     scene.events();

@@ -80,10 +80,7 @@ impl Model {
     fn new(left: u8) -> Self {
         let mut scene = Scene::new(CONFIG);
         for id in 0..left {
-            let ClientCommand::Authorize(request) = open(id, 1) else {
-                panic!("a grant with keys");
-            };
-            scene.ledger.record_authorization(&request);
+            scene.ledger.record_command(&open(id, 1));
         }
         Self {
             scene,
